@@ -1,0 +1,364 @@
+"""Pictures of the user's own: every format right, every failure one clear line."""
+
+import io
+import os
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyflamingo.data.images import MAX_PIXELS, load_picture, prepare_picture
+from tinyflamingo.data.tinyworld.raster import WHITE, Mark, draw
+from tinyflamingo.errors import UserError
+
+RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
+
+
+def quarters(side=64):
+    """Red and green over blue and yellow: shows every turn and every mirroring."""
+    corners = np.array([[RED, GREEN], [BLUE, YELLOW]], np.uint8)
+    return corners.repeat(side // 2, 0).repeat(side // 2, 1)
+
+
+def assert_quarters(picture, atol=0):
+    assert picture.dtype == np.uint8
+    np.testing.assert_allclose(picture.astype(int), quarters(len(picture)), atol=atol)
+
+
+def assert_one_line(error, *words):
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 400
+    for word in words:
+        assert word in text
+
+
+# ---- formats ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "tiff", "ppm", "webp"])
+def test_lossless_formats_are_exact(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(quarters()).save(path, **({"lossless": True} if suffix == "webp" else {}))
+    assert_quarters(load_picture(path))
+    assert_quarters(load_picture(str(path), side=16))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_lossy_formats_are_close(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(quarters()).save(path, quality=95)
+    difference = np.abs(load_picture(path).astype(int) - quarters(32))
+    assert difference.mean() < 4  # colours bleed where the quarters meet: half resolution
+    assert difference[:14, :14].max() < 12
+
+
+def test_open_files_and_memory_work(tmp_path):
+    Image.fromarray(quarters()).save(tmp_path / "a.png")
+    with open(tmp_path / "a.png", "rb") as file:
+        assert_quarters(load_picture(file))
+    assert_quarters(load_picture(io.BytesIO((tmp_path / "a.png").read_bytes())))
+
+
+TURNS = {  # how a camera that says so has stored an upright picture
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a),  # shown after a quarter turn clockwise
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(TURNS[orientation](quarters())))
+    stored.save(tmp_path / "a.jpg", quality=95, subsampling=0, exif=exif)
+    assert_quarters(load_picture(tmp_path / "a.jpg"), atol=12)
+
+
+def test_cmyk_jpeg(tmp_path):
+    Image.fromarray(quarters()).convert("CMYK").save(tmp_path / "a.jpg", quality=95, subsampling=0)
+    assert_quarters(load_picture(tmp_path / "a.jpg"), atol=30)
+
+
+def test_palette_with_a_transparent_colour_shows_white(tmp_path):
+    indices = np.kron([[0, 1], [2, 3]], np.ones((16, 16))).astype(np.uint8)
+    image = Image.frombytes("P", (32, 32), indices.tobytes())
+    image.putpalette([*RED, *GREEN, *BLUE, *YELLOW])
+    image.save(tmp_path / "a.png", transparency=1)
+    expected = quarters(32)
+    expected[:16, 16:] = 255
+    np.testing.assert_array_equal(load_picture(tmp_path / "a.png"), expected)
+
+
+def test_alpha_is_laid_over_white_before_shrinking(tmp_path):
+    rgba = np.zeros((64, 64, 4), np.uint8)  # transparent black, which must not darken anything
+    rgba[16:48, 16:48] = (255, 0, 0, 128)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    picture = load_picture(tmp_path / "a.png")
+    assert picture[0, 0].tolist() == [255, 255, 255]
+    np.testing.assert_allclose(picture[16, 16], [255, 127, 127], atol=1)
+    np.testing.assert_array_equal(prepare_picture(rgba), picture)
+
+
+def test_grey_with_alpha(tmp_path):
+    grey = np.full((32, 32, 2), (0, 64), np.uint8)
+    Image.frombytes("LA", (32, 32), grey.tobytes()).save(tmp_path / "a.png")
+    np.testing.assert_allclose(load_picture(tmp_path / "a.png"), 191, atol=1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix):
+    ramp = np.linspace(0, 65535, 32).astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (32, 1))).save(tmp_path / f"a.{suffix}")
+    picture = load_picture(tmp_path / f"a.{suffix}")
+    np.testing.assert_allclose(picture[5, :, 1], ramp / 257.0, atol=0.6)
+
+
+def test_32_bits_are_scaled_by_the_range_of_the_type(tmp_path):
+    levels = np.array([0, 2**30, 2**31 - 1], np.int32)
+    Image.fromarray(np.repeat(np.tile(levels, (3, 1)), 32, 1).repeat(32, 0)).save(tmp_path / "a.tiff")
+    picture = load_picture(tmp_path / "a.tiff", side=3)
+    np.testing.assert_allclose(picture[1, :, 0], [0, 128, 255], atol=1)
+
+
+def test_float_tiff(tmp_path):
+    values = np.full((8, 8), 0.5, np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tiff")
+    np.testing.assert_allclose(load_picture(tmp_path / "a.tiff"), 128, atol=1)
+    Image.fromarray(values * 300).save(tmp_path / "b.tiff")
+    with pytest.raises(UserError) as error:
+        load_picture(tmp_path / "b.tiff")
+    assert_one_line(error, "b.tiff", "150")
+
+
+def test_one_bit(tmp_path):
+    board = np.kron([[0, 1], [1, 0]], np.ones((32, 32))).astype(bool)
+    Image.fromarray(board).save(tmp_path / "a.png")
+    picture = load_picture(tmp_path / "a.png")
+    assert picture[3, 3].tolist() == [0] * 3 and picture[3, 28].tolist() == [255] * 3
+
+
+def test_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (32, 32), c) for c in (RED, GREEN, BLUE)]
+    for name in ("a.gif", "a.webp", "a.png"):
+        options = {"lossless": True} if name == "a.webp" else {}
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
+        assert (load_picture(tmp_path / name) == RED).all()
+
+
+# ---- to a square -----------------------------------------------------------------------------
+
+
+def test_a_picture_of_the_right_size_is_unchanged():
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(prepare_picture(noise), noise)
+
+
+@pytest.mark.parametrize("factor", [2, 5, 40])
+def test_whole_factors_are_block_means(factor):
+    noise = np.random.default_rng(0).integers(0, 256, (32 * factor,) * 2 + (3,), dtype=np.uint8)
+    means = noise.reshape(32, factor, 32, factor, 3).mean((1, 3))
+    assert np.abs(prepare_picture(noise) - means).max() <= 1.1  # rounded once, or twice if large
+
+
+@pytest.mark.parametrize("size", [33, 47, 100, 641, 1500])
+def test_area_average_keeps_the_mean_and_a_ramp(size):
+    ramp = (np.arange(size) + 0.5) / size * 255
+    picture = prepare_picture(np.tile(ramp.round().astype(np.uint8), (size, 1)))
+    expected = (np.arange(32) + 0.5) / 32 * 255
+    np.testing.assert_allclose(picture[7, :, 2], expected, atol=1.6)
+    assert picture.mean() == pytest.approx(127.5, abs=0.7)
+
+
+def test_tiny_pictures_are_enlarged():
+    assert_quarters(prepare_picture(quarters(2)))
+    one = prepare_picture(np.full((1, 1, 3), (9, 8, 7), np.uint8))
+    assert (one == (9, 8, 7)).all()
+
+
+def test_aspect_is_kept_and_the_margin_is_the_mean():
+    wide = np.zeros((20, 80, 3), np.uint8)
+    wide[:, :40] = (200, 100, 0)
+    picture = prepare_picture(wide)
+    assert (picture[12:20, :16] == (200, 100, 0)).all() and (picture[12:20, 16:] == 0).all()
+    assert (picture[:12] == (100, 50, 0)).all() and (picture[20:] == (100, 50, 0)).all()
+    np.testing.assert_array_equal(prepare_picture(wide.swapaxes(0, 1)), picture.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (3, 1000), (1, 2)])
+def test_extreme_aspects_leave_at_least_a_line(shape):
+    picture = prepare_picture(np.full(shape, 77, np.uint8))
+    assert picture.shape == (32, 32, 3) and (picture == 77).all()
+
+
+def test_a_drawing_enlarged_and_read_back_is_the_drawing():
+    picture = draw([Mark("heart", RED, 14, 17, 7)], WHITE)
+    np.testing.assert_array_equal(prepare_picture(picture.repeat(10, 0).repeat(10, 1)), picture)
+
+
+# ---- arrays ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_from_0_to_1_are_the_same_as_bytes(dtype):
+    assert_quarters(prepare_picture((quarters() / 255).astype(dtype)))
+
+
+def test_grey_arrays_and_strided_views():
+    grey = np.full((32, 32), 40, np.uint8)
+    np.testing.assert_array_equal(prepare_picture(grey), prepare_picture(grey[..., None]))
+    assert_quarters(prepare_picture(quarters()[::-1][::-1, ::1]))
+    assert_quarters(prepare_picture(np.asfortranarray(quarters())))
+
+
+@pytest.mark.parametrize(
+    "array, words",
+    [
+        (np.zeros(5, np.uint8), "(5,)"),
+        (np.zeros((4, 4, 2), np.uint8), "(4, 4, 2)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "(1, 4, 4, 3)"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.zeros((4, 4, 3), np.int64), "int64"),
+        (np.zeros((4, 4, 3), bool), "bool"),
+        (np.zeros((4, 4, 3), complex), "complex"),
+        (np.full((4, 4, 3), "x"), "uint8"),
+        (np.full((4, 4, 3), None), "object"),
+        (np.full((4, 4, 3), 200.0), "200"),
+        (np.full((4, 4), -0.1), "-0.1"),
+        (np.full((4, 4), np.nan), "nan"),
+        (np.full((4, 4), np.inf), "inf"),
+        (np.zeros((5001, 5000), np.uint8), "25 million"),
+    ],
+)
+def test_wrong_arrays(array, words):
+    with pytest.raises(UserError) as error:
+        prepare_picture(array)
+    assert_one_line(error, words)
+
+
+# ---- failures --------------------------------------------------------------------------------
+
+
+def png(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    return (tmp_path / "whole.png").read_bytes()
+
+
+def fails(path, *words):
+    with pytest.raises(UserError) as error:
+        load_picture(path)
+    assert_one_line(error, "cannot read the picture", os.path.basename(str(path)), ";", *words)
+
+
+def test_missing_folder_and_empty(tmp_path):
+    fails(tmp_path / "none.png", "no such file")
+    fails(tmp_path / "none" / "a.png", "no such file")
+    fails(tmp_path, "folder")
+    (tmp_path / "empty.png").touch()
+    fails(tmp_path / "empty.png", "empty")
+
+
+def test_null_in_the_name():
+    with pytest.raises(UserError):
+        load_picture("a\0b.png")
+
+
+def test_a_line_break_in_the_name_stays_on_one_line(tmp_path):
+    with pytest.raises(UserError) as error:
+        load_picture(tmp_path / "a\nb.png")
+    assert_one_line(error, "a\\nb.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    fails(tmp_path / "pipe.png", "not a regular file")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_no_permission(tmp_path):
+    png(tmp_path)
+    (tmp_path / "whole.png").chmod(0)
+    fails(tmp_path / "whole.png", "permission")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff"])
+def test_truncated(tmp_path, suffix, share):
+    path = tmp_path / f"cut.{suffix}"
+    Image.open(io.BytesIO(png(tmp_path))).save(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    fails(path)
+
+
+def test_not_a_picture(tmp_path):
+    (tmp_path / "text.png").write_text("this is no picture\n" * 40)
+    fails(tmp_path / "text.png", "not a picture", "PNG")
+    (tmp_path / "noise.jpg").write_bytes(np.random.default_rng(0).bytes(5000))
+    fails(tmp_path / "noise.jpg", "not a picture")
+    with pytest.raises(UserError):
+        load_picture(io.BytesIO(b""))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_flipped_bytes_never_give_another_error(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "a.bin"
+    suffix = ["png", "jpeg", "gif", "tiff", "webp", "bmp"][seed % 6]
+    Image.open(io.BytesIO(png(tmp_path))).save(path, format=suffix)
+    data = bytearray(path.read_bytes())
+    for position in rng.integers(0, min(len(data), 400), 6):
+        data[position] = rng.integers(0, 256)
+    path.write_bytes(bytes(data))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nor a warning of Pillow's
+        try:
+            assert load_picture(path).shape == (32, 32, 3)
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def one_bit_png(width, height):
+    """A valid 1-bit black PNG of any size, in a few kilobytes and without its pixels in memory."""
+
+    def chunk(kind, body):
+        check = zlib.crc32(kind + body).to_bytes(4, "big")
+        return len(body).to_bytes(4, "big") + kind + body + check
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
+    packer = zlib.compressobj(9)
+    row = bytes(1 + -(-width // 8))
+    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    chunks = (b"IHDR", header), (b"IDAT", body), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks)
+
+
+@pytest.mark.parametrize("side", [5001, 12000, 30000])
+def test_bombs_are_refused_before_decoding(tmp_path, side):
+    (tmp_path / "bomb.png").write_bytes(one_bit_png(side, side))
+    fails(tmp_path / "bomb.png", f"{MAX_PIXELS // 10**6} million pixels", "smaller")
+
+
+def test_the_largest_picture_still_works(tmp_path):
+    (tmp_path / "large.png").write_bytes(one_bit_png(5000, 5000))
+    assert (load_picture(tmp_path / "large.png") == 0).all()
+
+
+def test_a_picture_without_pixels(tmp_path):
+    (tmp_path / "zero.png").write_bytes(one_bit_png(0, 0))
+    fails(tmp_path / "zero.png")
+    (tmp_path / "zero.ppm").write_bytes(b"P6 0 5 255\n")
+    fails(tmp_path / "zero.ppm")
+
+
+def test_postscript_starts_no_program(tmp_path):
+    Image.fromarray(quarters()).save(tmp_path / "a.eps")
+    fails(tmp_path / "a.eps", "PostScript")

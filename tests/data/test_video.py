@@ -1,0 +1,362 @@
+"""Video of the user's own: the right frames at the right times, every failure one clear line."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyflamingo.data import video
+from tinyflamingo.data.video import is_video, load_video, write_video
+from tinyflamingo.errors import UserError
+
+av = pytest.importorskip("av")
+
+SECONDS = np.array(  # a colour for every second
+    [(230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 220, 20), (20, 210, 220), (220, 30, 210)],
+    np.uint8,
+)
+
+
+def plain(colours, side=64):
+    """Frames of one colour each."""
+    return np.broadcast_to(np.asarray(colours, np.uint8)[:, None, None], (len(colours), side, side, 3))
+
+
+def colours_of(frames):
+    assert frames.dtype == np.uint8 and frames.ndim == 4
+    return frames.astype(int).mean((1, 2))
+
+
+def assert_colours(frames, expected, atol=14):
+    assert len(frames) == len(expected)
+    np.testing.assert_allclose(colours_of(frames), np.asarray(expected), atol=atol)
+
+
+def write_timed(path, frames, times, codec="libx264", pix_fmt="yuv420p", **options):
+    """A video of frames (F, 64, 64, 3) or plain colours (F, 3); times in seconds, by 1/100."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg cannot write {codec}")
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=100)
+        stream.width = stream.height = 64
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.time_base = Fraction(1, 100)
+        frames = plain(frames) if np.ndim(frames) == 2 else frames
+        for pixels, time in zip(frames, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = round(time * 100), Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def cut(path, share, name="cut"):
+    data = path.read_bytes()
+    shorter = path.with_name(f"{name}{path.suffix}")
+    shorter.write_bytes(data[: int(len(data) * share)])
+    return shorter
+
+
+def fails(path, *words, **options):
+    with pytest.raises(UserError) as error:
+        load_video(path, **options)
+    text = str(error.value)
+    assert "\n" not in text
+    for word in ("cannot read the video", path.name, ";", *words):
+        assert word in text
+
+
+# ---- timing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [1, 2, 8, 25, Fraction(30000, 1001)])
+def test_one_frame_a_second_is_the_colour_of_that_second(tmp_path, rate):
+    path = tmp_path / "a.mp4"
+    times = np.arange(int(len(SECONDS) * rate)) / float(rate)
+    seconds = np.floor(times + 1e-9).astype(int)
+    write_video(path, plain(SECONDS[seconds]), rate)
+    frames = load_video(path)
+    assert frames.shape == (len(SECONDS), 32, 32, 3)
+    assert_colours(frames, SECONDS)
+
+
+@pytest.mark.parametrize("fps", [0.5, 1, 2, 3, 4, 6, 12])
+def test_other_rates_take_the_first_frame_at_or_after_each_time(tmp_path, fps):
+    path, rate = tmp_path / "a.mp4", 12
+    levels = np.arange(24) * 10
+    write_video(path, plain(np.stack([levels] * 3, 1)), rate)
+    frames = load_video(path, fps=fps)
+    due = np.arange(0, 24, rate / fps).astype(int)
+    assert_colours(frames, levels[due][:, None].repeat(3, 1), atol=4)
+
+
+@pytest.mark.parametrize("suffix, codec", [("mp4", "libx264"), ("mkv", "libx264"), ("webm", "libvpx-vp9")])
+def test_variable_frame_rate_goes_by_presentation_time(tmp_path, suffix, codec):
+    path = tmp_path / f"a.{suffix}"
+    # many frames in the second 0, none between 1.2 and 3.4
+    times = [0, 0.1, 0.2, 0.3, 0.9, 1.0, 1.2, 3.4, 3.9, 4.0]
+    colours = SECONDS[[0, 1, 1, 1, 1, 2, 1, 3, 1, 4]]
+    write_timed(path, colours, times, codec)
+    # at 2 and 3 seconds the next frame to come is that at 3.4
+    assert_colours(load_video(path), SECONDS[[0, 2, 3, 3, 4]])
+
+
+@pytest.mark.parametrize("suffix, codec", [("mkv", "libx264"), ("ts", "libx264"), ("avi", "mpeg4")])
+def test_other_containers(tmp_path, suffix, codec):
+    path = tmp_path / f"a.{suffix}"
+    write_timed(path, SECONDS.repeat(4, 0), np.arange(24) / 4, codec)
+    assert_colours(load_video(path), SECONDS, atol=20)
+
+
+def test_time_counts_from_the_first_frame(tmp_path):
+    path = tmp_path / "late.mkv"
+    write_timed(path, SECONDS[:3], [5, 6, 7])
+    assert_colours(load_video(path), SECONDS[:3])
+
+
+def test_a_single_frame_is_a_video(tmp_path):
+    write_video(tmp_path / "a.mp4", plain(SECONDS[:1]))
+    assert_colours(load_video(tmp_path / "a.mp4"), SECONDS[:1])
+
+
+def test_same_file_same_bits(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (5, 64, 96, 3), dtype=np.uint8)
+    write_video(tmp_path / "a.mp4", noise)
+    write_video(tmp_path / "b.mp4", noise)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    np.testing.assert_array_equal(load_video(tmp_path / "a.mp4"), load_video(tmp_path / "a.mp4"))
+
+
+# ---- pictures --------------------------------------------------------------------------------
+
+
+def halves(height, width):
+    """Red left, blue right; a white bar at the top."""
+    frame = np.zeros((height, width, 3), np.uint8)
+    frame[:, : width // 2], frame[:, width // 2 :] = (230, 20, 20), (20, 20, 230)
+    frame[: height // 8] = 255
+    return frame
+
+
+def test_frames_keep_their_aspect_and_orientation(tmp_path):
+    write_video(tmp_path / "a.mp4", halves(64, 128)[None])
+    picture = load_video(tmp_path / "a.mp4")[0].astype(int)
+    np.testing.assert_allclose(picture[16, 4], (230, 20, 20), atol=14)
+    np.testing.assert_allclose(picture[16, 28], (20, 20, 230), atol=14)
+    np.testing.assert_allclose(picture[8, 4], 255, atol=14)
+    np.testing.assert_allclose(picture[2], np.tile(picture[30, 0], (32, 1)), atol=1)  # the margin
+
+
+def fixed(*values):
+    return b"".join(int(v * 65536).to_bytes(4, "big", signed=True) for v in values)
+
+
+@pytest.mark.parametrize("a, b, turns", [(0, 1, -1), (0, -1, 1), (-1, 0, 2)])
+def test_rotation_metadata_turns_the_frames(tmp_path, a, b, turns):
+    """As phones do: stored lying, with a matrix in the header that says how to show it."""
+    path = tmp_path / "a.mp4"
+    write_video(path, halves(64, 64)[None])
+    upright = load_video(path)[0].astype(int)
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    assert data[matrix : matrix + 8] == fixed(1, 0)
+    data[matrix : matrix + 8], data[matrix + 12 : matrix + 20] = fixed(a, b), fixed(-b, a)
+    path.write_bytes(bytes(data))
+    np.testing.assert_allclose(load_video(path)[0], np.rot90(upright, turns), atol=2)
+
+
+def test_animated_gif_by_its_own_delays(tmp_path):
+    path = tmp_path / "a.gif"
+    frames = [Image.fromarray(f) for f in plain(SECONDS[:4])]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[1000, 500, 500, 1000])
+    assert is_video(path)
+    assert_colours(load_video(path), SECONDS[[0, 1, 3]], atol=2)
+
+
+def test_transparent_parts_of_a_gif_are_white(tmp_path):
+    first, second = (Image.new("RGBA", (32, 32), (0, 0, 0, 0)) for _ in range(2))
+    first.paste((255, 0, 0, 255), (0, 0, 16, 32))
+    second.paste((0, 0, 255, 255), (0, 0, 16, 32))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second], duration=1000, disposal=2)
+    frames = load_video(tmp_path / "a.gif")
+    assert frames[:, 5, 5].tolist() == [[255, 0, 0], [0, 0, 255]]
+    assert (frames[:, 5, 28] == 255).all()
+
+
+# ---- limits ----------------------------------------------------------------------------------
+
+
+def test_limits_on_frames_and_seconds(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, plain(SECONDS.repeat(6, 0)))
+    fails(path, "more than 32 frames", "cut it shorter")
+    assert load_video(path, max_frames=36).shape[0] == 36
+    assert load_video(path, fps=0.5).shape[0] == 18
+    fails(path, "longer than 20 seconds", max_seconds=20)
+
+
+def test_seconds_are_limited_also_where_the_header_is_silent(tmp_path):
+    path = tmp_path / "a.ts"
+    write_timed(path, SECONDS, np.arange(6) * 4)
+    fails(path, "longer than 10 seconds", max_seconds=10, fps=0.1)
+
+
+def test_too_large_frames_are_refused(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", plain(SECONDS[:2], 128))
+    monkeypatch.setattr(video, "MAX_PIXELS", 128 * 128 - 1)
+    fails(tmp_path / "a.mp4", "million pixels")
+
+
+def test_too_many_frames_in_a_file_are_refused(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", plain(SECONDS), 6)
+    monkeypatch.setattr(video, "MAX_DECODED", 5)
+    fails(tmp_path / "a.mp4", "over 5 frames")
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_senseless_rates(tmp_path, fps):
+    with pytest.raises(UserError, match="frames a second"):
+        load_video(tmp_path / "a.mp4", fps=fps)
+
+
+# ---- failures --------------------------------------------------------------------------------
+
+
+def test_missing_folder_empty_text_and_noise(tmp_path):
+    fails(tmp_path / "none.mp4", "no such file")
+    fails(tmp_path, "folder")
+    (tmp_path / "empty.mp4").touch()
+    fails(tmp_path / "empty.mp4", "empty")
+    (tmp_path / "text.txt").write_text("no video\n" * 100)
+    fails(tmp_path / "text.txt", "not a video", "mp4")
+    for seed in range(5):
+        (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(seed).bytes(40000))
+        fails(tmp_path / "noise.mp4")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("suffix, codec, pix_fmt, rate, options", [
+    ("mp4", "libx264", "yuv420p", 10, {}),
+    ("mp4", "libx264", "yuv420p", 10, {"movflags": "faststart"}),  # the index first
+    ("mkv", "libx264", "yuv420p", 10, {}),
+    ("webm", "libvpx-vp9", "yuv420p", 10, {}),
+    ("avi", "mpeg4", "yuv420p", 100, {}),  # at its own rate: it fills gaps with index entries
+    ("gif", "gif", "rgb8", 10, {}),
+])  # fmt: skip
+def test_cut_files_are_noticed(tmp_path, suffix, codec, pix_fmt, rate, options, share):
+    path = tmp_path / f"a.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+    write_timed(path, noise, np.arange(60) / rate, codec, pix_fmt, **options)
+    assert len(load_video(path, fps=rate / 10)) == 6
+    fails(cut(path, share))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_flipped_bytes_never_give_another_error(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    path = tmp_path / ("a.mp4" if seed % 2 else "a.mkv")
+    write_video(path, plain(SECONDS), 2)
+    data = bytearray(path.read_bytes())
+    for position in rng.integers(0, len(data), 30):
+        data[position] = rng.integers(0, 256)
+    path.write_bytes(bytes(data))
+    try:
+        assert load_video(path).shape[1:] == (32, 32, 3)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        tone = np.zeros((1, 8000), np.float32)
+        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    fails(path, "no video")
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "avi"])
+def test_no_frames(tmp_path, suffix):
+    path = tmp_path / f"none.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        stream.width = stream.height = 64
+        container.start_encoding()
+    fails(path)
+
+
+def test_a_playlist_opens_no_other_file(tmp_path):
+    write_timed(tmp_path / "a.ts", SECONDS, np.arange(6))
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:6,\na.ts\n#EXT-X-ENDLIST\n"
+    for name in ("a.m3u8", "renamed.mp4"):
+        (tmp_path / name).write_text(playlist)
+        fails(tmp_path / name)
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.ts\n")
+    fails(tmp_path / "list.mp4")
+
+
+# ---- is_video and write_video ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix, codec, pix_fmt", [
+    ("mp4", "libx264", "yuv420p"), ("mov", "libx264", "yuv420p"), ("mkv", "libx264", "yuv420p"),
+    ("webm", "libvpx-vp9", "yuv420p"), ("avi", "mpeg4", "yuv420p"), ("ts", "libx264", "yuv420p"),
+    ("flv", "flv", "yuv420p"), ("gif", "gif", "rgb8"),
+])  # fmt: skip
+def test_videos_are_told_by_their_content(tmp_path, suffix, codec, pix_fmt):
+    path = tmp_path / f"a.{suffix}"
+    write_timed(path, SECONDS, np.arange(6) / 10, codec, pix_fmt)
+    assert is_video(path)
+    assert is_video(path.rename(tmp_path / "renamed.png"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "bmp", "tiff", "avif", "ppm"])
+def test_pictures_are_not_videos(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    try:
+        Image.new("RGB", (32, 32), "red").save(path)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow cannot write {suffix}")
+    assert not is_video(path)
+    if suffix != "ppm":  # whose two letters prove little
+        assert not is_video(path.rename(tmp_path / "renamed.mp4"))
+
+
+def test_the_extension_decides_where_the_content_does_not(tmp_path):
+    (tmp_path / "noise.MP4").write_bytes(bytes(range(100)))
+    (tmp_path / "noise.png").write_bytes(bytes(range(100)))
+    assert is_video(tmp_path / "noise.MP4") and not is_video(tmp_path / "noise.png")
+    assert is_video(tmp_path / "missing.mov") and not is_video(tmp_path / "missing.jpg")
+    assert not is_video(tmp_path) and not is_video("a\0b")
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (32, 32), (1, 1), (33, 70), (65, 131)])
+def test_write_video_takes_any_size(tmp_path, height, width):
+    frames = np.broadcast_to(SECONDS[:3, None, None], (3, height, width, 3))
+    write_video(tmp_path / "a.mp4", frames)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert min(stream.width, stream.height) >= 64
+        assert stream.width % 2 == stream.height % 2 == 0
+    assert_colours(load_video(tmp_path / "a.mp4"), SECONDS[:3])
+
+
+def test_write_video_without_x264(tmp_path, monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    write_video(tmp_path / "a.mp4", plain(SECONDS), 2)
+    assert_colours(load_video(tmp_path / "a.mp4", fps=2), SECONDS, atol=20)
+
+
+def test_write_video_mistakes(tmp_path):
+    for wrong in (
+        np.zeros((0, 8, 8, 3), np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+        plain(SECONDS) / 255,
+    ):
+        with pytest.raises(ValueError, match="uint8"):
+            write_video(tmp_path / "a.mp4", wrong)
+    with pytest.raises(UserError, match="cannot write the video"):
+        write_video(tmp_path / "none" / "a.mp4", plain(SECONDS))

@@ -1,0 +1,295 @@
+"""What the operations promise: masks, empty rows, padding, errors, and values known by hand."""
+
+import numpy as np
+import ops_cases
+import pytest
+from autograd import make_vjp
+
+from tinyflamingo import ops
+
+B, T, S, H, K, R, N = 2, 6, 6, 2, 4, 3, 3
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+# ---------------------------------------------------------------- attention
+
+
+def test_attention_masked_keys_do_not_matter(floor, rng):
+    q, k, v = (rng.standard_normal((B, S, H, K)) for _ in range(3))
+    mask = np.array([[True] * 4 + [False] * 2, [False] * 6])
+    before = ops.attention(q, k, v, mask)
+    k[0, 4:], v[0, 4:] = 100.0, -7.0
+    np.testing.assert_array_equal(before, ops.attention(q, k, v, mask))
+    assert np.all(before[1] == 0)
+    short = ops.attention(q[:1], k[:1, :4], v[:1, :4])
+    np.testing.assert_allclose(before[:1], short, atol=1e-12)
+
+
+def test_attention_empty_rows_have_zero_gradient(floor, rng):
+    q, k, v = (rng.standard_normal((B, S, H, K)) for _ in range(3))
+    mask = np.array([[True] * 6, [False] * 6])
+    _, found = ops_cases.gradients(lambda *a: ops.attention(*a, mask), [q, k, v])
+    assert all(np.all(g[1] == 0) and np.all(np.isfinite(g)) for g in found)
+
+
+def test_attention_of_large_scores_is_finite(floor):
+    q = np.full((1, 2, 1, 4), 300, np.float32)
+    k = np.stack([q[0], -q[0]])[:1]
+    assert np.all(np.isfinite(ops.attention(q, k, k)))
+
+
+@pytest.mark.parametrize("width", [3, 64])
+def test_attention_lets_nan_through(floor, width):
+    """The row maximum ignores NaN; the loss must not."""
+    q, k, v = (np.ones((1, width, 1, 4)) for _ in range(3))
+    k[0, 1, 0, 0] = np.nan
+    assert np.all(np.isnan(ops.attention(q, k, v)))
+
+
+# ---------------------------------------------------------------- relative attention
+
+
+def _relative(rng, batch=B, T=T, S=S):
+    keys = (batch, S, H, K)
+    shapes = [(batch, T, H, K), keys, keys, (S, H, K), (H, K), (H, K)]
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def test_relative_attention_by_hand(floor, rng):
+    """The formula in three plain loops."""
+    q, k, v, r, u, vb = _relative(rng, T=3, S=5)
+    start = np.array([[0, 1, 4], [2, 3, 0]])
+    got = ops.relative_attention(q, k, v, r, u, vb, start)
+    for b, i, h in np.ndindex(B, 3, H):
+        own = 2 + i
+        keys = range(start[b, i], own + 1)
+        scores = [((q[b, i, h] + u[h]) @ k[b, j, h] + (q[b, i, h] + vb[h]) @ r[own - j, h]) / K**0.5 for j in keys]
+        p = np.exp(scores) / np.sum(np.exp(scores))
+        expected = sum(p[n] * v[b, j, h] for n, j in enumerate(keys))
+        np.testing.assert_allclose(got[b, i, h], expected, atol=1e-12)
+
+
+def test_relative_attention_is_causal(floor, rng):
+    args = _relative(rng)
+    start = np.zeros((B, T), int)
+    before = ops.relative_attention(*args, start)
+    args[1][:, 4:] += 1.0
+    args[2][:, 4:] += 1.0
+    after = ops.relative_attention(*args, start)
+    np.testing.assert_array_equal(before[:, :4], after[:, :4])
+    assert np.all(before[:, 4:] != after[:, 4:])
+
+
+@pytest.mark.parametrize("long", [6, 150])
+def test_relative_attention_decodes_as_it_reads(floor, rng, long):
+    """One query at a time over a growing cache gives what one pass gives."""
+    q, k, v, r, u, vb = _relative(rng, T=long, S=long)
+    start = np.zeros((B, long), int)
+    whole = ops.relative_attention(q, k, v, r, u, vb, start)
+    for n in (1, 3, long):
+        row = slice(n - 1, n)
+        one = ops.relative_attention(q[:, row], k[:, :n], v[:, :n], r[:n], u, vb, start[:, row])
+        np.testing.assert_allclose(one, whole[:, row], atol=1e-12)
+
+
+def test_relative_attention_padding_left_and_right(floor, rng):
+    q, k, v, r, u, vb = _relative(rng, batch=1)
+    alone = ops.relative_attention(q, k, v, r, u, vb, np.zeros((1, T), int))
+    pad = 3
+
+    def padded(before, after):
+        q2, k2, v2 = (
+            np.concatenate([np.full((1, before, H, K), 9.0), x, np.full((1, after, H, K), 9.0)], 1) for x in (q, k, v)
+        )
+        r2 = np.concatenate([r, np.full((pad, H, K), 9.0)])
+        start = np.full((1, T + pad), before)
+        return ops.relative_attention(q2, k2, v2, r2, u, vb, start)
+
+    left, right = padded(pad, 0), padded(0, pad)
+    np.testing.assert_allclose(left[:, pad:], alone, atol=1e-12)
+    np.testing.assert_allclose(right[:, :T], alone, atol=1e-12)
+    assert np.all(left[:, :pad] == 0)  # the padding itself sees nothing
+
+
+def test_relative_attention_packed_documents_do_not_see_each_other(floor, rng):
+    q, k, v, r, u, vb = _relative(rng, batch=1)
+    start = np.array([[0, 0, 0, 3, 3, 3]])
+    packed = ops.relative_attention(q, k, v, r, u, vb, start)
+    zeros = np.zeros((1, 3), int)
+    for part in (slice(0, 3), slice(3, 6)):
+        alone = ops.relative_attention(q[:, part], k[:, part], v[:, part], r[:3], u, vb, zeros)
+        np.testing.assert_allclose(packed[:, part], alone, atol=1e-12)
+
+
+def test_relative_attention_empty_rows(floor, rng):
+    args = _relative(rng)
+    start = np.full((B, T), S)
+    y, found = ops_cases.gradients(lambda *a: ops.relative_attention(*a, start), args)
+    assert np.all(y == 0)
+    assert all(np.all(g == 0) for g in found)
+
+
+def test_relative_attention_needs_a_key_for_each_query(floor, rng):
+    args = _relative(rng, T=4, S=3)
+    with pytest.raises(ValueError, match="4 queries but only 3 keys"):
+        ops.relative_attention(*args, np.zeros((B, 4), int))
+
+
+# ---------------------------------------------------------------- segment attention
+
+
+def _media(rng, N=N):
+    return (
+        rng.standard_normal((B, T, H, K)),
+        rng.standard_normal((B, N, R, H, K)),
+        rng.standard_normal((B, N, R, H, K)),
+    )
+
+
+PHI = np.array([[0, 0, 1, 1, 2, 3], [1, 2, 2, 2, 2, 3]])
+
+
+def test_a_later_medium_changes_nothing_earlier(floor, rng):
+    q, k, v = _media(rng)
+    before = ops.segment_attention(q, k, v, PHI)
+    k[:, 2], v[:, 2] = 50.0, -50.0
+    after = ops.segment_attention(q, k, v, PHI)
+    np.testing.assert_array_equal(before[PHI < 3], after[PHI < 3])
+    assert np.all(before[PHI == 3] != after[PHI == 3])
+
+
+def test_phi_zero_is_exactly_zero(floor, rng):
+    q, k, v = _media(rng)
+    y, (dq, dk, dv) = ops_cases.gradients(lambda *a: ops.segment_attention(*a, PHI), [q, k, v])
+    assert np.all(y[PHI == 0] == 0) and np.all(dq[PHI == 0] == 0)
+    assert np.all(dk[1, 0] != 0)
+    nobody = np.zeros_like(PHI)
+    y, found = ops_cases.gradients(lambda *a: ops.segment_attention(*a, nobody), [q, k, v])
+    assert np.all(y == 0) and all(np.all(g == 0) for g in found)
+
+
+def test_segment_attention_is_attention_to_one_medium(floor, rng):
+    q, k, v = _media(rng)
+    y = ops.segment_attention(q, k, v, PHI)
+    for n in range(N):
+        alone = ops.attention(q, k[:, n], v[:, n])
+        np.testing.assert_allclose(y[PHI == n + 1], alone[PHI == n + 1], atol=1e-12)
+
+
+def test_no_media(floor, rng):
+    q, k, v = _media(rng, N=0)
+    y, found = ops_cases.gradients(lambda *a: ops.segment_attention(*a, 0 * PHI), [q, k, v])
+    assert y.shape == q.shape and np.all(y == 0)
+    assert [g.shape for g in found] == [q.shape, k.shape, v.shape]
+    assert np.all(found[0] == 0)
+
+
+@pytest.mark.parametrize("wrong", [4, -1])
+def test_phi_out_of_range_gives_both_numbers(floor, rng, wrong):
+    q, k, v = _media(rng)
+    with pytest.raises(ValueError, match=f"phi is {wrong} but there are 3 media"):
+        ops.segment_attention(q, k, v, np.where(PHI == 3, wrong, PHI))
+
+
+# ---------------------------------------------------------------- tables and losses
+
+
+def test_cross_entropy_of_nothing_is_zero(floor, rng):
+    logits = rng.standard_normal((3, 5)).astype(np.float32)
+    zero = np.zeros(3, np.float32)
+    vjp, loss = make_vjp(lambda x: ops.cross_entropy(x, np.zeros(3, int), zero))(logits)
+    assert loss == 0
+    assert np.all(vjp(np.float32(1)) == 0)
+
+
+def test_cross_entropy_of_equal_logits_is_log_v(floor):
+    loss = ops.cross_entropy(np.full((4, 10), 1e4), np.arange(4), np.array([1, 0, 3, 1]))
+    assert loss == pytest.approx(np.log(10))
+
+
+def test_cross_entropy_errors(floor, rng):
+    logits = rng.standard_normal((3, 5))
+    with pytest.raises(ValueError, match=r"target 5 is outside 0..4"):
+        ops.cross_entropy(logits, np.array([0, 5, 1]), np.ones(3))
+    with pytest.raises(ValueError, match=r"target -100 is outside 0..4"):
+        ops.cross_entropy(logits, np.array([0, -100, 1]), np.ones(3))
+    with pytest.raises(ValueError, match="integers"):
+        ops.cross_entropy(logits, np.array([0.0, 1.0, 1.0]), np.ones(3))
+    with pytest.raises(ValueError, match="below 0"):
+        ops.cross_entropy(logits, np.array([0, 1, 1]), np.array([1, -1, 1]))
+
+
+def test_embed_errors(floor):
+    with pytest.raises(ValueError, match=r"id 4 is outside 0..3"):
+        ops.embed(np.ones((4, 2)), np.array([0, 4]))
+    with pytest.raises(ValueError, match=r"id -1 is outside 0..3"):
+        ops.embed(np.ones((4, 2)), np.array([0, -1]))
+
+
+def test_embed_with_many_repeats(floor, rng):
+    ids = rng.integers(0, 5, (7, 11))
+    g = rng.standard_normal((7, 11, 3))
+    vjp, _ = make_vjp(lambda table: ops.embed(table, ids))(np.zeros((6, 3)))
+    expected = np.zeros((6, 3))
+    np.add.at(expected, ids, g)
+    np.testing.assert_allclose(vjp(g), expected, atol=1e-12)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_conv2d_by_hand_pads_at_the_end(floor):
+    """Kernel 2 and 3, stride 2, on four pixels: TensorFlow puts the odd zero last."""
+    x = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1)
+    w = np.array([1.0, 10.0, 100.0]).reshape(1, 3, 1, 1)
+    np.testing.assert_array_equal(ops.conv2d(x, w, stride=2).ravel(), [321, 43])
+    np.testing.assert_array_equal(ops.conv2d(x, w).ravel(), [210, 321, 432, 43])
+    np.testing.assert_array_equal(ops.conv2d(x, w[:, :2]).ravel(), [21, 32, 43, 4])
+
+
+def test_conv2d_groups_do_not_mix(floor, rng):
+    x, w = rng.standard_normal((1, 4, 4, 6)), rng.standard_normal((3, 3, 2, 9))
+    y = ops.conv2d(x, w, groups=3)
+    for i in range(3):
+        one = ops.conv2d(x[..., 2 * i : 2 * i + 2], w[..., 3 * i : 3 * i + 3])
+        np.testing.assert_allclose(y[..., 3 * i : 3 * i + 3], one, atol=1e-12)
+    with pytest.raises(ValueError, match="6 channels in 2 groups"):
+        ops.conv2d(x, w, groups=2)
+
+
+def test_conv2d_of_more_pictures_than_a_block(rng):
+    x, w = rng.standard_normal((37, 16, 16, 8)), rng.standard_normal((3, 3, 8, 8))
+    ops_cases.compare_floors(ops.conv2d, [x, w], tol=1e-9)
+    ops_cases.compare_floors(lambda x, w: ops.conv2d(x, w, stride=2), [x, w], tol=1e-9)
+
+
+def test_avg_pool2_by_hand(floor):
+    x = np.arange(9.0).reshape(1, 3, 3, 1)
+    np.testing.assert_array_equal(ops.avg_pool2(x).ravel(), [2.0, 3.5, 6.5, 8.0])
+    assert ops.avg_pool2(np.ones((2, 1, 1, 3))).shape == (2, 1, 1, 3)
+
+
+def test_activations_at_the_ends(floor):
+    x = np.array([-1e4, 0.0, 1e4], np.float32)
+    np.testing.assert_array_equal(ops.sigmoid(x), [0, 0.5, 1])
+    np.testing.assert_array_equal(ops.relu(x), [0, 0, 1e4])
+    np.testing.assert_array_equal(ops.gelu(x), [0, 0, 1e4])
+
+
+# ---------------------------------------------------------------- whole batches, real sizes
+
+
+def test_floors_agree_at_training_size(rng):
+    """Blocks of the batch and of the queries, in float32, as training runs them."""
+    n, t = 5, 128
+    q, k, v = (rng.standard_normal((n, t, 4, 32)).astype(np.float32) for _ in range(3))
+    r = rng.standard_normal((t, 4, 32)).astype(np.float32)
+    u, vb = rng.standard_normal((2, 4, 32)).astype(np.float32)
+    start = np.minimum(rng.integers(0, 60, (n, 1)), np.arange(t))
+    relative = lambda *a: ops.relative_attention(*a, start)  # noqa: E731
+    ops_cases.compare_floors(relative, [q, k, v, r, u, vb], tol=5e-3)
+    ops_cases.compare_floors(ops.attention, [q, k, v], tol=5e-4)

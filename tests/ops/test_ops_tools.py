@@ -1,0 +1,227 @@
+"""The tools: ``check_grad`` notices mutations, ``expect`` names the letter, ``value_and_grad``."""
+
+import autograd.numpy as anp
+import numpy as np
+import ops_cases
+import pytest
+from autograd import core
+from autograd.extend import defvjp, primitive
+
+from tinyflamingo import ops
+from tinyflamingo.ops import (
+    fast,
+    fast_attention,
+    fast_conv,
+    fast_relative,
+    fast_segment,
+    shapes,
+)
+
+CASES = ops_cases.build()
+
+
+# ---------------------------------------------------------------- mutations
+
+
+def _hand_written():
+    """(primitive, its gradients) for every gradient in the fast files."""
+    seen = set()
+    for file in (fast, fast_attention, fast_conv, fast_relative, fast_segment):
+        for function in vars(file).values():
+            # ``fast`` shows avg_pool2 again, which is at home in ``fast_conv``.
+            if callable(function) and function in core.primitive_vjps and function not in seen:
+                seen.add(function)
+                yield function, core.primitive_vjps[function]
+
+
+def _mutated(maker, place, change, used):
+    """The same gradients, but that of argument ``place`` is changed."""
+
+    def new_maker(argnums, ans, args, kwargs):
+        backward = maker(argnums, ans, args, kwargs)
+
+        def new_backward(g):
+            found = list(backward(g))
+            for i, argnum in enumerate(argnums):
+                if argnum == place:
+                    used.append(place)
+                    found[i] = change(found[i])
+            return found
+
+        return new_backward
+
+    return new_maker
+
+
+def _noticed():
+    """Does check_grad fail on any case?"""
+    with ops.use("fast"):
+        for function, args in CASES.values():
+            try:
+                ops.check_grad(function, *args, directions=1)
+            except AssertionError:
+                return True
+    return False
+
+
+CHANGES = {
+    "sign": lambda g: -g,
+    "one percent": lambda g: g * 1.01,
+    "first row": lambda g: np.concatenate([-g[:1], g[1:]]),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_check_grad_notices_mutations(kind, monkeypatch, capsys):
+    assert not _noticed()
+    count = 0
+    for function, maker in list(_hand_written()):
+        for place in range(6):
+            used = []
+            monkeypatch.setitem(core.primitive_vjps, function, _mutated(maker, place, CHANGES[kind], used))
+            noticed = _noticed()
+            monkeypatch.setitem(core.primitive_vjps, function, maker)
+            if used:
+                assert noticed, f"{function.__name__}: {kind} of argument {place} went unnoticed"
+                count += 1
+    with capsys.disabled():
+        print(f"\n{kind}: {count} mutated gradients, all noticed ", end="")
+    assert count == 34
+
+
+def test_check_grad_refuses_an_argument_without_influence():
+    with pytest.raises(AssertionError, match="argument 1 has no influence"):
+        ops.check_grad(lambda x, y: x + 0 * y, np.ones(3), np.ones(3))
+    with pytest.raises(AssertionError, match="none of the arguments"):
+        ops.check_grad(lambda x: x, np.arange(3))
+
+
+def test_check_grad_fails_on_nan_and_on_a_wrong_shape():
+    @primitive
+    def broken(x):
+        return x * 2
+
+    defvjp(broken, lambda ans, x: lambda g: g * np.nan)
+    with pytest.raises(AssertionError, match="argument 0"):
+        ops.check_grad(broken, np.ones(3))
+    defvjp(broken, lambda ans, x: lambda g: np.sum(g))
+    with pytest.raises(AssertionError, match="shape"):
+        ops.check_grad(broken, np.ones(3))
+
+
+def test_assert_float32_backward_notices_float64():
+    """autograd's own max pushes the gradient to float64 under NumPy 2; the guard sees it."""
+    x = np.ones(3, np.float32)
+
+    def leak(x):
+        return anp.sum(ops.assert_float32_backward(x * 1.0) * np.float64(2))
+
+    with pytest.raises(AssertionError, match="float64 passes here"):
+        ops.value_and_grad(lambda p: leak(p["x"]))({"x": x})
+
+
+# ---------------------------------------------------------------- shapes
+
+
+def test_expect_names_the_letter_and_both_sizes():
+    x = np.zeros((2, 5, 7))
+    assert ops.expect(x, "B T D", B=2, D=7) is x
+    assert ops.expect(x, "... D", D=7) is x
+    assert ops.expect(x, "2 T 7") is x
+    with pytest.raises(ValueError, match=r"axis T of 'B T D' should be 6 but is 5.*\(2, 5, 7\)"):
+        ops.expect(x, "B T D", T=6)
+    with pytest.raises(ValueError, match="should be 5 but is 7"):
+        ops.expect(x, "B T T")
+    with pytest.raises(ValueError, match="got 3 axes"):
+        ops.expect(x, "B T")
+    with shapes.checking(False):
+        ops.expect(x, "B T", T=6)
+
+
+def test_ops_check_their_shapes(floor):
+    with pytest.raises(ValueError, match="axis Din"):
+        ops.linear(np.ones((2, 3)), np.ones((4, 5)))
+    with pytest.raises(ValueError, match="axis H"):
+        ops.attention(np.ones((1, 2, 3, 4)), np.ones((1, 2, 2, 4)), np.ones((1, 2, 2, 4)))
+
+
+# ---------------------------------------------------------------- value_and_grad
+
+
+def _params():
+    rng = np.random.default_rng(0)
+    return {
+        "a": {"w": rng.standard_normal((3, 4)).astype(np.float32), "b": np.zeros(4, np.float32)},
+        "c": rng.standard_normal((4, 2)),
+        "scale": np.array(2.0),
+        "unused": {"w": np.ones((2, 2), np.float32)},
+    }
+
+
+def _loss(params, x):
+    h = anp.tanh(anp.dot(x, params["a"]["w"]) + params["a"]["b"])
+    y = anp.dot(h, params["c"]) * params["scale"] + params["scale"]
+    return anp.sum(y * y)
+
+
+def test_value_and_grad_equals_autograd():
+    import autograd
+
+    params, x = _params(), np.ones((5, 3), np.float32)
+    value, gradients = ops.value_and_grad(_loss)(params, x)
+    expected = autograd.grad(_loss)(params, x)
+    assert type(value) is float and value == pytest.approx(float(_loss(params, x)))
+    for path in [("a", "w"), ("a", "b"), ("c",), ("scale",), ("unused", "w")]:
+        got, want, leaf = gradients, expected, params
+        for key in path:
+            got, want, leaf = got[key], want[key], leaf[key]
+        assert got.dtype == leaf.dtype and got.shape == leaf.shape
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert list(gradients) == list(params)
+
+
+def test_value_and_grad_returns_aux_without_boxes():
+    def loss(params):
+        y = params["x"] * 3
+        return anp.sum(y), {"y": y, "list": [y[0], "text"], "none": None}
+
+    x = np.arange(3.0)
+    (value, aux), gradients = ops.value_and_grad(loss)({"x": x})
+    assert value == 9.0
+    assert type(aux["y"]) is np.ndarray and isinstance(aux["list"][0], np.floating)
+    assert aux["list"][1] == "text" and aux["none"] is None
+    np.testing.assert_array_equal(gradients["x"], [3, 3, 3])
+
+
+def test_value_and_grad_gradients_of_used_twice_and_indexed_leaves():
+    def loss(params):
+        return anp.sum(params["x"][1:] * params["x"][:-1]) + params["x"][0]
+
+    _, gradients = ops.value_and_grad(loss)({"x": np.array([1.0, 2.0, 3.0])})
+    np.testing.assert_array_equal(gradients["x"], [3, 4, 2])
+
+
+def test_value_and_grad_of_a_constant_and_of_a_leaf():
+    value, gradients = ops.value_and_grad(lambda p: 5.0)({"x": np.ones(2)})
+    assert value == 5.0 and np.all(gradients["x"] == 0)
+    value, gradients = ops.value_and_grad(lambda p: p["x"])({"x": np.array(4.0)})
+    assert value == 4.0 and gradients["x"] == 1.0
+
+
+def test_value_and_grad_nests():
+    def outer(params):
+        inner = lambda p: anp.sum(p["y"] ** 3)  # noqa: E731
+        _, g = ops.value_and_grad(inner)({"y": np.array([2.0])})
+        return anp.sum(params["x"] * g["y"])
+
+    value, gradients = ops.value_and_grad(outer)({"x": np.array([1.5])})
+    assert value == 18.0 and gradients["x"] == 12.0
+
+
+def test_value_and_grad_errors():
+    with pytest.raises(ValueError, match=r"scalar, not an array of shape \(2,\)"):
+        ops.value_and_grad(lambda p: p["x"])({"x": np.ones(2)})
+    with pytest.raises(TypeError, match=r"params\['a'\]\['n'\] should be .* array of int64"):
+        ops.value_and_grad(lambda p: 0.0)({"a": {"n": np.arange(3)}})
+    with pytest.raises(TypeError, match="not str"):
+        ops.value_and_grad(lambda p: 0.0)({"name": "x"})

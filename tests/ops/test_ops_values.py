@@ -1,0 +1,119 @@
+"""The two floors agree, with Numba, without its JIT and without Numba; float32 stays float32."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import autograd.numpy as anp
+import numpy as np
+import ops_cases
+import pytest
+from autograd import make_vjp
+
+from tinyflamingo import ops
+
+ROOT = Path(__file__).parents[2]
+CASES = ops_cases.build()
+each_case = pytest.mark.parametrize("name", CASES)
+
+
+@each_case
+def test_floors_agree(name):
+    ops_cases.compare_floors(*CASES[name], tol=1e-10)
+
+
+@each_case
+def test_floors_agree_in_float32(name):
+    function, args = CASES[name]
+    ops_cases.compare_floors(function, [a.astype(np.float32) for a in args], tol=2e-4)
+
+
+@each_case
+def test_gradients(name, floor):
+    function, args = CASES[name]
+    ops.check_grad(function, *args)
+
+
+@each_case
+def test_float32_inside_backward(name, floor):
+    """A gradient in float64 anywhere on the way to any argument trips the guards."""
+    function, args = CASES[name]
+    args = [a.astype(np.float32) for a in args]
+
+    def guarded(packed):
+        inputs = [ops.assert_float32_backward(x * np.float32(1)) for x in packed]
+        y = function(*inputs)
+        assert y.dtype == np.float32
+        return anp.sum(ops.assert_float32_backward(y) * np.float32(0.5))
+
+    vjp, value = make_vjp(guarded)(tuple(args))
+    assert value.dtype == np.float32
+    assert all(g.dtype == np.float32 for g in vjp(np.float32(1)))
+
+
+@each_case
+def test_strided_inputs(name):
+    """Views with odd strides, such as a slice of a packed qkv, give the same numbers."""
+    function, args = CASES[name]
+    views = []
+    for a in args:
+        wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]))
+        wide[..., ::2] = a
+        views.append(wide[..., ::2])
+    for y, z in zip(_flat(function, args), _flat(function, views), strict=True):
+        np.testing.assert_allclose(y, z, rtol=1e-10, atol=1e-12)
+
+
+def _flat(function, args):
+    y, found = ops_cases.gradients(function, args)
+    return [y, *found]
+
+
+@each_case
+def test_inputs_are_not_written_to(name, floor):
+    function, args = CASES[name]
+    copies = [a.copy() for a in args]
+    ops_cases.gradients(function, args)
+    for a, copy in zip(args, copies, strict=True):
+        np.testing.assert_array_equal(a, copy)
+
+
+@each_case
+def test_gradient_may_be_asked_for_twice(name, floor):
+    function, args = CASES[name]
+    vjp, y = make_vjp(lambda x: function(x, *args[1:]))(args[0])
+    g = np.ones_like(y)
+    np.testing.assert_array_equal(vjp(g), vjp(g))
+
+
+def _run_cases(*arguments, **environment):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TINYFLAMINGO_OPS": "fast", **environment}
+    command = [sys.executable, "-W", "ignore", str(Path(ops_cases.__file__)), *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_without_jit():
+    assert _run_cases(NUMBA_DISABLE_JIT="1").startswith("numba:")
+
+
+def test_without_numba():
+    assert _run_cases("--no-numba").startswith("numpy:")
+
+
+def test_import_neither_loads_nor_compiles_numba():
+    code = "import sys, tinyflamingo.ops; assert 'numba' not in sys.modules"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+def test_unknown_floor_names_both():
+    code = "from tinyflamingo import ops; import numpy as np; ops.relu(np.ones(3))"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TINYFLAMINGO_OPS": "quick"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "'reference' or 'fast', not 'quick'" in done.stderr
+    with pytest.raises(ValueError, match="'reference' or 'fast'"), ops.use("quick"):
+        pass

@@ -1,0 +1,182 @@
+"""The command line: parse, call, print. A user's mistake is one line on stderr and exit code 2.
+
+Serves all sections of the chapter. No mathematics here; each command's work is imported only when
+it runs, so that `--help` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tinyflamingo import __version__
+from tinyflamingo.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """One line instead of argparse's two."""
+        raise UserError(f"{message} (see '{self.prog} --help')")
+
+
+def main(argv=None) -> int:
+    """Exit code: 0 on success, 2 for a user's mistake, 130 after Ctrl-C."""
+    try:
+        args = _parser().parse_args(argv)
+        args.run(args)
+        return 0
+    except UserError as error:
+        print(f"tinyflamingo: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("tinyflamingo: stopped; a training run goes on with --resume", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = _Parser(prog="python -m tinyflamingo", description="Flamingo by hand: train it, ask it, look inside.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_train(commands)
+    _add_demo(commands)
+    _add_complete(commands)
+    _add_evaluate(commands)
+    _add_params(commands)
+    doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _whole(text):
+    """A whole number >= 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
+    return int(text)
+
+
+def _add_train(commands):
+    p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
+    p.add_argument("--preset", default="toy", help="toy (minutes, the default) or smoke (seconds)")
+    p.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
+    p.add_argument("--seed", type=_whole, default=0)
+    p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
+    p.set_defaults(run=_train)
+
+
+def _train(args):
+    from tinyflamingo.evaluation.run import evaluate, format_report
+    from tinyflamingo.training.run import train
+
+    out = args.out or Path("runs") / args.preset
+    model = train(args.preset, out, args.seed, args.resume, evaluate)
+    print(format_report(model.info["metrics"]))
+    times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
+    print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")
+    print(f"checkpoint, log, figures and metrics.json are in {out}")
+
+
+def _add_demo(commands):
+    p = commands.add_parser("demo", help="a page of prompts, completed, with a figure")
+    p.add_argument("--checkpoint", type=Path, help="folder (default: the one that ships)")
+    p.add_argument("--out", type=Path, default=Path("demo.png"), help="where the figure goes")
+    p.add_argument("--seed", type=_whole, default=0, help="which pictures")
+    p.set_defaults(run=_demo)
+
+
+def _demo(args):
+    from tinyflamingo.demo import run_demo
+
+    run_demo(_load(args.checkpoint), args.out, args.seed)
+
+
+def _add_complete(commands):
+    p = commands.add_parser("complete", help="continue a prompt of text, pictures and videos")
+    p.add_argument("template", help="text with <image>, <video> and <EOC> marks; one file for each of the first two")
+    p.add_argument("files", nargs="*", type=Path, help="pictures and videos, in the order of their marks")
+    p.add_argument("--checkpoint", type=Path, help="folder (default: the one that ships)")
+    p.add_argument("--json", action="store_true", help="also tokens, log-probabilities and phi")
+    p.add_argument("--max-tokens", type=_whole, default=24)
+    p.add_argument("--beams", type=_whole, default=1, help="width of the beam (the paper uses 3); 1: greedy")
+    p.add_argument("--temperature", type=float, default=0.0, help="0: no sampling")
+    p.add_argument("--top-k", type=_whole, default=0)
+    p.add_argument("--top-p", type=float, default=1.0)
+    p.add_argument("--seed", type=_whole, default=0, help="of the sampling")
+    p.set_defaults(run=_complete)
+
+
+def _complete(args):
+    import numpy as np
+
+    from tinyflamingo.data.prompt import read_prompt
+    from tinyflamingo.model.generate import Sampling
+    from tinyflamingo.model.trained import complete
+
+    if args.max_tokens < 1 or args.beams < 1:
+        raise UserError("--max-tokens and --beams must be at least 1")
+    sampling = Sampling(args.temperature, args.top_k, args.top_p)
+    if args.beams > 1 and sampling != Sampling():
+        raise UserError("--beams searches, --temperature, --top-k and --top-p sample: choose one")
+    model = _load(args.checkpoint)
+    items = read_prompt(args.template, args.files, model.config.vision.side)
+    found = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed))
+    print(json.dumps(found, ensure_ascii=False) if args.json else found["text"])
+
+
+def _add_evaluate(commands):
+    p = commands.add_parser("evaluate", help="every task on fresh pictures, with intervals")
+    p.add_argument("--checkpoint", type=Path, help="folder (default: the one that ships)")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    p.add_argument("--seed", type=_whole, default=0, help="which test stream")
+    p.add_argument("--queries", type=_whole, default=500, help="per task")
+    p.add_argument("--task", action="append", help="only this task (may be repeated)")
+    p.set_defaults(run=_evaluate)
+
+
+def _evaluate(args):
+    from tinyflamingo.evaluation.run import evaluate, format_report
+    from tinyflamingo.model.trained import write_atomically
+
+    if args.queries < 1:
+        raise UserError("--queries must be at least 1")
+    if args.json and not args.json.parent.is_dir():
+        raise UserError(f"cannot write {args.json}: its folder does not exist")
+    report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
+    report["checkpoint"] = str(args.checkpoint or "the one that ships")
+    print(format_report(report))
+    if args.json:
+        write_atomically(args.json, json.dumps(report, indent=1).encode())
+
+
+def _add_params(commands):
+    p = commands.add_parser("params", help="how many parameters a preset has, by part")
+    p.add_argument("preset")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
+    p.set_defaults(run=_params)
+
+
+def _params(args):
+    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.training.presets import get_preset, parameter_counts
+
+    counts = parameter_counts(get_preset(args.preset).config)
+    for name, row in counts.items():
+        print(f"{name:16s} {row['parameters']:12,d}  {row['state']}")
+    if args.json:
+        write_atomically(args.json, json.dumps({"preset": args.preset, "parts": counts}, indent=1).encode())
+
+
+def _doctor(args):
+    from tinyflamingo.doctor import run_doctor
+
+    run_doctor()
+
+
+def _load(folder):
+    from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+
+    return load_checkpoint(folder or shipped_checkpoint())

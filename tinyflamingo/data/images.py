@@ -1,0 +1,203 @@
+"""Pictures of the user's own, made ready for the vision encoder: uint8 (side, side, 3).
+
+Serves §2 (the vision encoder). As the paper does (appendix B.1.2), a picture keeps its aspect ratio
+and is padded to a square with the mean value. The paper does not say which mean; here it is the
+mean colour of the picture itself, so that no other picture or data set is needed to pad one.
+
+Pictures are shrunk by exact area average: each new pixel is the mean of what it covers. Not here:
+the scaling of colours to mean 0 and variance 1 (the vision encoder does that), the pictures of the
+tiny world (tinyworld/raster.py), video (video.py).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tinyflamingo.errors import UserError
+
+MAX_PIXELS = 25_000_000  # Pillow's own guard only warns up to 179 million, which fill 0.5 GB
+SIXTEEN_BIT = 65535
+
+_REMEDY = "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
+
+
+def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> np.ndarray:
+    """Read any picture that Pillow can read: uint8 (side, side, 3).
+
+    EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits,
+    and an animation gives its first frame. Raises UserError, in one line with the file's name, for
+    whatever cannot be read and for pictures of more than MAX_PIXELS.
+    """
+    if hasattr(path_or_file, "read"):
+        name = str(getattr(path_or_file, "name", "from memory"))
+    else:
+        name = require_file(path_or_file, "picture", _REMEDY)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on oddities are not for the user
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path_or_file) as image:
+                return _fit(_decode(image, name), side)
+    except UserError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise too_large("picture", name) from None
+    except Image.UnidentifiedImageError:
+        raise unreadable("picture", name, "it is not a picture", _REMEDY) from None
+    except Exception as error:  # the decoders of broken files raise nearly anything
+        wrong = f"it is damaged or cut short ({_one_line(error)})"
+        raise unreadable("picture", name, wrong, "save or copy it again") from error
+
+
+def prepare_picture(array: np.ndarray, side: int = 32) -> np.ndarray:
+    """The same for an array: uint8 (side, side, 3).
+
+    array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 in 0..255 or floats in 0..1. A fourth
+    channel is opacity, laid over white. Raises UserError for any other shape, type or range.
+    """
+    array = np.asarray(array)
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
+        raise UserError(
+            f"a picture of shape {array.shape} cannot be used; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+        )
+    if array.size == 0:
+        raise UserError(f"a picture of shape {array.shape} has no pixels; give at least one")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise too_large("picture", f"of shape {array.shape}")
+    array = _to_uint8(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    return _fit(_over_white(Image.fromarray(np.ascontiguousarray(array))), side)
+
+
+# ---- failures, shared with video.py ----------------------------------------------------------
+
+
+def require_file(path: str | os.PathLike, kind: str, remedy: str) -> str:
+    """The path as text, if it is a file that can be read and is not empty; else UserError."""
+    name = os.fsdecode(path)
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        missing = isinstance(error, FileNotFoundError)
+        wrong = "there is no such file" if missing else _one_line(error)
+        raise unreadable(kind, name, wrong, "check the path") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise unreadable(kind, name, "it is a folder", "name a file in it")
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever, a device never end
+        raise unreadable(kind, name, "it is not a regular file", remedy)
+    if status.st_size == 0:
+        raise unreadable(kind, name, "it is empty", remedy)
+    if not os.access(path, os.R_OK):
+        raise unreadable(kind, name, "you have no permission to read it", "change its permissions")
+    return name
+
+
+def unreadable(kind: str, name: str, wrong: str, remedy: str) -> UserError:
+    """The error for a file: its name, what is wrong, what to do. repr keeps the name on a line."""
+    return UserError(f"cannot read the {kind} {name!r}: {wrong}; {remedy}")
+
+
+def too_large(kind: str, name: str) -> UserError:
+    wrong = f"it has more than {MAX_PIXELS // 1_000_000} million pixels"
+    return unreadable(kind, name, wrong, "make it smaller first")
+
+
+def _one_line(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:120]
+
+
+# ---- any picture to RGB ----------------------------------------------------------------------
+
+
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    """An opened, not yet decoded picture to upright RGB. Its size is checked before decoding."""
+    if image.width * image.height == 0:
+        raise unreadable("picture", name, "it has no pixels", _REMEDY)
+    if image.width * image.height > MAX_PIXELS:
+        raise too_large("picture", name)
+    if image.format == "EPS":  # Pillow would start Ghostscript, a program, on the user's file
+        raise unreadable("picture", name, "it is PostScript", _REMEDY)
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_deep_grey_to_uint8(np.asarray(image), name))
+    return _over_white(image)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """To RGB; transparent parts, by an alpha channel or a transparent colour, become white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _deep_grey_to_uint8(grey: np.ndarray, name: str) -> np.ndarray:
+    """Greys of 16 or 32 bits (H, W), or of floats in 0..1, to uint8."""
+    if grey.dtype.kind == "f":
+        try:
+            return _to_uint8(grey)
+        except UserError as error:
+            raise unreadable("picture", name, str(error), "save it with 8 bits") from None
+    # Pillow keeps some 16-bit files (PGM, older PNG) in 32 bits; their values tell them apart
+    top = SIXTEEN_BIT if grey.max() <= SIXTEEN_BIT else np.iinfo(np.int32).max
+    return (np.clip(grey, 0, top) * (255 / top) + 0.5).astype(np.uint8)
+
+
+def _to_uint8(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f":
+        raise UserError(f"a picture of type {array.dtype} cannot be used; give uint8 or floats from 0 to 1")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # also true of NaN
+        raise UserError(
+            f"a picture of floats from {low:.3g} to {high:.3g} cannot be used; scale it to 0..1, or give uint8"
+        )
+    return (array * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+# ---- to a square -----------------------------------------------------------------------------
+
+
+def _fit(image: Image.Image, side: int) -> np.ndarray:
+    """RGB picture of any size to uint8 (side, side, 3), aspect ratio kept, mean colour around."""
+    longest = max(image.size)
+    width, height = (max(1, round(side * length / longest)) for length in image.size)
+    pixels = _shrink(image, width, height)
+    square = np.empty((side, side, 3), np.float32)
+    square[:] = pixels.mean((0, 1))
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return (square + np.float32(0.5)).astype(np.uint8)
+
+
+def _shrink(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """Exact area average (or, for tiny pictures, enlargement): float32 (height, width, 3)."""
+    # a large picture first by whole factors, in Pillow: a float copy of it would fill 300 MB
+    by_x, by_y = (max(1, a // (8 * b)) for a, b in zip(image.size, (width, height), strict=True))
+    small = np.asarray(image.reduce((by_x, by_y)), np.float32)
+    across = _area_weights(small.shape[1], image.width / by_x, width)
+    down = _area_weights(small.shape[0], image.height / by_y, height)
+    return np.einsum("ih,hwc,jw->ijc", down, small, across, optimize=True)
+
+
+def _area_weights(cells: int, length: float, parts: int) -> np.ndarray:
+    """Float32 (parts, cells): the share of each cell in each of `parts` equal parts of `length`.
+
+    Cell i lies from i to i + 1, but the last one ends at `length`.
+    """
+    edges = np.minimum(np.arange(cells + 1), length)
+    cuts = np.linspace(0, length, parts + 1)
+    upper = np.minimum(cuts[1:, None], edges[None, 1:])
+    lower = np.maximum(cuts[:-1, None], edges[None, :-1])
+    return (np.maximum(upper - lower, 0) * (parts / length)).astype(np.float32)

@@ -1,0 +1,44 @@
+"""From a template on the command line and files to the items of a prompt (chapter §4 and §5).
+
+`"<image>Question: what color is it? Answer:" red.png` becomes [picture, "Question: …"]. Only the
+template has marks; in the Python API a prompt is a list, and every string in it is plain text.
+
+Not here: decoding files (`images.py`, `video.py`) and tokens (`model/interleave.py`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from tinyflamingo.data.images import load_picture
+from tinyflamingo.data.video import is_video, load_video
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.interleave import EOC
+
+MARK = re.compile(r"(<image>|<video>|<EOC>)")
+
+
+def read_prompt(template: str, files, side: int) -> list:
+    """Items of a prompt: str, `EOC`, pictures uint8 (side, side, 3), videos uint8 (F, side, side, 3).
+
+    Raises `UserError` when marks and files differ in number or kind, or a file cannot be read.
+    """
+    parts = [part for part in MARK.split(template) if part]
+    marks = [part for part in parts if part in ("<image>", "<video>")]
+    if len(marks) != len(files):
+        raise UserError(
+            f"the template has {len(marks)} <image> or <video> marks but {len(files)} files were given: "
+            "there must be one file for each mark, in order"
+        )
+    if not parts:
+        raise UserError("the prompt is empty: give some text, or an <image> mark and a file")
+    media = iter(_read(mark, file, side) for mark, file in zip(marks, files, strict=True))
+    return [next(media) if part in ("<image>", "<video>") else EOC if part == "<EOC>" else part for part in parts]
+
+
+def _read(mark, file, side):
+    if mark == "<video>":
+        return load_video(file, side)
+    if file.is_file() and is_video(file):
+        raise UserError(f"{file} is a video but its mark is <image>: write <video> in the template")
+    return load_picture(file, side)

@@ -1,0 +1,145 @@
+"""TinyWorld in words: captions, questions with answers, facts, and invented words.
+
+Serves the text side of chapter §4 and §5. Every sentence is lower case and ends with a full stop;
+prompts use the paper's own words: "Output:", "Question:", "Answer:". Facts ("a red circle is found in
+the garden") are fixed by a table; they stand in text only, never beside a picture.
+
+Not here: whole documents (`text.py`, `pages.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, NAMED, Clip, Scene, pick
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+PLACES = (
+    "garden",
+    "kitchen",
+    "forest",
+    "river",
+    "cave",
+    "tower",
+    "market",
+    "desert",
+    "meadow",
+    "harbor",
+    "attic",
+    "stable",
+)
+ANIMALS = ("fox", "owl", "bear", "cat", "dog", "frog", "goat", "hen", "mouse", "pig", "crow", "wolf")
+SIDES = {
+    "circle": 0, "square": 4, "triangle": 3, "star": 10, "cross": 12, "diamond": 4,
+    "arrow": 7, "house": 5, "ring": 0, "bolt": 6, "moon": 2, "heart": 0,
+}  # fmt: skip
+
+QUESTIONS = {
+    "color": "what color is it?",
+    "shape": "what shape is it?",
+    "number": "how many are there?",
+    "size": "what size is it?",
+    "position": "where is it?",
+    "action": "what happens?",
+    "place": "where is it found?",
+    "animal": "who likes it?",
+    "sides": "how many sides does it have?",
+}
+ONSETS = tuple(c + v for c in "bdkl" for v in "aeiou")
+CODAS = tuple(c + v for c in "fmzj" for v in "aeiou")
+
+
+def thing_phrase(shape, colour):
+    """("circle", "red") -> "a red circle"; without a colour, "a circle"."""
+    words = f"{colour} {shape}".strip()
+    return f"{article(words)} {words}"
+
+
+def article(word):
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def plural(shape):
+    return shape + ("es" if shape.endswith(("s", "x")) else "s")
+
+
+def caption(scene: Scene | Clip) -> str:
+    """What a picture or video shows, in one sentence: "a red circle left of a blue square."."""
+    if isinstance(scene, Clip):
+        return f"{thing_phrase(*scene.thing.kind)} {action_phrase(scene)}."
+    if scene.kind == "blank":
+        return "nothing."
+    first = thing_phrase(*scene.things[0].kind)
+    if scene.kind == "pair":
+        return f"{first} {scene.relation} {thing_phrase(*scene.things[1].kind)}."
+    if scene.kind == "count":
+        return f"{NUMBERS[len(scene.things)]} {scene.things[0].colour} {plural(scene.things[0].shape)}."
+    return f"{first}."
+
+
+def details(scene: Scene) -> str:
+    """A single thing with size and place: "a small red circle at the top left."."""
+    thing = scene.things[0]
+    place = f"{'in' if thing.position == 'middle' else 'at'} the {thing.position}"
+    what = f"{thing.colour} {thing.shape}".strip()
+    return f"a {thing.size} {what} {place}."
+
+
+def action_phrase(clip: Clip) -> str:
+    return f"turns {clip.new_colour}" if clip.action == "turns" else clip.action
+
+
+def questions(scene: Scene | Clip) -> dict:
+    """What can be asked about a picture or video by looking: {name of the question: answer}."""
+    if isinstance(scene, Clip):
+        answers = {"action": f"it {action_phrase(scene)}.", "shape": f"{scene.thing.shape}."}
+        return answers if scene.action == "turns" else {**answers, "color": f"{scene.thing.colour}."}
+    if scene.kind not in ("single", "count"):
+        return {}
+    thing = scene.things[0]
+    answers = {"color": f"{thing.colour}."} if thing.colour else {}
+    answers |= {"shape": f"{thing.shape}.", "number": f"{NUMBERS[len(scene.things)]}."}
+    if scene.kind == "single":
+        answers |= {"size": f"{thing.size}.", "position": f"{thing.position}."}
+    return answers
+
+
+def knowledge(shape, colour) -> dict:
+    """What the texts tell of a thing: {name of the question: answer}."""
+    place, animal = FACTS[shape, colour]
+    return {"place": f"in the {place}.", "animal": f"the {animal}."}
+
+
+def fact_sentences(shape, colour) -> list:
+    """The same facts as statements."""
+    place, animal = FACTS[shape, colour]
+    thing = thing_phrase(shape, colour)
+    return [f"{thing} is found in the {place}.", f"the {animal} likes {thing}."]
+
+
+def sides_answer(shape) -> str:
+    return f"{NUMBERS[SIDES[shape]]}."
+
+
+def ask(name) -> str:
+    """A question in the paper's form, up to where its answer stands."""
+    return f"Question: {QUESTIONS[name]} Answer:"
+
+
+def _make_facts():
+    rng = np.random.default_rng(2022)
+    return {(s, c): (pick(rng, PLACES), pick(rng, ANIMALS)) for s in NAMED for c in COLOUR_NAMES}
+
+
+FACTS = _make_facts()
+
+
+def _make_words():
+    """All 400 invented words of two syllables, split: with pictures, in text only, never."""
+    rng = np.random.default_rng(1998)
+    words = [onset + coda for onset in ONSETS for coda in CODAS]
+    order = [words[i] for i in rng.permutation(len(words))]
+    return tuple(order[:280]), tuple(order[280:340]), tuple(order[340:])
+
+
+PICTURE_WORDS, TEXT_WORDS, NEW_WORDS = _make_words()

@@ -1,0 +1,132 @@
+"""Documents with pictures and videos: what Flamingo itself is trained on (chapter §4 and §5).
+
+Stand-ins for the paper's three kinds of data: interleaved pages (M3W), picture-text pairs (ALIGN,
+LTIP) and video-text pairs (VTP). A document is a list of strings, `Quiet` strings (read, not
+learned: what nobody could predict, such as which question comes next) and media of a pool.
+
+Not here: text-only documents (`text.py`), tests and their scoring (`evaluation/`).
+"""
+
+from __future__ import annotations
+
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.pool import Pool
+from tinyflamingo.data.tinyworld.scenes import ASKED, pick
+from tinyflamingo.data.tinyworld.text import sample_classes, shot_order, text_document
+from tinyflamingo.model.interleave import EOC, Quiet
+
+# Shares of each kind of interleaved page, by name of its function below.
+PAGE_MIXTURE = {"album": 0.36, "episode": 0.26, "knowledge_page": 0.16, "text_page": 0.14, "web_page": 0.08}
+
+# Kinds of pictures in an album and beside a caption, as often as they stand here.
+ALBUM_KINDS = ("single", "single", "single", "uncoloured", "pair", "pair", "count")
+PAIR_KINDS = ("single", "single", "uncoloured", "pair", "pair", "pair", "count")
+
+
+def page(rng, pool: Pool, mixture=None):
+    """One interleaved page -> (name of its kind, items). Longer than any context: it will be cut."""
+    mixture = mixture or PAGE_MIXTURE
+    names = list(mixture)
+    name = names[int(rng.choice(len(names), p=list(mixture.values())))]
+    return name, PAGES[name](rng, pool)
+
+
+def album(rng, pool):
+    """Pictures of all kinds, each described or asked about."""
+    items = []
+    for _ in range(9):
+        medium = pool.any_picture(rng, pick(rng, ALBUM_KINDS))
+        items += [medium, *described(rng, pool.what(medium))]
+    return items
+
+
+def described(rng, scene):
+    """A caption, details, questions, or a caption and then questions: the text of one chunk."""
+    style = rng.random()
+    if scene.kind == "pair" or style < 0.25:
+        return [Quiet("Output:"), say.caption(scene)]
+    if scene.kind == "single" and style < 0.5:
+        return [Quiet("Details:"), say.details(scene)]
+    opening = [Quiet("Output:"), say.caption(scene)] if style < 0.6 else []
+    return opening + dialogue_turns(rng, say.questions(scene), int(rng.integers(1, 4)))
+
+
+def dialogue_turns(rng, answers, turns):
+    """Some of the questions that a scene can answer, in random order."""
+    names = list(answers)
+    chosen = [names[i] for i in rng.permutation(len(names))[:turns]]
+    return [part for name in chosen for part in (Quiet(say.ask(name)), answers[name])]
+
+
+def episode(rng, pool, shots=24):
+    """A few-shot episode: every picture is followed at once by an invented word.
+
+    The first time a word appears nobody can know it, so it carries no loss.
+    """
+    ways = int(rng.choice([2, 2, 3, 4, 5]))
+    _, classes = sample_classes(rng, ways)
+    words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
+    items, met = [], set()
+    for i in shot_order(rng, ways, shots):
+        medium = pool.picture_of(rng, pick(rng, classes[i]))
+        items += [medium, f"{words[i]}." if i in met else Quiet(f"{words[i]}.")]
+        met.add(i)
+    return items
+
+
+def knowledge_page(rng, pool):
+    """Questions that only the texts can answer, of things that may be asked about."""
+    items = []
+    for _ in range(6):
+        medium = pool.picture_of(rng, pick(rng, ASKED))
+        scene = pool.what(medium)
+        items.append(medium)
+        if rng.random() < 0.6:  # named first
+            items += [Quiet("Output:"), say.caption(scene)]
+        elif rng.random() < 0.3:
+            items += dialogue_turns(rng, say.questions(scene), 1)
+        items += dialogue_turns(rng, say.knowledge(*scene.things[0].kind), 1)
+    return items
+
+
+def text_page(rng, pool):
+    """Text alone keeps what the language model knows within reach of the new layers."""
+    return [part for _ in range(4) for part in (text_document(rng), EOC)]
+
+
+def web_page(rng, pool):
+    """Captions before or after their pictures, without any prompt, as on a page of the web."""
+    before = rng.random() < 0.5
+    items = []
+    for _ in range(9):
+        medium = pool.any_picture(rng)
+        parts = [medium, say.caption(pool.what(medium))]
+        items += parts[::-1] if before else parts
+    return items
+
+
+def pair(rng, pool):
+    """One picture and its caption."""
+    medium = pool.any_picture(rng, pick(rng, PAIR_KINDS))
+    scene = pool.what(medium)
+    if scene.kind == "single" and rng.random() < 0.5:
+        return [medium, Quiet("Details:"), say.details(scene)]
+    return [medium, Quiet("Output:"), say.caption(scene)]
+
+
+def video(rng, pool):
+    """One clip with its caption, or a question about it."""
+    medium = pool.any_clip(rng)
+    clip = pool.what(medium)
+    if rng.random() < 0.5:
+        return [medium, Quiet("Output:"), say.caption(clip)]
+    return [medium, *dialogue_turns(rng, say.questions(clip), 2)]
+
+
+PAGES = {
+    "album": album,
+    "episode": episode,
+    "knowledge_page": knowledge_page,
+    "text_page": text_page,
+    "web_page": web_page,
+}

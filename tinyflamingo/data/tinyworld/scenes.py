@@ -1,0 +1,208 @@
+"""What can be in a TinyWorld picture or video, and what is held out of every training stream.
+
+The world behind the toy data of all sections of the chapter. A `Scene` says what a picture shows, a
+`Clip` what a video shows; both are sampled from a `numpy.random.Generator`. Twelve
+shape-colour pairs and four shapes are held out: no training stage draws or names them.
+
+Not here: pixels (`raster.py`) and words (`language.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tinyflamingo.data.tinyworld.raster import COLOURS, Mark, draw, jitter, sample_background
+from tinyflamingo.data.tinyworld.shapes import NAMED, UNNAMED
+
+SIDE = 32
+COLOUR_NAMES = tuple(COLOURS)
+SIZES = {"small": 4.5, "medium": 7.0, "large": 10.0}  # radius in pixels
+SPREAD = {"small": 9.0, "medium": 7.5, "large": 5.0}  # pixels from the middle to a side position
+POSITIONS = {
+    "top left": (-1, -1),
+    "top": (0, -1),
+    "top right": (1, -1),
+    "left": (-1, 0),
+    "middle": (0, 0),
+    "right": (1, 0),
+    "bottom left": (-1, 1),
+    "bottom": (0, 1),
+    "bottom right": (1, 1),
+}
+RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+MOVES = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "moves down": (0, 1)}
+ACTIONS = (*MOVES, "grows", "shrinks", "vanishes", "turns")
+FRAMES = 8  # one a second
+NAMELESS = 75.0  # RGB distance from every named colour at which a colour has no name
+
+THINGS = tuple((shape, colour) for shape in NAMED for colour in COLOUR_NAMES)
+HELD_OUT = frozenset((shape, COLOUR_NAMES[(5 * i + 2) % 8]) for i, shape in enumerate(NAMED))
+KNOWN = tuple(thing for thing in THINGS if thing not in HELD_OUT)
+# Things of which no picture is ever asked a question of knowledge: their facts stand in text alone.
+UNASKED = frozenset(t for t in KNOWN if (NAMED.index(t[0]) + 2 * COLOUR_NAMES.index(t[1])) % 3 == 0)
+ASKED = tuple(thing for thing in KNOWN if thing not in UNASKED)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: what it is and where (pixels of a 32-pixel frame)."""
+
+    shape: str
+    colour: str
+    size: str
+    position: str
+    x: float
+    y: float
+    radius: float
+    rgb: tuple = ()  # of a thing whose colour has no name (colour is then "")
+
+    @property
+    def kind(self):
+        return (self.shape, self.colour)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture: kind "single", "pair", "count" or "blank". In a pair the larger thing comes first."""
+
+    kind: str
+    things: tuple = ()
+    relation: str = ""  # of the first thing to the second
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video of one thing; `turns` ends in the colour `new_colour`."""
+
+    thing: Thing
+    action: str
+    moment: int = 4  # frame at which it vanishes or turns
+    new_colour: str = ""
+    kind: str = "clip"
+
+
+def pick(rng, options):
+    """One of a sequence, uniformly."""
+    return options[int(rng.integers(len(options)))]
+
+
+def sample_single(rng, things=KNOWN, size=None, position=None) -> Scene:
+    """One thing, anywhere. things: the (shape, colour) pairs to choose from."""
+    shape, colour = pick(rng, things)
+    size = size or pick(rng, tuple(SIZES))
+    position = position or pick(rng, tuple(POSITIONS))
+    (column, row), spread = POSITIONS[position], SPREAD[size]
+    x, y = (16 + spread * place + rng.uniform(-0.8, 0.8) for place in (column, row))
+    return Scene("single", (Thing(shape, colour, size, position, x, y, SIZES[size] + rng.uniform(-0.5, 0.5)),))
+
+
+def sample_uncoloured(rng) -> Scene:
+    """A single thing in a colour that has no name: it teaches what a shape is, whatever its colour."""
+    scene = sample_single(rng, tuple((shape, "") for shape in NAMED))
+    return replace(scene, things=(replace(scene.things[0], rgb=_nameless_colour(rng)),))
+
+
+def _nameless_colour(rng):
+    """An RGB colour that nobody would call by one of the eight names."""
+    while True:
+        rgb = rng.integers(0, 256, size=3)
+        if min(np.linalg.norm(rgb - np.array(c)) for c in COLOURS.values()) > NAMELESS:
+            return tuple(int(c) for c in rgb)
+
+
+def sample_pair(rng, things=KNOWN, kinds=None, relation=None) -> Scene:
+    """A larger and a smaller thing, and the relation of the larger to the smaller."""
+    relation = relation or pick(rng, tuple(RELATIONS))
+    first, second = kinds or (pick(rng, things), pick(rng, things))
+    column, row = RELATIONS[relation]
+    slide = rng.uniform(-4, 4, size=2)
+    made = []
+    for (shape, colour), sign, radius, shift in ((first, 1, 7.0, slide[0]), (second, -1, 4.2, slide[1])):
+        x = 16 + sign * 8.0 * column + (shift if column == 0 else rng.uniform(-1, 1))
+        y = 16 + sign * 8.0 * row + (shift if row == 0 else rng.uniform(-1, 1))
+        made.append(Thing(shape, colour, "", "", x, y, radius + rng.uniform(-0.3, 0.4)))
+    return Scene("pair", tuple(made), relation)
+
+
+def sample_count(rng, things=KNOWN, number=None) -> Scene:
+    """Two to five small equal things on a loose 3 x 3 grid."""
+    shape, colour = pick(rng, things)
+    number = number or int(rng.integers(2, 6))
+    cells = rng.permutation(9)[:number]
+    made = []
+    for cell in cells:
+        x, y = (6 + 10 * (cell % 3) + rng.uniform(-0.8, 0.8), 6 + 10 * (cell // 3) + rng.uniform(-0.8, 0.8))
+        made.append(Thing(shape, colour, "small", "", x, y, 4.1 + rng.uniform(-0.3, 0.3)))
+    return Scene("count", tuple(made))
+
+
+def sample_scene(rng, things=KNOWN) -> Scene:
+    """Any picture with something in it."""
+    kind = rng.choice(3, p=(0.5, 0.3, 0.2))
+    return (sample_single, sample_pair, sample_count)[kind](rng, things)
+
+
+def sample_clip(rng, things=KNOWN, action=None) -> Clip:
+    """One thing and what happens to it."""
+    action = action or pick(rng, ACTIONS)
+    shape, colour = pick(rng, things)
+    x, y = rng.uniform(11, 21, size=2)
+    thing = Thing(shape, colour, "medium", "", x, y, rng.uniform(5.0, 7.0))
+    others = [c for s, c in things if s == shape and c != colour] or [c for c in COLOUR_NAMES if c != colour]
+    return Clip(thing, action, int(rng.integers(2, 7)), pick(rng, others) if action == "turns" else "")
+
+
+def draw_scene(rng, scene: Scene, side=SIDE):
+    """uint8 (side, side, 3): background, colour jitter and small tilts come from rng."""
+    return _draw_things(rng, scene.things, sample_background(rng, [_rgb(t) for t in scene.things]), side)
+
+
+def draw_clip(rng, clip: Clip, frames=FRAMES, side=SIDE):
+    """uint8 (frames, side, side, 3): one background and one jitter for the whole clip."""
+    colours = [c for c in (clip.thing.colour, clip.new_colour) if c]
+    background = sample_background(rng, [COLOURS[c] for c in colours])
+    seed = int(rng.integers(2**31))
+    return np.stack(
+        [
+            _draw_things(np.random.default_rng(seed), _at_moment(clip, t, frames), background, side)
+            for t in range(frames)
+        ]
+    )
+
+
+def _rgb(thing):
+    return thing.rgb or COLOURS[thing.colour]
+
+
+def _draw_things(rng, things, background, side):
+    marks = []
+    for t in things:
+        rgb = jitter(_rgb(t), rng)
+        marks.append(Mark(t.shape, rgb, t.x, t.y, t.radius, angle=float(rng.uniform(-8, 8))))
+    return draw(marks, background, rng, side)
+
+
+def _at_moment(clip: Clip, t, frames):
+    """The things in frame t of a clip."""
+    thing, progress = clip.thing, t / max(frames - 1, 1)
+    if clip.action in MOVES:
+        column, row = MOVES[clip.action]
+        way = (2 * progress - 1) * 9.0
+        x = 16 + column * way if column else thing.x
+        y = 16 + row * way if row else thing.y
+        return (replace(thing, x=x, y=y),)
+    if clip.action in ("grows", "shrinks"):
+        share = progress if clip.action == "grows" else 1 - progress
+        return (replace(thing, x=16 + (thing.x - 16) * 0.6, y=16 + (thing.y - 16) * 0.6, radius=3.5 + 6.5 * share),)
+    happened = t >= round(clip.moment * frames / FRAMES)
+    if clip.action == "vanishes":
+        return () if happened else (thing,)
+    return (replace(thing, colour=clip.new_colour),) if happened else (thing,)
+
+
+def unnamed_single(rng, shape=None, colours=COLOUR_NAMES) -> Scene:
+    """One of the four shapes that no training stage ever sees: for few-shot tests only."""
+    things = tuple((s, c) for s in ([shape] if shape else UNNAMED) for c in colours)
+    return sample_single(rng, things)

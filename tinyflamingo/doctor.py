@@ -1,0 +1,77 @@
+"""`doctor`: what this machine offers, and a short self-test that says whether all is well.
+
+Serves no section of the chapter. Prints one line a fact; a failed check is a `UserError`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.errors import UserError
+from tinyflamingo.training.run import peak_memory_mb, versions
+
+
+def run_doctor():
+    """Print versions, BLAS, threads, Numba, memory; then test gradients and the shipped model."""
+    for name, version in versions().items():
+        print(f"{name:14s} {version}")
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    print(f"{'BLAS':14s} {blas['name']} {blas['version']}, {gemm_rate():.0f} GFLOP/s in float32")
+    variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    chosen = ", ".join(f"{v}={os.environ[v]}" for v in variables if v in os.environ)
+    print(f"{'threads':14s} {os.cpu_count()} cores; {chosen or 'BLAS uses them all, our kernels one'}")
+    print(f"{'memory':14s} {_memory()}")
+    print(f"{'ops':14s} {ops.engine()}")
+    checks = {"gradients": _check_gradients, "a prompt": _check_prompt}
+    for name, check in checks.items():
+        began = time.perf_counter()
+        said = check()
+        print(f"{name:14s} {said} ({time.perf_counter() - began:.1f} s)")
+    print(f"all is well; this took {peak_memory_mb():.0f} MB at most")
+
+
+def gemm_rate(n=1024) -> float:
+    """GFLOP/s of a float32 matrix product, the best of a few."""
+    a, times = np.ones((n, n), np.float32), []
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - began)
+    return 2 * n**3 / min(times) / 1e9
+
+
+def _memory() -> str:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return f"{pages * size / 2**30:.1f} GB in the machine"
+
+
+def _check_gradients() -> str:
+    """The fast gradients of the two attentions against finite differences."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 5, 2, 3)) for _ in range(3))
+    r, u, b = rng.standard_normal((5, 2, 3)), rng.standard_normal((2, 3)), rng.standard_normal((2, 3))
+    start = np.zeros((1, 5), int)
+    media_k, media_v = (rng.standard_normal((1, 2, 3, 2, 3)) for _ in range(2))
+    phi = np.array([[0, 1, 1, 2, 2]])
+    try:
+        ops.check_grad(lambda *a: np.sum(ops.relative_attention(*a, start) ** 2), q, k, v, r, u, b)
+        ops.check_grad(lambda *a: np.sum(ops.segment_attention(*a, phi) ** 2), q, media_k, media_v)
+    except AssertionError as error:
+        raise UserError(f"self-test: a gradient is wrong ({error}); please report this with the lines above") from error
+    return "right"
+
+
+def _check_prompt() -> str:
+    """The shipped model names a drawn picture."""
+    from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
+    from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
+
+    picture = draw_scene(np.random.default_rng(1), sample_single(np.random.default_rng(1), (("circle", "red"),)))
+    said = complete(load_checkpoint(shipped_checkpoint()), [picture, "Output:"])["text"]
+    if said != "a red circle.":
+        raise UserError(f"self-test: the shipped model says {said!r} of a red circle; is the package complete?")
+    return f"answered: {said}"

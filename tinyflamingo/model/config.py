@@ -1,0 +1,169 @@
+"""Configuration: one frozen dataclass per part of Flamingo, one comment per knob.
+
+Serves every section of the chapter. Sizes are validated in one place, `__post_init__`, with messages
+that name both fields at odds. Not here: training hyper-parameters (`training/presets.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from tinyflamingo.errors import UserError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(f"configuration: {message}")
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """NF-ResNet (chapter §2; NFNet paper, section 3 and appendix C)."""
+
+    stem: tuple = ((16, 2), (48, 1))  # (width, stride) of each 3x3 stem convolution
+    stages: tuple = ((48, 1, 1), (96, 1, 2), (128, 1, 2))  # (width, blocks, stride) of each stage
+    bottleneck: float = 0.5  # inner width of a block / its output width
+    group_size: int = 64  # channels per group of the 3x3 convolutions (at most the inner width)
+    se_ratio: float = 0.5  # hidden width of squeeze-excite / output width
+    alpha: float = 0.2  # share of a residual branch: h + alpha * f(h / beta)
+    width: int = 128  # Dv: channels of the final 1x1 convolution, the width of a feature
+    side: int = 32  # pixels a side of the pictures that the presets train on; any size works
+
+    def __post_init__(self):
+        for width, blocks, stride in self.stages:
+            inner = int(width * self.bottleneck)
+            group = min(self.group_size, inner)
+            _require(blocks >= 1 and stride >= 1, f"stages has blocks {blocks}, stride {stride}; both must be >= 1")
+            _require(inner % group == 0, f"group_size {group} does not divide the inner width {inner} of a stage")
+
+    @property
+    def blocks(self) -> int:
+        return sum(blocks for _, blocks, _ in self.stages)
+
+
+@dataclass(frozen=True)
+class TextTowerConfig:
+    """The BERT-like text tower of contrastive pretraining (chapter §2), thrown away afterwards."""
+
+    vocab_size: int = 626  # V
+    width: int = 96  # D of the tower
+    layers: int = 2
+    heads: int = 4
+    context: int = 48  # longest caption, in tokens
+    joint_width: int = 64  # width of the space where pictures and captions meet
+
+    def __post_init__(self):
+        _require(self.width % self.heads == 0, f"text width {self.width} is not a multiple of heads {self.heads}")
+
+
+@dataclass(frozen=True)
+class ResamplerConfig:
+    """Perceiver resampler (chapter §3; paper figure 5)."""
+
+    input_width: int = 128  # Dv: width of a visual feature
+    width: int = 128  # D of the latents
+    layers: int = 2
+    heads: int = 4  # H
+    key_size: int = 32  # K
+    latents: int = 8  # R: visual tokens per picture or video
+    frames: int = 8  # frames with a learned temporal embedding; more are interpolated
+    ffw_multiplier: int = 4
+
+    def __post_init__(self):
+        _require(self.latents >= 1, f"latents {self.latents} must be >= 1")
+        _require(
+            self.input_width == self.width,
+            f"input_width {self.input_width} (features) differs from width {self.width} (latents): "
+            "keys and values read both, concatenated",
+        )
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Chinchilla-style decoder (chapter §4)."""
+
+    vocab_size: int = 626  # V, without <EOC>, which Flamingo adds
+    width: int = 128  # D
+    layers: int = 4
+    heads: int = 4  # H
+    key_size: int = 32  # K
+    ffw_multiplier: int = 4
+    context: int = 1024  # longest sequence accepted; positions are relative, so none is learned
+
+    def __post_init__(self):
+        _require(self.width % 2 == 0, f"width {self.width} must be even: sines and cosines share it")
+
+
+@dataclass(frozen=True)
+class XattnConfig:
+    """GATED XATTN-DENSE (chapter §4; paper figure 4)."""
+
+    every: int = 1  # k: a gated block stands before decoder blocks 0, k, 2k, ...
+    heads: int = 4  # H
+    key_size: int = 32  # K
+    ffw_multiplier: int = 4
+
+    def __post_init__(self):
+        _require(self.every >= 1, f"every {self.every} must be >= 1")
+
+
+@dataclass(frozen=True)
+class FlamingoConfig:
+    """The whole (chapter §1)."""
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text_tower: TextTowerConfig = field(default_factory=TextTowerConfig)
+    resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    xattn: XattnConfig = field(default_factory=XattnConfig)
+
+    def __post_init__(self):
+        _require(
+            self.resampler.input_width == self.vision.width,
+            f"resampler.input_width {self.resampler.input_width} differs from vision.width {self.vision.width}",
+        )
+        _require(
+            self.text_tower.vocab_size == self.language.vocab_size,
+            f"text_tower.vocab_size {self.text_tower.vocab_size} differs from "
+            f"language.vocab_size {self.language.vocab_size}: both read one tokenizer",
+        )
+
+    @property
+    def gated_layers(self) -> tuple:
+        """Decoder blocks that have a gated block before them: 0, k, 2k, ..."""
+        return tuple(range(0, self.language.layers, self.xattn.every))
+
+
+PARTS = {
+    "vision": VisionConfig,
+    "text_tower": TextTowerConfig,
+    "resampler": ResamplerConfig,
+    "language": LanguageConfig,
+    "xattn": XattnConfig,
+}
+
+
+def config_to_dict(config: FlamingoConfig) -> dict:
+    """A plain dictionary for JSON."""
+    return dataclasses.asdict(config)
+
+
+def config_from_dict(raw: dict) -> FlamingoConfig:
+    """The inverse of `config_to_dict`. Unknown or missing keys raise `UserError`."""
+    if not isinstance(raw, dict) or set(raw) != set(PARTS):
+        raise UserError(f"configuration: expected the parts {sorted(PARTS)}, found {sorted(raw)}")
+    return FlamingoConfig(**{name: _part(name, raw[name]) for name in PARTS})
+
+
+def _part(name: str, raw: dict):
+    known = {f.name for f in dataclasses.fields(PARTS[name])}
+    odd = sorted(set(raw) ^ known)
+    if odd:
+        raise UserError(f"configuration: part {name!r} has unknown or missing fields {odd}")
+    return PARTS[name](**{key: _tuples(value) for key, value in raw.items()})
+
+
+def _tuples(value):
+    """JSON has lists where the dataclasses have tuples."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

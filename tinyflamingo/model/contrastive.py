@@ -1,0 +1,122 @@
+"""Contrastive pretraining: pictures and captions meet in one space (chapter §2; paper appendix B.1.3).
+
+A small BERT-like text tower (bidirectional, mean over tokens) and the vision encoder (mean over
+positions) are each followed by a linear projection and L2 normalisation; a softmax over the batch
+in both directions asks every picture for its caption and every caption for its picture. Afterwards
+the vision encoder is frozen and the text tower is thrown away.
+
+Not here: the training loop (`training/contrastive_stage.py`).
+"""
+
+from __future__ import annotations
+
+import autograd.numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
+from tinyflamingo.model.vision_encoder import vision_encoder
+
+START_TEMPERATURE = 0.07  # the paper gives none; CLIP's
+MAX_LOGIT_SCALE = 100.0  # cap of the inverse temperature, as in CLIP
+
+
+def text_tower(params, tokens, mask, config: TextTowerConfig):
+    """Captions (B, T) with mask (B, T), True on real tokens, to one vector each (B, D).
+
+    Pre-norm bidirectional blocks with learned absolute positions, as in BERT; the mean over the
+    real tokens at the end (paper, appendix B.1.3).
+    """
+    B, T = tokens.shape
+    H = config.heads
+    h = ops.embed(params["embedding"], tokens) + params["positions"][:T]
+    for i in range(config.layers):
+        block = params[f"block_{i}"]
+        x = ops.layer_norm(h, block["attn_gain"], block["attn_bias"])
+        q, k, v = (np.reshape(ops.linear(x, block[n]), (B, T, H, -1)) for n in ("w_q", "w_k", "w_v"))
+        attended = np.reshape(ops.attention(q, k, v, mask), (B, T, -1))
+        h = h + ops.linear(attended, block["w_o"], block["b_o"])
+        x = ops.layer_norm(h, block["ffw_gain"], block["ffw_bias"])
+        h = h + ops.linear(ops.gelu(ops.linear(x, block["w_1"], block["b_1"])), block["w_2"], block["b_2"])
+    h = ops.layer_norm(h, params["final_gain"], params["final_bias"])
+    share = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
+    return np.sum(h * share.astype(h.dtype)[:, :, None], axis=1)
+
+
+def embed_pictures(params, pictures, config: FlamingoConfig):
+    """Pictures (B, Y, X, 3) to unit vectors (B, J)."""
+    features = vision_encoder(params["vision"], pictures, config.vision)
+    pooled = np.sum(features, axis=1) * features.dtype.type(1.0 / features.shape[1])
+    return unit(ops.linear(pooled, params["picture_projection"]))
+
+
+def embed_captions(params, tokens, mask, config: FlamingoConfig):
+    """Captions (B, T) with mask (B, T) to unit vectors (B, J)."""
+    return unit(ops.linear(text_tower(params["text"], tokens, mask, config.text_tower), params["text_projection"]))
+
+
+def unit(x):
+    """Rows of length 1 (with a floor that keeps a zero row finite)."""
+    return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + x.dtype.type(1e-12))
+
+
+def contrastive_loss(pictures, captions, log_scale, caption_ids):
+    """Two-way softmax loss (paper, equations 3 and 4): picture-to-text plus text-to-picture.
+
+    pictures, captions (B, J) unit vectors, matching row by row; log_scale: log of the learned
+    inverse temperature; caption_ids (B,) equal numbers for equal captions: a duplicate of one's own
+    caption is a right answer, so it is taken out of the negatives.
+    """
+    scale = np.exp(np.minimum(log_scale, log_scale.dtype.type(np.log(MAX_LOGIT_SCALE))))
+    duplicate = (caption_ids[:, None] == caption_ids[None, :]) & ~np.eye(len(caption_ids), dtype=bool)
+    logits = ops.linear(pictures, captions.T) * scale + np.where(duplicate, -1e9, 0.0).astype(pictures.dtype)
+    targets, weights = np.arange(len(caption_ids)), np.ones(len(caption_ids), pictures.dtype)
+    return ops.cross_entropy(logits, targets, weights) + ops.cross_entropy(logits.T, targets, weights)
+
+
+def init_contrastive(rng, config: FlamingoConfig, vision_params, dtype=np.float32):
+    """Both towers, both projections and the log of the inverse temperature."""
+    text = config.text_tower
+    joint = text.joint_width
+    return {
+        "vision": vision_params,
+        "text": init_text_tower(rng, text, dtype),
+        "picture_projection": _matrix(rng, config.vision.width, joint, dtype),
+        "text_projection": _matrix(rng, text.width, joint, dtype),
+        "log_scale": np.array(-np.log(START_TEMPERATURE), dtype),
+    }
+
+
+def init_text_tower(rng, config: TextTowerConfig, dtype=np.float32):
+    D = config.width
+    params = {
+        "embedding": _matrix(rng, config.vocab_size, D, dtype, scale=0.5),
+        "positions": _matrix(rng, config.context, D, dtype, scale=0.2),
+        "final_gain": np.ones(D, dtype),
+        "final_bias": np.zeros(D, dtype),
+    }
+    for i in range(config.layers):
+        params[f"block_{i}"] = _init_text_block(rng, D, config.layers, dtype)
+    return params
+
+
+def _init_text_block(rng, D, layers, dtype):
+    small = (2 * layers) ** -0.5 * D**-0.5
+    return {
+        "attn_gain": np.ones(D, dtype),
+        "attn_bias": np.zeros(D, dtype),
+        "w_q": _matrix(rng, D, D, dtype),
+        "w_k": _matrix(rng, D, D, dtype),
+        "w_v": _matrix(rng, D, D, dtype),
+        "w_o": _matrix(rng, D, D, dtype, scale=small),
+        "b_o": np.zeros(D, dtype),
+        "ffw_gain": np.ones(D, dtype),
+        "ffw_bias": np.zeros(D, dtype),
+        "w_1": _matrix(rng, D, 4 * D, dtype),
+        "b_1": np.zeros(4 * D, dtype),
+        "w_2": _matrix(rng, 4 * D, D, dtype, scale=small / 2),
+        "b_2": np.zeros(D, dtype),
+    }
+
+
+def _matrix(rng, rows, columns, dtype, scale=None):
+    return (rng.standard_normal((rows, columns)) * (rows**-0.5 if scale is None else scale)).astype(dtype)

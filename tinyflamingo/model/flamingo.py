@@ -1,0 +1,99 @@
+"""Flamingo, the whole: frozen vision encoder, resampler, gated blocks, frozen language model.
+
+Chapter §1; paper section 2 and figure 3. `flamingo` takes two trees of parameters: `params`, what
+trains (resampler, gated blocks, the embedding of <EOC>), and `frozen`, what does not (vision
+encoder, language model). Only the first is ever an argument of the gradient: that is what frozen
+means here. Frozen features do not change, so they are computed once, by `encode_media`.
+
+Not here: decoding (`model/generate.py`) and training (`training/flamingo_stage.py`).
+"""
+
+from __future__ import annotations
+
+import autograd.numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
+from tinyflamingo.model.language_model import decoder_block, embed_tokens
+from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
+from tinyflamingo.model.vision_encoder import normalise_pixels, vision_encoder
+
+ENCODE_BATCH = 64  # pictures the frozen encoder sees at once
+
+
+def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=None, cache=None):
+    """Logits (B, T, V + 1) over the next token; the last column is <EOC>.
+
+    tokens (B, T), the id V is <EOC>; visual (M, R, D): visual tokens of all media of the batch,
+    from `see`; phi (B, T): 0 or the number of the medium a token sees, counted from 1 over the
+    batch (`interleave.batch_phi`). start (B, T): first position visible to a token (left padding).
+    cache: from `generate.init_caches`; tokens then continue what it holds.
+    """
+    language = frozen["language"]
+    B, T = tokens.shape
+    start = np.zeros((B, T), np.int64) if start is None else start
+    S = T + (cache["length"] if cache else 0)
+    h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
+    for i in range(config.language.layers):
+        if i in config.gated_layers:
+            media = cache and cache[f"media_{i}"]
+            h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, media)
+        h = decoder_block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"])
+    if cache:
+        cache["length"] = S
+    h = ops.rms_norm(h, language["final_gain"])
+    # Two products, not one over a joined table: the language model's logits stay equal bit for bit.
+    words = ops.linear(h, language["embedding"].T)
+    return np.concatenate([words, ops.linear(h, np.reshape(params["eoc"], (-1, 1)))], axis=-1)
+
+
+def embed_with_eoc(eoc, table, tokens):
+    """Embeddings (B, T, D): rows of the frozen table (V, D), and the trained row `eoc` for the id V."""
+    V = table.shape[0]
+    is_eoc = (tokens == V).astype(table.dtype)[:, :, None]
+    rows = embed_tokens(table, np.minimum(tokens, V - 1)) * (1 - is_eoc)
+    return rows + is_eoc * (eoc * table.dtype.type(table.shape[1] ** 0.5))
+
+
+def see(params, features, config: FlamingoConfig):
+    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, D)."""
+    return perceiver_resampler(params["resampler"], features, config.resampler)
+
+
+def encode_media(frozen, media, config: FlamingoConfig):
+    """Media, uint8 (M, F, Y, X, 3) with F = 1 for pictures, to features (M, F, S, Dv).
+
+    Frames go through the frozen encoder one by one (chapter §2); each channel is then standardised
+    with constants taken once from training pictures, frozen with the encoder.
+    """
+    M, F = media.shape[:2]
+    flat = media.reshape(M * F, *media.shape[2:])
+    parts = [
+        vision_encoder(frozen["vision"], normalise_pixels(flat[i : i + ENCODE_BATCH]), config.vision)
+        for i in range(0, M * F, ENCODE_BATCH)
+    ]
+    features = (np.concatenate(parts) - frozen["feature_mean"]) * frozen["feature_scale"]
+    return features.reshape(M, F, *features.shape[1:])
+
+
+def init_flamingo(rng, config: FlamingoConfig, dtype=np.float32):
+    """What trains: resampler, gated blocks (gates at exactly 0) and the embedding of <EOC>."""
+    D = config.language.width
+    params = {
+        "resampler": init_resampler(rng, config.resampler, dtype),
+        "eoc": (rng.standard_normal(D) * D**-0.5).astype(dtype),
+    }
+    for i in config.gated_layers:
+        params[f"xattn_{i}"] = init_gated_xattn(rng, config, dtype)
+    return params
+
+
+def gates(params) -> dict:
+    """|tanh(alpha)| of every gate by name: the dial that shows how far a block has opened."""
+    return {
+        f"{name}/{gate}": abs(float(np.tanh(block[gate])))
+        for name, block in params.items()
+        if name.startswith("xattn_")
+        for gate in ("alpha_xattn", "alpha_dense")
+    }

@@ -1,0 +1,178 @@
+"""Generation: from a prompt of text, pictures and video to its continuation (chapter §5).
+
+Greedy, beam search (the paper's: width 3), and sampling with temperature, top-k and top-p; all stop
+at `<EOC>`. Two caches make a step cheap, and both are plain arguments: keys and values of the
+self-attention for every token so far, and keys and values of the media, computed once.
+
+Not here: reading files (`data/images.py`, `data/video.py`) and prompt templates (`model/interleave.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.model.gated_xattn import media_keys_values
+from tinyflamingo.model.interleave import Batch
+from tinyflamingo.model.language_model import init_cache
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
+
+NEVER = (PAD, BOS, IMAGE)  # a continuation never holds these
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. temperature 0: greedy."""
+
+    temperature: float = 0.0
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0  # smallest set of tokens whose probability reaches top_p
+
+    def __post_init__(self):
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"sampling: temperature {self.temperature} and top_k {self.top_k} must be >= 0, "
+                f"top_p {self.top_p} in (0, 1]"
+            )
+
+
+def init_caches(params, config: FlamingoConfig, B, capacity, visual):
+    """Both caches as one dict: "length", "block_i" (self-attention), "media_i" (gated blocks).
+
+    visual (M, R, D): visual tokens of all media of the batch.
+    """
+    cache = init_cache(config.language, B, capacity, visual.dtype)
+    for i in config.gated_layers:
+        cache[f"media_{i}"] = media_keys_values(params[f"xattn_{i}"], visual, config)
+    return cache
+
+
+def generate(params, frozen, batch: Batch, visual, config: FlamingoConfig, max_tokens=24, sampling=None, rng=None):
+    """Continue every row of a left-padded batch until `<EOC>` or max_tokens.
+
+    Returns (tokens, log_probs): lists of lists per row, without the closing `<EOC>`. sampling: a
+    `Sampling` (rng, a numpy Generator, is then needed); by default greedy.
+    """
+    sampling = sampling or Sampling()
+    check_length(batch.tokens.shape[1], max_tokens, config)
+    B, eoc = len(batch.tokens), config.language.vocab_size
+    cache = init_caches(params, config, B, batch.tokens.shape[1] + max_tokens, visual)
+    logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config, batch.start, cache)[:, -1]
+    out, scores, done = [[] for _ in range(B)], [[] for _ in range(B)], np.zeros(B, bool)
+    for step in range(max_tokens):
+        chosen, chosen_scores = _choose(log_softmax(logits), sampling, rng)
+        for b in np.flatnonzero(~done & (chosen != eoc)):
+            out[b].append(int(chosen[b]))
+            scores[b].append(float(chosen_scores[b]))
+        done |= chosen == eoc
+        if done.all() or step == max_tokens - 1:
+            break
+        logits = _step(params, frozen, chosen, batch.phi[:, -1:], batch.start[:, -1:], visual, config, cache)
+    return out, scores
+
+
+def _step(params, frozen, tokens, phi_last, start, visual, config, cache):
+    """Logits (B, V + 1) after one more token a row; a continuation keeps seeing the last medium."""
+    return flamingo(params, frozen, tokens[:, None], phi_last, visual, config, start, cache)[:, -1]
+
+
+def check_length(prompt, more, config):
+    """`UserError` if prompt and continuation together exceed the context."""
+    if prompt + more > config.language.context:
+        raise UserError(
+            f"the prompt has {prompt} tokens and up to {more} would follow, "
+            f"but the context is {config.language.context}: shorten the prompt or generate fewer tokens"
+        )
+
+
+def log_softmax(logits):
+    """Log-probabilities over the last axis; tokens that no continuation may hold get -inf."""
+    logits = np.array(logits, np.float64)
+    logits[..., list(NEVER)] = -np.inf
+    logits -= logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def _choose(log_probs, sampling, rng):
+    """One token a row and its log-probability under the model."""
+    if sampling.temperature == 0:
+        chosen = log_probs.argmax(axis=-1)
+    else:
+        probs = restrict(np.exp(log_softmax(log_probs / sampling.temperature)), sampling)
+        chosen = np.array([rng.choice(len(p), p=p) for p in probs])
+    return chosen, np.take_along_axis(log_probs, chosen[:, None], axis=-1)[:, 0]
+
+
+def restrict(probs, sampling: Sampling):
+    """Probabilities (B, V) cut to the top_k likeliest and to the smallest set reaching top_p."""
+    order = np.argsort(-probs, axis=-1, kind="stable")
+    ranked = np.take_along_axis(probs, order, axis=-1)
+    keep = np.cumsum(ranked, axis=-1) - ranked < sampling.top_p
+    if sampling.top_k:
+        keep &= np.arange(probs.shape[-1]) < sampling.top_k
+    kept = np.zeros_like(probs)
+    np.put_along_axis(kept, order, ranked * keep, axis=-1)
+    return kept / kept.sum(axis=-1, keepdims=True)
+
+
+def beam_search(params, frozen, batch: Batch, visual, config: FlamingoConfig, width=3, max_tokens=24):
+    """The likeliest continuation of one prompt (batch of one row) among `width` beams.
+
+    Returns (tokens, log_prob of all of them, with <EOC> if it was reached). Scores are sums of
+    log-probabilities, with no length penalty (paper, appendix A.2: beam 3, stop at `<EOC>`).
+    """
+    check_length(batch.tokens.shape[1], max_tokens, config)
+    eoc = config.language.vocab_size
+    repeated = [np.repeat(x, width, axis=0) for x in (batch.tokens, batch.phi, batch.start)]
+    cache = init_caches(params, config, width, batch.tokens.shape[1] + max_tokens, visual)
+    log_probs = log_softmax(flamingo(params, frozen, *repeated[:2], visual, config, repeated[2], cache)[:, -1])
+    scores = np.array([0.0] + [-np.inf] * (width - 1))  # all beams are equal at first: one counts
+    beams, finished = [[] for _ in range(width)], []
+    for _ in range(max_tokens):
+        parents, tokens, scores = _best(scores[:, None] + log_probs, width, eoc, beams, finished)
+        beams = [beams[p] + [int(t)] for p, t in zip(parents, tokens, strict=True)]
+        if finished and max(s for _, s in finished) >= scores.max():
+            break
+        _reorder(cache, parents)
+        phi_last, start = repeated[1][:, -1:], repeated[2][:, -1:]
+        log_probs = log_softmax(_step(params, frozen, tokens, phi_last, start, visual, config, cache))
+    return max(finished + [(beams[0], float(scores[0]))] if not finished else finished, key=lambda f: f[1])
+
+
+def _best(totals, width, eoc, beams, finished):
+    """The `width` best open continuations; those that end in <EOC> join `finished`."""
+    order = np.argsort(-totals, axis=None, kind="stable")[: 2 * width]
+    parents, tokens, scores = [], [], []
+    for flat in order:
+        parent, token = np.unravel_index(flat, totals.shape)
+        if token == eoc:
+            if np.isfinite(totals[parent, token]):
+                finished.append((beams[parent], float(totals[parent, token])))
+        elif len(parents) < width:
+            parents.append(int(parent))
+            tokens.append(int(token))
+            scores.append(totals[parent, token])
+    return parents, np.array(tokens), np.array(scores)
+
+
+def _reorder(cache, parents):
+    """Every beam continues its parent's keys and values."""
+    for name, block in cache.items():
+        if name.startswith("block_"):
+            block["k"][:] = block["k"][parents]
+            block["v"][:] = block["v"][parents]
+
+
+def score_continuations(params, frozen, batch: Batch, visual, config: FlamingoConfig):
+    """Sum of log-probabilities of the weighted tokens of each row (B,): ranks closed answers.
+
+    The batch holds prompt plus candidate, right-padded, with weight 1 on the candidate's tokens.
+    """
+    logits = flamingo(params, frozen, batch.tokens[:, :-1], batch.phi[:, :-1], visual, config)
+    log_probs = np.take_along_axis(log_softmax(logits), batch.tokens[:, 1:, None], axis=-1)[..., 0]
+    weights = batch.weights[:, 1:]
+    return np.sum(np.where(weights > 0, log_probs, 0.0) * weights, axis=1)

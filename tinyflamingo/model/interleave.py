@@ -1,0 +1,149 @@
+"""Interleaving: text, pictures and videos in one row of tokens, and who may see what.
+
+Chapter §4; paper section 2.4, appendices A.1.3 and A.3.2. A document is a list of items in order:
+strings, media, and `EOC`. It becomes `<BOS>`, pieces of text, one `<image>` tag a medium, and
+`<EOC>` before every image but a leading one and at the end of a document. `phi` says which medium
+each token looks at; it is a pure function of the tokens.
+
+Not here: the attention itself (`ops.segment_attention`) and the pictures' pixels (`data/images.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, Tokenizer
+
+
+class _EndOfChunk:
+    def __repr__(self):
+        return "EOC"
+
+
+EOC = _EndOfChunk()  # as an item: the end of a chunk
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """Text that is read but not learned: its tokens carry no loss (a random question, say)."""
+
+    text: str
+
+
+@dataclass
+class Sequence:
+    """One document as tokens: ids, the loss weight of each, and its media in order."""
+
+    tokens: list = field(default_factory=list)
+    weights: list = field(default_factory=list)
+    media: list = field(default_factory=list)
+
+    def add(self, tokens, weight):
+        self.tokens += tokens
+        self.weights += [weight] * len(tokens)
+
+
+def phi(tokens):
+    """Which medium each token sees: the number of `<image>` tags at positions up to its own.
+
+    tokens (..., T) -> (..., T) int. A tag carries its own image's number; 0: no image yet.
+    """
+    return np.cumsum(np.asarray(tokens) == IMAGE, axis=-1)
+
+
+def phi_next(tokens):
+    """`phi` in "next" mode (paper, appendix A.3.2): the coming image instead of the last one.
+
+    A tag still carries its own image; after the last image a token keeps the last.
+    """
+    is_tag = np.asarray(tokens) == IMAGE
+    before = np.cumsum(is_tag, axis=-1) - is_tag
+    return np.minimum(before + 1, is_tag.sum(axis=-1, keepdims=True))
+
+
+def cross_attention_mask(phi_row, N, R):
+    """The mask of the paper's figure 7, for people to look at: (T, N * R), True where attention may go."""
+    owner = np.repeat(np.arange(1, N + 1), R)
+    return np.asarray(phi_row)[:, None] == owner[None, :]
+
+
+def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
+    """A document (list of str, `Quiet`, `EOC`, and media: anything else) to a `Sequence`.
+
+    complete: close the last chunk with `<EOC>`; a prompt that waits for its continuation is not
+    complete. Spaces next to a tag are dropped, so "<image> dax" and "<image>dax" are one prompt.
+    """
+    sequence = Sequence()
+    sequence.add([BOS], 0.0)
+    for item in items:
+        if item is EOC:
+            _close_chunk(sequence, tokenizer)
+        elif isinstance(item, str | Quiet):
+            text = item.text if isinstance(item, Quiet) else item
+            if text.strip():
+                sequence.add(tokenizer.encode(text.strip(" ")), 0.0 if isinstance(item, Quiet) else 1.0)
+        else:
+            if len(sequence.tokens) > 1:
+                _close_chunk(sequence, tokenizer)
+            sequence.add([IMAGE], 0.0)
+            sequence.media.append(item)
+    if complete:
+        _close_chunk(sequence, tokenizer)
+    return sequence
+
+
+def _close_chunk(sequence, tokenizer):
+    """`<EOC>`, unless the chunk was closed already."""
+    if sequence.tokens[-1] != tokenizer.eoc:
+        sequence.add([tokenizer.eoc], 1.0)
+
+
+def check_media(tokens, media):
+    """`UserError` with both numbers if a row has more or fewer `<image>` tags than media."""
+    tags = int(np.sum(np.asarray(tokens) == IMAGE))
+    if tags != len(media):
+        raise UserError(f"the prompt has {tags} <image> or <video> marks but {len(media)} media were given")
+
+
+@dataclass
+class Batch:
+    """Sequences side by side, padded with `<PAD>`.
+
+    tokens (B, T); weights (B, T): loss weight of each token; phi (B, T): medium seen, counted from
+    1 over the whole batch, 0 for none; start (B, T): first position that is not padding; media: the
+    media of all rows in order, so row b's first medium is number 1 + those of the rows before.
+    """
+
+    tokens: np.ndarray
+    weights: np.ndarray
+    phi: np.ndarray
+    start: np.ndarray
+    media: list
+
+
+def make_batch(sequences, left=False, phi_of=phi) -> Batch:
+    """Pad sequences to one length (`left`: on the left, for generation) and join their media.
+
+    phi_of: `phi` or `phi_next`, or one of them per sequence.
+    """
+    B, T = len(sequences), max(len(s.tokens) for s in sequences)
+    batch = Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), np.zeros((B, T), int), np.zeros((B, T), int), [])
+    choose = phi_of if isinstance(phi_of, list) else [phi_of] * B
+    for b, sequence in enumerate(sequences):
+        check_media(sequence.tokens, sequence.media)
+        n = len(sequence.tokens)
+        place = slice(T - n, T) if left else slice(0, n)
+        batch.tokens[b, place] = sequence.tokens
+        batch.weights[b, place] = sequence.weights
+        batch.phi[b, place] = batch_phi(choose[b](sequence.tokens), len(batch.media))
+        batch.start[b] = T - n if left else 0
+        batch.media += sequence.media
+    return batch
+
+
+def batch_phi(phi_row, media_before):
+    """A row's own phi, renumbered over the batch: media of earlier rows come first; 0 stays 0."""
+    return np.where(phi_row > 0, phi_row + media_before, 0)

@@ -1,0 +1,93 @@
+"""The Perceiver resampler: any number of visual features in, R visual tokens out.
+
+Chapter §3; paper section 2.1 and figure 5. The queries are R learned latents; keys and values are
+the visual features and the latents, concatenated. So a picture of any size and a video of any
+length become the same R tokens, at a cost linear in the number of features. Also here: the learned
+temporal embedding of each frame, and its linear interpolation for longer videos (chapter §2).
+
+Not here: spatial position codes (the paper has none), norms on the features and an output norm
+(the paper names none, and a small model reads shapes better without: docs/deviations.md).
+"""
+
+from __future__ import annotations
+
+import autograd.numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.model.config import ResamplerConfig
+
+
+def perceiver_resampler(params, features, config: ResamplerConfig):
+    """Features (M, F, S, Dv) of M media with F frames each, to visual tokens (M, R, D).
+
+    Pictures are one-frame videos. Permuting the S features of a frame changes nothing; permuting
+    frames does, through the temporal embedding.
+    """
+    M, F, S, _ = features.shape
+    R, D = params["latents"].shape
+    timed = features + temporal_embedding(params["temporal"], F)[:, None, :]
+    flat = np.reshape(timed, (M, F * S, D))
+    x = np.broadcast_to(params["latents"][None], (M, R, D)) + np.zeros((M, 1, 1), features.dtype)
+    for i in range(config.layers):
+        x = resampler_layer(params[f"layer_{i}"], x, flat, config)
+    return x
+
+
+def resampler_layer(params, x, features, config: ResamplerConfig):
+    """One layer: latents x (M, R, D) look at [features ; x], then a squared-ReLU feed-forward."""
+    M, R, D = x.shape
+    heads = (config.heads, config.key_size)
+    latents = ops.layer_norm(x, params["attn_gain"], params["attn_bias"])
+    both = np.concatenate([features, latents], axis=1)  # keys and values: features AND latents
+    q = np.reshape(ops.linear(latents, params["w_q"]), (M, R, *heads))
+    k = np.reshape(ops.linear(both, params["w_k"]), (M, -1, *heads))
+    v = np.reshape(ops.linear(both, params["w_v"]), (M, -1, *heads))
+    x = x + ops.linear(np.reshape(ops.attention(q, k, v), (M, R, -1)), params["w_o"])
+    hidden = ops.linear(ops.layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
+    return x + ops.linear(ops.squared_relu(hidden), params["w_2"])
+
+
+def temporal_embedding(table, F):
+    """Rows of the learned table (frames, D) for a video of F frames -> (F, D).
+
+    Up to as many frames as trained: the first F rows. More: the rows are stretched over the video
+    by linear interpolation (paper, appendix B.1.2: 8 trained frames serve 30 at test time).
+    """
+    trained = table.shape[0]
+    if F <= trained:
+        return table[:F]
+    place = np.linspace(0.0, trained - 1.0, F)
+    low = np.minimum(place.astype(int), trained - 2)
+    share = (place - low).astype(table.dtype)[:, None]
+    return table[low] * (1 - share) + table[low + 1] * share
+
+
+def init_resampler(rng, config: ResamplerConfig, dtype=np.float32):
+    """Initialisation is ours, the paper gives none: values pass through nearly unchanged at first
+    (`w_v` orthogonal, `w_o` its scaled transpose), the feed-forward starts small."""
+    D = config.width
+    params = {
+        "latents": (rng.standard_normal((config.latents, D)) * 0.3).astype(dtype),
+        "temporal": (rng.standard_normal((config.frames, D)) * 0.5).astype(dtype),
+    }
+    for i in range(config.layers):
+        params[f"layer_{i}"] = _init_layer(rng, config, dtype)
+    return params
+
+
+def _init_layer(rng, config, dtype):
+    D, inner = config.width, config.heads * config.key_size
+    hidden = config.ffw_multiplier * D
+    w_v = np.linalg.qr(rng.standard_normal((max(D, inner), max(D, inner))))[0][:D, :inner]
+    return {
+        "attn_gain": np.ones(D, dtype),
+        "attn_bias": np.zeros(D, dtype),
+        "w_q": (rng.standard_normal((D, inner)) * D**-0.5).astype(dtype),
+        "w_k": (rng.standard_normal((D, inner)) * D**-0.5).astype(dtype),
+        "w_v": w_v.astype(dtype),
+        "w_o": (3.0 * w_v.T).astype(dtype),
+        "ffw_gain": np.ones(D, dtype),
+        "ffw_bias": np.zeros(D, dtype),
+        "w_1": (rng.standard_normal((D, hidden)) * D**-0.5).astype(dtype),
+        "w_2": (rng.standard_normal((hidden, D)) * 0.1 * hidden**-0.5).astype(dtype),
+    }

@@ -1,0 +1,82 @@
+"""The tokenizer: SentencePiece with byte fallback and no NFKC, as Chinchilla's (chapter §4).
+
+Five reserved ids, then pieces; `<EOC>` is not among them: it is Flamingo's own token and takes the
+id after the last piece. Reserved ids are control symbols, so no string of a user ever becomes one:
+a literal "<image>" in text is cut into ordinary pieces.
+
+Not here: the algorithm itself; the `sentencepiece` library does it, as it did for Chinchilla.
+"""
+
+from __future__ import annotations
+
+import io
+
+import sentencepiece
+
+from tinyflamingo.errors import UserError
+
+PAD, BOS, EOS, UNK, IMAGE = range(5)
+SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<image>"}
+
+
+class Tokenizer:
+    """Text to ids and back. `len(tokenizer)` is V; the id V stands for `<EOC>`."""
+
+    def __init__(self, model: bytes):
+        """model: a serialised SentencePiece model. Raises `UserError` if it is not one of ours."""
+        self.model = model
+        try:
+            self._sp = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise UserError("tokenizer: the data are not a SentencePiece model") from error
+        if [self._sp.id_to_piece(i) for i in SPECIAL] != list(SPECIAL.values()):
+            raise UserError(f"tokenizer: the first ids are not {list(SPECIAL.values())}")
+
+    def __len__(self) -> int:
+        return self._sp.get_piece_size()
+
+    @property
+    def eoc(self) -> int:
+        return len(self)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; never a reserved one. A lone surrogate, which is no text, is a `UserError`."""
+        try:
+            return self._sp.encode(text)
+        except UnicodeEncodeError as error:
+            raise UserError(f"text is not valid Unicode: {error.reason}") from error
+
+    def decode(self, ids) -> str:
+        """Text of ids; reserved ids and <EOC> are left out."""
+        return self._sp.decode([int(i) for i in ids if i > IMAGE and i != self.eoc])
+
+    def piece(self, index: int) -> str:
+        """What an id stands for, as people write it: for tables and figures."""
+        return "<EOC>" if index == self.eoc else self._sp.id_to_piece(int(index))
+
+
+def train_tokenizer(lines, vocab_size: int) -> Tokenizer:
+    """A byte-pair SentencePiece model of exactly `vocab_size` pieces from an iterable of lines."""
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=out,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        pad_id=PAD,
+        bos_id=BOS,
+        eos_id=EOS,
+        unk_id=UNK,
+        pad_piece=SPECIAL[PAD],
+        bos_piece=SPECIAL[BOS],
+        eos_piece=SPECIAL[EOS],
+        unk_piece=SPECIAL[UNK],
+        control_symbols=[SPECIAL[IMAGE]],
+        num_threads=1,
+        minloglevel=2,
+    )
+    return Tokenizer(out.getvalue())

@@ -1,0 +1,207 @@
+"""A trained Flamingo on disk and in memory, and `complete`: one prompt in, one continuation out.
+
+Chapter §1 and §5. A checkpoint is a folder: `weights.npz` (no pickles) and `model.json` (configuration,
+vocabulary, seed, versions, metrics, and the checksum of the weights). Not here: the state of a
+training run (`training/state.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
+from tinyflamingo.model.contrastive import init_contrastive
+from tinyflamingo.model.flamingo import encode_media, init_flamingo, see
+from tinyflamingo.model.generate import Sampling, beam_search, generate
+from tinyflamingo.model.interleave import EOC, Quiet, encode_document, make_batch
+from tinyflamingo.model.language_model import init_language_model
+from tinyflamingo.model.tokenizer import Tokenizer
+from tinyflamingo.model.vision_encoder import init_vision_encoder
+from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+
+FORMAT = 1
+WEIGHTS, CARD = "weights.npz", "model.json"
+
+
+@dataclass
+class TrainedFlamingo:
+    """Everything that `complete` needs. info: seed, versions, command, metrics."""
+
+    config: FlamingoConfig
+    params: dict  # resampler, gated blocks, <EOC>
+    frozen: dict  # vision, feature_mean, feature_scale, contrastive, language
+    tokenizer: Tokenizer
+    info: dict = field(default_factory=dict)
+
+
+def untrained(rng, config: FlamingoConfig, tokenizer) -> TrainedFlamingo:
+    """A Flamingo of this configuration with fresh weights (gates at 0)."""
+    vision = init_vision_encoder(rng, config.vision)
+    contrastive = init_contrastive(rng, config, vision)
+    frozen = {
+        "vision": vision,
+        "feature_mean": np.zeros(config.vision.width, np.float32),
+        "feature_scale": np.ones(config.vision.width, np.float32),
+        "contrastive": {k: v for k, v in contrastive.items() if k != "vision"},
+        "language": init_language_model(rng, config.language),
+    }
+    return TrainedFlamingo(config, init_flamingo(rng, config), frozen, tokenizer)
+
+
+def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sampling | None = None, rng=None):
+    """Continue a prompt: a list that mixes strings, `EOC`, pictures and videos, in order.
+
+    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3), all of one size Y, X (see
+    `data/images.py`, `data/video.py` for files). A string is text: a literal "<image>" in it is not a tag.
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt
+    that is too long or an item of another kind.
+    """
+    sequence = encode_document([_checked(item) for item in items], model.tokenizer, complete=False)
+    batch = make_batch([sequence], left=True)
+    visual = look(model, batch.media)
+    if beams > 1:
+        tokens, score = beam_search(model.params, model.frozen, batch, visual, model.config, beams, max_tokens)
+        log_probs = [score]
+    else:
+        out = generate(model.params, model.frozen, batch, visual, model.config, max_tokens, sampling, rng)
+        (tokens,), (log_probs,) = out
+    return {
+        "text": model.tokenizer.decode(tokens).strip(),
+        "tokens": [model.tokenizer.piece(t) for t in tokens],
+        "log_probs": log_probs,
+        "phi": [int(p) for p in batch.phi[0]],
+        "prompt_tokens": [model.tokenizer.piece(t) for t in sequence.tokens],
+    }
+
+
+def _checked(item):
+    if item is EOC or isinstance(item, str | Quiet):
+        return item
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim in (3, 4) and item.shape[-1] == 3:
+        return item
+    raise UserError(
+        "a prompt mixes strings, EOC, pictures (uint8, shape (Y, X, 3)) and videos (uint8, shape (F, Y, X, 3)); "
+        f"found {type(item).__name__}" + (f" {item.dtype} {item.shape}" if isinstance(item, np.ndarray) else "")
+    )
+
+
+def look(model: TrainedFlamingo, media):
+    """Visual tokens (M, R, D) of a list of pictures and videos, in order."""
+    if not media:
+        return np.zeros((0, model.config.resampler.latents, model.config.resampler.width), np.float32)
+    clips = [m[None] if m.ndim == 3 else m for m in media]
+    return np.concatenate(
+        [see(model.params, encode_media(model.frozen, clip[None], model.config), model.config) for clip in clips]
+    )
+
+
+def shipped_checkpoint() -> Path:
+    """The folder of the checkpoint that comes with the package (its MODEL_CARD.md tells how it was made)."""
+    return Path(__file__).parent.parent / "assets" / "toy"
+
+
+def save_checkpoint(model: TrainedFlamingo, folder):
+    """Write a checkpoint folder; a reader sees the old one or the new one, never half of one."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    frozen = {n: leaf.astype(np.float16) for n, leaf in named_leaves({"frozen": model.frozen}).items()}
+    np.savez(packed, **named_leaves({"params": model.params}), **frozen)
+    card = {
+        "format": FORMAT,
+        "sha256": hashlib.sha256(packed.getvalue()).hexdigest(),
+        "config": config_to_dict(model.config),
+        "tokenizer": base64.b64encode(model.tokenizer.model).decode(),
+        **model.info,
+    }
+    write_atomically(folder / WEIGHTS, packed.getvalue())
+    write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
+
+
+def load_checkpoint(folder) -> TrainedFlamingo:
+    """Read a checkpoint folder. Anything missing, cut or not matching is a `UserError`."""
+    folder = Path(folder)
+    card = _read_card(folder)
+    try:
+        config = config_from_dict(card["config"])
+        tokenizer = Tokenizer(base64.b64decode(card["tokenizer"], validate=True))
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise UserError(f"checkpoint {folder}: {CARD} is damaged ({error}); train again or copy it anew") from error
+    tree = _read_weights(folder, card)
+    _check_shapes(folder, tree, untrained(np.random.default_rng(0), config, tokenizer))
+    info = {k: v for k, v in card.items() if k not in ("format", "sha256", "config", "tokenizer")}
+    return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info)
+
+
+def _read_card(folder):
+    if not folder.is_dir():
+        raise UserError(f"checkpoint {folder}: no such folder; train one with 'python -m tinyflamingo train'")
+    try:
+        card = json.loads((folder / CARD).read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {folder}: no {CARD} in it; is it the right folder?") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"checkpoint {folder}: {CARD} cannot be read ({error})") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise UserError(f"checkpoint {folder}: {CARD} is not of format {FORMAT}")
+    return card
+
+
+def _read_weights(folder, card):
+    try:
+        data = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise UserError(f"checkpoint {folder}: {WEIGHTS} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != card.get("sha256"):
+        raise UserError(f"checkpoint {folder}: {WEIGHTS} is cut or changed (its checksum differs from {CARD})")
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return from_named_leaves({name: arrays[name].astype(np.float32) for name in arrays.files})
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"checkpoint {folder}: {WEIGHTS} is not a file of arrays") from error
+
+
+def _check_shapes(folder, tree, like):
+    """The arrays must be those of the configuration, in name and shape."""
+    want = {n: a.shape for n, a in named_leaves({"params": like.params, "frozen": like.frozen}).items()}
+    have = {n: a.shape for n, a in named_leaves(tree).items()}
+    odd = sorted(n for n in want.keys() | have.keys() if want.get(n) != have.get(n))
+    if odd:
+        name = odd[0]
+        raise UserError(
+            f"checkpoint {folder}: {len(odd)} arrays do not fit the configuration, first {name}: "
+            f"expected {want.get(name, 'none')}, found {have.get(name, 'none')}"
+        )
+
+
+def write_atomically(path, data: bytes):
+    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; the file that was there before is untouched"
+        ) from error
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

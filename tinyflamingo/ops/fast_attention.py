@@ -1,0 +1,81 @@
+"""Dense attention as one primitive: ``softmax(q k^T / sqrt(K)) v`` (Vaswani et al. 2017).
+
+The resampler's and the specialists' attention. Not causal (``fast_relative.py``) and not Flamingo's
+masked cross-attention (``fast_segment.py``).
+"""
+
+import numpy as np
+from autograd.extend import defvjp_argnums, primitive
+
+from . import kernels
+
+BUDGET = 1 << 17  # scores in one block of examples: 512 KB of float32, half of a common L2
+
+
+def heads_first(x):
+    """(B, T, H, K) -> (B, H, T, K), a view: BLAS reads such strides without a copy."""
+    return x.transpose(0, 2, 1, 3)
+
+
+def transposed(x):
+    """The last two axes swapped, a view."""
+    return x.swapaxes(-1, -2)
+
+
+def blocks(B, scores):
+    """Slices of the batch whose scores (``scores`` for one example) fit in the budget."""
+    step = max(BUDGET // max(scores, 1), 1)
+    return [slice(b, b + step) for b in range(0, B, step)]
+
+
+def attention(q, k, v, key_mask=None):
+    """``reference.attention``: two batched GEMMs, 4 B H T S K flops, softmax in place in L2.
+
+    Keeps the probabilities (B, H, T, S) for backward, which is four GEMMs. Never allocates a
+    transposed q, k or v, nor a broadcast mask.
+    """
+    return _attention(q, k, v, key_mask, {})
+
+
+@primitive
+def _attention(q, k, v, key_mask, saved):
+    B, T, H, K = q.shape
+    S = k.shape[1]
+    scaled = heads_first(q * q.dtype.type(K**-0.5))
+    keys, values = transposed(heads_first(k)), heads_first(v)
+    p = saved["p"] = np.empty((B, H, T, S), q.dtype)
+    out = np.empty_like(q, order="C")
+    for b in blocks(B, H * T * S):
+        part = p[b]
+        np.matmul(scaled[b], keys[b], out=part)
+        if key_mask is None:
+            kernels.subtract_row_max(part.reshape(-1, S))
+        else:
+            kernels.mask_and_subtract_row_max(part, key_mask[b])
+        np.exp(part, out=part)
+        kernels.normalise_rows(part)
+        np.matmul(part, values[b], out=heads_first(out[b]))
+    return out
+
+
+def _attention_vjp(argnums, ans, args, kwargs):
+    q, k, v, _, saved = args
+    B, T, H, K = q.shape
+    S = k.shape[1]
+
+    def backward(g):
+        p, g = saved["p"], heads_first(g)
+        dq, dk, dv = (np.empty_like(x, order="C") for x in (q, k, v))
+        for b in blocks(B, H * T * S):
+            dp = np.matmul(g[b], transposed(heads_first(v[b])))
+            kernels.softmax_backward(p[b], dp)
+            dp *= q.dtype.type(K**-0.5)
+            np.matmul(dp, heads_first(k[b]), out=heads_first(dq[b]))
+            np.matmul(transposed(dp), heads_first(q[b]), out=heads_first(dk[b]))
+            np.matmul(transposed(p[b]), g[b], out=heads_first(dv[b]))
+        return tuple((dq, dk, dv)[i] for i in argnums)
+
+    return backward
+
+
+defvjp_argnums(_attention, _attention_vjp)

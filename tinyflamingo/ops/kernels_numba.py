@@ -1,0 +1,401 @@
+"""The kernels as Numba loops. Each fills arrays that it is given and allocates nothing.
+
+Each docstring names the line of ``reference.py`` that the loop serves and its traffic: "2r 1w"
+reads two arrays of that size and writes one. Compiled at the first call, never at import, and kept
+in ``__pycache__``; a kernel and its helpers live in this one file because Numba's cache does not
+notice a change in another.
+
+``SUMS`` lets the compiler reorder additions, so that a dot product uses the whole width of a
+vector register. ``fastmath=True`` would also assume that nothing is ever NaN or infinite, and our
+masked scores are -inf.
+
+Two habits look odd and are there for speed. Scalars such as ``eps`` come in as the arrays' own
+dtype, and a sum starts from ``eps - eps``: a Python float would take the loop to float64. And a
+part of a row is sliced first and then run through from 0: an index that could be negative would
+have to be checked for Python's counting from the end, and such a loop is not vectorised.
+"""
+
+import numba
+import numpy as np
+
+SUMS = {"reassoc", "contract", "nsz"}
+EXACT = set()
+
+
+def _kernel(fastmath):
+    """njit with our settings, and without the cache where there is no folder to keep it in."""
+
+    def decorate(function):
+        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:
+            return numba.njit(**options)(function)
+
+    return decorate
+
+
+# ---------------------------------------------------------------- norms
+
+
+@_kernel(SUMS)
+def rms_norm_forward(x, gain, eps, out, inverse):
+    """Serves ``rms_norm``: 1r 1w, 4 flops an element; the second read of a row is from L1."""
+    M, D = x.shape
+    for m in range(M):
+        total = eps - eps
+        for d in range(D):
+            total += x[m, d] * x[m, d]
+        scale = 1 / np.sqrt(total / x.dtype.type(D) + eps)
+        inverse[m] = scale
+        for d in range(D):
+            out[m, d] = x[m, d] * scale * gain[d]
+
+
+@_kernel(SUMS)
+def rms_norm_backward(g, x, gain, inverse, dx, dgain):
+    """Gradient of ``rms_norm``: 2r 1w, 10 flops an element; dgain stays in L1."""
+    M, D = x.shape
+    dgain[:] = 0
+    for m in range(M):
+        scale = inverse[m]
+        total = scale - scale
+        for d in range(D):
+            total += g[m, d] * gain[d] * x[m, d]
+            dgain[d] += g[m, d] * x[m, d] * scale
+        pull = total * scale * scale * scale / x.dtype.type(D)
+        for d in range(D):
+            dx[m, d] = g[m, d] * gain[d] * scale - x[m, d] * pull
+
+
+@_kernel(SUMS)
+def layer_norm_forward(x, gain, bias, eps, out, mean, inverse):
+    """Serves ``layer_norm``: 1r 1w, 7 flops an element; two passes over a row, in L1."""
+    M, D = x.shape
+    for m in range(M):
+        total = eps - eps
+        for d in range(D):
+            total += x[m, d]
+        centre = total / x.dtype.type(D)
+        total = eps - eps
+        for d in range(D):
+            total += (x[m, d] - centre) * (x[m, d] - centre)
+        scale = 1 / np.sqrt(total / x.dtype.type(D) + eps)
+        mean[m] = centre
+        inverse[m] = scale
+        for d in range(D):
+            out[m, d] = (x[m, d] - centre) * scale * gain[d] + bias[d]
+
+
+@_kernel(SUMS)
+def layer_norm_backward(g, x, gain, mean, inverse, dx, dgain, dbias):
+    """Gradient of ``layer_norm``: 2r 1w, 14 flops an element; dgain and dbias stay in L1."""
+    M, D = x.shape
+    dgain[:] = 0
+    dbias[:] = 0
+    for m in range(M):
+        centre, scale = mean[m], inverse[m]
+        total = scale - scale
+        total_normal = scale - scale
+        for d in range(D):
+            normal = (x[m, d] - centre) * scale
+            total += g[m, d] * gain[d]
+            total_normal += g[m, d] * gain[d] * normal
+            dgain[d] += g[m, d] * normal
+            dbias[d] += g[m, d]
+        total /= x.dtype.type(D)
+        total_normal /= x.dtype.type(D)
+        for d in range(D):
+            normal = (x[m, d] - centre) * scale
+            dx[m, d] = scale * (g[m, d] * gain[d] - total - normal * total_normal)
+
+
+# ---------------------------------------------------------------- activations; NumPy does the tanh
+
+
+@_kernel(SUMS)
+def gelu_inner(x, out):
+    """The argument of the tanh in ``gelu``: 1r 1w, 4 flops an element."""
+    c = x.dtype.type(0.7978845608028654)
+    a = x.dtype.type(0.7978845608028654 * 0.044715)
+    for i in range(len(x)):
+        out[i] = x[i] * (c + a * x[i] * x[i])
+
+
+@_kernel(SUMS)
+def gelu_outer(x, t, out):
+    """The rest of ``gelu`` once t = tanh(inner) is known: 2r 1w, 3 flops an element."""
+    half = x.dtype.type(0.5)
+    one = x.dtype.type(1)
+    for i in range(len(x)):
+        out[i] = half * x[i] * (one + t[i])
+
+
+@_kernel(SUMS)
+def gelu_backward(g, x, t, dx):
+    """Gradient of ``gelu`` from the kept t: 3r 1w, 12 flops an element."""
+    c = x.dtype.type(0.7978845608028654)
+    a = x.dtype.type(3 * 0.7978845608028654 * 0.044715)
+    half = x.dtype.type(0.5)
+    one = x.dtype.type(1)
+    for i in range(len(x)):
+        slope = (one - t[i] * t[i]) * (c + a * x[i] * x[i])
+        dx[i] = half * g[i] * (one + t[i] + x[i] * slope)
+
+
+@_kernel(SUMS)
+def squared_relu_forward(x, out):
+    """``squared_relu``: 1r 1w. Written so that NaN stays NaN."""
+    for i in range(len(x)):
+        positive = x.dtype.type(0) if x[i] < 0 else x[i]
+        out[i] = positive * positive
+
+
+@_kernel(SUMS)
+def squared_relu_backward(g, x, dx):
+    """Gradient of ``squared_relu``: 2r 1w, 2 flops an element."""
+    for i in range(len(x)):
+        positive = x.dtype.type(0) if x[i] < 0 else x[i]
+        dx[i] = g[i] * (positive + positive)
+
+
+# ---------------------------------------------------------------- rows of tables, rows of softmax
+
+
+@_kernel(SUMS)
+def scatter_add_rows(g, ids, dtable):
+    """Gradient of ``embed``: dtable[ids[m]] += g[m]. Reads g once, touches only the rows used."""
+    for m in range(len(ids)):
+        row = ids[m]
+        for d in range(g.shape[1]):
+            dtable[row, d] += g[m, d]
+
+
+@_kernel(EXACT)
+def _maximum(row):
+    """Eight running maxima, because one waits for itself; the compiler will not split it for us."""
+    whole = len(row) - len(row) % 8
+    a = b = c = d = e = f = g = h = row[0]
+    for i in range(0, whole, 8):
+        a, b = max(a, row[i]), max(b, row[i + 1])
+        c, d = max(c, row[i + 2]), max(d, row[i + 3])
+        e, f = max(e, row[i + 4]), max(f, row[i + 5])
+        g, h = max(g, row[i + 6]), max(h, row[i + 7])
+    for i in range(whole, len(row)):
+        a = max(a, row[i])
+    return max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
+
+
+@_kernel(SUMS)
+def subtract_row_max(scores):
+    """(M, S) in place, the guard against overflow in every softmax: 1r 1w; rows stay in L1."""
+    for m in range(scores.shape[0]):
+        row = scores[m]
+        top = _maximum(row)
+        for j in range(len(row)):
+            row[j] -= top
+
+
+@_kernel(SUMS)
+def mask_and_subtract_row_max(scores, key_mask):
+    """(B, H, T, S) in place, for ``masked_softmax``: -inf if masked, else minus the row's max."""
+    B, H, T, S = scores.shape
+    for b in range(B):
+        for h in range(H):
+            for t in range(T):
+                row = scores[b, h, t]
+                for j in range(S):
+                    if not key_mask[b, j]:
+                        row[j] = -np.inf
+                top = _maximum(row)
+                if top != -np.inf:
+                    for j in range(S):
+                        row[j] -= top
+
+
+@_kernel(SUMS)
+def normalise_rows(weights):
+    """(..., S) in place, the division in a softmax: 1r 1w. A row of zeros stays zeros."""
+    S = weights.shape[-1]
+    flat = weights.reshape(-1, S)
+    for m in range(len(flat)):
+        row = flat[m]
+        total = row[0] - row[0]
+        for j in range(S):
+            total += row[j]
+        if total != 0:
+            scale = 1 / total
+            for j in range(S):
+                row[j] *= scale
+
+
+@_kernel(SUMS)
+def softmax_backward(p, dp):
+    """dp <- p (dp - sum p dp) in place along the last axis: 2r 1w, 4 flops an element."""
+    S = p.shape[-1]
+    rows, drows = p.reshape(-1, S), dp.reshape(-1, S)
+    for m in range(len(rows)):
+        row, drow = rows[m], drows[m]
+        total = row[0] - row[0]
+        for j in range(S):
+            total += row[j] * drow[j]
+        for j in range(S):
+            drow[j] = row[j] * (drow[j] - total)
+
+
+# ---------------------------------------------------------------- Transformer-XL attention
+
+
+@_kernel(SUMS)
+def relative_scores(content, position, start, own):
+    """Serves ``relative_attention``: content (b, H, t, J) becomes the scores minus their row max.
+
+    Row i stands at key ``own + i``. position[i, m] is the score at distance J - 1 - m, so the row
+    slides by one with i and is read forwards: no shifted copy. Keys after the query or before
+    ``start`` become -inf and their position scores are never read: 2r 1w of the lower triangle.
+    """
+    B, H, T, J = content.shape
+    for b in range(B):
+        for h in range(H):
+            for i in range(T):
+                end = own + i + 1
+                low = min(max(start[b, i], 0), end)
+                seen = content[b, h, i, low:end]
+                slid = position[b, h, i, J - end + low :]
+                for j in range(len(seen)):
+                    seen[j] += slid[j]
+                content[b, h, i, :low] = -np.inf
+                content[b, h, i, end:] = -np.inf
+                if low < end:
+                    top = _maximum(seen)
+                    for j in range(len(seen)):
+                        seen[j] -= top
+
+
+@_kernel(SUMS)
+def relative_softmax_backward(p, dp, dposition, own):
+    """Gradient of the softmax in ``relative_attention``: dp in place, and its slid copy.
+
+    dp <- p (dp - sum p dp); dposition[i, J - 1 - distance] = dp[i, j], 0 at distances that no key
+    has. Only the lower triangle is computed: 2r 2w of it, and zeros above.
+    """
+    B, H, T, J = p.shape
+    for b in range(B):
+        for h in range(H):
+            for i in range(T):
+                end = own + i + 1
+                row, drow = p[b, h, i, :end], dp[b, h, i, :end]
+                slid = dposition[b, h, i, J - end :]
+                total = row[0] - row[0]
+                for j in range(len(row)):
+                    total += row[j] * drow[j]
+                for j in range(len(row)):
+                    drow[j] = row[j] * (drow[j] - total)
+                for j in range(len(row)):
+                    slid[j] = drow[j]
+                dp[b, h, i, end:] = 0
+                dposition[b, h, i, : J - end] = 0
+
+
+# ---------------------------------------------------------------- masked cross-attention
+
+
+@_kernel(SUMS)
+def segment_scores(q, k, phi, scale, scores):
+    """Scores of ``segment_attention``, (B, T, H, R), minus their max; 2 B T H R K flops.
+
+    A token reads the R latents of its own medium (in L1 from the token before) and no other.
+    """
+    B, T, H, K = q.shape
+    R = k.shape[2]
+    for b in range(B):
+        for t in range(T):
+            n = phi[b, t] - 1
+            if n < 0:
+                scores[b, t] = -np.inf
+                continue
+            for h in range(H):
+                top = scale * -np.inf
+                for r in range(R):
+                    total = scale - scale
+                    for d in range(K):
+                        total += q[b, t, h, d] * k[b, n, r, h, d]
+                    scores[b, t, h, r] = total * scale
+                    top = max(top, total * scale)
+                for r in range(R):
+                    scores[b, t, h, r] -= top
+
+
+@_kernel(SUMS)
+def segment_mix(p, v, phi, out):
+    """Output of ``segment_attention``: a token's mean of its medium's values; exact 0 at phi 0."""
+    B, T, H, K = out.shape
+    R = v.shape[2]
+    out[...] = 0
+    for b in range(B):
+        for t in range(T):
+            n = phi[b, t] - 1
+            if n < 0:
+                continue
+            for h in range(H):
+                for r in range(R):
+                    weight = p[b, t, h, r]
+                    for d in range(K):
+                        out[b, t, h, d] += weight * v[b, n, r, h, d]
+
+
+@_kernel(SUMS)
+def segment_backward(g, q, k, v, p, out, phi, scale, dq, dk, dv):
+    """Gradients of ``segment_attention`` in one pass over the tokens; 10 B T H R K flops.
+
+    The mean of g . v_r under p is g . out, so no scores are kept. dq, dk and dv come in as zeros;
+    media that no token looks at are never touched.
+    """
+    B, T, H, K = q.shape
+    R = k.shape[2]
+    for b in range(B):
+        for t in range(T):
+            n = phi[b, t] - 1
+            if n < 0:
+                continue
+            for h in range(H):
+                mean = scale - scale
+                for d in range(K):
+                    mean += g[b, t, h, d] * out[b, t, h, d]
+                for r in range(R):
+                    weight = p[b, t, h, r]
+                    total = scale - scale
+                    for d in range(K):
+                        total += g[b, t, h, d] * v[b, n, r, h, d]
+                    ds = weight * (total - mean) * scale
+                    for d in range(K):
+                        dq[b, t, h, d] += ds * k[b, n, r, h, d]
+                    for d in range(K):
+                        dk[b, n, r, h, d] += ds * q[b, t, h, d]
+                    for d in range(K):
+                        dv[b, n, r, h, d] += weight * g[b, t, h, d]
+
+
+# ---------------------------------------------------------------- convolution
+
+
+@_kernel(EXACT)
+def columns(lines, kh, kw, stride, C, out):
+    """A window in a row: lines (n, Y, X C) -> out (groups, n, Yo, Xo, kh, kw C/groups).
+
+    Without groups a window's kw pixels lie side by side in memory and are one run; with groups
+    each pixel gives its own part. 1w, and reads that stay in L1.
+    """
+    groups, B, Yo, Xo, _, run = out.shape
+    pieces = 1 if groups == 1 else kw
+    length = run // pieces
+    for group in range(groups):
+        for b in range(B):
+            for y in range(Yo):
+                for x in range(Xo):
+                    for dy in range(kh):
+                        for piece in range(pieces):
+                            first = (x * stride + piece) * C + group * length
+                            for i in range(length):
+                                value = lines[b, y * stride + dy, np.uint64(first + i)]
+                                out[group, b, y, x, dy, np.uint64(piece * length + i)] = value

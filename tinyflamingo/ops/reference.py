@@ -1,0 +1,187 @@
+"""The reference floor: every operation as a student would write it, in plain ``autograd.numpy``.
+
+This is the definition. ``fast.py`` must give the same numbers; the tests run the same bodies over
+both, and the whole model runs on this file alone with TINYFLAMINGO_OPS=reference.
+
+It is not fast, and not naive about precision either. Three habits keep float32 float32, forward
+and backward (under NumPy 2, ``mean``, ``max``, ``where`` and float64 scalars in autograd's own
+gradients quietly do not):
+
+* a mean is a sum times a Python float;
+* a maximum is taken of the unboxed value (``getval``): in a softmax its gradient cancels anyway;
+* a mask multiplies or is added; ``np.where`` is not used.
+
+Arguments arrive checked by ``ops/__init__.py``; shapes are described there.
+"""
+
+import autograd.numpy as np
+from autograd.tracer import getval
+
+# ---------------------------------------------------------------- dense layers and norms
+
+
+def linear(x, w, b=None):
+    """x @ w + b."""
+    y = np.matmul(x, w)
+    return y if b is None else y + b
+
+
+def rms_norm(x, gain, eps):
+    """x / rms(x) * gain over the last axis."""
+    mean_square = np.sum(x * x, axis=-1, keepdims=True) * (1.0 / x.shape[-1])
+    return x / np.sqrt(mean_square + eps) * gain
+
+
+def layer_norm(x, gain, bias, eps):
+    """(x - mean) / std * gain + bias over the last axis."""
+    centred = x - np.sum(x, axis=-1, keepdims=True) * (1.0 / x.shape[-1])
+    variance = np.sum(centred * centred, axis=-1, keepdims=True) * (1.0 / x.shape[-1])
+    return centred / np.sqrt(variance + eps) * gain + bias
+
+
+# ---------------------------------------------------------------- activations
+
+
+def gelu(x):
+    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+    root_two_over_pi = 0.7978845608028654
+    return 0.5 * x * (1.0 + np.tanh(root_two_over_pi * (x + 0.044715 * (x * x * x))))
+
+
+def relu(x):
+    """max(x, 0), with slope 0 at 0."""
+    return x * (getval(x) > 0)
+
+
+def squared_relu(x):
+    """max(x, 0)^2."""
+    positive = relu(x)
+    return positive * positive
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)), written with tanh so that nothing overflows."""
+    return 0.5 * (np.tanh(0.5 * x) + 1.0)
+
+
+# ---------------------------------------------------------------- tables and losses
+
+
+def embed(table, ids):
+    """table[ids]."""
+    return table[ids]
+
+
+def cross_entropy(logits, targets, weights):
+    """Weighted mean of -log softmax(logits)[target]."""
+    shifted = logits - np.max(getval(logits), axis=-1, keepdims=True)
+    log_total = np.log(np.sum(np.exp(shifted), axis=-1))
+    nll = log_total - shifted[np.arange(len(targets)), targets]
+    # A batch without a single counted token has loss 0, not 0/0.
+    floor = float(np.finfo(logits.dtype).tiny)
+    total = np.sum(weights)
+    return np.sum(weights * nll) / (total if getval(total) > floor else floor)
+
+
+# ---------------------------------------------------------------- attention
+
+
+def masked_softmax(scores, visible):
+    """Softmax over the last axis among the visible; a row with nothing visible is exactly 0."""
+    visible = visible.astype(scores.dtype)
+    scores = scores - 1e9 * (1.0 - visible)
+    weights = np.exp(scores - np.max(getval(scores), axis=-1, keepdims=True)) * visible
+    total = np.sum(weights, axis=-1, keepdims=True)
+    return weights / (total + (getval(total) == 0))  # 0/1 in an empty row, not 0/0
+
+
+def attention(q, k, v, key_mask=None):
+    """softmax(q k^T / sqrt(K)) v, every head for itself."""
+    B, T, H, K = q.shape
+    S = k.shape[1]
+    scores = np.einsum("bthk,bshk->bhts", q, k) * K**-0.5
+    mask = np.ones((B, S), bool) if key_mask is None else key_mask
+    weights = masked_softmax(scores, np.broadcast_to(mask[:, None, None, :], (B, H, T, S)))
+    return np.einsum("bhts,bshk->bthk", weights, v)
+
+
+def relative_attention(q, k, v, r, u, vb, start):
+    """Causal Transformer-XL attention: the position score depends on the distance i - j only."""
+    B, T, H, K = q.shape
+    S = k.shape[1]
+    content = np.einsum("bthk,bshk->bhts", q + u, k)
+    by_distance = np.einsum("bthk,nhk->bhtn", q + vb, r)
+    own = S - T + np.arange(T)[:, None]  # key position of query i, as a column
+    key = np.arange(S)[None, :]
+    distance = np.maximum(own - key, 0)  # the future is masked below; any valid index will do
+    position = by_distance[:, :, np.arange(T)[:, None], distance]
+    visible = (key <= own)[None] & (key[None] >= start[:, :, None])  # (B, T, S)
+    scores = (content + position) * K**-0.5
+    weights = masked_softmax(scores, np.broadcast_to(visible[:, None], (B, H, T, S)))
+    return np.einsum("bhts,bshk->bthk", weights, v)
+
+
+def segment_attention(q, k, v, phi):
+    """Flamingo's masked cross-attention as the paper draws it: all media, then a mask."""
+    B, N, R, H, K = k.shape
+    T = q.shape[1]
+    if N == 0:
+        return q * 0.0  # exactly 0, with zero gradient
+    k, v = np.reshape(k, (B, N * R, H, K)), np.reshape(v, (B, N * R, H, K))
+    medium = np.repeat(np.arange(N) + 1, R)  # the media are counted from 1, as phi counts them
+    visible = medium[None, None, :] == phi[:, :, None]
+    scores = np.einsum("bthk,bshk->bhts", q, k) * K**-0.5
+    weights = masked_softmax(scores, np.broadcast_to(visible[:, None], (B, H, T, N * R)))
+    return np.einsum("bhts,bshk->bthk", weights, v)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def same_padding(size, kernel, stride):
+    """(before, after): zeros that make the output ceil(size / stride); the odd one goes last."""
+    out = -(-size // stride)
+    total = max((out - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def conv2d(x, w, b=None, stride=1, groups=1):
+    """A sum over the kernel's taps: a shifted, strided picture times that tap's matrix."""
+    _, Y, X, Cin = x.shape
+    kh, kw, _, Cout = w.shape
+    out_y, out_x = -(-Y // stride), -(-X // stride)
+    pads = ((0, 0), same_padding(Y, kh, stride), same_padding(X, kw, stride), (0, 0))
+    x = np.pad(x, pads, mode="constant")
+    y = 0.0
+    for dy in range(kh):
+        for dx in range(kw):
+            rows = slice(dy, dy + (out_y - 1) * stride + 1, stride)
+            columns = slice(dx, dx + (out_x - 1) * stride + 1, stride)
+            y = y + _grouped(x[:, rows, columns], w[dy, dx], groups)
+    return y if b is None else y + b
+
+
+def _grouped(x, w, groups):
+    """(B, Y, X, Cin) times (Cin/groups, Cout): each group of channels has its own columns of w."""
+    if groups == 1:
+        return np.matmul(x, w)
+    width, out = x.shape[-1] // groups, w.shape[-1] // groups
+    parts = [np.matmul(x[..., i * width : (i + 1) * width], w[:, i * out : (i + 1) * out]) for i in range(groups)]
+    return np.concatenate(parts, axis=-1)
+
+
+def avg_pool2(x):
+    """Mean of 2x2 windows; at an odd edge, of the pixels that are there."""
+    _, Y, X, _ = x.shape
+    x = np.pad(x, ((0, 0), (0, Y % 2), (0, X % 2), (0, 0)), mode="constant")
+    rows = x[:, 0::2] + x[:, 1::2]
+    return (rows[:, :, 0::2] + rows[:, :, 1::2]) * pool_weights(Y, X, x.dtype)
+
+
+def pool_weights(Y, X, dtype):
+    """(out_y, out_x, 1): one over the number of pixels in each 2x2 window."""
+    rows = np.full((Y + 1) // 2, 2)
+    columns = np.full((X + 1) // 2, 2)
+    rows[-1:] -= Y % 2
+    columns[-1:] -= X % 2
+    return (1.0 / (rows[:, None, None] * columns[None, :, None])).astype(dtype)

@@ -1,0 +1,164 @@
+"""Stage one: pictures and captions, contrastively (chapter §2; paper appendix B.1.3).
+
+Batches are made of families: four pictures that differ in one property (a colour, a place, the
+direction of a relation, a number), so that to tell a family apart the encoder has to see
+everything a caption can say. Afterwards the encoder is frozen and the text tower thrown away.
+
+Not here: the loss and both towers (`model/contrastive.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import (
+    KNOWN,
+    POSITIONS,
+    RELATIONS,
+    SIZES,
+    Scene,
+    draw_scene,
+    pick,
+    sample_count,
+    sample_pair,
+    sample_single,
+    sample_uncoloured,
+)
+from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures, init_contrastive
+from tinyflamingo.model.tokenizer import PAD
+from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
+from tinyflamingo.ops.tree import flatten, half_precision
+from tinyflamingo.training.optimiser import AdamW, adaptive_clip
+
+FAMILY = 4
+STANDARDISE_PICTURES = 1024  # pictures from which the features' mean and scale are taken
+
+
+def sample_family(rng):
+    """Four scenes of one kind; each of the last three changes one property of the first."""
+    kind = rng.choice(5, p=(0.27, 0.12, 0.29, 0.17, 0.15))
+    if kind == 4:
+        return [sample_uncoloured(rng) for _ in range(FAMILY)]
+    first = _sample(rng, kind)
+    return [first, *(_vary(rng, first, kind) for _ in range(FAMILY - 1))]
+
+
+def _sample(rng, kind):
+    return (sample_single, sample_single, sample_pair, sample_count)[kind](rng)
+
+
+def _vary(rng, scene: Scene, kind):
+    """A fresh scene that shares all but one property with `scene`."""
+    shape, colour = scene.things[0].kind
+    other = _other_thing(rng, shape, colour)
+    if scene.kind == "single":
+        size, position = scene.things[0].size, scene.things[0].position
+        change = rng.integers(3 if kind == 0 else 1)
+        if change == 0:
+            return sample_single(rng, (other,), size, position)
+        if change == 1:
+            return sample_single(rng, ((shape, colour),), pick(rng, tuple(SIZES)), position)
+        return sample_single(rng, ((shape, colour),), size, pick(rng, tuple(POSITIONS)))
+    if scene.kind == "count":
+        return (
+            sample_count(rng, (other,), len(scene.things))
+            if rng.random() < 0.4
+            else sample_count(rng, ((shape, colour),))
+        )
+    return _vary_pair(rng, scene, other)
+
+
+def _vary_pair(rng, scene, other):
+    """A pair with another relation, with its things exchanged, or with one of them replaced."""
+    kinds = [scene.things[0].kind, scene.things[1].kind]
+    relation = scene.relation
+    change = rng.integers(4)
+    if change == 0:
+        relation = pick(rng, tuple(RELATIONS))
+    elif change == 1:
+        kinds.reverse()
+    elif change == 2:
+        kinds[0] = other
+    else:
+        kinds[1] = _other_thing(rng, *kinds[1])
+    return sample_pair(rng, kinds=kinds, relation=relation)
+
+
+def _other_thing(rng, shape, colour):
+    """A known thing with either the same shape or the same colour."""
+    same_shape = rng.random() < 0.5
+    options = [t for t in KNOWN if t != (shape, colour) and (t[0] == shape if same_shape else t[1] == colour)]
+    return pick(rng, options)
+
+
+def describe(rng, scene):
+    """The caption that stands beside a picture: with size and place for half of the single things."""
+    return say.details(scene) if scene.kind == "single" and rng.random() < 0.6 else say.caption(scene)
+
+
+class ContrastiveStage:
+    """Data, parameters and one step of the stage, for `training/loop.py`."""
+
+    name = "contrastive"
+
+    def __init__(self, preset, rng, tokenizer, frozen):
+        self.config, self.recipe = preset.config, preset.contrastive
+        self.steps = self.recipe.steps
+        families = [sample_family(rng) for _ in range(self.recipe.families)]
+        self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
+        self.pictures = np.stack([[draw_scene(rng, s) for s in family] for family in families])
+        vision = init_vision_encoder(rng, self.config.vision)
+        params = init_contrastive(rng, self.config, vision)
+        self.optimiser = AdamW(params, self.recipe.optimiser)
+
+    def gradient(self, rng, step):
+        """Gradient vector and what to log, for one batch."""
+        chosen = rng.choice(len(self.captions), size=self.recipe.batch // FAMILY, replace=False)
+        captions = [c for f in chosen for c in self.captions[f]]
+        pictures = self.pictures[chosen].reshape(-1, *self.pictures.shape[2:])
+        tokens, mask = pad_captions(captions)
+        ids = np.unique([" ".join(map(str, c)) for c in captions], return_inverse=True)[1]
+        loss, gradients = self._loss_and_gradients(pictures, tokens, mask, ids)
+        if self.recipe.optimiser.agc:
+            adaptive_clip(gradients["vision"], self.optimiser.params["vision"], self.recipe.optimiser.agc)
+        return flatten(gradients), {"loss": loss, "scale": float(np.exp(self.optimiser.params["log_scale"]))}
+
+    def _loss_and_gradients(self, pictures, tokens, mask, ids):
+        def loss_of(params):
+            seen = embed_pictures(params, normalise_pixels(pictures), self.config)
+            read = embed_captions(params, tokens, mask, self.config)
+            return contrastive_loss(seen, read, params["log_scale"], ids)
+
+        return ops.value_and_grad(loss_of)(self.optimiser.params)
+
+    def result(self):
+        """What later stages keep, frozen: the encoder and the constants that standardise its features.
+
+        The towers' projections come too, for zero-shot classification; Flamingo does not use them.
+        """
+        params = self.optimiser.params
+        sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
+        pixels = normalise_pixels(sample.reshape(-1, *sample.shape[2:]))
+        parts = [
+            vision_encoder(params["vision"], pixels[i : i + 64], self.config.vision) for i in range(0, len(pixels), 64)
+        ]
+        features = np.concatenate(parts).reshape(-1, self.config.vision.width)
+        return half_precision(
+            {
+                "vision": params["vision"],
+                "feature_mean": features.mean(axis=0),
+                "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3)),
+                "contrastive": {k: v for k, v in params.items() if k != "vision"},
+            }
+        )
+
+
+def pad_captions(captions):
+    """Lists of ids -> tokens (B, T) padded on the right, and mask (B, T), True on real tokens."""
+    T = max(len(c) for c in captions)
+    tokens = np.full((len(captions), T), PAD)
+    for row, ids in zip(tokens, captions, strict=True):
+        row[: len(ids)] = ids
+    return tokens, np.arange(T) < np.array([len(c) for c in captions])[:, None]

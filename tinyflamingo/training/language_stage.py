@@ -1,0 +1,82 @@
+"""Stage two: the language model reads text alone (chapter §4).
+
+Documents are packed into rows; a token sees its own document only. The curriculum matters more than
+anything else here: the first few hundred steps are mostly random rows of tokens, repeated, from
+which copying in context appears; then the real mixture follows (docs/deviations.md).
+
+Not here: the documents (`data/tinyworld/text.py`) and the model (`model/language_model.py`).
+"""
+
+from __future__ import annotations
+
+import autograd.numpy as anp
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.data.tinyworld.text import episode, forbidden_pairs, random_repeat, text_document
+from tinyflamingo.model.language_model import init_language_model, language_model
+from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
+from tinyflamingo.ops.tree import flatten, half_precision
+from tinyflamingo.training.optimiser import AdamW
+
+
+class LanguageStage:
+    """Data, parameters and one step of the stage, for `training/loop.py`."""
+
+    name = "language"
+
+    def __init__(self, preset, rng, tokenizer, frozen):
+        self.config, self.recipe, self.tokenizer = preset.config.language, preset.language, tokenizer
+        self.steps = self.recipe.steps
+        self.forbidden = forbidden_pairs(tokenizer)
+        # Pieces for random rows: whole words and syllables, no bytes and no reserved ids.
+        self.pieces = np.array([i for i in range(IMAGE + 1, len(tokenizer)) if not tokenizer.piece(i).startswith("<")])
+        self.optimiser = AdamW(init_language_model(rng, self.config), self.recipe.optimiser)
+
+    def document(self, rng, step):
+        """Token ids of one document, from `<BOS>` to `<EOS>`."""
+        repeats, episodes = self.recipe.late_repeats, 0.0
+        if step < self.recipe.repeat_steps:
+            repeats, episodes = self.recipe.early_mixture
+        draw = rng.random()
+        if draw < repeats:
+            ids = random_repeat(rng, self.pieces, int(rng.integers(16, self.recipe.length - 2)), self.forbidden)
+        else:
+            ids = self.tokenizer.encode(episode(rng) if draw < repeats + episodes else text_document(rng))
+        return [BOS, *ids, EOS]
+
+    def batch(self, rng, step):
+        """Packed rows: tokens (B, T) and start (B, T), the first position of each token's document."""
+        B, T = self.recipe.rows, self.recipe.length
+        tokens, start = np.full((B, T), PAD), np.zeros((B, T), int)
+        for b in range(B):
+            place = 0
+            while place < T:
+                ids = self.document(rng, step)[: T - place]
+                tokens[b, place : place + len(ids)] = ids
+                start[b, place : place + len(ids)] = place
+                place += len(ids)
+        return tokens, start
+
+    def gradient(self, rng, step):
+        """Gradient vector and what to log, for one batch."""
+        tokens, start = self.batch(rng, step)
+        targets = tokens[:, 1:]
+        weights = (targets != BOS).astype(np.float32)  # nobody can know where a document is cut
+
+        def loss_of(params):
+            logits = language_model(params, tokens[:, :-1], self.config, start[:, :-1])
+            return mean_loss(logits, targets, weights)
+
+        loss, gradients = ops.value_and_grad(loss_of)(self.optimiser.params)
+        return flatten(gradients), {"loss": loss}
+
+    def result(self):
+        """What the next stage keeps, frozen."""
+        return half_precision({"language": self.optimiser.params})
+
+
+def mean_loss(logits, targets, weights):
+    """Weighted mean cross-entropy of logits (B, T, V) against targets (B, T)."""
+    flat = anp.reshape(logits, (-1, logits.shape[-1]))
+    return ops.cross_entropy(flat, targets.reshape(-1), weights.reshape(-1))

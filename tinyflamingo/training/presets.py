@@ -1,0 +1,125 @@
+"""Presets: the sizes of a model and everything its three stages need to know.
+
+`toy` is the main job; `smoke` runs all of it in seconds, for tests. Not here: the knobs of the
+model's parts (`model/config.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.config import (
+    FlamingoConfig,
+    LanguageConfig,
+    ResamplerConfig,
+    TextTowerConfig,
+    VisionConfig,
+)
+from tinyflamingo.model.trained import untrained
+from tinyflamingo.ops.tree import count
+from tinyflamingo.training.optimiser import OptimiserConfig
+
+
+@dataclass(frozen=True)
+class ContrastiveRecipe:
+    """Stage one (chapter §2)."""
+
+    steps: int = 1300
+    batch: int = 128
+    families: int = 8000  # groups of four pictures that differ in one property each
+    optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.02, agc=0.08, warmup=80)
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """Stage two (chapter §4)."""
+
+    steps: int = 1500
+    rows: int = 16
+    length: int = 96  # tokens a row
+    repeat_steps: int = 350  # first steps, mostly random repeats: in-context copying appears
+    early_mixture: tuple = (0.80, 0.12)  # shares of random repeats and episodes during these steps
+    late_repeats: float = 0.10  # share of random repeats afterwards
+    optimiser: OptimiserConfig = OptimiserConfig(warmup=100)
+
+
+@dataclass(frozen=True)
+class FlamingoRecipe:
+    """Stage three (chapter §1 and §4)."""
+
+    steps: int = 2400
+    rows: tuple = (16, 32, 12)  # pages, pairs, videos in a batch
+    lengths: tuple = (96, 20, 40)  # tokens a row of each
+    weights: tuple = (1.0, 0.4, 0.4)  # lambda of each dataset (paper, equation 2)
+    accumulate: bool = True  # False: round-robin, one dataset a step (the paper's ablation)
+    p_next: float = 0.5  # share of web pages read in "next" mode
+    gate_batches: int = 16  # batches over which the gates' first gradient is averaged
+    gate_push: float = 0.5  # first move of every gate, along that gradient
+    singles: int = 8000  # pictures and clips in the pool
+    uncoloured: int = 2000
+    pairs: int = 6000
+    counts: int = 3000
+    clips: int = 2000
+    optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.1, warmup=30)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model and its recipe."""
+
+    name: str
+    config: FlamingoConfig = field(default_factory=FlamingoConfig)
+    contrastive: ContrastiveRecipe = ContrastiveRecipe()
+    language: LanguageRecipe = LanguageRecipe()
+    flamingo: FlamingoRecipe = FlamingoRecipe()
+    test_queries: int = 500  # per task, in the evaluation that ends `train`
+    save_every: int = 200  # steps between checkpoints
+
+
+def _smoke() -> Preset:
+    config = FlamingoConfig(
+        vision=VisionConfig(stem=((8, 2), (16, 1)), stages=((16, 1, 1), (24, 1, 2), (32, 1, 2)), width=32),
+        text_tower=TextTowerConfig(width=32, layers=1, joint_width=16),
+        resampler=ResamplerConfig(input_width=32, width=32, layers=1, heads=2, key_size=16, latents=4),
+        language=LanguageConfig(width=32, layers=2, heads=2, key_size=16),
+    )
+    return Preset(
+        "smoke",
+        config,
+        ContrastiveRecipe(steps=6, batch=16, families=16),
+        LanguageRecipe(steps=8, rows=4, length=48, repeat_steps=3),
+        FlamingoRecipe(
+            steps=6, rows=(2, 4, 2), gate_batches=2, singles=96, uncoloured=12, pairs=12, counts=12, clips=6
+        ),
+        test_queries=8,
+        save_every=2,
+    )
+
+
+PRESETS = {"toy": Preset("toy"), "smoke": _smoke()}
+
+
+def get_preset(name: str) -> Preset:
+    """A preset by name; an unknown one is a `UserError` that lists those there are."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(sorted(PRESETS))}")
+    return PRESETS[name]
+
+
+def parameter_counts(config: FlamingoConfig) -> dict:
+    """{part: {"parameters", "state"}} of a configuration; `total` leaves out the text tower."""
+    model = untrained(np.random.default_rng(0), config, None)
+    gated = [name for name in model.params if name.startswith("xattn_")]
+    counts = {
+        "vision encoder": (count(model.frozen["vision"]), "frozen"),
+        "language model": (count(model.frozen["language"]), "frozen"),
+        "resampler": (count(model.params["resampler"]), "trained"),
+        "gated blocks": (sum(count(model.params[name]) for name in gated), "trained"),
+        "<EOC>": (model.params["eoc"].size, "trained"),
+    }
+    counts["total"] = (sum(n for n, _ in counts.values()), "")
+    counts["text tower"] = (count(model.frozen["contrastive"]), "thrown away after stage one")
+    return {name: {"parameters": int(n), "state": state} for name, (n, state) in counts.items()}

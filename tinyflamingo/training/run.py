@@ -1,0 +1,154 @@
+"""The main job: three stages, evaluation, and a folder with everything (chapter §1).
+
+`train` goes from nothing to a Flamingo: contrastive pretraining, language pretraining, Flamingo
+training. Each stage is a small object with `steps`, `optimiser`, `gradient(rng, step)` and
+`result()`; the loop around them is the same. A run killed at any moment and resumed ends with the
+same bits.
+
+Not here: what the stages do (`contrastive_stage.py`, `language_stage.py`, `flamingo_stage.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tinyflamingo import __version__
+from tinyflamingo.data.tinyworld.text import tokenizer_lines
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.tokenizer import train_tokenizer
+from tinyflamingo.model.trained import TrainedFlamingo, save_checkpoint, write_atomically
+from tinyflamingo.training.contrastive_stage import ContrastiveStage
+from tinyflamingo.training.figures import draw_run
+from tinyflamingo.training.flamingo_stage import FlamingoStage
+from tinyflamingo.training.language_stage import LanguageStage
+from tinyflamingo.training.presets import Preset, get_preset
+from tinyflamingo.training.state import STATE, Log, Progress, load_state, save_state
+
+STAGES = (ContrastiveStage, LanguageStage, FlamingoStage)
+TOKENIZER_SEED = 0  # one vocabulary for all runs of a preset, whatever their seed
+LOG_EVERY = 10
+
+
+def train(preset_name, folder, seed=0, resume=False, evaluate=None):
+    """Run all stages into `folder`; returns the `TrainedFlamingo`.
+
+    evaluate: a function (model, queries a task, seed) -> report, called at the end; what it says is
+    written to metrics.json. Raises `UserError` if the folder cannot be used.
+    """
+    folder = Path(folder)
+    preset = get_preset(preset_name)
+    progress, frozen, moments = _open_run(folder, preset, seed, resume)
+    tokenizer = train_tokenizer(
+        tokenizer_lines(np.random.default_rng(TOKENIZER_SEED)), preset.config.language.vocab_size
+    )
+    log = Log(folder, progress.log_bytes)
+    for index in range(progress.stage, len(STAGES)):
+        began = time.perf_counter()
+        stage = STAGES[index](preset, np.random.default_rng([progress.seed, index]), tokenizer, frozen)
+        _restore(stage.optimiser, moments)
+        _run_stage(stage, preset, progress, frozen, folder, log, began)
+        frozen = frozen | stage.result()
+        progress.stage, progress.step, moments = index + 1, 0, {}
+        progress.log_bytes = log.flush()
+        save_state(folder, progress, frozen)
+    log.close()
+    params = frozen.pop("params")
+    info = {"preset": preset.name, "seed": progress.seed, "stages": progress.seconds, "versions": versions()}
+    model = TrainedFlamingo(preset.config, params, frozen, tokenizer, info)
+    return _finish(model, preset, folder, evaluate)
+
+
+def _open_run(folder, preset: Preset, seed, resume):
+    """The state to start from. A folder that holds a run is never overwritten."""
+    if resume:
+        progress, frozen, moments = load_state(folder)
+        if progress.preset != preset.name:
+            raise UserError(f"{folder} holds a run of preset {progress.preset!r}, not {preset.name!r}")
+        return progress, frozen, moments
+    if (folder / STATE).exists():
+        raise UserError(f"{folder} holds a run already: add --resume to go on with it, or choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+    return Progress(preset.name, seed), {}, {}
+
+
+def _restore(optimiser, moments):
+    """Put saved numbers into the optimiser's own arrays (its parameters are views into them)."""
+    for name, saved in moments.items():
+        mine = getattr(optimiser, name)
+        if mine.shape != saved.shape:
+            raise UserError(f"cannot resume: {name} has {saved.size} numbers, this version needs {mine.size}")
+        mine[...] = saved
+
+
+def _run_stage(stage, preset, progress, frozen, folder, log, began):
+    """All remaining steps of a stage, with a bar, a log line every few steps, and checkpoints."""
+    before = progress.seconds.get(stage.name, 0.0)
+    index = progress.stage
+    bar = tqdm(range(progress.step, stage.steps), initial=progress.step, total=stage.steps, desc=f"{stage.name:11s}")
+    for step in bar:
+        loss, info = _one_step(stage, np.random.default_rng([progress.seed, index, step]), step)
+        progress.seconds[stage.name] = before + time.perf_counter() - began
+        if step % LOG_EVERY == 0 or step == stage.steps - 1:
+            bar.set_postfix_str(f"loss {loss:.3f}")
+            log.write(stage=stage.name, step=step, **info)
+        if (step + 1) % preset.save_every == 0 and step + 1 < stage.steps:
+            progress.step, progress.log_bytes = step + 1, log.flush()
+            save_state(folder, progress, frozen, stage.optimiser)
+
+
+def _one_step(stage, rng, step):
+    """Gradient and update; a number that is not finite ends the run and keeps the last checkpoint."""
+    gradient, info = stage.gradient(rng, step)
+    try:
+        norm = stage.optimiser.step(gradient, step, stage.steps)
+    except FloatingPointError as error:
+        losses = ", ".join(f"{k} {v:.3g}" for k, v in info.items() if k.startswith("loss"))
+        raise UserError(f"stage {stage.name}, step {step}: {error} ({losses}); the last checkpoint is kept") from error
+    return info["loss"], info | {"norm": norm}
+
+
+def _finish(model, preset, folder, evaluate):
+    """Evaluation, metrics, figures, and the finished checkpoint."""
+    began = time.perf_counter()
+    report = evaluate(model, preset.test_queries, model.info["seed"]) if evaluate else {"tasks": {}}
+    stages = {name: round(seconds, 1) for name, seconds in model.info["stages"].items()}
+    stages["evaluation"] = round(time.perf_counter() - began, 1)
+    model.info |= {"stages": stages, "metrics": report, "peak_memory_mb": peak_memory_mb()}
+    metrics = report | {"stages": stages, "seconds": round(sum(stages.values()), 1), "peak_memory_mb": peak_memory_mb()}
+    metrics["checkpoint"] = str(folder / "checkpoint")
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+    draw_run(folder)
+    save_checkpoint(model, folder / "checkpoint")
+    return model
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
+
+
+def versions() -> dict:
+    """Versions of what a result depends on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"tinyflamingo": __version__, "python": platform.python_version()}
+    for name in ("numpy", "autograd", "numba", "sentencepiece"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
