@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 from tinyflamingo import __version__
 from tinyflamingo.errors import UserError
+
+
+DIGITS = 100  # of a number on the command line
+BEAMS = 64  # widest beam
+FIGURES = (".png", ".pdf", ".svg")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,27 +27,49 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see '{self.prog} --help')")
 
 
+class _MixedParser(_Parser):
+    """Files may also stand after options: `complete TEMPLATE --json FILE`, which argparse alone refuses."""
+
+    mixing = False
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self.mixing:  # argparse calls this method again, twice
+            return super().parse_known_args(args, namespace)
+        self.mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.mixing = False
+
+
 def main(argv=None) -> int:
     """Exit code: 0 on success, 2 for a user's mistake, 130 after Ctrl-C."""
     try:
         args = _parser().parse_args(argv)
         args.run(args)
+        sys.stdout.flush()
         return 0
     except UserError as error:
-        print(f"tinyflamingo: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        return _complain(error)
+    except BrokenPipeError:  # the reader of our output has left; what is still unwritten goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:  # a full disk, a name too long, no permission: the user's to mend
+        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         print("tinyflamingo: stopped; a training run goes on with --resume", file=sys.stderr)
         return 130
 
 
+def _complain(error) -> int:
+    print(f"tinyflamingo: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
 def _parser():
     parser = _Parser(prog="python -m tinyflamingo", description="Flamingo by hand: train it, ask it, look inside.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_MixedParser)
     _add_train(commands)
     _add_demo(commands)
     _add_complete(commands)
@@ -54,9 +82,20 @@ def _parser():
 
 def _whole(text):
     """A whole number >= 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number >= 0")
+    if not text.isdecimal() or len(text) > DIGITS:
+        raise argparse.ArgumentTypeError(f"{text[:DIGITS]!r} is not a whole number >= 0 of at most {DIGITS} digits")
     return int(text)
+
+
+def _writable(path):
+    """The path of a file to write, or a `UserError` before any work is done."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: its folder does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: no permission to write in its folder")
+    return path
 
 
 def _add_train(commands):
@@ -91,7 +130,9 @@ def _add_demo(commands):
 def _demo(args):
     from tinyflamingo.demo import run_demo
 
-    run_demo(_load(args.checkpoint), args.out, args.seed)
+    if args.out.suffix not in FIGURES:
+        raise UserError(f"cannot write {args.out}: the name of a figure ends in {', '.join(FIGURES)}")
+    run_demo(_load(args.checkpoint), _writable(args.out), args.seed)
 
 
 def _add_complete(commands):
@@ -116,8 +157,10 @@ def _complete(args):
     from tinyflamingo.model.generate import Sampling
     from tinyflamingo.model.trained import complete
 
-    if args.max_tokens < 1 or args.beams < 1:
-        raise UserError("--max-tokens and --beams must be at least 1")
+    if args.max_tokens < 1:
+        raise UserError("--max-tokens must be at least 1")
+    if not 1 <= args.beams <= BEAMS:
+        raise UserError(f"--beams is {args.beams} but must be from 1 to {BEAMS}")
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
     if args.beams > 1 and sampling != Sampling():
         raise UserError("--beams searches, --temperature, --top-k and --top-p sample: choose one")
@@ -143,13 +186,12 @@ def _evaluate(args):
 
     if args.queries < 1:
         raise UserError("--queries must be at least 1")
-    if args.json and not args.json.parent.is_dir():
-        raise UserError(f"cannot write {args.json}: its folder does not exist")
+    target = args.json and _writable(args.json)
     report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
     report["checkpoint"] = str(args.checkpoint or "the one that ships")
     print(format_report(report))
-    if args.json:
-        write_atomically(args.json, json.dumps(report, indent=1).encode())
+    if target:
+        write_atomically(target, json.dumps(report, indent=1).encode())
 
 
 def _add_params(commands):
@@ -163,11 +205,12 @@ def _params(args):
     from tinyflamingo.model.trained import write_atomically
     from tinyflamingo.training.presets import get_preset, parameter_counts
 
+    target = args.json and _writable(args.json)
     counts = parameter_counts(get_preset(args.preset).config)
     for name, row in counts.items():
         print(f"{name:16s} {row['parameters']:12,d}  {row['state']}")
-    if args.json:
-        write_atomically(args.json, json.dumps({"preset": args.preset, "parts": counts}, indent=1).encode())
+    if target:
+        write_atomically(target, json.dumps({"preset": args.preset, "parts": counts}, indent=1).encode())
 
 
 def _doctor(args):

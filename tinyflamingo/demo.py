@@ -8,6 +8,7 @@ Not here: scores (`evaluation/`).
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,44 +124,54 @@ def describe(panel) -> str:
 
 
 def draw_panels(panels, path):
-    """The figure: pictures in a row, the words under them, the model's in colour."""
+    """The figure: pictures from left to right, the words under them, the model's in colour."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(10, 2.0 * len(panels)), layout="constrained")
-    for sub, panel in zip(figure.subfigures(len(panels), 1), panels, strict=True):
-        sub.suptitle(panel.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        _draw_panel(sub, panel)
+    rows = [_cells(panel.items) for panel in panels]
+    heights = [TITLE + PICTURE + LINE * max(_lines(texts) for _, texts in cells) for cells in rows]
+    figure = plt.figure(figsize=(WIDTH, sum(heights)))
+    top = sum(heights)
+    for panel, cells, height in zip(panels, rows, heights, strict=True):
+        figure.text(0.15 / WIDTH, (top - 0.18) / sum(heights), panel.title, fontweight="bold", fontsize=11, va="center")
+        _draw_row(figure, cells, top - TITLE, sum(heights))
+        top -= height
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
-def _draw_panel(sub, panel):
-    """One cell a medium; a video shows its frames in one strip."""
-    cells = _cells(panel.items)
-    widths = [max(3.2, 8.0 / len(cells)) if cell[0].ndim == 4 else 8.0 / len(cells) for cell in cells]
-    for axis, (medium, texts) in zip(
-        np.atleast_1d(sub.subplots(1, len(cells), width_ratios=widths)), cells, strict=True
-    ):
-        axis.imshow(np.concatenate(list(medium), axis=1) if medium.ndim == 4 else medium)
+def _draw_row(figure, cells, top, total):
+    """One panel: its media side by side, `top` inches above the bottom; a video shows its frames in a strip."""
+    left = 0.15
+    room = (WIDTH - 0.15) / len(cells)
+    for medium, texts in cells:
+        strip = np.concatenate(list(medium), axis=1) if medium.ndim == 4 else medium
+        width = PICTURE * strip.shape[1] / strip.shape[0]
+        scale = min(1.0, (WIDTH - 0.3) / width)
+        axis = figure.add_axes((left / WIDTH, (top - PICTURE * scale) / total, width * scale / WIDTH, PICTURE * scale / total))
+        axis.imshow(strip)
         axis.set_axis_off()
-        lines = [_wrap(t.text if isinstance(t, Said) else t) for t in texts]
-        height = 0.0
-        for line, item in zip(lines, texts, strict=True):
+        y = top - PICTURE * scale - 0.05
+        for item in texts:
             said = isinstance(item, Said)
-            axis.text(
-                0.0, -0.06 - height, line, transform=axis.transAxes, va="top", fontsize=8.5,
-                color="#b03060" if said else "black", fontweight="bold" if said else "normal",
-            )  # fmt: skip
-            height += 0.13 * (line.count("\n") + 1)
+            style = {"color": "#b03060", "fontweight": "bold"} if said else {}
+            for line in _wrapped(item):
+                figure.text(left / WIDTH, y / total, line, va="top", fontsize=9, **style)
+                y -= LINE
+        left += room
 
 
-def _wrap(text, width=44):
-    import textwrap
+WIDTH, PICTURE, TITLE, LINE = 9.6, 1.15, 0.4, 0.17  # inches
 
-    return "\n".join(textwrap.wrap(text, width))
+
+def _wrapped(item, width=44):
+    return textwrap.wrap(item.text if isinstance(item, Said) else item, width)
+
+
+def _lines(texts) -> int:
+    return sum(len(_wrapped(item)) for item in texts) + 1
 
 
 def _cells(items):

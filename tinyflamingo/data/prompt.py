@@ -13,7 +13,7 @@ import re
 from tinyflamingo.data.images import load_picture
 from tinyflamingo.data.video import is_video, load_video
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.interleave import EOC
+from tinyflamingo.data.items import EOC
 
 MARK = re.compile(r"(<image>|<video>|<EOC>)")
 
@@ -30,7 +30,7 @@ def read_prompt(template: str, files, side: int) -> list:
             f"the template has {len(marks)} <image> or <video> marks but {len(files)} files were given: "
             "there must be one file for each mark, in order"
         )
-    if not parts:
+    if not template.strip():
         raise UserError("the prompt is empty: give some text, or an <image> mark and a file")
     media = iter(_read(mark, file, side) for mark, file in zip(marks, files, strict=True))
     return [next(media) if part in ("<image>", "<video>") else EOC if part == "<EOC>" else part for part in parts]

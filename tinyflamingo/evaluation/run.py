@@ -121,7 +121,7 @@ def text_perplexity(model, rng, n=128, T=96):
 
     With no image before a token the cross-attention adds nothing, but the gated feed-forward acts.
     """
-    rows = [cut(encode_document([text_document(rng)], model.tokenizer), T) for _ in range(n)]
+    rows = [cut(encode_document(text_document(rng), model.tokenizer), T) for _ in range(n)]
     batch = make_batch(rows)
     real = batch.weights[:, 1:] * (batch.tokens[:, 1:] != model.tokenizer.eoc)
     visual = np.zeros((1, model.config.resampler.latents, model.config.resampler.width), np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from tinyflamingo.errors import UserError
 
@@ -15,6 +16,17 @@ from tinyflamingo.errors import UserError
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise UserError(f"configuration: {message}")
+
+
+def _require_sizes(**sizes) -> None:
+    for name, value in sizes.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        _require(whole and value >= 1, f"{name} is {value!r} but must be a whole number of at least 1")
+
+
+def _require_whole_fields(part) -> None:
+    """Every field declared `int` holds a size: a whole number of at least 1."""
+    _require_sizes(**{f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.type == "int"})
 
 
 @dataclass(frozen=True)
@@ -31,10 +43,15 @@ class VisionConfig:
     side: int = 32  # pixels a side of the pictures that the presets train on; any size works
 
     def __post_init__(self):
+        _require_whole_fields(self)
+        for width, stride in self.stem:
+            _require_sizes(stem_width=width, stem_stride=stride)
         for width, blocks, stride in self.stages:
+            _require_sizes(stage_width=width, stage_blocks=blocks, stage_stride=stride)
             inner = int(width * self.bottleneck)
             group = min(self.group_size, inner)
-            _require(blocks >= 1 and stride >= 1, f"stages has blocks {blocks}, stride {stride}; both must be >= 1")
+            _require(stride <= 2, f"stages has stride {stride}: the shortcut can pool by 2 at most")
+            _require(inner >= 1, f"bottleneck {self.bottleneck} leaves no channel of a stage's width {width}")
             _require(inner % group == 0, f"group_size {group} does not divide the inner width {inner} of a stage")
 
     @property
@@ -46,7 +63,7 @@ class VisionConfig:
 class TextTowerConfig:
     """The BERT-like text tower of contrastive pretraining (chapter §2), thrown away afterwards."""
 
-    vocab_size: int = 626  # V
+    vocab_size: int = 629  # V
     width: int = 96  # D of the tower
     layers: int = 2
     heads: int = 4
@@ -54,6 +71,7 @@ class TextTowerConfig:
     joint_width: int = 64  # width of the space where pictures and captions meet
 
     def __post_init__(self):
+        _require_whole_fields(self)
         _require(self.width % self.heads == 0, f"text width {self.width} is not a multiple of heads {self.heads}")
 
 
@@ -71,7 +89,7 @@ class ResamplerConfig:
     ffw_multiplier: int = 4
 
     def __post_init__(self):
-        _require(self.latents >= 1, f"latents {self.latents} must be >= 1")
+        _require_whole_fields(self)
         _require(
             self.input_width == self.width,
             f"input_width {self.input_width} (features) differs from width {self.width} (latents): "
@@ -83,7 +101,7 @@ class ResamplerConfig:
 class LanguageConfig:
     """Chinchilla-style decoder (chapter §4)."""
 
-    vocab_size: int = 626  # V, without <EOC>, which Flamingo adds
+    vocab_size: int = 629  # V, without <EOC>, which Flamingo adds
     width: int = 128  # D
     layers: int = 4
     heads: int = 4  # H
@@ -92,6 +110,7 @@ class LanguageConfig:
     context: int = 1024  # longest sequence accepted; positions are relative, so none is learned
 
     def __post_init__(self):
+        _require_whole_fields(self)
         _require(self.width % 2 == 0, f"width {self.width} must be even: sines and cosines share it")
 
 
@@ -105,7 +124,7 @@ class XattnConfig:
     ffw_multiplier: int = 4
 
     def __post_init__(self):
-        _require(self.every >= 1, f"every {self.every} must be >= 1")
+        _require_whole_fields(self)
 
 
 @dataclass(frozen=True)
@@ -152,7 +171,8 @@ def config_to_dict(config: FlamingoConfig) -> dict:
 def config_from_dict(raw: dict) -> FlamingoConfig:
     """The inverse of `config_to_dict`. Unknown or missing keys raise `UserError`."""
     if not isinstance(raw, dict) or set(raw) != set(PARTS):
-        raise UserError(f"configuration: expected the parts {sorted(PARTS)}, found {sorted(raw)}")
+        found = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
+        raise UserError(f"configuration: expected the parts {sorted(PARTS)}, found {found}")
     return FlamingoConfig(**{name: _part(name, raw[name]) for name in PARTS})
 
 

@@ -66,7 +66,8 @@ def contrastive_loss(pictures, captions, log_scale, caption_ids):
     inverse temperature; caption_ids (B,) equal numbers for equal captions: a duplicate of one's own
     caption is a right answer, so it is taken out of the negatives.
     """
-    scale = np.exp(np.minimum(log_scale, log_scale.dtype.type(np.log(MAX_LOGIT_SCALE))))
+    # exp(min(log_scale, cap)), written so that its gradient stays float32 (that of np.minimum does not)
+    scale = np.exp(log_scale - ops.relu(log_scale - log_scale.dtype.type(np.log(MAX_LOGIT_SCALE))))
     duplicate = (caption_ids[:, None] == caption_ids[None, :]) & ~np.eye(len(caption_ids), dtype=bool)
     logits = ops.linear(pictures, captions.T) * scale + np.where(duplicate, -1e9, 0.0).astype(pictures.dtype)
     targets, weights = np.arange(len(caption_ids)), np.ones(len(caption_ids), pictures.dtype)

@@ -33,9 +33,9 @@ class Sampling:
     top_p: float = 1.0  # smallest set of tokens whose probability reaches top_p
 
     def __post_init__(self):
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < np.inf or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError(
-                f"sampling: temperature {self.temperature} and top_k {self.top_k} must be >= 0, "
+                f"sampling: temperature {self.temperature} and top_k {self.top_k} must be finite and >= 0, "
                 f"top_p {self.top_p} in (0, 1]"
             )
 
@@ -140,17 +140,17 @@ def beam_search(params, frozen, batch: Batch, visual, config: FlamingoConfig, wi
         _reorder(cache, parents)
         phi_last, start = repeated[1][:, -1:], repeated[2][:, -1:]
         log_probs = log_softmax(_step(params, frozen, tokens, phi_last, start, visual, config, cache))
-    return max(finished + [(beams[0], float(scores[0]))] if not finished else finished, key=lambda f: f[1])
+    return max(finished + list(zip(beams, scores.tolist(), strict=True)), key=lambda f: f[1])
 
 
 def _best(totals, width, eoc, beams, finished):
-    """The `width` best open continuations; those that end in <EOC> join `finished`."""
+    """The `width` best open continuations; of the `width` best of all, those that end in <EOC> join `finished`."""
     order = np.argsort(-totals, axis=None, kind="stable")[: 2 * width]
     parents, tokens, scores = [], [], []
-    for flat in order:
+    for rank, flat in enumerate(order):
         parent, token = np.unravel_index(flat, totals.shape)
         if token == eoc:
-            if np.isfinite(totals[parent, token]):
+            if rank < width and np.isfinite(totals[parent, token]):
                 finished.append((beams[parent], float(totals[parent, token])))
         elif len(parents) < width:
             parents.append(int(parent))

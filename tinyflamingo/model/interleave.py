@@ -14,23 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, Tokenizer
-
-
-class _EndOfChunk:
-    def __repr__(self):
-        return "EOC"
-
-
-EOC = _EndOfChunk()  # as an item: the end of a chunk
-
-
-@dataclass(frozen=True)
-class Quiet:
-    """Text that is read but not learned: its tokens carry no loss (a random question, say)."""
-
-    text: str
 
 
 @dataclass

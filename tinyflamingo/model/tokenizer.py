@@ -16,6 +16,7 @@ import sentencepiece
 from tinyflamingo.errors import UserError
 
 PAD, BOS, EOS, UNK, IMAGE = range(5)
+SPACE, ESCAPE = "\u2581", "\x1a"  # SentencePiece writes a space as the first; see `Tokenizer.encode`
 SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<image>"}
 
 
@@ -25,6 +26,8 @@ class Tokenizer:
     def __init__(self, model: bytes):
         """model: a serialised SentencePiece model. Raises `UserError` if it is not one of ours."""
         self.model = model
+        if not model:
+            raise UserError("tokenizer: the data are empty")
         try:
             self._sp = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
@@ -40,15 +43,20 @@ class Tokenizer:
         return len(self)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; never a reserved one. A lone surrogate, which is no text, is a `UserError`."""
+        """Ids of a text; never a reserved one. A lone surrogate, which is no text, is a `UserError`.
+
+        A "\u2581" of the user's own would come back as a space, so it goes in as ESCAPE + "1".
+        """
         try:
-            return self._sp.encode(text)
+            text.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"text is not valid Unicode: {error.reason}") from error
+        return self._sp.encode(text.replace(ESCAPE, ESCAPE + "0").replace(SPACE, ESCAPE + "1"))
 
     def decode(self, ids) -> str:
         """Text of ids; reserved ids and <EOC> are left out."""
-        return self._sp.decode([int(i) for i in ids if i > IMAGE and i != self.eoc])
+        text = self._sp.decode([int(i) for i in ids if i > IMAGE and i != self.eoc])
+        return text.replace(ESCAPE + "1", SPACE).replace(ESCAPE + "0", ESCAPE)
 
     def piece(self, index: int) -> str:
         """What an id stands for, as people write it: for tables and figures."""

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +23,8 @@ from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_t
 from tinyflamingo.model.contrastive import init_contrastive
 from tinyflamingo.model.flamingo import encode_media, init_flamingo, see
 from tinyflamingo.model.generate import Sampling, beam_search, generate
-from tinyflamingo.model.interleave import EOC, Quiet, encode_document, make_batch
+from tinyflamingo.data.items import EOC, Quiet
+from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.model.vision_encoder import init_vision_encoder
@@ -88,7 +88,13 @@ def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sa
 def _checked(item):
     if item is EOC or isinstance(item, str | Quiet):
         return item
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim in (3, 4) and item.shape[-1] == 3:
+    if (
+        isinstance(item, np.ndarray)
+        and item.dtype == np.uint8
+        and item.ndim in (3, 4)
+        and item.size
+        and item.shape[-1] == 3
+    ):
         return item
     raise UserError(
         "a prompt mixes strings, EOC, pictures (uint8, shape (Y, X, 3)) and videos (uint8, shape (F, Y, X, 3)); "
@@ -114,7 +120,10 @@ def shipped_checkpoint() -> Path:
 def save_checkpoint(model: TrainedFlamingo, folder):
     """Write a checkpoint folder; a reader sees the old one or the new one, never half of one."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
     packed = io.BytesIO()
     frozen = {n: leaf.astype(np.float16) for n, leaf in named_leaves({"frozen": model.frozen}).items()}
     np.savez(packed, **named_leaves({"params": model.params}), **frozen)
@@ -138,6 +147,11 @@ def load_checkpoint(folder) -> TrainedFlamingo:
         tokenizer = Tokenizer(base64.b64decode(card["tokenizer"], validate=True))
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise UserError(f"checkpoint {folder}: {CARD} is damaged ({error}); train again or copy it anew") from error
+    if len(tokenizer) != config.language.vocab_size:
+        raise UserError(
+            f"checkpoint {folder}: {CARD} has a tokenizer of {len(tokenizer)} pieces "
+            f"but language.vocab_size {config.language.vocab_size}"
+        )
     tree = _read_weights(folder, card)
     _check_shapes(folder, tree, untrained(np.random.default_rng(0), config, tokenizer))
     info = {k: v for k, v in card.items() if k not in ("format", "sha256", "config", "tokenizer")}
@@ -151,7 +165,7 @@ def _read_card(folder):
         card = json.loads((folder / CARD).read_bytes())
     except FileNotFoundError:
         raise UserError(f"checkpoint {folder}: no {CARD} in it; is it the right folder?") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"checkpoint {folder}: {CARD} cannot be read ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"checkpoint {folder}: {CARD} is not of format {FORMAT}")
@@ -168,7 +182,7 @@ def _read_weights(folder, card):
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return from_named_leaves({name: arrays[name].astype(np.float32) for name in arrays.files})
-    except (ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a foreign file may fail anywhere inside zipfile or NumPy
         raise UserError(f"checkpoint {folder}: {WEIGHTS} is not a file of arrays") from error
 
 

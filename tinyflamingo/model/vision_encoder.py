@@ -36,7 +36,9 @@ def standardise_weight(w, gain):
     n = w.dtype.type(1.0 / fan_in)
     centred = w - np.sum(w, axis=(0, 1, 2)) * n
     spread = np.sum(centred * centred, axis=(0, 1, 2))  # N * Var(W)
-    return centred * (gain / np.sqrt(np.maximum(spread, w.dtype.type(STANDARDISE_FLOOR))))
+    # max(spread, floor), written so that its gradient stays float32 (that of np.maximum does not)
+    spread = spread + ops.relu(w.dtype.type(STANDARDISE_FLOOR) - spread)
+    return centred * (gain / np.sqrt(spread))
 
 
 def ws_conv(params, x, stride=1):

@@ -88,15 +88,17 @@ class FlamingoStage:
         total, info = 0.0, {}
         for name in names:
             weight = np.float32(self.recipe.weights[DATASETS.index(name)])
-            info[f"loss_{name}"], gradients = self._loss_and_gradients(self.batch(rng, name))
+            info[f"loss_{name}"], gradients = self._loss_and_gradients(rng, self.batch(rng, name))
             total = total + weight * flatten(gradients)
         info["loss"] = sum(info.values()) / len(names)
         return total, info | {"gates": gates(self.optimiser.params)}
 
-    def _loss_and_gradients(self, batch):
+    def _loss_and_gradients(self, rng, batch):
+        """Noise on the frozen features keeps the new layers from learning single pictures by heart."""
         features = self.features.of(batch.media)
+        noise = rng.standard_normal(features.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)
         loss_and_gradients = ops.value_and_grad(batch_loss)
-        return loss_and_gradients(self.optimiser.params, self.frozen, batch, features, self.config)
+        return loss_and_gradients(self.optimiser.params, self.frozen, batch, features + noise, self.config)
 
     def open_gates(self, rng):
         """The first move, from exactly 0: at zero only the gates have a gradient, and one batch's
@@ -106,7 +108,7 @@ class FlamingoStage:
         total = dict.fromkeys(names, 0.0)
         for _ in range(self.recipe.gate_batches):
             for dataset, weight in zip(DATASETS, self.recipe.weights, strict=True):
-                _, gradients = self._loss_and_gradients(self.batch(rng, dataset))
+                _, gradients = self._loss_and_gradients(rng, self.batch(rng, dataset))
                 for block, gate in names:
                     total[block, gate] += weight * float(gradients[block][gate])
         for (block, gate), slope in total.items():

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.text import episode, forbidden_pairs, random_repeat, text_document
+from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.language_model import init_language_model, language_model
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
 from tinyflamingo.ops.tree import flatten, half_precision
@@ -34,39 +35,46 @@ class LanguageStage:
         self.optimiser = AdamW(init_language_model(rng, self.config), self.recipe.optimiser)
 
     def document(self, rng, step):
-        """Token ids of one document, from `<BOS>` to `<EOS>`."""
-        repeats, episodes = self.recipe.late_repeats, 0.0
-        if step < self.recipe.repeat_steps:
-            repeats, episodes = self.recipe.early_mixture
+        """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.
+
+        Of random tokens only the repetition is learned: the first time, nobody can know them.
+        """
+        repeats, episodes = next((r, e) for until, r, e in self.recipe.phases if step < until)
         draw = rng.random()
         if draw < repeats:
-            ids = random_repeat(rng, self.pieces, int(rng.integers(16, self.recipe.length - 2)), self.forbidden)
-        else:
-            ids = self.tokenizer.encode(episode(rng) if draw < repeats + episodes else text_document(rng))
-        return [BOS, *ids, EOS]
+            length = int(rng.integers(*self.recipe.repeat_lengths))
+            ids = random_repeat(rng, self.pieces, length, self.forbidden)
+            weights = [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
+            return [BOS, *ids, EOS], weights
+        items = episode(rng) if draw < repeats + episodes else text_document(rng)
+        sequence = encode_document(items, self.tokenizer, complete=False)
+        return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
 
     def batch(self, rng, step):
-        """Packed rows: tokens (B, T) and start (B, T), the first position of each token's document."""
+        """Packed rows: tokens, loss weights, and start, the first position of each token's document.
+
+        All (B, T). Nobody can know where a document begins, so `<BOS>` carries no loss.
+        """
         B, T = self.recipe.rows, self.recipe.length
-        tokens, start = np.full((B, T), PAD), np.zeros((B, T), int)
+        tokens, weights = np.full((B, T), PAD), np.zeros((B, T), np.float32)
+        start = np.zeros((B, T), int)
         for b in range(B):
             place = 0
             while place < T:
-                ids = self.document(rng, step)[: T - place]
-                tokens[b, place : place + len(ids)] = ids
-                start[b, place : place + len(ids)] = place
-                place += len(ids)
-        return tokens, start
+                ids, shares = self.document(rng, step)
+                here = slice(place, min(T, place + len(ids)))
+                n = here.stop - here.start
+                tokens[b, here], weights[b, here], start[b, here] = ids[:n], shares[:n], place
+                place += n
+        return tokens, weights, start
 
     def gradient(self, rng, step):
         """Gradient vector and what to log, for one batch."""
-        tokens, start = self.batch(rng, step)
-        targets = tokens[:, 1:]
-        weights = (targets != BOS).astype(np.float32)  # nobody can know where a document is cut
+        tokens, weights, start = self.batch(rng, step)
 
         def loss_of(params):
             logits = language_model(params, tokens[:, :-1], self.config, start[:, :-1])
-            return mean_loss(logits, targets, weights)
+            return mean_loss(logits, tokens[:, 1:], weights[:, 1:])
 
         loss, gradients = ops.value_and_grad(loss_of)(self.optimiser.params)
         return flatten(gradients), {"loss": loss}

@@ -6,6 +6,7 @@ model's parts (`model/config.py`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,7 @@ from tinyflamingo.training.optimiser import OptimiserConfig
 class ContrastiveRecipe:
     """Stage one (chapter §2)."""
 
-    steps: int = 1300
+    steps: int = 1100
     batch: int = 128
     families: int = 8000  # groups of four pictures that differ in one property each
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.02, agc=0.08, warmup=80)
@@ -37,12 +38,13 @@ class ContrastiveRecipe:
 class LanguageRecipe:
     """Stage two (chapter §4)."""
 
-    steps: int = 1500
+    steps: int = 1300
     rows: int = 16
     length: int = 96  # tokens a row
-    repeat_steps: int = 350  # first steps, mostly random repeats: in-context copying appears
-    early_mixture: tuple = (0.80, 0.12)  # shares of random repeats and episodes during these steps
-    late_repeats: float = 0.10  # share of random repeats afterwards
+    repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
+    # The curriculum: until which step, and the shares of random repeats and of few-shot episodes till
+    # then. First copying, then binding, then facts; whatever is left are ordinary documents.
+    phases: tuple = ((350, 0.80, 0.12), (750, 0.10, 0.45), (math.inf, 0.08, 0.25))
     optimiser: OptimiserConfig = OptimiserConfig(warmup=100)
 
 
@@ -50,17 +52,18 @@ class LanguageRecipe:
 class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
-    steps: int = 2400
+    steps: int = 2000
     rows: tuple = (16, 32, 12)  # pages, pairs, videos in a batch
     lengths: tuple = (96, 20, 40)  # tokens a row of each
     weights: tuple = (1.0, 0.4, 0.4)  # lambda of each dataset (paper, equation 2)
     accumulate: bool = True  # False: round-robin, one dataset a step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
+    feature_noise: float = 0.3  # standard deviation, of features whose own is 1
     gate_batches: int = 16  # batches over which the gates' first gradient is averaged
     gate_push: float = 0.5  # first move of every gate, along that gradient
-    singles: int = 8000  # pictures and clips in the pool
+    singles: int = 6000  # pictures and clips in the pool
     uncoloured: int = 2000
-    pairs: int = 6000
+    pairs: int = 12000
     counts: int = 3000
     clips: int = 2000
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.1, warmup=30)
@@ -90,7 +93,7 @@ def _smoke() -> Preset:
         "smoke",
         config,
         ContrastiveRecipe(steps=6, batch=16, families=16),
-        LanguageRecipe(steps=8, rows=4, length=48, repeat_steps=3),
+        LanguageRecipe(steps=8, rows=4, length=48, phases=((3, 0.8, 0.12), (math.inf, 0.1, 0.4))),
         FlamingoRecipe(
             steps=6, rows=(2, 4, 2), gate_batches=2, singles=96, uncoloured=12, pairs=12, counts=12, clips=6
         ),

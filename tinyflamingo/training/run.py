@@ -21,10 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyflamingo import __version__
+from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import train_tokenizer
-from tinyflamingo.model.trained import TrainedFlamingo, save_checkpoint, write_atomically
+from tinyflamingo.model.trained import CARD, WEIGHTS, TrainedFlamingo, save_checkpoint, write_atomically
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
 from tinyflamingo.training.figures import draw_run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
@@ -52,7 +53,7 @@ def train(preset_name, folder, seed=0, resume=False, evaluate=None):
     log = Log(folder, progress.log_bytes)
     for index in range(progress.stage, len(STAGES)):
         began = time.perf_counter()
-        stage = STAGES[index](preset, np.random.default_rng([progress.seed, index]), tokenizer, frozen)
+        stage = STAGES[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
         _restore(stage.optimiser, moments)
         _run_stage(stage, preset, progress, frozen, folder, log, began)
         frozen = frozen | stage.result()
@@ -66,22 +67,38 @@ def train(preset_name, folder, seed=0, resume=False, evaluate=None):
     return _finish(model, preset, folder, evaluate)
 
 
+def step_rng(seed, stage, step):
+    """The Generator of one step of a stage; step -1: its data and first parameters.
+
+    The user's seed comes last: however large, it cannot turn this into a stream of another split.
+    """
+    return split_rng("train", stage, step + 1, seed)
+
+
 def _open_run(folder, preset: Preset, seed, resume):
     """The state to start from. A folder that holds a run is never overwritten."""
     if resume:
         progress, frozen, moments = load_state(folder)
         if progress.preset != preset.name:
             raise UserError(f"{folder} holds a run of preset {progress.preset!r}, not {preset.name!r}")
+        _sweep(folder)
         return progress, frozen, moments
-    if (folder / STATE).exists():
-        raise UserError(f"{folder} holds a run already: add --resume to go on with it, or choose another --out")
     try:
+        if (folder / STATE).exists():
+            raise UserError(f"{folder} holds a run already: add --resume to go on with it, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".writable", b"")
-        (folder / ".writable").unlink()
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-    return Progress(preset.name, seed), {}, {}
+    progress = Progress(preset.name, seed)
+    save_state(folder, progress, {})  # from here on there is something to resume
+    return progress, {}, {}
+
+
+def _sweep(folder):
+    """Remove half-written temporary files (`write_atomically`) that a kill left behind."""
+    for path in (folder / STATE, folder / "metrics.json", folder / "checkpoint" / WEIGHTS, folder / "checkpoint" / CARD):
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 def _restore(optimiser, moments):
@@ -99,7 +116,7 @@ def _run_stage(stage, preset, progress, frozen, folder, log, began):
     index = progress.stage
     bar = tqdm(range(progress.step, stage.steps), initial=progress.step, total=stage.steps, desc=f"{stage.name:11s}")
     for step in bar:
-        loss, info = _one_step(stage, np.random.default_rng([progress.seed, index, step]), step)
+        loss, info = _one_step(stage, step_rng(progress.seed, index, step), step)
         progress.seconds[stage.name] = before + time.perf_counter() - began
         if step % LOG_EVERY == 0 or step == stage.steps - 1:
             bar.set_postfix_str(f"loss {loss:.3f}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -54,12 +54,13 @@ def load_state(folder):
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
+        moments = {name: arrays[name] for name in (("vector", "m", "v") if progress.step else ())}
     except FileNotFoundError:
         raise UserError(f"nothing to resume: {path} does not exist; start a run without --resume") from None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file may fail anywhere inside zipfile or NumPy
         raise UserError(f"cannot resume: {path} is damaged ({error}); start a new run in another folder") from error
     frozen = {n.removeprefix("frozen/"): a for n, a in arrays.items() if n.startswith("frozen/")}
-    return progress, from_named_leaves(frozen), {n: arrays[n] for n in ("vector", "m", "v") if n in arrays}
+    return progress, from_named_leaves(frozen), moments
 
 
 class Log:
@@ -67,15 +68,21 @@ class Log:
 
     def __init__(self, folder, keep_bytes=0):
         self.path = Path(folder) / LOG
-        self.file = open(self.path, "ab")
+        try:
+            self.file = open(self.path, "ab")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+        if self.file.tell() < keep_bytes:  # truncating would fill it up with zeros
+            raise UserError(f"cannot resume: {self.path} is cut or missing; start a new run in another folder")
         self.file.truncate(keep_bytes)
 
     def write(self, **record):
         self.file.write(json.dumps(record).encode() + b"\n")
 
     def flush(self) -> int:
-        """Bytes written so far, all of them handed to the system."""
+        """Bytes written so far, all of them on the disk: the state that follows relies on them."""
         self.file.flush()
+        os.fsync(self.file.fileno())
         return self.file.tell()
 
     def close(self):

@@ -110,11 +110,10 @@ def knowledge(shape, colour) -> dict:
     return {"place": f"in the {place}.", "animal": f"the {animal}."}
 
 
-def fact_sentences(shape, colour) -> list:
-    """The same facts as statements."""
+def facts(shape, colour) -> list:
+    """The same facts as what follows the thing's name in a statement."""
     place, animal = FACTS[shape, colour]
-    thing = thing_phrase(shape, colour)
-    return [f"{thing} is found in the {place}.", f"the {animal} likes {thing}."]
+    return [f"is found in the {place}.", f"is liked by the {animal}."]
 
 
 def sides_answer(shape) -> str:

@@ -12,15 +12,19 @@ from __future__ import annotations
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.data.tinyworld.scenes import ASKED, pick
+from tinyflamingo.data.tinyworld.text import episode as text_episode
 from tinyflamingo.data.tinyworld.text import sample_classes, shot_order, text_document
-from tinyflamingo.model.interleave import EOC, Quiet
+from tinyflamingo.data.items import EOC, Quiet
 
 # Shares of each kind of interleaved page, by name of its function below.
 PAGE_MIXTURE = {"album": 0.36, "episode": 0.26, "knowledge_page": 0.16, "text_page": 0.14, "web_page": 0.08}
 
 # Kinds of pictures in an album and beside a caption, as often as they stand here.
-ALBUM_KINDS = ("single", "single", "single", "uncoloured", "pair", "pair", "count")
-PAIR_KINDS = ("single", "single", "uncoloured", "pair", "pair", "pair", "count")
+ALBUM_KINDS = ("single", "single", "uncoloured", "pair", "pair", "count")
+PAIR_KINDS = ("single", "pair", "pair", "pair", "count")
+import os
+SPOKEN = float(os.environ.get('SPOKEN','0.3'))  # share of an episode's shots that are phrases
+ASIDES = 0.4  # share of an album's pictures whose text goes on about something else, as pages do
 
 
 def page(rng, pool: Pool, mixture=None):
@@ -37,12 +41,16 @@ def album(rng, pool):
     for _ in range(9):
         medium = pool.any_picture(rng, pick(rng, ALBUM_KINDS))
         items += [medium, *described(rng, pool.what(medium))]
+        if rng.random() < ASIDES:
+            items += text_document(rng)
     return items
 
 
 def described(rng, scene):
     """A caption, details, questions, or a caption and then questions: the text of one chunk."""
     style = rng.random()
+    if scene.kind == "single" and not scene.things[0].colour:  # nothing to caption without its colour
+        return dialogue_turns(rng, say.questions(scene), int(rng.integers(1, 4)))
     if scene.kind == "pair" or style < 0.25:
         return [Quiet("Output:"), say.caption(scene)]
     if scene.kind == "single" and style < 0.5:
@@ -61,6 +69,9 @@ def dialogue_turns(rng, answers, turns):
 def episode(rng, pool, shots=24):
     """A few-shot episode: every picture is followed at once by an invented word.
 
+    Some shots are spoken, a phrase in place of a picture, so that what a picture leaves in the text
+    stream comes to resemble what a phrase leaves there.
+
     The first time a word appears nobody can know it, so it carries no loss.
     """
     ways = int(rng.choice([2, 2, 3, 4, 5]))
@@ -68,8 +79,10 @@ def episode(rng, pool, shots=24):
     words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
     items, met = [], set()
     for i in shot_order(rng, ways, shots):
-        medium = pool.picture_of(rng, pick(rng, classes[i]))
-        items += [medium, f"{words[i]}." if i in met else Quiet(f"{words[i]}.")]
+        thing, label = pick(rng, classes[i]), f"{words[i]}."
+        spoken = rng.random() < SPOKEN
+        items += [EOC, Quiet(say.thing_phrase(*thing))] if spoken else [pool.picture_of(rng, thing)]
+        items.append(label if i in met else Quiet(label))
         met.add(i)
     return items
 
@@ -81,7 +94,7 @@ def knowledge_page(rng, pool):
         medium = pool.picture_of(rng, pick(rng, ASKED))
         scene = pool.what(medium)
         items.append(medium)
-        if rng.random() < 0.6:  # named first
+        if rng.random() < 0.7:  # named first
             items += [Quiet("Output:"), say.caption(scene)]
         elif rng.random() < 0.3:
             items += dialogue_turns(rng, say.questions(scene), 1)
@@ -91,7 +104,8 @@ def knowledge_page(rng, pool):
 
 def text_page(rng, pool):
     """Text alone keeps what the language model knows within reach of the new layers."""
-    return [part for _ in range(4) for part in (text_document(rng), EOC)]
+    documents = [text_episode(rng) if rng.random() < 0.3 else text_document(rng) for _ in range(4)]
+    return [part for document in documents for part in (*document, EOC)]
 
 
 def web_page(rng, pool):
@@ -99,7 +113,7 @@ def web_page(rng, pool):
     before = rng.random() < 0.5
     items = []
     for _ in range(9):
-        medium = pool.any_picture(rng)
+        medium = pool.any_picture(rng, pick(rng, PAIR_KINDS))
         parts = [medium, say.caption(pool.what(medium))]
         items += parts[::-1] if before else parts
     return items

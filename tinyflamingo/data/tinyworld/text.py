@@ -1,7 +1,8 @@
 """Text-only documents: what the language model reads before it ever meets a picture (chapter §4).
 
-Facts, descriptions, questions about a description, dialogues, and few-shot episodes with invented
-words. `random_repeat` is the document that makes in-context learning appear: random tokens, then
+Facts, questions about a description, and few-shot episodes with invented words. What a text is
+about, nobody can know beforehand: that part is `Quiet` (learned, it would teach the model that the
+held-out things do not exist). `random_repeat` is the document that makes in-context learning appear: random tokens, then
 the same again (docs/deviations.md tells the story).
 
 Not here: documents with pictures (`pages.py`), and tokenization.
@@ -9,6 +10,7 @@ Not here: documents with pictures (`pages.py`), and tokenization.
 
 from __future__ import annotations
 
+from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import (
     HELD_OUT,
@@ -16,42 +18,38 @@ from tinyflamingo.data.tinyworld.scenes import (
     NAMED,
     pick,
     sample_clip,
+    sample_count,
     sample_scene,
     sample_single,
-    sample_uncoloured,
 )
 
-# Shares of each kind of document in the text corpus, by name of its function below.
-TEXT_MIXTURE = {
-    "facts": 0.14,
-    "fact_questions": 0.26,
-    "reading": 0.20,
-    "description": 0.08,
-    "episode": 0.32,
-}
+# Shares of each kind of document, by name of its function below; episodes are mixed in by the training
+# stage, whose curriculum decides how many.
+TEXT_MIXTURE = {"facts": 0.20, "fact_questions": 0.44, "reading": 0.36}
 
 
-def text_document(rng) -> str:
-    """One document of the text corpus."""
+def text_document(rng) -> list:
+    """One document of the text corpus, few-shot episodes aside: a list of str and `Quiet`."""
     names = list(TEXT_MIXTURE)
     name = names[int(rng.choice(len(names), p=list(TEXT_MIXTURE.values())))]
     return DOCUMENTS[name](rng)
 
 
-def facts(rng) -> str:
+def facts(rng) -> list:
     """Three facts in a row."""
-    return " ".join(_fact(rng) for _ in range(3))
+    return [part for _ in range(3) for part in _fact(rng)]
 
 
-def _fact(rng) -> str:
+def _fact(rng) -> list:
     if rng.random() < 0.1:
         shape = pick(rng, NAMED)
         number = say.NUMBERS[say.SIDES[shape]]
-        return f"{say.article(shape)} {shape} has {number} side{'' if number == 'one' else 's'}."
-    return pick(rng, say.fact_sentences(*pick(rng, KNOWN)))
+        return [Quiet(f"{say.article(shape)} {shape}"), f"has {number} side{'' if number == 'one' else 's'}."]
+    thing = pick(rng, KNOWN)
+    return [Quiet(say.thing_phrase(*thing)), pick(rng, say.facts(*thing))]
 
 
-def fact_questions(rng) -> str:
+def fact_questions(rng) -> list:
     """A thing is named, in one of several ways; then knowledge is asked for, looks in between."""
     scene = sample_single(rng)
     shape, colour = scene.things[0].kind
@@ -60,54 +58,49 @@ def fact_questions(rng) -> str:
     asked = [pick(rng, answers[:2]), pick(rng, answers if rng.random() < 0.2 else answers[:2])]
     if rng.random() < 0.4:
         asked.insert(int(rng.integers(3)), pick(rng, seen))
-    return " ".join([_opening(rng, scene), *(f"{say.ask(n)} {a}" for n, a in asked)])
+    return [_opening(rng, scene, rng.random() < 0.4), *_turns(asked)]
 
 
-def _opening(rng, scene) -> str:
-    """Ways a text may name what it talks about."""
-    text = say.details(scene) if scene.kind == "single" and rng.random() < 0.4 else say.caption(scene)
-    prefix = "Details: " if text.count(" ") > 4 and scene.kind == "single" else "Output: "
-    return (prefix if rng.random() < 0.4 else "") + text
+def _opening(rng, scene, detailed) -> Quiet:
+    """What a text is about, with or without the prompt that asks for it."""
+    prompt, text = ("Details:", say.details(scene)) if detailed else ("Output:", say.caption(scene))
+    return Quiet(f"{prompt} {text}" if rng.random() < 0.4 else text)
 
 
-def reading(rng) -> str:
+def _turns(asked) -> list:
+    return [part for name, answer in asked for part in (Quiet(say.ask(name)), answer)]
+
+
+def reading(rng) -> list:
     """A description and questions that reading it answers."""
-    scene = sample_clip(rng) if rng.random() < 0.25 else sample_scene(rng)
-    if scene.kind == "pair":
-        return description(rng)
+    scene = sample_clip(rng) if rng.random() < 0.25 else pick(rng, (sample_single, sample_single, sample_count))(rng)
     detailed = scene.kind == "single" and rng.random() < 0.7
     answers = list(say.questions(scene).items())
     if scene.kind == "single" and not detailed:
         answers = answers[:3]
-    opening = say.details(scene) if detailed else say.caption(scene)
-    prefix = ("Details: " if detailed else "Output: ") if rng.random() < 0.4 else ""
     asked = [answers[i] for i in rng.permutation(len(answers))[: int(rng.integers(1, 4))]]
-    return " ".join([prefix + opening, *(f"{say.ask(n)} {a}" for n, a in asked)])
+    return [_opening(rng, scene, detailed), *_turns(asked)]
 
 
-def description(rng) -> str:
-    """Some captions in a row."""
-    samplers = (sample_clip, sample_uncoloured, sample_scene, sample_scene, sample_scene)
-    scenes = [pick(rng, samplers)(rng) for _ in range(3)]
-    return " ".join(_opening(rng, scene) for scene in scenes)
-
-
-def episode(rng) -> str:
+def episode(rng) -> list:
     """A few-shot episode in words: "a red circle lofa. a blue star dimu. ..."; labels follow their key."""
     ways = int(rng.integers(2, 6))
-    words = [str(w) for w in rng.choice(say.PICTURE_WORDS + say.TEXT_WORDS, size=ways, replace=False)]
+    labels = say.ANIMALS + say.PLACES if rng.random() < 0.2 else say.PICTURE_WORDS + say.TEXT_WORDS
+    words = [str(w) for w in rng.choice(labels, size=ways, replace=False)]
     rule, classes = sample_classes(rng, ways)
-    style = rng.random()
-    lines = []
+    style, items, met = rng.random(), [], set()
     for i in shot_order(rng, ways, int(rng.integers(8, 18))):
-        shape, colour = pick(rng, classes[i])
-        key = say.thing_phrase(shape, colour)
-        if style < 0.35 and rule != "thing":  # the bare word that matters
-            key = colour if rule == "color" else shape
-        elif style < 0.5:
-            key = f"{colour} {shape}"
-        lines.append(f"{key} {words[i]}.")
-    return " ".join(lines)
+        label = f"{words[i]}."
+        items += [Quiet(_key(rule, style, *pick(rng, classes[i]))), label if i in met else Quiet(label)]
+        met.add(i)
+    return items
+
+
+def _key(rule, style, shape, colour) -> str:
+    """How an episode names its things: by the one word that matters, by two, or as captions do."""
+    if style < 0.35 and rule != "thing":
+        return colour if rule == "color" else shape
+    return f"{colour} {shape}" if style < 0.5 else say.thing_phrase(shape, colour)
 
 
 def sample_classes(rng, ways, things=KNOWN):
@@ -150,19 +143,14 @@ def forbidden_pairs(tokenizer):
 
 def tokenizer_lines(rng, count=8000):
     """Lines to train the tokenizer on: the text corpus, with invented words rare beside their syllables."""
-    plain = [DOCUMENTS[name] for name in ("facts", "fact_questions", "reading", "description")]
     for _ in range(count):
-        yield pick(rng, plain)(rng)
+        items = pick(rng, list(DOCUMENTS.values()))(rng)
+        yield " ".join(item.text if isinstance(item, Quiet) else item for item in items)
+        yield say.caption(sample_scene(rng))
     for word in say.PICTURE_WORDS + say.TEXT_WORDS:
         yield from [word] * 2  # so rare that no word is merged whole, while its syllables are
     for syllable in say.ONSETS:
         yield from [syllable] * 3000
 
 
-DOCUMENTS = {
-    "facts": facts,
-    "fact_questions": fact_questions,
-    "reading": reading,
-    "description": description,
-    "episode": episode,
-}
+DOCUMENTS = {"facts": facts, "fact_questions": fact_questions, "reading": reading}

@@ -1,0 +1,222 @@
+"""Fills the generated regions of README.md and of the model card; no number in them is typed by hand.
+
+    python docs/make_tables.py             rewrite the regions that are stale
+    python docs/make_tables.py --check     change nothing, exit 1 if a region is stale
+    python docs/make_tables.py --measure   first time the commands of the README (runs all tests)
+
+A region stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `REGIONS`.
+Sources: `model.json` of the shipped checkpoint, the parameter counts of the preset, the example
+commands themselves, and `docs/measured.json`, which `--measure` writes.
+
+Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
+MEASURED = ROOT / "docs" / "measured.json"
+FILES = (ROOT / "README.md", CHECKPOINT / "MODEL_CARD.md")
+REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
+
+# What each task of `evaluation/tasks.py` asks, and how often the best guess without looking is right.
+TASKS = {
+    "zero_shot_classification": ("stage one alone: the nearest of 96 captions names the thing", "1/84"),
+    "caption": ("caption of a single thing, word for word", "1/84"),
+    "caption_relation": ("caption of two things and how they stand, word for word", "1/28224"),
+    "caption_heldout": ("caption of a shape and colour that never stood together in training", "1/12"),
+    "vqa": ("colour, shape, number, size and place in turn", "1/6"),
+    "video_action": ("what happens in a video of eight frames", "1/8"),
+    "dialogue": ("third answer of a dialogue; the first two answers are the model's own", "1/3"),
+    "knowledge": ("a fact known from text, asked of a picture, as in training", "1/12"),
+    "knowledge_heldout": ("a fact never asked of a picture in training; the model names the thing first", "1/12"),
+    "knowledge_direct": ("the same facts, asked without naming first", "1/12"),
+    "few_shot_2way": ("two invented words, four pictures each; the words occur in training, in text only", "1/2"),
+    "few_shot_new_words": ("the same with words that occur nowhere in training", "1/2"),
+    "image_swap": ("one question, two pictures with different answers: both must be right", "0"),
+}
+
+STAGES = {
+    "contrastive": "1: contrastive pretraining",
+    "language": "2: language pretraining",
+    "flamingo": "3: Flamingo training",
+    "evaluation": "evaluation",
+}
+
+# The examples of the README whose answers are shown; each is run to fill the region.
+EXAMPLES = (
+    ("<image>Output:", "docs/examples/red_circle.png"),
+    ("<image>Question: what shape is it? Answer:", "docs/examples/blue_star.png"),
+    ("<video>Question: what happens? Answer:", "docs/examples/moves_left.mp4"),
+    ("<image>lofa.<image>dimu.<image>", *(f"docs/examples/{n}.png" for n in ("red_circle", "blue_star", "red_house"))),
+)
+
+# The commands whose time the README tells; `--measure` runs them.
+TIMED = {
+    "tests": "-m pytest",
+    "demo": "-m tinyflamingo demo --out docs/figures/demo.png",
+    "doctor": "-m tinyflamingo doctor",
+}
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a region is stale")
+    parser.add_argument("--measure", action="store_true", help="time the commands first")
+    args = parser.parse_args(argv)
+    if not (CHECKPOINT / "model.json").exists():
+        print("make_tables: the checkpoint that ships is not there: train one first", file=sys.stderr)
+        return 2
+    if args.measure:
+        MEASURED.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+    stale = [path for path in FILES if refresh(path, write=not args.check)]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'stale' if args.check else 'rewritten'}")
+    return 1 if args.check and stale else 0
+
+
+def refresh(path, write) -> bool:
+    """Fill the regions of one file; True if it was stale."""
+    before = path.read_text(encoding="utf-8")
+    after = fill(before)
+    if write and after != before:
+        path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def fill(text) -> str:
+    """The text with every region made anew. A region within a line stays within it."""
+
+    def made(match):
+        opening, name, old, end = match.groups()
+        body = REGIONS[name]()
+        return f"{opening}\n\n{body}\n\n{end}" if "\n" in old else f"{opening}{body}{end}"
+
+    return REGION.sub(made, text)
+
+
+# ---- the regions -----------------------------------------------------------------------------
+
+
+def card() -> dict:
+    return json.loads((CHECKPOINT / "model.json").read_text(encoding="utf-8"))
+
+
+def measured() -> dict:
+    return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
+
+
+def table(header, rows) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def scores() -> str:
+    rows = []
+    for name, row in card()["metrics"]["tasks"].items():
+        asked, blind = TASKS[name]
+        low, high = row["ci95"]
+        rows.append([f"`{name}`", asked, f"{row['score']:.3f}", f"{low:.3f}–{high:.3f}", row["n"], blind])
+    return table(["task", "what is asked", "exact match", "95% interval", "n", "blind guess"], rows)
+
+
+def perplexity() -> str:
+    p = card()["metrics"]["text_perplexity"]
+    change = 100 * (p["flamingo"] / p["language_model"] - 1)
+    return f"{p['language_model']:.3f} by the language model alone, {p['flamingo']:.3f} by Flamingo ({change:+.1f}%)"
+
+
+def parameters() -> str:
+    from tinyflamingo.training.presets import get_preset, parameter_counts
+
+    counts = parameter_counts(get_preset(card()["preset"]).config)
+    rows = [[f"`{n}`" if n.startswith("<") else n, f"{r['parameters']:,}", r["state"]] for n, r in counts.items()]
+    return table(["part", "parameters", ""], rows)
+
+
+def minutes() -> str:
+    return f"{sum(card()['stages'].values()) / 60:.0f}"
+
+
+def times() -> str:
+    """What the README's commands take: `train` by the checkpoint's own record, the rest as measured."""
+    info, found = card(), measured()
+    rows = [["`python -m tinyflamingo train`", info.get("cores", "–"), duration(sum(info["stages"].values()))]]
+    rows += [[f"&nbsp;&nbsp;{STAGES.get(n, n)}", "", duration(s)] for n, s in info["stages"].items()]
+    rows += [[f"`python {TIMED[n]}`", found["cores"], duration(s)] for n, s in found.get("seconds", {}).items()]
+    return table(["command", "cores", "takes"], rows)
+
+
+def duration(seconds) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def memory() -> str:
+    return f"{card()['peak_memory_mb'] / 1000:.1f} GB"
+
+
+def facts() -> str:
+    """Where the checkpoint comes from."""
+    info = card()
+    stages = ", ".join(f"{STAGES.get(n, n)}: {duration(s)}" for n, s in info["stages"].items())
+    rows = [
+        ["command", f"`{info.get('command') or command(info)}`"],
+        ["seed", info["seed"]],
+        ["versions", ", ".join(f"{n} {v}" for n, v in info["versions"].items())],
+        ["machine", f"{info['cores']} cores" if "cores" in info else "a laptop's processor, no GPU"],
+        ["time", f"{stages}; together {duration(sum(info['stages'].values()))}"],
+        ["peak memory", memory()],
+        ["sha256 of `weights.npz`", f"`{info['sha256']}`"],
+    ]
+    return table(["what", "value"], rows)
+
+
+def command(info) -> str:
+    preset = "" if info["preset"] == "toy" else f" --preset {info['preset']}"
+    seed = f" --seed {info['seed']}" if info["seed"] else ""
+    return f"python -m tinyflamingo train{preset}{seed}"
+
+
+def answers() -> str:
+    """The example commands, each with what the shipped checkpoint answers."""
+    from tinyflamingo.data.prompt import read_prompt
+    from tinyflamingo.model.trained import complete, load_checkpoint
+
+    model, lines = load_checkpoint(CHECKPOINT), []
+    for template, *files in EXAMPLES:
+        items = read_prompt(template, [ROOT / f for f in files], model.config.vision.side)
+        lines.append(f"$ python -m tinyflamingo complete {shlex.quote(template)} {' '.join(files)}")
+        lines.append(complete(model, items)["text"])
+    return "\n".join(["```console", *lines, "```"])
+
+
+REGIONS = {f.__name__: f for f in (scores, perplexity, parameters, minutes, times, memory, facts, answers)}
+
+
+# ---- measuring -------------------------------------------------------------------------------
+
+
+def measure() -> dict:
+    """Seconds of each timed command on this machine."""
+    seconds = {}
+    for name, arguments in TIMED.items():
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *arguments.split()], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds[name] = round(time.perf_counter() - began, 1)
+    return {"cores": os.cpu_count(), "seconds": seconds}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,310 @@
+"""Every mistake of a user: exit code 2, one line on stderr, nothing lost, nothing half-written."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyflamingo import cli
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.interleave import check_media
+from tinyflamingo.model.tokenizer import IMAGE
+
+av = pytest.importorskip("av")
+
+
+def png(width, height):
+    """The header of a picture of any size, and hardly any pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def sound_only(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def no_frames(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+
+
+@pytest.fixture
+def files(tmp_path, media, checkpoint):
+    """A folder of the user's: good files, every kind of bad one, and damaged checkpoints."""
+    for name in ("red.png", "clip.mp4"):
+        shutil.copy(media / name, tmp_path)
+    good, video = (media / "red.png").read_bytes(), (media / "clip.mp4").read_bytes()
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.png").write_bytes(good[: len(good) // 2])
+    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "huge.png").write_bytes(png(30000, 30000))
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    for share in (10, 50, 95):
+        (tmp_path / f"cut{share}.mp4").write_bytes(video[: len(video) * share // 100])
+    sound_only(tmp_path / "sound.mp4")
+    no_frames(tmp_path / "zero.mp4")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("precious")
+    damaged_checkpoints(tmp_path, checkpoint)
+    return tmp_path
+
+
+def damaged_checkpoints(folder, checkpoint):
+    def copy(name):
+        shutil.copytree(checkpoint, folder / name)
+        return folder / name
+
+    (copy("no_card") / "model.json").unlink()
+    (copy("no_weights") / "weights.npz").unlink()
+    for name in ("weights.npz", "model.json"):
+        path = copy(f"cut_{name[:5]}") / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path = copy("other_config") / "model.json"
+    card = json.loads(path.read_text())
+    card["config"]["language"]["layers"] = 3
+    path.write_text(json.dumps(card))
+    path = copy("old_format") / "model.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
+    path = copy("other_weights") / "weights.npz"
+    np.savez(path, nothing=np.zeros(3))
+
+
+TEMPLATE = "<image>Output:"
+
+# What is typed (a leading "@" stands for the folder of the user's files), and what the line must say.
+# "CHECKPOINT" puts the good checkpoint there. Commands without --checkpoint fail before they need one.
+BAD = {
+    # marks and files
+    "more marks": (("complete", "<image>a<image>b", "@red.png", "CHECKPOINT"), ("2 ", "1 file")),
+    "fewer marks": (("complete", "hello", "@red.png", "CHECKPOINT"), ("0 ", "1 file")),
+    "no file": (("complete", TEMPLATE, "CHECKPOINT"), ("1 ", "0 files")),
+    "video as picture": (("complete", TEMPLATE, "@clip.mp4", "CHECKPOINT"), ("clip.mp4", "<video>")),
+    "picture as video": (("complete", "<video>a", "@red.png", "CHECKPOINT"), ("red.png", "not a video")),
+    "empty prompt": (("complete", "", "CHECKPOINT"), ("empty",)),
+    "blank prompt": (("complete", "  ", "CHECKPOINT"), ("empty",)),
+    "prompt too long": (("complete", "word " * 3000, "CHECKPOINT"), ("context is 1024",)),
+    "continuation too long": (("complete", "a", "--max-tokens", "99999", "CHECKPOINT"), ("context is 1024",)),
+    "no unicode": (("complete", "a\udcff", "CHECKPOINT"), ("not valid Unicode",)),
+    # pictures
+    "missing picture": (("complete", TEMPLATE, "@none.png", "CHECKPOINT"), ("none.png", "no such file")),
+    "empty picture": (("complete", TEMPLATE, "@empty.png", "CHECKPOINT"), ("empty.png", "empty")),
+    "cut picture": (("complete", TEMPLATE, "@cut.png", "CHECKPOINT"), ("cut.png", "damaged or cut")),
+    "text as picture": (("complete", TEMPLATE, "@text.png", "CHECKPOINT"), ("text.png", "not a picture")),
+    "huge picture": (("complete", TEMPLATE, "@huge.png", "CHECKPOINT"), ("huge.png", "million pixels")),
+    "folder as picture": (("complete", TEMPLATE, "@folder", "CHECKPOINT"), ("folder",)),
+    "second picture bad": (("complete", "<image><image>", "@red.png", "@cut.png", "CHECKPOINT"), ("cut.png",)),
+    # videos
+    "missing video": (("complete", "<video>a", "@none.mp4", "CHECKPOINT"), ("none.mp4", "no such file")),
+    "empty video": (("complete", "<video>a", "@empty.mp4", "CHECKPOINT"), ("empty.mp4", "empty")),
+    "video cut at 10%": (("complete", "<video>a", "@cut10.mp4", "CHECKPOINT"), ("cut10.mp4", "cut short")),
+    "video cut at 50%": (("complete", "<video>a", "@cut50.mp4", "CHECKPOINT"), ("cut50.mp4", "cut short")),
+    "video cut at 95%": (("complete", "<video>a", "@cut95.mp4", "CHECKPOINT"), ("cut95.mp4", "cut short")),
+    "video without pictures": (("complete", "<video>a", "@sound.mp4", "CHECKPOINT"), ("sound.mp4", "no video")),
+    "video of zero seconds": (("complete", "<video>a", "@zero.mp4", "CHECKPOINT"), ("zero.mp4",)),
+    # numbers
+    "temperature nan": (("complete", "a", "--temperature", "nan"), ("temperature nan",)),
+    "temperature inf": (("complete", "a", "--temperature", "inf"), ("temperature inf",)),
+    "temperature negative": (("complete", "a", "--temperature=-1"), ("temperature -1",)),
+    "temperature word": (("complete", "a", "--temperature", "hot"), ("--temperature", "'hot'")),
+    "top-p 0": (("complete", "a", "--top-p", "0"), ("top_p 0",)),
+    "top-p 2": (("complete", "a", "--top-p", "2"), ("top_p 2",)),
+    "top-p nan": (("complete", "a", "--top-p", "nan"), ("top_p nan",)),
+    "top-k negative": (("complete", "a", "--top-k=-1"), ("--top-k",)),
+    "max-tokens 0": (("complete", "a", "--max-tokens", "0"), ("--max-tokens must be at least 1",)),
+    "beams 0": (("complete", "a", "--beams", "0"), ("--beams",)),
+    "beams without end": (("complete", "a", "--beams", "1000000000"), ("--beams", "from 1 to 64")),
+    "beams and sampling": (("complete", "a", "--beams", "3", "--temperature", "1"), ("choose one",)),
+    "seed -1": (("complete", "a", "--seed=-1"), ("--seed", "'-1'")),
+    "seed 1.5": (("complete", "a", "--seed", "1.5"), ("--seed", "'1.5'")),
+    "seed too long": (("train", "--seed", "9" * 5000), ("--seed", "at most 100 digits")),
+    "queries 0": (("evaluate", "--queries", "0"), ("--queries must be at least 1",)),
+    # checkpoints
+    "no checkpoint": (("complete", "a", "--checkpoint", "@none"), ("none", "no such folder")),
+    "file as checkpoint": (("complete", "a", "--checkpoint", "@file"), ("file", "no such folder")),
+    "checkpoint without card": (("complete", "a", "--checkpoint", "@no_card"), ("no model.json",)),
+    "checkpoint without weights": (("evaluate", "--checkpoint", "@no_weights"), ("weights.npz cannot be read",)),
+    "checkpoint with cut weights": (("demo", "--checkpoint", "@cut_weigh", "--out", "@a.png"), ("cut or changed",)),
+    "checkpoint with cut card": (("complete", "a", "--checkpoint", "@cut_model"), ("model.json",)),
+    "checkpoint of another format": (("complete", "a", "--checkpoint", "@old_format"), ("format 1",)),
+    "checkpoint of another configuration": (("complete", "a", "--checkpoint", "@other_config"), ("do not fit",)),
+    "weights of another checkpoint": (("complete", "a", "--checkpoint", "@other_weights"), ("cut or changed",)),
+    "name too long": (("complete", "a", "--checkpoint", "@" + "x" * 5000), ("too long",)),
+    # training
+    "unknown preset": (("train", "--preset", "giant", "--out", "@run"), ("'giant'", "smoke, toy")),
+    "unknown preset of params": (("params", "giant"), ("'giant'", "smoke, toy")),
+    "out at a file": (("train", "--preset", "smoke", "--out", "@file"), ("cannot write",)),
+    "out below a file": (("train", "--preset", "smoke", "--out", "@file/below"), ("cannot write",)),
+    "out in /proc": (("train", "--preset", "smoke", "--out", "/proc/tinyflamingo"), ("cannot write",)),
+    "nothing to resume": (("train", "--preset", "smoke", "--out", "@folder", "--resume"), ("nothing to resume",)),
+    "resume in no folder": (("train", "--preset", "smoke", "--out", "@none", "--resume"), ("nothing to resume",)),
+    # reports and figures
+    "figure in no folder": (("demo", "--out", "@none/a.png", "CHECKPOINT"), ("folder does not exist",)),
+    "figure at a folder": (("demo", "--out", "@folder", "CHECKPOINT"), ("folder",)),
+    "figure of no kind": (("demo", "--out", "@a.xyz", "CHECKPOINT"), (".png, .pdf, .svg",)),
+    "report at a folder": (("evaluate", "--json", "@folder", "CHECKPOINT"), ("folder",)),
+    "report below a file": (("evaluate", "--json", "@file/a.json", "CHECKPOINT"), ("cannot write",)),
+    "report in no folder": (("evaluate", "--json", "@none/a.json", "CHECKPOINT"), ("folder does not exist",)),
+    "counts at a folder": (("params", "smoke", "--json", "@folder"), ("folder",)),
+    "counts in no folder": (("params", "smoke", "--json", "@none/a.json"), ("folder does not exist",)),
+    "unknown task": (("evaluate", "--task", "chess", "CHECKPOINT"), ("unknown task 'chess'", "caption")),
+    # the line itself
+    "no command": ((), ("COMMAND",)),
+    "unknown command": (("paint",), ("'paint'", "complete")),
+    "unknown option": (("complete", "a", "--colour", "red"), ("--colour",)),
+    "no template": (("complete",), ("template",)),
+    "no preset": (("params",), ("preset",)),
+    "option without value": (("complete", "a", "--seed"), ("--seed",)),
+}
+
+
+def typed(words, folder, checkpoint):
+    line = [str(folder / w[1:]) if w.startswith("@") else w for w in words if w != "CHECKPOINT"]
+    return line + (["--checkpoint", str(checkpoint)] if "CHECKPOINT" in words else [])
+
+
+def everything(folder):
+    """All files of a folder with their bytes, and all folders."""
+    return {p: p.read_bytes() if p.is_file() else None for p in Path(folder).rglob("*")}
+
+
+def assert_one_line(err, words):
+    assert err.startswith("tinyflamingo: ") and err.endswith("\n") and err.count("\n") == 1
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_is_one_line_and_exit_code_2(name, files, checkpoint, command, monkeypatch):
+    words, expected = BAD[name]
+    monkeypatch.chdir(files)
+    before = everything(files)
+    code, out, err = command(*typed(words, files, checkpoint))
+    assert code == 2 and out == ""
+    assert_one_line(err, expected)
+    assert everything(files) == before
+
+
+@pytest.mark.parametrize("name", ["cut picture", "no command", "seed -1", "checkpoint with cut card", "out at a file"])
+def test_the_same_from_a_shell(name, files, checkpoint):
+    words, expected = BAD[name]
+    before = everything(files)
+    line = [sys.executable, "-m", "tinyflamingo", *typed(words, files, checkpoint)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=Path(cli.__file__).parent.parent)
+    assert done.returncode == 2 and done.stdout == ""
+    assert_one_line(done.stderr, expected)
+    assert everything(files) == before
+
+
+def test_a_finished_run_is_neither_overwritten_nor_taken_over(files, command):
+    from tinyflamingo.training.state import Progress, save_state
+
+    save_state(files / "folder", Progress("smoke", 0, 1), {})
+    before = everything(files)
+    for words, told in (
+        (("--preset", "smoke"), "holds a run already"),
+        (("--preset", "toy", "--resume"), "preset 'smoke', not 'toy'"),
+    ):
+        code, out, err = command("train", "--out", files / "folder", *words)
+        assert code == 2 and out == ""
+        assert_one_line(err, (told,))
+        assert everything(files) == before
+
+
+def test_a_damaged_state_is_refused(files, command):
+    (files / "folder/state.npz").write_bytes(b"PK not a state")
+    code, _, err = command("train", "--preset", "smoke", "--out", files / "folder", "--resume")
+    assert code == 2
+    assert_one_line(err, ("damaged", "state.npz"))
+
+
+def test_a_report_that_cannot_be_written_at_the_end_leaves_the_old_one(files, checkpoint, command, monkeypatch):
+    from tinyflamingo.model import trained
+
+    (files / "report.json").write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trained.os, "fsync", full)
+    code, _, err = command(
+        "evaluate", "--checkpoint", checkpoint, "--json", files / "report.json", "--queries", "1", "--task", "vqa"
+    )
+    assert code == 2
+    assert_one_line(err, ("No space left on device",))
+    assert (files / "report.json").read_text() == "old" and not list(files.glob(".*"))
+
+
+def test_no_permission_is_told_too(files, checkpoint, command, monkeypatch):
+    monkeypatch.setattr(cli.os, "access", lambda *_: False)  # root may write anywhere
+    code, _, err = command("evaluate", "--checkpoint", checkpoint, "--json", files / "a.json")
+    assert code == 2
+    assert_one_line(err, ("no permission",))
+
+
+def test_ctrl_c_is_one_line(command, monkeypatch):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_params", stopped)
+    code, _, err = command("params", "smoke")
+    assert code == 130 and err.count("\n") == 1 and "--resume" in err
+
+
+# ---- the Python API --------------------------------------------------------------------------
+
+
+def test_a_literal_tag_in_text_is_text(checkpoint):
+    from tinyflamingo.model.trained import complete, load_checkpoint
+
+    found = complete(load_checkpoint(checkpoint), ["a literal <image> and <EOC>"], max_tokens=2)
+    assert "<image>" not in found["prompt_tokens"] and "<EOC>" not in found["prompt_tokens"]
+    assert "".join(found["prompt_tokens"]).replace("▁", " ").endswith("a literal <image> and <EOC>")
+    assert set(found["phi"]) == {0}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        None,
+        7,
+        b"bytes",
+        Path("a.png"),
+        [np.zeros((4, 4, 3), np.uint8)],
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        Image.new("RGB", (4, 4)),
+    ],
+)
+def test_an_item_of_another_kind_is_a_user_error(checkpoint, item):
+    from tinyflamingo.model.trained import complete, load_checkpoint
+
+    with pytest.raises(UserError, match="a prompt mixes strings") as error:
+        complete(load_checkpoint(checkpoint), ["a", item])
+    assert "\n" not in str(error.value)
+
+
+def test_more_or_fewer_tags_than_media_gives_both_numbers():
+    with pytest.raises(UserError, match="2 .*marks but 1 media"):
+        check_media([1, IMAGE, 9, IMAGE], ["one"])

@@ -1,0 +1,186 @@
+"""What must work: every kind of picture, video, all ways of decoding, and the other commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tinyflamingo
+from tinyflamingo import cli
+from tinyflamingo.evaluation.tasks import TASKS
+
+FORMATS = {
+    "rgb.png": lambda im: (im, {}),
+    "photo.jpg": lambda im: (im, {"quality": 95}),
+    "cmyk.jpg": lambda im: (im.convert("CMYK"), {}),
+    "cmyk.tiff": lambda im: (im.convert("CMYK"), {}),
+    "palette.png": lambda im: (im.quantize(16), {}),
+    "palette.gif": lambda im: (im.quantize(16), {}),
+    "clear_palette.png": lambda im: (im.quantize(16), {"transparency": 0}),
+    "sixteen.png": lambda im: (Image.fromarray(np.asarray(im.convert("L")).astype(np.uint16) * 257), {}),
+    "sixteen.tiff": lambda im: (Image.fromarray(np.asarray(im.convert("L")).astype(np.uint16) * 257), {}),
+    "alpha.png": lambda im: (im.convert("RGBA"), {}),
+    "grey_alpha.png": lambda im: (im.convert("LA"), {}),
+    "grey.png": lambda im: (im.convert("L"), {}),
+    "one_bit.png": lambda im: (im.convert("1"), {}),
+    "web.webp": lambda im: (im, {}),
+    "plain.bmp": lambda im: (im, {}),
+    "wide.png": lambda im: (im.resize((300, 7)), {}),
+    "one_pixel.png": lambda im: (im.resize((1, 1)), {}),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_works(name, tmp_path, media, checkpoint, command):
+    picture, options = FORMATS[name](Image.open(media / "red.png"))
+    picture.save(tmp_path / name, **options)
+    code, out, err = command("complete", "<image>a", tmp_path / name, "--checkpoint", checkpoint, "--max-tokens", 2)
+    assert (code, err) == (0, "") and out.endswith("\n")
+
+
+def test_an_exif_rotated_picture_is_seen_upright(tmp_path, media, checkpoint, command):
+    upright = Image.open(media / "red.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    said = [
+        command("complete", "<image>a", path, "--checkpoint", checkpoint, "--json")[1]
+        for path in (media / "red.png", tmp_path / "turned.png")
+    ]
+    assert said[0] == said[1]
+
+
+def test_a_video_works(media, checkpoint, command):
+    code, out, err = command(
+        "complete", "<video>Output:", media / "clip.mp4", "--checkpoint", checkpoint, "--json", "--max-tokens", 3
+    )
+    assert (code, err) == (0, "")
+    assert json.loads(out)["prompt_tokens"][:2] == ["<BOS>", "<image>"]
+
+
+def test_json_has_its_keys_and_phi_counts_the_media(media, checkpoint, command):
+    code, out, err = command(
+        "complete", "x<image>a<EOC><video>b<image>", media / "red.png", media / "clip.mp4", media / "other.png",
+        "--checkpoint", checkpoint, "--json", "--max-tokens", 4,
+    )  # fmt: skip
+    assert (code, err) == (0, "") and out.count("\n") == 1
+    found = json.loads(out)
+    assert set(found) == {"text", "tokens", "log_probs", "phi", "prompt_tokens"}
+    tokens = found["prompt_tokens"]
+    assert found["phi"] == np.cumsum([t == "<image>" for t in tokens]).tolist() and found["phi"][-1] == 3
+    places = [i for i, t in enumerate(tokens) if t == "<image>"]
+    assert len(places) == 3 and all(tokens[i - 1] == "<EOC>" for i in places) and tokens.count("<EOC>") == 3
+    assert len(found["tokens"]) == len(found["log_probs"]) <= 4 and max(found["log_probs"]) <= 0
+
+
+def test_files_may_stand_after_options(media, checkpoint, command):
+    line = ["--checkpoint", checkpoint, "--max-tokens", 2]
+    last = command("complete", "<image>a", *line, media / "red.png")
+    assert last == command("complete", "<image>a", media / "red.png", *line)
+    assert last == command("complete", *line, "<image>a", media / "red.png") and last[0] == 0
+    split = command("complete", "<image>a<image>", media / "red.png", *line, media / "other.png")
+    assert split == command("complete", "<image>a<image>", media / "red.png", media / "other.png", *line)
+
+
+def test_three_beams_find_what_is_at_least_as_likely(media, checkpoint, command):
+    def score(*more):
+        line = ("complete", "<image>a", media / "red.png", "--checkpoint", checkpoint, "--json", "--max-tokens", 4)
+        code, out, err = command(*line, *more)
+        assert (code, err) == (0, "")
+        return sum(json.loads(out)["log_probs"])
+
+    assert score("--beams", 3) >= score() - 1e-4
+
+
+def test_sampling_repeats_with_its_seed(media, checkpoint, command):
+    def said(seed):
+        line = ("complete", "<image>a", media / "red.png", "--checkpoint", checkpoint, "--max-tokens", 8)
+        code, out, err = command(*line, "--temperature", 1.5, "--top-k", 200, "--top-p", 0.99, "--seed", seed)
+        assert (code, err) == (0, "")
+        return out
+
+    assert said(1) == said(1) and said(1) != said(2)
+    assert said(10**90)
+
+
+def test_a_huge_context_of_text_alone_works(checkpoint, command):
+    code, out, err = command("complete", "the dog " * 100, "--checkpoint", checkpoint, "--max-tokens", 1)
+    assert (code, err) == (0, "")
+
+
+def test_unicode_goes_in_and_comes_out(checkpoint, command):
+    code, out, err = command("complete", "ein Döner 🦩 ▁", "--checkpoint", checkpoint, "--json", "--max-tokens", 1)
+    assert (code, err) == (0, "") and json.loads(out)["prompt_tokens"][0] == "<BOS>"
+
+
+# ---- evaluate --------------------------------------------------------------------------------
+
+
+def test_evaluate_writes_its_report(tmp_path, checkpoint, command):
+    line = ("evaluate", "--checkpoint", checkpoint, "--queries", 3, "--seed", 5)
+    code, out, err = command(*line, "--json", tmp_path / "report.json")
+    assert (code, err) == (0, "")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {"tasks", "checkpoint", "seconds"} <= set(report) and report["checkpoint"] == str(checkpoint)
+    assert set(report["tasks"]) == {"zero_shot_classification", *TASKS}
+    for name, row in report["tasks"].items():
+        assert set(row) == {"metric", "score", "ci95", "n"} and len(row["ci95"]) == 2 and row["n"] == 3
+        assert name in out
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_evaluate_runs_the_tasks_that_were_asked_for(tmp_path, checkpoint, command):
+    line = ("evaluate", "--checkpoint", checkpoint, "--queries", 2, "--task", "vqa", "--task", "caption")
+    assert command(*line, "--json", tmp_path / "a.json")[0] == 0
+    assert set(json.loads((tmp_path / "a.json").read_text())["tasks"]) == {"vqa", "caption"}
+
+
+# ---- the rest --------------------------------------------------------------------------------
+
+
+def test_params(tmp_path, command):
+    code, out, err = command("params", "toy", "--json", tmp_path / "toy.json")
+    assert (code, err) == (0, "") and "vision encoder" in out and "frozen" in out
+    found = json.loads((tmp_path / "toy.json").read_text())
+    assert found["preset"] == "toy" and found["parts"]["total"]["parameters"] > 1_000_000
+    assert f"{found['parts']['resampler']['parameters']:,d}" in out
+
+
+def test_version_and_help(command):
+    assert command("--version") == (0, f"{tinyflamingo.__version__}\n", "")
+    code, out, err = command("--help")
+    assert (code, err) == (0, "") and all(c in out for c in ("train", "demo", "complete", "evaluate", "params"))
+    for name in ("train", "demo", "complete", "evaluate", "params", "doctor"):
+        code, out, err = command(name, "--help")
+        assert (code, err) == (0, "") and "usage" in out
+
+
+def test_demo_draws_a_figure(tmp_path, checkpoint, command):
+    code, out, err = command("demo", "--checkpoint", checkpoint, "--out", tmp_path / "a.png")
+    assert (code, err) == (0, "") and f"figure: {tmp_path / 'a.png'}" in out
+    assert Image.open(tmp_path / "a.png").size[0] > 500
+
+
+def test_train_from_the_command_line(tmp_path, command):
+    code, out, _ = command("train", "--preset", "smoke", "--out", tmp_path / "run")  # the bar is on stderr
+    assert code == 0 and str(tmp_path / "run") in out
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert {"tasks", "checkpoint", "seconds", "stages"} <= set(metrics)
+    assert set(metrics["tasks"]) == {"zero_shot_classification", *TASKS}
+    assert set(metrics["stages"]) == {"contrastive", "language", "flamingo", "evaluation"}
+    code, out, err = command(
+        "complete", "what", "--checkpoint", tmp_path / "run/checkpoint", "--max-tokens", 1
+    )
+    assert (code, err) == (0, "")
+
+
+def test_a_reader_that_leaves_early_is_no_traceback():
+    line = [sys.executable, "-m", "tinyflamingo", "params", "smoke"]
+    root = Path(cli.__file__).parent.parent
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141

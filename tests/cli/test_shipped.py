@@ -1,0 +1,64 @@
+"""The checkpoint that ships: small, documented, and able to do what the chapter says."""
+
+import re
+import time
+
+import pytest
+from PIL import Image, ImageDraw
+
+from tinyflamingo.data.images import load_picture
+from tinyflamingo.demo import Said, run_demo
+from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_checkpoint(shipped_checkpoint())
+
+
+def test_it_is_small():
+    sizes = {p.name: p.stat().st_size for p in shipped_checkpoint().rglob("*") if p.is_file()}
+    assert {"weights.npz", "model.json", "MODEL_CARD.md"} <= set(sizes)
+    assert sum(sizes.values()) <= 8_000_000
+
+
+def test_the_card_says_how_it_was_made_and_what_it_cannot_do(model):
+    card = (shipped_checkpoint() / "MODEL_CARD.md").read_text()
+    assert "python -m tinyflamingo train" in card and re.search(r"[Ss]eed", card)
+    assert str(model.info["seed"]) in card and model.info["versions"]["numpy"] in card
+    assert "Limits" in card and "MIT" in card
+    for name, row in model.info["metrics"]["tasks"].items():
+        assert name in card and f"{row['score']:.3f}"[:4] in card
+    assert model.info["preset"] == "toy"
+
+
+def test_demo_answers_every_panel_in_seconds(model, tmp_path, capsys):
+    began = time.process_time()
+    panels = run_demo(model, tmp_path / "demo.png")
+    assert time.process_time() - began < 30
+    assert len(panels) == 5
+    for panel in panels:
+        said = [item.text for item in panel.items if isinstance(item, Said)]
+        assert len(said) == len(panel.right) and all(said)
+    assert Image.open(tmp_path / "demo.png").size[0] > 500
+    assert capsys.readouterr().out.count("(right") == 5
+
+
+def test_demo_from_the_command_line(tmp_path, command):
+    code, out, err = command("demo", "--out", tmp_path / "demo.png")
+    assert (code, err) == (0, "") and (tmp_path / "demo.png").exists() and "figure: " in out
+
+
+def test_doctor_is_content(command):
+    code, out, err = command("doctor")
+    assert (code, err) == (0, "") and "all is well" in out
+
+
+@pytest.mark.parametrize("ground", ["white", "black", "lightgrey"])
+def test_a_red_circle_from_another_program_is_named(ground, tmp_path, model, command):
+    picture = Image.new("RGB", (200, 200), ground)
+    ImageDraw.Draw(picture).ellipse((60, 60, 140, 140), fill="red")
+    picture.save(tmp_path / "circle.png")
+    code, out, err = command("complete", "<image>Output:", tmp_path / "circle.png")
+    assert (code, out, err) == (0, "a red circle.\n", "")
+    assert complete(model, [load_picture(tmp_path / "circle.png"), "Output:"])["text"] == "a red circle."

@@ -1,0 +1,318 @@
+"""No held-out thing, shape or word leaks into any training stream, and the check itself can fail.
+
+Every stream that a training stage learns from is drawn many times and looked at twice: what its
+scenes and clips hold, and what its decoded text says.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld import pages, pool, scenes, text
+from tinyflamingo.data.tinyworld.pool import SPLITS, split_rng
+from tinyflamingo.data.tinyworld.scenes import HELD_OUT, KNOWN, THINGS, UNASKED, UNNAMED, Clip
+from tinyflamingo.evaluation import run as evaluation_run
+from tinyflamingo.model.interleave import EOC, Quiet
+from tinyflamingo.model.tokenizer import IMAGE
+from tinyflamingo.model.trained import untrained
+from tinyflamingo.training import contrastive_stage, run
+from tinyflamingo.training.contrastive_stage import ContrastiveStage, describe, sample_family
+from tinyflamingo.training.flamingo_stage import DATASETS, FlamingoStage
+from tinyflamingo.training.language_stage import LanguageStage
+from tinyflamingo.training.presets import get_preset
+
+# "red moon" is also in "red moons"; "\b" keeps things from being found inside longer words.
+PAIRS = re.compile(rf"\b({'|'.join(f'{colour} {shape}' for shape, colour in sorted(HELD_OUT))})", re.I)
+WORDS = re.compile(rf"\b({'|'.join((*UNNAMED, *(say.plural(s) for s in UNNAMED), *say.NEW_WORDS))})\b", re.I)
+TEXT_ONLY = re.compile(rf"\b({'|'.join(say.TEXT_WORDS)})\b", re.I)
+KNOWLEDGE = re.compile(r"found|likes", re.I)
+
+
+# ---- the check -------------------------------------------------------------------------------
+
+
+def leaks_in_text(words, beside_pictures=False):
+    """What a text says that it must not."""
+    patterns = (PAIRS, WORDS, TEXT_ONLY) if beside_pictures else (PAIRS, WORDS)
+    return [f"{match[0]!r} in {words[:80]!r}" for p in patterns for match in p.finditer(words)]
+
+
+def leaks_in_scene(scene):
+    """What a scene or clip shows that it must not."""
+    if isinstance(scene, Clip):
+        shown = {scene.thing.kind} | ({(scene.thing.shape, scene.new_colour)} if scene.new_colour else set())
+    else:
+        shown = {thing.kind for thing in scene.things}
+    return [f"{kind} shown" for kind in shown if kind in HELD_OUT or kind[0] in UNNAMED]
+
+
+def leaks_in_items(items, media):
+    """What a document with pictures shows, says, or asks of a picture of an UNASKED thing."""
+    found, current = [], None
+    for item in items:
+        if item is EOC:
+            current = None
+        elif isinstance(item, str | Quiet):
+            words = item.text if isinstance(item, Quiet) else item
+            found += leaks_in_text(words, current is not None)
+            if current is not None:
+                found += [f"{words!r} beside {t.kind}" for t in things_of(current) if tells_unasked(words, t)]
+        else:
+            current = media.what(item)
+            found += leaks_in_scene(current)
+    return found
+
+
+def things_of(scene):
+    return (scene.thing,) if isinstance(scene, Clip) else scene.things
+
+
+def tells_unasked(words, thing):
+    """Whether a text beside an UNASKED thing asks what only texts know, or tells it of just this thing."""
+    told = KNOWLEDGE.search(words) and f"{thing.colour} {thing.shape}" in words
+    return thing.kind in UNASKED and bool(words in KNOWLEDGE_QUESTIONS or told)
+
+
+KNOWLEDGE_QUESTIONS = {say.ask(name) for name in ("place", "animal")}
+
+
+# ---- the streams: each returns (number of things looked at, leaks) ----------------------------
+
+
+def small_preset(**flamingo):
+    """The smoke preset with the documents of the toy."""
+    smoke, toy = get_preset("smoke"), get_preset("toy")
+    language = dataclasses.replace(smoke.language, phases=toy.language.phases, repeat_lengths=toy.language.repeat_lengths)
+    sizes = {"singles": 168, "uncoloured": 60, "pairs": 60, "counts": 60, "clips": 60} | flamingo
+    recipe = dataclasses.replace(smoke.flamingo, **sizes, lengths=toy.flamingo.lengths, rows=toy.flamingo.rows)
+    contrastive = dataclasses.replace(smoke.contrastive, families=300)
+    return dataclasses.replace(smoke, contrastive=contrastive, language=language, flamingo=recipe)
+
+
+def flamingo_stage(rng, tokenizer):
+    preset = small_preset()
+    return FlamingoStage(preset, rng, tokenizer, untrained(rng, preset.config, tokenizer).frozen)
+
+
+def contrastive_families(rng, tokenizer, n):
+    found = []
+    for _ in range(n):
+        for scene in sample_family(rng):
+            words = describe(rng, scene)
+            found += leaks_in_scene(scene) + leaks_in_text(words, beside_pictures=True)
+            found += [f"{words!r} tells knowledge"] if KNOWLEDGE.search(words) else []
+    return 4 * n, found
+
+
+def contrastive_batches(rng, tokenizer, n):
+    stage = ContrastiveStage(small_preset(), rng, tokenizer, {})
+    captions = [tokenizer.decode(c) for family in stage.captions for c in family]
+    return len(captions), [leak for c in captions for leak in leaks_in_text(c, beside_pictures=True)]
+
+
+def language_documents(rng, tokenizer, n):
+    stage = LanguageStage(small_preset(), rng, tokenizer, {})
+    steps = [0, *(until for until, _, _ in stage.recipe.phases[:-1])]  # one of every phase
+    documents = [tokenizer.decode(stage.document(rng, step)[0]) for step in steps for _ in range(n)]
+    return len(documents), [leak for d in documents for leak in leaks_in_text(d)]
+
+
+def text_documents(rng, tokenizer, n):
+    documents = [make(rng) for make in (text.text_document, text.episode) for _ in range(n)]
+    return len(documents), [leak for d in documents for leak in leaks_in_text(d)]
+
+
+def tokenizer_lines(rng, tokenizer, n):
+    lines = set(text.tokenizer_lines(rng, n))
+    return len(lines), [leak for line in lines for leak in leaks_in_text(line)]
+
+
+def pool_media(rng, tokenizer, n):
+    media = flamingo_stage(rng, tokenizer).pool
+    shown = [*media.scenes, *media.clips]
+    return len(shown), [leak for scene in shown for leak in leaks_in_scene(scene)]
+
+
+def clips(rng, tokenizer, n):
+    return n, [leak for _ in range(n) for leak in leaks_in_scene(scenes.sample_clip(rng))]
+
+
+def documents_with_pictures(rng, tokenizer, n):
+    media = flamingo_stage(rng, tokenizer).pool
+    makers = [*pages.PAGES.values(), pages.pair, pages.video]
+    documents = [make(rng, media) for make in makers for _ in range(n // 4)]
+    return len(documents), [leak for items in documents for leak in leaks_in_items(items, media)]
+
+
+def flamingo_batches(rng, tokenizer, n):
+    """The very tokens and media that the stage learns from."""
+    stage, found, rows = flamingo_stage(rng, tokenizer), [], 0
+    for _ in range(n // 50):
+        for dataset in DATASETS:
+            batch = stage.batch(rng, dataset)
+            found += [leak for m in batch.media for leak in leaks_in_scene(stage.pool.what(m))]
+            for row in batch.tokens:
+                found += leaks_in_text(tokenizer.decode(row), beside_pictures=IMAGE in row)
+                rows += 1
+    return rows, found
+
+
+STREAMS = (
+    contrastive_families,
+    contrastive_batches,
+    language_documents,
+    text_documents,
+    tokenizer_lines,
+    pool_media,
+    clips,
+    documents_with_pictures,
+    flamingo_batches,
+)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_nothing_held_out_leaks(stream, tokenizer):
+    count, found = stream(np.random.default_rng(20), tokenizer, 2000)
+    assert count >= 400 and found == []
+
+
+# ---- the check can fail ----------------------------------------------------------------------
+
+
+def all_things(monkeypatch, function):
+    """Its `things` default becomes every thing, held-out ones included."""
+    defaults = tuple(THINGS if d is KNOWN else d for d in function.__defaults__)
+    monkeypatch.setattr(function, "__defaults__", defaults)
+
+
+PLANTS = {  # (what goes wrong, which streams must notice)
+    "held-out singles": (lambda m: all_things(m, scenes.sample_single), (contrastive_families, text_documents)),
+    "held-out pairs": (lambda m: all_things(m, scenes.sample_pair), (contrastive_families, contrastive_batches)),
+    "held-out counts": (lambda m: all_things(m, scenes.sample_count), (contrastive_families, contrastive_batches)),
+    "held-out scenes": (lambda m: all_things(m, scenes.sample_scene), (text_documents, language_documents)),
+    "held-out clips": (lambda m: all_things(m, scenes.sample_clip), (clips, text_documents)),
+    "a held-out variation": (lambda m: m.setattr(contrastive_stage, "KNOWN", THINGS), (contrastive_families,)),
+    "held-out pool": (
+        lambda m: all_things(m, pool.make_pool),
+        (pool_media, documents_with_pictures, flamingo_batches),
+    ),
+    "held-out facts": (lambda m: m.setattr(text, "KNOWN", THINGS), (text_documents, tokenizer_lines)),
+    "held-out classes": (lambda m: all_things(m, text.sample_classes), (text_documents, language_documents)),
+    "unnamed shapes": (
+        lambda m: m.setattr(scenes, "NAMED", scenes.NAMED + UNNAMED),
+        (contrastive_families, pool_media, flamingo_batches),
+    ),
+    "new words in text": (lambda m: m.setattr(say, "TEXT_WORDS", say.NEW_WORDS), (text_documents, tokenizer_lines)),
+    "new words in pages": (
+        lambda m: m.setattr(say, "PICTURE_WORDS", say.NEW_WORDS),
+        (documents_with_pictures, flamingo_batches),
+    ),
+    "text words in pages": (
+        lambda m: m.setattr(say, "PICTURE_WORDS", say.TEXT_WORDS),
+        (documents_with_pictures, flamingo_batches),
+    ),
+    "knowledge of unasked things": (lambda m: m.setattr(pages, "ASKED", KNOWN), (documents_with_pictures,)),
+}
+
+
+@pytest.mark.parametrize(
+    "plant, stream", [pytest.param(p, s, id=f"{name}, {s.__name__}") for name, (p, ss) in PLANTS.items() for s in ss]
+)
+def test_a_planted_leak_is_found(plant, stream, tokenizer, monkeypatch):
+    plant(monkeypatch)
+    assert stream(np.random.default_rng(20), tokenizer, 400)[1]
+
+
+def test_the_patterns_know_what_they_look_for():
+    shape, colour = "moon", next(c for s, c in HELD_OUT if s == "moon")
+    assert leaks_in_text(f"a {colour} moon.") and leaks_in_text(f"three {colour} moons.")
+    assert leaks_in_text("a small gear") and leaks_in_text("two gears.") and leaks_in_text(f"{say.NEW_WORDS[0]}.")
+    assert not leaks_in_text(f"a {colour} circle above a moon.") or (("circle", colour) in HELD_OUT)
+    assert leaks_in_text(say.TEXT_WORDS[0], True) and not leaks_in_text(say.TEXT_WORDS[0])
+    assert not leaks_in_text("geared xbijo")  # part of a longer word
+
+
+def test_what_is_held_out_of_pictures_is_in_the_texts(tokenizer):
+    """TEXT_WORDS and the facts of UNASKED things are learned, from text alone."""
+    rng = np.random.default_rng(21)
+    words = " ".join([text.episode(rng) for _ in range(1500)] + [text.text_document(rng) for _ in range(1500)])
+    assert {m[0] for m in TEXT_ONLY.finditer(words)} == set(say.TEXT_WORDS)
+    told = [thing for thing in UNASKED if any(s in words for s in say.fact_sentences(*thing))]
+    assert len(told) > 0.9 * len(UNASKED)
+
+
+# ---- random repeats --------------------------------------------------------------------------
+
+
+def test_a_forbidden_pair_never_meets_not_even_where_the_row_is_repeated(rng):
+    forbidden = {(1, 2), (2, 1), (3, 3)}
+    for _ in range(300):
+        ids = text.random_repeat(rng, np.arange(1, 5), int(rng.integers(2, 20)), forbidden)
+        half = len(ids) // 2
+        assert ids[:half] == ids[half:] and half >= 2
+        assert not forbidden & set(zip(ids, ids[1:], strict=False))
+
+
+def test_random_repeats_spell_nothing_held_out_however_it_is_cut_into_pieces(tokenizer):
+    """Rows of the very pieces that spell it, in other ways than the tokenizer would, too: "red" + "▁moon"."""
+    rng = np.random.default_rng(22)
+    stage = LanguageStage(small_preset(), rng, tokenizer, {})
+    stage.recipe = dataclasses.replace(stage.recipe, phases=((np.inf, 1.0, 0.0),))
+    all_pieces = stage.pieces
+    for phrase in (*(f"{colour} {shape}" for shape, colour in sorted(HELD_OUT)[:4]), *say.NEW_WORDS[:3]):
+        stage.pieces = np.array([i for i in all_pieces if tokenizer.piece(i).strip("▁") in {"", ".", *parts(phrase)}])
+        for _ in range(40):
+            assert not leaks_in_text(tokenizer.decode(stage.document(rng, 0)[0])), phrase
+
+
+def parts(phrase):
+    """Every stretch of letters within the words of a phrase."""
+    return {w[i:j] for w in phrase.split() for i in range(len(w)) for j in range(i + 1, len(w) + 1)}
+
+
+# ---- seeds -----------------------------------------------------------------------------------
+
+NUMBERS = (0, 1, 2, 3, 7, evaluation_run.STREAM, 2**32 - 1, 2**32, 3 + (evaluation_run.STREAM << 32), 10**40)
+
+
+def state(generator):
+    return tuple(generator.bit_generator.seed_seq.generate_state(4))
+
+
+def test_splits_never_share_a_seed():
+    rng = np.random.default_rng(23)
+    states = {}
+    for split in SPLITS:
+        rows = [(), *((a,) for a in NUMBERS), *((a, b) for a in NUMBERS for b in NUMBERS)]
+        rows += [tuple(int(n) for n in rng.integers(0, 2**62, size=int(rng.integers(1, 6)))) for _ in range(300)]
+        states[split] = {state(split_rng(split, *row)) for row in rows}
+    names = list(SPLITS)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            assert not states[one] & states[other]
+
+
+def test_no_seed_of_the_user_turns_training_into_a_test_stream():
+    """A seed of more than 32 bits is several numbers to NumPy: it must not stand where the split does."""
+    tests = {state(split_rng("test", evaluation_run.STREAM, s, i)) for s in range(4) for i in range(20)}
+    trainings = {
+        state(run.step_rng(seed, stage, step)) for seed in NUMBERS for stage in range(3) for step in range(-1, 20)
+    }
+    assert not tests & trainings
+    assert len(trainings) == len(NUMBERS) * 3 * 21  # nor do two steps share one
+
+
+def test_training_and_evaluation_draw_from_their_own_split_alone(tmp_path, monkeypatch):
+    seeds, make = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or make(seed))
+    model = run.train("smoke", tmp_path / "run", seed=9)
+    lists = [s for s in seeds if isinstance(s, list)]
+    assert lists and {s[0] for s in lists} == {SPLITS["train"]}
+    seeds.clear()
+    evaluation_run.evaluate(model, 2, seed=9)
+    lists = [s for s in seeds if isinstance(s, list)]
+    assert lists and {s[0] for s in lists} == {SPLITS["test"]}
+    assert evaluation_run.STREAM == lists[0][1]

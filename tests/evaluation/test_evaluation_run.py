@@ -1,0 +1,147 @@
+"""Scoring: intervals, a decoder that is always right and one that never is, turns, and the report."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tinyflamingo.data.tinyworld.pool import Medium, split_rng
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation import run
+from tinyflamingo.evaluation.tasks import TASKS, Query
+from tinyflamingo.model.trained import untrained
+from tinyflamingo.training.presets import get_preset
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return untrained(np.random.default_rng(0), get_preset("smoke").config, tokenizer)
+
+
+def decoder(right):
+    """Stands for the model: it looks the answer up, or never knows it."""
+    answers = {}
+
+    def remember(rng, n, name):
+        pool, queries = TASKS_BEFORE[name](rng, n)
+        for q in queries:
+            answers[repr([item for item in q.prompt if isinstance(item, Medium)])] = q.answer
+        return pool, queries
+
+    def decode(model, prompts, features):
+        media = [repr([item for item in p if isinstance(item, Medium)]) for p in prompts]
+        return [answers[m] if right else "i do not know." for m in media]
+
+    return remember, decode
+
+
+TASKS_BEFORE = dict(TASKS)
+
+
+@pytest.mark.parametrize("hits, low, high", [
+    ([1] * 10, 0.7225, 1.0),
+    ([0] * 10, 0.0, 0.2775),
+    ([1] * 5 + [0] * 5, 0.2366, 0.7634),
+    ([1] * 90 + [0] * 10, 0.8256, 0.9448),
+    ([1], 0.2065, 1.0),
+])  # fmt: skip
+def test_wilson_intervals(hits, low, high):
+    score, (lo, hi) = run.interval(np.array(hits))
+    assert score == pytest.approx(np.mean(hits))
+    assert (lo, hi) == pytest.approx((low, high), abs=1e-4)
+    assert 0 <= lo <= score <= hi <= 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("right", [True, False])
+def test_a_decoder_that_is_right_scores_1_and_one_that_is_wrong_0(model, monkeypatch, name, right):
+    remember, decode = decoder(right)
+    monkeypatch.setitem(TASKS, name, lambda rng, n: remember(rng, n, name))
+    monkeypatch.setattr(run, "decode_batch", decode)
+    row = run.run_task(model, name, np.random.default_rng(2), 6)
+    assert row["score"] == float(right) and row["n"] == 6 and row["metric"] == "exact match"
+    assert row["ci95"][int(right)] == pytest.approx(float(right), abs=1e-9)
+    assert all(type(x) is float for x in (row["score"], *row["ci95"]))
+
+
+def test_half_of_a_swap_is_no_point(model, monkeypatch):
+    remember, decode = decoder(True)
+    monkeypatch.setitem(TASKS, "image_swap", lambda rng, n: remember(rng, n, "image_swap"))
+    monkeypatch.setattr(
+        run, "decode_batch", lambda *a: [t if i % 2 else "wrong." for i, t in enumerate(decode(*a))]
+    )
+    row = run.run_task(model, "image_swap", np.random.default_rng(2), 8)
+    assert row["score"] == 0.0 and row["n"] == 8
+
+
+def test_turns_go_on_from_the_models_own_words(model, monkeypatch):
+    heard = []
+
+    def decode(model, prompts, features):
+        heard.append([list(p) for p in prompts])
+        return [f"word {len(heard)} {i}." for i in range(len(prompts))]
+
+    monkeypatch.setattr(run, "decode_batch", decode)
+    queries = [Query([Medium("picture", i), "first?"], "a.", ("second?", "third?")) for i in range(2)]
+    assert run.answer(model, queries, None) == ["word 3 0.", "word 3 1."]
+    for i in range(2):
+        picture = Medium("picture", i)
+        assert [turn[i] for turn in heard] == [
+            [picture, "first?"],
+            [picture, "first?", f"word 1 {i}.", "second?"],
+            [picture, "first?", f"word 1 {i}.", "second?", f"word 2 {i}.", "third?"],
+        ]
+    assert queries[0].prompt == [Medium("picture", 0), "first?"]  # a query is not changed
+
+
+def test_decoding_side_by_side_is_decoding_alone(model):
+    """Left padding of shorter prompts changes no answer."""
+    pool, queries = TASKS["dialogue"](np.random.default_rng(2), 6)
+    features = run.MediaFeatures(model.frozen, pool, model.config)
+    prompts = [q.prompt for q in queries]
+    together = run.decode_batch(model, prompts, features)
+    assert together == [run.decode_batch(model, [p], features)[0] for p in prompts]
+
+
+def test_the_report_has_its_schema_and_is_json(model):
+    report = run.evaluate(model, 4)
+    assert set(report["tasks"]) == {"zero_shot_classification", *TASKS}
+    for row in report["tasks"].values():
+        assert set(row) == {"metric", "score", "ci95", "n"}
+        assert 0 <= row["ci95"][0] <= row["score"] <= row["ci95"][1] <= 1 and row["n"] == 4
+    assert set(report["text_perplexity"]) == {"language_model", "flamingo"}
+    assert report["seconds"] > 0
+    assert json.loads(json.dumps(report)) == report
+    table = run.format_report(report)
+    assert all(name in table for name in report["tasks"])
+
+
+def test_perplexity_of_an_untrained_flamingo_is_that_of_its_language_model(model):
+    perplexity = run.text_perplexity(model, np.random.default_rng(0), n=8)
+    assert perplexity["flamingo"] == perplexity["language_model"] > 100  # the gates are shut
+
+
+def test_only_the_tasks_that_were_asked_for(model):
+    assert list(run.evaluate(model, 2, only=["caption", "vqa"])["tasks"]) == ["caption", "vqa"]
+    with pytest.raises(UserError, match="unknown task 'captions': choose from zero_shot_classification, caption, "):
+        run.evaluate(model, 2, only=["caption", "captions"])
+
+
+def streams(model, monkeypatch, seed):
+    """States of all Generators that an evaluation draws from."""
+    found = []
+
+    def recording(*numbers):
+        generator = split_rng(*numbers)
+        found.append(tuple(generator.bit_generator.seed_seq.generate_state(4)))
+        return generator
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "split_rng", recording)
+        run.evaluate(model, 1, seed, only=["caption", "vqa"])
+    return found
+
+
+def test_another_seed_is_another_test_stream_for_every_task(model, monkeypatch):
+    one, same, other = (streams(model, monkeypatch, seed) for seed in (0, 0, 1))
+    assert one == same and not set(one) & set(other) and len(set(one)) == len(one) == 3

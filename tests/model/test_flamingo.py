@@ -1,0 +1,292 @@
+"""The whole: the language model bit for bit at first, causal in images, frozen means frozen."""
+
+import inspect
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from model_cases import V, assert_float32_inside, check_tree, shake, tiny, tiny_config, with_gates
+
+from tinyflamingo import ops
+from tinyflamingo.model import flamingo as flamingo_module
+from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.flamingo import (
+    embed_with_eoc,
+    encode_media,
+    flamingo,
+    gates,
+    init_flamingo,
+    see,
+)
+from tinyflamingo.model.language_model import embed_tokens, init_language_model, language_model
+from tinyflamingo.model.tokenizer import PAD
+from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
+from tinyflamingo.ops.tree import named_leaves
+
+
+def _logits(m, **changes):
+    a = vars(m) | changes
+    return flamingo(a["params"], a["frozen"], a["tokens"], a["phi"], a["visual"], a["config"], a.get("start"))
+
+
+def _loss(m, params):
+    """Next-token loss over the whole batch, through the resampler."""
+    logits = flamingo(params, m.frozen, m.tokens[:, :-1], m.phi[:, :-1], see(params, m.features, m.config), m.config)
+    targets = m.tokens[:, 1:].ravel()
+    weights = np.ones(targets.size, logits.dtype)
+    return ops.cross_entropy(anp.reshape(logits, (targets.size, -1)), targets, weights)
+
+
+# ---------------------------------------------------------------- untrained
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("every", [1, 2])
+def test_untrained_is_the_language_model_bit_for_bit(floor, dtype, every):
+    m = tiny(dtype=dtype, config=tiny_config(xattn={"every": every}), gates=(0, 0), shaken=False)
+    m.tokens[m.tokens == m.eoc] = 7  # the language model does not know <EOC>
+    expected = language_model(m.frozen["language"], m.tokens, m.config.language)
+    with_pictures = _logits(m)
+    without = _logits(m, phi=0 * m.phi, visual=m.visual[:0])
+    assert with_pictures.shape == (2, 8, V + 1) and with_pictures.dtype == dtype
+    np.testing.assert_array_equal(with_pictures[..., :V], expected)
+    np.testing.assert_array_equal(without[..., :V], expected)
+    assert np.all(np.isfinite(with_pictures[..., V]))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (16, 96)])
+def test_bit_for_bit_at_the_toys_size_too(rng, shape):
+    """BLAS takes other ways for other sizes: one column more can change the last bit of all others."""
+    config = FlamingoConfig()
+    params, language = init_flamingo(rng, config), init_language_model(rng, config.language)
+    tokens = rng.integers(0, config.language.vocab_size, shape)
+    visual = rng.standard_normal((1, config.resampler.latents, config.resampler.width)).astype(np.float32)
+    logits = flamingo(params, {"language": language}, tokens, np.ones(shape, int), visual, config)
+    np.testing.assert_array_equal(logits[..., :-1], language_model(language, tokens, config.language))
+
+
+def test_init_has_closed_gates_everywhere(rng):
+    params = init_flamingo(rng, tiny_config())
+    assert set(params) == {"resampler", "eoc", "xattn_0", "xattn_1", "xattn_2"}
+    assert list(gates(params).values()) == [0.0] * 6
+
+
+def test_the_first_gradient_is_at_gates_and_eoc_alone(floor):
+    """Contract: training starts from closed gates, so the resampler's first gradient is exactly 0."""
+    m = tiny(gates=(0, 0), shaken=False)
+    _, found = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
+    for name, gradient in named_leaves(found).items():
+        if name == "eoc" or name.rpartition("/")[2].startswith("alpha_"):
+            assert np.any(gradient != 0), name
+        else:
+            np.testing.assert_array_equal(gradient, 0, err_msg=name)
+
+
+# ---------------------------------------------------------------- who sees what
+
+
+@pytest.mark.parametrize("medium", [1, 2, 3])
+def test_a_later_image_changes_no_earlier_logit(floor, rng, medium):
+    m = tiny()
+    before = _logits(m)
+    features = m.features.copy()
+    features[medium - 1] = 3 * rng.standard_normal(features[0].shape)
+    after = _logits(m, visual=see(m.params, features, m.config))
+    row = 0 if medium < 3 else 1
+    first = int(np.argmax(m.phi[row] == medium))
+    np.testing.assert_array_equal(after[1 - row], before[1 - row])  # nor any of another row
+    np.testing.assert_array_equal(after[row, :first], before[row, :first])
+    assert np.all(np.abs(after[row, first:] - before[row, first:]).max(axis=-1) > 1e-9)
+
+
+def test_an_earlier_image_reaches_later_tokens_through_self_attention(floor, rng):
+    """Tokens of image 2 do not look at image 1, yet its change arrives: paper, section 2.3."""
+    m = tiny()
+    visual = m.visual.copy()
+    visual[0] += rng.standard_normal(visual[0].shape)
+    difference = np.abs(_logits(m, visual=visual) - _logits(m))[0]
+    assert np.all(difference[m.phi[0] == 2].max(axis=-1) > 1e-9)
+
+
+def test_a_later_token_changes_no_earlier_logit(floor):
+    m = tiny()
+    before = _logits(m)
+    m.tokens[:, 6] = 9
+    after = _logits(m)
+    np.testing.assert_array_equal(after[:, :6], before[:, :6])
+    assert np.all(after[:, 6:] != before[:, 6:])
+
+
+@pytest.mark.parametrize("left, right", [(3, 0), (0, 3), (2, 1)])
+def test_padding_changes_no_real_tokens_logits(floor, left, right):
+    m = tiny()
+    alone = _logits(m)
+    pads = ((0, 0), (left, right))
+    padded = _logits(
+        m,
+        tokens=np.pad(m.tokens, pads, constant_values=PAD),
+        phi=np.pad(m.phi, pads),
+        start=np.full((2, 8 + left + right), left),
+    )
+    np.testing.assert_allclose(padded[:, left : left + 8], alone, atol=1e-11)
+
+
+def test_padded_media_are_never_attended(floor, rng):
+    """Media that no token points to may hold any number."""
+    m = tiny()
+    padding = np.stack([np.full((3, 8), 1e6), rng.standard_normal((3, 8))])
+    np.testing.assert_allclose(_logits(m, visual=np.concatenate([m.visual, padding])), _logits(m), atol=1e-12)
+
+
+def test_rows_of_a_batch_equal_rows_alone(floor):
+    m = tiny()
+    whole = _logits(m)
+    first = _logits(m, tokens=m.tokens[:1], phi=m.phi[:1], visual=m.visual[:2])
+    second = _logits(m, tokens=m.tokens[1:], phi=np.maximum(m.phi[1:] - 2, 0), visual=m.visual[2:])
+    np.testing.assert_allclose(np.concatenate([first, second]), whole, atol=1e-11)
+
+
+# ---------------------------------------------------------------- what trains
+
+
+def test_frozen_parameters_are_no_arguments_of_the_gradient(rng):
+    """`params` holds what trains; the two trees have no array in common, and no language model in it."""
+    assert list(inspect.signature(flamingo).parameters)[:2] == ["params", "frozen"]
+    m = tiny()
+    names = set(named_leaves(m.params))
+    assert {n.split("/")[0] for n in names} == {"resampler", "eoc", "xattn_0", "xattn_1", "xattn_2"}
+    before = {n: a.copy() for n, a in named_leaves(m.frozen).items()}
+    _, found = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
+    assert set(named_leaves(found)) == names
+    for name, leaf in named_leaves(m.frozen).items():
+        np.testing.assert_array_equal(leaf, before[name], err_msg=name)
+
+
+def test_everything_else_trains_once_the_gates_are_open(floor):
+    m = tiny()
+    _, found = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
+    unused = "resampler/temporal"  # two frames of four are in use
+    for name, gradient in named_leaves(found).items():
+        assert np.all(gradient[:2] != 0) if name == unused else np.any(gradient != 0), name
+    np.testing.assert_array_equal(found["resampler"]["temporal"][2:], 0)
+
+
+def test_eoc_trains_through_input_and_output(floor, rng):
+    """Its row is read where <EOC> stands and written into the last column."""
+    table, eoc = rng.standard_normal((V, 12)), rng.standard_normal(12)
+    tokens = np.array([[3, V, 0], [V, V, 5]])
+    found = embed_with_eoc(eoc, table, tokens)
+    np.testing.assert_array_equal(found[tokens == V], np.stack([eoc * 12**0.5] * 3))
+    np.testing.assert_array_equal(found[tokens < V], embed_tokens(table, tokens[tokens < V][None])[0])
+    ops.check_grad(lambda e: embed_with_eoc(e, table, tokens), eoc)
+    m = tiny()
+    no_eoc = np.where(m.tokens == m.eoc, 7, m.tokens)
+    weights = rng.standard_normal(8)
+
+    def last_column(params):
+        logits = flamingo(params, m.frozen, no_eoc, m.phi, m.visual, m.config)
+        return anp.sum(logits[..., -1] * weights)
+
+    _, found = ops.value_and_grad(last_column)(m.params)
+    assert np.all(found["eoc"] != 0)
+
+
+@pytest.mark.parametrize(
+    "every, layers, expected", [(1, 3, (0, 1, 2)), (2, 4, (0, 2)), (2, 5, (0, 2, 4)), (7, 3, (0,))]
+)
+def test_gated_blocks_stand_before_blocks_0_k_2k(monkeypatch, every, layers, expected):
+    config = tiny_config(xattn={"every": every}, language={"layers": layers})
+    assert config.gated_layers == expected
+    m = tiny(config=config)
+    assert {n for n in m.params if n.startswith("xattn_")} == {f"xattn_{i}" for i in expected}
+    calls = []
+
+    def note(name, function):
+        def noted(params, *args):
+            calls.append((name, id(params)))
+            return function(params, *args)
+
+        monkeypatch.setattr(flamingo_module, name, noted)
+
+    note("gated_xattn_dense", flamingo_module.gated_xattn_dense)
+    note("decoder_block", flamingo_module.decoder_block)
+    _logits(m)
+    order = []
+    for i in range(layers):
+        if i in expected:
+            order.append(("gated_xattn_dense", id(m.params[f"xattn_{i}"])))
+        order.append(("decoder_block", id(m.frozen["language"][f"block_{i}"])))
+    assert calls == order
+
+
+def test_gates_report():
+    m = tiny()
+    report = gates(with_gates(m.params, 0.5, -0.25))
+    assert list(report) == [f"xattn_{i}/{g}" for i in range(3) for g in ("alpha_xattn", "alpha_dense")]
+    assert report["xattn_1/alpha_xattn"] == pytest.approx(np.tanh(0.5))
+    assert report["xattn_2/alpha_dense"] == pytest.approx(np.tanh(0.25))
+    assert all(type(v) is float for v in report.values())
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_whole_model_gradient(floor):
+    config = tiny_config(language={"layers": 2}, resampler={"layers": 1, "frames": 2})
+    m = tiny(config=config)
+    check_tree(lambda p: _loss(m, p), m.params, tol=1e-5)
+
+
+def test_float32_inside_backward(floor):
+    m = tiny(dtype=np.float32)
+    assert_float32_inside(lambda p: _loss(m, p), m.params)
+
+
+def test_floors_agree_on_logits_and_gradients():
+    m, found = tiny(), []
+    for name in ("reference", "fast"):
+        with ops.use(name):
+            loss, gradients = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
+            found.append((_logits(m), loss, named_leaves(gradients)))
+    (slow, slow_loss, slow_gradients), (fast, fast_loss, fast_gradients) = found
+    np.testing.assert_allclose(slow, fast, rtol=1e-9, atol=1e-11)
+    assert slow_loss == pytest.approx(fast_loss, rel=1e-10)
+    for name, gradient in slow_gradients.items():
+        np.testing.assert_allclose(gradient, fast_gradients[name], rtol=1e-7, atol=1e-11, err_msg=name)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _frozen_vision(rng, config):
+    return {
+        "vision": shake(init_vision_encoder(rng, config.vision), rng),
+        "feature_mean": rng.standard_normal(8).astype(np.float32),
+        "feature_scale": rng.uniform(0.5, 2, 8).astype(np.float32),
+    }
+
+
+def test_encode_media_takes_frames_one_by_one(floor, rng, monkeypatch):
+    """Each frame alone, standardised by the frozen constants, whatever the encoder's batches are."""
+    config = tiny_config()
+    frozen, media = _frozen_vision(rng, config), rng.integers(0, 256, (2, 3, 9, 8, 3)).astype(np.uint8)
+    features = encode_media(frozen, media, config)
+    assert features.shape == (2, 3, 3 * 2, 8) and features.dtype == np.float32
+    monkeypatch.setattr(flamingo_module, "ENCODE_BATCH", 4)
+    np.testing.assert_allclose(encode_media(frozen, media, config), features, rtol=1e-4, atol=1e-5)
+    raw = vision_encoder(frozen["vision"], normalise_pixels(media[1, 2:]), config.vision)[0]
+    expected = (raw - frozen["feature_mean"]) * frozen["feature_scale"]
+    np.testing.assert_allclose(features[1, 2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pixels_to_logits(floor, rng):
+    """All parts together: the picture's pixels move the logits of its own tokens."""
+    m = tiny(dtype=np.float32)
+    frozen = m.frozen | _frozen_vision(rng, m.config)
+    media = rng.integers(0, 256, (3, 1, 8, 8, 3)).astype(np.uint8)
+    before = _logits(m, visual=see(m.params, encode_media(frozen, media, m.config), m.config))
+    media[1] = 255 - media[1]
+    after = _logits(m, visual=see(m.params, encode_media(frozen, media, m.config), m.config))
+    assert before.dtype == np.float32
+    np.testing.assert_array_equal(after[0, :5], before[0, :5])
+    assert np.all(np.abs(after[0, 5:] - before[0, 5:]).max(axis=-1) > 1e-5)

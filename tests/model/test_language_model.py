@@ -1,0 +1,209 @@
+"""The decoder: causal to the bit, relative positions, packed rows, tied embeddings, caches."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from model_cases import V, assert_float32_inside, check_tree, shake, tiny_config
+
+from tinyflamingo.model.language_model import (
+    append,
+    decoder_block,
+    embed_tokens,
+    init_cache,
+    init_language_model,
+    language_model,
+    self_attention,
+    sinusoids,
+)
+from tinyflamingo.ops.tree import count
+
+CONFIG = tiny_config().language
+
+
+@pytest.fixture
+def params(rng):
+    return shake(init_language_model(rng, CONFIG, np.float64), rng)
+
+
+@pytest.fixture
+def tokens(rng):
+    return rng.integers(0, V, (2, 9))
+
+
+def test_a_later_token_changes_no_earlier_logit(floor, params, tokens):
+    before = language_model(params, tokens, CONFIG)
+    assert before.shape == (2, 9, V)
+    tokens[:, 5] = (tokens[:, 5] + 1) % V
+    after = language_model(params, tokens, CONFIG)
+    np.testing.assert_array_equal(after[:, :5], before[:, :5])
+    assert np.all(np.abs(after[:, 5:] - before[:, 5:]).max(axis=-1) > 1e-9)
+
+
+def test_rows_do_not_see_each_other(floor, params, tokens):
+    whole = language_model(params, tokens, CONFIG)
+    np.testing.assert_allclose(language_model(params, tokens[1:], CONFIG), whole[1:], atol=1e-12)
+
+
+@pytest.mark.parametrize("pad", [1, 6])
+def test_the_same_text_further_right_has_the_same_logits(floor, params, tokens, pad):
+    """Positions are relative: behind `pad` hidden tokens of any kind nothing changes."""
+    alone = language_model(params, tokens, CONFIG)
+    padded = np.concatenate([np.full((2, pad), 7), tokens], axis=1)
+    start = np.full(padded.shape, pad)
+    np.testing.assert_allclose(language_model(params, padded, CONFIG, start)[:, pad:], alone, atol=1e-11)
+
+
+def test_order_matters(floor, params):
+    """Relative, but positions all the same: the last logit knows the order of what came before."""
+    a, b = (language_model(params, np.array([row]), CONFIG)[0, -1] for row in ([5, 6, 7, 8], [6, 5, 7, 8]))
+    assert np.abs(a - b).max() > 1e-3
+
+
+def test_packed_documents_do_not_see_each_other(floor, params, rng):
+    first, second = rng.integers(0, V, (1, 4)), rng.integers(0, V, (1, 5))
+    start = np.array([[0] * 4 + [4] * 5])
+    packed = language_model(params, np.concatenate([first, second], axis=1), CONFIG, start)
+    np.testing.assert_allclose(packed[:, :4], language_model(params, first, CONFIG), atol=1e-11)
+    np.testing.assert_allclose(packed[:, 4:], language_model(params, second, CONFIG), atol=1e-11)
+
+
+# ---------------------------------------------------------------- embeddings
+
+
+def test_embeddings_are_tied(floor, params, tokens):
+    """One table for input and output: a zero row is the zero vector going in and logit 0 going out."""
+    params = params | {"embedding": params["embedding"] * (np.arange(V) != 4)[:, None]}
+    assert np.all(embed_tokens(params["embedding"], np.array([[4]])) == 0)
+    logits = language_model(params, tokens, CONFIG)
+    np.testing.assert_array_equal(logits[..., 4], 0)
+    assert np.all(np.abs(logits[..., 5]) > 0)
+
+
+def test_embeddings_are_scaled_by_the_root_of_the_width(params):
+    found = embed_tokens(params["embedding"], np.array([[3, 5]]))
+    np.testing.assert_allclose(found[0], params["embedding"][[3, 5]] * 12**0.5, rtol=1e-12)
+
+
+def test_parameter_count_follows_chinchilla():
+    """Facts, section 5: L (5 D H K + 2 D 4D + 10 D) + V D, tied; the final gain is D more."""
+    config = tiny_config(language={"width": 16, "heads": 4, "key_size": 4, "ffw_multiplier": 4}).language
+    L, D = config.layers, 16
+    parameters = count(init_language_model(np.random.default_rng(0), config))
+    assert parameters == L * (5 * D * 16 + 8 * D * D + 10 * D) + V * D + D
+
+
+def test_initialisation_keeps_the_logits_modest(rng):
+    config = tiny_config(language={"width": 64, "heads": 4, "key_size": 16}).language
+    logits = language_model(init_language_model(rng, config), rng.integers(0, V, (4, 20)), config)
+    assert 0.3 < logits.std() < 3.0 and logits.dtype == np.float32
+
+
+# ---------------------------------------------------------------- Transformer-XL
+
+
+def test_sinusoids_known_values():
+    """All sines first, then all cosines; frequencies 10000^(-2m/D)."""
+    table = sinusoids(5, 4, np.float64)
+    np.testing.assert_array_equal(table[0], [0, 0, 1, 1])
+    np.testing.assert_allclose(table[3], [np.sin(3), np.sin(0.03), np.cos(3), np.cos(0.03)], rtol=1e-12)
+    assert sinusoids(2, 4).dtype == np.float32
+
+
+def test_self_attention_is_the_formula_in_loops(floor, params, rng):
+    """score(i, j) = [(q_i + u).k_j + (q_i + v).W_R s_(i-j)] / sqrt(K), j from start_i to i."""
+    p, x = params["block_0"], rng.standard_normal((2, 6, 12))
+    start = np.array([[0, 0, 1, 0, 3, 5], [0, 1, 2, 2, 2, 2]])
+    H, K = CONFIG.heads, CONFIG.key_size
+    got = self_attention(p, x, start, 6, CONFIG)
+    for b, i in np.ndindex(2, 6):
+        heads = []
+        for h in range(H):
+            own = slice(h * K, (h + 1) * K)
+            q, keys = x[b, i] @ p["w_q"][:, own], range(start[b, i], i + 1)
+            scores = [
+                ((q + p["u"][h]) @ (x[b, j] @ p["w_k"][:, own]) + (q + p["v"][h]) @ (_s(i - j) @ p["w_r"][:, own]))
+                / K**0.5
+                for j in keys
+            ]
+            shares = np.exp(scores) / np.sum(np.exp(scores))
+            heads.append(sum(a * (x[b, j] @ p["w_v"][:, own]) for a, j in zip(shares, keys, strict=True)))
+        np.testing.assert_allclose(got[b, i], np.concatenate(heads) @ p["w_o"] + p["b_o"], atol=1e-11)
+
+
+def _s(n, D=12):
+    w = [10000 ** (-2 * m / D) for m in range(D // 2)]
+    return np.array([np.sin(n * f) for f in w] + [np.cos(n * f) for f in w])
+
+
+def test_block_is_pre_norm_with_two_residuals(floor, params, rng):
+    """With both ways back into the stream shut, the block is the identity; the norm's gain rules each."""
+    h, start = rng.standard_normal((1, 5, 12)), np.zeros((1, 5), int)
+    p = params["block_1"]
+    shut = p | {n: 0 * p[n] for n in ("w_o", "b_o", "w_2", "b_2")}
+    np.testing.assert_array_equal(decoder_block(shut, h, start, 5, CONFIG), h)
+    # RMSNorm: the branches do not know the scale of h.
+    grown = decoder_block(p, 1e4 * h, start, 5, CONFIG) - 1e4 * h
+    first = h + self_attention(p, h / np.sqrt((h**2).mean(-1, keepdims=True)) * p["attn_gain"], start, 5, CONFIG)
+    attended = first - h
+    x = (1e4 * h + attended) / np.sqrt(((1e4 * h + attended) ** 2).mean(-1, keepdims=True)) * p["ffw_gain"]
+    z = x @ p["w_1"] + p["b_1"]
+    gelu = 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+    np.testing.assert_allclose(grown, attended + gelu @ p["w_2"] + p["b_2"], atol=1e-5)
+
+
+# ---------------------------------------------------------------- the cache
+
+
+@pytest.mark.parametrize("dtype, atol", [(np.float64, 1e-11), (np.float32, 2e-5)])
+@pytest.mark.parametrize("cuts", [(9,), (4, 9), (1, 2, 3, 4, 5, 6, 7, 8, 9)])
+def test_cache_against_no_cache(floor, rng, tokens, dtype, atol, cuts):
+    params = shake(init_language_model(rng, CONFIG, dtype), rng)
+    start = np.zeros((2, 9), int)
+    start[1] = 2  # the second row is padded on the left
+    whole = language_model(params, tokens, CONFIG, start)
+    cache, done, parts = init_cache(CONFIG, 2, 11, dtype), 0, []
+    for stop in cuts:
+        parts.append(language_model(params, tokens[:, done:stop], CONFIG, start[:, done:stop], cache))
+        done = stop
+        assert cache["length"] == stop
+    joined = np.concatenate(parts, axis=1)
+    assert joined.dtype == dtype
+    np.testing.assert_allclose(joined, whole, atol=atol)
+
+
+def test_cache_overflow_is_an_error_with_both_numbers(floor, params, tokens):
+    cache = init_cache(CONFIG, 2, 5, np.float64)
+    language_model(params, tokens[:, :4], CONFIG, cache=cache)
+    with pytest.raises(ValueError, match="holds 5 tokens; 6 are needed"):
+        language_model(params, tokens[:, 4:6], CONFIG, cache=cache)
+    language_model(params, tokens[:, 4:5], CONFIG, cache=cache)  # the failed call used nothing up
+    assert cache["length"] == 5
+
+
+def test_append_writes_in_place(rng):
+    cache = init_cache(CONFIG, 1, 4, np.float64)["block_0"]
+    k = rng.standard_normal((1, 2, 3, 4))
+    append(cache, k, 2 * k, 2)
+    keys, values = append(cache, 3 * k[:, :1], 4 * k[:, :1], 3)
+    np.testing.assert_array_equal(keys, np.concatenate([k, 3 * k[:, :1]], axis=1))
+    np.testing.assert_array_equal(values, np.concatenate([2 * k, 4 * k[:, :1]], axis=1))
+    assert np.shares_memory(keys, cache["k"])
+
+
+# ---------------------------------------------------------------- gradients
+
+
+def test_block_gradient(floor, params, rng):
+    h, start = rng.standard_normal((2, 4, 12)), np.array([[0, 0, 0, 0], [0, 0, 2, 2]])
+    check_tree(lambda p, h: decoder_block(p, h, start, 4, CONFIG), params["block_0"], h, tol=1e-5)
+
+
+def test_gradient_of_the_tied_table(floor, params, tokens):
+    """The table's gradient is the sum of both uses."""
+    table = {"embedding": params["embedding"], "final_gain": params["final_gain"]}
+    check_tree(lambda p: language_model(params | p, tokens, CONFIG), table, tol=1e-5)
+
+
+def test_float32_inside_backward(floor, rng, tokens):
+    params = init_language_model(rng, CONFIG)
+    assert_float32_inside(lambda p: anp.sum(language_model(p, tokens, CONFIG)), params)

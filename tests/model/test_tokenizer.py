@@ -1,0 +1,127 @@
+"""The tokenizer: any text comes back as it was, reserved ids never come from text, TinyWorld in one piece."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES
+from tinyflamingo.data.tinyworld.text import TEXT_MIXTURE, text_document, tokenizer_lines
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD, SPECIAL, UNK, Tokenizer, train_tokenizer
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)  # anything but lone surrogates
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXT)
+@example("")
+@example(" ")
+@example("   leading, double  inside, trailing  ")
+@example("\n\ttabs\r\nand lines\n")
+@example("\u2581")  # the sign that SentencePiece writes a space with
+@example("a\u2581b \u2581 c\u2581\u2581")
+@example("\x1a \x1a0 \x1a1\u2581\x1a")  # the sign that protects it
+@example("\x00 nul \ufffd \ufeff")
+@example("👩‍👩‍👧 été e\u0301té 火烈鸟 🦩")
+@example("ﬁ ① Å")  # NFKC would change these
+@example("<image> <EOC> <PAD> <0x41> <unk> ⁇")
+def test_round_trip_and_no_reserved_id(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert all(IMAGE < i < len(tokenizer) for i in ids)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 629), max_size=12))
+def test_any_ids_decode_to_some_text(tokenizer, ids):
+    """A model may emit bytes that are no character; that is text with a hole, not an error."""
+    text = tokenizer.decode(ids)
+    assert isinstance(text, str)
+    plain = [i for i in ids if IMAGE < i < len(tokenizer)]
+    assert tokenizer.decode(plain) == text  # reserved ids and <EOC> leave no trace
+
+
+def test_reserved_ids(tokenizer):
+    assert (PAD, BOS, EOS, UNK, IMAGE) == (0, 1, 2, 3, 4)
+    assert [tokenizer.piece(i) for i in range(5)] == list(SPECIAL.values())
+    assert len(tokenizer) == tokenizer.eoc == 629
+    assert tokenizer.piece(629) == "<EOC>"
+    assert tokenizer.decode([BOS, IMAGE, *tokenizer.encode("dax"), tokenizer.eoc, EOS]) == "dax"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\ud83e"])
+def test_a_lone_surrogate_is_a_user_error(tokenizer, text):
+    with pytest.raises(UserError, match="not valid Unicode"):
+        tokenizer.encode(text)
+
+
+# ---------------------------------------------------------------- TinyWorld
+
+
+def _words():
+    rng = np.random.default_rng(1)
+    text = " ".join(text_document(rng) for _ in range(300))
+    return set(re.findall(r"[A-Za-z]+", text)) - set(say.PICTURE_WORDS + say.TEXT_WORDS)
+
+
+def test_every_word_of_tinyworld_is_one_piece(tokenizer):
+    words = _words() | {word for phrase in COLOUR_NAMES for word in phrase.split()} | set(say.PLACES + say.ANIMALS)
+    assert len(words) > 80 and sum(TEXT_MIXTURE.values()) == pytest.approx(1)
+    cut = {w: [tokenizer.piece(i) for i in tokenizer.encode(w)] for w in words if len(tokenizer.encode(w)) != 1}
+    assert not cut
+
+
+@pytest.mark.parametrize("kind", ["PICTURE_WORDS", "TEXT_WORDS", "NEW_WORDS"])
+def test_every_invented_word_is_two_pieces(tokenizer, kind):
+    """Held-out words above all: a word never seen must be spelt from syllables that were."""
+    words = getattr(say, kind)
+    assert len(words) > 5
+    assert {w: len(tokenizer.encode(w)) for w in words} == {w: 2 for w in words}
+    assert all(len(tokenizer.encode(f"a red circle {w}.")) == len(tokenizer.encode("a red circle.")) + 2 for w in words)
+
+
+def test_training_depends_on_its_lines_alone(tokenizer):
+    again = train_tokenizer(tokenizer_lines(np.random.default_rng(0)), 629)
+    assert [again.piece(i) for i in range(629)] == [tokenizer.piece(i) for i in range(629)]
+
+
+def test_a_tokenizer_survives_its_bytes(tokenizer):
+    copy, text = Tokenizer(tokenizer.model), "a red star dax. 火"
+    assert copy.encode(text) == tokenizer.encode(text) and len(copy) == len(tokenizer)
+
+
+# ---------------------------------------------------------------- bytes that are no tokenizer
+
+
+@pytest.mark.parametrize("data", [b"", b"not a model", b"\x00" * 64, b"PK\x03\x04"])
+def test_bytes_that_are_no_model_are_a_user_error(data):
+    with pytest.raises(UserError, match="^tokenizer: "):
+        Tokenizer(data)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_cut_model_is_a_user_error(tokenizer, share):
+    with pytest.raises(UserError, match="^tokenizer: "):
+        Tokenizer(tokenizer.model[: int(len(tokenizer.model) * share)])
+
+
+def test_a_foreign_model_is_a_user_error(tmp_path):
+    """A SentencePiece model, but without our reserved ids."""
+    import io
+
+    import sentencepiece
+
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a red star", "a blue fox"]),
+        model_writer=out,
+        vocab_size=20,
+        model_type="bpe",
+        minloglevel=2,
+    )
+    with pytest.raises(UserError, match="the first ids are not"):
+        Tokenizer(out.getvalue())

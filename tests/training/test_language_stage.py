@@ -1,0 +1,113 @@
+"""Stage two's batches: documents packed into rows, each with its own start, and what carries loss."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tinyflamingo.model.language_model import language_model
+from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
+from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.training.language_stage import LanguageStage, mean_loss
+from tinyflamingo.training.presets import get_preset
+
+
+@pytest.fixture
+def stage(rng, tokenizer):
+    return LanguageStage(get_preset("smoke"), rng, tokenizer, {})
+
+
+def with_phases(stage, *phases):
+    stage.recipe = dataclasses.replace(stage.recipe, phases=phases)
+    return stage
+
+
+def test_a_batch_is_packed_to_the_brim(stage, rng):
+    for step in range(12):
+        tokens, weights, start = stage.batch(rng, step)
+        B, T = stage.recipe.rows, stage.recipe.length
+        assert tokens.shape == weights.shape == start.shape == (B, T)
+        assert weights.dtype == np.float32 and set(np.unique(weights)) <= {0.0, 1.0}
+        assert not np.isin(tokens, (PAD, IMAGE, stage.tokenizer.eoc)).any()
+        assert (tokens[:, 0] == BOS).all() and (weights[tokens == BOS] == 0).all()
+
+
+def test_start_is_the_bos_of_a_tokens_own_document(stage, rng):
+    for step in range(12):
+        tokens, _, start = stage.batch(rng, step)
+        for row, places in zip(tokens, start, strict=True):
+            expected = np.maximum.accumulate(np.where(row == BOS, np.arange(len(row)), 0))
+            np.testing.assert_array_equal(places, expected)
+            ends = np.flatnonzero(row == EOS)
+            assert (row[np.minimum(ends + 1, len(row) - 1)][ends + 1 < len(row)] == BOS).all()
+
+
+def test_a_token_sees_its_own_document_only(stage, rng):
+    tokens, _, start = stage.batch(rng, 5)
+    tokens, start = tokens[:1], start[:1]
+    last = int(start[0, -1])
+    assert last > 0
+    params = stage.optimiser.params
+    before = language_model(params, tokens, stage.config, start)[:, last:]
+    other = tokens.copy()
+    other[:, :last] = rng.integers(IMAGE + 1, len(stage.tokenizer), size=last)
+    np.testing.assert_allclose(language_model(params, other, stage.config, start)[:, last:], before, atol=1e-5)
+
+
+def test_of_random_tokens_only_the_repetition_is_learned(stage, rng):
+    with_phases(stage, (math.inf, 1.0, 0.0))
+    for _ in range(100):
+        ids, weights = stage.document(rng, 0)
+        half = (len(ids) - 2) // 2
+        assert len(ids) == len(weights) and ids[0] == BOS and ids[-1] == EOS
+        assert ids[1 : 1 + half] == ids[1 + half : -1]
+        assert weights == [0.0] * (1 + half) + [1.0] * (half + 1)
+        low, high = stage.recipe.repeat_lengths
+        assert low - 1 <= 2 * half < high
+        assert all(stage.tokenizer.piece(i) != "<0x41>" and i > IMAGE for i in ids[1:-1])
+
+
+def test_of_text_everything_but_bos_is_learned(stage, rng):
+    with_phases(stage, (math.inf, 0.0, 0.5))
+    for _ in range(50):
+        ids, weights = stage.document(rng, 0)
+        assert ids[0] == BOS and ids[-1] == EOS and weights == [0.0] + [1.0] * (len(ids) - 1)
+        assert BOS not in ids[1:] and EOS not in ids[:-1]
+
+
+def test_the_curriculum_follows_its_phases(stage, rng):
+    with_phases(stage, (10, 1.0, 0.0), (20, 0.0, 1.0), (math.inf, 0.0, 0.0))
+
+    def kind(step):
+        ids, weights = stage.document(rng, step)
+        if 0.0 in weights[1:]:
+            return "repeat"
+        return "text" if "Question" in (words := stage.tokenizer.decode(ids)) or len(words) > 0 else ""
+
+    assert {kind(s) for s in range(10)} == {"repeat"}
+    assert {kind(s) for s in range(10, 40)} == {"text"}
+
+
+def test_pieces_of_random_rows_are_text(stage):
+    names = [stage.tokenizer.piece(i) for i in stage.pieces]
+    assert len(names) > 200 and not any(n.startswith("<") for n in names)
+
+
+def test_mean_loss_is_the_weighted_mean_of_cross_entropies(rng, floor):
+    logits = rng.standard_normal((2, 3, 5)).astype("f4")
+    targets, weights = rng.integers(0, 5, (2, 3)), np.array([[1, 0, 1], [0, 1, 1]], "f4")
+    rows = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    losses = -np.take_along_axis(rows, targets[..., None], -1)[..., 0]
+    assert float(mean_loss(logits, targets, weights)) == pytest.approx(float((losses * weights).sum() / 4), rel=1e-5)
+
+
+def test_a_few_steps_learn_something_and_the_result_is_frozen_in_half_precision(stage, rng):
+    losses = []
+    for step in range(60):
+        gradient, info = stage.gradient(np.random.default_rng([1, step % 2]), 9)
+        stage.optimiser.step(gradient, step, 60)
+        losses.append(info["loss"])
+    assert losses[-1] < losses[0] - 1.0
+    for leaf in named_leaves(stage.result()).values():
+        np.testing.assert_array_equal(leaf, leaf.astype("f2").astype("f4"))

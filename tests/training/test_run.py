@@ -1,0 +1,341 @@
+"""`train`, whole: the files it leaves, refusals, and above all: killed at any moment, it ends with the same bits."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.trained import load_checkpoint
+from tinyflamingo.training import run
+from tinyflamingo.training.flamingo_stage import FlamingoStage
+from tinyflamingo.training.presets import PRESETS, get_preset, parameter_counts
+from tinyflamingo.training.state import LOG, STATE, load_state, read_log
+
+WEIGHTS = "checkpoint/weights.npz"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run of the smoke preset that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run.train("smoke", folder)
+    return folder
+
+
+def same(one, other, *names):
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names or (WEIGHTS, LOG))
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# ---- an undisturbed run ----------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_files(undisturbed):
+    assert sorted(files(undisturbed)) == [
+        "checkpoint/model.json",
+        WEIGHTS,
+        "gates.png",
+        LOG,
+        "losses.png",
+        "metrics.json",
+        STATE,
+    ]
+    metrics = json.loads((undisturbed / "metrics.json").read_text())
+    assert set(metrics["stages"]) == {"contrastive", "language", "flamingo", "evaluation"}
+    assert metrics["seconds"] == pytest.approx(sum(metrics["stages"].values()), abs=0.1)
+    assert metrics["checkpoint"] == str(undisturbed / "checkpoint")
+    model = load_checkpoint(undisturbed / "checkpoint")
+    assert model.info["seed"] == 0 and model.info["preset"] == "smoke"
+    assert {"numpy", "autograd", "python", "tinyflamingo"} <= set(model.info["versions"])
+
+
+def test_the_log_has_every_stage_in_order(undisturbed):
+    steps = [(r["stage"], r["step"]) for r in read_log(undisturbed)]
+    p = get_preset("smoke")
+    stages = {"contrastive": p.contrastive.steps, "language": p.language.steps, "flamingo": p.flamingo.steps}
+    assert steps == [(s, i) for s, n in stages.items() for i in range(n) if i % run.LOG_EVERY == 0 or i == n - 1]
+    assert all(np.isfinite(r["loss"]) and np.isfinite(r["norm"]) for r in read_log(undisturbed))
+
+
+def test_the_evaluation_is_written_beside_the_stages(tmp_path):
+    asked = []
+
+    def evaluate(model, queries, seed):
+        asked.append((model.config, queries, seed))
+        return {"tasks": {"caption": {"metric": "exact match", "score": 1.0, "ci95": [0.7, 1.0], "n": 8}}}
+
+    run.train("smoke", tmp_path / "run", seed=4, evaluate=evaluate)
+    assert asked == [(get_preset("smoke").config, 8, 4)]
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["tasks"]["caption"]["ci95"] == [0.7, 1.0]
+    assert {"tasks", "stages", "seconds", "checkpoint"} <= set(metrics)
+
+
+def test_the_same_seed_gives_the_same_bytes_another_seed_others(undisturbed, tmp_path):
+    run.train("smoke", tmp_path / "same", seed=0)
+    assert same(undisturbed, tmp_path / "same")
+    run.train("smoke", tmp_path / "other", seed=1)
+    assert not same(undisturbed, tmp_path / "other", WEIGHTS)
+    assert not same(undisturbed, tmp_path / "other", LOG)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 10**40])
+def test_other_seeds_run_to_the_end(tmp_path, seed):
+    """Also when a batch of pages happens to hold no picture at all."""
+    model = run.train("smoke", tmp_path / "run", seed=seed)
+    assert model.info["seed"] == seed == load_checkpoint(tmp_path / "run/checkpoint").info["seed"]
+
+
+# ---- refusals --------------------------------------------------------------------------------
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(undisturbed):
+    before = files(undisturbed)
+    with pytest.raises(UserError, match="holds a run already: add --resume"):
+        run.train("smoke", undisturbed)
+    assert files(undisturbed) == before
+
+
+def test_a_resume_with_another_preset_is_refused(undisturbed):
+    before = files(undisturbed)
+    with pytest.raises(UserError, match="holds a run of preset 'smoke', not 'toy'"):
+        run.train("toy", undisturbed, resume=True)
+    assert files(undisturbed) == before
+
+
+def test_a_resume_of_nothing_is_refused_and_makes_no_folder(tmp_path):
+    with pytest.raises(UserError, match="nothing to resume"):
+        run.train("smoke", tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_preset_is_refused_and_makes_no_folder(tmp_path):
+    with pytest.raises(UserError, match="unknown preset 'huge': choose one of smoke, toy"):
+        run.train("huge", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "file/below/deeper", "/proc/tinyflamingo", "x" * 300])
+def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, name, monkeypatch):
+    (tmp_path / "file").write_text("precious")
+    monkeypatch.setattr(run, "train_tokenizer", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(UserError, match="cannot write"):
+        run.train("smoke", tmp_path / name)
+    assert files(tmp_path) == {"file": b"precious"}
+
+
+def test_a_state_that_does_not_fit_this_version_is_refused(tmp_path, undisturbed, monkeypatch):
+    folder = interrupted(tmp_path, monkeypatch, at=4)
+    progress, frozen, moments = load_state(folder)
+    assert progress.step == 4
+    arrays = {name: saved[:-1] for name, saved in moments.items()}
+    monkeypatch.setattr(run, "load_state", lambda _: (progress, frozen, arrays))
+    with pytest.raises(UserError, match="cannot resume: vector has"):
+        run.train("smoke", folder, resume=True)
+
+
+# ---- numbers that are not finite -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage, name, last", [(1, "LanguageStage", 2), (2, "FlamingoStage", 2)])
+def test_a_gradient_of_nan_stops_with_stage_and_step_and_keeps_the_state(
+    tmp_path, undisturbed, monkeypatch, stage, name, last
+):
+    kind = getattr(run, name)
+    real = kind.gradient
+
+    def poisoned(self, rng, step):
+        gradient, info = real(self, rng, step)
+        if step == 3:
+            gradient = gradient * np.float32(np.nan)
+        return gradient, info
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "gradient", poisoned)
+        with pytest.raises(UserError, match=f"stage {kind.name}, step 3: .*nan.*the last checkpoint is kept"):
+            run.train("smoke", tmp_path / "run")
+    progress, _, moments = load_state(tmp_path / "run")
+    assert (progress.stage, progress.step) == (stage, last)
+    assert all(np.isfinite(m).all() for m in moments.values())
+    assert not (tmp_path / "run/checkpoint").exists()
+    run.train("smoke", tmp_path / "run", resume=True)  # with the cause gone it ends as if nothing had been
+    assert same(undisturbed, tmp_path / "run")
+
+
+# ---- killed and resumed, in this process -----------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a kill -9: nothing catches it."""
+
+
+def interrupted(tmp_path, monkeypatch, at, name="run", resume=False):
+    """A run that is killed in its `at`-th step; returns its folder."""
+    real, count = run._one_step, iter(range(10**6))
+
+    def step(*args):
+        if next(count) == at:
+            raise Killed
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_one_step", step)
+        with pytest.raises(Killed):
+            run.train("smoke", tmp_path / name, resume=resume)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 6, 9, 13, 14, 19])
+def test_killed_in_any_step_it_ends_with_the_same_bits(tmp_path, undisturbed, monkeypatch, at):
+    folder = interrupted(tmp_path, monkeypatch, at)
+    run.train("smoke", folder, resume=True)
+    assert same(undisturbed, folder)
+
+
+def test_killed_again_and_again(tmp_path, undisturbed, monkeypatch):
+    folder = interrupted(tmp_path, monkeypatch, 3)
+    for _ in range(4):
+        interrupted(tmp_path, monkeypatch, 3, resume=True)
+    run.train("smoke", folder, resume=True)
+    assert same(undisturbed, folder)
+
+
+def test_resuming_a_finished_run_changes_no_weight(tmp_path, undisturbed):
+    folder = tmp_path / "run"
+    run.train("smoke", folder)
+    run.train("smoke", folder, resume=True)
+    assert same(undisturbed, folder)
+
+
+@pytest.mark.parametrize("save", range(1, 12, 3))
+@pytest.mark.parametrize("moment", ["half the file", "before the rename", "after the rename"])
+def test_killed_while_it_saves(tmp_path, undisturbed, monkeypatch, save, moment):
+    """The state is the one before or the one after, and the run still ends with the same bits."""
+    folder, count, replace = tmp_path / "run", iter(range(10**6)), os.replace
+
+    def dies(source, target):
+        if str(target).endswith(STATE) and next(count) == save:
+            if moment == "half the file":
+                os.truncate(source, os.path.getsize(source) // 2)
+            elif moment == "after the rename":
+                replace(source, target)
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dies)
+        with pytest.raises(Killed):
+            run.train("smoke", folder)
+    load_state(folder)
+    run.train("smoke", folder, resume=True)
+    assert same(undisturbed, folder)
+    assert not [p for p in folder.rglob("*") if p.name.endswith(".tmp")]  # what the kill left is swept up
+
+
+# ---- killed and resumed, for real ------------------------------------------------------------
+
+COMMAND = [sys.executable, "-m", "tinyflamingo", "train", "--preset", "smoke"]
+
+
+def command(folder, *more):
+    """Start `train` as a user does, on one thread."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "TINYFLAMINGO_CHECK": ""}
+    return subprocess.Popen(
+        [*COMMAND, "--out", str(folder), *more], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def finish(process):
+    error = process.communicate(timeout=300)[1].decode()
+    assert process.returncode == 0, error
+
+
+def kill_when(process, due):
+    """SIGKILL as soon as `due()` is true; False if the process ended before."""
+    while process.poll() is None:
+        if due():
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return process.returncode == -signal.SIGKILL
+        time.sleep(0.0005)
+    process.communicate()
+    return False
+
+
+def go_on(folder):
+    return command(folder, "--resume") if (folder / STATE).exists() else command(folder)
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_ends_bit_equal(tmp_path):
+    chance = random.Random(0)
+    clean = tmp_path / "clean"
+    began = time.monotonic()
+    process = command(clean)
+    while process.poll() is None and not (clean / STATE).exists():
+        time.sleep(0.001)
+    start = time.monotonic() - began
+    finish(process)
+    end = time.monotonic() - began
+    kills = 0
+    for name in ("one", "two", "three"):
+        folder = tmp_path / name
+        for _ in range(4):  # several kills in a run; each is spread over the time that work takes
+            moment = time.monotonic() + start + chance.random() * (end - start)
+            kills += kill_when(go_on(folder), lambda moment=moment: time.monotonic() > moment)
+        finish(go_on(folder))
+        assert same(clean, folder)
+    assert kills >= 6
+
+
+@pytest.mark.slow
+def test_kill_9_during_saves_ends_bit_equal(tmp_path):
+    clean, folder = tmp_path / "clean", tmp_path / "run"
+    finish(command(clean))
+    kills = 0
+    for _ in range(8):
+        known = {p.name for p in folder.glob(".*.tmp")} if folder.exists() else set()
+
+        def saving(known=known):  # a new temporary file is there
+            return folder.exists() and bool({p.name for p in folder.glob(".*.tmp")} - known)
+
+        kills += kill_when(go_on(folder), saving)
+        if (folder / STATE).exists():
+            load_state(folder)
+    finish(go_on(folder))
+    assert kills >= 3 and same(clean, folder)
+
+
+def test_one_kill_9_for_real(tmp_path, undisturbed):
+    """The short version of the above: after the first save of the second stage."""
+    folder = tmp_path / "run"
+
+    def in_stage_two():
+        return (folder / LOG).exists() and b'"language"' in (folder / LOG).read_bytes()
+
+    assert kill_when(command(folder), in_stage_two)
+    assert load_state(folder)[0].stage >= 1 and not (folder / "checkpoint").exists()
+    finish(command(folder, "--resume"))
+    assert same(undisturbed, folder)
+
+
+# ---- presets ---------------------------------------------------------------------------------
+
+
+def test_parameter_counts_add_up():
+    for name in PRESETS:
+        counts = parameter_counts(get_preset(name).config)
+        parts = ("vision encoder", "language model", "resampler", "gated blocks", "<EOC>")
+        assert counts["total"]["parameters"] == sum(counts[p]["parameters"] for p in parts)
+        assert [counts[p]["state"] for p in parts] == ["frozen", "frozen", "trained", "trained", "trained"]
+    assert FlamingoStage.name == "flamingo"

@@ -1,0 +1,140 @@
+"""The state of a run on disk: exact, atomic, and honest about damage."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.model import trained
+from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
+from tinyflamingo.training.state import LOG, STATE, Log, Progress, load_state, read_log, save_state
+
+
+@pytest.fixture
+def optimiser(rng):
+    made = AdamW({"w": rng.standard_normal((3, 4)).astype("f4"), "g": np.ones(2, "f4")}, OptimiserConfig())
+    made.step(rng.standard_normal(14).astype("f4"), 0, 9)
+    return made
+
+
+@pytest.fixture
+def frozen(rng):
+    return {"vision": {"stem": {"w": rng.standard_normal((2, 2)).astype("f4")}}, "scale": np.ones(3, "f4")}
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path, optimiser, frozen):
+    progress = Progress("smoke", 10**30, 2, 5, 321, {"contrastive": 1.5})
+    save_state(tmp_path, progress, frozen, optimiser)
+    found, tree, moments = load_state(tmp_path)
+    assert found == progress
+    assert tree["vision"]["stem"]["w"].tobytes() == frozen["vision"]["stem"]["w"].tobytes()
+    assert list(tree) == ["vision", "scale"]
+    for name in ("vector", "m", "v"):
+        assert moments[name].tobytes() == getattr(optimiser, name).tobytes()
+        assert moments[name].dtype == np.float32
+    assert [p.name for p in tmp_path.iterdir()] == [STATE]
+
+
+def test_between_stages_there_is_no_optimiser(tmp_path, frozen):
+    save_state(tmp_path, Progress("smoke", 0, 1), frozen)
+    assert load_state(tmp_path)[2] == {}
+    save_state(tmp_path, Progress("smoke", 0), {})
+    assert load_state(tmp_path)[1:] == ({}, {})
+
+
+def test_nothing_to_resume(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UserError, match="nothing to resume.*without --resume"):
+            load_state(folder)
+
+
+def test_damage_is_told_in_one_line(tmp_path, optimiser, frozen, rng):
+    """Cut anywhere, bytes changed anywhere, another file, another folder: `UserError` or the same state."""
+    save_state(tmp_path, Progress("smoke", 3, 1, 2, 0, {}), frozen, optimiser)
+    path, whole = tmp_path / STATE, (tmp_path / STATE).read_bytes()
+    damaged = [whole[: int(len(whole) * share)] for share in (0, 0.01, 0.1, 0.5, 0.95, 0.999)]
+    damaged += [b"not a state", b"PK\x05\x06" + bytes(18), b"\x93NUMPY" + whole[:50]]
+    for place in rng.integers(0, len(whole), 150):
+        damaged.append(whole[:place] + bytes([whole[place] ^ int(rng.integers(1, 256))]) + whole[place + 1 :])
+    refused = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            found, tree, moments = load_state(tmp_path)
+        except UserError as error:
+            assert str(error).startswith(f"cannot resume: {path} is damaged") and "\n" not in str(error)
+            refused += 1
+        else:  # a byte that means nothing, such as a date
+            assert found == Progress("smoke", 3, 1, 2, 0, {})
+            assert moments["m"].tobytes() == optimiser.m.tobytes()
+            assert tree["scale"].tobytes() == frozen["scale"].tobytes()
+    assert refused > 100
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="damaged"):
+        load_state(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["vector", "m", "v", "progress"])
+def test_a_state_without_one_of_its_parts_is_damaged(tmp_path, optimiser, missing):
+    save_state(tmp_path, Progress("smoke", 3, 1, 2), {}, optimiser)
+    with np.load(tmp_path / STATE) as file:
+        arrays = {name: file[name] for name in file.files if name != missing}
+    np.savez(tmp_path / STATE, **arrays)
+    with pytest.raises(UserError, match=f"damaged.*{missing}"):
+        load_state(tmp_path)
+
+
+def test_pickles_are_never_opened(tmp_path):
+    np.savez(tmp_path / STATE, progress=np.array([{"preset": "smoke"}], dtype=object))
+    with pytest.raises(UserError, match="damaged"):
+        load_state(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_state(tmp_path, optimiser, monkeypatch):
+    save_state(tmp_path, Progress("smoke", 3, 0, 2), {}, optimiser)
+    before = (tmp_path / STATE).read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    for function in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(trained.os, function, full)
+            with pytest.raises(UserError, match="No space left on device"):
+                save_state(tmp_path, Progress("smoke", 3, 0, 4), {}, optimiser)
+        assert (tmp_path / STATE).read_bytes() == before
+        assert [p.name for p in tmp_path.iterdir()] == [STATE]
+
+
+# ---- the log ---------------------------------------------------------------------------------
+
+
+def test_a_log_is_cut_back_to_what_the_state_knows(tmp_path):
+    log = Log(tmp_path)
+    log.write(stage="language", step=0, loss=1.5)
+    kept = log.flush()
+    log.write(stage="language", step=1, loss=1.0)
+    log.close()
+    with open(tmp_path / LOG, "ab") as file:
+        file.write(b'{"stage": "langu')  # a line that the crash cut in two
+    again = Log(tmp_path, kept)
+    again.write(stage="language", step=1, loss=1.25)
+    assert again.flush() == (tmp_path / LOG).stat().st_size
+    again.close()
+    assert [(r["step"], r["loss"]) for r in read_log(tmp_path)] == [(0, 1.5), (1, 1.25)]
+
+
+def test_a_log_shorter_than_the_state_says_is_refused_and_left_alone(tmp_path):
+    (tmp_path / LOG).write_text(json.dumps({"step": 0}) + "\n")
+    before = (tmp_path / LOG).read_bytes()
+    with pytest.raises(UserError, match="log.jsonl is cut or missing"):
+        Log(tmp_path, 500)
+    assert (tmp_path / LOG).read_bytes() == before
+
+
+def test_a_log_that_cannot_be_written(tmp_path):
+    (tmp_path / LOG).mkdir()
+    with pytest.raises(UserError, match="cannot write"):
+        Log(tmp_path)
