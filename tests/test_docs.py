@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tinyflamingo.evaluation.tasks import TASKS
+from tinyflamingo.training.presets import get_preset
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -175,6 +176,31 @@ def test_a_stale_number_is_noticed_and_mended(tmp_path):
     assert tables.refresh(path, write=False) and "12345" in path.read_text(encoding="utf-8")
     assert tables.refresh(path, write=True) and "12345" not in path.read_text(encoding="utf-8")
     assert not tables.refresh(path, write=False)
+
+
+def test_the_letters_have_the_sizes_of_the_preset():
+    config, text = get_preset("toy").config, (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) \|$", text, re.M))
+    language = config.language
+    want = {"R": config.resampler.latents, "D": language.width, "Dv": config.vision.width, "V": language.vocab_size}
+    assert {k: int(v) for k, v in told.items()} == want
+    assert f"| {language.heads}, {language.key_size} |" in text
+
+
+def test_the_deviations_tell_the_recipe_of_the_preset():
+    preset, text = get_preset("toy"), (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8")
+    contrastive, third = preset.contrastive, preset.flamingo
+    told = (
+        "{} pages, {} pairs, {} videos".format(*third.rows),
+        "pages {:g}, pairs {:g}, videos {:g}".format(*third.weights),
+        f"the first {third.lengths[0]} tokens",
+        "| {1}; videos {2} |".format(*third.lengths),
+        f"warm-up over {third.optimiser.warmup} to",
+        f"Gaussian, of {third.feature_noise:g} of",
+        f"**: {contrastive.batch} pictures",
+        f"AGC {contrastive.optimiser.agc:g} on the encoder",
+    )
+    assert [words for words in told if words not in text] == []
 
 
 def test_every_task_is_described():

@@ -15,7 +15,6 @@ from pathlib import Path
 from tinyflamingo import __version__
 from tinyflamingo.errors import UserError
 
-
 DIGITS = 100  # of a number on the command line
 BEAMS = 64  # widest beam
 FIGURES = (".png", ".pdf", ".svg")

@@ -150,10 +150,11 @@ def _draw_row(figure, cells, top, total):
         strip = np.concatenate(list(medium), axis=1) if medium.ndim == 4 else medium
         width = PICTURE * strip.shape[1] / strip.shape[0]
         scale = min(1.0, (WIDTH - 0.3) / width)
-        axis = figure.add_axes((left / WIDTH, (top - PICTURE * scale) / total, width * scale / WIDTH, PICTURE * scale / total))
+        width, height = width * scale, PICTURE * scale
+        axis = figure.add_axes((left / WIDTH, (top - height) / total, width / WIDTH, height / total))
         axis.imshow(strip)
         axis.set_axis_off()
-        y = top - PICTURE * scale - 0.05
+        y = top - height - 0.05
         for item in texts:
             said = isinstance(item, Said)
             style = {"color": "#b03060", "fontweight": "bold"} if said else {}

@@ -172,9 +172,7 @@ def test_train_from_the_command_line(tmp_path, command):
     assert {"tasks", "checkpoint", "seconds", "stages"} <= set(metrics)
     assert set(metrics["tasks"]) == {"zero_shot_classification", *TASKS}
     assert set(metrics["stages"]) == {"contrastive", "language", "flamingo", "evaluation"}
-    code, out, err = command(
-        "complete", "what", "--checkpoint", tmp_path / "run/checkpoint", "--max-tokens", 1
-    )
+    code, out, err = command("complete", "what", "--checkpoint", tmp_path / "run/checkpoint", "--max-tokens", 1)
     assert (code, err) == (0, "")
 
 

@@ -10,12 +10,12 @@ import re
 import numpy as np
 import pytest
 
+from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld import pages, pool, scenes, text
 from tinyflamingo.data.tinyworld.pool import SPLITS, split_rng
-from tinyflamingo.data.tinyworld.scenes import HELD_OUT, KNOWN, THINGS, UNASKED, UNNAMED, Clip
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, HELD_OUT, KNOWN, NAMED, THINGS, UNASKED, UNNAMED, Clip
 from tinyflamingo.evaluation import run as evaluation_run
-from tinyflamingo.model.interleave import EOC, Quiet
 from tinyflamingo.model.tokenizer import IMAGE
 from tinyflamingo.model.trained import untrained
 from tinyflamingo.training import contrastive_stage, run
@@ -28,7 +28,8 @@ from tinyflamingo.training.presets import get_preset
 PAIRS = re.compile(rf"\b({'|'.join(f'{colour} {shape}' for shape, colour in sorted(HELD_OUT))})", re.I)
 WORDS = re.compile(rf"\b({'|'.join((*UNNAMED, *(say.plural(s) for s in UNNAMED), *say.NEW_WORDS))})\b", re.I)
 TEXT_ONLY = re.compile(rf"\b({'|'.join(say.TEXT_WORDS)})\b", re.I)
-KNOWLEDGE = re.compile(r"found|likes", re.I)
+KNOWLEDGE = re.compile(r"\b(found|likes|liked)\b", re.I)
+THING = re.compile(rf"\b({'|'.join(COLOUR_NAMES)}) ({'|'.join(NAMED)})")
 
 
 # ---- the check -------------------------------------------------------------------------------
@@ -49,34 +50,45 @@ def leaks_in_scene(scene):
     return [f"{kind} shown" for kind in shown if kind in HELD_OUT or kind[0] in UNNAMED]
 
 
-def leaks_in_items(items, media):
-    """What a document with pictures shows, says, or asks of a picture of an UNASKED thing."""
-    found, current = [], None
+def said(items):
+    """The words of a document or a part of one."""
+    return " ".join(item.text if isinstance(item, Quiet) else item for item in items)
+
+
+def chunks(items):
+    """[(medium or None, texts after it)] in order."""
+    found = [(None, [])]
     for item in items:
         if item is EOC:
-            current = None
+            found.append((None, []))
         elif isinstance(item, str | Quiet):
-            words = item.text if isinstance(item, Quiet) else item
-            found += leaks_in_text(words, current is not None)
-            if current is not None:
-                found += [f"{words!r} beside {t.kind}" for t in things_of(current) if tells_unasked(words, t)]
+            found[-1][1].append(item)
         else:
-            current = media.what(item)
-            found += leaks_in_scene(current)
+            found.append((item, []))
     return found
 
 
-def things_of(scene):
-    return (scene.thing,) if isinstance(scene, Clip) else scene.things
+def leaks_in_items(items, media):
+    """What a document with pictures shows, says, or asks or tells of a picture of an UNASKED thing."""
+    found = []
+    for medium, texts in chunks(items):
+        found += leaks_in_text(said(texts), medium is not None)
+        if medium is not None:
+            scene = media.what(medium)
+            found += leaks_in_scene(scene)
+            shown = {scene.thing.kind} if isinstance(scene, Clip) else {t.kind for t in scene.things}
+            found += [f"{said(texts)!r} beside {thing}" for thing in known_of(said(texts), shown) if thing in UNASKED]
+    return found
 
 
-def tells_unasked(words, thing):
-    """Whether a text beside an UNASKED thing asks what only texts know, or tells it of just this thing."""
-    told = KNOWLEDGE.search(words) and f"{thing.colour} {thing.shape}" in words
-    return thing.kind in UNASKED and bool(words in KNOWLEDGE_QUESTIONS or told)
-
-
-KNOWLEDGE_QUESTIONS = {say.ask(name) for name in ("place", "animal")}
+def known_of(words, shown):
+    """The shown things of which a text asks or tells what only texts know: named last, or not named at all."""
+    for match in KNOWLEDGE.finditer(words):
+        named = THING.findall(words[: match.start()])
+        if not named:
+            yield from shown
+        elif (named[-1][1], named[-1][0]) in shown:
+            yield (named[-1][1], named[-1][0])
 
 
 # ---- the streams: each returns (number of things looked at, leaks) ----------------------------
@@ -85,7 +97,8 @@ KNOWLEDGE_QUESTIONS = {say.ask(name) for name in ("place", "animal")}
 def small_preset(**flamingo):
     """The smoke preset with the documents of the toy."""
     smoke, toy = get_preset("smoke"), get_preset("toy")
-    language = dataclasses.replace(smoke.language, phases=toy.language.phases, repeat_lengths=toy.language.repeat_lengths)
+    toy_language = {"phases": toy.language.phases, "repeat_lengths": toy.language.repeat_lengths}
+    language = dataclasses.replace(smoke.language, **toy_language)
     sizes = {"singles": 168, "uncoloured": 60, "pairs": 60, "counts": 60, "clips": 60} | flamingo
     recipe = dataclasses.replace(smoke.flamingo, **sizes, lengths=toy.flamingo.lengths, rows=toy.flamingo.rows)
     contrastive = dataclasses.replace(smoke.contrastive, families=300)
@@ -121,7 +134,7 @@ def language_documents(rng, tokenizer, n):
 
 
 def text_documents(rng, tokenizer, n):
-    documents = [make(rng) for make in (text.text_document, text.episode) for _ in range(n)]
+    documents = [said(make(rng)) for make in (text.text_document, text.episode) for _ in range(n)]
     return len(documents), [leak for d in documents for leak in leaks_in_text(d)]
 
 
@@ -192,7 +205,7 @@ PLANTS = {  # (what goes wrong, which streams must notice)
     "held-out singles": (lambda m: all_things(m, scenes.sample_single), (contrastive_families, text_documents)),
     "held-out pairs": (lambda m: all_things(m, scenes.sample_pair), (contrastive_families, contrastive_batches)),
     "held-out counts": (lambda m: all_things(m, scenes.sample_count), (contrastive_families, contrastive_batches)),
-    "held-out scenes": (lambda m: all_things(m, scenes.sample_scene), (text_documents, language_documents)),
+    "held-out scenes": (lambda m: all_things(m, scenes.sample_scene), (tokenizer_lines,)),
     "held-out clips": (lambda m: all_things(m, scenes.sample_clip), (clips, text_documents)),
     "a held-out variation": (lambda m: m.setattr(contrastive_stage, "KNOWN", THINGS), (contrastive_families,)),
     "held-out pool": (
@@ -227,10 +240,12 @@ def test_a_planted_leak_is_found(plant, stream, tokenizer, monkeypatch):
 
 
 def test_the_patterns_know_what_they_look_for():
-    shape, colour = "moon", next(c for s, c in HELD_OUT if s == "moon")
+    colour = next(c for s, c in HELD_OUT if s == "moon")
     assert leaks_in_text(f"a {colour} moon.") and leaks_in_text(f"three {colour} moons.")
     assert leaks_in_text("a small gear") and leaks_in_text("two gears.") and leaks_in_text(f"{say.NEW_WORDS[0]}.")
-    assert not leaks_in_text(f"a {colour} circle above a moon.") or (("circle", colour) in HELD_OUT)
+    assert list(known_of("a red star. Question: where is it found?", {("star", "red")})) == [("star", "red")]
+    assert list(known_of("Question: who likes it?", {("star", "red")})) == [("star", "red")]
+    assert not list(known_of("a blue star is liked by the fox.", {("star", "red")}))
     assert leaks_in_text(say.TEXT_WORDS[0], True) and not leaks_in_text(say.TEXT_WORDS[0])
     assert not leaks_in_text("geared xbijo")  # part of a longer word
 
@@ -238,9 +253,9 @@ def test_the_patterns_know_what_they_look_for():
 def test_what_is_held_out_of_pictures_is_in_the_texts(tokenizer):
     """TEXT_WORDS and the facts of UNASKED things are learned, from text alone."""
     rng = np.random.default_rng(21)
-    words = " ".join([text.episode(rng) for _ in range(1500)] + [text.text_document(rng) for _ in range(1500)])
+    words = " ".join(said(make(rng)) for make in (text.episode, text.text_document) for _ in range(1500))
     assert {m[0] for m in TEXT_ONLY.finditer(words)} == set(say.TEXT_WORDS)
-    told = [thing for thing in UNASKED if any(s in words for s in say.fact_sentences(*thing))]
+    told = [thing for thing in UNASKED if any(f"{say.thing_phrase(*thing)} {f}" in words for f in say.facts(*thing))]
     assert len(told) > 0.9 * len(UNASKED)
 
 

@@ -67,9 +67,7 @@ def test_a_decoder_that_is_right_scores_1_and_one_that_is_wrong_0(model, monkeyp
 def test_half_of_a_swap_is_no_point(model, monkeypatch):
     remember, decode = decoder(True)
     monkeypatch.setitem(TASKS, "image_swap", lambda rng, n: remember(rng, n, "image_swap"))
-    monkeypatch.setattr(
-        run, "decode_batch", lambda *a: [t if i % 2 else "wrong." for i, t in enumerate(decode(*a))]
-    )
+    monkeypatch.setattr(run, "decode_batch", lambda *a: [t if i % 2 else "wrong." for i, t in enumerate(decode(*a))])
     row = run.run_task(model, "image_swap", np.random.default_rng(2), 8)
     assert row["score"] == 0.0 and row["n"] == 8
 

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 
+from tinyflamingo.data.items import Quiet
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
 from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.training import language_stage
 from tinyflamingo.training.language_stage import LanguageStage, mean_loss
 from tinyflamingo.training.presets import get_preset
 
@@ -68,25 +70,38 @@ def test_of_random_tokens_only_the_repetition_is_learned(stage, rng):
         assert all(stage.tokenizer.piece(i) != "<0x41>" and i > IMAGE for i in ids[1:-1])
 
 
-def test_of_text_everything_but_bos_is_learned(stage, rng):
+def test_of_text_what_is_quiet_is_not_learned(stage, rng, monkeypatch):
+    with_phases(stage, (math.inf, 0.0, 0.5))
+    items = [Quiet("a red circle"), "is found in the cave."]
+    monkeypatch.setattr(language_stage, "text_document", lambda rng: items)
+    monkeypatch.setattr(language_stage, "episode", lambda rng: items)
+    ids, weights = stage.document(rng, 0)
+    quiet, learned = (stage.tokenizer.encode(t) for t in ("a red circle", "is found in the cave."))
+    assert ids == [BOS, *quiet, *learned, EOS]
+    assert weights == [0.0] * (1 + len(quiet)) + [1.0] * (len(learned) + 1)
+
+
+def test_a_text_is_closed_by_eos_and_holds_no_tag(stage, rng):
     with_phases(stage, (math.inf, 0.0, 0.5))
     for _ in range(50):
         ids, weights = stage.document(rng, 0)
-        assert ids[0] == BOS and ids[-1] == EOS and weights == [0.0] + [1.0] * (len(ids) - 1)
-        assert BOS not in ids[1:] and EOS not in ids[:-1]
+        assert ids[0] == BOS and ids[-1] == EOS and len(ids) == len(weights)
+        assert weights[0] == 0.0 and weights[-1] == 1.0 and 1.0 in weights[1:-1]
+        assert not {BOS, EOS, IMAGE, PAD, stage.tokenizer.eoc} & set(ids[1:-1])
 
 
-def test_the_curriculum_follows_its_phases(stage, rng):
+def test_the_curriculum_follows_its_phases(stage, rng, monkeypatch):
+    monkeypatch.setattr(language_stage, "episode", lambda rng: ["an episode"])
     with_phases(stage, (10, 1.0, 0.0), (20, 0.0, 1.0), (math.inf, 0.0, 0.0))
 
     def kind(step):
-        ids, weights = stage.document(rng, step)
-        if 0.0 in weights[1:]:
+        ids, _ = stage.document(rng, step)
+        half = (len(ids) - 2) // 2
+        if ids[1 : 1 + half] == ids[1 + half : -1]:
             return "repeat"
-        return "text" if "Question" in (words := stage.tokenizer.decode(ids)) or len(words) > 0 else ""
+        return "episode" if ids[1:-1] == stage.tokenizer.encode("an episode") else "text"
 
-    assert {kind(s) for s in range(10)} == {"repeat"}
-    assert {kind(s) for s in range(10, 40)} == {"text"}
+    assert [kind(s) for s in (0, 9, 10, 19, 20, 99)] == ["repeat", "repeat", "episode", "episode", "text", "text"]
 
 
 def test_pieces_of_random_rows_are_text(stage):

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 
 from tinyflamingo.data.images import load_picture
+from tinyflamingo.data.items import EOC
 from tinyflamingo.data.video import is_video, load_video
 from tinyflamingo.errors import UserError
-from tinyflamingo.data.items import EOC
 
 MARK = re.compile(r"(<image>|<video>|<EOC>)")
 

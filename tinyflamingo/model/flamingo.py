@@ -70,8 +70,11 @@ def encode_media(frozen, media, config: FlamingoConfig):
     M, F = media.shape[:2]
     flat = media.reshape(M * F, *media.shape[2:])
     parts = [
-        (vision_encoder(frozen["vision"], normalise_pixels(flat[i : i + ENCODE_BATCH]), config.vision)
-         - frozen["feature_mean"]) * frozen["feature_scale"]
+        (
+            vision_encoder(frozen["vision"], normalise_pixels(flat[i : i + ENCODE_BATCH]), config.vision)
+            - frozen["feature_mean"]
+        )
+        * frozen["feature_scale"]
         for i in range(0, M * F, ENCODE_BATCH)
     ]
     features = np.concatenate(parts)

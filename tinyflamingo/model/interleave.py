@@ -60,7 +60,8 @@ def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
     """A document (list of str, `Quiet`, `EOC`, and media: anything else) to a `Sequence`.
 
     complete: close the last chunk with `<EOC>`; a prompt that waits for its continuation is not
-    complete. Spaces next to a tag are dropped, so "<image> dax" and "<image>dax" are one prompt.
+    complete. Spaces at the ends of a string are dropped and every string begins a word, so
+    "<image> dax" and "<image>dax" are one prompt.
     """
     sequence = Sequence()
     sequence.add([BOS], 0.0)

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.contrastive import init_contrastive
 from tinyflamingo.model.flamingo import encode_media, init_flamingo, see
 from tinyflamingo.model.generate import Sampling, beam_search, generate
-from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.tokenizer import Tokenizer
@@ -118,7 +118,10 @@ def shipped_checkpoint() -> Path:
 
 
 def save_checkpoint(model: TrainedFlamingo, folder):
-    """Write a checkpoint folder; a reader sees the old one or the new one, never half of one."""
+    """Write a checkpoint folder: the weights, then the card with their checksum, each atomically.
+
+    A kill between the two leaves a folder that refuses to load, never a mixture of two models.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

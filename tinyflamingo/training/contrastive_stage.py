@@ -99,7 +99,7 @@ def describe(rng, scene):
 
 
 class ContrastiveStage:
-    """Data, parameters and one step of the stage, for `training/loop.py`."""
+    """Data, parameters and one step of the stage, for `training/run.py`."""
 
     name = "contrastive"
 

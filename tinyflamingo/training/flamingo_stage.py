@@ -53,7 +53,7 @@ def batch_loss(params, frozen, batch, features, config):
 
 
 class FlamingoStage:
-    """Data, parameters and one step of the stage, for `training/loop.py`."""
+    """Data, parameters and one step of the stage, for `training/run.py`."""
 
     name = "flamingo"
 

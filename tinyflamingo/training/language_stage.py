@@ -13,7 +13,7 @@ import autograd.numpy as anp
 import numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.data.tinyworld.text import episode, forbidden_pairs, random_repeat, text_document
+from tinyflamingo.data.tinyworld.text import episode, random_repeat, text_document
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.language_model import init_language_model, language_model
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
@@ -22,14 +22,13 @@ from tinyflamingo.training.optimiser import AdamW
 
 
 class LanguageStage:
-    """Data, parameters and one step of the stage, for `training/loop.py`."""
+    """Data, parameters and one step of the stage, for `training/run.py`."""
 
     name = "language"
 
     def __init__(self, preset, rng, tokenizer, frozen):
         self.config, self.recipe, self.tokenizer = preset.config.language, preset.language, tokenizer
         self.steps = self.recipe.steps
-        self.forbidden = forbidden_pairs(tokenizer)
         # Pieces for random rows: whole words and syllables, no bytes and no reserved ids.
         self.pieces = np.array([i for i in range(IMAGE + 1, len(tokenizer)) if not tokenizer.piece(i).startswith("<")])
         self.optimiser = AdamW(init_language_model(rng, self.config), self.recipe.optimiser)
@@ -43,7 +42,7 @@ class LanguageStage:
         draw = rng.random()
         if draw < repeats:
             length = int(rng.integers(*self.recipe.repeat_lengths))
-            ids = random_repeat(rng, self.pieces, length, self.forbidden)
+            ids = random_repeat(rng, self.pieces, length, self.tokenizer)
             weights = [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
             return [BOS, *ids, EOS], weights
         items = episode(rng) if draw < repeats + episodes else text_document(rng)

@@ -4,7 +4,7 @@ Chapter §2 (adaptive gradient clipping of the NF-ResNet) and the training of al
 appendix B.1: AdamW, global-norm clipping, warm-up). Parameters are views into one vector, so a step
 is a handful of passes over memory.
 
-Not here: the loop that calls it (`training/loop.py`).
+Not here: the loop that calls it (`training/run.py`).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from tinyflamingo.training.optimiser import OptimiserConfig
 class ContrastiveRecipe:
     """Stage one (chapter §2)."""
 
-    steps: int = 1100
+    steps: int = 1200
     batch: int = 128
     families: int = 8000  # groups of four pictures that differ in one property each
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.02, agc=0.08, warmup=80)
@@ -62,8 +62,8 @@ class FlamingoRecipe:
     gate_batches: int = 16  # batches over which the gates' first gradient is averaged
     gate_push: float = 0.5  # first move of every gate, along that gradient
     singles: int = 6000  # pictures and clips in the pool
-    uncoloured: int = 2000
-    pairs: int = 12000
+    uncoloured: int = 4000
+    pairs: int = 16000
     counts: int = 3000
     clips: int = 2000
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.1, warmup=30)

@@ -11,6 +11,7 @@ Not here: what the stages do (`contrastive_stage.py`, `language_stage.py`, `flam
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import sys
@@ -62,7 +63,14 @@ def train(preset_name, folder, seed=0, resume=False, evaluate=None):
         save_state(folder, progress, frozen)
     log.close()
     params = frozen.pop("params")
-    info = {"preset": preset.name, "seed": progress.seed, "stages": progress.seconds, "versions": versions()}
+    info = {
+        "command": command_of(preset, progress),
+        "preset": preset.name,
+        "seed": progress.seed,
+        "stages": progress.seconds,
+        "versions": versions(),
+        "cores": os.cpu_count(),
+    }
     model = TrainedFlamingo(preset.config, params, frozen, tokenizer, info)
     return _finish(model, preset, folder, evaluate)
 
@@ -96,7 +104,8 @@ def _open_run(folder, preset: Preset, seed, resume):
 
 def _sweep(folder):
     """Remove half-written temporary files (`write_atomically`) that a kill left behind."""
-    for path in (folder / STATE, folder / "metrics.json", folder / "checkpoint" / WEIGHTS, folder / "checkpoint" / CARD):
+    for name in (STATE, "metrics.json", f"checkpoint/{WEIGHTS}", f"checkpoint/{CARD}"):
+        path = folder / name
         for leftover in path.parent.glob(f".{path.name}.*.tmp"):
             leftover.unlink(missing_ok=True)
 
@@ -150,6 +159,12 @@ def _finish(model, preset, folder, evaluate):
     draw_run(folder)
     save_checkpoint(model, folder / "checkpoint")
     return model
+
+
+def command_of(preset: Preset, progress: Progress) -> str:
+    """The command that makes this run's checkpoint again; defaults are left out."""
+    parts = [f"--preset {preset.name}"] * (preset.name != "toy") + [f"--seed {progress.seed}"] * (progress.seed != 0)
+    return " ".join(["python -m tinyflamingo train", *parts])
 
 
 def peak_memory_mb() -> float:

@@ -9,21 +9,21 @@ Not here: text-only documents (`text.py`), tests and their scoring (`evaluation/
 
 from __future__ import annotations
 
+from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.data.tinyworld.scenes import ASKED, pick
 from tinyflamingo.data.tinyworld.text import episode as text_episode
 from tinyflamingo.data.tinyworld.text import sample_classes, shot_order, text_document
-from tinyflamingo.data.items import EOC, Quiet
 
 # Shares of each kind of interleaved page, by name of its function below.
 PAGE_MIXTURE = {"album": 0.36, "episode": 0.26, "knowledge_page": 0.16, "text_page": 0.14, "web_page": 0.08}
 
-# Kinds of pictures in an album and beside a caption, as often as they stand here.
-ALBUM_KINDS = ("single", "single", "uncoloured", "pair", "pair", "count")
-PAIR_KINDS = ("single", "pair", "pair", "pair", "count")
-import os
-SPOKEN = float(os.environ.get('SPOKEN','0.3'))  # share of an episode's shots that are phrases
+# Kinds of pictures in an album, on a web page and alone, as often as they stand here.
+ALBUM_KINDS = ("single", "single", "uncoloured", "uncoloured", "pair", "pair", "count")
+WEB_KINDS = ("single", "pair", "pair", "pair", "count")
+PAIR_KINDS = (*WEB_KINDS, "uncoloured")
+SPOKEN = 0.3  # share of an episode's shots that are phrases
 ASIDES = 0.4  # share of an album's pictures whose text goes on about something else, as pages do
 
 
@@ -113,16 +113,19 @@ def web_page(rng, pool):
     before = rng.random() < 0.5
     items = []
     for _ in range(9):
-        medium = pool.any_picture(rng, pick(rng, PAIR_KINDS))
+        medium = pool.any_picture(rng, pick(rng, WEB_KINDS))
         parts = [medium, say.caption(pool.what(medium))]
         items += parts[::-1] if before else parts
     return items
 
 
 def pair(rng, pool):
-    """One picture and its caption."""
-    medium = pool.any_picture(rng, pick(rng, PAIR_KINDS))
+    """One picture and its caption; of a thing whose colour has no name, its shape."""
+    kind = pick(rng, PAIR_KINDS)
+    medium = pool.any_picture(rng, kind)
     scene = pool.what(medium)
+    if kind == "uncoloured":
+        return [medium, Quiet(say.ask("shape")), say.questions(scene)["shape"]]
     if scene.kind == "single" and rng.random() < 0.5:
         return [medium, Quiet("Details:"), say.details(scene)]
     return [medium, Quiet("Output:"), say.caption(scene)]

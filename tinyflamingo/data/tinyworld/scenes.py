@@ -17,6 +17,17 @@ from tinyflamingo.data.tinyworld.raster import COLOURS, Mark, draw, jitter, samp
 from tinyflamingo.data.tinyworld.shapes import NAMED, UNNAMED
 
 SIDE = 32
+# What people who draw in other programs mean by the same names, beside the palette of `raster.py`.
+SHADES = {
+    "red": (255, 0, 0),
+    "orange": (255, 165, 0),
+    "yellow": (255, 255, 0),
+    "green": (0, 128, 0),
+    "cyan": (0, 255, 255),
+    "blue": (0, 0, 255),
+    "purple": (128, 0, 128),
+    "pink": (255, 192, 203),
+}
 COLOUR_NAMES = tuple(COLOURS)
 SIZES = {"small": 4.5, "medium": 7.0, "large": 10.0}  # radius in pixels
 SPREAD = {"small": 9.0, "medium": 7.5, "large": 5.0}  # pixels from the middle to a side position
@@ -108,7 +119,8 @@ def _nameless_colour(rng):
     """An RGB colour that nobody would call by one of the eight names."""
     while True:
         rgb = rng.integers(0, 256, size=3)
-        if min(np.linalg.norm(rgb - np.array(c)) for c in COLOURS.values()) > NAMELESS:
+        named = (*COLOURS.values(), *SHADES.values())
+        if min(np.linalg.norm(rgb - np.array(c)) for c in named) > NAMELESS:
             return tuple(int(c) for c in rgb)
 
 
@@ -156,31 +168,33 @@ def sample_clip(rng, things=KNOWN, action=None) -> Clip:
 
 def draw_scene(rng, scene: Scene, side=SIDE):
     """uint8 (side, side, 3): background, colour jitter and small tilts come from rng."""
-    return _draw_things(rng, scene.things, sample_background(rng, [_rgb(t) for t in scene.things]), side)
+    shades = [_shade(rng, t) for t in scene.things]
+    return _draw_things(rng, scene.things, shades, sample_background(rng, shades), side)
 
 
 def draw_clip(rng, clip: Clip, frames=FRAMES, side=SIDE):
     """uint8 (frames, side, side, 3): one background and one jitter for the whole clip."""
-    colours = [c for c in (clip.thing.colour, clip.new_colour) if c]
-    background = sample_background(rng, [COLOURS[c] for c in colours])
+    shades = {c: _shade(rng, replace(clip.thing, colour=c)) for c in (clip.thing.colour, clip.new_colour) if c}
+    background = sample_background(rng, list(shades.values()))
     seed = int(rng.integers(2**31))
-    return np.stack(
-        [
-            _draw_things(np.random.default_rng(seed), _at_moment(clip, t, frames), background, side)
-            for t in range(frames)
-        ]
-    )
+    drawn = []
+    for t in range(frames):
+        things = _at_moment(clip, t, frames)
+        frame_shades = [shades[thing.colour] for thing in things]
+        drawn.append(_draw_things(np.random.default_rng(seed), things, frame_shades, background, side))
+    return np.stack(drawn)
 
 
-def _rgb(thing):
-    return thing.rgb or COLOURS[thing.colour]
+def _shade(rng, thing):
+    """The RGB colour of a thing, before jitter."""
+    return thing.rgb or (COLOURS if rng.random() < 0.6 else SHADES)[thing.colour]
 
 
-def _draw_things(rng, things, background, side):
-    marks = []
-    for t in things:
-        rgb = jitter(_rgb(t), rng)
-        marks.append(Mark(t.shape, rgb, t.x, t.y, t.radius, angle=float(rng.uniform(-8, 8))))
+def _draw_things(rng, things, shades, background, side):
+    marks = [
+        Mark(t.shape, jitter(rgb, rng), t.x, t.y, t.radius, angle=float(rng.uniform(-8, 8)))
+        for t, rgb in zip(things, shades, strict=True)
+    ]
     return draw(marks, background, rng, side)
 
 

@@ -2,13 +2,15 @@
 
 Facts, questions about a description, and few-shot episodes with invented words. What a text is
 about, nobody can know beforehand: that part is `Quiet` (learned, it would teach the model that the
-held-out things do not exist). `random_repeat` is the document that makes in-context learning appear: random tokens, then
-the same again (docs/deviations.md tells the story).
+held-out things do not exist). `random_repeat` is the document that makes in-context learning
+appear: random tokens, then the same again (docs/deviations.md tells the story).
 
 Not here: documents with pictures (`pages.py`), and tokenization.
 """
 
 from __future__ import annotations
+
+import re
 
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
@@ -122,23 +124,21 @@ def shot_order(rng, ways, shots):
     return order[:shots]
 
 
-def random_repeat(rng, pieces, length, forbidden):
-    """Token ids: a random row of `length // 2` pieces, twice. forbidden: pairs that may not meet."""
-    row = [int(i) for i in rng.choice(pieces, size=max(2, length // 2))]
-    for i in range(1, len(row)):
-        while (row[i - 1], row[i]) in forbidden:
-            row[i] = int(rng.choice(pieces))
-    while (row[-1], row[0]) in forbidden:
-        row[-1] = int(rng.choice(pieces))
-    return row + row
+def random_repeat(rng, pieces, length, tokenizer) -> list:
+    """Token ids: a random row of `length // 2` pieces, twice; drawn again while it spells what is held out."""
+    while True:
+        row = [int(i) for i in rng.choice(pieces, size=max(2, length // 2))]
+        if not HELD_OUT_TEXT.search(tokenizer.decode(row + row)):
+            return row + row
 
 
-def forbidden_pairs(tokenizer):
-    """Pairs of ids that would spell a held-out thing or a word that no text may hold."""
-    phrases = [f"{colour} {shape}" for shape, colour in HELD_OUT]
-    phrases += [f"{colour} {say.plural(shape)}" for shape, colour in HELD_OUT]
-    rows = [tokenizer.encode(text) for text in (*phrases, *say.NEW_WORDS)]
-    return {pair for row in rows for pair in zip(row, row[1:], strict=False)}
+def _held_out_text():
+    """Whatever spells a held-out thing, or a word that no text may hold."""
+    things = [f"{colour} (?:{shape}|{say.plural(shape)})" for shape, colour in sorted(HELD_OUT)]
+    return re.compile("|".join((*things, *say.NEW_WORDS)))
+
+
+HELD_OUT_TEXT = _held_out_text()
 
 
 def tokenizer_lines(rng, count=8000):
