@@ -262,13 +262,11 @@ def test_what_is_held_out_of_pictures_is_in_the_texts(tokenizer):
 # ---- random repeats --------------------------------------------------------------------------
 
 
-def test_a_forbidden_pair_never_meets_not_even_where_the_row_is_repeated(rng):
-    forbidden = {(1, 2), (2, 1), (3, 3)}
-    for _ in range(300):
-        ids = text.random_repeat(rng, np.arange(1, 5), int(rng.integers(2, 20)), forbidden)
+def test_a_random_repeat_is_one_row_twice(rng, tokenizer):
+    for _ in range(50):
+        ids = text.random_repeat(rng, np.arange(300, 500), int(rng.integers(2, 20)), tokenizer)
         half = len(ids) // 2
         assert ids[:half] == ids[half:] and half >= 2
-        assert not forbidden & set(zip(ids, ids[1:], strict=False))
 
 
 def test_random_repeats_spell_nothing_held_out_however_it_is_cut_into_pieces(tokenizer):
