@@ -153,7 +153,8 @@ def _draw_row(figure, cells, top, total):
         width, height = width * scale, PICTURE * scale
         axis = figure.add_axes((left / WIDTH, (top - height) / total, width / WIDTH, height / total))
         axis.imshow(strip)
-        axis.set_axis_off()
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_color("0.8")
         y = top - height - 0.05
         for item in texts:
             said = isinstance(item, Said)

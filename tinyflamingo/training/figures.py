@@ -33,7 +33,7 @@ def _draw_losses(records, path):
         parts = [k for k in rows[0] if k.startswith("loss_")] or ["loss"]
         for part in parts:
             axis.plot([r["step"] for r in rows if part in r], smooth([r[part] for r in rows if part in r]), label=part)
-        axis.set(title=f"stage: {name}", xlabel="step", ylabel="loss")
+        axis.set(title=f"stage: {name}", xlabel="step", ylabel="loss", yscale="log")
         if len(parts) > 1:
             axis.legend(frameon=False)
     figure.savefig(path, dpi=100)
@@ -65,7 +65,7 @@ def _draw_gates(rows, path):
                 label=name.split("/")[0],
                 color=plt.cm.viridis(i / len(mine)),
             )
-        axis.set(title=f"gate of the {title}", xlabel="step", ylabel="|tanh(alpha)|", ylim=(0, None))
+        axis.set(title=f"gate of the {title}", xlabel="step", ylabel="|tanh(alpha)|", ylim=(0, 1))
     axes[1].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)
