@@ -43,6 +43,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Said:
+    """The model's own words."""
+
     text: str
 
 
@@ -79,17 +81,20 @@ def picture_for_words(model, rng):
 
 
 def caption(model, rng):
+    """Two things and how they stand."""
     scene = sample_pair(rng)
     return _finish(model, "a caption", [draw_scene(rng, scene), "Output:", None], [say.caption(scene)])
 
 
 def video_question(model, rng):
+    """What happens in a video of eight frames."""
     clip = sample_clip(rng)
     parts = [draw_clip(rng, clip), say.ask("action"), None]
     return _finish(model, "a video", parts, [say.questions(clip)["action"]])
 
 
 def visual_dialogue(model, rng):
+    """Four questions about one picture, the last one answered from what texts tell."""
     scene = sample_single(rng, ASKED)
     answers = say.questions(scene) | say.knowledge(*scene.things[0].kind)
     asked = ("shape", "color", "position", "animal")

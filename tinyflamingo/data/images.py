@@ -105,6 +105,7 @@ def unreadable(kind: str, name: str, wrong: str, remedy: str) -> UserError:
 
 
 def too_large(kind: str, name: str) -> UserError:
+    """What to raise for a picture or video beyond the pixel limit."""
     wrong = f"it has more than {MAX_PIXELS // 1_000_000} million pixels"
     return unreadable(kind, name, wrong, "make it smaller first")
 

@@ -81,6 +81,7 @@ def run_task(model, name, rng, n):
 
 
 def report(hits):
+    """0/1 scores -> {"metric", "score", "ci95", "n"}."""
     score, ci95 = interval(hits)
     return {"metric": "exact match", "score": score, "ci95": ci95, "n": len(hits)}
 

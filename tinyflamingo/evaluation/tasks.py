@@ -44,14 +44,17 @@ def captions(rng, n, sample) -> tuple[Pool, list]:
 
 
 def caption(rng, n):
+    """A single thing, word for word."""
     return captions(rng, n, sample_single)
 
 
 def caption_relation(rng, n):
+    """Two things and their relation, word for word."""
     return captions(rng, n, sample_pair)
 
 
 def caption_heldout(rng, n):
+    """Single things whose shape and colour never stood together in training."""
     return captions(rng, n, lambda r: sample_single(r, tuple(sorted(HELD_OUT))))
 
 
@@ -105,14 +108,17 @@ def knowledge_task(rng, n, things, named_first):
 
 
 def knowledge(rng, n):
+    """Facts as pictures were asked about in training."""
     return knowledge_task(rng, n, ASKED, False)
 
 
 def knowledge_heldout(rng, n):
+    """Facts that no picture was asked about, after the model named the thing itself."""
     return knowledge_task(rng, n, tuple(sorted(UNASKED)), True)
 
 
 def knowledge_direct(rng, n):
+    """The same facts, asked at once."""
     return knowledge_task(rng, n, tuple(sorted(UNASKED)), False)
 
 
@@ -133,10 +139,12 @@ def few_shot(rng, n, words, ways=2, shots=4, things=KNOWN):
 
 
 def few_shot_2way(rng, n):
+    """Words that stand in training texts, but never beside a picture."""
     return few_shot(rng, n, say.TEXT_WORDS)
 
 
 def few_shot_new_words(rng, n):
+    """Words that stand in no training text."""
     return few_shot(rng, n, say.NEW_WORDS)
 
 

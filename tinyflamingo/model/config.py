@@ -56,6 +56,7 @@ class VisionConfig:
 
     @property
     def blocks(self) -> int:
+        """Residual blocks in all stages."""
         return sum(blocks for _, blocks, _ in self.stages)
 
 

@@ -88,6 +88,7 @@ def init_contrastive(rng, config: FlamingoConfig, vision_params, dtype=np.float3
 
 
 def init_text_tower(rng, config: TextTowerConfig, dtype=np.float32):
+    """Parameters of the text tower; projections back into the stream start smaller, by sqrt(2 layers)."""
     D = config.width
     params = {
         "embedding": _matrix(rng, config.vocab_size, D, dtype, scale=0.5),

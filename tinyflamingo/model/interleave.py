@@ -28,6 +28,7 @@ class Sequence:
     media: list = field(default_factory=list)
 
     def add(self, tokens, weight):
+        """Append ids that all carry one loss weight."""
         self.tokens += tokens
         self.weights += [weight] * len(tokens)
 

@@ -40,6 +40,7 @@ class Tokenizer:
 
     @property
     def eoc(self) -> int:
+        """The id of `<EOC>`: the one after the last piece."""
         return len(self)
 
     def encode(self, text: str) -> list[int]:

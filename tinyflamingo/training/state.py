@@ -77,6 +77,7 @@ class Log:
         self.file.truncate(keep_bytes)
 
     def write(self, **record):
+        """Append one record."""
         self.file.write(json.dumps(record).encode() + b"\n")
 
     def flush(self) -> int:
@@ -86,6 +87,7 @@ class Log:
         return self.file.tell()
 
     def close(self):
+        """Close the file; the log cannot be written to any more."""
         self.file.close()
 
 

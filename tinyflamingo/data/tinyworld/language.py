@@ -56,10 +56,12 @@ def thing_phrase(shape, colour):
 
 
 def article(word):
+    """The indefinite article of a word."""
     return "an" if word[0] in "aeiou" else "a"
 
 
 def plural(shape):
+    """More than one of a shape."""
     return shape + ("es" if shape.endswith(("s", "x")) else "s")
 
 
@@ -86,6 +88,7 @@ def details(scene: Scene) -> str:
 
 
 def action_phrase(clip: Clip) -> str:
+    """What happens in a clip, as a verb phrase: "moves left", "turns blue"."""
     return f"turns {clip.new_colour}" if clip.action == "turns" else clip.action
 
 
@@ -117,6 +120,7 @@ def facts(shape, colour) -> list:
 
 
 def sides_answer(shape) -> str:
+    """How many sides a shape has, as the texts tell it."""
     return f"{NUMBERS[SIDES[shape]]}."
 
 

@@ -70,6 +70,7 @@ class Pool:
         return Medium("picture", indices[int(rng.integers(len(indices)))])
 
     def any_clip(self, rng) -> Medium:
+        """A random clip."""
         return Medium("clip", int(rng.integers(len(self.clips))))
 
 

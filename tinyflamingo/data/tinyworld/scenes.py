@@ -71,6 +71,7 @@ class Thing:
 
     @property
     def kind(self):
+        """(shape, colour)."""
         return (self.shape, self.colour)
 
 
