@@ -57,7 +57,9 @@ def embed_with_eoc(eoc, table, tokens):
 
 
 def see(params, features, config: FlamingoConfig):
-    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, D)."""
+    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, D); M may be 0."""
+    if len(features) == 0:
+        return np.zeros((0, *np.shape(params["resampler"]["latents"])), features.dtype)
     return perceiver_resampler(params["resampler"], features, config.resampler)
 
 

@@ -40,9 +40,9 @@ def resampler_layer(params, x, features, config: ResamplerConfig):
     latents = ops.layer_norm(x, params["attn_gain"], params["attn_bias"])
     both = np.concatenate([features, latents], axis=1)  # keys and values: features AND latents
     q = np.reshape(ops.linear(latents, params["w_q"]), (M, R, *heads))
-    k = np.reshape(ops.linear(both, params["w_k"]), (M, -1, *heads))
-    v = np.reshape(ops.linear(both, params["w_v"]), (M, -1, *heads))
-    x = x + ops.linear(np.reshape(ops.attention(q, k, v), (M, R, -1)), params["w_o"])
+    k = np.reshape(ops.linear(both, params["w_k"]), (M, both.shape[1], *heads))
+    v = np.reshape(ops.linear(both, params["w_v"]), (M, both.shape[1], *heads))
+    x = x + ops.linear(np.reshape(ops.attention(q, k, v), (M, R, q.shape[2] * q.shape[3])), params["w_o"])
     hidden = ops.linear(ops.layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
     return x + ops.linear(ops.squared_relu(hidden), params["w_2"])
 

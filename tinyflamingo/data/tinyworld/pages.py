@@ -12,7 +12,7 @@ from __future__ import annotations
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import Pool
-from tinyflamingo.data.tinyworld.scenes import ASKED, pick
+from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, pick
 from tinyflamingo.data.tinyworld.text import episode as text_episode
 from tinyflamingo.data.tinyworld.text import sample_classes, shot_order, text_document
 
@@ -36,13 +36,19 @@ def page(rng, pool: Pool, mixture=None):
 
 
 def album(rng, pool):
-    """Pictures of all kinds, each described or asked about."""
+    """Pictures of all kinds, each described or asked about.
+
+    Some texts go on about something else; never about a thing on the page, for what only texts tell
+    of a thing must not stand beside its picture.
+    """
+    media = [pool.any_picture(rng, pick(rng, ALBUM_KINDS)) for _ in range(9)]
+    shown = {thing.kind for medium in media for thing in pool.what(medium).things}
+    elsewhere = [thing for thing in KNOWN if thing not in shown]
     items = []
-    for _ in range(9):
-        medium = pool.any_picture(rng, pick(rng, ALBUM_KINDS))
+    for medium in media:
         items += [medium, *described(rng, pool.what(medium))]
         if rng.random() < ASIDES:
-            items += text_document(rng)
+            items += text_document(rng, elsewhere)
     return items
 
 

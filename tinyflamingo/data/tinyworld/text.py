@@ -30,30 +30,33 @@ from tinyflamingo.data.tinyworld.scenes import (
 TEXT_MIXTURE = {"facts": 0.20, "fact_questions": 0.44, "reading": 0.36}
 
 
-def text_document(rng) -> list:
-    """One document of the text corpus, few-shot episodes aside: a list of str and `Quiet`."""
+def text_document(rng, things=None) -> list:
+    """One document of the text corpus, few-shot episodes aside: a list of str and `Quiet`.
+
+    things: the (shape, colour) pairs that it may be about; by default all that are known.
+    """
     names = list(TEXT_MIXTURE)
     name = names[int(rng.choice(len(names), p=list(TEXT_MIXTURE.values())))]
-    return DOCUMENTS[name](rng)
+    return DOCUMENTS[name](rng, things or KNOWN)
 
 
-def facts(rng) -> list:
+def facts(rng, things) -> list:
     """Three facts in a row."""
-    return [part for _ in range(3) for part in _fact(rng)]
+    return [part for _ in range(3) for part in _fact(rng, things)]
 
 
-def _fact(rng) -> list:
+def _fact(rng, things) -> list:
     if rng.random() < 0.1:
         shape = pick(rng, NAMED)
         number = say.NUMBERS[say.SIDES[shape]]
         return [Quiet(f"{say.article(shape)} {shape}"), f"has {number} side{'' if number == 'one' else 's'}."]
-    thing = pick(rng, KNOWN)
+    thing = pick(rng, things)
     return [Quiet(say.thing_phrase(*thing)), pick(rng, say.facts(*thing))]
 
 
-def fact_questions(rng) -> list:
+def fact_questions(rng, things) -> list:
     """A thing is named, in one of several ways; then knowledge is asked for, looks in between."""
-    scene = sample_single(rng)
+    scene = sample_single(rng, things)
     shape, colour = scene.things[0].kind
     answers = list(say.knowledge(shape, colour).items()) + [("sides", say.sides_answer(shape))]
     seen = list(say.questions(scene).items())[:2]
@@ -73,9 +76,10 @@ def _turns(asked) -> list:
     return [part for name, answer in asked for part in (Quiet(say.ask(name)), answer)]
 
 
-def reading(rng) -> list:
+def reading(rng, things) -> list:
     """A description and questions that reading it answers."""
-    scene = sample_clip(rng) if rng.random() < 0.25 else pick(rng, (sample_single, sample_single, sample_count))(rng)
+    sample = sample_clip if rng.random() < 0.25 else pick(rng, (sample_single, sample_single, sample_count))
+    scene = sample(rng, things)
     detailed = scene.kind == "single" and rng.random() < 0.7
     answers = list(say.questions(scene).items())
     if scene.kind == "single" and not detailed:
@@ -144,7 +148,7 @@ HELD_OUT_TEXT = _held_out_text()
 def tokenizer_lines(rng, count=8000):
     """Lines to train the tokenizer on: the text corpus, with invented words rare beside their syllables."""
     for _ in range(count):
-        items = pick(rng, list(DOCUMENTS.values()))(rng)
+        items = pick(rng, list(DOCUMENTS.values()))(rng, KNOWN)
         yield " ".join(item.text if isinstance(item, Quiet) else item for item in items)
         yield say.caption(sample_scene(rng))
     for word in say.PICTURE_WORDS + say.TEXT_WORDS:
