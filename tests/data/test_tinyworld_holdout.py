@@ -202,11 +202,11 @@ def all_things(monkeypatch, function):
 
 
 PLANTS = {  # (what goes wrong, which streams must notice)
-    "held-out singles": (lambda m: all_things(m, scenes.sample_single), (contrastive_families, text_documents)),
+    "held-out singles": (lambda m: all_things(m, scenes.sample_single), (contrastive_families,)),
     "held-out pairs": (lambda m: all_things(m, scenes.sample_pair), (contrastive_families, contrastive_batches)),
     "held-out counts": (lambda m: all_things(m, scenes.sample_count), (contrastive_families, contrastive_batches)),
     "held-out scenes": (lambda m: all_things(m, scenes.sample_scene), (tokenizer_lines,)),
-    "held-out clips": (lambda m: all_things(m, scenes.sample_clip), (clips, text_documents)),
+    "held-out clips": (lambda m: all_things(m, scenes.sample_clip), (clips,)),
     "a held-out variation": (lambda m: m.setattr(contrastive_stage, "KNOWN", THINGS), (contrastive_families,)),
     "held-out pool": (
         lambda m: all_things(m, pool.make_pool),

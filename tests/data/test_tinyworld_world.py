@@ -21,6 +21,7 @@ from tinyflamingo.data.tinyworld.scenes import (
     NAMELESS,
     POSITIONS,
     RELATIONS,
+    SHADES,
     SIZES,
     SPREAD,
     THINGS,
@@ -54,7 +55,13 @@ def visible(thing):
 
 def closest(picture, colour):
     """Where a picture is of a colour: bool (32, 32)."""
-    return np.linalg.norm(picture.astype(float) - COLOURS[colour], axis=-1) < 40
+    return distance(picture, colour) < 40
+
+
+def distance(picture, colour):
+    """RGB distance of every pixel to the nearer of the two colours that bear a name."""
+    pixels = picture.astype(float)
+    return np.minimum(*(np.linalg.norm(pixels - table[colour], axis=-1) for table in (COLOURS, SHADES)))
 
 
 def centre(mask):
@@ -145,14 +152,14 @@ def test_a_thing_without_a_named_colour_is_far_from_every_named_one(rng):
     for _ in range(DRAWS):
         thing = sample_uncoloured(rng).things[0]
         assert thing.colour == "" and thing.shape in NAMED
-        assert min(np.linalg.norm(np.subtract(thing.rgb, c)) for c in COLOURS.values()) > NAMELESS
+        assert min(distance(np.array(thing.rgb), colour) for colour in COLOUR_NAMES) > NAMELESS
 
 
 def test_things_show_their_colour(rng):
     for colour in COLOUR_NAMES:
         scene = sample_single(rng, (("square", colour),), "large", "middle")
-        middle = draw_scene(rng, scene)[12:20, 12:20].reshape(-1, 3).astype(float)
-        distances = {name: np.linalg.norm(middle - rgb, axis=1).max() for name, rgb in COLOURS.items()}
+        middle = draw_scene(rng, scene)[12:20, 12:20]
+        distances = {name: distance(middle, name).max() for name in COLOUR_NAMES}
         assert min(distances, key=distances.get) == colour and distances[colour] < 25
 
 

@@ -169,9 +169,28 @@ def _is_whole(file, container, stream, promised: float | None, end: float) -> bo
     if container.format.name == "gif":  # promises nothing, but ends with a semicolon
         file.seek(-min(1024, os.fstat(file.fileno()).st_size), os.SEEK_END)
         return file.read().rstrip(b"\0").endswith(b";")
+    if container.format.name.startswith("mov") and not _boxes_are_whole(file):
+        return False
     # headers round, and editors trim: 2 % and half a frame are forgiven
     slack = 0.5 / float(stream.average_rate or 25)
     return promised is None or end >= 0.98 * promised - slack
+
+
+def _boxes_are_whole(file) -> bool:
+    """Whether no outermost box of an mp4 (length, four letters, content) goes on past the end of the file."""
+    total, place = os.fstat(file.fileno()).st_size, 0
+    while place + 8 <= total:
+        file.seek(place)
+        head = file.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:  # the length did not fit and follows
+            size = int.from_bytes(head[8:16], "big")
+        if size == 0:  # up to the end, however far that is
+            return True
+        if size < 8:
+            return False
+        place += size
+    return place <= total
 
 
 # ---- is it a video at all? -------------------------------------------------------------------
