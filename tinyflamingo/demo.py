@@ -32,20 +32,25 @@ from tinyflamingo.model.trained import TrainedFlamingo, complete
 DEMO = 7  # number of the demo's own stream of pictures
 
 
-@dataclass
-class Panel:
-    """One application: its prompt with the model's words added, and what would have been right."""
-
-    title: str
-    items: list  # str (prompt), `Said` (the model's words), pictures and videos
-    right: list  # the right answers, in order
-
-
 @dataclass(frozen=True)
 class Said:
-    """The model's own words."""
+    """The model's own words, and what would have been right."""
 
     text: str
+    right: str
+
+    @property
+    def shown(self):
+        """The words as a reader should see them: a mistake is told."""
+        return self.text if self.text == self.right else f"{self.text} (right: {self.right})"
+
+
+@dataclass
+class Panel:
+    """One application: its prompt with the model's words added."""
+
+    title: str
+    items: list  # str (prompt), `Said`, pictures and videos
 
 
 def run_demo(model: TrainedFlamingo, figure: Path, seed=0):
@@ -62,14 +67,17 @@ def run_demo(model: TrainedFlamingo, figure: Path, seed=0):
 
 
 def _finish(model, title, parts, right):
-    """Walk through a prompt; every `None` is completed by the model and stays in the prompt."""
-    items = []
+    """Walk through a prompt; every `None` is completed by the model and stays in the prompt.
+
+    right: the right answers, in order.
+    """
+    items, right = [], iter(right)
     for part in parts:
         if part is None:
             prompt = [item.text if isinstance(item, Said) else item for item in items]
-            part = Said(complete(model, prompt)["text"])
+            part = Said(complete(model, prompt)["text"], next(right))
         items.append(part)
-    return Panel(title, items, right)
+    return Panel(title, items)
 
 
 def picture_for_words(model, rng):
@@ -122,10 +130,8 @@ def describe(panel) -> str:
         if isinstance(item, np.ndarray):
             words.append("<video>" if item.ndim == 4 else "<image>")
         else:
-            words.append(f"[{item.text}]" if isinstance(item, Said) else item)
-    said = [item.text for item in panel.items if isinstance(item, Said)]
-    verdict = "right" if said == panel.right else f"right would be: {' '.join(panel.right)}"
-    return f"{panel.title}\n  {' '.join(words)}\n  ({verdict})"
+            words.append(f"[{item.shown}]" if isinstance(item, Said) else item)
+    return f"{panel.title}\n  {' '.join(words)}"
 
 
 def draw_panels(panels, path):
@@ -174,7 +180,7 @@ WIDTH, PICTURE, TITLE, LINE = 9.6, 1.15, 0.4, 0.17  # inches
 
 
 def _wrapped(item, width=44):
-    return textwrap.wrap(item.text if isinstance(item, Said) else item, width)
+    return textwrap.wrap(item.shown if isinstance(item, Said) else item, width)
 
 
 def _lines(texts) -> int:

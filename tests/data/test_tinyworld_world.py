@@ -356,7 +356,7 @@ def test_a_reading_text_answers_from_what_it_says(rng):
     """Every answer about colour, size, place and motion stands in the description that comes before."""
     looked = 0
     for _ in range(DRAWS):
-        opening, *turns = said(text.reading(rng)).split(" Question: ")
+        opening, *turns = said(text.reading(rng, KNOWN)).split(" Question: ")
         for turn in turns:
             question, answer = turn.split(" Answer: ")
             if question in [say.QUESTIONS[name] for name in ("size", "position", "color", "shape", "action")]:
