@@ -101,7 +101,7 @@ def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
     p.add_argument("--preset", default="toy", help="toy (minutes, the default) or smoke (seconds)")
     p.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
-    p.add_argument("--seed", type=_whole, default=0)
+    p.add_argument("--seed", type=_whole, help="default: 0, or that of the run which is resumed")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
     p.set_defaults(run=_train)
 

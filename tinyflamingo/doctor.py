@@ -14,6 +14,8 @@ from tinyflamingo import ops
 from tinyflamingo.errors import UserError
 from tinyflamingo.training.run import peak_memory_mb, versions
 
+DOCTOR = 11  # number of the doctor's own stream of pictures
+
 
 def run_doctor():
     """Print versions, BLAS, threads, Numba, memory; then test gradients and the shipped model."""
@@ -67,10 +69,12 @@ def _check_gradients() -> str:
 
 def _check_prompt() -> str:
     """The shipped model names a drawn picture."""
+    from tinyflamingo.data.tinyworld.pool import split_rng
     from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
     from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
 
-    picture = draw_scene(np.random.default_rng(1), sample_single(np.random.default_rng(1), (("circle", "red"),)))
+    rng = split_rng("test", DOCTOR)
+    picture = draw_scene(rng, sample_single(rng, (("circle", "red"),)))
     said = complete(load_checkpoint(shipped_checkpoint()), [picture, "Output:"])["text"]
     if said != "a red circle.":
         raise UserError(f"self-test: the shipped model says {said!r} of a red circle; is the package complete?")

@@ -14,7 +14,8 @@ from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld import pages, pool, scenes, text
 from tinyflamingo.data.tinyworld.pool import SPLITS, split_rng
-from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, HELD_OUT, KNOWN, NAMED, THINGS, UNASKED, UNNAMED, Clip
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, HELD_OUT, KNOWN, NAMED, THINGS, UNASKED, Clip
+from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import run as evaluation_run
 from tinyflamingo.model.tokenizer import IMAGE
 from tinyflamingo.model.trained import untrained

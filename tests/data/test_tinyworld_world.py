@@ -26,7 +26,6 @@ from tinyflamingo.data.tinyworld.scenes import (
     SPREAD,
     THINGS,
     UNASKED,
-    UNNAMED,
     Clip,
     Scene,
     Thing,
@@ -39,6 +38,7 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_single,
     sample_uncoloured,
 )
+from tinyflamingo.data.tinyworld.shapes import UNNAMED
 
 DRAWS = 300
 

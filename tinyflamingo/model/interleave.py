@@ -67,15 +67,13 @@ def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
     sequence = Sequence()
     sequence.add([BOS], 0.0)
     for item in items:
-        if item is EOC:
+        if not isinstance(item, str | Quiet) and len(sequence.tokens) > 1:  # an image or `EOC` ends a chunk
             _close_chunk(sequence, tokenizer)
-        elif isinstance(item, str | Quiet):
+        if isinstance(item, str | Quiet):
             text = item.text if isinstance(item, Quiet) else item
             if text.strip():
                 sequence.add(tokenizer.encode(text.strip(" ")), 0.0 if isinstance(item, Quiet) else 1.0)
-        else:
-            if len(sequence.tokens) > 1:
-                _close_chunk(sequence, tokenizer)
+        elif item is not EOC:
             sequence.add([IMAGE], 0.0)
             sequence.media.append(item)
     if complete:

@@ -36,38 +36,34 @@ FAMILY = 4
 STANDARDISE_PICTURES = 1024  # pictures from which the features' mean and scale are taken
 
 
+# Kinds of families and their shares. In "things" only the thing changes, in "single" also size or place.
+FAMILIES = {"single": 0.27, "things": 0.12, "pair": 0.29, "count": 0.17, "uncoloured": 0.15}
+FIRST = {"single": sample_single, "things": sample_single, "pair": sample_pair, "count": sample_count}
+
+
 def sample_family(rng):
     """Four scenes of one kind; each of the last three changes one property of the first."""
-    kind = rng.choice(5, p=(0.27, 0.12, 0.29, 0.17, 0.15))
-    if kind == 4:
+    kind = list(FAMILIES)[int(rng.choice(len(FAMILIES), p=list(FAMILIES.values())))]
+    if kind == "uncoloured":
         return [sample_uncoloured(rng) for _ in range(FAMILY)]
-    first = _sample(rng, kind)
+    first = FIRST[kind](rng)
     return [first, *(_vary(rng, first, kind) for _ in range(FAMILY - 1))]
-
-
-def _sample(rng, kind):
-    return (sample_single, sample_single, sample_pair, sample_count)[kind](rng)
 
 
 def _vary(rng, scene: Scene, kind):
     """A fresh scene that shares all but one property with `scene`."""
-    shape, colour = scene.things[0].kind
-    other = _other_thing(rng, shape, colour)
-    if scene.kind == "single":
-        size, position = scene.things[0].size, scene.things[0].position
-        change = rng.integers(3 if kind == 0 else 1)
-        if change == 0:
-            return sample_single(rng, (other,), size, position)
-        if change == 1:
-            return sample_single(rng, ((shape, colour),), pick(rng, tuple(SIZES)), position)
-        return sample_single(rng, ((shape, colour),), size, pick(rng, tuple(POSITIONS)))
-    if scene.kind == "count":
-        return (
-            sample_count(rng, (other,), len(scene.things))
-            if rng.random() < 0.4
-            else sample_count(rng, ((shape, colour),))
-        )
-    return _vary_pair(rng, scene, other)
+    mine = scene.things[0]
+    same, other = (mine.kind,), (_other_thing(rng, *mine.kind),)
+    if kind == "pair":
+        return _vary_pair(rng, scene, other[0])
+    if kind == "count":
+        return sample_count(rng, other, len(scene.things)) if rng.random() < 0.4 else sample_count(rng, same)
+    change = rng.integers(3 if kind == "single" else 1)
+    if change == 0:
+        return sample_single(rng, other, mine.size, mine.position)
+    if change == 1:
+        return sample_single(rng, same, pick(rng, tuple(SIZES)), mine.position)
+    return sample_single(rng, same, mine.size, pick(rng, tuple(POSITIONS)))
 
 
 def _vary_pair(rng, scene, other):
@@ -94,7 +90,7 @@ def _other_thing(rng, shape, colour):
 
 
 def describe(rng, scene):
-    """The caption that stands beside a picture: with size and place for half of the single things."""
+    """The caption that stands beside a picture: with size and place for most of the single things."""
     return say.details(scene) if scene.kind == "single" and rng.random() < 0.6 else say.caption(scene)
 
 

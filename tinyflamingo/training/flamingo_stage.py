@@ -29,7 +29,6 @@ class MediaFeatures:
     """Frozen features of a pool, computed once: media -> (M, F, S, Dv)."""
 
     def __init__(self, frozen, pool, config):
-        self.pool, self.shape = pool, None
         self.pictures = encode_media(frozen, pool.pictures[:, None], config) if pool.scenes else None
         self.videos = encode_media(frozen, pool.videos, config) if pool.clips else None
 

@@ -39,8 +39,10 @@ TOKENIZER_SEED = 0  # one vocabulary for all runs of a preset, whatever their se
 LOG_EVERY = 10
 
 
-def train(preset_name, folder, seed=0, resume=False, evaluate=None):
+def train(preset_name, folder, seed=None, resume=False, evaluate=None):
     """Run all stages into `folder`; returns the `TrainedFlamingo`.
+
+    seed: by default 0, or that of the run which is resumed.
 
     evaluate: a function (model, queries a task, seed) -> report, called at the end; what it says is
     written to metrics.json. Raises `UserError` if the folder cannot be used.
@@ -89,6 +91,8 @@ def _open_run(folder, preset: Preset, seed, resume):
         progress, frozen, moments = load_state(folder)
         if progress.preset != preset.name:
             raise UserError(f"{folder} holds a run of preset {progress.preset!r}, not {preset.name!r}")
+        if seed not in (None, progress.seed):
+            raise UserError(f"{folder} holds a run of seed {progress.seed}, not {seed}: leave --seed out")
         _sweep(folder)
         return progress, frozen, moments
     try:
@@ -97,7 +101,7 @@ def _open_run(folder, preset: Preset, seed, resume):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-    progress = Progress(preset.name, seed)
+    progress = Progress(preset.name, seed or 0)
     save_state(folder, progress, {})  # from here on there is something to resume
     return progress, {}, {}
 

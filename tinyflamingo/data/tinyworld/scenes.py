@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tinyflamingo.data.tinyworld.raster import COLOURS, Mark, draw, jitter, sample_background
-from tinyflamingo.data.tinyworld.shapes import NAMED, UNNAMED
+from tinyflamingo.data.tinyworld.shapes import NAMED
 
 SIDE = 32
 # What people who draw in other programs mean by the same names, beside the palette of `raster.py`.
@@ -215,9 +215,3 @@ def _at_moment(clip: Clip, t, frames):
     if clip.action == "vanishes":
         return () if happened else (thing,)
     return (replace(thing, colour=clip.new_colour),) if happened else (thing,)
-
-
-def unnamed_single(rng, shape=None, colours=COLOUR_NAMES) -> Scene:
-    """One of the four shapes that no training stage ever sees: for few-shot tests only."""
-    things = tuple((s, c) for s in ([shape] if shape else UNNAMED) for c in colours)
-    return sample_single(rng, things)
