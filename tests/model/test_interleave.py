@@ -111,6 +111,7 @@ def test_cross_attention_mask_is_the_picture_of_phi():
         ([PICTURE, "dax", CAT, "dax"], "B I t E I t E"),
         (["dax", EOC, PICTURE], "B t E I E"),  # never doubled
         (["dax", EOC, EOC, "dax", EOC], "B t E t E"),
+        ([EOC, "dax"], "B t E"),  # nothing to close yet
         ([PICTURE, "dax", EOC, "dax"], "B I t E t E"),
         (["   ", PICTURE, " "], "B I E"),  # spaces alone are nothing: the image still leads
         (["", Quiet("")], "B E"),

@@ -113,6 +113,13 @@ def test_a_resume_with_another_preset_is_refused(undisturbed):
     assert files(undisturbed) == before
 
 
+def test_a_resume_with_another_seed_is_refused(undisturbed):
+    before = files(undisturbed)
+    with pytest.raises(UserError, match="holds a run of seed 0, not 3"):
+        run.train("smoke", undisturbed, seed=3, resume=True)
+    assert files(undisturbed) == before
+
+
 def test_a_resume_of_nothing_is_refused_and_makes_no_folder(tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         run.train("smoke", tmp_path / "run", resume=True)

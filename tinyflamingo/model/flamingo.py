@@ -32,7 +32,7 @@ def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=
     """
     language = frozen["language"]
     B, T = tokens.shape
-    start = np.zeros((B, T), np.int64) if start is None else start
+    start = np.zeros((B, T), np.int64) if start is None else ops.expect(start, "B T", B=B, T=T)
     S = T + (cache["length"] if cache else 0)
     h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
     for i in range(config.language.layers):

@@ -22,7 +22,8 @@ def gated_xattn_dense(params, h, visual, phi, config: FlamingoConfig, keys_value
     phi (B, T): 0, no medium: the cross-attention adds exactly nothing; m > 0: medium m of the
     batch, counted from 1. keys_values: from `media_keys_values`, when they are cached.
     """
-    B, T, _ = h.shape
+    B, T, _ = ops.expect(h, "B T D", D=config.language.width).shape
+    ops.expect(phi, "B T", B=B, T=T)
     heads = (config.xattn.heads, config.xattn.key_size)
     k, v = media_keys_values(params, visual, config) if keys_values is None else keys_values
     x = ops.layer_norm(h, params["query_gain"], params["query_bias"])
@@ -37,7 +38,8 @@ def gated_xattn_dense(params, h, visual, phi, config: FlamingoConfig, keys_value
 
 def media_keys_values(params, visual, config: FlamingoConfig):
     """Keys and values of all media, each (1, M, R, H, K). They do not depend on the text: cache them."""
-    shape = (1, *visual.shape[:2], config.xattn.heads, config.xattn.key_size)
+    M, R, _ = ops.expect(visual, "M R D", D=config.resampler.width).shape
+    shape = (1, M, R, config.xattn.heads, config.xattn.key_size)
     media = ops.layer_norm(visual, params["media_gain"], params["media_bias"])
     return tuple(np.reshape(ops.linear(media, params[name]), shape) for name in ("w_k", "w_v"))
 

@@ -23,7 +23,7 @@ def language_model(params, tokens, config: LanguageConfig, start=None, cache=Non
     by default 0, everything before. cache: see `init_cache`; with it, tokens continue what it holds.
     """
     B, T = tokens.shape
-    start = np.zeros((B, T), np.int64) if start is None else start
+    start = np.zeros((B, T), np.int64) if start is None else ops.expect(start, "B T", B=B, T=T)
     h = embed_tokens(params["embedding"], tokens)
     S = T + (cache["length"] if cache else 0)
     for i in range(config.layers):

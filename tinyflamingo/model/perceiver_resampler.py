@@ -23,14 +23,14 @@ def perceiver_resampler(params, features, config: ResamplerConfig):
     Pictures are one-frame videos. Permuting the S features of a frame changes nothing; permuting
     frames does, through the temporal embedding.
     """
-    M, F, S, _ = features.shape
+    M, F, S, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
     R, D = params["latents"].shape
     timed = features + temporal_embedding(params["temporal"], F)[:, None, :]
     flat = np.reshape(timed, (M, F * S, D))
     x = np.broadcast_to(params["latents"][None], (M, R, D)) + np.zeros((M, 1, 1), features.dtype)
     for i in range(config.layers):
         x = resampler_layer(params[f"layer_{i}"], x, flat, config)
-    return x
+    return ops.expect(x, "M R D", M=M, R=R, D=D)
 
 
 def resampler_layer(params, x, features, config: ResamplerConfig):

@@ -99,7 +99,7 @@ def vision_encoder(params, pictures, config: VisionConfig, watch=None):
     The last grid is flattened: S = number of its cells. `watch(name, h)`, if given, is called with
     the signal after the stem and after every block (for signal-propagation plots and tests).
     """
-    h = pictures
+    h = ops.expect(pictures, "B Y X 3")
     for i, (_, stride) in enumerate(config.stem):
         h = ws_conv(params[f"stem_{i}"], h if i == 0 else gained_gelu(h), stride)
     if watch:
