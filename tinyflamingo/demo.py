@@ -102,12 +102,12 @@ def video_question(model, rng):
 
 
 def visual_dialogue(model, rng):
-    """Four questions about one picture, the last one answered from what texts tell."""
+    """A caption and then questions, as in the paper's dialogues; texts alone tell the last answer."""
     scene = sample_single(rng, ASKED)
     answers = say.questions(scene) | say.knowledge(*scene.things[0].kind)
-    asked = ("shape", "color", "position", "animal")
-    parts = [draw_scene(rng, scene), *(p for name in asked for p in (say.ask(name), None))]
-    return _finish(model, "a visual dialogue", parts, [answers[name] for name in asked])
+    asked = ("size", "position", "animal")
+    parts = [draw_scene(rng, scene), "Output:", None, *(p for name in asked for p in (say.ask(name), None))]
+    return _finish(model, "a visual dialogue", parts, [say.caption(scene), *(answers[name] for name in asked)])
 
 
 def few_shot(model, rng):
