@@ -26,7 +26,7 @@ from tinyflamingo.data.tinyworld.text import sample_classes, shot_order
 
 @dataclass(frozen=True)
 class Query:
-    """A prompt (items of `model/interleave.py`) and its right answer.
+    """A prompt (items of `data/items.py`) and its right answer.
 
     turns: further texts asked one after the other, each after the model's own answer; the last
     answer is the one that is scored.

@@ -43,7 +43,6 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None):
     """Run all stages into `folder`; returns the `TrainedFlamingo`.
 
     seed: by default 0, or that of the run which is resumed.
-
     evaluate: a function (model, queries a task, seed) -> report, called at the end; what it says is
     written to metrics.json. Raises `UserError` if the folder cannot be used.
     """
