@@ -1,4 +1,4 @@
-"""Fills the generated regions of README.md and of the model card; no number in them is typed by hand.
+"""Fills the generated regions of the README, the model card and performance.md: no number is typed by hand.
 
     python docs/make_tables.py             rewrite the regions that are stale
     python docs/make_tables.py --check     change nothing, exit 1 if a region is stale
@@ -6,7 +6,8 @@
 
 A region stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `REGIONS`.
 Sources: `model.json` of the shipped checkpoint, the parameter counts of the preset, the example
-commands themselves, and `docs/measured.json`, which `--measure` writes.
+commands themselves, `docs/measured.json`, which `--measure` writes, and `docs/bench.json`, which
+`python -m tinyflamingo bench --json docs/bench.json` writes.
 
 Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
 """
@@ -28,7 +29,8 @@ sys.path.insert(0, str(ROOT))
 
 CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
 MEASURED = ROOT / "docs" / "measured.json"
-FILES = (ROOT / "README.md", CHECKPOINT / "MODEL_CARD.md")
+BENCH = ROOT / "docs" / "bench.json"
+FILES = (ROOT / "README.md", ROOT / "docs" / "performance.md", CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 # What each task of `evaluation/tasks.py` asks, and how often the best guess without looking is right.
@@ -202,7 +204,52 @@ def answers() -> str:
     return "\n".join(["```console", *lines, "```"])
 
 
-REGIONS = {f.__name__: f for f in (scores, perplexity, parameters, minutes, times, memory, facts, answers)}
+def race() -> str:
+    """The benchmark, a row a line: ratios on one thread and on two."""
+    from tinyflamingo.bench.lines import LINES
+
+    found, rows = json.loads(BENCH.read_text(encoding="utf-8"))["lines"], []
+    for name, line in LINES.items():
+        one, two = found[name], found.get(f"{name}@2")
+        cells = [f"`{name}`", line.what, f"{one['ours_ms']:.1f}", _other(one), _ratio(one)]
+        rows.append([*cells, f"{two['ours_ms']:.1f}", _other(two), _ratio(two)] if two else [*cells, "–", "–", "–"])
+    header = ["line", "what", "ms, 1 thread", "other", "ratio", "ms, 2 threads", "other", "ratio"]
+    return table(header, rows)
+
+
+def _other(row) -> str:
+    value = row["torch_ms"] or row.get("other_ms")
+    return f"{value:.1f}" if value else "–"
+
+
+def _ratio(row) -> str:
+    return f"{row['ratio']:.2f}" if row["ratio"] else "–"
+
+
+def speed() -> str:
+    """The race in one sentence."""
+    found = json.loads(BENCH.read_text(encoding="utf-8"))["lines"]
+    steps = [found[f"{stage}_step"]["ratio"] for stage in ("contrastive", "language", "flamingo")]
+    each = ", ".join(f"{ratio:.2f}" for ratio in steps[:-1]) + f" and {steps[-1]:.2f}"
+    return (
+        f"on one thread PyTorch takes {each} times as long for a training step of the three stages, "
+        f"{found['decode']['ratio']:.1f} times as long for a decoded token"
+    )
+
+
+def machine() -> str:
+    """What the benchmark ran on."""
+    found = json.loads(BENCH.read_text(encoding="utf-8"))["machine"]
+    versions = ", ".join(
+        f"{n} {v}" for n, v in found["versions"].items() if n in ("numpy", "autograd", "numba", "torch")
+    )
+    return f"Measured on {found['cores']} cores ({found['processor']}), {versions}, {'; '.join(found['blas'])}."
+
+
+REGIONS = {
+    f.__name__: f
+    for f in (scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine)
+}
 
 
 # ---- measuring -------------------------------------------------------------------------------

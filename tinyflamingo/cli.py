@@ -73,6 +73,7 @@ def _parser():
     _add_demo(commands)
     _add_complete(commands)
     _add_evaluate(commands)
+    _add_bench(commands)
     _add_params(commands)
     doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
     doctor.set_defaults(run=_doctor)
@@ -94,6 +95,13 @@ def _writable(path):
         raise UserError(f"cannot write {path}: its folder does not exist")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"cannot write {path}: no permission to write in its folder")
+    return path
+
+
+def _figure(path):
+    """The path of a figure to write, by its ending."""
+    if path.suffix not in FIGURES:
+        raise UserError(f"cannot write {path}: the name of a figure ends in {', '.join(FIGURES)}")
     return path
 
 
@@ -129,9 +137,7 @@ def _add_demo(commands):
 def _demo(args):
     from tinyflamingo.demo import run_demo
 
-    if args.out.suffix not in FIGURES:
-        raise UserError(f"cannot write {args.out}: the name of a figure ends in {', '.join(FIGURES)}")
-    run_demo(_load(args.checkpoint), _writable(args.out), args.seed)
+    run_demo(_load(args.checkpoint), _writable(_figure(args.out)), args.seed)
 
 
 def _add_complete(commands):
@@ -189,6 +195,25 @@ def _evaluate(args):
     report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
     report["checkpoint"] = str(args.checkpoint or "the one that ships")
     print(format_report(report))
+    if target:
+        write_atomically(target, json.dumps(report, indent=1).encode())
+
+
+def _add_bench(commands):
+    p = commands.add_parser("bench", help="times, against PyTorch if it is installed")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the times there")
+    p.add_argument("--only", action="append", metavar="NAME", help="only this line (may be repeated)")
+    p.add_argument("--threads", type=_whole, action="append", help="on both sides (may be repeated; default: 1 and 2)")
+    p.add_argument("--figure", type=Path, metavar="FILE", help="also measure how costs grow, and draw it there")
+    p.set_defaults(run=_bench)
+
+
+def _bench(args):
+    from tinyflamingo.bench.run import bench
+    from tinyflamingo.model.trained import write_atomically
+
+    target, figure = args.json and _writable(args.json), args.figure and _writable(_figure(args.figure))
+    report = bench(args.only, args.threads, figure)
     if target:
         write_atomically(target, json.dumps(report, indent=1).encode())
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
+from tinyflamingo.ops.team import blas_libraries
 from tinyflamingo.training.run import peak_memory_mb, versions
 
 DOCTOR = 11  # number of the doctor's own stream of pictures
@@ -21,11 +22,11 @@ def run_doctor():
     """Print versions, BLAS, threads, Numba, memory; then test gradients and the shipped model."""
     for name, version in versions().items():
         print(f"{name:14s} {version}")
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    print(f"{'BLAS':14s} {blas['name']} {blas['version']}, {gemm_rate():.0f} GFLOP/s in float32")
-    variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    chosen = ", ".join(f"{v}={os.environ[v]}" for v in variables if v in os.environ)
-    print(f"{'threads':14s} {os.cpu_count()} cores; {chosen or 'BLAS uses them all, our kernels one'}")
+    for library in blas_libraries():
+        print(f"{'BLAS':14s} {library}, {gemm_rate():.0f} GFLOP/s in float32")
+    variables = ("TINYFLAMINGO_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    chosen = "".join(f"; {v}={os.environ[v]}" for v in variables if v in os.environ)
+    print(f"{'threads':14s} {os.cpu_count()} cores, {ops.workers()} workers in training{chosen}")
     print(f"{'memory':14s} {_memory()}")
     print(f"{'ops':14s} {ops.engine()}")
     checks = {"gradients": _check_gradients, "a prompt": _check_prompt}

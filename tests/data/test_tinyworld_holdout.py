@@ -21,7 +21,7 @@ from tinyflamingo.model.tokenizer import IMAGE
 from tinyflamingo.model.trained import untrained
 from tinyflamingo.training import contrastive_stage, run
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, describe, sample_family
-from tinyflamingo.training.flamingo_stage import DATASETS, FlamingoStage
+from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import get_preset
 
@@ -163,15 +163,16 @@ def documents_with_pictures(rng, tokenizer, n):
 
 def flamingo_batches(rng, tokenizer, n):
     """The very tokens and media that the stage learns from."""
-    stage, found, rows = flamingo_stage(rng, tokenizer), [], 0
+    stage, found, count = flamingo_stage(rng, tokenizer), [], 0
     for _ in range(n // 50):
-        for dataset in DATASETS:
-            batch = stage.batch(rng, dataset)
+        for shard in stage.shards(rng, stage.documents(rng)):
+            batch = shard.batch
             found += [leak for m in batch.media for leak in leaks_in_scene(stage.pool.what(m))]
-            for row in batch.tokens:
-                found += leaks_in_text(tokenizer.decode(row), beside_pictures=IMAGE in row)
-                rows += 1
-    return rows, found
+            for document in range(batch.owner.max() + 1):
+                tokens = batch.tokens[batch.owner == document]
+                found += leaks_in_text(tokenizer.decode(tokens), beside_pictures=IMAGE in tokens)
+                count += 1
+    return count, found
 
 
 STREAMS = (

@@ -76,6 +76,7 @@ def tiny(seed=0, dtype=np.float64, config=None, gates=(0.8, -0.6), shaken=True):
     tokens = np.array([[BOS, IMAGE, 6, 5, eoc, IMAGE, 6, 2], [BOS, 5, 6, 3, eoc, IMAGE, 5, 6]])
     numbers = phi(tokens)
     numbers[1][numbers[1] > 0] += 2
+    first = np.repeat([[1], [3]], tokens.shape[1], axis=1)
     features = rng.standard_normal((3, 2, 4, config.vision.width)).astype(dtype)
     return SimpleNamespace(
         config=config,
@@ -83,6 +84,7 @@ def tiny(seed=0, dtype=np.float64, config=None, gates=(0.8, -0.6), shaken=True):
         frozen=frozen,
         tokens=tokens,
         phi=numbers,
+        first=first,
         features=features,
         visual=see(params, features, config),
         eoc=eoc,

@@ -36,6 +36,7 @@ from tinyflamingo.model.config import (
         (lambda: VisionConfig(stem=((0, 2),)), ["stem_width is 0"]),
         (lambda: LanguageConfig(width=13), ["width 13", "even"]),
         (lambda: XattnConfig(every=0), ["every is 0"]),
+        (lambda: XattnConfig(attend="next"), ["attend is 'next'", "'last' or 'all_previous'"]),
         (lambda: ResamplerConfig(latents=0), ["latents is 0"]),
         (lambda: LanguageConfig(layers=-1), ["layers is -1"]),
         (lambda: LanguageConfig(heads=2.0), ["heads is 2.0", "whole number"]),
@@ -51,7 +52,9 @@ def test_what_is_wrong_is_named(make, names):
         assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("config", [FlamingoConfig(), tiny_config(), tiny_config(xattn={"every": 2})])
+@pytest.mark.parametrize(
+    "config", [FlamingoConfig(), tiny_config(), tiny_config(xattn={"every": 2, "attend": "all_previous"})]
+)
 def test_dictionary_round_trip(config):
     raw = json.loads(json.dumps(config_to_dict(config)))  # JSON has lists where we have tuples
     assert config_from_dict(raw) == config
@@ -68,6 +71,7 @@ def _changed(change):
     "change, match",
     [
         (lambda raw: raw["language"].update(colour=3), r"'language' has unknown or missing fields \['colour'\]"),
+        (lambda raw: raw["xattn"].update(attend="all"), "attend is 'all' but must be"),
         (lambda raw: raw["xattn"].pop("every"), r"'xattn' has unknown or missing fields \['every'\]"),
         (lambda raw: raw.update(audio={}), "expected the parts .*found .*audio"),
         (lambda raw: raw.pop("vision"), "expected the parts"),

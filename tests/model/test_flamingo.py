@@ -18,23 +18,25 @@ from tinyflamingo.model.flamingo import (
     init_flamingo,
     see,
 )
+from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch, phi, phi_next
 from tinyflamingo.model.language_model import embed_tokens, init_language_model, language_model
-from tinyflamingo.model.tokenizer import PAD
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
 from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
 from tinyflamingo.ops.tree import named_leaves
 
 
 def _logits(m, **changes):
     a = vars(m) | changes
-    return flamingo(a["params"], a["frozen"], a["tokens"], a["phi"], a["visual"], a["config"], a.get("start"))
+    start, first = a.get("start"), a["first"]
+    return flamingo(a["params"], a["frozen"], a["tokens"], a["phi"], a["visual"], a["config"], start, first=first)
 
 
 def _loss(m, params):
     """Next-token loss over the whole batch, through the resampler."""
     logits = flamingo(params, m.frozen, m.tokens[:, :-1], m.phi[:, :-1], see(params, m.features, m.config), m.config)
     targets = m.tokens[:, 1:].ravel()
-    weights = np.ones(targets.size, logits.dtype)
-    return ops.cross_entropy(anp.reshape(logits, (targets.size, -1)), targets, weights)
+    losses = ops.cross_entropy(anp.reshape(logits, (targets.size, -1)), targets)
+    return anp.sum(losses) * logits.dtype.type(1 / targets.size)
 
 
 # ---------------------------------------------------------------- untrained
@@ -144,6 +146,100 @@ def test_rows_of_a_batch_equal_rows_alone(floor):
     first = _logits(m, tokens=m.tokens[:1], phi=m.phi[:1], visual=m.visual[:2])
     second = _logits(m, tokens=m.tokens[1:], phi=np.maximum(m.phi[1:] - 2, 0), visual=m.visual[2:])
     np.testing.assert_allclose(np.concatenate([first, second]), whole, atol=1e-11)
+
+
+# ---------------------------------------------------------------- all previous images (paper, table 10)
+
+
+ALL = tiny_config(xattn={"attend": "all_previous"})
+NEXT = {"phi": phi_next(tiny().tokens) + [[0], [2]]}  # of the tiny batch, numbered over it
+
+
+@pytest.mark.parametrize("ahead", [{}, NEXT], ids=["phi", "phi_next"])
+@pytest.mark.parametrize("medium", [1, 2, 3])
+def test_all_previous_reads_from_its_own_row_up_to_phi(floor, rng, medium, ahead):
+    """No logit before a token that sees the image changes, nor any of the other row; all others do."""
+    m = tiny(config=ALL)
+    visual = m.visual.copy()
+    visual[medium - 1] = 3 * rng.standard_normal(visual[0].shape)
+    before, after = _logits(m, **ahead), _logits(m, visual=visual, **ahead)
+    row, numbers = int(medium == 3), (ahead or vars(m))["phi"]
+    first = int(np.argmax(numbers[row] >= medium))
+    np.testing.assert_array_equal(after[1 - row], before[1 - row])
+    np.testing.assert_array_equal(after[row, :first], before[row, :first])
+    assert np.all(np.abs(after[row, first:] - before[row, first:]).max(axis=-1) > 1e-9)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_only_all_previous_attends_to_an_earlier_image(floor, rng, ahead):
+    """Row 0 without what self-attention carries: one layer, so text alone comes from before."""
+    for attend, changes in (("last", False), ("all_previous", True)):
+        m = tiny(config=tiny_config(xattn={"attend": attend, "every": 3}, language={"layers": 1}))
+        numbers = NEXT["phi"] if ahead else m.phi
+        tail = slice(6, 8)  # tokens of image 2, read by themselves
+        part = {"tokens": m.tokens[:1, tail], "phi": numbers[:1, tail], "first": m.first[:1, tail]}
+        visual = m.visual.copy()
+        visual[0] += rng.standard_normal(visual[0].shape)
+        same = np.array_equal(_logits(m, **part), _logits(m, visual=visual, **part))
+        assert same is not changes
+
+
+def test_all_previous_with_one_image_is_last(floor):
+    m, one = tiny(), {"phi": np.minimum(tiny().phi, [[1], [3]])}
+    np.testing.assert_array_equal(_logits(m, config=ALL, **one), _logits(m, **one))
+
+
+def test_all_previous_without_an_image_is_blind(floor):
+    m = tiny(config=ALL)
+    none = _logits(m, phi=0 * m.phi, visual=m.visual[:0], first=0 * m.phi)
+    np.testing.assert_array_equal(none, _logits(m, phi=0 * m.phi))
+    closed = with_gates(m.params, 0, 0)
+    np.testing.assert_array_equal(_logits(m, params=closed), _logits(m, params=closed, phi=0 * m.phi))
+
+
+@pytest.mark.parametrize("left, right", [(3, 0), (0, 3), (2, 1)])
+def test_padding_and_rows_alone_with_all_previous(floor, left, right):
+    m = tiny(config=ALL)
+    alone, pads = _logits(m), ((0, 0), (left, right))
+    padded = _logits(
+        m,
+        tokens=np.pad(m.tokens, pads, constant_values=PAD),
+        phi=np.pad(m.phi, pads),
+        first=np.pad(m.first, pads),
+        start=np.full((2, 8 + left + right), left),
+    )
+    np.testing.assert_allclose(padded[:, left : left + 8], alone, atol=1e-11)
+    second = {"tokens": m.tokens[1:], "phi": np.maximum(m.phi[1:] - 2, 0), "first": m.first[1:] - 2}
+    np.testing.assert_allclose(_logits(m, visual=m.visual[2:], **second), alone[1:], atol=1e-11)
+
+
+def test_floors_agree_with_all_previous():
+    m, found = tiny(config=ALL), []
+    for name in ("reference", "fast"):
+        with ops.use(name):
+            found.append(ops.value_and_grad(lambda v: anp.sum(_logits(m, visual=v) ** 2))(m.visual))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-10)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-7, atol=1e-11)
+
+
+# ---------------------------------------------------------------- several documents in a row
+
+
+@pytest.mark.parametrize("config", [tiny_config(), ALL], ids=["last", "all_previous"])
+@pytest.mark.parametrize("mode", [phi, phi_next], ids=["phi", "phi_next"])
+def test_logits_in_a_packed_row_are_those_of_the_sequence_alone(floor, config, mode):
+    m = tiny(config=config)
+    documents = [([BOS, 6, 7], []), ([BOS, IMAGE, 6, m.eoc, IMAGE, 5], [0, 1]), ([BOS, 5, IMAGE, 9], [2])]
+    sequences = [Sequence(tokens, [0.0] * len(tokens), media) for tokens, media in documents]
+    packed = pack_batch(sequences, 14, mode)
+    assert packed.tokens.shape == (1, 14) and packed.media == [0, 1, 2]
+    more = {"tokens": packed.tokens, "phi": packed.phi, "start": packed.start, "first": packed.first}
+    together = _logits(m, **more)[0]
+    for i, sequence in enumerate(sequences):
+        one = make_batch([sequence], phi_of=mode)
+        visual = m.visual[np.array(sequence.media, int)]
+        alone = _logits(m, tokens=one.tokens, phi=one.phi, first=one.first, visual=visual)
+        np.testing.assert_allclose(together[packed.owner[0] == i], alone[0], atol=1e-11)
 
 
 # ---------------------------------------------------------------- what trains

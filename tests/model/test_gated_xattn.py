@@ -115,6 +115,38 @@ def test_phi_beyond_the_media_is_an_error(floor, inputs, block):
         gated_xattn_dense(block, h, visual[:2], PHI, CONFIG)
 
 
+FIRST = np.array([[1, 1, 1, 1], [3, 3, 3, 3]])
+ALL = tiny_config(xattn={"attend": "all_previous"})
+
+
+def test_all_previous_media_are_one_long_medium(floor, inputs, block):
+    """Row 0 ends with media 1 and 2 in sight, so laid end to end they give the same; the rest sees one, or none."""
+    h, visual = inputs
+    one = gated_xattn_dense(block, h, visual, PHI, CONFIG)
+    found = gated_xattn_dense(block, h, visual, PHI, ALL, first=FIRST)
+    np.testing.assert_array_equal(found[PHI != 2], one[PHI != 2])
+    joined = np.reshape(visual[:2], (1, 6, 8))
+    expected = gated_xattn_dense(block, h[:1, 3:], joined, np.ones((1, 1), int), CONFIG)
+    np.testing.assert_allclose(found[0, 3], expected[0, 0], atol=1e-12)
+    assert np.all(np.abs(found - one)[PHI == 2].max(axis=-1) > 1e-6)
+
+
+def test_all_previous_needs_first_and_last_ignores_it(floor, inputs, block):
+    h, visual = inputs
+    with pytest.raises(ValueError, match="`first` is needed"):
+        gated_xattn_dense(block, h, visual, PHI, ALL)
+    with pytest.raises(ValueError, match="axis T"):
+        gated_xattn_dense(block, h, visual, PHI, ALL, first=FIRST[:, :2])
+    np.testing.assert_array_equal(
+        gated_xattn_dense(block, h, visual, PHI, CONFIG, first=FIRST), gated_xattn_dense(block, h, visual, PHI, CONFIG)
+    )
+
+
+def test_gradient_with_all_previous(floor, inputs, block):
+    h, visual = inputs
+    check_tree(lambda p, h, v: gated_xattn_dense(p, h, v, PHI, ALL, first=FIRST), block, h, visual, tol=1e-5)
+
+
 def _norm(x, gain, bias):
     return (x - x.mean()) / np.sqrt(x.var() + 1e-5) * gain + bias
 

@@ -1,5 +1,6 @@
 """Generation: caches against none, batches against one by one, beams against brute force."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -20,7 +21,7 @@ from tinyflamingo.model.generate import (
     restrict,
     score_continuations,
 )
-from tinyflamingo.model.interleave import Batch, Sequence, make_batch
+from tinyflamingo.model.interleave import Sequence, make_batch
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
 
 LETTERS = [3, 5, 6, 7, 8, 9, 10, 11]  # what a prompt may hold
@@ -75,11 +76,12 @@ def _scripted(monkeypatch, steps):
     """A model that says what it is told: one (B, V + 1) array of logits a step."""
     script = iter(steps)
 
-    def fake(params, frozen, tokens, phi, visual, config, start=None, cache=None):
+    def fake(params, frozen, tokens, phi, visual, config, start=None, cache=None, first=None):
         return np.repeat(np.asarray(next(script), float)[:, None], tokens.shape[1], axis=1)
 
     monkeypatch.setattr(generate_module, "flamingo", fake)
     monkeypatch.setattr(generate_module, "init_caches", lambda *a: {})
+    monkeypatch.setattr(generate_module, "stepper", lambda *a: lambda tokens: np.asarray(next(script), float))
 
 
 def _says(*tokens, size=13):
@@ -90,7 +92,7 @@ EMPTY = np.zeros((0, 3, 8))
 
 
 def _plain_batch(rows):
-    return Batch(np.full((rows, 1), BOS), np.zeros((rows, 1)), np.zeros((rows, 1), int), np.zeros((rows, 1), int), [])
+    return make_batch([_sequence([BOS], [])] * rows)
 
 
 # ---------------------------------------------------------------- greedy and caches
@@ -137,6 +139,29 @@ def test_a_left_padded_batch_equals_one_by_one(floor, seed):
         (tokens,), (alone,) = generate(m.params, m.frozen, one, own, m.config, max_tokens=7)
         assert together[i] == tokens
         np.testing.assert_allclose(scores[i], alone, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_previous_generates_as_it_reads(floor, seed):
+    """Greedy and a beam of one, with caches, in a batch and alone: what the whole row anew gives each time."""
+    m = _model(seed)
+    config = dataclasses.replace(m.config, xattn=dataclasses.replace(m.config.xattn, attend="all_previous"))
+    prompts = _prompts(m.eoc)
+    batch, visual = _batch(m, prompts)
+    together, scores = generate(m.params, m.frozen, batch, visual, config, max_tokens=6)
+    for i, sequence in enumerate(prompts):
+        one, own = _batch(m, [sequence])
+        beam, _ = beam_search(m.params, m.frozen, one, own, config, width=1, max_tokens=6)
+        assert beam == together[i]
+        row, numbers = list(one.tokens[0]), list(one.phi[0])
+        for token, score in zip(together[i], scores[i], strict=True):
+            tokens, phi_row = np.array([row]), np.array([numbers])
+            first = np.full_like(phi_row, min(len(own), 1))
+            logits = flamingo(m.params, m.frozen, tokens, phi_row, own, config, first=first)[0, -1]
+            assert log_softmax(logits)[token] == pytest.approx(score, abs=1e-9)
+            row, numbers = row + [token], numbers + [numbers[-1]]
+    last = generate(m.params, m.frozen, batch, visual, m.config, max_tokens=6)[1]
+    assert last[:2] == scores[:2] and last[2] != scores[2]  # the third prompt alone has two pictures
 
 
 def test_the_picture_matters(floor):

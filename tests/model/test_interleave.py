@@ -15,6 +15,7 @@ from tinyflamingo.model.interleave import (
     cross_attention_mask,
     encode_document,
     make_batch,
+    pack_batch,
     phi,
     phi_next,
 )
@@ -94,6 +95,13 @@ def test_cross_attention_mask_is_the_picture_of_phi():
     mask = cross_attention_mask([0, 1, 2, 2], N=2, R=2)
     np.testing.assert_array_equal(mask, expected)
     assert mask.shape == (4, 4) and cross_attention_mask([0, 0], N=0, R=2).shape == (2, 0)
+
+
+def test_cross_attention_mask_of_all_previous_images():
+    mask = cross_attention_mask([0, 1, 2, 3], N=3, R=2, first_row=[1, 1, 1, 2])
+    expected = [[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]]
+    np.testing.assert_array_equal(mask, np.array(expected, bool))
+    np.testing.assert_array_equal(cross_attention_mask([0, 2], 2, 3), cross_attention_mask([0, 2], 2, 3, [0, 2]))
 
 
 # ---------------------------------------------------------------- <EOC>
@@ -231,6 +239,14 @@ def test_batch_padded_on_the_left():
 
 
 @pytest.mark.parametrize("left", [False, True])
+def test_owner_is_the_number_of_the_sequence(left):
+    batch = make_batch(_sequences(), left=left)
+    for i, (row, n) in enumerate(zip(batch.owner, (4, 2, 6), strict=True)):
+        blank = [-1] * (6 - n)
+        np.testing.assert_array_equal(row, blank + [i] * n if left else [i] * n + blank)
+
+
+@pytest.mark.parametrize("left", [False, True])
 def test_media_are_numbered_over_the_batch(left):
     """Row 0 has medium 1, row 1 none, row 2 media 2 and 3; padding and "no image yet" stay 0."""
     batch = make_batch(_sequences(), left=left)
@@ -241,12 +257,87 @@ def test_media_are_numbered_over_the_batch(left):
         np.testing.assert_array_equal(found, blank + row if left else row + blank)
 
 
+@pytest.mark.parametrize("mode", [phi, phi_next])
+@pytest.mark.parametrize("left", [False, True])
+def test_first_is_the_first_medium_of_the_own_sequence(left, mode):
+    """0 where the sequence has none, and on padding; never beyond phi."""
+    batch = make_batch(_sequences(), left=left, phi_of=mode)
+    for row, found in zip([[1] * 4, [0] * 2, [2] * 6], batch.first, strict=True):
+        blank = [0] * (6 - len(row))
+        np.testing.assert_array_equal(found, blank + row if left else row + blank)
+    assert np.all((batch.first <= batch.phi) | (batch.phi == 0)) and np.all((batch.first > 0) | (batch.phi == 0))
+
+
 def test_phi_may_differ_from_row_to_row():
     batch = make_batch(_sequences(), phi_of=[phi_next, phi_next, phi])
     np.testing.assert_array_equal(batch.phi[0], [1, 1, 1, 1, 0, 0])
     np.testing.assert_array_equal(batch.phi[1], 0)
     np.testing.assert_array_equal(batch.phi[2], [0, 0, 2, 2, 3, 3])
     np.testing.assert_array_equal(make_batch(_sequences(), phi_of=phi_next).phi[2], [2, 2, 2, 3, 3, 3])
+
+
+# ---------------------------------------------------------------- several sequences in a row
+
+
+def test_packed_by_hand():
+    """Lengths 4, 2 and 6 in rows of 7: the third does not fit beside the others."""
+    batch = pack_batch(_sequences(), 7)
+    np.testing.assert_array_equal(batch.tokens, [[BOS, IMAGE, 7, 8, BOS, 7, PAD], [BOS, 9, IMAGE, 7, IMAGE, 8, PAD]])
+    np.testing.assert_array_equal(batch.weights, [[0, 1, 1, 1, 0, 1, 0], [0, 1, 1, 1, 1, 1, 0]])
+    np.testing.assert_array_equal(batch.owner, [[0, 0, 0, 0, 1, 1, -1], [2, 2, 2, 2, 2, 2, -1]])
+    np.testing.assert_array_equal(batch.start, [[0, 0, 0, 0, 4, 4, 4], [0] * 7])
+    np.testing.assert_array_equal(batch.phi, [[0, 1, 1, 1, 0, 0, 0], [0, 0, 2, 2, 3, 3, 0]])
+    np.testing.assert_array_equal(batch.first, [[1, 1, 1, 1, 0, 0, 0], [2, 2, 2, 2, 2, 2, 0]])
+    assert [id(m) for m in batch.media] == [id(m) for m in (PICTURE, CAT, CLIP)]
+    assert batch.weights.dtype == np.float32
+
+
+def test_a_row_that_is_exactly_full():
+    batch = pack_batch(_sequences(), 6)
+    assert batch.tokens.shape == (2, 6) and PAD not in batch.tokens
+
+
+def test_a_sequence_that_is_too_long_is_refused():
+    with pytest.raises(ValueError, match="a sequence of 6 tokens does not fit into rows of 5"):
+        pack_batch(_sequences(), 5)
+
+
+def test_packed_sequences_are_checked_too():
+    with pytest.raises(UserError, match="1 <image>.* but 0 media"):
+        pack_batch([Sequence([BOS, IMAGE], [0.0, 0.0], [])], 9)
+
+
+SEQUENCES = st.lists(st.tuples(st.lists(st.booleans(), min_size=1, max_size=9), st.booleans()), min_size=1, max_size=9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=SEQUENCES, spare=st.integers(0, 12))
+def test_packing_properties(drawn, spare):
+    """Every sequence lies whole in one row, in order, and sees of the media what it sees alone."""
+    sequences = []
+    for number, (tags, _) in enumerate(drawn):
+        tokens = [IMAGE if tag else 20 + number for tag in tags]
+        sequences.append(Sequence(tokens, [0.5 + number] * len(tags), [(number, i) for i in range(sum(tags))]))
+    modes, length = [phi_next if ahead else phi for _, ahead in drawn], max(len(tags) for tags, _ in drawn) + spare
+    batch, before = pack_batch(sequences, length, modes), 0
+    assert batch.tokens.shape[1] == length
+    for number, (sequence, mode) in enumerate(zip(sequences, modes, strict=True)):
+        rows, columns = np.nonzero(batch.owner == number)
+        n = len(sequence.tokens)
+        assert len(set(rows)) == 1
+        np.testing.assert_array_equal(columns, columns[0] + np.arange(n))
+        place = rows[0], slice(columns[0], columns[0] + n)
+        np.testing.assert_array_equal(batch.tokens[place], sequence.tokens)
+        np.testing.assert_array_equal(batch.weights[place], sequence.weights)
+        np.testing.assert_array_equal(batch.start[place], columns[0])
+        own = mode(sequence.tokens)
+        np.testing.assert_array_equal(batch.phi[place], np.where(own > 0, own + before, 0))
+        np.testing.assert_array_equal(batch.first[place], before + 1 if sequence.media else 0)
+        before += len(sequence.media)
+    assert batch.media == [medium for sequence in sequences for medium in sequence.media]
+    padding = batch.owner < 0
+    assert np.all(batch.tokens[padding] == PAD) and not batch.weights[padding].any() and not batch.phi[padding].any()
+    assert np.sum(~padding) == sum(len(s.tokens) for s in sequences)
 
 
 def test_renumbering_keeps_zero():

@@ -9,6 +9,7 @@ from tinyflamingo import ops
 from tinyflamingo.model.perceiver_resampler import (
     init_resampler,
     perceiver_resampler,
+    project_both,
     resampler_layer,
     temporal_embedding,
 )
@@ -59,18 +60,19 @@ def test_media_do_not_see_each_other(floor, rng, params):
 
 def test_a_latent_reaches_other_latents_within_one_layer(floor, rng, params):
     """Queries do not mix rows; only keys and values that hold the latents can carry one to another."""
-    x, features = rng.standard_normal((1, 3, 8)), rng.standard_normal((1, 5, 8))
-    before = resampler_layer(params["layer_0"], x, features, CONFIG)
+    x, features, time = rng.standard_normal((1, 3, 8)), rng.standard_normal((1, 1, 5, 8)), params["temporal"][:1]
+    before = resampler_layer(params["layer_0"], x, features, time, CONFIG)
     x[0, 2] += rng.standard_normal(8)
-    after = resampler_layer(params["layer_0"], x, features, CONFIG)
+    after = resampler_layer(params["layer_0"], x, features, time, CONFIG)
     assert np.all(np.abs(after - before).max(axis=-1) > 1e-6)
 
 
 def test_latents_are_in_keys_and_values_even_without_features(floor, rng, params):
     """With no feature at all the latents still have themselves to look at."""
-    x = rng.standard_normal((1, 3, 8))
-    out = resampler_layer(params["layer_0"], x, np.zeros((1, 0, 8)), CONFIG)
-    no_attention = resampler_layer(params["layer_0"] | {"w_o": 0 * params["layer_0"]["w_o"]}, x, x[:, :0], CONFIG)
+    x, nothing, time = rng.standard_normal((1, 3, 8)), np.zeros((1, 1, 0, 8)), params["temporal"][:1]
+    out = resampler_layer(params["layer_0"], x, nothing, time, CONFIG)
+    deaf = params["layer_0"] | {"w_o": 0 * params["layer_0"]["w_o"]}
+    no_attention = resampler_layer(deaf, x, nothing, time, CONFIG)
     assert np.abs(out - no_attention).max() > 1e-3
 
 
@@ -79,6 +81,14 @@ def test_features_reach_keys_and_values_without_a_norm(floor, rng, params):
     features = rng.standard_normal((1, 1, 5, 8))
     one, two = (perceiver_resampler(params, s * features, CONFIG) for s in (1, 2))
     assert np.abs(one - two).max() > 1e-3
+
+
+def test_what_is_projected_one_by_one_is_projected_together(floor, rng):
+    """[features + time ; latents] @ w, with the features of a frame in order, frame after frame."""
+    features, time = rng.standard_normal((2, 3, 4, 8)), rng.standard_normal((3, 8))
+    latents, w = rng.standard_normal((2, 5, 8)), rng.standard_normal((8, 6))
+    both = np.concatenate([(features + time[None, :, None]).reshape(2, 12, 8), latents], axis=1)
+    np.testing.assert_allclose(project_both(features, time, latents, w), both @ w, atol=1e-12)
 
 
 # ---------------------------------------------------------------- time
@@ -174,9 +184,9 @@ def test_loops_agree(floor, rng, params, F):
 
 
 def test_layer_gradient(floor, rng, params):
-    x, features = rng.standard_normal((2, 3, 8)), rng.standard_normal((2, 4, 8))
-    layer = lambda p, x, f: resampler_layer(p, x, f, CONFIG)  # noqa: E731
-    check_tree(layer, params["layer_0"], x, features, tol=1e-5)
+    x, features, time = (rng.standard_normal(shape) for shape in ((2, 3, 8), (2, 3, 4, 8), (3, 8)))
+    layer = lambda p, x, f, t: resampler_layer(p, x, f, t, CONFIG)  # noqa: E731
+    check_tree(layer, params["layer_0"], x, features, time, tol=1e-5)
 
 
 def test_gradient_with_interpolated_frames(floor, rng, params):

@@ -5,7 +5,6 @@ import math
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from autograd import make_vjp
 from model_cases import assert_float32_inside, check_tree, shake, tiny_config
 
 from tinyflamingo import ops
@@ -17,7 +16,6 @@ from tinyflamingo.model.vision_encoder import (
     nf_block,
     normalise_pixels,
     squeeze_excite,
-    standardise_weight,
     vision_encoder,
     ws_conv,
 )
@@ -30,38 +28,16 @@ def _params(config=CONFIG, seed=0, dtype=np.float64):
     return shake(init_vision_encoder(rng, config, dtype), rng)
 
 
-# ---------------------------------------------------------------- weight standardisation
+# ---------------------------------------------------------------- weights and activations
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 4, 5), (1, 1, 8, 3), (3, 1, 2, 7)])
-def test_standardised_weight_has_mean_zero_and_the_gain_as_norm(floor, rng, shape):
-    gain = rng.uniform(0.5, 2.0, shape[-1])
-    w = standardise_weight(3.0 + 2.0 * rng.standard_normal(shape), gain)
-    fan_in = math.prod(shape[:3])
-    np.testing.assert_allclose(w.mean(axis=(0, 1, 2)), 0.0, atol=1e-12)
-    np.testing.assert_allclose(fan_in * w.var(axis=(0, 1, 2)), gain**2, rtol=1e-12)
-
-
-def test_standardised_weight_ignores_scale_and_shift_of_the_raw_weight(floor, rng):
-    w, gain = rng.standard_normal((3, 3, 4, 5)), rng.standard_normal(5)
-    scale, shift = rng.uniform(0.5, 9.0, 5), rng.standard_normal(5)
-    np.testing.assert_allclose(
-        standardise_weight(w * scale + shift, gain), standardise_weight(w, gain), rtol=1e-9, atol=1e-12
-    )
-
-
-def test_constant_weight_is_zero_with_finite_gradient(floor):
-    """N * Var is floored: a dead filter gives 0, not 0/0."""
-    w, gain = np.full((3, 3, 2, 4), 0.7), np.ones(4)
-    vjp, value = make_vjp(lambda w: standardise_weight(w, gain))(w)
-    np.testing.assert_allclose(value, 0.0, atol=1e-12)
-    assert np.all(np.isfinite(vjp(np.ones_like(w))))
-
-
-def test_standardised_weight_gradient(floor, rng):
-    ops.check_grad(standardise_weight, rng.standard_normal((3, 3, 2, 4)), rng.uniform(0.5, 2, 4))
-    # Below the floor too, where the spread itself has no influence any more.
-    ops.check_grad(standardise_weight, 1e-4 * rng.standard_normal((1, 1, 3, 2)), np.ones(2), eps=1e-9, tol=1e-4)
+def test_convolutions_have_standardised_weights_their_bias_and_their_groups(floor, rng):
+    params = {"w": rng.standard_normal((3, 3, 2, 6)), "gain": rng.uniform(0.5, 2, 6), "b": rng.standard_normal(6)}
+    x = rng.standard_normal((2, 5, 4, 4))  # two groups of two channels
+    expected = ops.conv2d(x, ops.standardise_weight(params["w"], params["gain"]), params["b"], 2, 2)
+    np.testing.assert_array_equal(ws_conv(params, x, 2), expected)
+    moved = params | {"w": 7 * params["w"] + 3}
+    np.testing.assert_allclose(ws_conv(moved, x, 2), expected, rtol=1e-9, atol=1e-11)
 
 
 def test_gelu_gain_keeps_unit_variance(floor):
@@ -69,6 +45,7 @@ def test_gelu_gain_keeps_unit_variance(floor):
     points, weights = np.polynomial.hermite_e.hermegauss(80)
     y, p = gained_gelu(points), weights / weights.sum()
     assert p @ y**2 - (p @ y) ** 2 == pytest.approx(1.0, abs=2e-3)
+    np.testing.assert_allclose(gained_gelu(points, 1.3), y / 1.3, rtol=1e-12)
 
 
 # ---------------------------------------------------------------- signal propagation
@@ -143,21 +120,18 @@ def test_identity_block_at_initialisation_is_the_identity_bit_for_bit(floor, rng
 # ---------------------------------------------------------------- squeeze-excite
 
 
-def test_squeeze_excite_at_zero_logits_is_the_identity(floor, rng):
+def test_squeeze_excite_at_zero_logits_is_open_by_one(floor, rng):
     params = _params()["stage_0_block_0"]["squeeze_excite"]
     params = params | {"w_excite": 0 * params["w_excite"], "b_excite": 0 * params["b_excite"]}
-    x = rng.standard_normal((2, 3, 4, 8))
-    np.testing.assert_array_equal(squeeze_excite(params, x), x)
+    np.testing.assert_array_equal(squeeze_excite(params, rng.standard_normal((2, 3, 4, 8))), np.ones((2, 8)))
 
 
 def test_squeeze_excite_gates_are_between_zero_and_two(floor, rng):
     params = _params()["stage_0_block_0"]["squeeze_excite"]
     x = rng.standard_normal((2, 3, 4, 8))
     for bias, gate in ((60.0, 2.0), (-60.0, 0.0)):
-        forced = params | {"b_excite": np.full(8, bias)}
-        np.testing.assert_allclose(squeeze_excite(forced, x), gate * x, atol=1e-12)
-    gates = squeeze_excite(params, x) / x
-    np.testing.assert_allclose(gates, np.broadcast_to(gates[:, :1, :1], x.shape), rtol=1e-9)  # one a channel
+        gates = squeeze_excite(params | {"b_excite": np.full(8, bias)}, x)
+        np.testing.assert_allclose(gates, np.full((2, 8), gate), atol=1e-12)
 
 
 def test_squeeze_excite_in_numbers(floor, rng):
@@ -165,7 +139,18 @@ def test_squeeze_excite_in_numbers(floor, rng):
     x = rng.standard_normal((2, 3, 4, 8))
     hidden = gained_gelu(x.mean(axis=(1, 2)) @ params["w_squeeze"] + params["b_squeeze"])
     gates = 2 / (1 + np.exp(-(hidden @ params["w_excite"] + params["b_excite"])))
-    np.testing.assert_allclose(squeeze_excite(params, x), x * gates[:, None, None], rtol=1e-12)
+    np.testing.assert_allclose(squeeze_excite(params, x), gates, rtol=1e-12)
+
+
+def test_a_block_is_its_shortcut_and_its_gated_branch(floor, rng):
+    """shortcut + alpha * skip_init_gain * gates * f(gelu(h) / beta)."""
+    params = _params()["stage_1_block_1"] | {"skip_init_gain": np.array(0.7)}
+    h = rng.standard_normal((2, 3, 4, 8))
+    branch = ws_conv(params["reduce"], gained_gelu(h) / 1.2)
+    for name in ("spatial_0", "spatial_1", "expand"):
+        branch = ws_conv(params[name], gained_gelu(branch))
+    gates = squeeze_excite(params["squeeze_excite"], branch)[:, None, None]
+    np.testing.assert_allclose(nf_block(params, h, 1.2, 0.3, 1), h + 0.3 * 0.7 * gates * branch, rtol=1e-10, atol=1e-12)
 
 
 # ---------------------------------------------------------------- the whole encoder

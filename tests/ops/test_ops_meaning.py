@@ -6,6 +6,7 @@ import pytest
 from autograd import make_vjp
 
 from tinyflamingo import ops
+from tinyflamingo.ops import kernels
 
 B, T, S, H, K, R, N = 2, 6, 6, 2, 4, 3, 3
 
@@ -180,6 +181,83 @@ def test_segment_attention_is_attention_to_one_medium(floor, rng):
         np.testing.assert_allclose(y[PHI == n + 1], alone[PHI == n + 1], atol=1e-12)
 
 
+FIRST = np.array([[0, 0, 1, 1, 1, 2], [1, 1, 2, 1, 2, 1]])
+
+
+def test_previous_media_share_one_softmax(floor, rng):
+    """A token alone with its media laid end to end."""
+    q, k, v = _media(rng)
+    y = ops.segment_attention(q, k, v, PHI, FIRST)
+    for b, t in np.argwhere(PHI > 0):
+        seen = slice(FIRST[b, t] - 1, PHI[b, t])
+        keys, values = (x[b, seen].reshape(1, -1, H, K) for x in (k, v))
+        alone = ops.attention(q[b : b + 1, t : t + 1], keys, values)
+        np.testing.assert_allclose(y[b, t], alone[0, 0], atol=1e-12)
+
+
+def test_first_that_is_phi_changes_no_bit(floor, rng):
+    q, k, v = _media(rng)
+    np.testing.assert_array_equal(ops.segment_attention(q, k, v, PHI, PHI), ops.segment_attention(q, k, v, PHI))
+
+
+@pytest.mark.parametrize("medium", [1, 2, 3])
+def test_only_media_from_first_to_phi_matter(floor, rng, medium):
+    """In row 0; in row 1 nothing changes, whatever it sees."""
+    q, k, v = _media(rng)
+    before = ops.segment_attention(q, k, v, PHI, FIRST)
+    k[0, medium - 1], v[0, medium - 1] = 50.0, -50.0
+    after = ops.segment_attention(q, k, v, PHI, FIRST)
+    sees = (FIRST[0] <= medium) & (medium <= PHI[0])
+    np.testing.assert_array_equal(before[0, ~sees], after[0, ~sees])
+    assert np.all(before[0, sees] != after[0, sees])
+    np.testing.assert_array_equal(before[1], after[1])
+
+
+def test_previous_media_and_phi_zero(floor, rng):
+    q, k, v = _media(rng)
+    y, (dq, dk, _) = ops_cases.gradients(lambda *a: ops.segment_attention(*a, PHI, FIRST), [q, k, v])
+    assert np.all(y[PHI == 0] == 0) and np.all(dq[PHI == 0] == 0) and np.all(dk[:, 0] != 0)
+    nobody = np.zeros_like(PHI)
+    y, found = ops_cases.gradients(lambda *a: ops.segment_attention(*a, nobody, FIRST), [q, k, v])
+    assert np.all(y == 0) and all(np.all(g == 0) for g in found)
+
+
+@pytest.mark.parametrize("latents", [3, 9, 40])
+@pytest.mark.parametrize("engine", ["the one here", "numpy"])
+def test_unseen_media_are_never_touched(rng, monkeypatch, engine, latents):
+    """On the fast floor they may even be NaN, forward and backward: later media, and those of other rows."""
+    if engine == "numpy":
+        monkeypatch.setattr(kernels, "ENGINE", "numpy")
+    phi, first = np.repeat([[[1, 2, 2], [0, 3, 3]], [[1, 1, 2], [0, 2, 3]]], 11, axis=2)
+    q = rng.standard_normal((2, 33, H, K))
+    k, v = rng.standard_normal((2, 2, 4, latents, H, K))
+    with ops.use("fast"):
+        expected = ops_cases.gradients(lambda *a: ops.segment_attention(*a, phi, first), [q, k, v])
+        for row, unseen in ((0, [2, 3]), (1, [0, 3])):
+            k[row, unseen], v[row, unseen] = np.nan, np.nan
+        got = ops_cases.gradients(lambda *a: ops.segment_attention(*a, phi, first), [q, k, v])
+    for a, b in zip([expected[0], *expected[1]], [got[0], *got[1]], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("length, latents", [(1, 3), (7, 40), (64, 40), (130, 9), (9, 130)])
+def test_floors_agree_on_runs_of_any_length(rng, length, latents):
+    """Short and long runs, few and many latents: loops, blocks, padding and parts of blocks."""
+    phi = np.repeat([[1, 0, 2, 3, 1], [3, 3, 2, 0, 1]], length, axis=1)[:, : 5 * length - length // 3]
+    q = rng.standard_normal((2, phi.shape[1], 3, 6))
+    k, v = rng.standard_normal((2, 2, 3, latents, 3, 6))
+    for first in (None, np.minimum(phi, 1), np.maximum(phi - 1, np.minimum(phi, 1))):
+        ops_cases.compare_floors(lambda *a, first=first: ops.segment_attention(*a, phi, first), [q, k, v], tol=1e-9)
+
+
+@pytest.mark.parametrize("wrong, of", [(0, 2), (3, 2), (-1, 2), (2, 1)])
+def test_first_out_of_range_gives_both_numbers(floor, rng, wrong, of):
+    q, k, v = _media(rng)
+    with pytest.raises(ValueError, match=rf"first is {wrong} but must be in 1..{of}, its phi"):
+        ops.segment_attention(q, k, v, PHI, np.where(PHI == of, wrong, np.minimum(PHI, 1)))
+    ops.segment_attention(q, k, v, PHI, np.where(PHI == 0, wrong, PHI))  # where phi is 0 nobody asks
+
+
 def test_no_media(floor, rng):
     q, k, v = _media(rng, N=0)
     y, found = ops_cases.gradients(lambda *a: ops.segment_attention(*a, 0 * PHI), [q, k, v])
@@ -198,29 +276,44 @@ def test_phi_out_of_range_gives_both_numbers(floor, rng, wrong):
 # ---------------------------------------------------------------- tables and losses
 
 
-def test_cross_entropy_of_nothing_is_zero(floor, rng):
+def test_cross_entropy_is_one_number_a_row(floor, rng):
+    logits, targets = rng.standard_normal((4, 5)), np.array([0, 4, 2, 2])
+    losses = ops.cross_entropy(logits, targets)
+    for row, target, loss in zip(logits, targets, losses, strict=True):
+        assert loss == pytest.approx(-np.log(np.exp(row[target]) / np.exp(row).sum()), rel=1e-12)
+    logits[1] += 100.0  # a constant, and only in one row
+    np.testing.assert_allclose(ops.cross_entropy(logits, targets), losses, rtol=1e-11)
+
+
+def test_cross_entropy_rows_without_a_gradient_get_none(floor, rng):
     logits = rng.standard_normal((3, 5)).astype(np.float32)
-    zero = np.zeros(3, np.float32)
-    vjp, loss = make_vjp(lambda x: ops.cross_entropy(x, np.zeros(3, int), zero))(logits)
-    assert loss == 0
-    assert np.all(vjp(np.float32(1)) == 0)
+    vjp, _ = make_vjp(lambda x: ops.cross_entropy(x, np.array([0, 1, 2])))(logits)
+    gradient = vjp(np.array([0, 2, 0], np.float32))
+    assert not gradient[[0, 2]].any() and np.all(gradient[1] != 0)
+    assert gradient[1].sum() == pytest.approx(0, abs=1e-6)
 
 
 def test_cross_entropy_of_equal_logits_is_log_v(floor):
-    loss = ops.cross_entropy(np.full((4, 10), 1e4), np.arange(4), np.array([1, 0, 3, 1]))
-    assert loss == pytest.approx(np.log(10))
+    losses = ops.cross_entropy(np.full((4, 10), 1e4), np.arange(4))
+    np.testing.assert_allclose(losses, np.log(10))
+
+
+def test_cross_entropy_of_more_rows_than_a_chunk(rng):
+    logits, targets = rng.standard_normal((130, 600)), rng.integers(0, 600, 130)
+    ops_cases.compare_floors(lambda x: ops.cross_entropy(x, targets), [logits], tol=1e-10)
+    assert ops.cross_entropy(logits[:0], targets[:0]).shape == (0,)
 
 
 def test_cross_entropy_errors(floor, rng):
     logits = rng.standard_normal((3, 5))
     with pytest.raises(ValueError, match=r"target 5 is outside 0..4"):
-        ops.cross_entropy(logits, np.array([0, 5, 1]), np.ones(3))
+        ops.cross_entropy(logits, np.array([0, 5, 1]))
     with pytest.raises(ValueError, match=r"target -100 is outside 0..4"):
-        ops.cross_entropy(logits, np.array([0, -100, 1]), np.ones(3))
+        ops.cross_entropy(logits, np.array([0, -100, 1]))
     with pytest.raises(ValueError, match="integers"):
-        ops.cross_entropy(logits, np.array([0.0, 1.0, 1.0]), np.ones(3))
-    with pytest.raises(ValueError, match="below 0"):
-        ops.cross_entropy(logits, np.array([0, 1, 1]), np.array([1, -1, 1]))
+        ops.cross_entropy(logits, np.array([0.0, 1.0, 1.0]))
+    with pytest.raises(ValueError, match="axis M"):
+        ops.cross_entropy(logits, np.array([0, 1]))
 
 
 def test_embed_errors(floor):
@@ -273,11 +366,110 @@ def test_avg_pool2_by_hand(floor):
     assert ops.avg_pool2(np.ones((2, 1, 1, 3))).shape == (2, 1, 1, 3)
 
 
+def test_gated_residual_has_a_gate_for_each_picture_and_channel(floor, rng):
+    shortcut, branch = rng.standard_normal((2, 2, 3, 4, 5))
+    gates = np.array([[0, 1, -2.0, 0, 0], [0, 0, 0, 0, 3]])
+    y = ops.gated_residual(shortcut, branch, gates)
+    for b, c in np.ndindex(2, 5):
+        expected = shortcut[b, ..., c] + gates[b, c] * branch[b, ..., c]
+        np.testing.assert_allclose(y[b, ..., c], expected, atol=1e-14)
+    with pytest.raises(ValueError, match="axis C"):
+        ops.gated_residual(shortcut, branch, gates[:, :4])
+    with pytest.raises(ValueError, match="axis Y"):
+        ops.gated_residual(shortcut[:, :1], branch, gates)
+
+
+def test_mean_pixels_by_hand(floor):
+    x = np.arange(12.0).reshape(1, 2, 3, 2)
+    np.testing.assert_allclose(ops.mean_pixels(x), [[5.0, 6.0]], rtol=1e-15)
+    vjp, _ = make_vjp(ops.mean_pixels)(x)
+    np.testing.assert_allclose(vjp(np.array([[6.0, 12.0]])), np.broadcast_to([1.0, 2.0], x.shape), rtol=1e-15)
+    with pytest.raises(ValueError, match="got 3 axes"):
+        ops.mean_pixels(x[0])
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 4, 5), (1, 1, 8, 3), (3, 1, 2, 7)])
+def test_standardised_weight_has_mean_zero_and_the_gain_as_norm(floor, rng, shape):
+    gain = rng.uniform(0.5, 2.0, shape[-1])
+    w = ops.standardise_weight(3.0 + 2.0 * rng.standard_normal(shape), gain)
+    fan_in = np.prod(shape[:3])
+    np.testing.assert_allclose(w.mean(axis=(0, 1, 2)), 0.0, atol=1e-12)
+    np.testing.assert_allclose(fan_in * w.var(axis=(0, 1, 2)), gain**2, rtol=1e-12)
+
+
+def test_standardised_weight_ignores_scale_and_shift_of_the_raw_weight(floor, rng):
+    w, gain = rng.standard_normal((3, 3, 4, 5)), rng.standard_normal(5)
+    scale, shift = rng.uniform(0.5, 9.0, 5), rng.standard_normal(5)
+    found, expected = ops.standardise_weight(w * scale + shift, gain), ops.standardise_weight(w, gain)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_constant_weight_is_zero_with_finite_gradient(floor):
+    """N * Var is floored: a dead filter gives 0, not 0/0."""
+    w, gain = np.full((3, 3, 2, 4), 0.7), np.ones(4)
+    vjp, value = make_vjp(lambda w: ops.standardise_weight(w, gain))(w)
+    np.testing.assert_allclose(value, 0.0, atol=1e-12)
+    assert np.all(np.isfinite(vjp(np.ones_like(w))))
+    with pytest.raises(ValueError, match="axis Cout"):
+        ops.standardise_weight(w, gain[:3])
+
+
 def test_activations_at_the_ends(floor):
     x = np.array([-1e4, 0.0, 1e4], np.float32)
     np.testing.assert_array_equal(ops.sigmoid(x), [0, 0.5, 1])
     np.testing.assert_array_equal(ops.relu(x), [0, 0, 1e4])
     np.testing.assert_array_equal(ops.gelu(x), [0, 0, 1e4])
+
+
+def test_gelu_gain_scales_the_output(floor, rng):
+    x = rng.standard_normal((3, 7)).astype(np.float32)
+    np.testing.assert_allclose(ops.gelu(x, 2.5), np.float32(2.5) * ops.gelu(x), rtol=1e-6)
+    assert ops.gelu(x, 2.5).dtype == np.float32
+    long = rng.standard_normal(100_000)  # more than a chunk
+    assert ops.gelu(long)[-1] == ops.gelu(long[-1:])[0]
+
+
+# ---------------------------------------------------------------- the optimiser
+
+
+RATES = {"rate": 0.1, "beta_1": 0.9, "beta_2": 0.98, "unbias_1": 0.19, "unbias_2": 0.04, "epsilon": 1e-3}
+
+
+def _adamw_arrays(rng, dtype=np.float64):
+    x, m, g = rng.standard_normal((3, 50)).astype(dtype)
+    return [x, m, m * m, g, rng.uniform(0, 1, 50).astype(dtype)]
+
+
+@pytest.mark.parametrize("dtype, rtol", [(np.float64, 1e-12), (np.float32, 1e-5)])
+def test_adamw_is_algorithm_2(floor, rng, dtype, rtol):
+    x, m, v, g, decay = arrays = _adamw_arrays(rng, dtype)
+    before = [a.astype(np.float64) for a in arrays]
+    assert ops.adamw(*arrays, **RATES) is None
+    new_m = 0.9 * before[1] + 0.1 * before[3]
+    new_v = 0.98 * before[2] + 0.02 * before[3] ** 2
+    step = (new_m / 0.19) / (np.sqrt(new_v / 0.04) + 1e-3)
+    for found, expected in ((m, new_m), (v, new_v), (x, before[0] - 0.1 * (step + before[4] * before[0]))):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol)
+    np.testing.assert_array_equal(g, before[3])
+    np.testing.assert_array_equal(decay, before[4])
+
+
+def test_adamw_without_gradient_and_moments_only_decays(floor):
+    x, zero = np.array([2.0, -4.0]), np.zeros((3, 2))
+    ops.adamw(x, *zero, np.array([0.5, 0.0]), **RATES)
+    np.testing.assert_allclose(x, [1.9, -4.0], rtol=1e-15)
+
+
+@pytest.mark.parametrize("place, name", [(1, "m"), (2, "v"), (3, "g"), (4, "decay")])
+@pytest.mark.parametrize("wrong", [lambda a: a[1:], lambda a: a.astype(np.float32)], ids=["shape", "dtype"])
+def test_adamw_refuses_another_shape_or_dtype(floor, rng, place, name, wrong):
+    arrays = _adamw_arrays(rng)
+    before = [a.copy() for a in arrays]
+    arrays[place] = wrong(arrays[place])
+    with pytest.raises(ValueError, match=rf"adamw: {name} is float.* the parameters float64 \(50,\)"):
+        ops.adamw(*arrays, **RATES)
+    np.testing.assert_array_equal(arrays[0], before[0])
 
 
 # ---------------------------------------------------------------- whole batches, real sizes

@@ -4,7 +4,7 @@ import autograd.numpy as anp
 import numpy as np
 import ops_cases
 import pytest
-from autograd import core
+from autograd import core, make_vjp
 from autograd.extend import defvjp, primitive
 
 from tinyflamingo import ops
@@ -16,6 +16,7 @@ from tinyflamingo.ops import (
     fast_segment,
     shapes,
 )
+from tinyflamingo.ops.tree import named_leaves
 
 CASES = ops_cases.build()
 
@@ -53,15 +54,35 @@ def _mutated(maker, place, change, used):
     return new_maker
 
 
-def _noticed():
-    """Does check_grad fail on any case?"""
+def _noticed(cases):
+    """Does check_grad fail on any of the cases?"""
     with ops.use("fast"):
-        for function, args in CASES.values():
+        for function, args in cases:
             try:
                 ops.check_grad(function, *args, directions=1)
             except AssertionError:
                 return True
     return False
+
+
+def _cases_of(monkeypatch):
+    """{primitive: the cases whose gradient goes through it}."""
+    found = {function: [] for function, _ in _hand_written()}
+    with monkeypatch.context() as patch, ops.use("fast"):
+        used = set()
+        for function, maker in _hand_written():
+
+            def noting(*args, function=function, maker=maker):
+                used.add(function)
+                return maker(*args)
+
+            patch.setitem(core.primitive_vjps, function, noting)
+        for case in CASES.values():
+            used.clear()
+            ops_cases.gradients(*case)
+            for function in used:
+                found[function].append(case)
+    return found
 
 
 CHANGES = {
@@ -73,20 +94,21 @@ CHANGES = {
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_check_grad_notices_mutations(kind, monkeypatch, capsys):
-    assert not _noticed()
     count = 0
-    for function, maker in list(_hand_written()):
+    for function, cases in _cases_of(monkeypatch).items():
+        assert cases and not _noticed(cases), function.__name__
+        maker = core.primitive_vjps[function]
         for place in range(6):
             used = []
             monkeypatch.setitem(core.primitive_vjps, function, _mutated(maker, place, CHANGES[kind], used))
-            noticed = _noticed()
+            noticed = _noticed(cases)
             monkeypatch.setitem(core.primitive_vjps, function, maker)
             if used:
                 assert noticed, f"{function.__name__}: {kind} of argument {place} went unnoticed"
                 count += 1
     with capsys.disabled():
         print(f"\n{kind}: {count} mutated gradients, all noticed ", end="")
-    assert count == 34
+    assert count == 38
 
 
 def test_check_grad_refuses_an_argument_without_influence():
@@ -145,7 +167,7 @@ def test_ops_check_their_shapes(floor):
         ops.attention(np.ones((1, 2, 3, 4)), np.ones((1, 2, 2, 4)), np.ones((1, 2, 2, 4)))
 
 
-# ---------------------------------------------------------------- value_and_grad
+# ---------------------------------------------------------------- vjp and value_and_grad
 
 
 def _params():
@@ -178,6 +200,51 @@ def test_value_and_grad_equals_autograd():
         assert got.dtype == leaf.dtype and got.shape == leaf.shape
         np.testing.assert_allclose(got, want, rtol=1e-6)
     assert list(gradients) == list(params)
+
+
+def _rows(params, x):
+    """Not a scalar: a vector for each row."""
+    return anp.dot(anp.tanh(anp.dot(x, params["a"]["w"]) + params["a"]["b"]), params["c"]) * params["scale"]
+
+
+def test_vjp_equals_autograd():
+    params, x, rng = _params(), np.ones((5, 3), np.float32), np.random.default_rng(1)
+    y, aux, pull = ops.vjp(_rows, params, x)
+    expected_pull, expected = make_vjp(_rows)(params, x)
+    assert aux is None and type(y) is np.ndarray
+    np.testing.assert_array_equal(y, expected)
+    first = None
+    for _ in range(2):  # any number of times, with any gradient
+        g = rng.standard_normal(y.shape)
+        found, wanted = pull(g), expected_pull(g)
+        for name, gradient in named_leaves(found).items():
+            leaf = named_leaves(params)[name]
+            assert gradient.dtype == leaf.dtype and gradient.shape == leaf.shape
+            np.testing.assert_allclose(gradient, named_leaves(wanted)[name], rtol=1e-5, atol=1e-6)
+        first = first or (g, found)
+    for name, gradient in named_leaves(pull(first[0])).items():
+        np.testing.assert_array_equal(gradient, named_leaves(first[1])[name])
+
+
+def test_vjp_of_pieces_is_vjp_of_the_whole():
+    """What a gradient of a batch in shards relies on."""
+    params, x = _params(), np.random.default_rng(2).standard_normal((6, 3))
+    y, _, pull = ops.vjp(_rows, params, x)
+    g = np.cos(y)
+    whole, total = named_leaves(pull(g)), None
+    for rows in (slice(0, 2), slice(2, 6)):
+        found = named_leaves(ops.vjp(_rows, params, x[rows])[2](g[rows]))
+        total = {n: v + total[n] if total else v for n, v in found.items()}
+    for name, gradient in whole.items():
+        np.testing.assert_allclose(total[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_vjp_returns_aux_without_boxes_and_zeros_for_a_constant():
+    y, aux, pull = ops.vjp(lambda p: (np.ones(3), [p["x"] * 2, "text"]), {"x": np.ones(2, np.float32)})
+    np.testing.assert_array_equal(y, 1)
+    assert type(aux[0]) is np.ndarray and aux[1] == "text"
+    gradient = pull(np.ones(3))["x"]
+    assert gradient.dtype == np.float32 and gradient.shape == (2,) and not gradient.any()
 
 
 def test_value_and_grad_returns_aux_without_boxes():

@@ -23,6 +23,10 @@ def test_floors_agree(name):
     ops_cases.compare_floors(*CASES[name], tol=1e-10)
 
 
+def test_floors_agree_on_the_optimiser():
+    ops_cases.compare_adamw(1e-14)
+
+
 @each_case
 def test_floors_agree_in_float32(name):
     function, args = CASES[name]
@@ -103,10 +107,21 @@ def test_without_numba():
     assert _run_cases("--no-numba").startswith("numpy:")
 
 
-def test_import_neither_loads_nor_compiles_numba():
-    code = "import sys, tinyflamingo.ops; assert 'numba' not in sys.modules"
+@pytest.mark.parametrize(
+    "module, unwanted",
+    [
+        ("tinyflamingo.ops", ("numba", "llvmlite", "torch", "tinyflamingo.ops.fast", "tinyflamingo.ops.kernels")),
+        ("tinyflamingo", ("numpy", "autograd", "numba", "tinyflamingo.ops")),
+        ("tinyflamingo.cli", ("numpy", "autograd", "numba", "tinyflamingo.ops")),
+        ("tinyflamingo.training.run", ("numba", "llvmlite", "torch")),
+    ],
+)
+def test_an_import_loads_no_more_than_it_needs(module, unwanted):
+    """What is not loaded cannot be compiled either."""
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({unwanted!r})))"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
 
 
 def test_unknown_floor_names_both():
@@ -114,6 +129,6 @@ def test_unknown_floor_names_both():
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TINYFLAMINGO_OPS": "quick"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "'reference' or 'fast', not 'quick'" in done.stderr
+    assert "TINYFLAMINGO_OPS must be 'reference' or 'fast', not 'quick'" in done.stderr
     with pytest.raises(ValueError, match="'reference' or 'fast'"), ops.use("quick"):
         pass

@@ -1,4 +1,4 @@
-"""Stage three: what trains and what never does, how gates open, and how gradients add up."""
+"""Stage three: what trains and what never does, how gates open, how gradients add up, how documents are shared out."""
 
 import dataclasses
 import hashlib
@@ -9,12 +9,13 @@ import pytest
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import pages
 from tinyflamingo.data.tinyworld.pool import Medium
+from tinyflamingo.model.flamingo import encode_media, see
 from tinyflamingo.model.interleave import Sequence, phi, phi_next
-from tinyflamingo.model.tokenizer import IMAGE, PAD
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
 from tinyflamingo.model.trained import untrained
-from tinyflamingo.ops.tree import flatten, named_leaves
+from tinyflamingo.ops.tree import named_leaves, view_tree
 from tinyflamingo.training import flamingo_stage
-from tinyflamingo.training.flamingo_stage import DATASETS, FlamingoStage, MediaFeatures, batch_loss, cut
+from tinyflamingo.training.flamingo_stage import DATASETS, FlamingoStage, cut, see_all
 from tinyflamingo.training.presets import get_preset
 
 
@@ -28,6 +29,29 @@ def make_stage(tokenizer, **recipe):
 @pytest.fixture
 def stage(tokenizer):
     return make_stage(tokenizer)
+
+
+@pytest.fixture
+def quiet(tokenizer):
+    """A stage without noise on the features, gates half open: gradients of the same documents are comparable."""
+    stage = make_stage(tokenizer, feature_noise=0.0)
+    for name, leaf in named_leaves(stage.optimiser.params).items():
+        if "alpha" in name:
+            leaf[...] = 0.5
+    return stage
+
+
+def learn(stage, rng, documents):
+    return stage.losses_and_gradient(stage.shards(rng, documents))
+
+
+def gradients(stage, rng, *names):
+    """The tree of gradients of fresh documents."""
+    return view_tree(learn(stage, rng, stage.documents(rng, names or DATASETS))[1], stage.optimiser.params)
+
+
+def close(found, expected, rtol=1e-5):
+    return np.linalg.norm(found - expected) <= rtol * np.linalg.norm(expected)
 
 
 def hashes(tree):
@@ -46,10 +70,10 @@ def walk(stage, steps):
 
 def test_no_frozen_bit_changes_and_everything_else_does(stage):
     frozen, params = hashes(stage.frozen), hashes(stage.optimiser.params)
-    features = hashlib.sha256(stage.features.pictures.tobytes()).hexdigest()
+    features = hashes(vars(stage.features))
     walk(stage, 3)
     assert hashes(stage.frozen) == frozen
-    assert hashlib.sha256(stage.features.pictures.tobytes()).hexdigest() == features
+    assert hashes(vars(stage.features)) == features and len(features) == 2
     changed = {name for name, digest in hashes(stage.optimiser.params).items() if digest != params[name]}
     assert changed == set(params)
 
@@ -68,9 +92,9 @@ def test_the_gradient_has_the_trained_parts_alone_as_its_argument(stage, monkeyp
 
     def recording(loss):
         def run(params, *rest):
-            value, gradients = real(loss)(params, *rest)
-            seen.append((set(named_leaves(params)), set(named_leaves(gradients))))
-            return value, gradients
+            value, found = real(loss)(params, *rest)
+            seen.append((set(named_leaves(params)), set(named_leaves(found))))
+            return value, found
 
         return run
 
@@ -80,10 +104,11 @@ def test_the_gradient_has_the_trained_parts_alone_as_its_argument(stage, monkeyp
     assert seen and all(a == g == names for a, g in seen)
 
 
-def test_gradients_are_float32(stage, rng):
-    for dataset in DATASETS:
-        _, gradients = stage._loss_and_gradients(rng, stage.batch(rng, dataset))
-        assert {leaf.dtype for leaf in named_leaves(gradients).values()} == {np.dtype("f4")}
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_gradients_are_float32(stage, rng, dataset):
+    losses, gradient = learn(stage, rng, stage.documents(rng, [dataset]))
+    assert gradient.dtype == np.float32 and gradient.shape == stage.optimiser.vector.shape
+    assert {name for name, loss in losses.items() if loss > 0} == {dataset}
 
 
 # ---- gates -----------------------------------------------------------------------------------
@@ -99,20 +124,22 @@ def test_gates_are_exactly_zero_until_the_first_step(stage):
 
 
 def test_at_zero_only_the_gates_and_eoc_have_a_gradient(stage, rng):
-    _, gradients = stage._loss_and_gradients(rng, stage.batch(rng, "pages"))
-    moving = {name for name, leaf in named_leaves(gradients).items() if np.any(leaf)}
-    assert moving == set(alphas(gradients)) | {"eoc"}
+    found = gradients(stage, rng)
+    moving = {name for name, leaf in named_leaves(found).items() if np.any(leaf)}
+    assert moving == set(alphas(found)) | {"eoc"}
 
 
-def test_the_first_move_of_the_gates_goes_against_their_averaged_gradient(stage):
-    total = dict.fromkeys(alphas(stage.optimiser.params), 0.0)
-    rng = np.random.default_rng(31)
+def test_the_first_move_of_the_gates_goes_against_their_averaged_gradient(tokenizer):
+    """Datasets one by one, weighed by hand, against all of them at once."""
+    stage = make_stage(tokenizer, feature_noise=0.0, weights=(1.0, 1.0, 1.0))
+    total, rng = dict.fromkeys(alphas(stage.optimiser.params), 0.0), np.random.default_rng(31)
+    weights = dict(zip(DATASETS, (1.0, 0.4, 3.0), strict=True))
     for _ in range(stage.recipe.gate_batches):
-        for dataset, weight in zip(DATASETS, stage.recipe.weights, strict=True):
-            _, gradients = stage._loss_and_gradients(rng, stage.batch(rng, dataset))
-            for name, slope in alphas(gradients).items():
+        for dataset, weight in weights.items():
+            for name, slope in alphas(gradients(stage, rng, dataset)).items():
                 total[name] += weight * slope
     before = {n: v.copy() for n, v in named_leaves(stage.optimiser.params).items() if "alpha" not in n}
+    stage.recipe = dataclasses.replace(stage.recipe, weights=tuple(weights.values()))
     stage.open_gates(np.random.default_rng(31))
     push = stage.recipe.gate_push
     assert alphas(stage.optimiser.params) == {name: -push * np.sign(slope) for name, slope in total.items()}
@@ -129,80 +156,206 @@ def test_gates_are_opened_at_step_0_and_never_again(stage, monkeypatch):
     assert len(calls) == 1
 
 
-# ---- gradients of several datasets -------------------------------------------------------------
+# ---- gradients of several datasets -----------------------------------------------------------
 
 
-def test_accumulation_is_the_weighted_sum_of_single_gradients(stage):
-    stage.open_gates(np.random.default_rng(1))
-    together, info = stage.gradient(np.random.default_rng(4), step=1)
-    rng, single, losses = np.random.default_rng(4), 0.0, {}
-    for dataset, weight in zip(DATASETS, stage.recipe.weights, strict=True):
-        losses[dataset], gradients = stage._loss_and_gradients(rng, stage.batch(rng, dataset))
-        single = single + np.float32(weight) * flatten(gradients)
-    np.testing.assert_array_equal(together, single)
-    assert together.dtype == np.float32
+def test_accumulation_is_the_weighted_sum_of_single_gradients(quiet, rng):
+    documents = quiet.documents(rng)
+    losses, together = learn(quiet, rng, documents)
+    weights = quiet.recipe.weights
+    quiet.recipe = dataclasses.replace(quiet.recipe, weights=(1.0, 1.0, 1.0))
+    total = 0.0
+    for i, (name, weight) in enumerate(zip(DATASETS, weights, strict=True)):
+        single, gradient = learn(quiet, rng, [d for d in documents if d.dataset == i])
+        assert single[name] == pytest.approx(losses[name], rel=1e-5)
+        total = total + np.float32(weight) * gradient
+    assert close(together, total)
+
+
+def test_a_step_reports_the_loss_of_every_dataset_and_the_gates(quiet):
+    gradient, info = quiet.gradient(np.random.default_rng(4), step=1)
+    rng = np.random.default_rng(4)
+    losses, expected = learn(quiet, rng, quiet.documents(rng))
+    np.testing.assert_array_equal(gradient, expected)
     assert {k: info[f"loss_{k}"] for k in DATASETS} == losses
     assert info["loss"] == pytest.approx(sum(losses.values()) / 3)
-    assert set(info["gates"]) == set(alphas(stage.optimiser.params))
+    assert set(info["gates"]) == set(alphas(quiet.optimiser.params))
 
 
 def test_round_robin_takes_one_dataset_a_step(tokenizer, monkeypatch):
     stage, taken = make_stage(tokenizer, accumulate=False), []
-    batch = stage.batch
-    monkeypatch.setattr(stage, "batch", lambda rng, name: taken.append(name) or batch(rng, name))
+    documents = stage.documents
+    monkeypatch.setattr(stage, "documents", lambda rng, names: taken.extend(names) or documents(rng, names))
     monkeypatch.setattr(stage, "open_gates", lambda rng: None)
     for step in range(6):
         _, info = stage.gradient(np.random.default_rng(step), step)
         assert [k for k in info if k.startswith("loss_")] == [f"loss_{DATASETS[step % 3]}"]
+        assert info["loss"] == info[f"loss_{DATASETS[step % 3]}"] > 0
     assert taken == list(DATASETS) * 2
 
 
-# ---- batches ---------------------------------------------------------------------------------
+def test_the_loss_is_the_mean_over_the_tokens_of_a_dataset(quiet, rng, floor):
+    """Documents alone, one by one, each with a loss that is a mean over its own tokens."""
+    documents = quiet.documents(rng)
+    losses, _ = learn(quiet, rng, documents)
+    for i, name in enumerate(DATASETS):
+        mine = [d for d in documents if d.dataset == i]
+        sizes = [sum(d.sequence.weights) for d in mine]
+        means = [learn(quiet, rng, [d])[0][name] for d in mine]
+        assert losses[name] == pytest.approx(np.average(means, weights=sizes), rel=1e-4)
 
 
-def test_media_have_the_features_of_their_own_pixels(stage, rng):
-    from tinyflamingo.model.flamingo import encode_media
+# ---- workers ---------------------------------------------------------------------------------
 
-    media = [Medium("picture", 3), Medium("picture", 0), Medium("picture", 3)]
+
+@pytest.mark.parametrize("attend", ["last", "all_previous"])
+def test_workers_change_the_result_by_rounding_alone(quiet, attend):
+    xattn = dataclasses.replace(quiet.config.xattn, attend=attend)
+    quiet.config, found = dataclasses.replace(quiet.config, xattn=xattn), []
+    for n in (1, 2, 3, 50):
+        with ops.use_workers(n):
+            gradient, info = quiet.gradient(np.random.default_rng(6), step=1)
+        found.append((info["loss"], gradient))
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        assert close(gradient, found[0][1])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_same_generator_and_number_of_workers_give_the_same_bits(stage, n):
+    with ops.use_workers(n):
+        found = [stage.gradient(np.random.default_rng(6), step=1)[0].tobytes() for _ in range(3)]
+    assert len(set(found)) == 1
+
+
+def test_who_does_the_work_changes_no_bit(quiet, rng):
+    with ops.use_workers(2):
+        shards = quiet.shards(rng, quiet.documents(rng))
+        two = quiet.losses_and_gradient(shards)
+    with ops.use_workers(1):
+        one = quiet.losses_and_gradient(shards)
+    assert len(shards) == 2 and one[0] == two[0]
+    np.testing.assert_array_equal(one[1], two[1])
+
+
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_every_document_is_in_one_shard_and_every_dataset_counts_once(quiet, rng, n):
+    documents = quiet.documents(rng)
+    with ops.use_workers(n):
+        shards = quiet.shards(rng, documents)
+    assert len(shards) == min(n, len(documents))
+    found = []
+    for shard in shards:
+        batch = shard.batch
+        for i in range(batch.owner.max() + 1):
+            own = batch.owner == i
+            (dataset,) = set(shard.datasets[own].tolist())
+            found.append((dataset, batch.tokens[own].tolist()))
+        assert not shard.shares[batch.owner < 0].any() and (shard.datasets[batch.owner < 0] == -1).all()
+    assert sorted(found) == sorted((d.dataset, d.sequence.tokens) for d in documents)
+    for i in range(len(DATASETS)):
+        assert sum(s.shares[s.datasets == i].sum() for s in shards) == pytest.approx(1, rel=1e-5)
+
+
+def test_the_documents_do_not_depend_on_the_number_of_workers(stage):
+    found = []
+    for n in (1, 4):
+        with ops.use_workers(n):
+            found.append(stage.documents(np.random.default_rng(3)))
+    assert found[0] == found[1]
+
+
+# ---- media -----------------------------------------------------------------------------------
+
+
+def test_media_have_the_features_of_their_own_pixels(stage):
+    media = [Medium("picture", 3), Medium("picture", 0), Medium("picture", 3), Medium("clip", 1)]
+    pictures, clips = stage.features.of(media)
     expected = encode_media(stage.frozen, stage.pool.pictures[[3, 0, 3]][:, None], stage.config)
-    np.testing.assert_allclose(stage.features.of(media), expected, atol=1e-5)
-    clips = stage.features.of([Medium("clip", 1)])
-    np.testing.assert_allclose(clips, encode_media(stage.frozen, stage.pool.videos[[1]], stage.config), atol=1e-5)
-    assert clips.shape[1] == 8 and len(MediaFeatures(stage.frozen, stage.pool, stage.config).of([])) == 0
+    np.testing.assert_allclose(pictures, expected, atol=1e-5)
+    expected = encode_media(stage.frozen, stage.pool.videos[[1]], stage.config)
+    np.testing.assert_allclose(clips, expected, atol=1e-5)
+    assert clips.shape[1] == 8 and pictures.shape[1] == 1
+    (alone,) = stage.features.of(media[3:])
+    np.testing.assert_array_equal(alone, clips)
+    assert stage.features.of([]) == []
 
 
-def test_a_batch_of_text_pages_alone_has_a_loss(stage, rng, monkeypatch):
+def test_a_shard_has_the_features_of_its_media_in_their_order(quiet, rng):
+    with ops.use_workers(2):
+        shards = quiet.shards(rng, quiet.documents(rng))
+    for shard in shards:
+        kinds = [medium.kind for medium in shard.batch.media]
+        assert kinds == sorted(kinds, reverse=True)  # pictures, then clips: as `of` gives them
+        assert len(kinds) == (shard.batch.tokens == IMAGE).sum() == sum(map(len, shard.features))
+        rows = [row for table in shard.features for row in table]
+        for medium, row in zip(shard.batch.media, rows, strict=True):
+            np.testing.assert_array_equal(row, quiet.features.of([medium])[0][0])
+
+
+def test_noise_is_of_the_size_that_was_asked_for_and_new_every_time(stage, rng):
+    documents, found = stage.documents(rng), []
+    for _ in range(2):
+        with ops.use_workers(2):
+            for shard in stage.shards(rng, documents):
+                clean = stage.features.of(shard.batch.media)
+                found += [np.ravel(noisy - table) for noisy, table in zip(shard.features, clean, strict=True)]
+    noise = np.concatenate(found)
+    assert noise.std() == pytest.approx(stage.recipe.feature_noise, rel=0.05)
+    assert abs(noise.mean()) < 0.01 and noise.dtype == np.float32
+    half = len(found) // 2
+    assert not any(np.array_equal(a, b) for a in found[:half] for b in found[half:])
+
+
+def test_pictures_and_videos_are_seen_one_after_the_other(stage, rng):
+    params, config = stage.optimiser.params, stage.config
+    pictures, clips = stage.features.of([Medium("picture", 1), Medium("picture", 2), Medium("clip", 0)])
+    both = see_all(params, [pictures, clips], config)
+    np.testing.assert_array_equal(both[:2], see(params, pictures, config))
+    np.testing.assert_array_equal(both[2:], see(params, clips, config))
+    nothing = see_all(params, [], config)
+    assert nothing.shape == (0, *both.shape[1:]) and nothing.dtype == np.float32
+
+
+def test_text_pages_alone_have_a_loss(stage, rng, monkeypatch):
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool: ("text_page", pages.text_page(rng, pool)))
-    batch = stage.batch(rng, "pages")
-    assert batch.media == [] and not batch.phi.any()
-    assert np.isfinite(batch_loss(stage.optimiser.params, stage.frozen, batch, stage.features.of([]), stage.config))
+    shards = stage.shards(rng, stage.documents(rng, ["pages"]))
+    assert all(s.features == [] and s.batch.media == [] and not s.batch.phi.any() for s in shards)
+    losses, gradient = stage.losses_and_gradient(shards)
+    assert losses["pages"] > 0 and np.all(np.isfinite(gradient)) and gradient.any()
+
+
+# ---- documents -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("p_next, mode", [(1.0, phi_next), (0.0, phi)])
 def test_web_pages_are_read_in_next_mode_as_often_as_asked(tokenizer, rng, monkeypatch, p_next, mode):
-    stage = make_stage(tokenizer, p_next=p_next)
+    stage = make_stage(tokenizer, p_next=p_next, rows=(6, 1, 1))
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool: ("web_page", pages.web_page(rng, pool)))
-    batch, before = stage.batch(rng, "pages"), 0
-    for row, seen in zip(batch.tokens, batch.phi, strict=True):
-        own = mode(row)
-        n = int((row == IMAGE).sum())
-        real = row != PAD
-        np.testing.assert_array_equal(seen[real], np.where(own > 0, own + before, 0)[real])
-        before += n
-    assert before == len(batch.media)
+    documents = stage.documents(rng, ["pages"])
+    assert {d.phi_of for d in documents} == {mode}
+    with ops.use_workers(1):
+        (shard,) = stage.shards(rng, documents)
+    batch, before = shard.batch, 0
+    for i, document in enumerate(documents):
+        own = mode(document.sequence.tokens)
+        np.testing.assert_array_equal(batch.phi[batch.owner == i], np.where(own > 0, own + before, 0))
+        before += len(document.sequence.media)
+    assert before == len(batch.media) > 0
 
 
-def test_other_pages_are_never_read_in_next_mode(tokenizer, rng, monkeypatch):
+def test_half_of_the_web_pages_look_ahead(tokenizer, rng, monkeypatch):
+    stage = make_stage(tokenizer, p_next=0.5, rows=(200, 1, 1))
+    monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool: ("web_page", pages.web_page(rng, pool)))
+    ahead = [d.phi_of is phi_next for d in stage.documents(rng, ["pages"])]
+    assert 65 < sum(ahead) < 135  # five standard errors
+
+
+@pytest.mark.parametrize("kind", ["album", "episode", "knowledge_page"])
+def test_other_pages_are_never_read_in_next_mode(tokenizer, rng, monkeypatch, kind):
     stage = make_stage(tokenizer, p_next=1.0)
-    for kind in ("album", "episode", "knowledge_page"):
-        make = pages.PAGES[kind]
-        monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, k=kind, m=make: (k, m(rng, pool)))
-        batch = stage.batch(rng, "pages")
-        assert (batch.phi[:, 0] == 0).all()  # <BOS> comes before any image
-    for dataset in ("pairs", "videos"):
-        batch = stage.batch(rng, dataset)
-        real = batch.tokens != PAD
-        np.testing.assert_array_equal((batch.phi > 0)[real], (np.cumsum(batch.tokens == IMAGE, axis=1) > 0)[real])
+    monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool: (kind, pages.PAGES[kind](rng, pool)))
+    assert {d.phi_of for d in stage.documents(rng)} == {phi}  # nor are pairs and videos
 
 
 def test_cut_keeps_the_media_whose_tags_are_left():
@@ -215,9 +368,14 @@ def test_cut_keeps_the_media_whose_tags_are_left():
     assert whole.tokens[-1] == IMAGE and len(whole.media) == 3  # untouched
 
 
-def test_rows_are_no_longer_than_the_recipe_says(stage, rng):
-    for dataset, length, rows in zip(DATASETS, stage.recipe.lengths, stage.recipe.rows, strict=True):
-        for _ in range(5):
-            batch = stage.batch(rng, dataset)
-            assert batch.tokens.shape[0] == rows and batch.tokens.shape[1] <= length
-            assert len(batch.media) == (batch.tokens == IMAGE).sum()
+def test_a_step_has_as_many_documents_as_the_recipe_says_and_none_too_long(stage, rng):
+    for _ in range(5):
+        documents = stage.documents(rng)
+        assert [sum(d.dataset == i for d in documents) for i in range(3)] == list(stage.recipe.rows)
+        for document in documents:
+            tokens = document.sequence.tokens
+            assert tokens[0] == BOS and PAD not in tokens
+            assert len(tokens) <= stage.recipe.lengths[document.dataset]
+            assert len(document.sequence.media) == tokens.count(IMAGE)
+        for shard in stage.shards(rng, documents):
+            assert shard.batch.tokens.shape[1] == max(stage.recipe.lengths)

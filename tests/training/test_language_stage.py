@@ -6,12 +6,13 @@ import math
 import numpy as np
 import pytest
 
+from tinyflamingo import ops
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
 from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.training import language_stage
-from tinyflamingo.training.language_stage import LanguageStage, mean_loss
+from tinyflamingo.training.language_stage import LanguageStage, shares_of, token_losses
 from tinyflamingo.training.presets import get_preset
 
 
@@ -109,12 +110,48 @@ def test_pieces_of_random_rows_are_text(stage):
     assert len(names) > 200 and not any(n.startswith("<") for n in names)
 
 
-def test_mean_loss_is_the_weighted_mean_of_cross_entropies(rng, floor):
-    logits = rng.standard_normal((2, 3, 5)).astype("f4")
-    targets, weights = rng.integers(0, 5, (2, 3)), np.array([[1, 0, 1], [0, 1, 1]], "f4")
+def test_token_losses_are_cross_entropies_in_their_places(rng, floor):
+    logits, targets = rng.standard_normal((2, 3, 5)).astype("f4"), rng.integers(0, 5, (2, 3))
     rows = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    losses = -np.take_along_axis(rows, targets[..., None], -1)[..., 0]
-    assert float(mean_loss(logits, targets, weights)) == pytest.approx(float((losses * weights).sum() / 4), rel=1e-5)
+    expected = -np.take_along_axis(rows, targets[..., None], -1)[..., 0]
+    np.testing.assert_allclose(token_losses(logits, targets), expected, rtol=1e-5)
+
+
+def test_shares_make_a_sum_of_a_weighted_mean(rng):
+    weights = np.array([[1, 0, 2], [0, 0.5, 0.5]], "f4")
+    np.testing.assert_array_equal(shares_of(weights), weights / 4)
+    assert shares_of(weights).dtype == np.float32
+    np.testing.assert_array_equal(shares_of(0 * weights), 0)
+    tiny = np.full((2, 2), 1e-30, "f4")
+    np.testing.assert_allclose(shares_of(tiny), 0.25, rtol=1e-6)
+
+
+def test_the_loss_is_the_mean_over_the_tokens_that_count(stage, rng, floor):
+    tokens, weights, start = stage.batch(rng, 5)
+    logits = language_model(stage.optimiser.params, tokens[:, :-1], stage.config, start[:, :-1])
+    losses, counted = token_losses(logits, tokens[:, 1:]), weights[:, 1:] > 0
+    loss, gradient = stage.loss_and_gradient(tokens, weights, start)
+    assert loss == pytest.approx(losses[counted].mean(), rel=1e-5)
+    assert gradient.shape == stage.optimiser.vector.shape and gradient.dtype == np.float32 and gradient.any()
+    doubled, again = stage.loss_and_gradient(tokens, 2 * weights, start)  # a weight is a share of all of them
+    assert doubled == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(again, gradient, atol=1e-6)
+
+
+def test_a_batch_where_nothing_counts_has_loss_and_gradient_zero(stage, rng):
+    tokens, weights, start = stage.batch(rng, 5)
+    loss, gradient = stage.loss_and_gradient(tokens, 0 * weights, start)
+    assert loss == 0.0 and not gradient.any()
+
+
+def test_workers_change_the_gradient_by_rounding_alone(stage, rng):
+    batch, found = stage.batch(rng, 5), []
+    for n in (1, 2, 3, 9):  # of 4 rows
+        with ops.use_workers(n):
+            found.append(stage.loss_and_gradient(*batch))
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        assert np.linalg.norm(gradient - found[0][1]) < 1e-5 * np.linalg.norm(found[0][1])
 
 
 def test_a_few_steps_learn_something_and_the_result_is_frozen_in_half_precision(stage, rng):

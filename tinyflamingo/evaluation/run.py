@@ -16,14 +16,14 @@ from tinyflamingo.data.tinyworld.text import text_document
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.tasks import TASKS
 from tinyflamingo.model.contrastive import embed_captions, embed_pictures
-from tinyflamingo.model.flamingo import flamingo, see
+from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.training.contrastive_stage import pad_captions
-from tinyflamingo.training.flamingo_stage import MediaFeatures, cut
-from tinyflamingo.training.language_stage import mean_loss
+from tinyflamingo.training.flamingo_stage import MediaFeatures, cut, see_all
+from tinyflamingo.training.language_stage import shares_of, token_losses
 
 STREAM = 20260101  # test streams are numbered from here; no other code uses the number
 BATCH = 50  # prompts decoded side by side
@@ -99,7 +99,7 @@ def answer(model, queries, features):
 def decode_batch(model, prompts, features):
     """Greedy continuations of prompts over a pool's media."""
     batch = make_batch([encode_document(p, model.tokenizer, complete=False) for p in prompts], left=True)
-    visual = see(model.params, features.of(batch.media), model.config)
+    visual = see_all(model.params, features.of(batch.media), model.config)
     tokens, _ = generate(model.params, model.frozen, batch, visual, model.config, ANSWER_TOKENS)
     return [model.tokenizer.decode(t).strip() for t in tokens]
 
@@ -129,8 +129,9 @@ def text_perplexity(model, rng, n=128, T=96):
     V = model.config.language.vocab_size
     safe = np.minimum(batch.tokens, V - 1)
     alone = language_model(model.frozen["language"], safe[:, :-1], model.config.language)
-    whole = flamingo(model.params, model.frozen, safe[:, :-1], batch.phi[:, :-1], visual, model.config)[..., :V]
+    phi, first = batch.phi[:, :-1], batch.first[:, :-1]
+    whole = flamingo(model.params, model.frozen, safe[:, :-1], phi, visual, model.config, first=first)[..., :V]
     return {
-        name: float(np.exp(mean_loss(logits, safe[:, 1:], real)))
+        name: float(np.exp(np.sum(token_losses(logits, safe[:, 1:]) * shares_of(real))))
         for name, logits in (("language_model", alone), ("flamingo", whole))
     }

@@ -123,9 +123,13 @@ class XattnConfig:
     heads: int = 4  # H
     key_size: int = 32  # K
     ffw_multiplier: int = 4
+    attend: str = "last"  # a token sees its own medium only; "all_previous": also those before it in its document
 
     def __post_init__(self):
         _require_whole_fields(self)
+        _require(
+            self.attend in ("last", "all_previous"), f"attend is {self.attend!r} but must be 'last' or 'all_previous'"
+        )
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,9 @@ def contrastive_loss(pictures, captions, log_scale, caption_ids):
     scale = np.exp(log_scale - ops.relu(log_scale - log_scale.dtype.type(np.log(MAX_LOGIT_SCALE))))
     duplicate = (caption_ids[:, None] == caption_ids[None, :]) & ~np.eye(len(caption_ids), dtype=bool)
     logits = ops.linear(pictures, captions.T) * scale + np.where(duplicate, -1e9, 0.0).astype(pictures.dtype)
-    targets, weights = np.arange(len(caption_ids)), np.ones(len(caption_ids), pictures.dtype)
-    return ops.cross_entropy(logits, targets, weights) + ops.cross_entropy(logits.T, targets, weights)
+    targets = np.arange(len(caption_ids))
+    losses = ops.cross_entropy(logits, targets) + ops.cross_entropy(logits.T, targets)
+    return np.sum(losses) * logits.dtype.type(1.0 / len(targets))
 
 
 def init_contrastive(rng, config: FlamingoConfig, vision_params, dtype=np.float32):

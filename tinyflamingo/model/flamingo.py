@@ -19,16 +19,17 @@ from tinyflamingo.model.language_model import decoder_block, embed_tokens
 from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
 from tinyflamingo.model.vision_encoder import normalise_pixels, vision_encoder
 
-ENCODE_BATCH = 64  # pictures the frozen encoder sees at once
+ENCODE_BATCH = 64  # most pictures that a worker encodes at once
 
 
-def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=None, cache=None):
+def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=None, cache=None, first=None):
     """Logits (B, T, V + 1) over the next token; the last column is <EOC>.
 
     tokens (B, T), the id V is <EOC>; visual (M, R, D): visual tokens of all media of the batch,
     from `see`; phi (B, T): 0 or the number of the medium a token sees, counted from 1 over the
     batch (`interleave.batch_phi`). start (B, T): first position visible to a token (left padding).
-    cache: from `generate.init_caches`; tokens then continue what it holds.
+    cache: from `generate.init_caches`; tokens then continue what it holds. first (B, T): the first
+    medium of a token's document (`Batch.first`), needed where xattn.attend is "all_previous".
     """
     language = frozen["language"]
     B, T = tokens.shape
@@ -38,7 +39,7 @@ def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=
     for i in range(config.language.layers):
         if i in config.gated_layers:
             media = cache and cache[f"media_{i}"]
-            h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, media)
+            h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, media, first)
         h = decoder_block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"])
     if cache:
         cache["length"] = S
@@ -71,15 +72,13 @@ def encode_media(frozen, media, config: FlamingoConfig):
     """
     M, F = media.shape[:2]
     flat = media.reshape(M * F, *media.shape[2:])
-    parts = [
-        (
-            vision_encoder(frozen["vision"], normalise_pixels(flat[i : i + ENCODE_BATCH]), config.vision)
-            - frozen["feature_mean"]
-        )
-        * frozen["feature_scale"]
-        for i in range(0, M * F, ENCODE_BATCH)
-    ]
-    features = np.concatenate(parts)
+
+    def encode(pictures):
+        features = vision_encoder(frozen["vision"], normalise_pixels(pictures), config.vision)
+        return (features - frozen["feature_mean"]) * frozen["feature_scale"]
+
+    pieces = max(-(-len(flat) // ENCODE_BATCH), min(ops.workers(), len(flat)))
+    features = np.concatenate(ops.share_out(encode, np.array_split(flat, pieces)))
     return features.reshape(M, F, *features.shape[1:])
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyflamingo import ops
 from tinyflamingo.errors import UserError
+from tinyflamingo.model import decode
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.gated_xattn import media_keys_values
@@ -61,7 +63,9 @@ def generate(params, frozen, batch: Batch, visual, config: FlamingoConfig, max_t
     check_length(batch.tokens.shape[1], max_tokens, config)
     B, eoc = len(batch.tokens), config.language.vocab_size
     cache = init_caches(params, config, B, batch.tokens.shape[1] + max_tokens, visual)
-    logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config, batch.start, cache)[:, -1]
+    logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config, batch.start, cache, batch.first)[:, -1]
+    last = batch.phi[:, -1:], batch.start[:, -1:], batch.first[:, -1:]
+    step_on = stepper(params, frozen, last, visual, config, cache)
     out, scores, done = [[] for _ in range(B)], [[] for _ in range(B)], np.zeros(B, bool)
     for step in range(max_tokens):
         chosen, chosen_scores = _choose(log_softmax(logits), sampling, rng)
@@ -71,13 +75,22 @@ def generate(params, frozen, batch: Batch, visual, config: FlamingoConfig, max_t
         done |= chosen == eoc
         if done.all() or step == max_tokens - 1:
             break
-        logits = _step(params, frozen, chosen, batch.phi[:, -1:], batch.start[:, -1:], visual, config, cache)
+        logits = step_on(chosen)
     return out, scores
 
 
-def _step(params, frozen, tokens, phi_last, start, visual, config, cache):
-    """Logits (B, V + 1) after one more token a row; a continuation keeps seeing the last medium."""
-    return flamingo(params, frozen, tokens[:, None], phi_last, visual, config, start, cache)[:, -1]
+def stepper(params, frozen, last, visual, config, cache):
+    """A function: one more token a row, (B,), to logits (B, V + 1). The cache grows with every call.
+
+    last: phi, start and first of the prompt's last token, each (B, 1); a continuation sees the same.
+    """
+    phi, start, first = last
+    if len(phi) > decode.ROWS or ops.engine() != "numba":
+        return lambda tokens: flamingo(params, frozen, tokens[:, None], phi, visual, config, start, cache, first)[:, -1]
+    blocks = decode.arrange(params, frozen, config, cache)
+    first = first if config.xattn.attend == "all_previous" else phi
+    phi, first, start = (x[:, 0] for x in (phi, first, start))
+    return lambda tokens: decode.decode_step(params, frozen, tokens, phi, first, start, cache, blocks)
 
 
 def check_length(prompt, more, config):
@@ -127,9 +140,13 @@ def beam_search(params, frozen, batch: Batch, visual, config: FlamingoConfig, wi
     """
     check_length(batch.tokens.shape[1], max_tokens, config)
     eoc = config.language.vocab_size
-    repeated = [np.repeat(x, width, axis=0) for x in (batch.tokens, batch.phi, batch.start)]
+    tokens, phi, start, first = (
+        np.repeat(x, width, axis=0) for x in (batch.tokens, batch.phi, batch.start, batch.first)
+    )
+    last = phi[:, -1:], start[:, -1:], first[:, -1:]
     cache = init_caches(params, config, width, batch.tokens.shape[1] + max_tokens, visual)
-    log_probs = log_softmax(flamingo(params, frozen, *repeated[:2], visual, config, repeated[2], cache)[:, -1])
+    step_on = stepper(params, frozen, last, visual, config, cache)
+    log_probs = log_softmax(flamingo(params, frozen, tokens, phi, visual, config, start, cache, first)[:, -1])
     scores = np.array([0.0] + [-np.inf] * (width - 1))  # all beams are equal at first: one counts
     beams, finished = [[] for _ in range(width)], []
     for _ in range(max_tokens):
@@ -138,8 +155,7 @@ def beam_search(params, frozen, batch: Batch, visual, config: FlamingoConfig, wi
         if finished and max(s for _, s in finished) >= scores.max():
             break
         _reorder(cache, parents)
-        phi_last, start = repeated[1][:, -1:], repeated[2][:, -1:]
-        log_probs = log_softmax(_step(params, frozen, tokens, phi_last, start, visual, config, cache))
+        log_probs = log_softmax(step_on(tokens))
     return max(finished + list(zip(beams, scores.tolist(), strict=True)), key=lambda f: f[1])
 
 
@@ -172,7 +188,8 @@ def score_continuations(params, frozen, batch: Batch, visual, config: FlamingoCo
 
     The batch holds prompt plus candidate, right-padded, with weight 1 on the candidate's tokens.
     """
-    logits = flamingo(params, frozen, batch.tokens[:, :-1], batch.phi[:, :-1], visual, config)
+    phi, first = batch.phi[:, :-1], batch.first[:, :-1]
+    logits = flamingo(params, frozen, batch.tokens[:, :-1], phi, visual, config, first=first)
     log_probs = np.take_along_axis(log_softmax(logits), batch.tokens[:, 1:, None], axis=-1)[..., 0]
     weights = batch.weights[:, 1:]
     return np.sum(np.where(weights > 0, log_probs, 0.0) * weights, axis=1)

@@ -51,10 +51,15 @@ def phi_next(tokens):
     return np.minimum(before + 1, is_tag.sum(axis=-1, keepdims=True))
 
 
-def cross_attention_mask(phi_row, N, R):
-    """The mask of the paper's figure 7, for people to look at: (T, N * R), True where attention may go."""
+def cross_attention_mask(phi_row, N, R, first_row=None):
+    """The mask of the paper's figure 7, for people to look at: (T, N * R), True where attention may go.
+
+    first_row (T,): tokens see all media from it to their phi; by default their phi alone.
+    """
+    last = np.asarray(phi_row)[:, None]
+    first = last if first_row is None else np.asarray(first_row)[:, None]
     owner = np.repeat(np.arange(1, N + 1), R)
-    return np.asarray(phi_row)[:, None] == owner[None, :]
+    return (first <= owner) & (owner <= last)
 
 
 def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
@@ -99,14 +104,18 @@ class Batch:
     """Sequences side by side, padded with `<PAD>`.
 
     tokens (B, T); weights (B, T): loss weight of each token; phi (B, T): medium seen, counted from
-    1 over the whole batch, 0 for none; start (B, T): first position that is not padding; media: the
-    media of all rows in order, so row b's first medium is number 1 + those of the rows before.
+    1 over the whole batch, 0 for none; first (B, T): first medium of a token's own sequence, counted
+    likewise, 0 where that has none; start (B, T): first position of a token's own sequence;
+    owner (B, T): number of that sequence, -1 for padding; media: the media of all sequences in order,
+    so the first medium of one is number 1 + those of the sequences before.
     """
 
     tokens: np.ndarray
     weights: np.ndarray
     phi: np.ndarray
+    first: np.ndarray
     start: np.ndarray
+    owner: np.ndarray
     media: list
 
 
@@ -115,21 +124,56 @@ def make_batch(sequences, left=False, phi_of=phi) -> Batch:
 
     phi_of: `phi` or `phi_next`, or one of them per sequence.
     """
-    B, T = len(sequences), max(len(s.tokens) for s in sequences)
-    batch = Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), np.zeros((B, T), int), np.zeros((B, T), int), [])
-    choose = phi_of if isinstance(phi_of, list) else [phi_of] * B
+    T = max(len(s.tokens) for s in sequences)
+    batch = _empty_batch(len(sequences), T)
+    choose = phi_of if isinstance(phi_of, list) else [phi_of] * len(sequences)
     for b, sequence in enumerate(sequences):
-        check_media(sequence.tokens, sequence.media)
         n = len(sequence.tokens)
         place = slice(T - n, T) if left else slice(0, n)
-        batch.tokens[b, place] = sequence.tokens
-        batch.weights[b, place] = sequence.weights
-        batch.phi[b, place] = batch_phi(choose[b](sequence.tokens), len(batch.media))
-        batch.start[b] = T - n if left else 0
-        batch.media += sequence.media
+        _put(batch, b, place, sequence, choose[b])
+        batch.start[b] = place.start
     return batch
+
+
+def _empty_batch(B, T):
+    phi, first, start = np.zeros((3, B, T), int)
+    return Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), phi, first, start, np.full((B, T), -1), [])
+
+
+def _put(batch, b, place, sequence, phi_of):
+    """Write a sequence into row b; what follows it in the row, padding, sees it and nothing before."""
+    check_media(sequence.tokens, sequence.media)
+    batch.owner[b, place] = batch.owner.max(initial=-1) + 1
+    batch.tokens[b, place] = sequence.tokens
+    batch.weights[b, place] = sequence.weights
+    batch.phi[b, place] = batch_phi(phi_of(sequence.tokens), len(batch.media))
+    batch.first[b, place] = len(batch.media) + 1 if sequence.media else 0
+    batch.start[b, place.start :] = place.start
+    batch.media += sequence.media
 
 
 def batch_phi(phi_row, media_before):
     """A row's own phi, renumbered over the batch: media of earlier rows come first; 0 stays 0."""
     return np.where(phi_row > 0, phi_row + media_before, 0)
+
+
+def pack_batch(sequences, length, phi_of=phi) -> Batch:
+    """Sequences one after the other in rows of `length` tokens; none is broken over two rows.
+
+    As `make_batch`, but several sequences share a row. Raises ValueError for one that is too long.
+    """
+    rows, place = [], length
+    for sequence in sequences:
+        if len(sequence.tokens) > length:
+            raise ValueError(f"a sequence of {len(sequence.tokens)} tokens does not fit into rows of {length}")
+        if place + len(sequence.tokens) > length:
+            rows.append([])
+            place = 0
+        rows[-1].append((place, sequence))
+        place += len(sequence.tokens)
+    batch = _empty_batch(len(rows), length)
+    choose = iter(phi_of if isinstance(phi_of, list) else [phi_of] * len(sequences))
+    for b, row in enumerate(rows):
+        for first, sequence in row:
+            _put(batch, b, slice(first, first + len(sequence.tokens)), sequence, next(choose))
+    return batch

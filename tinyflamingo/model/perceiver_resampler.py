@@ -23,28 +23,36 @@ def perceiver_resampler(params, features, config: ResamplerConfig):
     Pictures are one-frame videos. Permuting the S features of a frame changes nothing; permuting
     frames does, through the temporal embedding.
     """
-    M, F, S, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
+    M, F, _, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
     R, D = params["latents"].shape
-    timed = features + temporal_embedding(params["temporal"], F)[:, None, :]
-    flat = np.reshape(timed, (M, F * S, D))
+    time = temporal_embedding(params["temporal"], F)
     x = np.broadcast_to(params["latents"][None], (M, R, D)) + np.zeros((M, 1, 1), features.dtype)
     for i in range(config.layers):
-        x = resampler_layer(params[f"layer_{i}"], x, flat, config)
+        x = resampler_layer(params[f"layer_{i}"], x, features, time, config)
     return ops.expect(x, "M R D", M=M, R=R, D=D)
 
 
-def resampler_layer(params, x, features, config: ResamplerConfig):
-    """One layer: latents x (M, R, D) look at [features ; x], then a squared-ReLU feed-forward."""
+def resampler_layer(params, x, features, time, config: ResamplerConfig):
+    """One layer: latents x (M, R, D) look at [features + time ; x], then a squared-ReLU feed-forward."""
     M, R, D = x.shape
     heads = (config.heads, config.key_size)
     latents = ops.layer_norm(x, params["attn_gain"], params["attn_bias"])
-    both = np.concatenate([features, latents], axis=1)  # keys and values: features AND latents
     q = np.reshape(ops.linear(latents, params["w_q"]), (M, R, *heads))
-    k = np.reshape(ops.linear(both, params["w_k"]), (M, both.shape[1], *heads))
-    v = np.reshape(ops.linear(both, params["w_v"]), (M, both.shape[1], *heads))
+    k, v = (np.reshape(project_both(features, time, latents, params[n]), (M, -1, *heads)) for n in ("w_k", "w_v"))
     x = x + ops.linear(np.reshape(ops.attention(q, k, v), (M, R, q.shape[2] * q.shape[3])), params["w_o"])
     hidden = ops.linear(ops.layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
     return x + ops.linear(ops.squared_relu(hidden), params["w_2"])
+
+
+def project_both(features, time, latents, w):
+    """[features + time ; latents] @ w: keys or values of features AND latents, (M, F S + R, inner).
+
+    Features (M, F, S, Dv) and time (F, D) are projected one by one, which is the same. The frozen
+    features then need no gradient, and that of the time is a sum, not a matrix product.
+    """
+    M, inner = latents.shape[0], w.shape[1]
+    seen = ops.linear(features, w) + np.reshape(ops.linear(time, w), (-1, 1, inner))
+    return np.concatenate([np.reshape(seen, (M, -1, inner)), ops.linear(latents, w)], axis=1)
 
 
 def temporal_embedding(table, F):

@@ -18,55 +18,33 @@ from tinyflamingo import ops
 from tinyflamingo.model.config import VisionConfig
 
 GELU_GAIN = 1.7015043497085571  # makes Var(gain * gelu(x)) = 1 for x ~ N(0, 1); NFNet code's constant
-STANDARDISE_FLOOR = 1e-4  # floor of N * Var(W), as in the NFNet code
 
 
-def gained_gelu(x):
-    """GELU times the gain that keeps unit variance (NFNet paper, section 3)."""
-    return ops.gelu(x) * x.dtype.type(GELU_GAIN)
-
-
-def standardise_weight(w, gain):
-    """Scaled weight standardisation (NFNet paper, section 3).
-
-    w (kh, kw, Cin, Cout), gain (Cout,): every output channel gets mean 0 and variance 1/N over its
-    fan-in of N values, times a learned gain. The signal that passes then keeps its variance.
-    """
-    fan_in = w.shape[0] * w.shape[1] * w.shape[2]
-    n = w.dtype.type(1.0 / fan_in)
-    centred = w - np.sum(w, axis=(0, 1, 2)) * n
-    spread = np.sum(centred * centred, axis=(0, 1, 2))  # N * Var(W)
-    # max(spread, floor), written so that its gradient stays float32 (that of np.maximum does not)
-    spread = spread + ops.relu(w.dtype.type(STANDARDISE_FLOOR) - spread)
-    return centred * (gain / np.sqrt(spread))
+def gained_gelu(x, beta=1.0):
+    """GELU of x with the gain that keeps unit variance, over beta (NFNet paper, section 3)."""
+    return ops.gelu(x, GELU_GAIN / beta)
 
 
 def ws_conv(params, x, stride=1):
     """Convolution with standardised weights. x (B, Y, X, Cin) -> (B, Y', X', Cout), SAME padding."""
     groups = x.shape[-1] // params["w"].shape[2]
-    return ops.conv2d(x, standardise_weight(params["w"], params["gain"]), params["b"], stride, groups)
+    return ops.conv2d(x, ops.standardise_weight(params["w"], params["gain"]), params["b"], stride, groups)
 
 
 def squeeze_excite(params, x):
-    """Channel gates from the mean over the picture, times 2 so that they are 1 on average at the start."""
-    squeezed = _spatial_mean(x)
-    hidden = gained_gelu(ops.linear(squeezed, params["w_squeeze"], params["b_squeeze"]))
-    gates = ops.sigmoid(ops.linear(hidden, params["w_excite"], params["b_excite"]))
-    return x * (gates * x.dtype.type(2.0))[:, None, None, :]
-
-
-def _spatial_mean(x):
-    return np.sum(x, axis=(1, 2)) * x.dtype.type(1.0 / (x.shape[1] * x.shape[2]))
+    """Channel gates (B, C) from the mean over the picture, times 2: they are 1 on average at the start."""
+    hidden = gained_gelu(ops.linear(ops.mean_pixels(x), params["w_squeeze"], params["b_squeeze"]))
+    return x.dtype.type(2.0) * ops.sigmoid(ops.linear(hidden, params["w_excite"], params["b_excite"]))
 
 
 def nf_block(params, h, beta, alpha, stride):
-    """One pre-activation bottleneck: `shortcut + alpha * skip_init_gain * f(gelu(h) / beta)`.
+    """One pre-activation bottleneck: `shortcut + alpha * skip_init_gain * gates * f(gelu(h) / beta)`.
 
     h (B, Y, X, C) -> (B, Y', X', C'). beta is the *predicted* standard deviation of h. A transition
     block (one with its own shortcut convolution) takes its shortcut from the scaled activation,
     which resets the variance to 1; every other block adds to h itself.
     """
-    x = gained_gelu(h) * h.dtype.type(1.0 / beta)
+    x = gained_gelu(h, beta)
     shortcut = h
     if "shortcut" in params:
         shortcut = ws_conv(params["shortcut"], ops.avg_pool2(x) if stride == 2 else x)
@@ -74,8 +52,8 @@ def nf_block(params, h, beta, alpha, stride):
     branch = ws_conv(params["spatial_0"], gained_gelu(branch), stride)
     branch = ws_conv(params["spatial_1"], gained_gelu(branch))
     branch = ws_conv(params["expand"], gained_gelu(branch))
-    branch = squeeze_excite(params["squeeze_excite"], branch)
-    return shortcut + branch * (params["skip_init_gain"] * h.dtype.type(alpha))
+    gates = squeeze_excite(params["squeeze_excite"], branch) * (params["skip_init_gain"] * h.dtype.type(alpha))
+    return ops.gated_residual(shortcut, branch, gates)
 
 
 def block_plan(config: VisionConfig):

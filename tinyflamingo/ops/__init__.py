@@ -11,14 +11,15 @@ D width, V vocabulary.
 """
 
 import numpy as np
-from autograd.tracer import getval, isbox
 
 from .check import assert_float32_backward, check_grad
 from .shapes import expect
 from .switch import backend, backend_name, use
-from .value_and_grad import value_and_grad
+from .team import share_out, use_workers, workers
+from .value_and_grad import value_and_grad, vjp
 
 __all__ = [
+    "adamw",
     "assert_float32_backward",
     "attention",
     "avg_pool2",
@@ -29,17 +30,24 @@ __all__ = [
     "embed",
     "engine",
     "expect",
+    "gated_residual",
     "gelu",
     "layer_norm",
     "linear",
+    "mean_pixels",
     "relative_attention",
     "relu",
     "rms_norm",
     "segment_attention",
+    "share_out",
     "sigmoid",
     "squared_relu",
+    "standardise_weight",
     "use",
+    "use_workers",
     "value_and_grad",
+    "vjp",
+    "workers",
 ]
 
 
@@ -85,9 +93,12 @@ def layer_norm(x, gain, bias, eps=1e-5):
 # ---------------------------------------------------------------- activations, any shape
 
 
-def gelu(x):
-    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): the tanh form of arXiv 1606.08415."""
-    return backend().gelu(x)
+def gelu(x, gain=1.0):
+    """gain * 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): the tanh form of arXiv 1606.08415.
+
+    gain: a Python float, for networks whose activations keep unit variance.
+    """
+    return backend().gelu(x, gain)
 
 
 def relu(x):
@@ -118,21 +129,15 @@ def embed(table, ids):
     return backend().embed(table, ids)
 
 
-def cross_entropy(logits, targets, weights):
-    """Weighted mean of -log softmax(logits)[target]: a scalar.
+def cross_entropy(logits, targets):
+    """-log softmax(logits)[target], one number a row: logits (M, V), targets (M,) int -> (M,).
 
-    logits (M, V), targets (M,) int, weights (M,) >= 0: sum(weights * nll) / sum(weights), and 0
-    where all weights are 0. Raises ValueError for a target outside 0..V-1 or a negative weight.
+    Raises ValueError for a target outside 0..V-1.
     """
     targets = np.asarray(targets)
     expect(logits, "M V", M=targets.shape[0])
     _check_range(targets, logits.shape[1], "cross_entropy: target")
-    if not isbox(weights):
-        weights = np.asarray(weights, getval(logits).dtype)
-    expect(weights, "M", M=targets.shape[0])
-    if getval(weights).size and not getval(weights).min() >= 0:
-        raise ValueError(f"cross_entropy: a weight is {getval(weights).min()}, below 0")
-    return backend().cross_entropy(logits, targets, weights)
+    return backend().cross_entropy(logits, targets)
 
 
 def _check_range(ids, size, name):
@@ -187,12 +192,14 @@ def relative_attention(q, k, v, r, u, vb, start):
     return backend().relative_attention(q, k, v, r, u, vb, start)
 
 
-def segment_attention(q, k, v, phi):
+def segment_attention(q, k, v, phi, first=None):
     """Flamingo's masked cross-attention: a token sees the latents of one medium, its ``phi``.
 
     q (B, T, H, K); k and v (B, N, R, H, K); phi (B, T) int, media counted from 1 (section 2.3 of
-    arXiv 2204.14198) -> (B, T, H, K). Where phi is 0 the output is exactly 0 and so are all
-    gradients. N may be 0. Raises ValueError for phi outside 0..N.
+    arXiv 2204.14198) -> (B, T, H, K). With ``first`` (B, T) int a token sees all media from
+    ``first`` to ``phi`` at once, in one softmax (the ablation in its table 10: all previous images).
+    Where phi is 0 the output is exactly 0 and so are all gradients. N may be 0. Raises ValueError
+    for phi outside 0..N, and for first outside 1..phi where phi is not 0.
     """
     B, T, H, K = q.shape
     phi = np.asarray(phi)
@@ -202,7 +209,16 @@ def segment_attention(q, k, v, phi):
     if phi.size and (phi.min() < 0 or phi.max() > k.shape[1]):
         wrong = phi.min() if phi.min() < 0 else phi.max()
         raise ValueError(f"segment_attention: phi is {wrong} but there are {k.shape[1]} media")
-    return backend().segment_attention(q, k, v, phi)
+    if first is not None:
+        first = np.asarray(first)
+        _check_first(expect(first, "B T", B=B, T=T), phi)
+    return backend().segment_attention(q, k, v, phi, first)
+
+
+def _check_first(first, phi):
+    wrong = (phi > 0) & ((first < 1) | (first > phi))
+    if wrong.any():
+        raise ValueError(f"segment_attention: first is {first[wrong][0]} but must be in 1..{phi[wrong][0]}, its phi")
 
 
 # ---------------------------------------------------------------- pictures, channels last
@@ -221,6 +237,31 @@ def conv2d(x, w, b=None, stride=1, groups=1):
     return backend().conv2d(x, w, b, stride, groups)
 
 
+def standardise_weight(w, gain):
+    """Scaled weight standardisation (Brock et al. 2021, arXiv 2102.06171, section 3).
+
+    w (kh, kw, Cin, Cout), gain (Cout,): every output channel gets mean 0 and variance 1/N over its
+    fan-in of N values, times a learned gain. The signal that passes then keeps its variance.
+    N times the variance counts as 1e-4 at least, as in the authors' code.
+    """
+    expect(gain, "Cout", Cout=w.shape[3])
+    return backend().standardise_weight(w, gain)
+
+
+def gated_residual(shortcut, branch, gates):
+    """shortcut + branch * gates: both (B, Y, X, C), gates (B, C), one a picture and channel."""
+    B, _, _, C = expect(branch, "B Y X C").shape
+    expect(shortcut, "B Y X C", B=B, Y=branch.shape[1], X=branch.shape[2], C=C)
+    expect(gates, "B C", B=B, C=C)
+    return backend().gated_residual(shortcut, branch, gates)
+
+
+def mean_pixels(x):
+    """Mean over the pixels: x (B, Y, X, C) -> (B, C)."""
+    expect(x, "B Y X C")
+    return backend().mean_pixels(x)
+
+
 def avg_pool2(x):
     """Mean of 2x2 windows, stride 2: x (B, Y, X, C) -> (B, ceil(Y/2), ceil(X/2), C).
 
@@ -228,3 +269,18 @@ def avg_pool2(x):
     """
     expect(x, "B Y X C")
     return backend().avg_pool2(x)
+
+
+# ---------------------------------------------------------------- the optimiser
+
+
+def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
+    """One step of AdamW in place (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2).
+
+    x, m, v, g, decay: parameters, both moments, gradient and weight decay, all (P,). The rest are
+    Python floats; unbias_1 and unbias_2 are 1 - beta^t. x, m and v are written.
+    """
+    for name, part in {"m": m, "v": v, "g": g, "decay": decay}.items():
+        if part.shape != x.shape or part.dtype != x.dtype:
+            raise ValueError(f"adamw: {name} is {part.dtype} {part.shape}, the parameters {x.dtype} {x.shape}")
+    backend().adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon)

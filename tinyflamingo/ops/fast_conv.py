@@ -1,54 +1,48 @@
-"""Convolution and pooling, channels last, as primitives: GEMM on cache-sized blocks of pictures.
+"""Convolution, pooling and channel gates, channels last, as primitives.
 
-A k x k convolution is a GEMM once every output pixel has its k k Cin inputs in a row ("im2col").
-Done for a whole batch those rows fill memory nine times over, and the copy costs more than the
-GEMM; done for a few pictures at a time they stay in L2. Backward makes them again, it keeps none.
+The loops (``product_kernels_numba.py``) read the pictures as they lie. Rows of windows for a GEMM
+("im2col") would be nine times as large, and making them costs as much as using them; without Numba
+that is what happens, a few pictures at a time (``kernels_numpy.py``).
 """
 
 import numpy as np
 from autograd.extend import defvjp, defvjp_argnums, primitive
 
 from . import kernels
-from .reference import pool_weights, same_padding
+from .reference import STANDARDISE_FLOOR, pool_weights, same_padding
 
 COLUMN_BYTES = 1 << 19  # half of a common L2 cache: the other half is for the GEMM
+FEW_CHANNELS = 16  # a row of so few is too short for the convolution's innermost loop
 
 
 def conv2d(x, w, b=None, stride=1, groups=1):
-    """``reference.conv2d``: 2 B Yo Xo kh kw Cin/groups Cout flops, a GEMM a block and group.
+    """``reference.conv2d``: 2 B Yo Xo kh kw Cin/groups Cout flops; backward the same twice.
 
-    Backward: the same twice. Never holds the columns of more than a few pictures.
+    Keeps nothing but its arguments. Allocates no columns; strided ones need some pictures' in backward.
     """
-    y = _conv2d(x, w, stride, groups)
-    return y if b is None else _add_bias(y, b)
+    return _conv2d(x, w, np.zeros(w.shape[3], w.dtype) if b is None else b, stride, groups)
 
 
 @primitive
-def _add_bias(y, b):
-    return y + b
-
-
-defvjp(
-    _add_bias,
-    lambda ans, y, b: lambda g: g,
-    lambda ans, y, b: lambda g: g.reshape(-1, g.shape[-1]).sum(axis=0),
-)
-
-
-@primitive
-def _conv2d(x, w, stride, groups):
-    kh, kw, _, Cout = w.shape
-    pads = (*same_padding(x.shape[1], kh, stride), *same_padding(x.shape[2], kw, stride))
-    return _correlate(x, w, stride, groups, pads)
+def _conv2d(x, w, b, stride, groups):
+    parts = [_convolve(*part, stride) for part in zip(*_grouped(groups, x, w, b), strict=True)]
+    return _joined(parts)
 
 
 def _conv2d_vjp(argnums, ans, args, kwargs):
-    x, w, stride, groups = args
+    x, w, b, stride, groups = args
 
     def backward(g):
-        g = np.ascontiguousarray(g)
-        makers = (_input_gradient, _weight_gradient)
-        return tuple(makers[i](g, x, w, stride, groups) for i in argnums)
+        x_parts, w_parts, _ = _grouped(groups, x, w, b)
+        g_parts = _split(g, groups)
+        found = [None, None, None]
+        if 0 in argnums:
+            parts = zip(g_parts, x_parts, w_parts, strict=True)
+            found[0] = _joined([_input_gradient(*part, stride) for part in parts])
+        if 1 in argnums or 2 in argnums:
+            parts = zip(g_parts, x_parts, w_parts, strict=True)
+            found[1:] = map(_joined, zip(*(_weight_gradients(*part, stride) for part in parts), strict=True))
+        return tuple(found[i] for i in argnums)
 
     return backward
 
@@ -56,106 +50,151 @@ def _conv2d_vjp(argnums, ans, args, kwargs):
 defvjp_argnums(_conv2d, _conv2d_vjp)
 
 
-# ---------------------------------------------------------------- the three products
+# ---------------------------------------------------------------- groups
 
 
-def _correlate(x, w, stride, groups, pads):
-    """Forward: columns times weights, block by block. ``pads``: top, bottom, left, right."""
-    B, Y, X, _ = x.shape
-    kh, kw, _, Cout = w.shape
-    out_y = (Y + pads[0] + pads[1] - kh) // stride + 1
-    out_x = (X + pads[2] + pads[3] - kw) // stride + 1
-    matrix = _by_group(w, groups)
+def _grouped(groups, x, w, b):
+    """Every group's channels of x, weights and bias. Inputs and weights are split by other axes:
+    w (kh, kw, Cin/groups, Cout) holds the inputs of one group and the outputs of all."""
+    return _split(x, groups), _split(w, groups), _split(b, groups)
+
+
+def _split(x, groups):
+    """The last axis in equal contiguous parts; x itself for one group."""
+    return [np.ascontiguousarray(part) for part in np.split(x, groups, axis=-1)]
+
+
+def _joined(parts):
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+# ---------------------------------------------------------------- the three products, for one group
+
+
+def _pads(x, w, stride):
+    """SAME padding: top, bottom, left, right."""
+    return (*same_padding(x.shape[1], w.shape[0], stride), *same_padding(x.shape[2], w.shape[1], stride))
+
+
+def _convolve(x, w, b, stride, pads=None):
+    """``pads``: top, bottom, left, right; by default SAME."""
+    (B, Y, X, _), (kh, kw, _, Cout) = x.shape, w.shape
+    top, bottom, left, right = pads or _pads(x, w, stride)
+    out_y, out_x = (Y + top + bottom - kh) // stride + 1, (X + left + right - kw) // stride + 1
     out = np.empty((B, out_y, out_x, Cout), x.dtype)
-    flat = out.reshape(B, -1, Cout)
-    for block, columns in _column_blocks(x, kh, kw, stride, groups, pads, (out_y, out_x)):
-        target = flat[block].reshape(-1, groups, Cout // groups).swapaxes(0, 1)
-        np.matmul(columns, matrix, out=target)
+    kernels.convolve(x, w, b, stride, top, left, out)
     return out
 
 
-def _weight_gradient(g, x, w, stride, groups):
-    """columns^T g, summed over the blocks."""
-    kh, kw, width, Cout = w.shape
-    pads = (*same_padding(x.shape[1], kh, stride), *same_padding(x.shape[2], kw, stride))
-    total = np.zeros((groups, kh * kw * width, Cout // groups), x.dtype)
-    for block, columns in _column_blocks(x, kh, kw, stride, groups, pads, g.shape[1:3]):
-        gradient = g[block].reshape(-1, groups, Cout // groups).swapaxes(0, 1)
-        total += np.matmul(columns.swapaxes(1, 2), gradient)
-    return total.transpose(1, 0, 2).reshape(w.shape)
+def _weight_gradients(g, x, w, stride):
+    """Gradients of weights and bias."""
+    dw, db = np.zeros(w.shape, x.dtype), np.zeros(w.shape[3], x.dtype)
+    top, _, left, _ = _pads(x, w, stride)
+    kernels.weight_gradients(g, x, stride, top, left, dw, db)
+    return dw, db
 
 
-def _input_gradient(g, x, w, stride, groups):
-    """Stride 1: a convolution of g with the flipped kernel. Otherwise columns, added back."""
-    kh, kw, width, Cout = w.shape
-    top, bottom = same_padding(x.shape[1], kh, stride)
-    left, right = same_padding(x.shape[2], kw, stride)
-    if stride > 1:
-        return _columns_back(g, x, w, stride, groups, (top, bottom, left, right))
-    parts = w[::-1, ::-1].reshape(kh, kw, width, groups, Cout // groups)
-    flipped = parts.transpose(0, 1, 4, 3, 2).reshape(kh, kw, Cout // groups, groups * width)
-    return _correlate(g, flipped, 1, groups, (bottom, top, right, left))
+def _input_gradient(g, x, w, stride):
+    """Stride 1: a convolution of g with the flipped kernel. Else, and to few channels: columns, added back."""
+    kh, kw, Cin, _ = w.shape
+    top, bottom, left, right = _pads(x, w, stride)
+    if stride == 1 and Cin > FEW_CHANNELS:
+        flipped = np.ascontiguousarray(w[::-1, ::-1].swapaxes(2, 3))
+        pads = (kh - 1 - top, kh - 1 - bottom, kw - 1 - left, kw - 1 - right)
+        return _convolve(g, flipped, np.zeros(Cin, w.dtype), 1, pads)
+    return _columns_back(g, x, w, stride, (top, bottom, left, right))
 
 
-def _columns_back(g, x, w, stride, groups, pads):
-    """g times weights^T gives the columns' gradient; each tap adds its share to the picture."""
-    B, Y, X, C = x.shape
-    kh, kw, width, Cout = w.shape
+def _columns_back(g, x, w, stride, pads):
+    """g times weights^T gives the columns' gradient; each window adds its share to the picture."""
+    (B, Y, X, C), (kh, kw, _, Cout) = x.shape, w.shape
     out_y, out_x = g.shape[1:3]
     dx = np.zeros((B, Y + pads[0] + pads[1], X + pads[2] + pads[3], C), x.dtype)
-    matrix = _by_group(w, groups).swapaxes(1, 2)
-    for block in _picture_blocks(B, out_y * out_x * kh * kw * C * x.itemsize):
-        gradient = g[block].reshape(-1, groups, Cout // groups).swapaxes(0, 1)
-        taps = np.matmul(gradient, matrix).reshape(groups, -1, out_y, out_x, kh, kw, width)
-        taps = taps.transpose(4, 5, 1, 2, 3, 0, 6)
-        for dy in range(kh):
-            for dx_ in range(kw):
-                rows = slice(dy, dy + (out_y - 1) * stride + 1, stride)
-                cols = slice(dx_, dx_ + (out_x - 1) * stride + 1, stride)
-                share = taps[dy, dx_]
-                dx[block, rows, cols] += share.reshape(*share.shape[:3], C)
-    return dx[:, pads[0] : pads[0] + Y, pads[2] : pads[2] + X]
+    lines = dx.reshape(B, dx.shape[1], -1)
+    matrix = w.reshape(-1, Cout).T
+    step = max(COLUMN_BYTES // (out_y * out_x * kh * kw * C * x.itemsize), 1)
+    for i in range(0, B, step):
+        columns = g[i : i + step].reshape(-1, Cout) @ matrix
+        kernels.columns_back(columns.reshape(-1, out_y, out_x, kh, kw * C), stride, C, lines[i : i + step])
+    return np.ascontiguousarray(dx[:, pads[0] : pads[0] + Y, pads[2] : pads[2] + X])
 
 
-# ---------------------------------------------------------------- columns
+# ---------------------------------------------------------------- weights
 
 
-def _by_group(w, groups):
-    """(kh, kw, Cin/groups, Cout) -> (groups, kh kw Cin/groups, Cout/groups)."""
-    kh, kw, width, Cout = w.shape
-    return w.reshape(kh * kw * width, groups, Cout // groups).swapaxes(0, 1)
+def standardise_weight(w, gain):
+    """``reference.standardise_weight``: 1r 1w of the weights; keeps them centred."""
+    return _standardise_weight(w, gain, {})
 
 
-def _picture_blocks(B, picture_bytes):
-    step = max(COLUMN_BYTES // max(picture_bytes, 1), 1)
-    return [slice(i, min(i + step, B)) for i in range(0, B, step)]
+@primitive
+def _standardise_weight(w, gain, saved):
+    rows = w.reshape(-1, w.shape[3])
+    centred = saved["centred"] = rows - rows.sum(axis=0) * w.dtype.type(1.0 / len(rows))
+    spread = np.einsum("nc,nc->c", centred, centred)
+    saved["floored"] = spread < STANDARDISE_FLOOR
+    inverse = saved["inverse"] = np.maximum(spread, w.dtype.type(STANDARDISE_FLOOR)) ** w.dtype.type(-0.5)
+    return (centred * (gain * inverse)).reshape(w.shape)
 
 
-def _column_blocks(x, kh, kw, stride, groups, pads, out_shape):
-    """Yield (pictures, columns (groups, pixels, kh kw Cin/groups)); the buffer is reused.
+def _standardise_weight_vjp(argnums, ans, args, kwargs):
+    w, gain, saved = args
+    centred, inverse = saved["centred"], saved["inverse"]
 
-    A 1x1 kernel needs no columns: its blocks are views of x (a strided copy if stride > 1).
-    """
+    def backward(g):
+        g = g.reshape(centred.shape)
+        along = np.einsum("nc,nc->c", g, centred)
+        pull = np.where(saved["floored"], 0, along * inverse**2).astype(w.dtype)  # below the floor it is constant
+        dw = (g - centred * pull) * (gain * inverse)
+        dw -= dw.sum(axis=0) * w.dtype.type(1.0 / len(dw))
+        return tuple((dw.reshape(w.shape), along * inverse)[i] for i in argnums)
+
+    return backward
+
+
+defvjp_argnums(_standardise_weight, _standardise_weight_vjp)
+
+
+# ---------------------------------------------------------------- pixels and channels
+
+
+@primitive
+def gated_residual(shortcut, branch, gates):
+    """``reference.gated_residual``: 2r 1w, nothing in between."""
+    out = np.empty_like(branch)
+    kernels.gated_residual_forward(shortcut, branch, gates, out)
+    return out
+
+
+def _gated_residual_vjp(argnums, ans, args, kwargs):
+    _, branch, gates = args
+
+    def backward(g):
+        dbranch, dgates = np.empty_like(branch), np.empty_like(gates)
+        kernels.gated_residual_backward(np.ascontiguousarray(g), branch, gates, dbranch, dgates)
+        return tuple((g, dbranch, dgates)[i] for i in argnums)
+
+    return backward
+
+
+defvjp_argnums(gated_residual, _gated_residual_vjp)
+
+
+@primitive
+def mean_pixels(x):
+    """``reference.mean_pixels``: 1r. Backward writes nothing: its gradient is a broadcast view."""
     B, Y, X, C = x.shape
-    if kh == kw == 1:
-        pixels = x if stride == 1 else x[:, ::stride, ::stride]
-        yield slice(0, B), pixels.reshape(-1, groups, C // groups).swapaxes(0, 1)
-        return
-    pixels = out_shape[0] * out_shape[1]
-    taps = kh * kw * C // groups
-    blocks = _picture_blocks(B, pixels * kh * kw * C * x.itemsize)
-    step = blocks[0].stop if blocks else 0
-    padded = np.zeros((step, Y + pads[0] + pads[1], X + pads[2] + pads[3], C), x.dtype)
-    lines = padded.reshape(step, padded.shape[1], -1)
-    inner = padded[:, pads[0] : pads[0] + Y, pads[2] : pads[2] + X]
-    buffer = np.empty(step * pixels * kh * kw * C, x.dtype)
-    for block in blocks:
-        n = block.stop - block.start
-        inner[:n] = x[block]
-        columns = buffer[: n * pixels * taps * groups]
-        windows = columns.reshape(groups, n, *out_shape, kh, -1)
-        kernels.columns(lines[:n], kh, kw, stride, C, windows)
-        yield block, columns.reshape(groups, n * pixels, taps)
+    out = np.empty((B, C), x.dtype)
+    kernels.mean_pixels_forward(np.ascontiguousarray(x).reshape(B, Y * X, C), out)
+    return out
+
+
+def _mean_pixels_vjp(ans, x):
+    share = x.dtype.type(1.0 / (x.shape[1] * x.shape[2]))
+    return lambda g: np.broadcast_to((g * share)[:, None, None, :], x.shape)
+
+
+defvjp(mean_pixels, _mean_pixels_vjp)
 
 
 # ---------------------------------------------------------------- pooling

@@ -25,7 +25,7 @@ def relative_attention(q, k, v, r, u, vb, start):
     return _relative_attention(q, k, v, r, u, vb, start, {})
 
 
-def _query_blocks(T, S):
+def query_blocks(T, S):
     """(rows, first row's own key, keys met) for each block, the last and longest first."""
     steps = [(i, min(i + QUERIES, T)) for i in range(0, T, QUERIES)]
     return [(slice(i, e), S - T + i, S - T + e) for i, e in reversed(steps)]
@@ -46,7 +46,7 @@ def _relative_attention(q, k, v, r, u, vb, start, saved):
     out = np.empty_like(q, order="C")
     saved["p"] = []
     for b in blocks(B, H * T * S):
-        for rows, own, J in _query_blocks(T, S):
+        for rows, own, J in query_blocks(T, S):
             p = np.matmul(qu[b, :, rows], transposed(keys[b, :, :J]))
             position = np.matmul(qv[b, :, rows], transposed(far_first[:, :, S - J :]))
             kernels.relative_scores(p, position, start[b, rows], own)
@@ -72,7 +72,7 @@ def _relative_attention_vjp(argnums, ans, args, kwargs):
         dfar = np.zeros((H, S, K), q.dtype)
         probabilities = iter(saved["p"])
         for b in blocks(B, H * T * S):
-            for rows, own, J in _query_blocks(T, S):
+            for rows, own, J in query_blocks(T, S):
                 p, gb = next(probabilities), g[b, :, rows]
                 dp = np.matmul(gb, transposed(values[b, :, :J]))
                 dposition = np.empty_like(dp)

@@ -5,35 +5,16 @@ reads two arrays of that size and writes one. Compiled at the first call, never 
 in ``__pycache__``; a kernel and its helpers live in this one file because Numba's cache does not
 notice a change in another.
 
-``SUMS`` lets the compiler reorder additions, so that a dot product uses the whole width of a
-vector register. ``fastmath=True`` would also assume that nothing is ever NaN or infinite, and our
-masked scores are -inf.
-
 Two habits look odd and are there for speed. Scalars such as ``eps`` come in as the arrays' own
 dtype, and a sum starts from ``eps - eps``: a Python float would take the loop to float64. And a
 part of a row is sliced first and then run through from 0: an index that could be negative would
 have to be checked for Python's counting from the end, and such a loop is not vectorised.
 """
 
-import numba
 import numpy as np
 
-SUMS = {"reassoc", "contract", "nsz"}
-EXACT = set()
-
-
-def _kernel(fastmath):
-    """njit with our settings, and without the cache where there is no folder to keep it in."""
-
-    def decorate(function):
-        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:
-            return numba.njit(**options)(function)
-
-    return decorate
-
+from .jit import EXACT, SUMS
+from .jit import kernel as _kernel
 
 # ---------------------------------------------------------------- norms
 
@@ -123,20 +104,20 @@ def gelu_inner(x, out):
 
 
 @_kernel(SUMS)
-def gelu_outer(x, t, out):
+def gelu_outer(x, t, gain, out):
     """The rest of ``gelu`` once t = tanh(inner) is known: 2r 1w, 3 flops an element."""
-    half = x.dtype.type(0.5)
+    half = x.dtype.type(0.5) * gain
     one = x.dtype.type(1)
     for i in range(len(x)):
         out[i] = half * x[i] * (one + t[i])
 
 
 @_kernel(SUMS)
-def gelu_backward(g, x, t, dx):
+def gelu_backward(g, x, t, gain, dx):
     """Gradient of ``gelu`` from the kept t: 3r 1w, 12 flops an element."""
     c = x.dtype.type(0.7978845608028654)
     a = x.dtype.type(3 * 0.7978845608028654 * 0.044715)
-    half = x.dtype.type(0.5)
+    half = x.dtype.type(0.5) * gain
     one = x.dtype.type(1)
     for i in range(len(x)):
         slope = (one - t[i] * t[i]) * (c + a * x[i] * x[i])
@@ -171,7 +152,7 @@ def scatter_add_rows(g, ids, dtable):
             dtable[row, d] += g[m, d]
 
 
-@_kernel(EXACT)
+@_kernel(EXACT, forceinline=True)  # a call costs more than the maximum of a short row
 def _maximum(row):
     """Eight running maxima, because one waits for itself; the compiler will not split it for us."""
     whole = len(row) - len(row) % 8
@@ -297,105 +278,55 @@ def relative_softmax_backward(p, dp, dposition, own):
                 dposition[b, h, i, : J - end] = 0
 
 
-# ---------------------------------------------------------------- masked cross-attention
+# ---------------------------------------------------------------- pixels and channels
 
 
 @_kernel(SUMS)
-def segment_scores(q, k, phi, scale, scores):
-    """Scores of ``segment_attention``, (B, T, H, R), minus their max; 2 B T H R K flops.
-
-    A token reads the R latents of its own medium (in L1 from the token before) and no other.
-    """
-    B, T, H, K = q.shape
-    R = k.shape[2]
+def gated_residual_forward(shortcut, branch, gates, out):
+    """``gated_residual``: 2r 1w, 2 flops an element; a picture's gates stay in L1."""
+    B, Y, X, C = out.shape
     for b in range(B):
-        for t in range(T):
-            n = phi[b, t] - 1
-            if n < 0:
-                scores[b, t] = -np.inf
-                continue
-            for h in range(H):
-                top = scale * -np.inf
-                for r in range(R):
-                    total = scale - scale
-                    for d in range(K):
-                        total += q[b, t, h, d] * k[b, n, r, h, d]
-                    scores[b, t, h, r] = total * scale
-                    top = max(top, total * scale)
-                for r in range(R):
-                    scores[b, t, h, r] -= top
+        for y in range(Y):
+            for x in range(X):
+                for c in range(C):
+                    out[b, y, x, c] = shortcut[b, y, x, c] + branch[b, y, x, c] * gates[b, c]
 
 
 @_kernel(SUMS)
-def segment_mix(p, v, phi, out):
-    """Output of ``segment_attention``: a token's mean of its medium's values; exact 0 at phi 0."""
-    B, T, H, K = out.shape
-    R = v.shape[2]
-    out[...] = 0
+def gated_residual_backward(g, branch, gates, dbranch, dgates):
+    """Gradient of ``gated_residual`` (that of the shortcut is g itself): 2r 1w, 3 flops an element."""
+    B, Y, X, C = g.shape
+    dgates[:] = 0
     for b in range(B):
-        for t in range(T):
-            n = phi[b, t] - 1
-            if n < 0:
-                continue
-            for h in range(H):
-                for r in range(R):
-                    weight = p[b, t, h, r]
-                    for d in range(K):
-                        out[b, t, h, d] += weight * v[b, n, r, h, d]
+        for y in range(Y):
+            for x in range(X):
+                for c in range(C):
+                    dbranch[b, y, x, c] = g[b, y, x, c] * gates[b, c]
+                    dgates[b, c] += g[b, y, x, c] * branch[b, y, x, c]
 
 
 @_kernel(SUMS)
-def segment_backward(g, q, k, v, p, out, phi, scale, dq, dk, dv):
-    """Gradients of ``segment_attention`` in one pass over the tokens; 10 B T H R K flops.
-
-    The mean of g . v_r under p is g . out, so no scores are kept. dq, dk and dv come in as zeros;
-    media that no token looks at are never touched.
-    """
-    B, T, H, K = q.shape
-    R = k.shape[2]
+def mean_pixels_forward(x, out):
+    """``mean_pixels`` of x (B, Y X, C): 1r, 1 flop an element; the sums stay in L1."""
+    B, S, C = x.shape
     for b in range(B):
-        for t in range(T):
-            n = phi[b, t] - 1
-            if n < 0:
-                continue
-            for h in range(H):
-                mean = scale - scale
-                for d in range(K):
-                    mean += g[b, t, h, d] * out[b, t, h, d]
-                for r in range(R):
-                    weight = p[b, t, h, r]
-                    total = scale - scale
-                    for d in range(K):
-                        total += g[b, t, h, d] * v[b, n, r, h, d]
-                    ds = weight * (total - mean) * scale
-                    for d in range(K):
-                        dq[b, t, h, d] += ds * k[b, n, r, h, d]
-                    for d in range(K):
-                        dk[b, n, r, h, d] += ds * q[b, t, h, d]
-                    for d in range(K):
-                        dv[b, n, r, h, d] += weight * g[b, t, h, d]
+        row = out[b]
+        row[:] = 0
+        for s in range(S):
+            for c in range(C):
+                row[c] += x[b, s, c]
+        for c in range(C):
+            row[c] *= x.dtype.type(1 / S)
 
 
-# ---------------------------------------------------------------- convolution
+# ---------------------------------------------------------------- the optimiser
 
 
-@_kernel(EXACT)
-def columns(lines, kh, kw, stride, C, out):
-    """A window in a row: lines (n, Y, X C) -> out (groups, n, Yo, Xo, kh, kw C/groups).
-
-    Without groups a window's kw pixels lie side by side in memory and are one run; with groups
-    each pixel gives its own part. 1w, and reads that stay in L1.
-    """
-    groups, B, Yo, Xo, _, run = out.shape
-    pieces = 1 if groups == 1 else kw
-    length = run // pieces
-    for group in range(groups):
-        for b in range(B):
-            for y in range(Yo):
-                for x in range(Xo):
-                    for dy in range(kh):
-                        for piece in range(pieces):
-                            first = (x * stride + piece) * C + group * length
-                            for i in range(length):
-                                value = lines[b, y * stride + dy, np.uint64(first + i)]
-                                out[group, b, y, x, dy, np.uint64(piece * length + i)] = value
+@_kernel(SUMS)
+def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
+    """``adamw`` in place: 5r 3w, 14 flops a parameter, no temporaries."""
+    one = x.dtype.type(1)
+    for i in range(len(x)):
+        m[i] += (one - beta_1) * (g[i] - m[i])
+        v[i] += (one - beta_2) * (g[i] * g[i] - v[i])
+        x[i] -= rate * (m[i] / unbias_1 / (np.sqrt(v[i] / unbias_2) + epsilon) + decay[i] * x[i])

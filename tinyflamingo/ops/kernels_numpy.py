@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import as_strided
 
 GELU_C = 0.7978845608028654  # sqrt(2 / pi)
 GELU_A = 0.044715
+PICTURES = 8  # whose columns are made at a time
 
 
 def rms_norm_forward(x, gain, eps, out, inverse):
@@ -53,13 +54,13 @@ def gelu_inner(x, out):
     out *= x
 
 
-def gelu_outer(x, t, out):
+def gelu_outer(x, t, gain, out):
     np.add(t, 1.0, out=out)
     out *= x
-    out *= 0.5
+    out *= 0.5 * gain
 
 
-def gelu_backward(g, x, t, dx):
+def gelu_backward(g, x, t, gain, dx):
     np.multiply(x, x, out=dx)
     dx *= 3.0 * GELU_C * GELU_A
     dx += GELU_C
@@ -68,7 +69,7 @@ def gelu_backward(g, x, t, dx):
     dx += t
     dx += 1.0
     dx *= g
-    dx *= 0.5
+    dx *= 0.5 * gain
 
 
 def squared_relu_forward(x, out):
@@ -88,7 +89,7 @@ def scatter_add_rows(g, ids, dtable):
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    dtable[ordered[first]] = np.add.reduceat(g[order], first, axis=0)
+    dtable[ordered[first]] += np.add.reduceat(g[order], first, axis=0)
 
 
 def subtract_row_max(scores):
@@ -142,41 +143,60 @@ def _shifted(position, own):
     return out
 
 
-def segment_scores(q, k, phi, scale, scores):
-    picked = _pick(k, phi)
-    np.einsum("bthk,btrhk->bthr", q * scale, picked, out=scores, optimize=False)
-    scores -= scores.max(axis=-1, keepdims=True)
-    scores[phi == 0] = -np.inf
+def convolve(x, w, b, stride, top, left, out):
+    windows, Cout = _windows(x, w.shape, stride, top, left, out.shape), w.shape[3]
+    for i in range(0, len(x), PICTURES):
+        columns = windows[i : i + PICTURES].reshape(-1, w[..., 0].size)
+        np.matmul(columns, w.reshape(-1, Cout), out=out[i : i + PICTURES].reshape(-1, Cout))
+    out += b
 
 
-def segment_mix(p, v, phi, out):
-    np.einsum("bthr,btrhk->bthk", p, _pick(v, phi), out=out)
-    out[phi == 0] = 0
+def weight_gradients(g, x, stride, top, left, dw, db):
+    windows, Cout = _windows(x, dw.shape, stride, top, left, g.shape), g.shape[3]
+    for i in range(0, len(x), PICTURES):
+        columns = windows[i : i + PICTURES].reshape(-1, dw[..., 0].size)
+        dw += (columns.T @ g[i : i + PICTURES].reshape(-1, Cout)).reshape(dw.shape)
+    db += g.sum(axis=(0, 1, 2))
 
 
-def segment_backward(g, q, k, v, p, out, phi, scale, dq, dk, dv):
-    B, N, R, H, K = k.shape
-    dp = np.einsum("bthk,btrhk->bthr", g, _pick(v, phi))
-    dp -= np.einsum("bthk,bthk->bth", g, out)[..., None]
-    dp *= p  # p is 0 where phi is 0, and so is dp from here on
-    dp *= scale
-    np.einsum("bthr,btrhk->bthk", dp, _pick(k, phi), out=dq)
-    for n in range(N):  # one medium at a time: the tokens of the others weigh 0
-        here = (phi == n + 1)[:, :, None, None]
-        dk[:, n] = np.einsum("bthr,bthk->brhk", dp * here, q)
-        dv[:, n] = np.einsum("bthr,bthk->brhk", p * here, g)
+def _windows(x, w_shape, stride, top, left, out_shape):
+    """A view (B, Yo, Xo, kh, kw, C) of the padded pictures; reshaping a part of it makes columns."""
+    (B, Y, X, C), (kh, kw) = x.shape, w_shape[:2]
+    _, out_y, out_x, _ = out_shape
+    height, width = max((out_y - 1) * stride + kh, Y + top), max((out_x - 1) * stride + kw, X + left)
+    padded = np.zeros((B, height, width, C), x.dtype)
+    padded[:, top : top + Y, left : left + X] = x
+    sb, sy, sx, sc = padded.strides
+    shape, strides = (B, out_y, out_x, kh, kw, C), (sb, sy * stride, sx * stride, sy, sx, sc)
+    return as_strided(padded, shape, strides, writeable=False)
 
 
-def _pick(k, phi):
-    """(B, T, R, H, K): the latents of each token's medium; medium 1 where phi is 0, unused."""
-    return k[np.arange(len(phi))[:, None], np.maximum(phi - 1, 0)]
+def columns_back(columns, stride, C, lines):
+    n, out_y, out_x, kh, run = columns.shape
+    taps = columns.reshape(n, out_y, out_x, kh, run // C, C)
+    picture = lines.reshape(n, lines.shape[1], -1, C)
+    for dy in range(kh):
+        for dx in range(run // C):
+            rows = slice(dy, dy + (out_y - 1) * stride + 1, stride)
+            cells = slice(dx, dx + (out_x - 1) * stride + 1, stride)
+            picture[:, rows, cells] += taps[:, :, :, dy, dx]
 
 
-def columns(lines, kh, kw, stride, C, out):
-    groups, n, out_y, out_x = out.shape[:4]
-    width = C // groups
-    sn, sy, sc = lines.strides
-    sx = sc * C
-    shape = (groups, n, out_y, out_x, kh, kw, width)
-    strides = (sc * width, sn, sy * stride, sx * stride, sy, sx, sc)
-    np.copyto(out.reshape(shape), as_strided(lines, shape, strides, writeable=False))
+def gated_residual_forward(shortcut, branch, gates, out):
+    np.multiply(branch, gates[:, None, None], out=out)
+    out += shortcut
+
+
+def gated_residual_backward(g, branch, gates, dbranch, dgates):
+    np.multiply(g, gates[:, None, None], out=dbranch)
+    dgates[:] = np.einsum("byxc,byxc->bc", g, branch)
+
+
+def mean_pixels_forward(x, out):
+    x.mean(axis=1, out=out)
+
+
+def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
+    m += (1 - beta_1) * (g - m)
+    v += (1 - beta_2) * (g * g - v)
+    x -= rate * (m / unbias_1 / (np.sqrt(v / unbias_2) + epsilon) + decay * x)

@@ -42,10 +42,10 @@ def layer_norm(x, gain, bias, eps):
 # ---------------------------------------------------------------- activations
 
 
-def gelu(x):
-    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
+def gelu(x, gain):
+    """gain * 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     root_two_over_pi = 0.7978845608028654
-    return 0.5 * x * (1.0 + np.tanh(root_two_over_pi * (x + 0.044715 * (x * x * x))))
+    return gain * 0.5 * x * (1.0 + np.tanh(root_two_over_pi * (x + 0.044715 * (x * x * x))))
 
 
 def relu(x):
@@ -72,15 +72,10 @@ def embed(table, ids):
     return table[ids]
 
 
-def cross_entropy(logits, targets, weights):
-    """Weighted mean of -log softmax(logits)[target]."""
+def cross_entropy(logits, targets):
+    """-log softmax(logits)[target]."""
     shifted = logits - np.max(getval(logits), axis=-1, keepdims=True)
-    log_total = np.log(np.sum(np.exp(shifted), axis=-1))
-    nll = log_total - shifted[np.arange(len(targets)), targets]
-    # A batch without a single counted token has loss 0, not 0/0.
-    floor = float(np.finfo(logits.dtype).tiny)
-    total = np.sum(weights)
-    return np.sum(weights * nll) / (total if getval(total) > floor else floor)
+    return np.log(np.sum(np.exp(shifted), axis=-1)) - shifted[np.arange(len(targets)), targets]
 
 
 # ---------------------------------------------------------------- attention
@@ -121,7 +116,7 @@ def relative_attention(q, k, v, r, u, vb, start):
     return np.einsum("bhts,bshk->bthk", weights, v)
 
 
-def segment_attention(q, k, v, phi):
+def segment_attention(q, k, v, phi, first=None):
     """Flamingo's masked cross-attention as the paper draws it: all media, then a mask."""
     B, N, R, H, K = k.shape
     T = q.shape[1]
@@ -129,7 +124,8 @@ def segment_attention(q, k, v, phi):
         return q * 0.0  # exactly 0, with zero gradient
     k, v = np.reshape(k, (B, N * R, H, K)), np.reshape(v, (B, N * R, H, K))
     medium = np.repeat(np.arange(N) + 1, R)  # the media are counted from 1, as phi counts them
-    visible = medium[None, None, :] == phi[:, :, None]
+    first = phi if first is None else first
+    visible = (first[:, :, None] <= medium) & (medium <= phi[:, :, None])
     scores = np.einsum("bthk,bshk->bhts", q, k) * K**-0.5
     weights = masked_softmax(scores, np.broadcast_to(visible[:, None], (B, H, T, N * R)))
     return np.einsum("bhts,bshk->bthk", weights, v)
@@ -170,6 +166,28 @@ def _grouped(x, w, groups):
     return np.concatenate(parts, axis=-1)
 
 
+STANDARDISE_FLOOR = 1e-4  # of N * Var(w)
+
+
+def standardise_weight(w, gain):
+    """(w - mean) / sqrt(N Var) * gain, over all axes but the last."""
+    fan_in = w.shape[0] * w.shape[1] * w.shape[2]
+    centred = w - np.sum(w, axis=(0, 1, 2)) * (1.0 / fan_in)
+    spread = np.sum(centred * centred, axis=(0, 1, 2))  # N * Var(w)
+    spread = spread + relu(STANDARDISE_FLOOR - spread)  # the larger of the two
+    return centred * (gain / np.sqrt(spread))
+
+
+def gated_residual(shortcut, branch, gates):
+    """shortcut + branch * gates."""
+    return shortcut + branch * gates[:, None, None, :]
+
+
+def mean_pixels(x):
+    """Mean over Y and X."""
+    return np.sum(x, axis=(1, 2)) * (1.0 / (x.shape[1] * x.shape[2]))
+
+
 def avg_pool2(x):
     """Mean of 2x2 windows; at an odd edge, of the pixels that are there."""
     _, Y, X, _ = x.shape
@@ -185,3 +203,13 @@ def pool_weights(Y, X, dtype):
     rows[-1:] -= Y % 2
     columns[-1:] -= X % 2
     return (1.0 / (rows[:, None, None] * columns[None, :, None])).astype(dtype)
+
+
+# ---------------------------------------------------------------- the optimiser
+
+
+def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
+    """Running means of the gradient and of its square; a step along their ratio; weight decay."""
+    m += (1 - beta_1) * (g - m)
+    v += (1 - beta_2) * (g * g - v)
+    x -= rate * (m / unbias_1 / (np.sqrt(v / unbias_2) + epsilon) + decay * x)

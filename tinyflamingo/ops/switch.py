@@ -8,13 +8,15 @@ import contextlib
 import importlib
 import os
 
+from tinyflamingo.errors import UserError
+
 NAMES = ("reference", "fast")
 _current = None
 
 
 def _load(name):
     if name not in NAMES:
-        raise ValueError(f"TINYFLAMINGO_OPS must be 'reference' or 'fast', not {name!r}")
+        raise ValueError(f"the operations' floor is 'reference' or 'fast', not {name!r}")
     return importlib.import_module(f"{__package__}.{name}")
 
 
@@ -22,7 +24,10 @@ def backend():
     """The module that does the work: ``ops.reference`` or ``ops.fast``."""
     global _current
     if _current is None:
-        _current = _load(os.environ.get("TINYFLAMINGO_OPS", "fast"))
+        asked = os.environ.get("TINYFLAMINGO_OPS", "fast")
+        if asked not in NAMES:
+            raise UserError(f"TINYFLAMINGO_OPS must be 'reference' or 'fast', not {asked!r}")
+        _current = _load(asked)
     return _current
 
 

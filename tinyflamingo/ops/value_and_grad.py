@@ -9,6 +9,8 @@ takes 28 ms with a nested dict and 10 ms with one flat tuple.
 Frozen parameters are no concern of this file: they are simply not in ``params``.
 """
 
+import threading
+
 import numpy as np
 from autograd.core import VJPNode, add_outgrads
 from autograd.extend import vspace
@@ -19,28 +21,52 @@ def value_and_grad(loss_fn):
     """``loss_fn(params, *args) -> scalar`` or ``(scalar, aux)`` becomes a function that returns
     ``(value, gradients)`` or ``((value, aux), gradients)``.
 
-    ``value`` is a Python float; ``gradients`` has the structure, shapes and dtypes of ``params``
-    (nested dicts of float arrays; zeros where the loss does not look); ``aux`` may hold anything in
-    dicts, lists and tuples and comes back without boxes. Raises TypeError for a leaf that is not an
-    array of floats, ValueError for a loss that is not a scalar.
+    ``value`` is a Python float; ``gradients`` and ``aux`` are those of ``vjp``. Raises TypeError for
+    a leaf that is not an array of floats, ValueError for a loss that is not a scalar.
     """
 
-    def run(params, *args, **kwargs):
-        roots = []
-        with trace_stack.new_trace() as trace:
-            boxes = _box(params, trace, roots, "params")
-            result = loss_fn(boxes, *args, **kwargs)
-        loss, aux = result if isinstance(result, tuple) else (result, None)
-        value = getval(loss)
+    def run(params, *args):
+        value, aux, pull = vjp(loss_fn, params, *args)
         if np.ndim(value) != 0:
             raise ValueError(f"the loss must be a scalar, not an array of shape {np.shape(value)}")
-        ours = isbox(loss) and loss._trace == trace
-        found = _backward(loss._node, vspace(value).ones(), roots) if ours else {}
-        gradients = _gather(params, found, iter(roots))
+        gradients = pull(vspace(value).ones())
         value = float(value)
-        return ((value, unboxed(aux)) if isinstance(result, tuple) else value), gradients
+        return (value if aux is None else (value, aux)), gradients
 
     return run
+
+
+def vjp(function, params, *args):
+    """``function(params, *args) -> y`` or ``(y, aux)``, run forward: returns ``(y, aux, pull)``.
+
+    ``pull(g)`` takes the gradient of y and returns that of ``params``, with their structure, shapes
+    and dtypes (nested dicts of float arrays; zeros where y does not look). ``aux`` may hold anything
+    in dicts, lists and tuples, comes back without boxes, and is None if there is none.
+    """
+    roots = []
+    trace = _new_trace()
+    result = function(_box(params, trace, roots, "params"), *args)
+    y, aux = result if isinstance(result, tuple) else (result, None)
+    end = y._node if isbox(y) and y._trace == trace else None
+
+    def pull(g):
+        return _gather(params, _backward(end, g, roots) if end else {}, iter(roots))
+
+    return getval(y), unboxed(aux), pull
+
+
+def _new_trace():
+    """A number above that of every trace begun so far: the inner of two nested traces has the higher.
+
+    Autograd takes its numbers back when a trace ends. With traces in several threads a number could
+    then be given twice to nested ones, so ours are not taken back, and threads take them in turn.
+    """
+    with _COUNTING:
+        trace_stack.top += 1
+        return trace_stack.top
+
+
+_COUNTING = threading.Lock()
 
 
 def _box(tree, trace, roots, path):

@@ -9,9 +9,9 @@ Not here: the loss and both towers (`model/contrastive.py`).
 
 from __future__ import annotations
 
+import autograd.numpy as anp
 import numpy as np
 
-from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import (
     KNOWN,
@@ -29,8 +29,9 @@ from tinyflamingo.data.tinyworld.scenes import (
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures, init_contrastive
 from tinyflamingo.model.tokenizer import PAD
 from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
-from tinyflamingo.ops.tree import flatten, half_precision
+from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.training.optimiser import AdamW, adaptive_clip
+from tinyflamingo.training.shards import cut_rows, joined_gradient
 
 FAMILY = 4
 STANDARDISE_PICTURES = 1024  # pictures from which the features' mean and scale are taken
@@ -111,23 +112,38 @@ class ContrastiveStage:
 
     def gradient(self, rng, step):
         """Gradient vector and what to log, for one batch."""
+        loss, gradient = self.loss_and_gradient(*self.batch(rng))
+        self.clip(gradient)
+        return gradient, {"loss": loss, "scale": float(np.exp(self.optimiser.params["log_scale"]))}
+
+    def clip(self, gradient):
+        """Adaptive clipping of the encoder's part of a gradient vector, in place."""
+        if self.recipe.optimiser.agc:
+            tree = view_tree(gradient, self.optimiser.params)
+            adaptive_clip(tree["vision"], self.optimiser.params["vision"], self.recipe.optimiser.agc)
+
+    def batch(self, rng):
+        """Whole families, no two alike: pixels (B, Y, X, 3) and captions, B lists of ids."""
         chosen = rng.choice(len(self.captions), size=self.recipe.batch // FAMILY, replace=False)
-        captions = [c for f in chosen for c in self.captions[f]]
         pictures = self.pictures[chosen].reshape(-1, *self.pictures.shape[2:])
+        return pictures, [c for f in chosen for c in self.captions[f]]
+
+    def loss_and_gradient(self, pictures, captions):
+        """The loss and its gradient vector. Both towers work on shards; the loss needs all rows."""
         tokens, mask = pad_captions(captions)
         ids = np.unique([" ".join(map(str, c)) for c in captions], return_inverse=True)[1]
-        loss, gradients = self._loss_and_gradients(pictures, tokens, mask, ids)
-        if self.recipe.optimiser.agc:
-            adaptive_clip(gradients["vision"], self.optimiser.params["vision"], self.recipe.optimiser.agc)
-        return flatten(gradients), {"loss": loss, "scale": float(np.exp(self.optimiser.params["log_scale"]))}
 
-    def _loss_and_gradients(self, pictures, tokens, mask, ids):
-        def loss_of(params):
-            seen = embed_pictures(params, normalise_pixels(pictures), self.config)
-            read = embed_captions(params, tokens, mask, self.config)
-            return contrastive_loss(seen, read, params["log_scale"], ids)
+        def embed(params, shard):
+            pixels, words, real = shard
+            seen = embed_pictures(params, normalise_pixels(pixels), self.config)
+            return anp.concatenate([seen, embed_captions(params, words, real, self.config)], axis=1)
 
-        return ops.value_and_grad(loss_of)(self.optimiser.params)
+        def loss_of(head, both):
+            return contrastive_loss(*anp.split(both, 2, axis=1), head["log_scale"], ids)
+
+        params = self.optimiser.params
+        head = {"log_scale": params["log_scale"]}
+        return joined_gradient(embed, loss_of, params, head, cut_rows(pictures, tokens, mask))
 
     def result(self):
         """What later stages keep, frozen: the encoder and the constants that standardise its features.

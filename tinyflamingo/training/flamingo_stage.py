@@ -1,41 +1,69 @@
 """Stage three: resampler, gated blocks and `<EOC>` learn; encoder and language model are frozen.
 
-Chapter §1 and §4; paper section 2.4 and appendix B.1. Every step takes one batch of each dataset
-(interleaved pages, picture-text pairs, video-text pairs), weighs its gradient by lambda and adds
-them up before one update. Training starts from gates of exactly 0; their first move follows the
-gradient averaged over some batches (docs/deviations.md).
+Chapter §1 and §4; paper section 2.4 and appendix B.1. Every step takes documents of each dataset
+(interleaved pages, picture-text pairs, video-text pairs), weighs their mean losses by lambda and
+adds up the gradients before one update. Short documents share rows. Training starts from gates of
+exactly 0; their first move follows the gradient averaged over some steps (docs/deviations.md).
 
 Not here: the documents (`data/tinyworld/pages.py`) and the model (`model/flamingo.py`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import autograd.numpy as anp
 import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pages import page, pair, video
 from tinyflamingo.data.tinyworld.pool import make_pool
 from tinyflamingo.model.flamingo import encode_media, flamingo, gates, init_flamingo, see
-from tinyflamingo.model.interleave import Sequence, encode_document, make_batch, phi, phi_next
+from tinyflamingo.model.interleave import Batch, Sequence, encode_document, pack_batch, phi, phi_next
 from tinyflamingo.model.tokenizer import IMAGE
-from tinyflamingo.ops.tree import flatten
-from tinyflamingo.training.language_stage import mean_loss
+from tinyflamingo.ops.tree import view_tree
+from tinyflamingo.training.language_stage import token_losses
 from tinyflamingo.training.optimiser import AdamW
+from tinyflamingo.training.shards import summed_gradient
 
 DATASETS = ("pages", "pairs", "videos")
 
 
 class MediaFeatures:
-    """Frozen features of a pool, computed once: media -> (M, F, S, Dv)."""
+    """Frozen features of a pool, computed once."""
 
     def __init__(self, frozen, pool, config):
         self.pictures = encode_media(frozen, pool.pictures[:, None], config) if pool.scenes else None
         self.videos = encode_media(frozen, pool.videos, config) if pool.clips else None
 
     def of(self, media):
-        """Features of a list of media of one kind (a batch holds pictures or videos, not both)."""
-        table = self.videos if media and media[0].kind == "clip" else self.pictures
-        return table[[medium.index for medium in media]]
+        """Features (M, F, S, Dv) of the pictures and of the videos of a list that has the pictures first."""
+        tables = {"picture": self.pictures, "clip": self.videos}
+        found = {kind: [medium.index for medium in media if medium.kind == kind] for kind in tables}
+        return [tables[kind][indices] for kind, indices in found.items() if indices]
+
+
+class Document(NamedTuple):
+    """A document, the number of its dataset, and how its tokens see: `phi` or `phi_next`."""
+
+    dataset: int
+    sequence: Sequence
+    phi_of: object
+
+
+@dataclass
+class Shard:
+    """Some documents of a step, ready for the model.
+
+    features: of pictures and of videos; shares (B, T): of each token in the mean loss of its
+    dataset; datasets (B, T): number of the dataset, -1 for padding.
+    """
+
+    batch: Batch
+    features: list
+    shares: np.ndarray
+    datasets: np.ndarray
 
 
 def cut(sequence: Sequence, T) -> Sequence:
@@ -44,11 +72,24 @@ def cut(sequence: Sequence, T) -> Sequence:
     return Sequence(tokens, sequence.weights[:T], sequence.media[: tokens.count(IMAGE)])
 
 
-def batch_loss(params, frozen, batch, features, config):
-    """Mean loss over the weighted tokens of a batch; features (M, F, S, Dv) of its media."""
-    visual = see(params, features, config)
-    logits = flamingo(params, frozen, batch.tokens[:, :-1], batch.phi[:, :-1], visual, config)
-    return mean_loss(logits, batch.tokens[:, 1:], batch.weights[:, 1:])
+def see_all(params, features, config):
+    """Visual tokens of pictures and videos, in order; features: a list from `MediaFeatures.of`, which may be empty."""
+    seen = [see(params, table, config) for table in features]
+    return anp.concatenate(seen) if seen else see(params, np.zeros((0, 1, 1, 1), np.float32), config)
+
+
+def shard_loss(params, shard: Shard, frozen, weights, config):
+    """A shard's part of the loss: the sum over datasets of lambda (`weights`) times the mean loss.
+
+    Returns (loss, its parts by dataset before lambda).
+    """
+    batch = shard.batch
+    visual = see_all(params, shard.features, config)
+    tokens, phi, start, first = (x[:, :-1] for x in (batch.tokens, batch.phi, batch.start, batch.first))
+    logits = flamingo(params, frozen, tokens, phi, visual, config, start, first=first)
+    losses = token_losses(logits, batch.tokens[:, 1:]) * shard.shares[:, 1:]
+    parts = [anp.sum(losses * (shard.datasets[:, 1:] == i)) for i in range(len(weights))]
+    return sum(part * np.float32(weight) for part, weight in zip(parts, weights, strict=True)), parts
 
 
 class FlamingoStage:
@@ -65,53 +106,71 @@ class FlamingoStage:
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
         self.optimiser = AdamW(init_flamingo(rng, self.config), r.optimiser, no_decay=("resampler",))
 
-    def batch(self, rng, dataset):
-        """One batch of a dataset, by name."""
-        index = DATASETS.index(dataset)
-        sequences, modes = [], []
-        for _ in range(self.recipe.rows[index]):
-            kind, items = page(rng, self.pool) if dataset == "pages" else (dataset, self._single(rng, dataset))
-            sequences.append(cut(encode_document(items, self.tokenizer), self.recipe.lengths[index]))
-            ahead = kind == "web_page" and rng.random() < self.recipe.p_next
-            modes.append(phi_next if ahead else phi)
-        return make_batch(sequences, phi_of=modes)
+    def documents(self, rng, names=DATASETS):
+        """The documents of one step."""
+        found = []
+        for name in names:
+            index = DATASETS.index(name)
+            for _ in range(self.recipe.rows[index]):
+                kind, items = self._draw(rng, name)
+                sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index])
+                ahead = kind == "web_page" and rng.random() < self.recipe.p_next
+                found.append(Document(index, sequence, phi_next if ahead else phi))
+        return found
 
-    def _single(self, rng, dataset):
-        return (pair if dataset == "pairs" else video)(rng, self.pool)
+    def _draw(self, rng, name):
+        if name == "pages":
+            return page(rng, self.pool)
+        return name, (pair if name == "pairs" else video)(rng, self.pool)
+
+    def shards(self, rng, documents):
+        """The documents dealt out to the workers, each with a generator of its own."""
+        totals = np.zeros(len(DATASETS), np.float32)
+        for document in documents:
+            totals[document.dataset] += sum(document.sequence.weights)
+        n = min(ops.workers(), len(documents))
+        hands = [(documents[i::n], own) for i, own in enumerate(rng.spawn(n))]
+        return ops.share_out(lambda hand: self._shard(*hand, totals), hands)
+
+    def _shard(self, documents, rng, totals):
+        """Noise on the frozen features keeps the new layers from learning single pictures by heart."""
+        batch = pack_batch([d.sequence for d in documents], max(self.recipe.lengths), [d.phi_of for d in documents])
+        features = self.features.of(batch.media)
+        for table in features:
+            table += rng.standard_normal(table.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)
+        datasets = np.array([d.dataset for d in documents] + [-1])[batch.owner]
+        return Shard(batch, features, batch.weights / np.append(totals, 1)[datasets], datasets)
 
     def gradient(self, rng, step):
         """Gradient vector and what to log: all datasets accumulated, or one in turn (round-robin)."""
         if step == 0:
             self.open_gates(rng)
         names = DATASETS if self.recipe.accumulate else (DATASETS[step % len(DATASETS)],)
-        total, info = 0.0, {}
-        for name in names:
-            weight = np.float32(self.recipe.weights[DATASETS.index(name)])
-            info[f"loss_{name}"], gradients = self._loss_and_gradients(rng, self.batch(rng, name))
-            total = total + weight * flatten(gradients)
+        losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, names)))
+        info = {f"loss_{name}": losses[name] for name in names}
         info["loss"] = sum(info.values()) / len(names)
-        return total, info | {"gates": gates(self.optimiser.params)}
+        return gradient, info | {"gates": gates(self.optimiser.params)}
 
-    def _loss_and_gradients(self, rng, batch):
-        """Noise on the frozen features keeps the new layers from learning single pictures by heart."""
-        features = self.features.of(batch.media)
-        noise = rng.standard_normal(features.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)
-        loss_and_gradients = ops.value_and_grad(batch_loss)
-        return loss_and_gradients(self.optimiser.params, self.frozen, batch, features + noise, self.config)
+    def losses_and_gradient(self, shards):
+        """The mean loss of every dataset, and the gradient vector of their sum weighed by lambda."""
+
+        def loss_of(params, shard):
+            return shard_loss(params, shard, self.frozen, self.recipe.weights, self.config)
+
+        _, parts, gradient = summed_gradient(loss_of, self.optimiser.params, shards)
+        return {name: float(sum(part)) for name, part in zip(DATASETS, zip(*parts, strict=True), strict=True)}, gradient
 
     def open_gates(self, rng):
         """The first move, from exactly 0: at zero only the gates have a gradient, and one batch's
-        sign is noise. So it is averaged over some batches, and every gate moves along its sign."""
+        sign is noise. So it is averaged over some steps, and every gate moves along its sign."""
         params = self.optimiser.params
-        names = [(b, g) for b in params if b.startswith("xattn_") for g in ("alpha_xattn", "alpha_dense")]
-        total = dict.fromkeys(names, 0.0)
+        total = 0.0
         for _ in range(self.recipe.gate_batches):
-            for dataset, weight in zip(DATASETS, self.recipe.weights, strict=True):
-                _, gradients = self._loss_and_gradients(rng, self.batch(rng, dataset))
-                for block, gate in names:
-                    total[block, gate] += weight * float(gradients[block][gate])
-        for (block, gate), slope in total.items():
-            params[block][gate][...] = -np.sign(slope) * self.recipe.gate_push
+            total = total + self.losses_and_gradient(self.shards(rng, self.documents(rng)))[1]
+        slopes = view_tree(total, params)
+        for name, block in params.items():
+            for gate in ("alpha_xattn", "alpha_dense") if name.startswith("xattn_") else ():
+                block[gate][...] = -np.sign(slopes[name][gate]) * self.recipe.gate_push
 
     def result(self):
         """What the finished Flamingo adds to the frozen parts."""

@@ -17,8 +17,9 @@ from tinyflamingo.data.tinyworld.text import episode, random_repeat, text_docume
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.language_model import init_language_model, language_model
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
-from tinyflamingo.ops.tree import flatten, half_precision
+from tinyflamingo.ops.tree import half_precision
 from tinyflamingo.training.optimiser import AdamW
+from tinyflamingo.training.shards import cut_rows, summed_gradient
 
 
 class LanguageStage:
@@ -69,21 +70,32 @@ class LanguageStage:
 
     def gradient(self, rng, step):
         """Gradient vector and what to log, for one batch."""
-        tokens, weights, start = self.batch(rng, step)
+        loss, gradient = self.loss_and_gradient(*self.batch(rng, step))
+        return gradient, {"loss": loss}
 
-        def loss_of(params):
+    def loss_and_gradient(self, tokens, weights, start):
+        """The mean loss of a batch and its gradient vector."""
+        shares = shares_of(weights[:, 1:])
+
+        def loss_of(params, shard):
+            tokens, shares, start = shard
             logits = language_model(params, tokens[:, :-1], self.config, start[:, :-1])
-            return mean_loss(logits, tokens[:, 1:], weights[:, 1:])
+            return anp.sum(token_losses(logits, tokens[:, 1:]) * shares), ()
 
-        loss, gradients = ops.value_and_grad(loss_of)(self.optimiser.params)
-        return flatten(gradients), {"loss": loss}
+        loss, _, gradient = summed_gradient(loss_of, self.optimiser.params, cut_rows(tokens, shares, start))
+        return loss, gradient
 
     def result(self):
         """What the next stage keeps, frozen."""
         return half_precision({"language": self.optimiser.params})
 
 
-def mean_loss(logits, targets, weights):
-    """Weighted mean cross-entropy of logits (B, T, V) against targets (B, T)."""
+def token_losses(logits, targets):
+    """Cross-entropy of every token: logits (B, T, V) against targets (B, T) -> (B, T)."""
     flat = anp.reshape(logits, (-1, logits.shape[-1]))
-    return ops.cross_entropy(flat, targets.reshape(-1), weights.reshape(-1))
+    return anp.reshape(ops.cross_entropy(flat, targets.reshape(-1)), targets.shape)
+
+
+def shares_of(weights):
+    """Weights as shares of their sum, so that a weighted mean is a sum; all 0 if all weights are."""
+    return weights / np.maximum(np.sum(weights), np.finfo(weights.dtype).tiny)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyflamingo import ops
 from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
 
 
@@ -53,12 +54,8 @@ class AdamW:
         if not math.isfinite(norm):
             raise FloatingPointError(f"the norm of the gradient is {norm}")
         gradient = gradient * np.float32(min(1.0, c.clip / (norm + 1e-12)))
-        rate = learning_rate(c, step, steps)
-        self.m += np.float32(1 - c.beta_1) * (gradient - self.m)
-        self.v += np.float32(1 - c.beta_2) * (gradient * gradient - self.v)
-        unbias_1, unbias_2 = 1 - c.beta_1 ** (step + 1), 1 - c.beta_2 ** (step + 1)
-        update = self.m / (np.sqrt(self.v * np.float32(1 / unbias_2)) + np.float32(c.epsilon))
-        self.vector -= np.float32(rate / unbias_1) * update + np.float32(rate) * self.decay * self.vector
+        rate, unbias = learning_rate(c, step, steps), [1 - beta ** (step + 1) for beta in (c.beta_1, c.beta_2)]
+        ops.adamw(self.vector, self.m, self.v, gradient, self.decay, rate, c.beta_1, c.beta_2, *unbias, c.epsilon)
         return norm
 
 

@@ -27,6 +27,7 @@ from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import train_tokenizer
 from tinyflamingo.model.trained import CARD, WEIGHTS, TrainedFlamingo, save_checkpoint, write_atomically
+from tinyflamingo.ops.team import keep_memory
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
 from tinyflamingo.training.figures import draw_run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
@@ -48,6 +49,7 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None):
     """
     folder = Path(folder)
     preset = get_preset(preset_name)
+    keep_memory()
     progress, frozen, moments = _open_run(folder, preset, seed, resume)
     tokenizer = train_tokenizer(
         tokenizer_lines(np.random.default_rng(TOKENIZER_SEED)), preset.config.language.vocab_size

@@ -1,0 +1,116 @@
+"""Stage one: batches of whole families, a gradient that knows all rows, clipping, and what is kept."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tinyflamingo import ops
+from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures
+from tinyflamingo.model.flamingo import encode_media
+from tinyflamingo.model.tokenizer import PAD
+from tinyflamingo.model.vision_encoder import normalise_pixels
+from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
+from tinyflamingo.training.contrastive_stage import FAMILY, ContrastiveStage, pad_captions
+from tinyflamingo.training.presets import get_preset
+
+
+def make_stage(tokenizer, agc=0.08):
+    smoke = get_preset("smoke")
+    optimiser = dataclasses.replace(smoke.contrastive.optimiser, agc=agc)
+    preset = dataclasses.replace(smoke, contrastive=dataclasses.replace(smoke.contrastive, optimiser=optimiser))
+    stage = ContrastiveStage(preset, np.random.default_rng(8), tokenizer, {})
+    for name, leaf in named_leaves(stage.optimiser.params).items():
+        if "skip_init" in name:
+            leaf[...] = 0.3  # as after some steps: at 0 most of the encoder has no gradient
+    return stage
+
+
+@pytest.fixture
+def stage(tokenizer):
+    return make_stage(tokenizer)
+
+
+def test_a_batch_is_made_of_whole_families_no_two_alike(stage, rng):
+    pictures, captions = stage.batch(rng)
+    assert pictures.dtype == np.uint8 and len(pictures) == len(captions) == stage.recipe.batch
+    families = [stage.captions.index(captions[i : i + FAMILY]) for i in range(0, len(captions), FAMILY)]
+    assert len(set(families)) == len(families)
+    for i, family in enumerate(families):
+        np.testing.assert_array_equal(pictures[FAMILY * i : FAMILY * (i + 1)], stage.pictures[family])
+
+
+def test_captions_are_padded_on_the_right():
+    tokens, mask = pad_captions([[5, 6], [7], [8, 9, 4]])
+    np.testing.assert_array_equal(tokens, [[5, 6, PAD], [7, PAD, PAD], [8, 9, 4]])
+    np.testing.assert_array_equal(mask, [[1, 1, 0], [1, 0, 0], [1, 1, 1]])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_gradient_is_that_of_the_whole_batch(stage, rng, n):
+    pictures, captions = stage.batch(rng)
+    captions[5] = captions[1]  # a twin in another family, and in another shard
+    tokens, mask = pad_captions(captions)
+    ids = [captions.index(c) for c in captions]
+
+    def whole(params):
+        seen = embed_pictures(params, normalise_pixels(pictures), stage.config)
+        read = embed_captions(params, tokens, mask, stage.config)
+        return contrastive_loss(seen, read, params["log_scale"], np.array(ids))
+
+    loss, gradients = ops.value_and_grad(whole)(stage.optimiser.params)
+    with ops.use_workers(n):
+        found, gradient = stage.loss_and_gradient(pictures, captions)
+    assert found == pytest.approx(loss, rel=1e-5)
+    expected = flatten(gradients)
+    assert gradient.dtype == np.float32
+    assert np.linalg.norm(gradient - expected) < 1e-4 * np.linalg.norm(expected)
+    assert view_tree(gradient, stage.optimiser.params)["log_scale"] == pytest.approx(gradients["log_scale"], rel=1e-3)
+
+
+def test_only_the_encoder_is_clipped_and_in_place(stage, rng):
+    _, gradient = stage.loss_and_gradient(*stage.batch(rng))
+    before = gradient.copy()
+    assert stage.clip(gradient) is None
+    old, new = (view_tree(g, stage.optimiser.params) for g in (before, gradient))
+    for name in set(old) - {"vision"}:
+        np.testing.assert_array_equal(*(flatten({name: tree[name]}) for tree in (old, new)))
+    sizes = [np.linalg.norm(flatten(tree["vision"])) for tree in (old, new)]
+    assert sizes[1] < sizes[0]
+
+
+def test_without_adaptive_clipping_nothing_is_clipped(tokenizer, rng):
+    stage = make_stage(tokenizer, agc=0.0)
+    gradient = np.full_like(stage.optimiser.vector, 5.0)
+    stage.clip(gradient)
+    assert np.all(gradient == 5.0)
+
+
+def test_a_step_reports_the_loss_before_clipping_and_the_scale(stage):
+    gradient, info = stage.gradient(np.random.default_rng(3), 0)
+    loss, raw = stage.loss_and_gradient(*stage.batch(np.random.default_rng(3)))
+    assert info["loss"] == loss and set(info) == {"loss", "scale"}
+    assert info["scale"] == pytest.approx(1 / 0.07, rel=1e-5)
+    stage.clip(raw)
+    np.testing.assert_array_equal(gradient, raw)
+
+
+def test_a_few_steps_learn_something(stage):
+    losses = []
+    for step in range(40):
+        gradient, info = stage.gradient(np.random.default_rng([2, step % 2]), step)
+        stage.optimiser.step(gradient, step + 80, 200)
+        losses.append(info["loss"])
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 1.0
+
+
+def test_what_is_kept_standardises_the_features_in_half_precision(stage):
+    kept = stage.result()
+    assert set(kept) == {"vision", "feature_mean", "feature_scale", "contrastive"}
+    assert set(kept["contrastive"]) == set(stage.optimiser.params) - {"vision"}
+    for leaf in named_leaves(kept).values():
+        np.testing.assert_array_equal(leaf, leaf.astype("f2").astype("f4"))
+    pictures = stage.pictures.reshape(-1, 1, *stage.pictures.shape[2:])
+    features = encode_media(kept, pictures, stage.config).reshape(-1, stage.config.vision.width)
+    np.testing.assert_allclose(features.mean(axis=0), 0, atol=0.05)
+    np.testing.assert_allclose(features.std(axis=0), 1, atol=0.1)

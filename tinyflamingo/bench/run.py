@@ -1,0 +1,125 @@
+"""The race: both sides of a line in turn, A B A B, in one process on the same inputs.
+
+A machine's speed swings from minute to minute, so only times taken in turn compare, and only as a
+ratio. Outputs are compared before any time is taken. Both sides get the same number of threads: ours
+are the workers of `ops/team.py` with BLAS on one thread each, PyTorch's its own. Not here: what is
+raced (`lines.py`), and the clock (`clock.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+
+from threadpoolctl import threadpool_limits
+
+from tinyflamingo import ops
+from tinyflamingo.bench.clock import milliseconds
+from tinyflamingo.bench.lines import LINES, Inputs
+from tinyflamingo.bench.scaling import draw_scaling, measure_scaling
+from tinyflamingo.errors import UserError
+from tinyflamingo.ops.team import blas_libraries, keep_memory
+from tinyflamingo.training.run import versions
+
+
+def bench(only=None, threads=None, figure=None, say=print) -> dict:
+    """Race all lines, or `only` some; threads: numbers to race at, by default 1 and 2.
+
+    Returns {"lines": {NAME or NAME@threads: ...}, "machine": ...}; NAME alone is one thread. figure:
+    where to draw how costs grow (`scaling.py`), which is then measured too and returned as "scaling".
+    Raises `UserError` for an unknown name or number and when the outputs of a line's sides differ.
+    """
+    _check(only or (), threads or ())
+    torch = _torch()
+    if torch is None:
+        say("PyTorch is not installed (pip install torch): lines against it show our time alone")
+    keep_memory()
+    inputs, found = Inputs(torch is not None), {}
+    say(HEAD)
+    for n in threads or _counts():
+        for name in only or LINES:
+            with ops.use_workers(n), threadpool_limits(1, user_api="blas"):
+                if torch is not None:
+                    torch.set_num_threads(n)
+                row = race(LINES[name], inputs) | {"threads": n}
+            found[name if n == 1 else f"{name}@{n}"] = row
+            say(format_row(name, LINES[name], row))
+    report = {"lines": found, "machine": machine(torch)}
+    if figure:
+        if torch is not None:
+            torch.set_num_threads(1)
+        with threadpool_limits(1, user_api="blas"):
+            report["scaling"] = measure_scaling(inputs)
+        draw_scaling(report["scaling"], figure)
+    return report
+
+
+def _check(names, threads):
+    unknown = sorted(set(names) - set(LINES))
+    if unknown:
+        raise UserError(f"no line is called {unknown[0]!r}: choose from {', '.join(LINES)}")
+    cores = os.cpu_count() or 1
+    for n in threads:
+        if not 1 <= n <= cores:
+            raise UserError(f"--threads is {n} but must be from 1 to {cores}, the number of cores")
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def _counts():
+    return [n for n in (1, 2) if n <= (os.cpu_count() or 1)]
+
+
+def race(line, inputs) -> dict:
+    """Compare the outputs of a line's sides, then time them in turn."""
+    contest = line.build(inputs)
+    difference = contest.difference() if contest.difference else None
+    if difference is not None and not difference <= line.tolerance:
+        raise UserError(f"the sides' outputs differ by {difference:.2g}, more than {line.tolerance:g}: no fair race")
+    sides = [side for side in (contest.ours, contest.other) if side]
+    ours, *rest = milliseconds(sides)
+    other = rest[0] if rest else None
+    return {
+        "ours_ms": ours,
+        "torch_ms": other if line.against_torch else None,
+        "ratio": line.ratio(ours, other),
+        "max_abs_diff": difference,
+    } | ({} if line.against_torch else {"other_ms": other})
+
+
+HEAD = f"{'line':18s} {'threads':>7s} {'ours ms':>9s} {'other ms':>9s} {'ratio':>7s} {'wanted':>8s} {'difference':>10s}"
+
+
+def format_row(name, line, row) -> str:
+    """One line of the table."""
+    other = row["torch_ms"] if line.against_torch else row["other_ms"]
+    cells = [f"{row['ours_ms']:9.2f}", f"{other:9.2f}" if other else f"{'-':>9s}"]
+    cells += [f"{row['ratio']:7.2f}" if row["ratio"] else f"{'-':>7s}", f"{line.wanted:>8s}"]
+    cells += [f"{row['max_abs_diff']:10.1e}" if row["max_abs_diff"] is not None else f"{'-':>10s}"]
+    return f"{name:18s} {row['threads']:7d} {' '.join(cells)}  {line.what}"
+
+
+def machine(torch) -> dict:
+    """What the numbers depend on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "blas": blas_libraries(),
+        "engine": ops.engine(),
+        "versions": versions() | {"torch": torch.__version__ if torch else "not installed"},
+    }
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

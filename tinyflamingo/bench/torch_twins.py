@@ -1,0 +1,427 @@
+"""The same Flamingo in eager PyTorch: the opponent of the benchmark (all sections of the chapter).
+
+Every function is the twin of its namesake in `tinyflamingo/model/`, on the same trees of
+parameters, written as the public PyTorch ports write it: dense masked cross-attention,
+`scaled_dot_product_attention` where that is faster, channels last, the fused AdamW. Where two ways
+were possible the faster one on a CPU was kept.
+
+Not here: anything that the package needs to run. PyTorch is optional (`pip install torch`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tinyflamingo.model.contrastive import MAX_LOGIT_SCALE
+from tinyflamingo.model.language_model import sinusoids
+from tinyflamingo.model.tokenizer import IMAGE
+from tinyflamingo.model.vision_encoder import GELU_GAIN, block_plan, normalise_pixels
+from tinyflamingo.ops.reference import same_padding
+from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.training.contrastive_stage import pad_captions
+
+
+def to_torch(tree, trains=False):
+    """A tree of arrays as a tree of tensors of their own; `trains`: leaves that collect gradients."""
+    return from_named_leaves(
+        {name: torch.tensor(leaf).requires_grad_(trains) for name, leaf in named_leaves(tree).items()}
+    )
+
+
+def linear(x, w, b=None):
+    """x @ w + b, with w (Din, Dout) as everywhere in this package."""
+    return F.linear(x, w.t(), b)
+
+
+# ---------------------------------------------------------------- chapter §2: the vision encoder
+
+
+def gained_gelu(x):
+    return F.gelu(x, approximate="tanh") * GELU_GAIN
+
+
+def standardised(params):
+    """Scaled weight standardisation by way of `batch_norm`, the fastest there is, as timm does it."""
+    w = params["w"].permute(3, 2, 0, 1)
+    flat = w.reshape(1, w.shape[0], -1)
+    gain = params["gain"] * flat.shape[2] ** -0.5
+    return F.batch_norm(flat, None, None, weight=gain, training=True, momentum=0.0, eps=1e-12).reshape(w.shape)
+
+
+def ws_conv(params, x, stride=1):
+    w = standardised(params).contiguous(memory_format=torch.channels_last)
+    groups = x.shape[1] // w.shape[1]
+    top, bottom = same_padding(x.shape[2], w.shape[2], stride)
+    left, right = same_padding(x.shape[3], w.shape[3], stride)
+    if (top, left) != (bottom, right):
+        x = F.pad(x, (left, right, top, bottom))
+        top = left = 0
+    return F.conv2d(x, w, params["b"], stride, (top, left), 1, groups)
+
+
+def squeeze_excite(params, x):
+    hidden = gained_gelu(linear(x.mean(dim=(2, 3)), params["w_squeeze"], params["b_squeeze"]))
+    gates = torch.sigmoid(linear(hidden, params["w_excite"], params["b_excite"]))
+    return x * (2 * gates)[:, :, None, None]
+
+
+def nf_block(params, h, beta, alpha, stride):
+    x = gained_gelu(h) * (1 / beta)
+    shortcut = h
+    if "shortcut" in params:
+        pooled = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) if stride == 2 else x
+        shortcut = ws_conv(params["shortcut"], pooled)
+    branch = ws_conv(params["reduce"], x)
+    branch = ws_conv(params["spatial_0"], gained_gelu(branch), stride)
+    branch = ws_conv(params["spatial_1"], gained_gelu(branch))
+    branch = ws_conv(params["expand"], gained_gelu(branch))
+    branch = squeeze_excite(params["squeeze_excite"], branch)
+    return shortcut + branch * (params["skip_init_gain"] * alpha)
+
+
+def vision_encoder(params, pictures, config):
+    """Pictures (B, Y, X, 3) to features (B, S, Dv); inside, channels last in memory, first in shape."""
+    h = pictures.permute(0, 3, 1, 2)
+    for i, (_, stride) in enumerate(config.stem):
+        h = ws_conv(params[f"stem_{i}"], gained_gelu(h) if i else h, stride)
+    for name, _, stride, _, beta in block_plan(config):
+        h = nf_block(params[name], h, beta, config.alpha, stride)
+    h = gained_gelu(ws_conv(params["final"], h))
+    return h.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+# ---------------------------------------------------------------- chapter §2: contrastive training
+
+
+def heads_first(x, H):
+    """(B, T, H K) -> (B, H, T, K)."""
+    return x.unflatten(-1, (H, -1)).transpose(1, 2)
+
+
+def heads_joined(x):
+    """(B, H, T, K) -> (B, T, H K)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def layer_norm(x, gain, bias):
+    return F.layer_norm(x, x.shape[-1:], gain, bias, 1e-5)
+
+
+def text_tower(params, tokens, mask, config):
+    h = F.embedding(tokens, params["embedding"]) + params["positions"][: tokens.shape[1]]
+    for i in range(config.layers):
+        block = params[f"block_{i}"]
+        x = layer_norm(h, block["attn_gain"], block["attn_bias"])
+        q, k, v = (heads_first(linear(x, block[n]), config.heads) for n in ("w_q", "w_k", "w_v"))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        h = h + linear(heads_joined(attended), block["w_o"], block["b_o"])
+        x = layer_norm(h, block["ffw_gain"], block["ffw_bias"])
+        x = F.gelu(linear(x, block["w_1"], block["b_1"]), approximate="tanh")
+        h = h + linear(x, block["w_2"], block["b_2"])
+    h = layer_norm(h, params["final_gain"], params["final_bias"])
+    share = mask / mask.sum(dim=1, keepdim=True)
+    return (h * share[:, :, None]).sum(dim=1)
+
+
+def contrastive_batch(pictures, captions):
+    """A batch of the stage as tensors: pixels, tokens, mask, and equal numbers for equal captions."""
+    ids = np.unique([" ".join(map(str, c)) for c in captions], return_inverse=True)[1]
+    return tensors(normalise_pixels(pictures), *pad_captions(captions), ids)
+
+
+def contrastive_loss(params, pixels, tokens, mask, caption_ids, config):
+    """Both towers and the two-way softmax (paper, equations 3 and 4)."""
+    features = vision_encoder(params["vision"], pixels, config.vision).mean(dim=1)
+    seen = F.normalize(linear(features, params["picture_projection"]), dim=-1)
+    read = text_tower(params["text"], tokens, mask, config.text_tower)
+    read = F.normalize(linear(read, params["text_projection"]), dim=-1)
+    scale = params["log_scale"].clamp(max=math.log(MAX_LOGIT_SCALE)).exp()
+    duplicate = (caption_ids[:, None] == caption_ids[None, :]).fill_diagonal_(False)
+    logits = (seen @ read.t() * scale).masked_fill(duplicate, -1e9)
+    targets = torch.arange(len(caption_ids))
+    return F.cross_entropy(logits, targets) + F.cross_entropy(logits.t(), targets)
+
+
+def encoder(frozen, media, config):
+    """A function that does what `encode_media` does, on media of one frame."""
+    frozen = to_torch({name: frozen[name] for name in ("vision", "feature_mean", "feature_scale")})
+    pixels = torch.from_numpy(media[:, 0])
+
+    @torch.inference_mode()
+    def encode():
+        features = vision_encoder(frozen["vision"], (pixels.float() - 110.0) * (1 / 80.0), config.vision)
+        return ((features - frozen["feature_mean"]) * frozen["feature_scale"])[:, None]
+
+    return encode
+
+
+# ---------------------------------------------------------------- chapter §3: the resampler
+
+
+def perceiver_resampler(params, features, config):
+    M, frames = features.shape[:2]
+    flat = (features + params["temporal"][:frames, None, :]).flatten(1, 2)
+    x = params["latents"].expand(M, -1, -1)
+    for i in range(config.layers):
+        x = resampler_layer(params[f"layer_{i}"], x, flat, config)
+    return x
+
+
+def resampler_layer(params, x, features, config):
+    latents = layer_norm(x, params["attn_gain"], params["attn_bias"])
+    both = torch.cat([features, latents], dim=1)
+    q = heads_first(linear(latents, params["w_q"]), config.heads)
+    k, v = (heads_first(linear(both, params[n]), config.heads) for n in ("w_k", "w_v"))
+    x = x + linear(heads_joined(F.scaled_dot_product_attention(q, k, v)), params["w_o"])
+    hidden = linear(layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
+    return x + linear(F.relu(hidden).square(), params["w_2"])
+
+
+# ---------------------------------------------------------------- chapter §4: the language model
+
+
+def rms_norm(x, gain):
+    return F.rms_norm(x, gain.shape, gain, 1e-6)
+
+
+def relative_shift(scores):
+    """(B, H, T, S), one column a distance, the largest first -> one column a key (Dai et al. 2019)."""
+    B, H, T, S = scores.shape
+    return F.pad(scores, (1, 0)).view(B, H, S + 1, T)[:, :, 1:].reshape(B, H, T, S)
+
+
+def self_attention(params, x, mask, config, cache=None):
+    """mask (B or 1, 1, T, S): 0 where a key may be seen, else -inf; None: everything.
+
+    Written out: `scaled_dot_product_attention` with a bias that needs a gradient is no faster.
+    """
+    q, k, v = (heads_first(linear(x, params[n]), config.heads) for n in ("w_q", "w_k", "w_v"))
+    if cache is not None:
+        k, v = append(cache, k, v)
+    far_first = torch.from_numpy(sinusoids(k.shape[2], config.width)).flip(0)
+    r = linear(far_first, params["w_r"]).unflatten(-1, (config.heads, -1)).permute(1, 2, 0)
+    position = (q + params["v"][:, None, :]) @ r
+    if q.shape[2] > 1:
+        position = relative_shift(position)
+    scores = ((q + params["u"][:, None, :]) @ k.transpose(2, 3) + position) * config.key_size**-0.5
+    scores = scores if mask is None else scores + mask
+    return linear(heads_joined(scores.softmax(-1) @ v), params["w_o"], params["b_o"])
+
+
+def append(cache, k, v):
+    """Keys and values (B, H, T, K) behind those that the cache holds; views of all of them."""
+    T, S = k.shape[2], cache["length"] + k.shape[2]
+    cache["k"][:, :, S - T : S], cache["v"][:, :, S - T : S] = k, v
+    cache["length"] = S
+    return cache["k"][:, :, :S], cache["v"][:, :, :S]
+
+
+def decoder_block(params, h, mask, config, cache=None):
+    h = h + self_attention(params, rms_norm(h, params["attn_gain"]), mask, config, cache)
+    x = linear(rms_norm(h, params["ffw_gain"]), params["w_1"], params["b_1"])
+    return h + linear(F.gelu(x, approximate="tanh"), params["w_2"], params["b_2"])
+
+
+def causal_mask(start):
+    """start (B, T), the first key that a token may see -> (B, 1, T, T) to add to the scores."""
+    T = start.shape[1]
+    key = torch.arange(T)
+    visible = (key[None, None] <= key[None, :, None]) & (key[None, None] >= start[:, :, None])
+    return torch.zeros(visible.shape).masked_fill_(~visible, -math.inf)[:, None]
+
+
+def language_loss(params, tokens, weights, start, config):
+    """Weighted mean loss of packed rows of text."""
+    h = F.embedding(tokens[:, :-1], params["embedding"]) * config.width**0.5
+    mask = causal_mask(start[:, :-1])
+    for i in range(config.layers):
+        h = decoder_block(params[f"block_{i}"], h, mask, config)
+    logits = linear(rms_norm(h, params["final_gain"]), params["embedding"].t())
+    weights = weights[:, 1:]
+    return (token_losses(logits, tokens[:, 1:]) * weights).sum() / weights.sum()
+
+
+def token_losses(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+
+# ---------------------------------------------------------------- chapter §4: the gated blocks
+
+
+def masked_cross_attention(q, k, v, phi, R):
+    """q (B, H, T, K), k and v (B, H, N R, K), phi (B, T) in 0..N: dense scores, masked.
+
+    A token without a medium gets a mean of everything from the softmax, so its row is zeroed.
+    """
+    owner = torch.arange(k.shape[2]) // R + 1
+    visible = phi[:, None, :, None] == owner
+    blind = (phi == 0)[:, None, :, None]
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible | blind)
+    return attended.masked_fill(blind, 0.0)
+
+
+def gated_xattn_dense(params, h, visual, phi, config, keys_values=None):
+    """h (B, T, D), visual (B, N, R, D), phi (B, T) counted in each row."""
+    R = config.resampler.latents
+    k, v = media_keys_values(params, visual, config) if keys_values is None else keys_values
+    q = heads_first(
+        linear(layer_norm(h, params["query_gain"], params["query_bias"]), params["w_q"]), config.xattn.heads
+    )
+    seen = heads_joined(masked_cross_attention(q, k, v, phi, R))
+    h = h + params["alpha_xattn"].tanh() * linear(seen, params["w_o"])
+    hidden = linear(layer_norm(h, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
+    return h + params["alpha_dense"].tanh() * linear(F.relu(hidden).square(), params["w_2"])
+
+
+def media_keys_values(params, visual, config):
+    """Keys and values of all media of each row, (B, H, N R, K)."""
+    media = layer_norm(visual.flatten(1, 2), params["media_gain"], params["media_bias"])
+    return tuple(heads_first(linear(media, params[n]), config.xattn.heads) for n in ("w_k", "w_v"))
+
+
+# ---------------------------------------------------------------- chapter §1: the whole
+
+
+def flamingo(params, frozen, tokens, phi, visual, config, start=None, cache=None):
+    """Logits (B, T, V + 1); visual (B, N, R, D), N the most media of a row, padded with zeros.
+
+    With a cache start may be None: one token, which sees all that the cache holds.
+    """
+    language = frozen["language"]
+    table = torch.cat([language["embedding"], params["eoc"][None]])
+    h = F.embedding(tokens, table) * config.language.width**0.5
+    mask = causal_mask(start) if tokens.shape[1] > 1 else None
+    for i in range(config.language.layers):
+        if i in config.gated_layers:
+            media = cache and cache[f"media_{i}"]
+            h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, media)
+        h = decoder_block(language[f"block_{i}"], h, mask, config.language, cache and cache[f"block_{i}"])
+    return linear(rms_norm(h, language["final_gain"]), table.t())
+
+
+def flamingo_batch(shard, weights):
+    """A shard of stage three as tensors. Media stand by rows, padded, and phi counts in each row."""
+    batch = shard.batch
+    tags = (batch.tokens == IMAGE).sum(axis=1)
+    N = max(int(tags.max()), 1)
+    before = np.cumsum(tags) - tags
+    shares = shard.shares * np.array([*weights, 0.0], np.float32)[shard.datasets]
+    return {
+        "features": tensors(*shard.features),
+        "places": torch.from_numpy(np.concatenate([np.arange(n) + row * N for row, n in enumerate(tags)])),
+        "shape": (len(tags), N),
+        "phi": torch.from_numpy(np.where(batch.phi > 0, batch.phi - before[:, None], 0)),
+        **dict(zip(("tokens", "start", "shares"), tensors(batch.tokens, batch.start, shares), strict=True)),
+    }
+
+
+def flamingo_loss(params, frozen, batch, config):
+    """The loss of a step of stage three: lambda times the mean loss, summed over the datasets."""
+    seen = [perceiver_resampler(params["resampler"], features, config.resampler) for features in batch["features"]]
+    seen, (B, N) = torch.cat(seen), batch["shape"]
+    visual = seen.new_zeros(B * N, *seen.shape[1:]).index_copy(0, batch["places"], seen).unflatten(0, (B, N))
+    start = batch["start"][:, :-1]
+    logits = flamingo(params, frozen, batch["tokens"][:, :-1], batch["phi"][:, :-1], visual, config, start)
+    return (token_losses(logits, batch["tokens"][:, 1:]) * batch["shares"][:, 1:]).sum()
+
+
+# ---------------------------------------------------------------- what is timed
+
+
+def tensors(*arrays):
+    return [torch.from_numpy(np.ascontiguousarray(x)) for x in arrays]
+
+
+class TrainingStep:
+    """Loss, gradients, clipping and AdamW on a copy of an optimiser's parameters."""
+
+    def __init__(self, optimiser, loss, no_decay, agc):
+        """no_decay: prefixes of names; agc: also clip the vision encoder's gradient unit by unit."""
+        self.params, self.loss, self.config = to_torch(optimiser.params, trains=True), loss, optimiser.config
+        named = named_leaves(self.params)
+        decays = [p.ndim >= 2 and not name.startswith(tuple(no_decay) or "-") for name, p in named.items()]
+        self.leaves = list(named.values())
+        groups = [
+            {
+                "params": [p for p, d in zip(self.leaves, decays, strict=True) if d],
+                "weight_decay": self.config.weight_decay,
+            },
+            {"params": [p for p, d in zip(self.leaves, decays, strict=True) if not d], "weight_decay": 0.0},
+        ]
+        betas = self.config.beta_1, self.config.beta_2
+        self.optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=betas, fused=True)
+        self.clipped = list(named_leaves(self.params["vision"]).values()) if agc else []
+
+    def loss_and_gradients(self):
+        self.optimiser.zero_grad()
+        loss = self.loss(self.params)
+        loss.backward()
+        return loss.item(), [p.grad for p in self.leaves]
+
+    def step(self):
+        self.loss_and_gradients()
+        for p in self.clipped:
+            adaptive_clip(p, self.config.agc)
+        torch.nn.utils.clip_grad_norm_(self.leaves, self.config.clip)
+        self.optimiser.step()
+
+
+@torch.no_grad()
+def adaptive_clip(p, limit, epsilon=1e-3):
+    """Scale down the gradient of every output unit whose norm exceeds `limit` times its weights'."""
+    axes = tuple(range(p.ndim - 1)) if p.ndim >= 2 else tuple(range(p.ndim))
+    norm_g = torch.linalg.vector_norm(p.grad, dim=axes, keepdim=True)
+    norm_w = torch.linalg.vector_norm(p, dim=axes, keepdim=True)
+    p.grad.mul_((limit * norm_w.clamp(min=epsilon) / norm_g.clamp(min=1e-6)).clamp(max=1.0))
+
+
+def resampler_gradients(params, features, g, config):
+    """A function: the gradients of sum(g * resampler(features)), in the order of the parameters."""
+    params = to_torch(params, trains=True)
+    leaves = list(named_leaves(params).values())
+    features, g = tensors(features, g)
+    return lambda: torch.autograd.grad(perceiver_resampler(params, features, config), leaves, g)
+
+
+def cross_attention_gradients(q, k, v, phi, g):
+    """A function: gradients for q (B, T, H, K), k and v (B, N, R, H, K), by the dense masked way."""
+    q, k, v, phi, g = tensors(q, k, v, phi, g)
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+
+    def gradients():
+        heads = (x.flatten(1, -3).transpose(1, 2) for x in inputs)
+        seen = masked_cross_attention(*heads, phi, k.shape[2])
+        return torch.autograd.grad(seen, inputs, g.transpose(1, 2))
+
+    return gradients
+
+
+def greedy_decoder(params, frozen, prompt, phi, visual, config, n):
+    """A function: n tokens after a prompt (1, T), the likeliest each time, with both caches."""
+    params, frozen = to_torch(params), to_torch({"language": frozen["language"]})
+    prompt, phi, visual = tensors(prompt, phi, visual)
+    language = config.language
+    shape = (1, language.heads, prompt.shape[1] + n, language.key_size)
+
+    @torch.inference_mode()
+    def decode():
+        cache = {f"block_{i}": _empty_cache(shape) for i in range(language.layers)}
+        for i in config.gated_layers:
+            cache[f"media_{i}"] = media_keys_values(params[f"xattn_{i}"], visual[None], config)
+        start, tokens = torch.zeros_like(prompt), []
+        logits = flamingo(params, frozen, prompt, phi, visual[None], config, start, cache)
+        for _ in range(n):
+            tokens.append(int(logits[0, -1].argmax()))
+            step = torch.tensor([[tokens[-1]]])
+            logits = flamingo(params, frozen, step, phi[:, -1:], visual[None], config, None, cache)
+        return tokens
+
+    return decode
+
+
+def _empty_cache(shape):
+    return {"k": torch.zeros(shape), "v": torch.zeros(shape), "length": 0}

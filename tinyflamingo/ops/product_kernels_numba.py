@@ -1,0 +1,298 @@
+"""Convolution and cross-attention by segments as Numba loops: many small matrix products (§2 and §4).
+
+Too small and too unequal for BLAS, and lying in memory as they are, these products are sums of rows:
+four coefficients times four rows of numbers side by side, for four sums at once (``_add_product``).
+The innermost loop goes along the row, vectorised, and what it loads serves four sums.
+
+The length of that loop is a type: ``units`` and ``token`` are tuples of so many times nothing. Of a
+tuple the compiler knows the length, of an array it does not, and to start a short loop of unknown
+length takes as long as the loop. So there is one compiled kernel for every length met.
+
+A kernel and its helpers live in one file because Numba's cache does not notice a change in another;
+scalars have the dtype of the arrays, and unsigned numbers are there so that no index can be negative
+(``kernels_numba.py`` says why). Not here: large products, which are BLAS's.
+"""
+
+import numpy as np
+
+from .jit import SUMS, kernel
+
+PIECE = 64  # tokens of a run that are done together: what one product leaves in L1 or L2, the next reads
+
+
+@kernel(SUMS, forceinline=True)
+def _add_product(p, at, p_row, p_column, x, x_at, rows, columns, units, token, out, out_at):
+    """out[i] += sum over j of p[i, j] x[j], four i and four j at a time, i < rows, j < columns.
+
+    All arrays are flat. p[i, j] is at ``at + i p_row + j p_column``; a row of x or out has as many
+    numbers as ``units`` and is as far from the next as ``token`` is long.
+    """
+    n = np.uint64(len(token))
+    step, two, three = np.uint64(p_column), np.uint64(2 * p_column), np.uint64(3 * p_column)
+    for i in range(0, rows - 3, 4):
+        o = np.uint64(out_at + i * len(token))
+        for j in range(0, columns - 3, 4):
+            m, c = np.uint64(x_at + j * len(token)), np.uint64(at + i * p_row + j * p_column)
+            a0, a1, a2, a3 = p[c], p[c + step], p[c + two], p[c + three]
+            c += np.uint64(p_row)
+            b0, b1, b2, b3 = p[c], p[c + step], p[c + two], p[c + three]
+            c += np.uint64(p_row)
+            c0, c1, c2, c3 = p[c], p[c + step], p[c + two], p[c + three]
+            c += np.uint64(p_row)
+            d0, d1, d2, d3 = p[c], p[c + step], p[c + two], p[c + three]
+            for column in range(len(units)):
+                e = np.uint64(column)
+                x0, x1, x2, x3 = x[m + e], x[m + n + e], x[m + n + n + e], x[m + n + n + n + e]
+                out[o + e] += (a0 * x0 + a1 * x1) + (a2 * x2 + a3 * x3)
+                out[o + n + e] += (b0 * x0 + b1 * x1) + (b2 * x2 + b3 * x3)
+                out[o + n + n + e] += (c0 * x0 + c1 * x1) + (c2 * x2 + c3 * x3)
+                out[o + n + n + n + e] += (d0 * x0 + d1 * x1) + (d2 * x2 + d3 * x3)
+    for i in range(0 if columns % 4 else rows - rows % 4, rows):  # what fours do not cover
+        o = np.uint64(out_at + i * len(token))
+        for j in range(columns - columns % 4 if i < rows - rows % 4 else 0, columns):
+            a, m = p[np.uint64(at + i * p_row + j * p_column)], np.uint64(x_at + j * len(token))
+            for column in range(len(units)):
+                e = np.uint64(column)
+                out[o + e] += a * x[m + e]
+
+
+# ---------------------------------------------------------------- convolution, channels last
+
+
+def convolve(x, w, b, stride, top, left, out):
+    """Serves ``conv2d``: x (B, Y, X, C), w (kh, kw, C, N), b (N,), out (B, Yo, Xo, N) is filled.
+
+    A pixel's inputs are kh runs of kw C numbers side by side, and so are their weights. 2 B Yo Xo kh
+    kw C N flops; 1r of x and 1w of out, a picture's windows and the weights from L1 and L2. Allocates
+    one padded picture, or none for a 1x1 kernel; no columns. top, left: zeros before a picture.
+    """
+    B, Y, X, C = x.shape
+    kh, kw, _, N = w.shape
+    padded = _room(x, top, left, kh, kw, stride, out.shape)
+    lines, rows = x.reshape(B, Y, X * C), out.reshape(B, out.shape[1], -1)
+    _convolve(lines, w.reshape(kh, -1), b, C, stride, top, left * C, (None,) * N, padded, rows)
+
+
+def weight_gradients(g, x, stride, top, left, dw, db):
+    """Gradients of ``conv2d`` for weights and bias, from g (B, Yo, Xo, N); dw and db come as zeros.
+
+    2 B Yo Xo kh kw C N flops; 1r of g and x, dw stays in L2. Allocates what `convolve` does.
+    """
+    B, Y, X, C = x.shape
+    kh, kw, _, N = dw.shape
+    padded = _room(x, top, left, kh, kw, stride, g.shape)
+    lines, rows = x.reshape(B, Y, X * C), g.reshape(B, g.shape[1], -1)
+    _correlate(rows, lines, C, stride, top, left * C, (None,) * N, padded, dw.reshape(kh, -1), db)
+
+
+def _room(x, top, left, kh, kw, stride, out_shape):
+    """Zeros with room for one picture at (top, left) and for all windows; empty if none reaches beyond."""
+    _, Y, X, C = x.shape
+    height = max((out_shape[1] - 1) * stride + kh, Y + top)
+    width = max((out_shape[2] - 1) * stride + kw, X + left)
+    return np.zeros((height, width * C) if (height, width) != (Y, X) else (0, 0), x.dtype)
+
+
+@kernel(SUMS)
+def _convolve(x, w, b, C, stride, top, left, units, padded, out):
+    """A row of pixels at a time: its coefficients are the inputs, the rows that they multiply weights."""
+    B, Y, width = x.shape
+    N = len(units)
+    Xo, run = out.shape[2] // N, w.shape[1] // N
+    for picture in range(B):
+        lines = x[picture]
+        if len(padded):
+            padded[top : top + Y, left : left + width] = lines
+            lines = padded
+        for y in range(out.shape[1]):
+            row = out[picture, y]
+            for pixel in range(Xo):
+                for n in range(len(units)):
+                    row[np.uint64(pixel * N + n)] = b[n]
+            for dy in range(len(w)):
+                _add_product(lines[y * stride + dy], 0, stride * C, 1, w[dy], 0, Xo, run, units, units, row, 0)
+
+
+@kernel(SUMS)
+def _correlate(g, x, C, stride, top, left, units, padded, dw, db):
+    """The same inputs, transposed, are the coefficients; the rows that they multiply are gradients."""
+    B, Y, width = x.shape
+    N = len(units)
+    Xo, run = g.shape[2] // N, dw.shape[1] // N
+    for picture in range(B):
+        lines = x[picture]
+        if len(padded):
+            padded[top : top + Y, left : left + width] = lines
+            lines = padded
+        for y in range(g.shape[1]):
+            row = g[picture, y]
+            for pixel in range(Xo):
+                for n in range(len(units)):
+                    db[n] += row[np.uint64(pixel * N + n)]
+            for dy in range(len(dw)):
+                _add_product(lines[y * stride + dy], 0, 1, stride * C, row, 0, run, Xo, units, units, dw[dy], 0)
+
+
+@kernel(SUMS)
+def columns_back(columns, stride, C, lines):
+    """Adds every window, columns (n, Yo, Xo, kh, kw C), to the pixels it stands for, lines (n, Y, X C).
+
+    1r of the columns, 1r 1w of the lines; 1 flop a number.
+    """
+    n, Yo, Xo, kh, run = columns.shape
+    for b in range(n):
+        for y in range(Yo):
+            for x in range(Xo):
+                for dy in range(kh):
+                    for i in range(run):
+                        lines[b, y * stride + dy, np.uint64(x * stride * C + i)] += columns[b, y, x, dy, i]
+
+
+# ---------------------------------------------------------------- cross-attention by segments
+#
+# Tokens (T, H, K) and latents (M, H, K) are those of the whole batch; a row of ``runs`` says that the
+# tokens from ``begin`` to ``end`` see the latents from ``low`` to ``high`` and no others. Probabilities
+# stand run after run, each (tokens, H, latents), in one flat array.
+
+
+def segment_forward(q, k, v, runs, scale, out):
+    """``segment_attention`` into `out`, which comes in as zeros; returns the probabilities.
+
+    NumPy's exp is vectorised, a ``math.exp`` in a Numba loop is not: a kernel, NumPy, a kernel.
+    """
+    seen = (runs[:, 1] - runs[:, 0]) @ (runs[:, 3] - runs[:, 2])
+    p = np.empty(seen * q.shape[1], q.dtype)
+    units, token = (None,) * q.shape[2], (None,) * (q.shape[1] * q.shape[2])
+    _scores(q, k, runs, scale, units, p)
+    np.exp(p, out=p)
+    _normalise(p, runs, q.shape[1])
+    _mix(p, v.reshape(-1), runs, units, token, out.reshape(-1))
+    return p
+
+
+def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
+    """Gradients of ``segment_attention``, added to dq, dk and dv; p: what `segment_forward` returned."""
+    units, token = (None,) * q.shape[2], (None,) * (q.shape[1] * q.shape[2])
+    ds = np.empty_like(p)
+    _score_gradients(g, v, p, runs, scale, units, ds)
+    flat = [x.reshape(-1) for x in (g, q, k)]
+    _add_gradients(*flat, p, ds, runs, units, token, *(x.reshape(-1) for x in (dq, dk, dv)))
+
+
+@kernel(SUMS)
+def _rows_with_rows(x, y, h, units, out):
+    """out[t, h, s] = x[t, h] . y[s, h], four s at a time: x is read from L1 once for all four."""
+    zero = x.dtype.type(0)
+    whole = len(y) - len(y) % 4
+    for t in range(len(x)):
+        row, found = x[t, h], out[t, h]
+        for s in range(0, whole, 4):
+            y0, y1, y2, y3 = y[s, h], y[s + 1, h], y[s + 2, h], y[s + 3, h]
+            a = b = c = d = zero
+            for i in range(len(units)):
+                a += row[i] * y0[i]
+                b += row[i] * y1[i]
+                c += row[i] * y2[i]
+                d += row[i] * y3[i]
+            found[s], found[s + 1], found[s + 2], found[s + 3] = a, b, c, d
+        for s in range(whole, len(y)):
+            last, a = y[s, h], zero
+            for i in range(len(units)):
+                a += row[i] * last[i]
+            found[s] = a
+
+
+@kernel(SUMS)
+def _scores(q, k, runs, scale, units, p):
+    """Scores of a token against the latents it sees, minus their maximum; 2 H K flops each."""
+    H, at = q.shape[1], 0
+    for i in range(len(runs)):
+        begin, end, low, high = runs[i]
+        S = high - low
+        for first in range(begin, end, PIECE):
+            last = min(first + PIECE, end)
+            part = p[at : at + (last - first) * H * S].reshape(last - first, H, S)
+            at += part.size
+            for h in range(H):
+                _rows_with_rows(q[first:last], k[low:high], h, units, part)
+                for t in range(len(part)):
+                    row = part[t, h]
+                    top = row[0]
+                    for s in range(S):
+                        top = row[s] if row[s] > top else top
+                    for s in range(S):
+                        row[s] = (row[s] - top) * scale
+
+
+@kernel(SUMS)
+def _normalise(p, runs, H):
+    """p / sum p in place. A pass of its own: numbers that were just stored are slow to load one by one."""
+    at = 0
+    for i in range(len(runs)):
+        begin, end, low, high = runs[i]
+        S = high - low
+        for _ in range((end - begin) * H):
+            shares = p[at : at + S]
+            total = shares[0] - shares[0]
+            for s in range(S):
+                total += shares[s]
+            for s in range(S):
+                shares[s] /= total
+            at += S
+
+
+@kernel(SUMS)
+def _mix(p, v, runs, units, token, out):
+    """Every token's mean of the values under p; 2 H K flops a token and latent. Flat arrays."""
+    K, H, at = len(units), len(token) // len(units), 0
+    for i in range(len(runs)):
+        begin, end, low, high = runs[i]
+        S = high - low
+        for first in range(begin, end, PIECE):
+            tokens = min(PIECE, end - first)
+            for h in range(H):
+                latent, mine = (low * H + h) * K, (first * H + h) * K
+                _add_product(p, at + h * S, H * S, 1, v, latent, tokens, S, units, token, out, mine)
+            at += tokens * H * S
+
+
+@kernel(SUMS)
+def _score_gradients(g, v, p, runs, scale, units, ds):
+    """ds = p (dp - sum p dp) scale, with dp = g . v; 2 H K flops a token and latent."""
+    H, at = g.shape[1], 0
+    for i in range(len(runs)):
+        begin, end, low, high = runs[i]
+        S = high - low
+        for first in range(begin, end, PIECE):
+            last = min(first + PIECE, end)
+            part = ds[at : at + (last - first) * H * S].reshape(last - first, H, S)
+            for h in range(H):
+                _rows_with_rows(g[first:last], v[low:high], h, units, part)
+            for _ in range((last - first) * H):
+                shares, dshares = p[at : at + S], ds[at : at + S]
+                mean = scale - scale
+                for s in range(S):
+                    mean += shares[s] * dshares[s]
+                for s in range(S):
+                    dshares[s] = shares[s] * (dshares[s] - mean) * scale
+                at += S
+
+
+@kernel(SUMS)
+def _add_gradients(g, q, k, p, ds, runs, units, token, dq, dk, dv):
+    """dq += ds k, dk += ds^T q, dv += p^T g; 6 H K flops a token and latent. Flat arrays.
+
+    Media that no token sees are never touched.
+    """
+    K, H, at = len(units), len(token) // len(units), 0
+    for i in range(len(runs)):
+        begin, end, low, high = runs[i]
+        S = high - low
+        for first in range(begin, end, PIECE):
+            tokens = min(PIECE, end - first)
+            for h in range(H):
+                latent, mine, place, wide = (low * H + h) * K, (first * H + h) * K, at + h * S, H * S
+                _add_product(ds, place, wide, 1, k, latent, tokens, S, units, token, dq, mine)
+                _add_product(ds, place, 1, wide, q, mine, S, tokens, units, token, dk, latent)
+                _add_product(p, place, 1, wide, g, mine, S, tokens, units, token, dv, latent)
+            at += tokens * H * S

@@ -1,0 +1,62 @@
+"""The gradient of a batch that was cut into shards, a worker each (all stages).
+
+Two cases. A loss that is a sum over rows is a sum over shards, and so is its gradient. A contrastive
+loss needs the vectors of all rows at once: shards go forward to their vectors, the loss joins them,
+and each shard goes backward from its part of the gradient. Sums are taken in the order of the
+shards, so the bits depend on the number of shards and on nothing else.
+
+Not here: the losses (the stages) and the threads (`ops/team.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.ops.tree import flatten, view_tree
+
+
+def cut_rows(*arrays):
+    """A shard for every worker: equal runs of rows of all arrays, as a list of tuples."""
+    n = min(ops.workers(), len(arrays[0]))
+    return list(zip(*(np.array_split(x, n) for x in arrays), strict=True))
+
+
+def summed_gradient(loss_fn, params, shards):
+    """`loss_fn(params, shard) -> (loss, aux)`, summed over the shards.
+
+    Returns (loss, [aux of every shard], gradient vector).
+    """
+
+    def work(shard):
+        (loss, aux), gradients = ops.value_and_grad(loss_fn)(params, shard)
+        return loss, aux, flatten(gradients)
+
+    losses, auxes, vectors = zip(*ops.share_out(work, shards), strict=True)
+    return sum(losses), list(auxes), _sum(vectors)
+
+
+def joined_gradient(rows_fn, loss_fn, params, head, shards):
+    """`loss_fn(head, joined) -> loss`, where joined is `rows_fn(params, shard)` of all shards, in order.
+
+    head: those of the params that the loss itself reads. Returns (loss, gradient vector of the params).
+    """
+    forward = ops.share_out(lambda shard: ops.vjp(rows_fn, params, shard), shards)
+    rows = [y for y, _, _ in forward]
+    both = {"head": head, "joined": np.concatenate(rows)}
+    loss, gradients = ops.value_and_grad(lambda p: loss_fn(p["head"], p["joined"]))(both)
+    parts = np.split(gradients["joined"], np.cumsum([len(y) for y in rows])[:-1])
+    pulls = [pull for _, _, pull in forward]
+    work = [(pull, part) for pull, part in zip(pulls, parts, strict=True)]
+    total = _sum(ops.share_out(lambda pair: flatten(pair[0](pair[1])), work))
+    leaves = view_tree(total, params)
+    for name, gradient in gradients["head"].items():
+        leaves[name] += gradient
+    return loss, total
+
+
+def _sum(vectors):
+    total = vectors[0]
+    for vector in vectors[1:]:
+        total += vector
+    return total
