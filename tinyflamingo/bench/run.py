@@ -11,14 +11,12 @@ from __future__ import annotations
 import os
 import platform
 
-from threadpoolctl import threadpool_limits
-
 from tinyflamingo import ops
 from tinyflamingo.bench.clock import milliseconds
 from tinyflamingo.bench.lines import LINES, Inputs
 from tinyflamingo.bench.scaling import draw_scaling, measure_scaling
 from tinyflamingo.errors import UserError
-from tinyflamingo.ops.team import blas_libraries, keep_memory
+from tinyflamingo.ops.team import blas_libraries, keep_memory, one_team
 from tinyflamingo.training.run import versions
 
 
@@ -38,7 +36,7 @@ def bench(only=None, threads=None, figure=None, say=print) -> dict:
     say(HEAD)
     for n in threads or _counts():
         for name in only or LINES:
-            with ops.use_workers(n), threadpool_limits(1, user_api="blas"):
+            with ops.use_workers(n), one_team():
                 if torch is not None:
                     torch.set_num_threads(n)
                 row = race(LINES[name], inputs) | {"threads": n}
@@ -48,7 +46,7 @@ def bench(only=None, threads=None, figure=None, say=print) -> dict:
     if figure:
         if torch is not None:
             torch.set_num_threads(1)
-        with threadpool_limits(1, user_api="blas"):
+        with one_team():
             report["scaling"] = measure_scaling(inputs)
         draw_scaling(report["scaling"], figure)
     return report

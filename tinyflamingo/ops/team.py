@@ -7,7 +7,7 @@ way, a team inside every matrix product, leaves all of them serial and meets hun
 step. NumPy, BLAS and our kernels let go of Python's lock while they work.
 
 Nothing else here starts threads: kernels are serial, and two teams never share the cores. Outside
-of ``share_out`` BLAS keeps whatever number of threads it was given.
+of ``share_out`` and ``one_team`` BLAS keeps whatever number of threads it was given.
 """
 
 import contextlib
@@ -54,6 +54,14 @@ def use_workers(n):
         _workers = before
 
 
+def one_team():
+    """A ``with`` block in which BLAS starts no threads of its own, even between shared-out pieces.
+
+    Its threads look for work for a while after a product, on the cores that the workers need.
+    """
+    return _blas().limit(limits=1, user_api="blas")
+
+
 def share_out(function, shards):
     """``[function(shard) for shard in shards]``, a worker each, in the order of the shards.
 
@@ -62,7 +70,7 @@ def share_out(function, shards):
     worker is raised here.
     """
     shards = list(shards)
-    with _blas().limit(limits=1, user_api="blas"):
+    with one_team():
         if min(len(shards), workers()) <= 1 or getattr(_thread, "works", False):
             return [function(shard) for shard in shards]
         return list(_pool(workers()).map(function, shards))

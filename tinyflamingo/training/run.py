@@ -27,7 +27,7 @@ from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import train_tokenizer
 from tinyflamingo.model.trained import CARD, WEIGHTS, TrainedFlamingo, save_checkpoint, write_atomically
-from tinyflamingo.ops.team import keep_memory
+from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
 from tinyflamingo.training.figures import draw_run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
@@ -57,10 +57,11 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None):
     log = Log(folder, progress.log_bytes)
     for index in range(progress.stage, len(STAGES)):
         began = time.perf_counter()
-        stage = STAGES[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
-        _restore(stage.optimiser, moments)
-        _run_stage(stage, preset, progress, frozen, folder, log, began)
-        frozen = frozen | stage.result()
+        with one_team():
+            stage = STAGES[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
+            _restore(stage.optimiser, moments)
+            _run_stage(stage, preset, progress, frozen, folder, log, began)
+            frozen = frozen | stage.result()
         progress.stage, progress.step, moments = index + 1, 0, {}
         progress.log_bytes = log.flush()
         save_state(folder, progress, frozen)
