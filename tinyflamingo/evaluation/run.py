@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import draw_pool, split_rng
 from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, NAMED, sample_single
@@ -47,11 +48,13 @@ def evaluate(model, n=500, seed=0, only=None):
     odd = sorted(set(only or ()) - set(names))
     if odd:
         raise UserError(f"unknown task {odd[0]!r}: choose from {', '.join(names)}")
-    began, tasks = time.perf_counter(), {}
-    for index, name in enumerate(names):
-        if not only or name in only:
-            rng = split_rng("test", STREAM, seed, index)
-            tasks[name] = zero_shot_classification(model, rng, n) if index == 0 else run_task(model, name, rng, n)
+    began, asked = time.perf_counter(), [name for name in names if not only or name in only]
+
+    def run(name):
+        rng = split_rng("test", STREAM, seed, names.index(name))
+        return zero_shot_classification(model, rng, n) if name not in TASKS else run_task(model, name, rng, n)
+
+    tasks = dict(zip(asked, ops.share_out(run, asked), strict=True))
     perplexity = text_perplexity(model, split_rng("test", STREAM, seed, len(names)))
     return {"tasks": tasks, "text_perplexity": perplexity, "seconds": round(time.perf_counter() - began, 1)}
 

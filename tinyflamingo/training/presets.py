@@ -28,7 +28,7 @@ from tinyflamingo.training.optimiser import OptimiserConfig
 class ContrastiveRecipe:
     """Stage one (chapter §2)."""
 
-    steps: int = 1200
+    steps: int = 1150
     batch: int = 128
     families: int = 8000  # groups of four pictures that differ in one property each
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.02, agc=0.08, warmup=80)
@@ -38,7 +38,7 @@ class ContrastiveRecipe:
 class LanguageRecipe:
     """Stage two (chapter §4)."""
 
-    steps: int = 1300
+    steps: int = 1200
     rows: int = 16
     length: int = 96  # tokens a row
     repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
@@ -52,8 +52,8 @@ class LanguageRecipe:
 class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
-    steps: int = 2000
-    rows: tuple = (16, 32, 12)  # pages, pairs, videos in a batch
+    steps: int = 1900
+    rows: tuple = (16, 24, 10)  # pages, pairs, videos in a batch
     lengths: tuple = (96, 20, 40)  # tokens a row of each
     weights: tuple = (1.0, 0.4, 0.4)  # lambda of each dataset (paper, equation 2)
     accumulate: bool = True  # False: round-robin, one dataset a step (the paper's ablation)
