@@ -1,6 +1,7 @@
 """Every mistake of a user: exit code 2, one line on stderr, nothing lost, nothing half-written."""
 
 import json
+import os
 import re
 import shutil
 import struct
@@ -167,6 +168,14 @@ BAD = {
     "report in no folder": (("evaluate", "--json", "@none/a.json", "CHECKPOINT"), ("folder does not exist",)),
     "counts at a folder": (("params", "smoke", "--json", "@folder"), ("folder",)),
     "counts in no folder": (("params", "smoke", "--json", "@none/a.json"), ("folder does not exist",)),
+    "times at a folder": (("bench", "--json", "@folder"), ("folder",)),
+    "times in no folder": (("bench", "--json", "@none/a.json"), ("folder does not exist",)),
+    "costs of no kind": (("bench", "--figure", "@a.xyz"), (".png, .pdf, .svg",)),
+    "costs in no folder": (("bench", "--figure", "@none/a.png"), ("folder does not exist",)),
+    "unknown line": (("bench", "--only", "warp"), ("'warp'", "flamingo_step")),
+    "threads 0": (("bench", "--only", "import", "--threads", "0"), ("--threads is 0", "from 1 to")),
+    "threads without end": (("bench", "--only", "import", "--threads", "99999"), ("--threads is 99999", "from 1 to")),
+    "threads word": (("bench", "--threads", "all"), ("--threads", "'all'")),
     "unknown task": (("evaluate", "--task", "chess", "CHECKPOINT"), ("unknown task 'chess'", "caption")),
     # the line itself
     "no command": ((), ("COMMAND",)),
@@ -215,6 +224,15 @@ def test_the_same_from_a_shell(name, files, checkpoint):
     assert done.returncode == 2 and done.stdout == ""
     assert_one_line(done.stderr, expected)
     assert everything(files) == before
+
+
+@pytest.mark.parametrize("name, value", [("TINYFLAMINGO_THREADS", "0"), ("TINYFLAMINGO_OPS", "quick")])
+def test_a_mistake_in_the_environment_is_one_line_too(name, value, files, checkpoint):
+    line = [sys.executable, "-m", "tinyflamingo", "complete", TEMPLATE, str(files / "red.png")]
+    env, root = {**os.environ, name: value}, Path(cli.__file__).parent.parent
+    done = subprocess.run(line, capture_output=True, text=True, cwd=root, env=env)
+    assert done.returncode == 2 and done.stdout == ""
+    assert_one_line(done.stderr, (name, repr(value)))
 
 
 def test_a_finished_run_is_neither_overwritten_nor_taken_over(files, command):

@@ -11,6 +11,7 @@ from PIL import Image
 
 import tinyflamingo
 from tinyflamingo import cli
+from tinyflamingo.bench import run as bench_run
 from tinyflamingo.evaluation.tasks import TASKS
 
 FORMATS = {
@@ -32,6 +33,7 @@ FORMATS = {
     "wide.png": lambda im: (im.resize((300, 7)), {}),
     "one_pixel.png": lambda im: (im.resize((1, 1)), {}),
 }
+COMMANDS = ("train", "demo", "complete", "evaluate", "bench", "params", "doctor")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -139,6 +141,20 @@ def test_evaluate_runs_the_tasks_that_were_asked_for(tmp_path, checkpoint, comma
     assert set(json.loads((tmp_path / "a.json").read_text())["tasks"]) == {"vqa", "caption"}
 
 
+# ---- bench -----------------------------------------------------------------------------------
+
+
+def test_bench_writes_its_report(tmp_path, command, monkeypatch):
+    monkeypatch.setattr(bench_run, "milliseconds", lambda sides: [2.0, 3.0][: len(sides)])
+    line = ("bench", "--only", "xattn_1", "--only", "import", "--threads", 1, "--json", tmp_path / "times.json")
+    code, out, err = command(*line)
+    assert (code, err) == (0, "") and "xattn_1" in out
+    report = json.loads((tmp_path / "times.json").read_text())
+    assert set(report["lines"]) == {"xattn_1", "import"} and report["lines"]["import"]["ours_ms"] == 2.0
+    assert {"processor", "cores", "versions", "engine"} <= set(report["machine"])
+    assert [p.name for p in tmp_path.iterdir()] == ["times.json"]
+
+
 # ---- the rest --------------------------------------------------------------------------------
 
 
@@ -153,8 +169,8 @@ def test_params(tmp_path, command):
 def test_version_and_help(command):
     assert command("--version") == (0, f"{tinyflamingo.__version__}\n", "")
     code, out, err = command("--help")
-    assert (code, err) == (0, "") and all(c in out for c in ("train", "demo", "complete", "evaluate", "params"))
-    for name in ("train", "demo", "complete", "evaluate", "params", "doctor"):
+    assert (code, err) == (0, "") and all(c in out for c in COMMANDS)
+    for name in COMMANDS:
         code, out, err = command(name, "--help")
         assert (code, err) == (0, "") and "usage" in out
 

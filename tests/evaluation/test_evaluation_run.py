@@ -9,7 +9,7 @@ from tinyflamingo.data.tinyworld.pool import Medium, split_rng
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import run
 from tinyflamingo.evaluation.tasks import TASKS, Query
-from tinyflamingo.model.trained import untrained
+from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint, untrained
 from tinyflamingo.training.presets import get_preset
 
 
@@ -99,6 +99,19 @@ def test_decoding_side_by_side_is_decoding_alone(model):
     prompts = [q.prompt for q in queries]
     together = run.decode_batch(model, prompts, features)
     assert together == [run.decode_batch(model, [p], features)[0] for p in prompts]
+
+
+@pytest.mark.parametrize("task", ["dialogue", "video_action"])
+def test_decoding_over_a_pool_is_completing_with_its_pixels(task):
+    """With the trained model, whose answers depend on what it sees; more prompts than the compiled step takes."""
+    model = load_checkpoint(shipped_checkpoint())
+    pool, queries = TASKS[task](np.random.default_rng(2), 6)
+    prompts = [q.prompt for q in reversed(queries)]
+    said = run.decode_batch(model, prompts, run.MediaFeatures(model.frozen, pool, model.config))
+    for prompt, answer in zip(prompts, said, strict=True):
+        pixels = {"picture": pool.pictures, "clip": pool.videos}[prompt[0].kind][prompt[0].index]
+        assert answer == complete(model, [pixels, *prompt[1:]], run.ANSWER_TOKENS)["text"]
+    assert len(set(said)) > 2
 
 
 def test_the_report_has_its_schema_and_is_json(model):

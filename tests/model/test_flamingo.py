@@ -370,6 +370,9 @@ def test_encode_media_takes_frames_one_by_one(floor, rng, monkeypatch):
     assert features.shape == (2, 3, 3 * 2, 8) and features.dtype == np.float32
     monkeypatch.setattr(flamingo_module, "ENCODE_BATCH", 4)
     np.testing.assert_allclose(encode_media(frozen, media, config), features, rtol=1e-4, atol=1e-5)
+    for workers in (1, 2, 50):
+        with ops.use_workers(workers):
+            np.testing.assert_allclose(encode_media(frozen, media, config), features, rtol=1e-4, atol=1e-5)
     raw = vision_encoder(frozen["vision"], normalise_pixels(media[1, 2:]), config.vision)[0]
     expected = (raw - frozen["feature_mean"]) * frozen["feature_scale"]
     np.testing.assert_allclose(features[1, 2], expected, rtol=1e-4, atol=1e-5)

@@ -113,6 +113,17 @@ def test_blas_has_one_thread_inside_and_afterwards_what_it_had(n):
         assert blas_threads() == before
 
 
+def test_in_one_team_blas_has_one_thread_between_the_pieces_too():
+    with threadpool_limits(2, user_api="blas"), ops.use_workers(2):
+        before = blas_threads()
+        with team.one_team():
+            assert set(blas_threads()) == {1}
+            ops.share_out(abs, range(3))
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == before
+    assert len(team.blas_libraries()) >= 1 and all(" for " in name for name in team.blas_libraries())
+
+
 def test_a_worker_may_share_out_its_own_work():
     """In a process of its own: what waits for itself would wait for ever."""
     code = (

@@ -139,7 +139,7 @@ class FlamingoStage:
         for table in features:
             table += rng.standard_normal(table.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)
         datasets = np.array([d.dataset for d in documents] + [-1])[batch.owner]
-        return Shard(batch, features, batch.weights / np.append(totals, 1)[datasets], datasets)
+        return Shard(batch, features, batch.weights / np.append(np.maximum(totals, 1), 1)[datasets], datasets)
 
     def gradient(self, rng, step):
         """Gradient vector and what to log: all datasets accumulated, or one in turn (round-robin)."""

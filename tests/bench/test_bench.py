@@ -1,0 +1,301 @@
+"""The benchmark: twins that compute the same, wrong ones that are refused, and the table. No times are judged here."""
+
+import json
+import sys
+import threading
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+
+from tinyflamingo import ops
+from tinyflamingo.bench import clock, lines, run, scaling
+from tinyflamingo.bench.flops import gemm_flops
+from tinyflamingo.bench.lines import LINES, Contest, Line
+from tinyflamingo.errors import UserError
+from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
+from tinyflamingo.training.optimiser import AdamW, OptimiserConfig, adaptive_clip
+
+AGAINST_TORCH = [name for name, line in LINES.items() if line.against_torch]
+
+
+@pytest.fixture(scope="module")
+def with_torch():
+    """What the lines share, with PyTorch on as many threads as we are."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lines.Inputs(True)
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_clock(monkeypatch):
+    """Nothing runs: our side took 2 ms, the other 3 ms."""
+    monkeypatch.setattr(run, "milliseconds", lambda sides: [2.0, 3.0][: len(sides)])
+
+
+# ---- the twins -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", AGAINST_TORCH)
+def test_both_sides_compute_the_same(with_torch, name, workers):
+    with ops.use_workers(workers):
+        contest = LINES[name].build(with_torch)
+        assert contest.difference() <= LINES[name].tolerance <= 1e-3
+    assert callable(contest.ours) and callable(contest.other)
+
+
+def near(most):
+    """Tokens of later media look at an earlier one."""
+    return lambda real: lambda q, k, v, phi, R: real(q, k, v, phi.clamp(max=most), R)
+
+
+WRONG = {
+    "flamingo_step": ("masked_cross_attention", near(1)),
+    "language_step": ("relative_shift", lambda real: lambda scores: scores),
+    "contrastive_step": ("layer_norm", lambda real: lambda x, gain, bias: real(x, gain, 0 * bias)),
+    "encode": ("squeeze_excite", lambda real: lambda params, x: x),
+    "resampler": ("resampler_layer", lambda real: lambda p, x, seen, config: real(p, x, seen[:, :-1], config)),
+    "xattn_8": ("masked_cross_attention", near(7)),
+    "decode": ("rms_norm", lambda real: lambda x, gain: x * gain),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_twin_is_refused_before_any_time_is_taken(with_torch, monkeypatch, name):
+    function, change = WRONG[name]
+    monkeypatch.setattr(with_torch.twins, function, change(getattr(with_torch.twins, function)))
+    monkeypatch.setattr(run, "milliseconds", lambda sides: pytest.fail("the race was begun"))
+    with ops.use_workers(1), pytest.raises(UserError, match="outputs differ by .* more than 0.001: no fair race"):
+        run.race(LINES[name], with_torch)
+
+
+@pytest.mark.parametrize("difference", [np.nan, np.inf, 2e-3])
+def test_a_difference_that_is_no_number_is_refused_too(no_clock, difference):
+    line = Line("what", "wanted", lambda inputs: Contest(print, print, lambda: difference))
+    with pytest.raises(UserError, match="no fair race"):
+        run.race(line, None)
+
+
+def test_optimisers_of_both_sides_go_the_same_way(with_torch, rng):
+    """Three steps at a constant rate, with both kinds of clipping and a part without weight decay."""
+    config = OptimiserConfig(learning_rate=0.1, warmup=0, clip=0.5, weight_decay=0.2, agc=0.05)
+    params = {"vision": {"w": rng.standard_normal((3, 4)), "b": np.ones(4)}, "other": rng.standard_normal((2, 2))}
+    params = view_tree(flatten(params).astype("f4"), params)
+    ours = AdamW(params, config, no_decay=("other",))
+    target = rng.standard_normal(ours.vector.size).astype("f4")
+    goal = with_torch.twins.to_torch(view_tree(target, params))
+
+    def loss(p):
+        pairs = zip(named_leaves(p).values(), named_leaves(goal).values(), strict=True)
+        return sum(((x - y) ** 2).sum() for x, y in pairs)
+
+    theirs = with_torch.twins.TrainingStep(ours, loss, ("other",), True)
+    for step in range(3):
+        gradient = 2 * (ours.vector - target)
+        adaptive_clip(view_tree(gradient, params)["vision"], ours.params["vision"], config.agc)
+        ours.step(gradient, step, 10**9)
+        theirs.step()
+    for name, leaf in named_leaves(ours.params).items():
+        np.testing.assert_allclose(named_leaves(theirs.params)[name].detach().numpy(), leaf, atol=1e-5)
+    assert np.abs(ours.vector - flatten(params)).max() > 0.1
+
+
+# ---- the table -------------------------------------------------------------------------------
+
+
+def fake_lines(monkeypatch):
+    """A line of every kind, and what was built with how many workers."""
+    built = []
+
+    def build(difference=None, other=True):
+        def make(inputs):
+            built.append(ops.workers())
+            return Contest(print, print if other and inputs.twins else None, difference if inputs.twins else None)
+
+        return make
+
+    found = {
+        "step": Line("against PyTorch", ">= 1.0", build(lambda: 1e-6)),
+        "growth": Line("against ourselves", "<= 1.5", lambda i: Contest(print, print), lambda a, b: a / b, False),
+        "alone": Line("against nobody", "<= 5 ms", lambda i: Contest(print), against_torch=False),
+    }
+    monkeypatch.setattr(run, "LINES", found)
+    monkeypatch.setattr(run, "Inputs", lambda torch_is_here: type("Inputs", (), {"twins": torch_is_here}))
+    return built
+
+
+def without_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # an import of it now raises ImportError
+
+
+def test_the_report_with_torch(monkeypatch, no_clock):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 2)
+    built, said = fake_lines(monkeypatch), []
+    found = run.bench(threads=[1, 2], say=said.append)
+    assert found["lines"]["step"] == {
+        "ours_ms": 2.0, "torch_ms": 3.0, "ratio": 1.5, "max_abs_diff": 1e-6, "threads": 1
+    }  # fmt: skip
+    assert found["lines"]["growth"]["ratio"] == pytest.approx(2 / 3) and found["lines"]["growth"]["other_ms"] == 3.0
+    assert found["lines"]["growth"]["torch_ms"] is None and found["lines"]["alone"]["ratio"] is None
+    assert list(found["lines"]) == ["step", "growth", "alone", "step@2", "growth@2", "alone@2"]
+    assert found["lines"]["step@2"]["threads"] == 2 and built == [1, 2]
+    assert len(said) == 7 and "1.50" in said[1] and "1.0e-06" in said[1] and "against PyTorch" in said[1]
+    assert found["machine"]["versions"]["torch"][0].isdigit()
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_report_without_torch(monkeypatch, no_clock):
+    without_torch(monkeypatch)
+    fake_lines(monkeypatch)
+    said = []
+    found = run.bench(threads=[1], say=said.append)
+    assert "PyTorch is not installed" in said[0] and len(said) == 5
+    assert found["lines"]["step"] == {
+        "ours_ms": 2.0, "torch_ms": None, "ratio": None, "max_abs_diff": None, "threads": 1
+    }  # fmt: skip
+    assert found["lines"]["growth"]["ratio"] == pytest.approx(2 / 3)
+    assert found["machine"]["versions"]["torch"] == "not installed"
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_real_lines_have_a_side_of_ours_without_torch(monkeypatch, no_clock):
+    without_torch(monkeypatch)
+    names = ["language_step", "encode", "resampler", "xattn_1", "xattn_scaling", "decode", "import", "completion"]
+    found = run.bench(only=names, threads=[1], say=lambda line: None)["lines"]
+    assert list(found) == names
+    assert [n for n in names if found[n]["ratio"]] == ["xattn_scaling"]
+
+
+def test_the_lines_that_were_asked_for(monkeypatch, no_clock):
+    fake_lines(monkeypatch)
+    assert list(run.bench(only=["alone"], threads=[1], say=lambda line: None)["lines"]) == ["alone"]
+
+
+def test_the_number_of_threads_is_as_before_afterwards(monkeypatch, no_clock):
+    fake_lines(monkeypatch)
+    with ops.use_workers(5):
+        run.bench(threads=[1], say=lambda line: None)
+        assert ops.workers() == 5
+
+
+def test_an_unknown_line_is_refused_with_those_there_are():
+    with pytest.raises(UserError, match="no line is called 'warp'.*flamingo_step, .*decode, .*completion"):
+        run.bench(only=["decode", "warp"])
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6])
+def test_a_number_of_threads_beyond_the_cores_is_refused(threads):
+    with pytest.raises(UserError, match=f"--threads is {threads} but must be from 1 to"):
+        run.bench(only=["import"], threads=[1, threads])
+
+
+# ---- the clock -------------------------------------------------------------------------------
+
+
+def test_sides_run_in_turn_and_the_median_counts(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(clock.time, "sleep", lambda seconds: None)
+
+    def side(name, usual):
+        def call():
+            calls.append(name)
+            now[0] += 100 * usual if len(calls) == 9 else usual  # once the machine was busy
+
+        return call
+
+    found = clock.milliseconds([side("a", 0.1), side("b", 0.3)], seconds=0.0)
+    assert found == pytest.approx([100.0, 300.0])
+    assert "".join(calls) == "aabb" + "ab" * clock.ROUNDS[0]
+
+
+def test_what_is_short_runs_several_times_a_turn(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(clock.time, "sleep", lambda seconds: None)
+
+    def side():
+        calls.append(1)
+        now[0] += clock.TURN / 9.5
+
+    assert clock.milliseconds([side], seconds=0.0) == pytest.approx([clock.TURN / 9.5 * 1e3])
+    assert len(calls) == 2 + 10 * clock.ROUNDS[0]
+
+
+# ---- flops -----------------------------------------------------------------------------------
+
+
+def test_flops_of_a_small_graph_by_hand(rng):
+    x, w, frozen, last = (rng.standard_normal(shape) for shape in ((3, 4), (4, 5), (5, 6), (6, 2)))
+
+    def loss(params):
+        h = ops.linear(x, params["w"])  # 2 * 3 * 4 * 5 forward; as much for w
+        h = ops.linear(h, frozen)  # 2 * 3 * 5 * 6 forward; as much for h
+        return anp.sum(ops.linear(h, params["last"]))  # 2 * 3 * 6 * 2 forward; as much for h, as much for last
+
+    step = lambda: ops.value_and_grad(loss)({"w": w, "last": last})  # noqa: E731
+    assert gemm_flops(step) == 2 * 120 + 2 * 180 + 3 * 72
+    assert gemm_flops(lambda: ops.linear(x, w)) == 120
+
+
+def test_flops_of_attention_by_hand(rng):
+    q, k, v = rng.standard_normal((1, 2, 1, 3)), *rng.standard_normal((2, 1, 5, 1, 3))
+    product = 2 * 2 * 5 * 3  # queries by keys, K 3
+    assert gemm_flops(lambda: ops.attention(q, k, v)) == 2 * product
+    trained = lambda: ops.value_and_grad(lambda p: anp.sum(ops.attention(p["q"], k, v)))({"q": q})  # noqa: E731
+    assert gemm_flops(trained) == 6 * product
+
+
+def test_flops_of_relative_attention_by_hand(rng):
+    """70 queries in blocks of 64: 64 rows meet 64 keys, 6 rows all 70."""
+    q, k, v = rng.standard_normal((3, 1, 70, 2, 3))
+    r, u, start = rng.standard_normal((70, 2, 3)), np.zeros((2, 3)), np.zeros((1, 70), int)
+    product = 2 * 2 * 3 * (64 * 64 + 6 * 70)
+    assert gemm_flops(lambda: ops.relative_attention(q, k, v, r, u, u, start)) == 3 * product
+
+    def loss(params):
+        return anp.sum(ops.relative_attention(q, params["k"], v, params["r"], u, u, start))
+
+    assert gemm_flops(lambda: ops.value_and_grad(loss)({"k": k, "r": r})) == 9 * product
+
+
+def test_flops_of_workers_are_counted_and_the_operations_put_back(rng):
+    x, w, before = rng.standard_normal((3, 4)), rng.standard_normal((4, 5)), ops.linear
+    meeting = threading.Barrier(2, timeout=20)
+
+    def work(_):
+        meeting.wait()
+        return ops.linear(x, w)
+
+    with ops.use_workers(2):
+        assert gemm_flops(lambda: ops.share_out(work, range(4))) == 4 * 120
+    with pytest.raises(KeyError):
+        gemm_flops(lambda: {}["nothing"])
+    assert ops.linear is before
+
+
+# ---- how costs grow --------------------------------------------------------------------------
+
+
+def test_memory_of_latents_grows_in_a_line_and_of_self_attention_in_a_square(rng, monkeypatch):
+    monkeypatch.setattr(scaling, "milliseconds", lambda sides, seconds: [1.0 for side in sides])
+    cost = {(T, S): scaling._attention_cost(rng, T, S)[1] for S in (512, 2048) for T in (8, S)}
+    assert cost[8, 2048] < 8 * cost[8, 512]
+    assert cost[2048, 2048] > 8 * cost[512, 512]
+
+
+def test_the_figure_of_costs_is_drawn(tmp_path, monkeypatch, no_clock):
+    without_torch(monkeypatch)
+    monkeypatch.setattr(scaling, "IMAGES", (1, 2))
+    monkeypatch.setattr(scaling, "LENGTHS", (16, 64, 128))
+    monkeypatch.setattr(scaling, "milliseconds", lambda sides, seconds: [len([side()]) * 1.5 for side in sides])
+    report = run.bench(only=["xattn_1"], threads=[1], figure=tmp_path / "costs.png", say=lambda line: None)
+    found = report["scaling"]
+    assert len(found["images"]["ours"]) == len(found["images"]["dense"]) == 2
+    assert [len(costs) for costs in found["lengths"].values()] == [3, 3]
+    assert found["dense_is"] == "the reference" and json.loads(json.dumps(report))["scaling"]
+    assert (tmp_path / "costs.png").stat().st_size > 10_000
