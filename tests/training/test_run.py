@@ -328,6 +328,15 @@ def test_kill_9_during_saves_ends_bit_equal(tmp_path):
     assert kills >= 3 and same(clean, folder)
 
 
+@pytest.mark.slow
+def test_kernels_fresh_from_the_compiler_give_the_bits_of_those_from_the_cache(tmp_path, monkeypatch):
+    """A run may be killed while kernels are new and resumed when they are kept on disk."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    finish(command(tmp_path / "compiled"))
+    finish(command(tmp_path / "kept"))
+    assert same(tmp_path / "compiled", tmp_path / "kept")
+
+
 def test_one_kill_9_for_real(tmp_path, undisturbed):
     """The short version of the above: after the first save of the second stage."""
     folder = tmp_path / "run"

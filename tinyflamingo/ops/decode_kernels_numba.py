@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from .jit import SUMS, kernel
+from .jit import SUMS, helper, kernel
 
 
-@kernel(SUMS)
+@helper(SUMS)
 def _add_product(x, w, out):
     """out += x @ w for one row: eight rows of w at a time, so that out is read and written less."""
     rows, columns = w.shape
@@ -30,7 +30,7 @@ def _add_product(x, w, out):
             out[j] += x[i] * w[i, j]
 
 
-@kernel(SUMS)
+@helper(SUMS)
 def rms_norm_row(x, gain, eps, out):
     """``rms_norm`` of one row."""
     total = eps - eps
@@ -41,7 +41,7 @@ def rms_norm_row(x, gain, eps, out):
         out[d] = x[d] * scale * gain[d]
 
 
-@kernel(SUMS)
+@helper(SUMS)
 def _layer_norm_row(x, gain, bias, eps, out):
     mean = eps - eps
     for d in range(len(x)):
@@ -55,7 +55,7 @@ def _layer_norm_row(x, gain, bias, eps, out):
         out[d] = (x[d] - mean) * scale * gain[d] + bias[d]
 
 
-@kernel(SUMS)
+@helper(SUMS)
 def _softmax(scores):
     """In place, over a row that is not empty."""
     top = scores[0]

@@ -1,4 +1,4 @@
-"""How the kernels are compiled: the settings that ``kernels_numba.py`` and ``product_kernels_numba.py`` share.
+"""How the kernels are compiled: the settings that the files ``*kernels_numba.py`` share.
 
 ``SUMS`` lets the compiler reorder additions, so that a dot product uses the whole width of a
 vector register. ``fastmath=True`` would also assume that nothing is ever NaN or infinite, and our
@@ -22,3 +22,12 @@ def kernel(fastmath, **more):
             return numba.njit(**options)(function)
 
     return decorate
+
+
+def helper(fastmath):
+    """A kernel that only kernels use: its body becomes part of each of them.
+
+    Called instead, it would be compiled once more for each caller, the additions in another order,
+    and which copy runs would depend on what was loaded first. Bits must not depend on a cache.
+    """
+    return kernel(fastmath, forceinline=True)

@@ -14,6 +14,7 @@ have to be checked for Python's counting from the end, and such a loop is not ve
 import numpy as np
 
 from .jit import EXACT, SUMS
+from .jit import helper as _helper
 from .jit import kernel as _kernel
 
 # ---------------------------------------------------------------- norms
@@ -152,7 +153,7 @@ def scatter_add_rows(g, ids, dtable):
             dtable[row, d] += g[m, d]
 
 
-@_kernel(EXACT, forceinline=True)  # a call costs more than the maximum of a short row
+@_helper(EXACT)
 def _maximum(row):
     """Eight running maxima, because one waits for itself; the compiler will not split it for us."""
     whole = len(row) - len(row) % 8

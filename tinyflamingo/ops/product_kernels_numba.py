@@ -15,12 +15,12 @@ scalars have the dtype of the arrays, and unsigned numbers are there so that no 
 
 import numpy as np
 
-from .jit import SUMS, kernel
+from .jit import SUMS, helper, kernel
 
 PIECE = 64  # tokens of a run that are done together: what one product leaves in L1 or L2, the next reads
 
 
-@kernel(SUMS, forceinline=True)
+@helper(SUMS)
 def _add_product(p, at, p_row, p_column, x, x_at, rows, columns, units, token, out, out_at):
     """out[i] += sum over j of p[i, j] x[j], four i and four j at a time, i < rows, j < columns.
 
@@ -179,7 +179,7 @@ def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
     _add_gradients(*flat, p, ds, runs, units, token, *(x.reshape(-1) for x in (dq, dk, dv)))
 
 
-@kernel(SUMS)
+@helper(SUMS)
 def _rows_with_rows(x, y, h, units, out):
     """out[t, h, s] = x[t, h] . y[s, h], four s at a time: x is read from L1 once for all four."""
     zero = x.dtype.type(0)
