@@ -64,7 +64,7 @@ class VisionConfig:
 class TextTowerConfig:
     """The BERT-like text tower of contrastive pretraining (chapter §2), thrown away afterwards."""
 
-    vocab_size: int = 629  # V
+    vocab_size: int = 662  # V
     width: int = 96  # D of the tower
     layers: int = 2
     heads: int = 4
@@ -102,7 +102,7 @@ class ResamplerConfig:
 class LanguageConfig:
     """Chinchilla-style decoder (chapter §4)."""
 
-    vocab_size: int = 629  # V, without <EOC>, which Flamingo adds
+    vocab_size: int = 662  # V, without <EOC>, which Flamingo adds
     width: int = 128  # D
     layers: int = 4
     heads: int = 4  # H

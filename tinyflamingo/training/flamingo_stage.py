@@ -101,26 +101,27 @@ class FlamingoStage:
         self.config, self.recipe, self.tokenizer = preset.config, preset.flamingo, tokenizer
         self.steps, self.frozen = self.recipe.steps, frozen
         r = self.recipe
-        self.pool = make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured)
+        self.pool = make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured, r.wild, r.digits, r.sums)
         self.features = MediaFeatures(frozen, self.pool, self.config)
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
         self.optimiser = AdamW(init_flamingo(rng, self.config), r.optimiser, no_decay=("resampler",))
 
-    def documents(self, rng, names=DATASETS):
-        """The documents of one step."""
+    def documents(self, rng, names=DATASETS, longer=1):
+        """The documents of one step; longer: how many times as long, and as few, its pages are."""
         found = []
         for name in names:
             index = DATASETS.index(name)
-            for _ in range(self.recipe.rows[index]):
-                kind, items = self._draw(rng, name)
-                sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index])
+            longer_here = longer if name == "pages" else 1
+            for _ in range(self.recipe.rows[index] // longer_here):
+                kind, items = self._draw(rng, name, longer_here)
+                sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index] * longer_here)
                 ahead = kind == "web_page" and rng.random() < self.recipe.p_next
                 found.append(Document(index, sequence, phi_next if ahead else phi))
         return found
 
-    def _draw(self, rng, name):
+    def _draw(self, rng, name, longer):
         if name == "pages":
-            return page(rng, self.pool)
+            return page(rng, self.pool, length=longer)
         return name, (pair if name == "pairs" else video)(rng, self.pool)
 
     def shards(self, rng, documents):
@@ -134,7 +135,8 @@ class FlamingoStage:
 
     def _shard(self, documents, rng, totals):
         """Noise on the frozen features keeps the new layers from learning single pictures by heart."""
-        batch = pack_batch([d.sequence for d in documents], max(self.recipe.lengths), [d.phi_of for d in documents])
+        length = max(*self.recipe.lengths, *(len(d.sequence.tokens) for d in documents))
+        batch = pack_batch([d.sequence for d in documents], length, [d.phi_of for d in documents])
         features = self.features.of(batch.media)
         for table in features:
             table += rng.standard_normal(table.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)
@@ -146,7 +148,8 @@ class FlamingoStage:
         if step == 0:
             self.open_gates(rng)
         names = DATASETS if self.recipe.accumulate else (DATASETS[step % len(DATASETS)],)
-        losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, names)))
+        longer = self.recipe.longer if step % self.recipe.long_every == self.recipe.long_every - 1 else 1
+        losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, names, longer)))
         info = {f"loss_{name}": losses[name] for name in names}
         info["loss"] = sum(info.values()) / len(names)
         return gradient, info | {"gates": gates(self.optimiser.params)}
