@@ -11,7 +11,6 @@ set of labels is the case of one place. Not here: the tasks, and their metrics (
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,15 +19,13 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.evaluation.retrieval import pooled
+from tinyflamingo.evaluation.slots import Answers, Slots, best, log_softmax, question_words
 from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.ops.tree import flatten, view_tree
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 from tinyflamingo.training.shards import cut_rows, summed_gradient
 
-END = ""  # the word after the last
-UNKNOWN = 1e-6  # probability of a word that no example had
 MEANS = 6.0  # weight of a feature's mean over places, which varies less, beside its values at each
-CONSTANT = 0.5  # what all questions share, beside what tells them apart, which has length 1
 
 
 @dataclass(frozen=True)
@@ -40,13 +37,13 @@ class Recipe:
     frames: int = 1600  # pictures, or frames of videos, that the encoder meets in the second part
     hidden: int = 256
     cell: int = 24  # width to which each cell of the grid is brought
-    noise: float = 0.6  # on features, whose own spread is 1
+    noise: float = 1.0  # on features, whose own spread is 1
     head: OptimiserConfig = OptimiserConfig(weight_decay=0.1, warmup=10)
     encoder: OptimiserConfig = OptimiserConfig(learning_rate=3e-4, weight_decay=0.02, warmup=10)
 
 
 SHOTS = Recipe()
-WHOLE = Recipe(head_steps=1500, batch=64, frames=24000)
+WHOLE = Recipe(head_steps=1500, batch=64, frames=24000, noise=0.3)  # enough examples need less of it
 
 
 class Examples(NamedTuple):
@@ -61,13 +58,6 @@ class Examples(NamedTuple):
     questions: list
     answers: list
     pixels: np.ndarray | None = None
-
-
-class Answers(NamedTuple):
-    """predictions: a text a query; scores: of each of a query's candidates, () where it has none."""
-
-    predictions: list
-    scores: list
 
 
 # ---------------------------------------------------------------- class means
@@ -86,75 +76,8 @@ def prototype(rng, train: Examples, test: Examples, candidates, model):
         near = {a: -float(np.sum((seen[asked][labels == a].mean(axis=0) - query) ** 2)) for a in dict.fromkeys(labels)}
         lowest = min(near.values()) - 1
         scores.append([near.get(option, lowest) for option in options])
-        predictions.append(_best(options, scores[-1]) if options else str(max(near, key=near.get)))
+        predictions.append(best(options, scores[-1]) if options else str(max(near, key=near.get)))
     return Answers(predictions, scores)
-
-
-def _best(options, scores):
-    return options[int(np.argmax(scores))]
-
-
-# ---------------------------------------------------------------- answers as words in slots
-
-
-class Slots:
-    """The words of the training answers, and texts to numbers and back."""
-
-    def __init__(self, answers):
-        self.words = [END, *dict.fromkeys(word for answer in answers for word in answer.split())]
-        self.length = 1 + max(len(answer.split()) for answer in answers)
-        self._number = {word: i for i, word in enumerate(self.words)}
-
-    def targets(self, answers):
-        """The number of the word in each slot: (n, length), of training answers."""
-        rows = [[self._number[word] for word in answer.split()] for answer in answers]
-        return np.array([row + [self._number[END]] * (self.length - len(row)) for row in rows])
-
-    def text(self, log_probs):
-        """The likeliest word of each slot (length, words), up to the first end mark."""
-        words = [self.words[i] for i in log_probs.argmax(axis=1)]
-        return " ".join(words[: words.index(END)] if END in words else words)
-
-    def score(self, log_probs, answer):
-        """Log-probability of an answer, which may have words, and more of them, than any example had."""
-        words = answer.split()
-        words += [END] * (self.length - len(words))
-        known = [(i, self._number[w]) for i, w in enumerate(words[: self.length]) if w in self._number]
-        return sum(float(log_probs[place]) for place in known) + np.log(UNKNOWN) * (len(words) - len(known))
-
-    def answers(self, log_probs, candidates):
-        """`Answers` of log-probabilities (n, length, words)."""
-        scores = [
-            [self.score(row, option) for option in options] for row, options in zip(log_probs, candidates, strict=True)
-        ]
-        predictions = [
-            _best(options, mine) if options else self.text(row)
-            for row, options, mine in zip(log_probs, candidates, scores, strict=True)
-        ]
-        return Answers(predictions, scores)
-
-
-def question_words(train_questions, questions):
-    """What of the training questions' words stands in each question: (n, W + 1) float32, rows of length 1.
-
-    Words, pairs of words and whole questions count the more the rarer they are in training; what
-    stands in every question tells nothing. The last column is a constant, so W may be 0.
-    """
-    seen_in = Counter(gram for question in train_questions for gram in _grams(question))
-    rare = {gram: np.log(len(train_questions) / n) for gram, n in seen_in.items() if n < len(train_questions)}
-    place = {gram: i for i, gram in enumerate(rare)}
-    table = np.zeros((len(questions), len(rare) + 1), np.float32)
-    for row, question in zip(table, questions, strict=True):
-        for gram in _grams(question) & place.keys():
-            row[place[gram]] = rare[gram]
-    table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), np.float32(1e-6))
-    table[:, -1] = CONSTANT
-    return table / np.linalg.norm(table, axis=1, keepdims=True)
-
-
-def _grams(question):
-    words = question.split()
-    return {*words, *zip(words, words[1:], strict=False), question}
 
 
 # ---------------------------------------------------------------- logistic regression
@@ -208,12 +131,6 @@ def coordinates(train, test):
     values, vectors = np.linalg.eigh(within)
     scale = np.where(values > 1e-5 * values[-1], np.maximum(values, 1e-30) ** -0.5, 0).astype(np.float32)
     return within @ vectors * scale, across @ vectors * scale
-
-
-def log_softmax(logits):
-    """Log-probabilities over the last axis."""
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 # ---------------------------------------------------------------- encoder and head
