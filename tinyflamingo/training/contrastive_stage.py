@@ -180,19 +180,17 @@ class ContrastiveStage:
         """
         params = self.optimiser.params
         sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
-        pixels = normalise_pixels(sample.reshape(-1, *sample.shape[2:]))
-        parts = [
-            vision_encoder(params["vision"], pixels[i : i + 64], self.config.vision) for i in range(0, len(pixels), 64)
-        ]
-        features = np.concatenate(parts).reshape(-1, self.config.vision.width)
-        return half_precision(
-            {
-                "vision": params["vision"],
-                "feature_mean": features.mean(axis=0),
-                "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3)),
-                "contrastive": {k: v for k, v in params.items() if k != "vision"},
-            }
-        )
+        constants = standardiser(params["vision"], sample.reshape(-1, *sample.shape[2:]), self.config.vision)
+        towers = {"contrastive": {k: v for k, v in params.items() if k != "vision"}}
+        return half_precision({"vision": params["vision"], **constants, **towers})
+
+
+def standardiser(vision, pictures, config):
+    """The mean and one over the spread of each channel of an encoder's features, on pictures (n, Y, X, 3)."""
+    pixels = normalise_pixels(pictures)
+    parts = [vision_encoder(vision, pixels[i : i + 64], config) for i in range(0, len(pixels), 64)]
+    features = np.concatenate(parts).reshape(-1, config.width)
+    return {"feature_mean": features.mean(axis=0), "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3))}
 
 
 def pad_captions(captions):

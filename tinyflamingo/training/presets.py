@@ -63,6 +63,7 @@ class FlamingoRecipe:
     weights: tuple = (1.0, 0.4, 0.4)  # lambda of each dataset (paper, equation 2)
     accumulate: bool = True  # False: round-robin, one dataset a step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
+    trained: tuple = ()  # parts that train too, though the paper freezes them (its ablation): "vision", "language"
     feature_noise: float = 0.3  # standard deviation, of features whose own is 1
     gate_batches: int = 16  # batches over which the gates' first gradient is averaged
     gate_push: float = 0.5  # first move of every gate, along that gradient
