@@ -134,7 +134,7 @@ class FlamingoStage:
         for name in names:
             index = DATASETS.index(name)
             longer_here = longer if name == "pages" else 1
-            for _ in range(self.recipe.rows[index] // longer_here):
+            for _ in range(max(1, self.recipe.rows[index] // longer_here)):
                 kind, items = self._draw(rng, name, longer_here)
                 sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index] * longer_here)
                 ahead = kind == "web_page" and rng.random() < self.recipe.p_next

@@ -60,7 +60,7 @@ class LanguageStage:
         """
         r = self.recipe
         longer = r.longer if step >= r.long_from and step % r.long_every == r.long_every - 1 else 1
-        B, T = r.rows // longer, r.length * longer
+        B, T = max(1, r.rows // longer), r.length * longer
         tokens, weights = np.full((B, T), PAD), np.zeros((B, T), np.float32)
         start = np.zeros((B, T), int)
         for b in range(B):
