@@ -12,13 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from tqdm import tqdm
 
+from tinyflamingo import ops
 from tinyflamingo.data.items import EOC
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import METRICS, summarise, summarise_auc
 from tinyflamingo.evaluation.specialists import Examples, finetuned, linear, prototype, whole
 from tinyflamingo.evaluation.suite import QUERY, SUPPORT, TASKS
+from tinyflamingo.evaluation.words import few_shot_words
 from tinyflamingo.model.flamingo import encode_media, flamingo, see
 from tinyflamingo.model.generate import beam_search, init_caches, score_continuations, spread
 from tinyflamingo.model.interleave import Batch, encode_document, phi
@@ -192,12 +195,18 @@ def run_task(model, name, seed=0, shots=SHOTS, instances=10, queries=50, special
     made = [draw_instance(model, task, r, k, max(shots), queries) for r, k in zip(rngs, keys, strict=True)]
     asked, rng = [q for instance in made for q in instance.queries], split_rng("test", STREAM, seed, number)
 
-    def scored(run):
-        return score(task, asked, [f for instance, r in zip(made, rngs, strict=True) for f in run(instance, r)], rng)
+    def answers(run):
+        found = ops.share_out(lambda pair: run(*pair), list(zip(made, rngs, strict=True)))
+        return [f for part in found for f in part]
 
-    report = {"paper": task.mirrors, "dev": task.dev, "metric": task.metric}
-    report["shots"] = {str(k): scored(lambda instance, _, k=k: few_shot(model, instance, k)) for k in shots}
-    report["sanity"] = sanity(model, task, max(shots), scored)
+    def scored(run):
+        return score(task, asked, answers(run), rng)
+
+    report = {"paper": task.mirrors, "dev": task.dev, "metric": task.metric, "shots": {}}
+    for k in shots:
+        found = answers(lambda instance, _, k=k: few_shot(model, instance, k))
+        report["shots"][str(k)] = score(task, asked, found, rng)
+    report["sanity"] = {"swapped": swapped(asked, found, rng)} | sanity(model, task, max(shots), scored)
     if specialists:
         report["specialists"] = {
             kind.__name__: scored(lambda instance, r, kind=kind: _specialist(model, task, kind, instance, r))
@@ -217,6 +226,25 @@ def sanity(model, task, k, scored):
     }
 
 
+def swapped(queries, found, rng):
+    """Two queries that ask the same of pictures with different answers: of how many pairs are both right?
+
+    For then the answer went with the picture. {"score", "ci95", "n"}; None where no question comes twice.
+    """
+    right = [text == q.answers[-1] for q, (text, _) in zip(queries, found, strict=True)]
+    asked, hits = {}, []
+    for i in rng.permutation(len(queries)):
+        q = queries[i]
+        waiting = asked.setdefault((q.asked[-1], q.candidates), [])
+        other = next((j for j in waiting if queries[j].answers[-1] != q.answers[-1]), None)
+        if other is None:
+            waiting.append(i)
+        else:
+            waiting.remove(other)
+            hits.append(float(right[i] and right[other]))
+    return summarise(hits, rng) if hits else None
+
+
 def _shuffled(rng, shots):
     """The shots' last answers, dealt out anew."""
     return [shots[i].answers[-1] for i in rng.permutation(len(shots))]
@@ -227,6 +255,36 @@ def _most_common(instance):
     answers = [e.answers[-1] for e in instance.shots]
     common = max(dict.fromkeys(answers), key=answers.count)
     return [(common, [0.0] * len(q.candidates)) for q in instance.queries]
+
+
+def run_suite(model, seed=0, only=None, quick=False) -> dict:
+    """All tasks, or those named in `only`, and the curves of invented words; quick: a tenth of it, no specialists.
+
+    Returns {"format", "seed", "tasks": {name: part}, "few_shot_words"}. `UserError` for an unknown task.
+    """
+    odd = sorted(set(only or ()) - set(TASKS))
+    if odd:
+        raise UserError(f"unknown task {odd[0]!r}: choose from {', '.join(TASKS)}")
+    size = {"shots": (0, 4), "instances": 1, "queries": 20, "specialists": False} if quick else {}
+    tasks = {}
+    for name in tqdm([name for name in TASKS if not only or name in only], desc="suite"):
+        tasks[name] = run_task(model, name, seed, **size)
+    words = {} if only else {"few_shot_words": few_shot_words(model, seed, 20 if quick else 500)}
+    return {"format": FORMAT, "seed": seed, "tasks": tasks, **words}
+
+
+def format_suite(report) -> str:
+    """The report as people read it."""
+    lines = []
+    for name, part in report["tasks"].items():
+        shots = "  ".join(f"{k}: {row['score']:.3f}" for k, row in part["shots"].items())
+        rest = "  ".join(
+            f"{k} {row['score']:.2f}" for k, row in (part["sanity"] | part.get("specialists", {})).items() if row
+        )
+        lines += [f"{name:16s} {part['metric']:12s} {shots}", f"{'':16s} {rest}"]
+    for name, curve in report.get("few_shot_words", {}).items():
+        lines.append(f"words, {name:14s} " + "  ".join(f"{k}: {row['score']:.3f}" for k, row in curve.items()))
+    return "\n".join(lines)
 
 
 # ---- models trained for one task --------------------------------------------------------------
