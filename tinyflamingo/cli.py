@@ -198,7 +198,7 @@ def _evaluate(args):
     target = args.json and _writable(args.json)
     model = _load(args.checkpoint)
     if args.suite:
-        from tinyflamingo.evaluation.few_shot import format_suite, run_suite
+        from tinyflamingo.evaluation.suite_run import format_suite, run_suite
 
         report = run_suite(model, args.seed, args.task, args.quick)
         print(format_suite(report))
