@@ -268,9 +268,7 @@ axis.plot(0, losses[0], "s", markersize=8, color=ORANGE, label="where training s
 axis.set(xlabel="tanh(alpha) of all gates", ylabel="loss of a token of text", ylim=(0, None))
 axis.legend(frameon=False)
 plt.show()
-print(
-    f"loss with gates shut {losses[0]:.3f}, with gates at {values[-1]} {losses[-1]:.3f}: {losses[-1] / losses[0]:.0f} times"
-)
+print(f"loss with gates shut {losses[0]:.3f}, with gates at {values[-1]} {losses[-1]:.3f}")
 
 # %% [markdown]
 # *Figure: the loss of text against the opening of untrained gates. It is lowest with the gates shut, hardly higher
@@ -559,9 +557,10 @@ plt.show()
 # in sight all tokens are likely. With a blue star "red" and "circle" are not. Without a picture they are not either.
 # With the gates shut no token is likely, not even "a".*
 #
-# The two middle rows differ from the first in what is seen, and it shows where the picture matters: at the colour and
-# at the shape. The last row is the language model by itself. It has read many sentences but never an "Output:",
-# and does not know what is wanted; that, too, came through the gates. And none of its own numbers changed by a bit.
+# The two middle rows differ from the first in what is seen, and they show where the picture matters: at the colour
+# and at the shape. The last row is the language model by itself. An `<image>` tag is a token it never met, and
+# captions it has only read, never had to foretell. What to make of both came in through the gates, and none of its
+# own numbers changed by a bit.
 
 # %% [markdown]
 # ## In the library
