@@ -7,9 +7,9 @@
 # gated blocks that know nothing yet. This notebook trains what lies between.
 #
 # **You will build** the loss of a mixture of data sets, its first gradient by hand, the accumulation of
-# gradients, and clipping; then you run a real stage three, small enough to watch.
-# **You will not** train the encoder or the language model. They are the ones that ship with the code, frozen.
-# `python -m tinyflamingo train` does all three stages, in minutes.
+# gradients, and clipping; then you run a real stage three, small enough to watch. **You will not** train the
+# encoder or the language model. They are the ones that ship with the code, frozen. `python -m tinyflamingo
+# train` does all three stages, in minutes.
 #
 # Needed from before: `phi` (notebook 07) and the gates (notebook 08).
 
@@ -72,13 +72,14 @@ print("features of the videos   (M, F, S, Dv) =", stage.features.videos.shape)
 # %% [markdown]
 # ## What it reads: a mixture
 #
-# The paper trains on three kinds of data at once. Pages of the web, with pictures standing somewhere in the text,
-# teach to read several pictures in one go, and to learn from examples in the prompt. Pairs of a picture and its
-# description teach to name what is there. Pairs of a video and its description do that for videos. TinyWorld has
-# all three.
+# The paper trains on three kinds of data at once. Pages of the web, with pictures standing somewhere in the
+# text, teach to read several pictures in one go, and to learn from examples in the prompt. Pairs of a picture
+# and its description teach to name what is there. Pairs of a video and its description do that for videos.
+# TinyWorld has all three.
 #
-# *Figure: three rows. A page with several pictures and the words that follow each; pairs, five pictures with one text
-# each; a video as frames from left to right, with its text. Words in blue carry loss; grey words are read only.*
+# *Figure: three rows. A page with several pictures and the words that follow each; pairs, five pictures with
+# one text each; a video as frames from left to right, with its text. Words in blue carry loss; grey words are
+# read only.*
 
 
 # %%
@@ -112,8 +113,8 @@ pairs = [item for _ in range(5) for item in pair(rng, stage.pool)]
 show_documents([("a page", album), ("five pairs", pairs), ("a video", video(rng, stage.pool))], stage.pool)
 
 # %% [markdown]
-# Grey text is *quiet*: the model reads it and is not asked to predict it, because nobody could. Which question comes
-# next is chance; what its answer is, can be seen.
+# Grey text is *quiet*: the model reads it and is not asked to predict it, because nobody could. Which question
+# comes next is chance; what its answer is, can be seen.
 
 # %%
 documents = stage.documents(np.random.default_rng(5))
@@ -127,8 +128,8 @@ for number, name in enumerate(DATASETS):
 # %% [markdown]
 # ## The loss, in loops
 #
-# Equation 2 of the paper: the loss of each data set is its own mean, and these means are added up, each times its
-# `lambda`. Written so that nothing can be misread, one document and one token at a time:
+# Equation 2 of the paper: the loss of each data set is its own mean, and these means are added up, each times
+# its `lambda`. Written so that nothing can be misread, one document and one token at a time:
 
 
 # %%
@@ -151,12 +152,13 @@ slow = losses_by_loops(stage.optimiser.params, documents)
 print("loops:", {name: round(loss, 4) for name, loss in slow.items()})
 
 # %% [markdown]
-# The gates are shut, so these are the losses of the language model alone. They are high: it sees no picture, its texts
-# never held an `<image>`, and `<EOC>`, which must end every chunk, has an embedding that is pure chance.
+# The gates are shut, so these are the losses of the language model alone. They are high: it sees no picture,
+# its texts never held an `<image>`, and `<EOC>`, which must end every chunk, has an embedding that is pure
+# chance.
 #
-# The library does the same in one pass. Documents of all three sets are packed behind one another into long rows;
-# every token carries its share of its own set's mean, so a mean becomes a sum, and padding has share 0. (Training
-# also adds a little noise to the features. Here it is switched off, to compare.)
+# The library does the same in one pass. Documents of all three sets are packed behind one another into long
+# rows; every token carries its share of its own set's mean, so a mean becomes a sum, and padding has share 0.
+# (Training also adds a little noise to the features. Here it is switched off, to compare.)
 
 # %%
 exact = copy.copy(stage)
@@ -171,9 +173,10 @@ print(f"{len(documents)} documents packed into rows (B, T) = {rows.tokens.shape}
 # ### Exercise 09.1 · The loss of a mixture
 # *difficulty: medium · minutes: 15*
 #
-# Packed rows come out of the model as `losses (B, T)`, one number a token. Beside them stand `weights (B, T)`, 0 or 1,
-# `datasets (B, T)`, the number of each token's data set or -1 for padding, and `lambdas`, one a data set. Return the
-# weighted sum of the data sets' mean losses. A data set without a token that counts adds nothing.
+# Packed rows come out of the model as `losses (B, T)`, one number a token. Beside them stand `weights (B, T)`,
+# 0 or 1, `datasets (B, T)`, the number of each token's data set or -1 for padding, and `lambdas`, one a data
+# set. Return the weighted sum of the data sets' mean losses. A data set without a token that counts adds
+# nothing.
 
 
 # %% exercise 09.1
@@ -196,8 +199,8 @@ check_09_1_mixture_loss(mixture_loss)
 # %% [markdown]
 # ## The first gradient, by hand
 #
-# Everything that trains gets its gradient through the logits. For one token the loss is
-# `-log p(target)`, where `p` is the softmax of the `V + 1` logits. Its derivative is as simple as can be:
+# Everything that trains gets its gradient through the logits. For one token the loss is `-log p(target)`, where
+# `p` is the softmax of the `V + 1` logits. Its derivative is as simple as can be:
 #
 #     d loss / d logit_v  =  p_v - (1 if v is the target, else 0)
 #
@@ -229,15 +232,16 @@ print("by finite differences:", np.round(by_difference, 4))
 print("they agree:", np.allclose(by_hand, by_difference, atol=1e-6), "- sum:", f"{by_hand.sum():.0e}")
 
 # %% [markdown]
-# The sum is 0: what goes to the target is taken from the others, in proportion to how likely they were. A model that is
-# sure and right gets a gradient of nearly nothing.
-#
+# The sum is 0: what goes to the target is taken from the others, in proportion to how likely they were. A model
+# that is sure and right gets a gradient of nearly nothing.
+
+# %% [markdown]
 # ### Exercise 09.2 · The gradient of all logits
 # *difficulty: medium · minutes: 15*
 #
-# Now for a batch, without a loop over tokens. `logits (B, T, V)`, `targets (B, T)`, and `shares (B, T)`: how much each
-# token's loss counts, 0 for quiet text and padding. The loss is the sum of share times cross-entropy. Return its
-# gradient, `(B, T, V)`. Logits may be large: do not let `exp` overflow.
+# Now for a batch, without a loop over tokens. `logits (B, T, V)`, `targets (B, T)`, and `shares (B, T)`: how
+# much each token's loss counts, 0 for quiet text and padding. The loss is the sum of share times cross-entropy.
+# Return its gradient, `(B, T, V)`. Logits may be large: do not let `exp` overflow.
 
 
 # %% exercise 09.2
@@ -259,9 +263,10 @@ check_09_2_logits_gradient(logits_gradient)
 # %% [markdown]
 # ## Frozen means: not an argument
 #
-# From the logits the gradient runs backward through every frozen block of the language model, for behind the last
-# block lie gated blocks that train. It passes *through* frozen weights; it is never taken *with respect to* them. In
-# the code that is the signature: `flamingo(params, frozen, ...)`, and `value_and_grad` looks at the first argument.
+# From the logits the gradient runs backward through every frozen block of the language model, for behind the
+# last block lie gated blocks that train. It passes *through* frozen weights; it is never taken *with respect
+# to* them. In the code that is the signature: `flamingo(params, frozen, ...)`, and `value_and_grad` looks at
+# the first argument.
 
 
 # %%
@@ -281,7 +286,8 @@ before_training = fingerprint(frozen).hexdigest()
 #
 # It is tempting to freeze a weight by giving it a gradient of 0.
 #
-# **Predict.** AdamW makes 50 steps with a gradient of exactly 0 and the usual weight decay. What happens to the weight?
+# **Predict.** AdamW makes 50 steps with a gradient of exactly 0 and the usual weight decay. What happens to the
+# weight?
 
 # %%
 matrix = {"w": np.ones((2, 2), np.float32)}
@@ -291,25 +297,27 @@ for step in range(50):
 print("after 50 steps without any gradient:", optimiser.params["w"].ravel())
 
 # %% [markdown]
-# It shrinks: weight decay needs no gradient. At the paper's rates, half a million steps of that leave less than a
-# hundredth of a weight. What is not given to the optimiser cannot be moved by it.
+# It shrinks: weight decay needs no gradient. At the paper's rates, half a million steps of that leave less than
+# a hundredth of a weight. What is not given to the optimiser cannot be moved by it.
 
 # %% [markdown]
 # ## Three data sets, one step
 #
-# What do the three ask for? Take the gradient of each alone, after a first move of the gates (at gates of exactly 0 nothing
-# but the gates has a gradient, notebook 08), and look at the angles between them.
+# What do the three ask for? Take the gradient of each alone, after a first move of the gates (at gates of
+# exactly 0 nothing but the gates has a gradient, notebook 08), and look at the angles between them.
 #
-# *Figure: a three by three table of cosines between the gradients of pages, pairs and videos; ones on the diagonal.*
+# *Figure: a three by three table of cosines between the gradients of pages, pairs and videos; ones on the
+# diagonal.*
 
 # %%
 stage.open_gates(np.random.default_rng(6))
 alone = {}
 for name in DATASETS:
     mine = stage.documents(np.random.default_rng(7), (name,))
-    alone[name] = stage.losses_and_gradient(stage.shards(np.random.default_rng(8), mine))[1] / recipe.weights[
-        DATASETS.index(name)
-    ]
+    alone[name] = (
+        stage.losses_and_gradient(stage.shards(np.random.default_rng(8), mine))[1]
+        / recipe.weights[DATASETS.index(name)]
+    )
 unit = np.stack([g / np.linalg.norm(g) for g in alone.values()])
 cosines = unit @ unit.T
 
@@ -322,10 +330,11 @@ plt.show()
 
 # %% [markdown]
 # They agree in part. Flamingo *accumulates*: one gradient from each set, weighed, added up, then one step. The
-# other way, *round-robin*, steps after each in turn. Both look at the same documents; the first takes one step along the
-# sum, the second three steps, each pulling where one set wants to go.
+# other way, *round-robin*, steps after each in turn. Both look at the same documents; the first takes one step
+# along the sum, the second three steps, each pulling where one set wants to go.
 #
-# Accumulation rests on a fact that costs nothing: the gradient of a weighted sum is the weighted sum of gradients.
+# Accumulation rests on a fact that costs nothing: the gradient of a weighted sum is the weighted sum of
+# gradients.
 
 # %%
 mine = exact.documents(np.random.default_rng(9))
@@ -363,9 +372,9 @@ check_09_3_accumulate(accumulate)
 # ### Exercise 09.4 · Clip by the global norm
 # *difficulty: medium · minutes: 10*
 #
-# The first steps of a new layer can be wild; the paper clips the gradient to a *global* norm of 1. `gradients` is a dict
-# of arrays. Return a new dict in which all of them together have a norm of at most `limit`, and the direction of the
-# whole is unchanged.
+# The first steps of a new layer can be wild; the paper clips the gradient to a *global* norm of 1. `gradients`
+# is a dict of arrays. Return a new dict in which all of them together have a norm of at most `limit`, and the
+# direction of the whole is unchanged.
 
 
 # %% exercise 09.4
@@ -385,11 +394,11 @@ check_09_4_clip_globally(clip_globally)
 # %% [markdown]
 # ## A real run, small enough to watch
 #
-# Fresh resampler, fresh gated blocks, gates at exactly 0. While it trains we look at pairs that it does not train on,
-# once with their own pictures and once with somebody else's.
+# Fresh resampler, fresh gated blocks, gates at exactly 0. While it trains we look at pairs that it does not
+# train on, once with their own pictures and once with somebody else's.
 #
-# **Predict.** The loss will fall from the first steps on. What falls first: the loss with the own picture, the loss with
-# a wrong picture, or both?
+# **Predict.** The loss will fall from the first steps on. What falls first: the loss with the own picture, the
+# loss with a wrong picture, or both?
 
 
 # %%
@@ -435,8 +444,9 @@ for info in log[:: STEPS // 4]:
     print(f"step {info['step']:3d}  " + "  ".join(f"{name} {info[f'loss_{name}']:.2f}" for name in DATASETS))
 
 # %% [markdown]
-# *Figure: two panels over the steps. Left, the training losses of pages, pairs and videos, all falling. Right, the loss
-# of pairs with their own pictures and with wrong ones: together at first, then the wrong ones stay higher.*
+# *Figure: two panels over the steps. Left, the training losses of pages, pairs and videos, all falling. Right,
+# the loss of pairs with their own pictures and with wrong ones: together at first, then the wrong ones stay
+# higher.*
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
@@ -444,7 +454,8 @@ steps = [info["step"] for info in log]
 for name, colour, style in zip(DATASETS, (BLUE, ORANGE, GREEN), ("-", "--", ":"), strict=True):
     left.plot(steps, [info[f"loss_{name}"] for info in log], style, color=colour, label=name)
 left.set(title="training loss", xlabel="step", yscale="log")
-at, (own, wrong) = sorted({*steps[::5], steps[-1]}), zip(*(info["watched"] for info in log if "watched" in info), strict=True)
+watched = [(info["step"], *info["watched"]) for info in log if "watched" in info]
+at, own, wrong = zip(*watched, strict=True)
 right.plot(at, own, "o-", color=BLUE, label="own picture")
 right.plot(at, wrong, "s--", color=ORANGE, label="wrong picture")
 right.set(title="pairs it does not train on", xlabel="step")
@@ -454,14 +465,17 @@ plt.show()
 print(f"gap at the end: {wrong[-1] - own[-1]:.2f} nats a token")
 
 # %% [markdown]
-# Both fall at first. What is learned in the first steps is how such texts *sound*: that after `Output:` comes an article, a
-# colour, a shape, a full stop. The gated feed-forward layers can learn that without looking. Then the curves part,
-# and the gap between them is what the model has learned to *see*. A loss that falls proves nothing about seeing; the gap does.
+# Both fall at first. What is learned in the first steps is how such texts *sound*: that after `Output:` comes
+# an article, a colour, a shape, a full stop. The gated feed-forward layers can learn that without looking. Then
+# the curves part, and the gap between them is what the model has learned to *see*. A loss that falls proves
+# nothing about seeing; the gap does.
 #
 # Five fresh pictures, named by the model as it began, as it is after this minute, and by the one that ships:
 
 # %%
-started = dataclasses.replace(shipped, params=FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen).optimiser.params)
+started = dataclasses.replace(
+    shipped, params=FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen).optimiser.params
+)
 learned = dataclasses.replace(shipped, params=main.optimiser.params)
 rng = np.random.default_rng(12)
 print(f"{'picture':18s} {'gates shut':34s} {f'after {STEPS} steps':30s} shipped")
@@ -491,10 +505,10 @@ for name in DATASETS:
     print(f"{name:16s}{loss_on(main.optimiser.params, some):12.3f}{loss_on(other.optimiser.params, some):13.3f}")
 
 # %% [markdown]
-# Do not read too much into three numbers of one seed: so early in training, round-robin's threefold number of steps can
-# even be ahead. What it costs shows late, when the sets pull against each other around the optimum. At three billion
-# parameters and 250,000 updates the paper measured an overall score of 70.7 with accumulation and 62.9 with round-robin
-# (its table 3), which is why it accumulates, and why this code does.
+# Do not read too much into three numbers of one seed: so early in training, round-robin's threefold number of
+# steps can even be ahead. What it costs shows late, when the sets pull against each other around the optimum.
+# At three billion parameters and 250,000 updates the paper measured an overall score of 70.7 with accumulation
+# and 62.9 with round-robin (its table 3), which is why it accumulates, and why this code does.
 #
 # ## Break it: let the language model learn too
 #
@@ -512,7 +526,9 @@ def loss_of_both(tree, shard):
 
 
 for step in range(25):
-    shards = main.shards(np.random.default_rng([13, step]), main.documents(np.random.default_rng([14, step]), ("pairs",)))
+    shards = main.shards(
+        np.random.default_rng([13, step]), main.documents(np.random.default_rng([14, step]), ("pairs",))
+    )
     gradient = 0.0
     for some in shards:
         gradient = gradient + flatten(ops.value_and_grad(loss_of_both)(all_free.params, some)[1])
@@ -526,10 +542,10 @@ for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
     print(f"language model {name:22s} perplexity of text: {found['language_model']:.2f}")
 
 # %% [markdown]
-# A perplexity of 1 would mean to know every token beforehand; the distance from 1 is what to look at. It forgets, and
-# fast: a handful of captions write over what a whole stage of text had taught. In the paper, too, a
-# language model that trains along ends below the frozen one (62.7 against 70.7), unless text training goes on beside
-# (68.6), at three times the cost a step.
+# A perplexity of 1 would mean to know every token beforehand; the distance from 1 is what to look at. It
+# forgets, and fast: a handful of captions write over what a whole stage of text had taught. In the paper, too,
+# a language model that trains along ends below the frozen one (62.7 against 70.7), unless text training goes on
+# beside (68.6), at three times the cost a step.
 #
 # ## The lines of the library it became
 
@@ -549,14 +565,14 @@ show(FlamingoStage.gradient)
 #
 # ## In three sentences
 #
-# The loss is a weighted sum of each data set's own mean, and its gradient is accumulated over all sets before one step.
-# Frozen parts are not arguments of the gradient: gradients run through them, the optimiser never hears of them, and
-# what they knew stays. Whether the model *sees* is told by the gap between the right picture and a wrong one, not by a
-# falling loss.
+# The loss is a weighted sum of each data set's own mean, and its gradient is accumulated over all sets before
+# one step. Frozen parts are not arguments of the gradient: gradients run through them, the optimiser never
+# hears of them, and what they knew stays. Whether the model *sees* is told by the gap between the right picture
+# and a wrong one, not by a falling loss.
 #
-# **Try it.** Set `STEPS` to 300 and watch shapes arrive. Set the lambda of videos to 0 and ask about a video. Take
-# `gate_push` out (`gate_push=0.0`) and see how long the gates hang about zero.
+# **Try it.** Set `STEPS` to 300 and watch shapes arrive. Set the lambda of videos to 0 and ask about a video.
+# Take `gate_push` out (`gate_push=0.0`) and see how long the gates hang about zero.
 #
 # **Read on.** [The paper](https://arxiv.org/abs/2204.14198), section 2.4, appendix B.1 and table 3. AdamW:
-# [arXiv 1711.05101](https://arxiv.org/abs/1711.05101). `tinyflamingo/training/run.py` is the loop with everything that a long run
-# needs; `docs/deviations.md` lists where this training is not the paper's.
+# [arXiv 1711.05101](https://arxiv.org/abs/1711.05101). `tinyflamingo/training/run.py` is the loop with
+# everything that a long run needs; `docs/deviations.md` lists where this training is not the paper's.

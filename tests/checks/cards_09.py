@@ -113,8 +113,8 @@ CARDS = [
         wrong=[
             (one_mean_for_all, "a mean of its own"),
             (sums, "divide its sum"),
-            (without_lambdas, "lambdas are missing"),
-            (quiet_counts, "quiet tokens"),
+            (without_lambdas, "The lambdas are missing"),
+            (quiet_counts, "Quiet tokens"),
             (nothing_by_nothing, "gives 0/0"),
         ],
     ),
@@ -122,7 +122,7 @@ CARDS = [
         "09.2",
         check_09_2_logits_gradient,
         wrong=[
-            (without_shares, "shares are missing"),
+            (without_shares, "The shares are missing"),
             (without_target, "subtracted at the target"),
             (uphill, "sign is turned"),
             (overflowing, "exp overflows"),
@@ -135,8 +135,8 @@ CARDS = [
         check_09_3_accumulate,
         wrong=[
             (into_the_first, "write into the array"),
-            (the_last, "only the last batch"),
-            (unweighted, "lambdas are missing"),
+            (the_last, "Only the last batch"),
+            (unweighted, "The lambdas are missing"),
             (averaged, "do not divide"),
         ],
     ),
@@ -145,7 +145,7 @@ CARDS = [
         check_09_4_clip_globally,
         wrong=[
             (one_by_one, "one factor for all"),
-            (by_value, "numbers were cut off"),
+            (by_value, "Single numbers were cut off"),
             (always, "never makes one longer"),
             (no_root, "square root"),
         ],

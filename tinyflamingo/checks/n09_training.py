@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .core import check, fresh_rng, holds, not_these, shape_is, value_is
+from .core import check, fresh_rng, holds, shape_is, value_is
 
 
 @check("09.1")
@@ -25,29 +25,18 @@ def check_09_1_mixture_loss(mixture_loss):
     shape_is(got, (), what="the loss")
     want = _mixture(losses, weights, datasets, lambdas)
     real = weights * (datasets >= 0)
-    not_these(
-        got,
-        {
-            "every data set has a mean of its own; one mean over all tokens lets the set with most tokens rule.": np.sum(
-                lambdas[datasets] * losses * real
-            )
-            / real.sum(),
-            "a data set's loss is a mean: divide its sum by the number of its tokens that count.": np.sum(
-                lambdas[datasets] * losses * real
-            ),
-            "the lambdas are missing: each mean is multiplied by its own.": _mixture(
-                losses, weights, datasets, np.ones(sets)
-            ),
-            "quiet tokens (weight 0) must not count, neither in the sum nor in the number of tokens.": _mixture(
-                losses, np.ones_like(weights), datasets, lambdas
-            ),
-            "divide by the tokens that count, not by all tokens of the data set.": sum(
-                w * np.mean((losses * weights)[datasets == i]) for i, w in enumerate(lambdas)
-            ),
-        },
-        what="the loss",
-    )
-    value_is(got, want, what="the loss")
+    weighed = np.sum(lambdas[datasets] * losses * real)
+    ignored = [np.mean((losses * weights)[datasets == i]) for i in range(sets)]
+    mistakes = {
+        "Every data set has a mean of its own; with one for all, the largest rules.": weighed / real.sum(),
+        "A data set's loss is a mean: divide its sum by the number of its tokens that count.": weighed,
+        "The lambdas are missing: each mean times its own.": _mixture(losses, weights, datasets, np.ones(sets)),
+        "Quiet tokens (weight 0) must not count, neither in the sum nor in the number of tokens.": _mixture(
+            losses, np.ones_like(weights), datasets, lambdas
+        ),
+        "Divide by the tokens that count, not by all tokens of the data set.": np.dot(lambdas, ignored),
+    }
+    value_is(got, want, what="the loss", mistakes=mistakes)
     absent = np.where(datasets == 0, 1, datasets)
     with np.errstate(all="ignore"):
         got = mixture_loss(losses, weights, absent, lambdas)
@@ -82,22 +71,19 @@ def check_09_2_logits_gradient(logits_gradient):
     shape_is(got, (B, T, V), "(B, T, V)")
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     gradient = p - np.eye(V)[targets]
-    not_these(
-        got,
-        {
-            "the shares are missing: quiet text and padding must get no gradient.": gradient,
-            "1 is to be subtracted at the target: as it is, nothing tells which token was right.": p * shares[..., None],
-            "the sign is turned round: this climbs the loss instead of descending it.": -gradient * shares[..., None],
-            "the shares hold the mean already; do not divide by the number of tokens again.": gradient
-            * shares[..., None]
-            / (B * T),
-        },
-    )
-    value_is(got, gradient * shares[..., None])
+    share = shares[..., None]
+    want = gradient * share
+    mistakes = {
+        "The shares are missing: quiet text and padding must get no gradient.": gradient,
+        "1 is to be subtracted at the target: as it is, nothing tells which token was right.": p * share,
+        "The sign is turned round: this climbs the loss.": -want,
+        "The shares hold the mean already; do not divide by the number of tokens again.": want / (B * T),
+    }
+    value_is(got, want, mistakes=mistakes)
     with np.errstate(all="ignore"):
         big = logits_gradient(logits + 2000.0, targets, shares)
     holds(np.all(np.isfinite(big)), "exp overflows for large logits: subtract the largest logit of each token first.")
-    value_is(big, gradient * shares[..., None], "A constant added to all logits changes no probability.", tol=1e-3)
+    value_is(big, want, "A constant added to all logits changes no probability.", tol=1e-3)
 
 
 @check("09.3")
@@ -117,16 +103,12 @@ def check_09_3_accumulate(accumulate):
     holds(not changed, "a gradient that you were handed has changed: `+=` and `*=` write into the array itself.")
     shape_is(got, (P,), "(P,)")
     want = np.sum(lambdas[:, None] * kept, axis=0)
-    not_these(
-        got,
-        {
-            "the lambdas are missing: each gradient is multiplied by its own.": np.sum(kept, axis=0),
-            "only the last batch is left: add to the sum, do not replace it.": lambdas[-1] * kept[-1],
-            "the lambdas say how much each set counts; do not divide by the number of sets as well.": want / sets,
-        },
-        what="the gradient",
-    )
-    value_is(got, want, what="the gradient")
+    mistakes = {
+        "The lambdas are missing: each gradient is multiplied by its own.": np.sum(kept, axis=0),
+        "Only the last batch is left: add to the sum, do not replace it.": lambdas[-1] * kept[-1],
+        "The lambdas say how much each set counts; do not divide by the number of sets as well.": want / sets,
+    }
+    value_is(got, want, what="the gradient", mistakes=mistakes)
     holds(sorted(asked) == list(range(sets)), "each batch's gradient is dear: ask for it once.")
 
 
@@ -147,21 +129,17 @@ def check_09_4_clip_globally(clip_globally):
         shape_is(got[name], g.shape, what=name)
     flat = np.concatenate([np.ravel(got[name]) for name in kept])
     whole = np.concatenate([np.ravel(g) for g in kept.values()])
-    per_array = [np.ravel(g * min(1.0, limit / np.sqrt(np.sum(g * g)))) for g in kept.values()]
-    not_these(
-        flat,
-        {
-            "each array was clipped by its own norm, which turns the direction; global means one factor for all.": (
-                np.concatenate(per_array)
-            ),
-            "single numbers were cut off, which turns the direction; scale the whole by one factor.": np.clip(
-                whole, -limit, limit
-            ),
-            "the norm is the square root of the sum of squares.": whole * min(1.0, limit / norm**2),
-        },
-        what="the clipped gradient",
-    )
-    value_is(flat, whole * limit / norm, what="the clipped gradient", tol=1e-4)
+    one_by_one = [np.ravel(g * min(1.0, limit / np.sqrt(np.sum(g * g)))) for g in kept.values()]
+    mistakes = {
+        "Each array was clipped by its own norm, which turns the direction; global means one factor for all.": (
+            np.concatenate(one_by_one)
+        ),
+        "Single numbers were cut off, which turns the direction; scale the whole by one factor.": np.clip(
+            whole, -limit, limit
+        ),
+        "The norm is the square root of the sum of squares.": whole * min(1.0, limit / norm**2),
+    }
+    value_is(flat, whole * limit / norm, what="the clipped gradient", tol=1e-4, mistakes=mistakes)
     small = clip_globally(kept, 2.0 * norm)
     flat = np.concatenate([np.ravel(small[name]) for name in kept])
     hint = "A gradient within the limit is left as it is: clipping never makes one longer."
