@@ -135,10 +135,19 @@ def describe(panel) -> str:
 
 
 def draw_panels(panels, path):
-    """The figure: pictures from left to right, the words under them, the model's in colour."""
+    """The figure as a file."""
     import matplotlib
 
     matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure = panels_figure(panels)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def panels_figure(panels):
+    """The figure: pictures from left to right, the words under them, the model's in colour."""
     import matplotlib.pyplot as plt
 
     rows = [_cells(panel.items) for panel in panels]
@@ -149,8 +158,7 @@ def draw_panels(panels, path):
         figure.text(0.15 / WIDTH, (top - 0.18) / sum(heights), panel.title, fontweight="bold", fontsize=11, va="center")
         _draw_row(figure, cells, top - TITLE, sum(heights))
         top -= height
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    return figure
 
 
 def _draw_row(figure, cells, top, total):

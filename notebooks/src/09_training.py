@@ -22,7 +22,6 @@ import copy
 import dataclasses
 import hashlib
 import inspect
-import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,6 +30,7 @@ from tinyflamingo import ops
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld.pages import page, pair, video
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
+from tinyflamingo.demo import Panel, Said, panels_figure
 from tinyflamingo.evaluation.run import text_perplexity
 from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch
@@ -77,43 +77,34 @@ print("features of the videos   (M, F, S, Dv) =", stage.features.videos.shape)
 # and its description teach to name what is there. Pairs of a video and its description do that for videos.
 # TinyWorld has all three.
 #
-# *Figure: three rows. A page with several pictures and the words that follow each; pairs, five pictures with
-# one text each; a video as frames from left to right, with its text. Words in blue carry loss; grey words are
-# read only.*
+# *Figure: three rows. A page with four pictures and the words that follow each; four pairs, each a picture with
+# its text; a video as a strip of frames, with its text. Words in colour carry loss; black words are read only.*
 
 
 # %%
-def show_documents(rows, pool, columns=5):
-    """A row a list of items: the media, and under each the words that follow."""
-    figure, axes = plt.subplots(len(rows), columns, figsize=(9, 2.5 * len(rows)))
-    for row, (title, items) in zip(axes, rows, strict=True):
-        place, line = -1, 0
-        for item in items:
-            if isinstance(item, str | Quiet) and 0 <= place < columns:
-                quiet = isinstance(item, Quiet)
-                for text in textwrap.wrap(item.text if quiet else item, 26):
-                    where, colour = (0, -0.13 * (line + 1)), GREY if quiet else BLUE
-                    row[place].text(*where, text, transform=row[place].transAxes, color=colour, size=8)
-                    line += 1
-            elif hasattr(item, "kind"):
-                place, line = place + 1, 0
-                pixels = (pool.pictures if item.kind == "picture" else pool.videos)[item.index]
-                frames = pixels[::2] if pixels.ndim == 4 else [pixels]
-                for axis, frame in zip(row[place:], frames, strict=False):
-                    axis.imshow(frame)
-        for axis in row:
-            axis.set_axis_off()
-        row[0].set_title(title, loc="left", fontweight="bold")
-    plt.show()
+def panel_of(title, items, media=4):
+    """The first few media of a list, with the words that follow each; words that carry loss in colour."""
+    shown = []
+    for item in items:
+        if isinstance(item, Quiet):
+            shown.append(item.text)
+        elif isinstance(item, str):
+            shown.append(Said(item, item))
+        elif sum(isinstance(i, np.ndarray) for i in shown) < media:
+            shown.append((stage.pool.pictures if item.kind == "picture" else stage.pool.videos)[item.index])
+        else:
+            break
+    return Panel(title, shown)
 
 
 rng = np.random.default_rng(4)
 album = page(rng, stage.pool, {"album": 1.0})[1]
-pairs = [item for _ in range(5) for item in pair(rng, stage.pool)]
-show_documents([("a page", album), ("five pairs", pairs), ("a video", video(rng, stage.pool))], stage.pool)
+pairs = [item for _ in range(4) for item in pair(rng, stage.pool)]
+panels_figure([panel_of("a page", album), panel_of("four pairs", pairs), panel_of("a video", video(rng, stage.pool))])
+plt.show()
 
 # %% [markdown]
-# Grey text is *quiet*: the model reads it and is not asked to predict it, because nobody could. Which question
+# Black text is *quiet*: the model reads it and is not asked to predict it, because nobody could. Which question
 # comes next is chance; what its answer is, can be seen.
 
 # %%
