@@ -152,7 +152,8 @@ def panels_figure(panels):
 
     rows = [_cells(panel.items) for panel in panels]
     heights = [TITLE + PICTURE + LINE * max(_lines(texts) for _, texts in cells) for cells in rows]
-    figure = plt.figure(figsize=(WIDTH, sum(heights)), layout="none")
+    figure = plt.figure(figsize=(WIDTH, sum(heights)))
+    figure.set_layout_engine("none")  # whatever the reader has switched on: every place is given here
     top = sum(heights)
     for panel, cells, height in zip(panels, rows, heights, strict=True):
         figure.text(0.15 / WIDTH, (top - 0.18) / sum(heights), panel.title, fontweight="bold", fontsize=11, va="center")

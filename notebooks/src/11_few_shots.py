@@ -324,7 +324,7 @@ for shift, (name, found) in enumerate(hits.items()):
 axis.axhline(1 / WAYS, color="0.4", ls="--", lw=0.8)
 axis.set(xscale="log", xticks=SHOTS, xticklabels=SHOTS, xlabel="shots a class", ylabel="right", ylim=(0, 1.03))
 axis.minorticks_off()
-axis.legend(frameon=False, loc="lower right")
+axis.legend(frameon=False, loc="lower left", ncols=2)
 plt.show()
 print(f"{'shots a class':26s}" + "".join(f"{k:>8d}" for k in SHOTS) + f"      n = {len(target)} each")
 for name, found in hits.items():
