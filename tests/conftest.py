@@ -73,5 +73,5 @@ def rng():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """The tokenizer of the toy: 629 pieces, half a second."""
-    return train_tokenizer(tokenizer_lines(np.random.default_rng(0)), 629)
+    """The tokenizer of the toy: 662 pieces, half a second."""
+    return train_tokenizer(tokenizer_lines(np.random.default_rng(0)), 662)

@@ -182,6 +182,8 @@ def _add_evaluate(commands):
     p.add_argument("--seed", type=_whole, default=0, help="which test stream")
     p.add_argument("--queries", type=_whole, default=500, help="per task")
     p.add_argument("--task", action="append", help="only this task (may be repeated)")
+    p.add_argument("--suite", action="store_true", help="the sixteen tasks with 0 to 32 shots, and specialists")
+    p.add_argument("--quick", action="store_true", help="with --suite: a small part of it, in minutes")
     p.set_defaults(run=_evaluate)
 
 
@@ -191,10 +193,19 @@ def _evaluate(args):
 
     if args.queries < 1:
         raise UserError("--queries must be at least 1")
+    if args.quick and not args.suite:
+        raise UserError("--quick is a part of --suite: add it, or leave both out")
     target = args.json and _writable(args.json)
-    report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
+    model = _load(args.checkpoint)
+    if args.suite:
+        from tinyflamingo.evaluation.few_shot import format_suite, run_suite
+
+        report = run_suite(model, args.seed, args.task, args.quick)
+        print(format_suite(report))
+    else:
+        report = evaluate(model, args.queries, args.seed, args.task)
+        print(format_report(report))
     report["checkpoint"] = str(args.checkpoint or "the one that ships")
-    print(format_report(report))
     if target:
         write_atomically(target, json.dumps(report, indent=1).encode())
 

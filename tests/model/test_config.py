@@ -25,7 +25,7 @@ from tinyflamingo.model.config import (
         (lambda: FlamingoConfig(vision=VisionConfig(width=64)), ["resampler.input_width 128", "vision.width 64"]),
         (
             lambda: FlamingoConfig(language=LanguageConfig(vocab_size=700)),
-            ["text_tower.vocab_size 629", "language.vocab_size 700"],
+            ["text_tower.vocab_size 662", "language.vocab_size 700"],
         ),
         (lambda: ResamplerConfig(input_width=64, width=128), ["input_width 64", "width 128"]),
         (lambda: TextTowerConfig(width=10, heads=4), ["width 10", "heads 4"]),

@@ -64,7 +64,7 @@ class VisionConfig:
 class TextTowerConfig:
     """The BERT-like text tower of contrastive pretraining (chapter §2), thrown away afterwards."""
 
-    vocab_size: int = 629  # V
+    vocab_size: int = 662  # V
     width: int = 96  # D of the tower
     layers: int = 2
     heads: int = 4
@@ -78,8 +78,9 @@ class TextTowerConfig:
 
 @dataclass(frozen=True)
 class ResamplerConfig:
-    """Perceiver resampler (chapter §3; paper figure 5)."""
+    """Perceiver resampler (chapter §3; paper figure 5), or what table 3 sets in its place."""
 
+    kind: str = "perceiver"  # "mlp", "transformer": every feature becomes a visual token (`plain_resamplers.py`)
     input_width: int = 128  # Dv: width of a visual feature
     width: int = 128  # D of the latents
     layers: int = 2
@@ -96,13 +97,15 @@ class ResamplerConfig:
             f"input_width {self.input_width} (features) differs from width {self.width} (latents): "
             "keys and values read both, concatenated",
         )
+        kinds = ("perceiver", "mlp", "transformer")
+        _require(self.kind in kinds, f"kind is {self.kind!r} but must be one of {', '.join(kinds)}")
 
 
 @dataclass(frozen=True)
 class LanguageConfig:
     """Chinchilla-style decoder (chapter §4)."""
 
-    vocab_size: int = 629  # V, without <EOC>, which Flamingo adds
+    vocab_size: int = 662  # V, without <EOC>, which Flamingo adds
     width: int = 128  # D
     layers: int = 4
     heads: int = 4  # H
@@ -119,7 +122,10 @@ class LanguageConfig:
 class XattnConfig:
     """GATED XATTN-DENSE (chapter §4; paper figure 4)."""
 
-    every: int = 1  # k: a gated block stands before decoder blocks 0, k, 2k, ...
+    every: int = 1  # k: a gated block stands before every k-th decoder block
+    first_block: int = 1  # the first decoder block that has one, counted from 1
+    kind: str = "dense"  # "vanilla": cross-attention alone, inside a decoder block, before its feed-forward (table 3)
+    gated: bool = True  # tanh gates that start at 0; False: new layers count in full from the start (table 3)
     heads: int = 4  # H
     key_size: int = 32  # K
     ffw_multiplier: int = 4
@@ -130,6 +136,8 @@ class XattnConfig:
         _require(
             self.attend in ("last", "all_previous"), f"attend is {self.attend!r} but must be 'last' or 'all_previous'"
         )
+        _require(self.kind in ("dense", "vanilla"), f"kind is {self.kind!r} but must be 'dense' or 'vanilla'")
+        _require(isinstance(self.gated, bool), f"gated is {self.gated!r} but must be true or false")
 
 
 @dataclass(frozen=True)
@@ -152,11 +160,15 @@ class FlamingoConfig:
             f"text_tower.vocab_size {self.text_tower.vocab_size} differs from "
             f"language.vocab_size {self.language.vocab_size}: both read one tokenizer",
         )
+        _require(
+            self.xattn.first_block <= self.language.layers,
+            f"xattn.first_block {self.xattn.first_block} is beyond language.layers {self.language.layers}",
+        )
 
     @property
     def gated_layers(self) -> tuple:
-        """Decoder blocks that have a gated block before them: 0, k, 2k, ..."""
-        return tuple(range(0, self.language.layers, self.xattn.every))
+        """Decoder blocks, counted from 0, that have a gated block: 0, k, 2k, ... from the first on."""
+        return tuple(range(self.xattn.first_block - 1, self.language.layers, self.xattn.every))
 
 
 PARTS = {

@@ -10,13 +10,15 @@ Not here: decoding (`model/generate.py`) and training (`training/flamingo_stage.
 
 from __future__ import annotations
 
+from functools import partial
+
 import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
 from tinyflamingo.model.language_model import decoder_block, embed_tokens
-from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
+from tinyflamingo.model.plain_resamplers import RESAMPLERS
 from tinyflamingo.model.vision_encoder import normalise_pixels, vision_encoder
 
 ENCODE_BATCH = 64  # most pictures that a worker encodes at once
@@ -37,10 +39,15 @@ def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=
     S = T + (cache["length"] if cache else 0)
     h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
     for i in range(config.language.layers):
+        look = None
         if i in config.gated_layers:
-            media = cache and cache[f"media_{i}"]
-            h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, media, first)
-        h = decoder_block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"])
+            block, media = params[f"xattn_{i}"], cache and cache[f"media_{i}"]
+            look = partial(
+                gated_xattn_dense, block, visual=visual, phi=phi, config=config, keys_values=media, first=first
+            )
+        if look and config.xattn.kind == "dense":
+            h, look = look(h), None
+        h = decoder_block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"], look)
     if cache:
         cache["length"] = S
     h = ops.rms_norm(h, language["final_gain"])
@@ -60,8 +67,8 @@ def embed_with_eoc(eoc, table, tokens):
 def see(params, features, config: FlamingoConfig):
     """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, D); M may be 0."""
     if len(features) == 0:
-        return np.zeros((0, *np.shape(params["resampler"]["latents"])), features.dtype)
-    return perceiver_resampler(params["resampler"], features, config.resampler)
+        return np.zeros((0, config.resampler.latents, config.resampler.width), features.dtype)
+    return RESAMPLERS[config.resampler.kind][1](params["resampler"], features, config.resampler)
 
 
 def encode_media(frozen, media, config: FlamingoConfig):
@@ -86,7 +93,7 @@ def init_flamingo(rng, config: FlamingoConfig, dtype=np.float32):
     """What trains: resampler, gated blocks (gates at exactly 0) and the embedding of <EOC>."""
     D = config.language.width
     params = {
-        "resampler": init_resampler(rng, config.resampler, dtype),
+        "resampler": RESAMPLERS[config.resampler.kind][0](rng, config.resampler, dtype),
         "eoc": (rng.standard_normal(D) * D**-0.5).astype(dtype),
     }
     for i in config.gated_layers:
@@ -101,4 +108,5 @@ def gates(params) -> dict:
         for name, block in params.items()
         if name.startswith("xattn_")
         for gate in ("alpha_xattn", "alpha_dense")
+        if gate in block
     }

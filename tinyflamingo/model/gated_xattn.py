@@ -4,7 +4,8 @@ Chapter §4; paper section 2.2 and figure 4. Text tokens query the visual tokens
 own (`phi`), or in the paper's ablation (table 10) of all media of their document up to it; then a
 feed-forward layer. Both are added through tanh gates that start at exactly 0,
 so the untrained layer is the identity, to the last bit. Layer norms stand on the queries, on keys
-and values (one norm for both) and before the feed-forward, as the paper's first version says.
+and values (one norm for both) and before the feed-forward, as the paper's first version says. Two
+more of its ablations (table 3) are fields of `XattnConfig`: no gates, and no feed-forward ("vanilla").
 
 Not here: where the blocks stand (`model/flamingo.py`) and what `phi` is (`model/interleave.py`).
 """
@@ -33,10 +34,17 @@ def gated_xattn_dense(params, h, visual, phi, config: FlamingoConfig, keys_value
     q = np.reshape(ops.linear(x, params["w_q"]), (1, B * T, *heads))
     seen = ops.segment_attention(q, k, v, np.reshape(phi, (1, B * T)), _first_seen(phi, first, config))
     seen = np.reshape(seen, (B, T, -1))
-    h = h + np.tanh(params["alpha_xattn"]) * ops.linear(seen, params["w_o"])
+    h = h + gate(params, "alpha_xattn", config) * ops.linear(seen, params["w_o"])
+    if config.xattn.kind == "vanilla":
+        return h
     x = ops.layer_norm(h, params["ffw_gain"], params["ffw_bias"])
     dense = ops.linear(ops.squared_relu(ops.linear(x, params["w_1"])), params["w_2"])
-    return h + np.tanh(params["alpha_dense"]) * dense
+    return h + gate(params, "alpha_dense", config) * dense
+
+
+def gate(params, name, config: FlamingoConfig):
+    """How far a branch is open: tanh(alpha), and 1 where there are no gates."""
+    return np.tanh(params[name]) if config.xattn.gated else 1.0
 
 
 def _first_seen(phi, first, config: FlamingoConfig):
@@ -64,7 +72,7 @@ def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
     def matrix(rows, columns, scale=1.0):
         return (rng.standard_normal((rows, columns)) * scale * rows**-0.5).astype(dtype)
 
-    return {
+    params = {
         "query_gain": np.ones(D, dtype),
         "query_bias": np.zeros(D, dtype),
         "media_gain": np.ones(media, dtype),
@@ -80,3 +88,7 @@ def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
         "w_2": matrix(hidden, D, 0.5),
         "alpha_dense": np.zeros((), dtype),
     }
+    absent = set() if config.xattn.gated else {"alpha_xattn", "alpha_dense"}
+    if config.xattn.kind == "vanilla":
+        absent |= {"ffw_gain", "ffw_bias", "w_1", "w_2", "alpha_dense"}
+    return {name: leaf for name, leaf in params.items() if name not in absent}

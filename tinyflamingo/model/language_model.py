@@ -38,12 +38,14 @@ def embed_tokens(table, tokens):
     return ops.embed(table, tokens) * table.dtype.type(table.shape[1] ** 0.5)
 
 
-def decoder_block(params, h, start, S, config: LanguageConfig, cache=None):
+def decoder_block(params, h, start, S, config: LanguageConfig, cache=None, between=None):
     """One block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D).
 
-    S: number of key positions, T plus what the cache holds.
+    S: number of key positions, T plus what the cache holds. between: what happens to h between the
+    two, as in a decoder with "vanilla" cross-attention; by default nothing.
     """
     h = h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), start, S, config, cache)
+    h = between(h) if between else h
     x = ops.rms_norm(h, params["ffw_gain"])
     return h + ops.linear(ops.gelu(ops.linear(x, params["w_1"], params["b_1"])), params["w_2"], params["b_2"])
 

@@ -71,8 +71,7 @@ def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sa
     batch = make_batch([sequence], left=True)
     visual = look(model, batch.media)
     if beams > 1:
-        tokens, score = beam_search(model.params, model.frozen, batch, visual, model.config, beams, max_tokens)
-        log_probs = [score]
+        (tokens,), log_probs = beam_search(model.params, model.frozen, batch, visual, model.config, beams, max_tokens)
     else:
         out = generate(model.params, model.frozen, batch, visual, model.config, max_tokens, sampling, rng)
         (tokens,), (log_probs,) = out
