@@ -64,6 +64,17 @@ def test_values():
         holds(False, "look")
 
 
+def test_a_known_mistake_gets_its_own_hint():
+    mistakes = {"forgot to double": np.ones(2), "too long": np.ones(3)}
+    with pytest.raises(CheckFailed, match="forgot to double"):
+        value_is(np.ones(2), 2 * np.ones(2), "twice means times two", mistakes=mistakes)
+    with pytest.raises(CheckFailed, match="twice means times two"):
+        value_is(3 * np.ones(2), 2 * np.ones(2), "twice means times two", mistakes=mistakes)
+    with pytest.raises(CheckFailed, match="off by one"):
+        value_is([1, 2], np.array([2, 3]), mistakes={"off by one": np.array([1, 2])})
+    value_is(np.ones(2), np.ones(2), mistakes={"no mistake at all": np.ones(2)})
+
+
 def test_a_notebook_shows_the_hint_and_no_traceback():
     assert CheckFailed("look")._render_traceback_() == ["Not yet. look"]
 
