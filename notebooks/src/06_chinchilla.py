@@ -25,6 +25,7 @@ import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
+from autograd.extend import defvjp, primitive
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.text import episode, text_document
@@ -50,9 +51,8 @@ def softmax(s):
 # %% [markdown]
 # ## What a trained block does
 #
-# Here is a few-shot episode in words, as the toy's language model met it in training: made-up names for things.
-# Below, one layer's attention over it, a square for every head. A row is a token that looks, a column a token
-# that is looked at.
+# Here is a few-shot episode in words, of the kind that the toy's language model met in training: made-up names for
+# colours. It ends where the model has to say what "red" was called.
 
 # %%
 text = "red lofa. blue dimu. red lofa. blue dimu. red"
@@ -83,17 +83,28 @@ def attention_of(language, tokens):
 
 
 # %% [markdown]
-# *Figure: four squares, one for each head of one layer. The upper right half of each is empty, the future. Some heads
-# draw a line along the diagonal, some draw dots far from it.*
+# Two of its heads at work. A row is a token that looks, a column a token that is looked at.
+#
+# *Figure: two squares of attention weights, their upper right halves empty: that is the future. In the left one, of a
+# head in the first block, a dark line runs right beside the diagonal: every token looks at the one before it. In the
+# right one, of a head in the second block, the last rows look far back: the last "red" looks at what once came after
+# "red".*
 
 # %%
 looks = attention_of(language, tokens)
-figure, axes = plt.subplots(1, H, figsize=(10, 2.9), sharey=True)
-for head, axis in enumerate(axes):
-    axis.imshow(looks[1][0, head], cmap="Purples", vmin=0, vmax=1)
-    axis.set(title=f"block 1, head {head}", xticks=range(T), yticks=range(T), yticklabels=pieces)
+figure, axes = plt.subplots(1, 2, figsize=(8, 4.2))
+for axis, block in zip(axes, (0, 1), strict=True):
+    axis.imshow(looks[block][0, 0], cmap="Purples", vmin=0, vmax=1)
+    axis.set(title=f"block {block}, head 0", xticks=range(T), yticks=range(T), yticklabels=pieces)
     axis.set_xticklabels(pieces, rotation=90)
 plt.show()
+copied = looks[1][0, 0, -1].argmax()
+print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, which stands right after {pieces[copied - 1]!r}")
+
+# %% [markdown]
+# The two belong together. The left head writes into every place what stood before it; so the right head can look for the
+# place *after* what it is itself, and copy what is there. Both need to know how far away things are, and that is what
+# this notebook is about.
 
 # %% [markdown]
 # ## RMSNorm
@@ -188,9 +199,6 @@ check_06_2_rms_norm_gradient(rms_norm_gradient)
 # fail, so let it meet a gradient with the second term forgotten, too.
 
 # %%
-from autograd.extend import defvjp, primitive  # noqa: E402
-
-
 @primitive
 def forgetful(x):
     """RMSNorm without gain, whose gradient forgets that all share the root."""
@@ -347,18 +355,17 @@ moved = library.language_model(language, later, config, start)[:, filler.shape[1
 print("tokens (B, T) =", document.shape, "->", later.shape)
 print(f"relative positions: logits change by {np.abs(at_once - moved).max():.0e}")
 
-absolute = dict(language)
+embed_tokens = library.embed_tokens
 places = rng.standard_normal((later.shape[1], config.width)).astype(np.float32) * 0.01
 
 
 def with_absolute(tokens, start=None):
-    """The same model after somebody has added a vector for every absolute place."""
-    table = library.embed_tokens
-    library.embed_tokens = lambda weights, ids: table(weights, ids) + places[: ids.shape[1]]
+    """The same model after somebody has added a small vector for every absolute place."""
+    library.embed_tokens = lambda table, ids: embed_tokens(table, ids) + places[: ids.shape[1]]
     try:
-        return library.language_model(absolute, tokens, config, start)
+        return library.language_model(language, tokens, config, start)
     finally:
-        library.embed_tokens = table
+        library.embed_tokens = embed_tokens
 
 
 changed = with_absolute(later, start)[:, filler.shape[1] :] - with_absolute(document)
@@ -382,13 +389,14 @@ for ids in documents:
     for i, look in enumerate(attention_of(language, np.array([ids]))):
         for n in range(min(far, len(ids))):
             by_distance[i, :, n] += np.diagonal(look[0], -n, axis1=1, axis2=2).sum(-1)
-    met[: len(ids)] += np.maximum(len(ids) - np.arange(far), 0)[: len(ids)][: len(met)]
+    met += np.maximum(len(ids) - np.arange(far), 0)
 by_distance /= met
 print("mean weight by distance (layers, H, distances) =", by_distance.shape)
 
 # %% [markdown]
-# *Figure: one panel a block. The mean attention weight of each of its four heads against the distance looked back. Most
-# heads of the first block stay close; one or two heads have a sharp peak at a distance of one.*
+# *Figure: one panel a block, the mean attention weight of each of its four heads against the distance looked back. In
+# the first block all peak at a distance of one, head 0 sharply; in the second all are flat; in the last two some heads
+# keep to the token itself.*
 
 # %%
 figure, axes = plt.subplots(1, config.layers, figsize=(10, 2.4), sharey=True)
@@ -404,14 +412,15 @@ for i in range(config.layers):
     print(f"block {i}: strongest distance of each head", n.tolist())
 
 # %% [markdown]
-# A head with its peak at 1 is a "previous token" head. It is the first half of copying in context: it writes into
-# each place what stood before it, so that a later head can search for "the place that comes after what I am now".
-# That is what the first figure's far-off dots are.
+# The heads with their peak at 1 are the "previous token" heads of the first figure, and all four heads of the first
+# block are of that kind. The copying heads of the second block have no favourite distance: where they look is decided by
+# *what* is there. Both sorts use one formula; its two terms are as important as training made them.
 #
 # ## Break it
 #
-# The subtle part of the formula is the second term. Take away what the model knows of distances: first only the query's
-# part of it, by setting `W_R` to zero. The score is the loss on the same documents, in nats a learned token.
+# The subtle part of the formula is the second term. Take from the trained model first `v`, the distances that are
+# interesting whoever asks, and then all distances, by setting `W_R` to zero. The score is the mean loss of a learned
+# token, in nats.
 
 
 # %%
@@ -428,17 +437,18 @@ batches = {
     name: make_batch([encode_document(sample(rng), tokenizer, complete=False) for _ in range(40)])
     for name, sample in kinds.items()
 }
-deaf = copy.deepcopy(language)
-indifferent = copy.deepcopy(language)
-for i in range(config.layers):
-    deaf[f"block_{i}"]["w_r"] = np.zeros_like(deaf[f"block_{i}"]["w_r"])
-    indifferent[f"block_{i}"]["v"] = np.zeros_like(deaf[f"block_{i}"]["v"])
+models = {"as trained": language}
+for name in ("v", "w_r"):
+    models[f"without {name}"] = broken = copy.deepcopy(language)
+    for i in range(config.layers):
+        broken[f"block_{i}"][name] *= 0
 print(f"{'':24s}" + "".join(f"{name:>22s}" for name in batches))
-for name, weights in (("as trained", language), ("without v", indifferent), ("without W_R", deaf)):
+for name, weights in models.items():
     print(f"{name:24s}" + "".join(f"{loss_of(weights, batch):22.3f}" for batch in batches.values()))
 
 # %% [markdown]
-# Without distances a sentence is a bag of words, and the model, which was not trained for that, is lost.
+# It hardly misses `v`. Without any distances a sentence is a bag of words, and the model, which was not trained for
+# that, is lost.
 #
 # ## Why smaller, and for longer
 #
@@ -483,11 +493,11 @@ for C, colour in zip((1e21, 1e22, 1e23, 5.76e23, 1e25), plt.cm.viridis(np.linspa
     best = curve.argmin()
     axis.semilogx(sizes, curve, color=colour, label=f"{C:.3g} flops")
     axis.plot(sizes[best], curve[best], "o", color=colour)
-for (name, (N, D)), mark in zip(rivals.items(), "sD*", strict=True):
+for (name, (N, D)), mark, place in zip(rivals.items(), "sD*", ((-34, 9), (8, -3), (-56, -12)), strict=True):
     axis.plot(N, final_loss(N, D), mark, color=ORANGE, markersize=8)
-    axis.annotate(name, (N, final_loss(N, D)), xytext=(6, 5), textcoords="offset points")
-axis.set(xlabel="parameters N", ylabel="predicted loss, nats a token", ylim=(1.8, 3))
-axis.legend(frameon=False, title="budget")
+    axis.annotate(name, (N, final_loss(N, D)), xytext=place, textcoords="offset points")
+axis.set(xlabel="parameters N", ylabel="predicted loss, nats a token", ylim=(1.75, 3.3))
+axis.legend(frameon=False, title="budget", loc="upper left", ncols=2)
 plt.show()
 
 # %% [markdown]
