@@ -1,6 +1,7 @@
-"""For every test: shape checks on, both floors of the operations, and one tokenizer for the session."""
+"""For every test: shape checks on, both floors of the operations, one tokenizer, and the keys of the notebooks."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("TINYFLAMINGO_CHECK", "1")  # before the package is imported
 
@@ -11,6 +12,39 @@ from tinyflamingo import ops  # noqa: E402
 from tinyflamingo.data.tinyworld.text import tokenizer_lines  # noqa: E402
 from tinyflamingo.model.tokenizer import train_tokenizer  # noqa: E402
 from tinyflamingo.ops import shapes  # noqa: E402
+
+# The key of each notebook, in their order, and the test files of what it teaches: `python -m pytest -m masking`.
+# A test that is run once a notebook (its id begins with the number) belongs to that notebook's key too.
+KEYS = {
+    "whole": ["model/test_flamingo.py"],
+    "autograd": ["ops/test_ops_tools.py", "ops/test_ops_values.py", "ops/test_ops_meaning.py"],
+    "nf_resnet": ["model/test_vision_encoder.py", "training/test_optimiser.py"],
+    "contrastive": ["model/test_contrastive.py", "training/test_contrastive_stage.py"],
+    "video": ["data/test_video.py"],
+    "resampler": ["model/test_resampler.py"],
+    "chinchilla": ["model/test_language_model.py", "training/test_language_stage.py"],
+    "masking": ["model/test_interleave.py"],
+    "gating": ["model/test_gated_xattn.py"],
+    "training": ["training/test_flamingo_stage.py", "training/test_run.py", "training/test_shards.py"],
+    "applications": ["model/test_generate.py", "model/test_decode.py", "cli/test_shipped.py"],
+    "few_shot": ["evaluation/test_tasks.py", "evaluation/test_evaluation_run.py"],
+    "scale": ["model/test_config.py"],
+}
+OF_ALL_NOTEBOOKS = {"test_notebooks.py", "test_cards.py"}
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test with the keys it belongs to."""
+    by_number = {f"{number:02d}": key for number, key in enumerate(KEYS)}
+    for item in items:
+        file = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
+        for key, files in KEYS.items():
+            if file in files:
+                item.add_marker(key)
+        number = item.callspec.id[:2] if hasattr(item, "callspec") else ""
+        if item.path.name in OF_ALL_NOTEBOOKS and number in by_number:
+            item.add_marker(by_number[number])
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,137 @@
+"""Every exercise of every notebook: the solution passes, the stub fails politely, each wrong answer gets its hint."""
+
+import ast
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nbclient")
+
+from tinyflamingo.checks import CheckFailed  # noqa: E402
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parent.parent / "notebooks"
+TIMES = 5  # a check draws anew at every run; it must notice every time
+CARD = re.compile(
+    r"\A### Exercise (\d\d\.\d+) · (\S.*)\n+\*difficulty: (easy|medium|hard) · minutes: (\d+)\*\n+(\S.*)", re.DOTALL
+)
+
+
+def load_build():
+    spec = importlib.util.spec_from_file_location("notebooks_build", FOLDER / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build = load_build()
+SOURCES = {source.stem[:2]: source for source in build.sources()}
+
+
+def exercises_of(source):
+    """The numbers of the exercises in a source, in order."""
+    return re.findall(r"^# %% exercise (\S+)$", source.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def catalogue(number):
+    """The cards of a notebook's catalogue, by key."""
+    if not (HERE / f"cards_{number}.py").is_file():
+        return {}
+    return {card.key: card for card in importlib.import_module(f"cards_{number}").CARDS}
+
+
+KEYS = [key for source in SOURCES.values() for key in exercises_of(source)]
+CATALOGUE = {key: card for number in SOURCES for key, card in catalogue(number).items()}
+WRONG = [(key, i) for key, card in CATALOGUE.items() for i in range(len(card.wrong))]
+each_exercise = pytest.mark.parametrize("key", KEYS)
+
+
+def cells_of(key, solved):
+    """{("exercise", key): code, ...} of the notebook, and its plain code cells before the exercise."""
+    cells = build.read_source(SOURCES[key[:2]], solved).cells
+    marked = {build.kind_of(cell): cell.source for cell in cells if cell.cell_type == "code"}
+    kinds = [build.kind_of(cell) for cell in cells]
+    before = cells[: kinds.index(("exercise", key))]
+    return marked, [cell.source for cell in before if cell.cell_type == "code" and not build.kind_of(cell)[0]]
+
+
+def tools(code):
+    """The imports and functions of a cell, without what it computes."""
+    kept = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+    return "\n".join(ast.unparse(node) for node in ast.parse(code).body if isinstance(node, kept))
+
+
+def namespace_of(key, solved):
+    """What the exercise's function needs: imports, functions told before, earlier exercises, and itself."""
+    marked, before = cells_of(key, solved=True)
+    space = {"__name__": "notebook"}
+    for code in before:
+        exec(tools(code), space)
+    for earlier in KEYS[: KEYS.index(key)]:
+        if earlier[:2] == key[:2]:
+            exec(marked["exercise", earlier], space)
+    mine, _ = cells_of(key, solved)
+    exec(mine["exercise", key], space)
+    return space, mine["check", key]
+
+
+@each_exercise
+def test_the_solution_passes(key, capsys):
+    space, call = namespace_of(key, solved=True)
+    for _ in range(TIMES):
+        exec(call, space)
+    assert capsys.readouterr().out.count(f"Exercise {key}: right.") == TIMES
+
+
+@each_exercise
+def test_the_untouched_stub_fails_politely(key, capsys):
+    space, call = namespace_of(key, solved=False)
+    exec(call, space)
+    assert capsys.readouterr().out == f"Exercise {key} is still yours to do.\n"
+
+
+@pytest.mark.parametrize("key, i", WRONG, ids=[f"{key}-{i}" for key, i in WRONG])
+def test_a_wrong_answer_fails_with_its_own_hint(key, i):
+    wrong, hint = CATALOGUE[key].wrong[i]
+    for _ in range(TIMES):
+        with pytest.raises(CheckFailed, match=hint):
+            CATALOGUE[key].check(wrong)
+
+
+@each_exercise
+def test_the_catalogue_has_wrong_answers_with_different_hints(key):
+    card = CATALOGUE[key]
+    assert len(card.wrong) >= 2
+    assert card.check.key == key
+    assert len({hint for _, hint in card.wrong}) >= 2, "a check tells mistakes apart"
+    assert all(len(hint) >= 8 for _, hint in card.wrong)
+
+
+def test_the_catalogue_has_no_card_too_many():
+    assert sorted(CATALOGUE) == sorted(KEYS)
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=lambda path: path.stem)
+def test_cards_are_complete(source):
+    """Heading with difficulty and minutes, then the exercise, then its check, which is an import and a call."""
+    cells = build.read_source(source, solved=True).cells
+    found = []
+    for place, cell in enumerate(cells):
+        kind, key = build.kind_of(cell)
+        if kind == "exercise":
+            card = CARD.match(cells[place - 1].source)
+            assert card and card[1] == key, f"{key}: the card above it"
+            assert build.kind_of(cells[place + 1]) == ("check", key)
+            name = f"check_{key.replace('.', '_')}_"
+            call = cells[place + 1].source
+            assert re.fullmatch(rf"from tinyflamingo\.checks import ({name}\w+)\n\s*\1\(\w+\)", call), call
+            found.append(key)
+    number = source.stem[:2]
+    assert found == [f"{number}.{k + 1}" for k in range(len(found))]
+    headings = [c.source for c in cells if c.cell_type == "markdown" and c.source.startswith("### Exercise")]
+    assert len(headings) == len(found) == sum(build.kind_of(cell)[0] == "check" for cell in cells)
+    if number != "00":
+        assert 2 <= len(found) <= 5

@@ -1,0 +1,60 @@
+"""One key joins a notebook, the library, its tests and docs/teaching.md: each exists everywhere."""
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
+ROW = re.compile(r"^\| `(\w+)` \| `(\d\d_\w+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)  # key, notebook, section, files
+
+
+def load_keys():
+    spec = importlib.util.spec_from_file_location("tests_conftest", ROOT / "tests" / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.KEYS
+
+
+KEYS = load_keys()
+TOLD = {row[0]: row for row in ROW.findall((ROOT / "docs" / "teaching.md").read_text(encoding="utf-8"))}
+each_key = pytest.mark.parametrize("key", KEYS)
+
+
+def test_the_keys_are_the_markers():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    markers = [marker.partition(":")[0] for marker in project["tool"]["pytest"]["ini_options"]["markers"]]
+    assert [marker for marker in markers if marker in KEYS] == list(KEYS)
+
+
+@each_key
+def test_a_key_has_a_notebook(key):
+    number = f"{list(KEYS).index(key):02d}"
+    (source,) = [path for path in SOURCES if path.name.startswith(number)]
+    first = source.read_text(encoding="utf-8").split("\n# %%")[0]
+    assert re.search(r"^# .*\bkey: `?(\w+)`?", first, re.MULTILINE)[1] == key
+    assert TOLD[key][1] == source.stem
+
+
+@each_key
+def test_a_key_has_tests(key):
+    assert KEYS[key] and [file for file in KEYS[key] if not (ROOT / "tests" / file).is_file()] == []
+
+
+@each_key
+def test_a_key_has_files_of_the_library_in_the_teachers_page(key):
+    files = re.findall(r"`([\w/]+\.py)`", TOLD[key][3])
+    assert files and [file for file in files if not (ROOT / "tinyflamingo" / file).is_file()] == []
+
+
+@each_key
+def test_a_key_selects_its_tests(key, request):
+    """Where the whole suite is collected, `-m KEY` selects the key's files and nothing of another key's notebook."""
+    number = f"{list(KEYS).index(key):02d}"
+    marked = [item for item in request.session.items if item.get_closest_marker(key)]
+    for item in marked:
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        assert file in KEYS[key] or item.callspec.id.startswith(number)
