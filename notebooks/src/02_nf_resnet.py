@@ -14,9 +14,11 @@
 # Letters: `B` pictures, `Y`, `X` pixels, `C` channels, `S` features a picture, `Dv` their width, `H` heads.
 
 # %%
+import os
 import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
 
 import contextlib
 import dataclasses
@@ -33,9 +35,11 @@ from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops import reference
 from tinyflamingo.ops.tree import count, named_leaves
+from tinyflamingo.training.optimiser import adaptive_clip
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # told apart by colour-blind readers, too
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
+np.seterr(over="ignore")  # autograd's slope of a far-out tanh is 1 / cosh(x)**2: it overflows to 0, as it should
 model = load_checkpoint(shipped_checkpoint())
 config, vision = model.config.vision, model.frozen["vision"]
 rng = np.random.default_rng(2022)
@@ -79,15 +83,16 @@ print(f"all of our encoder, no batch norm: features differ by {np.abs(np.subtrac
 # maps are equal; with it, the one among bright pictures has other values than the one among dark pictures.*
 
 # %%
-channel = int(np.argmax(first["among dark"][0].std(axis=(0, 1))))
-figure, axes = plt.subplots(1, 5, figsize=(9, 2.1))
+normed = [batch_norm(first[name])[0] for name in maps]
+channel = int(np.argmax(np.abs(normed[0] - normed[1]).mean(axis=(0, 1))))
+figure, axes = plt.subplots(1, 5, figsize=(9, 2.3))
 axes[0].imshow(star)
 axes[0].set_title("the star")
 for column, (f, what) in enumerate(((lambda x: x, "no norm"), (batch_norm, "batch norm"))):
     shown = [f(first[name])[0, :, :, channel] for name in maps]
     for axis, name, image in zip(axes[1 + 2 * column :], maps, shown, strict=False):
-        axis.imshow(image, cmap="cividis", vmin=min(map(np.min, shown)), vmax=max(map(np.max, shown)))
-        axis.set_title(f"{what}, {name}")
+        axis.imshow(image, cmap="cividis", vmin=np.min(shown), vmax=np.max(shown))
+        axis.set_title(f"{what},\n{name}")
 for axis in axes:
     axis.set_axis_off()
 plt.show()
@@ -162,7 +167,8 @@ check_02_1_standardise(standardise)
 # $$\frac{\partial L}{\partial c} = \frac{g}{n}\Bigl(a - u\,(u\cdot a)\Bigr),\quad u = c / n
 # \qquad\qquad
 # \frac{\partial L}{\partial w} = \frac{\partial L}{\partial c} - \text{its mean}$$
-#
+
+# %% [markdown]
 # ### Exercise 02.2 · Back through the standardisation
 # *difficulty: medium · minutes: 15*
 #
@@ -204,7 +210,8 @@ print("gradient along the weights is 0:  ", np.abs(along).max() < 1e-10)
 #
 # A standardised convolution keeps the variance. An activation does not: GELU throws half of its input away. So it is
 # followed by a constant that brings the variance back to 1, for an input that is normal with variance 1.
-#
+
+# %% [markdown]
 # ### Exercise 02.3 · The gain of an activation
 # *difficulty: easy · minutes: 5*
 #
@@ -244,7 +251,8 @@ print(f"ReLU, in closed form        = {(2 / (1 - 1 / np.pi)) ** 0.5:.3f}")
 # line. Where a stage begins (a *transition*), the shortcut is a convolution of the normalised signal, too, and the variance
 # starts again at 1, before this block's own `alpha²` is added. Nothing here is measured: `beta` is known before the
 # first picture comes.
-#
+
+# %% [markdown]
 # ### Exercise 02.4 · Keep the books
 # *difficulty: medium · minutes: 15*
 #
@@ -342,7 +350,7 @@ for (name, seen), colour, style in styles:
     axes[1].plot(seen[:, 1] / seen[:, 0], style, color=colour)
 known = [beta**2 for *_, beta in plan(deep)]
 axes[0].semilogy(known, "k--", linewidth=0.7, label="the books")
-axes[0].set(xlabel="blocks passed", ylabel="variance", ylim=(1e-6, 1e12))
+axes[0].set(xlabel="blocks passed", ylabel="variance", ylim=(1e-3, 1e7))
 axes[1].set(xlabel="blocks passed", ylabel="squared mean / variance")
 axes[0].legend(frameon=False, loc="upper left")
 plt.show()
@@ -366,8 +374,10 @@ print(f"measured / books: between {(measured / known).min():.2f} and {(measured 
 toy = library.init_vision_encoder(np.random.default_rng(0), config)
 pixels = library.normalise_pixels(np.stack([star, picture("ring", "red")]))
 _, gradient = ops.value_and_grad(lambda p: anp.sum(library.vision_encoder(p, pixels, config) ** 2))(toy)
-for name, leaf in named_leaves(gradient["stage_0_block_0"]).items():
-    print(f"{name:28s} largest gradient {np.abs(leaf).max():.1e}")
+for block in ("stage_0_block_0", "stage_1_block_0"):
+    leaves = named_leaves(gradient[block])
+    moving = [name for name, leaf in leaves.items() if np.abs(leaf).max() > 0]
+    print(f"{block}: {len(leaves)} arrays, a gradient reaches", *moving)
 
 # %% [markdown]
 # Only the gain itself, and the shortcut, if the block has one. Sounds familiar? The gates of Flamingo's cross-attention
@@ -420,13 +430,12 @@ from tinyflamingo.checks import check_02_5_clip_by_unit
 check_02_5_clip_by_unit(clip_by_unit)
 
 # %% [markdown]
-# A bad batch, made on purpose: the trained encoder is asked to bring its features to where they are not. The library clips
-# a whole tree of gradients in place.
+# A bad batch, made on purpose: the trained encoder is told that its features should be somewhere else, at random. The
+# library clips a whole tree of gradients in place.
 
 # %%
-from tinyflamingo.training.optimiser import adaptive_clip
-
-wanted = rng.standard_normal((2, 16, config.width)).astype(np.float32) * 30
+there = library.vision_encoder(vision, pixels, config)
+wanted = there + 3 * rng.standard_normal(there.shape, dtype=np.float32)
 _, gradient = ops.value_and_grad(lambda p: anp.mean((library.vision_encoder(p, pixels, config) - wanted) ** 2))(vision)
 
 

@@ -14,9 +14,11 @@
 # `T` queries where it does not matter what they are.
 
 # %%
+import os
 import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
 
 import inspect
 
@@ -60,6 +62,11 @@ for name, medium in media.items():
 R = len(resampler["latents"])
 print("latents R =", R)
 
+# %% [markdown]
+# *Figure: two panels with tables of scores drawn to scale. On the left three squares, for a picture, a picture of doubled
+# side and a video; the video's fills the panel. On the right the same three inputs give flat strips along the upper
+# edge, as many rows high as there are latents.*
+
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), sharex=True, sharey=True)
 for name, shade in zip(reversed(lengths), ("#cfe3f1", "#7fb5d9", BLUE), strict=True):
@@ -75,10 +82,6 @@ axes[0].legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
-# *In the picture: two panels with tables of scores drawn to scale. On the left three squares, for a picture,
-# a picture of doubled side and a video; the video's fills the panel. On the right the same three inputs give
-# flat strips along the upper edge, `R` rows high.*
-#
 # The resampler is the right-hand side. Its queries are `R` learned vectors, the latents. They look at the
 # input, and what comes out has `R` rows, whatever went in.
 #
@@ -87,11 +90,13 @@ plt.show()
 
 # %%
 for name, n in lengths.items():
-    print(f"{name:10s} self-attention {n * n:8,d} scores    latents {R * (n + R):6,d} scores")
+    print(f"{name:14s} self-attention {n * n:8,d} scores    latents {R * (n + R):6,d} scores")
 n = 2 * lengths["a video"]
-print(f"{'twice that':10s} self-attention {n * n:8,d} scores    latents {R * (n + R):6,d} scores")
+print(f"{'twice as long':14s} self-attention {n * n:8,d} scores    latents {R * (n + R):6,d} scores")
 
 # %% [markdown]
+# For one of the toy's own small pictures little is saved. The point is how the columns grow.
+#
 # ## One look, with loops
 #
 # One head, one medium. A latent asks a question (its query), everything that can be seen answers with a key,
@@ -164,7 +169,8 @@ print("loops and library agree:", bool(np.abs(difference).max() < 1e-12))
 # A video has one more axis. Each frame gets its own learned vector, the temporal embedding, added to all `S`
 # features of that frame (notebook 04 is about it); then frames and features become one long row, and the
 # latents are put at its end.
-#
+
+# %% [markdown]
 # ### Exercise 05.2 · What keys and values are made of
 # *difficulty: easy · minutes: 5*
 #
@@ -212,7 +218,8 @@ print(inspect.getsource(library.project_both))
 # Attention is two matrix products a head: queries times keys, and weights times values. Multiplying `(T, K)` by
 # `(K, S)` takes `T * K * S` multiplications and as many additions. In between lies the table of scores, `T`
 # times `S` numbers of 4 bytes for every head.
-#
+
+# %% [markdown]
 # ### Exercise 05.3 · The price of a look
 # *difficulty: easy · minutes: 5*
 #
@@ -257,6 +264,10 @@ print(f"{'features':>9s} {'self: Mflop':>12s} {'MB':>7s} {'latents: Mflop':>15s}
 for n, a, b in zip(sizes, by_self / 1e6, by_latents / 1e6, strict=True):
     print(f"{n:9d} {a[0]:12.1f} {a[1]:7.2f} {b[0]:15.2f} {b[1]:7.3f}")
 
+# %% [markdown]
+# *Figure: flops and bytes against the number of features, both axes logarithmic. Features that look at features climb with
+# slope two, latents with slope one, and lie far below.*
+
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.8))
 for axis, column, label in ((axes[0], 0, "flops"), (axes[1], 1, "bytes of scores")):
@@ -271,9 +282,6 @@ steep, flat = (np.polyfit(np.log(sizes), np.log(c[:, 0]), 1)[0] for c in (by_sel
 print(f"slopes: {steep:.2f} (a square), {flat:.2f} (a line)")
 
 # %% [markdown]
-# *In the picture: flops and bytes against the number of features, both axes logarithmic. Features that look
-# at features climb with slope two, latents with slope one, and lie far below.*
-#
 # The paper's own lengths are 100 features for a picture of 320 pixels, 800 for a training video of 8 frames and
 # 3000 for a test video of 30, looked at by 64 latents. And the saving goes on behind the resampler: every
 # cross-attention in the language model reads `R` tokens a medium instead of `F * S`.
@@ -356,8 +364,8 @@ print(f"latents 2 and 3, the same:   tokens apart by {apart[0]:.1e}, gradients b
 print(f"latents 2 and 4, different:  tokens apart by {others[0]:.1e}, gradients by {others[1]:.1e}")
 
 # %% [markdown]
-# Twins stay twins, up to the last digits: they ask the same question, get the same answer and the same gradient. Nothing in the resampler
-# knows a latent's number; only its own vector tells it from the others. That is why they start at random.
+# Twins stay twins: they ask the same question, get the same answer and the same gradient. Nothing in the resampler knows
+# a latent's number; only its own vector tells it from the others. That is why they start at random.
 #
 # ## Look inside: what each latent looks at
 #
@@ -388,6 +396,10 @@ for i, layer in enumerate(looks):
     print(f"layer {i}: share of the weight on the S features {layer[:, :, :S].sum(-1).mean():.2f},", end=" ")
     print(f"on the R latents {layer[:, :, S:].sum(-1).mean():.2f}")
 
+# %% [markdown]
+# *Figure: two rows, one a layer. Left the picture with its star, then one map a latent, averaged over heads, each with its
+# own scale; bright cells are looked at most. Some latents look at the star's cells, some at everything but those.*
+
 # %%
 figure, axes = plt.subplots(len(looks), R + 1, figsize=(9.5, 2.6))
 for i, (row, layer) in enumerate(zip(axes, looks, strict=True)):
@@ -401,9 +413,6 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# *In the picture: two rows, one a layer. Left the picture with its star, then one map a latent, averaged over
-# heads, each with its own scale; bright cells are looked at most.*
-#
 # Nobody told the latents what to look for. Whether one of them has become "the one for the colour" is a
 # question to be careful with: a map says where a token was filled from, not what is in it. So let us ask by
 # taking things away.
@@ -451,6 +460,10 @@ print(f"{'':28s}" + "".join(f"{name:>10s}" for name in questions))
 for name, tokens in (("features and latents", visual), ("features alone", broken)):
     print(f"{name:28s}" + "".join(f"{p:10.2f}" for p in right(tokens)))
 
+# %% [markdown]
+# *Figure: the probability of the right answer against the number of visual tokens handed on, a line for colour, shape and
+# position each. All rise; colour and shape are near 1 after three tokens, position needs six.*
+
 # %%
 kept = np.array([right(visual[:, :r]) for r in range(1, R + 1)])
 figure, axis = plt.subplots(figsize=(5, 2.4))
@@ -461,9 +474,6 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# *In the picture: the probability of the right answer against the number of visual tokens handed on, a line
-# for colour, shape and position each.*
-#
 # What a picture shows is spread over the tokens, and the model was trained with all of them; with a few of
 # them gone it answers worse, and not every kind of question alike.
 #

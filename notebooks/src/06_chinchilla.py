@@ -16,9 +16,11 @@
 # are what the scaling literature calls them, parameters and training tokens.
 
 # %%
+import os
 import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
 
 import copy
 import inspect
@@ -170,7 +172,8 @@ for name, changed in (("times 100", 100 * x), ("plus 100", x + 100)):
 # $$\frac{\partial L}{\partial x_d} = \frac{a_d}{r} - \frac{x_d}{D\,r^3}\sum_e a_e x_e$$
 #
 # (The second term is `a` times `x`, summed, times the derivative of `1 / r`.)
-#
+
+# %% [markdown]
 # ### Exercise 06.2 · Both ways through the norm
 # *difficulty: medium · minutes: 10*
 #
@@ -225,7 +228,8 @@ except AssertionError as error:
 # The first part asks *what* is there, the second *how far away* it is. `u` and `v` are two learned vectors a head:
 # what is interesting, and which distances are, whoever asks. `s_n` is a fixed vector for the distance `n`: sines
 # and cosines of many wavelengths.
-#
+
+# %% [markdown]
 # ### Exercise 06.3 · Sines, then cosines
 # *difficulty: easy · minutes: 10*
 #
@@ -300,7 +304,8 @@ print("loops and library agree:", bool(np.abs(by_hand - theirs).max() < 1e-12))
 # Without loops there is one difficulty. The product of all queries with all `r` has a column for every *distance*,
 # and we want a column for every *key*. In row `i` distance `n` belongs to key `i - n`: every row is mirrored, and moved
 # one further than the row above.
-#
+
+# %% [markdown]
 # ### Exercise 06.4 · The relative shift
 # *difficulty: hard · minutes: 20*
 #
@@ -503,7 +508,8 @@ plt.show()
 # %% [markdown]
 # Gopher and Chinchilla cost about the same and lie on about the same curve, Chinchilla nearer to its valley. That is the
 # chapter's sentence, as a picture.
-#
+
+# %% [markdown]
 # ### Exercise 06.5 · The bottom of the valley
 # *difficulty: medium · minutes: 15*
 #
