@@ -3,13 +3,13 @@
 #
 # key: nf_resnet
 #
-# Chapter §2, the vision encoder. 40 minutes with the exercises, half a minute to run. Before it: notebooks 00 and 01,
-# and knowing what a convolution and a residual connection are.
+# Chapter §2, the vision encoder. 40 minutes with the exercises, half a minute to run. Before it: notebooks 00 and
+# 01, and knowing what a convolution and a residual connection are.
 #
-# You will take apart the NF-ResNet that turns pictures into features: why it has no batch normalisation, and the four
-# things it has instead. You will remove each of them and watch the signal die or explode. Beside it stands a
-# Vision Transformer in 25 lines, the encoder that CLIP uses, to compare what each sees. You will not train an encoder:
-# notebook 03 does.
+# You will take apart the NF-ResNet that turns pictures into features: why it has no batch normalisation, and the
+# four things it has instead. You will remove each of them and watch the signal die or explode. Beside it stands a
+# Vision Transformer in 25 lines, the encoder that CLIP uses, to compare what each sees. You will not train an
+# encoder: notebook 03 does.
 #
 # Letters: `B` pictures, `Y`, `X` pixels, `C` channels, `S` features a picture, `Dv` their width, `H` heads.
 
@@ -79,8 +79,8 @@ print(f"the star's own map differs by {apart[0]:.1e} as it is, by {apart[1]:.1e}
 print(f"all of our encoder, no batch norm: features differ by {np.abs(np.subtract(*whole.values())).max():.1e}")
 
 # %% [markdown]
-# *Figure: the star, and one channel of the first convolution's map of it, in the two batches. Without batch norm the two
-# maps are equal; with it, the one among bright pictures has other values than the one among dark pictures.*
+# *Figure: the star, and one channel of the first convolution's map of it, in the two batches. Without batch norm
+# the two maps are equal; with it, the one among bright pictures has other values than the one among dark pictures.*
 
 # %%
 normed = [batch_norm(first[name])[0] for name in maps]
@@ -98,24 +98,26 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# With batch norm a picture's features depend on the company it keeps. A frozen encoder that is shown one picture at a
-# time in the morning and eight frames in the afternoon cannot have that. In contrastive training it is worse: the loss
-# compares the pictures of a batch, and a norm that lets them tell each other who they are gives the answers away.
+# With batch norm a picture's features depend on the company it keeps. A frozen encoder that is shown one picture at
+# a time in the morning and eight frames in the afternoon cannot have that. In contrastive training it is worse: the
+# loss compares the pictures of a batch, and a norm that lets them tell each other who they are gives the answers
+# away.
 #
 # So what did batch norm do that has to be replaced? It kept every layer's signal at mean 0 and variance 1, however
 # deep the network. An NF-ResNet gets this by arithmetic, before a picture has been seen.
 #
 # ## First thing: standardised weights
 #
-# If the inputs of a unit are independent with variance 1, its output has the variance of the sum of its squared weights.
-# So subtract from the weights of every output channel their mean, and divide by the root of their summed squares:
+# If the inputs of a unit are independent with variance 1, its output has the variance of the sum of its squared
+# weights. So subtract from the weights of every output channel their mean, and divide by the root of their summed
+# squares:
 #
 # $$\hat W_{i,o} = g_o\,\frac{W_{i,o} - \mu_o}{\sqrt{N}\,\sigma_o}$$
 #
-# `N` is the fan-in, the number of weights that one output channel has: `kh * kw * Cin`. The gain `g` is learned and starts
-# at 1. Note the root of `N`: the variance of the weights becomes `1/N`, that of the *output* becomes 1. And the mean?
-# Activations are positive on average. Weights whose sum is not zero turn that into a shift, and thirty layers
-# add it up.
+# `N` is the fan-in, the number of weights that one output channel has: `kh * kw * Cin`. The gain `g` is learned and
+# starts at 1. Note the root of `N`: the variance of the weights becomes `1/N`, that of the *output* becomes 1. And
+# the mean? Activations are positive on average. Weights whose sum is not zero turn that into a shift, and thirty
+# layers add it up.
 
 
 # %%
@@ -138,8 +140,8 @@ print("w (kh, kw, Cin, Cout) =", w.shape, " loops and library agree:", bool(same
 # ### Exercise 02.1 · Standardise the weights
 # *difficulty: easy · minutes: 10*
 #
-# Without loops. (The library also has a floor under the spread, for channels whose weights are all alike; leave that
-# out.)
+# Without loops. (The library also has a floor under the spread, for channels whose weights are all alike; leave
+# that out.)
 
 
 # %% exercise 02.1
@@ -159,10 +161,10 @@ check_02_1_standardise(standardise)
 # %% [markdown]
 # ## The gradient, by hand
 #
-# The optimiser moves `w`; the convolution sees `ŵ`. For one output channel write `c` for the centred weights and `n`
-# for their length, so that `ŵ = g c / n`. A step along `c` itself only makes it longer, and `ŵ` does not notice; a step
-# that adds the same number to all weights is not noticed either. So the gradient must have neither part. With `a` the
-# gradient that arrives at `ŵ`:
+# The optimiser moves `w`; the convolution sees `ŵ`. For one output channel write `c` for the centred weights and
+# `n` for their length, so that `ŵ = g c / n`. A step along `c` itself only makes it longer, and `ŵ` does not
+# notice; a step that adds the same number to all weights is not noticed either. So the gradient must have neither
+# part. With `a` the gradient that arrives at `ŵ`:
 #
 # $$\frac{\partial L}{\partial c} = \frac{g}{n}\Bigl(a - u\,(u\cdot a)\Bigr),\quad u = c / n
 # \qquad\qquad
@@ -172,7 +174,8 @@ check_02_1_standardise(standardise)
 # ### Exercise 02.2 · Back through the standardisation
 # *difficulty: medium · minutes: 15*
 #
-# Write the gradient by `w`, for all output channels at once. The check moves `w` along random directions and compares.
+# Write the gradient by `w`, for all output channels at once. The check moves `w` along random directions and
+# compares.
 
 
 # %% exercise 02.2
@@ -208,15 +211,15 @@ print("gradient along the weights is 0:  ", np.abs(along).max() < 1e-10)
 # %% [markdown]
 # ## Second thing: a gain behind the activation
 #
-# A standardised convolution keeps the variance. An activation does not: GELU throws half of its input away. So it is
-# followed by a constant that brings the variance back to 1, for an input that is normal with variance 1.
+# A standardised convolution keeps the variance. An activation does not: GELU throws half of its input away. So it
+# is followed by a constant that brings the variance back to 1, for an input that is normal with variance 1.
 
 # %% [markdown]
 # ### Exercise 02.3 · The gain of an activation
 # *difficulty: easy · minutes: 5*
 #
-# From many samples of a normal variable, estimate the gain for any activation `f`. Mind what is to be 1: the *variance* of
-# the output. Its mean may stay where it is, the standardised weights behind it do not see it.
+# From many samples of a normal variable, estimate the gain for any activation `f`. Mind what is to be 1: the
+# *variance* of the output. Its mean may stay where it is, the standardised weights behind it do not see it.
 
 
 # %% exercise 02.3
@@ -247,17 +250,17 @@ print(f"ReLU, in closed form        = {(2 / (1 - 1 / np.pi)) ** 0.5:.3f}")
 # $$h_{l+1} = h_l + \alpha\, f(h_l / \beta_l), \qquad \beta_l = \sqrt{\mathrm{Var}(h_l)}, \qquad
 # \mathrm{Var}(h_{l+1}) = \mathrm{Var}(h_l) + \alpha^2$$
 #
-# The branch's output has variance 1, because its input has; so the variance grows by `alpha²` a block, along a straight
-# line. Where a stage begins (a *transition*), the shortcut is a convolution of the normalised signal, too, and the variance
-# starts again at 1, before this block's own `alpha²` is added. Nothing here is measured: `beta` is known before the
-# first picture comes.
+# The branch's output has variance 1, because its input has; so the variance grows by `alpha²` a block, along a
+# straight line. Where a stage begins (a *transition*), the shortcut is a convolution of the normalised signal, too,
+# and the variance starts again at 1, before this block's own `alpha²` is added. Nothing here is measured: `beta` is
+# known before the first picture comes.
 
 # %% [markdown]
 # ### Exercise 02.4 · Keep the books
 # *difficulty: medium · minutes: 15*
 #
-# For stages with the given numbers of blocks, return `beta` of every block: the standard deviation of what comes *in*. The
-# very first block gets variance 1; the first block of a stage still gets what the stage before has left.
+# For stages with the given numbers of blocks, return `beta` of every block: the standard deviation of what comes
+# *in*. The very first block gets variance 1; the first block of a stage still gets what the stage before has left.
 
 
 # %% exercise 02.4
@@ -281,9 +284,9 @@ check_02_4_betas(betas)
 # %% [markdown]
 # ## Watch the signal
 #
-# Now a deep encoder, thirty blocks in three stages, just initialised, and pure noise for pictures. The encoder of the library
-# lets us watch its signal after every block. Then each ingredient is taken out, in the library's own functions, for the
-# length of a `with` block.
+# Now a deep encoder, thirty blocks in three stages, just initialised, and pure noise for pictures. The encoder of
+# the library lets us watch its signal after every block. Then each ingredient is taken out, in the library's own
+# functions, for the length of a `with` block.
 
 # %%
 deep = VisionConfig(stem=((32, 1),), stages=((32, 10, 1), (48, 10, 1), (64, 10, 1)), width=64)
@@ -294,7 +297,7 @@ for name in fresh:
 noise = rng.standard_normal((4, 16, 16, 3), dtype=np.float32)
 
 
-def signal(config=deep):
+def signal(config):
     """After the stem and each block: variance, and squared mean of a channel, both averaged over channels."""
     seen = []
     library.vision_encoder(
@@ -323,24 +326,24 @@ def plan_without_beta(config):
 
 
 plan = library.block_plan
-signals = {"all of it": signal()}
+signals = {"all of it": signal(deep)}
 with replaced(ops, "standardise_weight", lambda w, gain: w):
-    signals["raw weights"] = signal()
+    signals["raw weights"] = signal(deep)
 with replaced(library, "GELU_GAIN", 1.0):
-    signals["no activation gain"] = signal()
+    signals["no activation gain"] = signal(deep)
 with replaced(library, "block_plan", plan_without_beta):
     signals["h + f(h)"] = signal(dataclasses.replace(deep, alpha=1.0))
 for name, seen in signals.items():
     print(f"{name:20s} variance after the stem {seen[0, 0]:.2f}, after {len(seen) - 1} blocks {seen[-1, 0]:.2g}")
 
 # %% [markdown]
-# **Predict** which of the curves below is which, before you look at the legend: one stays near 1, one grows slowly, one
-# grows by powers of two, one dies.
+# **Predict** which of the curves below is which, before you look at the legend: one stays near 1, one grows slowly,
+# one grows by powers of two, one dies.
 #
 # *Figure: two panels against the number of blocks. On the left the variance, logarithmic: with all ingredients a
-# sawtooth near 1 that follows the dashed line of the book-keeping; h + f(h) rises in a straight line over many powers of
-# ten; without the activation gain it falls; raw weights drift upwards. On the right the squared mean of the channels: near
-# zero with all ingredients, growing with raw weights.*
+# sawtooth near 1 that follows the dashed line of the book-keeping; h + f(h) rises in a straight line over many
+# powers of ten; without the activation gain it falls; raw weights drift upwards. On the right the squared mean of
+# the channels: near zero with all ingredients, growing with raw weights.*
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3))
@@ -365,8 +368,8 @@ print(f"measured / books: between {(measured / known).min():.2f} and {(measured 
 #
 # ## Fourth thing: SkipInit
 #
-# One more number per block multiplies its branch: `skip_init_gain`, and it starts at **0**. (For the curves above it was
-# set to 1.) So a fresh network of any depth is only its shortcuts.
+# One more number per block multiplies its branch: `skip_init_gain`, and it starts at **0**. (For the curves above
+# it was set to 1.) So a fresh network of any depth is only its shortcuts.
 #
 # **Predict.** Which parameters of a block get a gradient in the very first step?
 
@@ -380,14 +383,14 @@ for block in ("stage_0_block_0", "stage_1_block_0"):
     print(f"{block}: {len(leaves)} arrays, a gradient reaches", *moving)
 
 # %% [markdown]
-# Only the gain itself, and the shortcut, if the block has one. Sounds familiar? The gates of Flamingo's cross-attention
-# start at zero for the same reason, and notebook 08 meets the same first gradient again.
+# Only the gain itself, and the shortcut, if the block has one. Sounds familiar? The gates of Flamingo's
+# cross-attention start at zero for the same reason, and notebook 08 meets the same first gradient again.
 #
 # ## Adaptive gradient clipping
 #
-# What is left is training with big batches, where one bad batch can throw the weights away. The usual clip looks at the
-# norm of the whole gradient. AGC looks at every output unit by itself, and asks how large its step would be *relative to
-# its weights*:
+# What is left is training with big batches, where one bad batch can throw the weights away. The usual clip looks at
+# the norm of the whole gradient. AGC looks at every output unit by itself, and asks how large its step would be
+# *relative to its weights*:
 #
 # $$G_o \leftarrow G_o \cdot \min\Bigl(1,\; \lambda\,\frac{\max(\lVert W_o\rVert, \epsilon)}{\lVert G_o\rVert}\Bigr)$$
 
@@ -408,8 +411,8 @@ def clip_with_loops(g, w, limit, eps=1e-3):
 # ### Exercise 02.5 · Clip by unit
 # *difficulty: medium · minutes: 10*
 #
-# Without the loop, for kernels `(kh, kw, Cin, Cout)` and matrices `(Din, Dout)` alike. Do not change `g` itself. The
-# `eps` is there for weights that are still 0: without it they could never move.
+# Without the loop, for kernels `(kh, kw, Cin, Cout)` and matrices `(Din, Dout)` alike. Do not change `g` itself.
+# The `eps` is there for weights that are still 0: without it they could never move.
 
 
 # %% exercise 02.5
@@ -430,8 +433,8 @@ from tinyflamingo.checks import check_02_5_clip_by_unit
 check_02_5_clip_by_unit(clip_by_unit)
 
 # %% [markdown]
-# A bad batch, made on purpose: the trained encoder is told that its features should be somewhere else, at random. The
-# library clips a whole tree of gradients in place.
+# A bad batch, made on purpose: the trained encoder is told that its features should be somewhere else, at random.
+# The library clips a whole tree of gradients in place.
 
 # %%
 there = library.vision_encoder(vision, pixels, config)
@@ -455,8 +458,9 @@ same = np.abs(clip_with_loops(kernel, vision["final"]["w"], limit) - gradient["f
 print("units:", len(before), " above the limit:", int((before > limit).sum()), " loops and library agree:", bool(same))
 
 # %% [markdown]
-# *Figure: the ratio of gradient to weights for all output units of the encoder, sorted. Before clipping a part of the curve
-# rises above the limit, a dashed line; after clipping that part lies on the line, and the rest is where it was.*
+# *Figure: the ratio of gradient to weights for all output units of the encoder, sorted. Before clipping a part of
+# the curve rises above the limit, a dashed line; after clipping that part lies on the line, and the rest is where
+# it was.*
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 2.5))
@@ -470,8 +474,8 @@ plt.show()
 # %% [markdown]
 # ## Beside it: a Vision Transformer
 #
-# CLIP's image encoder is a ViT: cut the picture into patches, make each a vector, add a learned position, and let all of
-# them attend to each other, block after block. Here is one, whole, with the library's operations.
+# CLIP's image encoder is a ViT: cut the picture into patches, make each a vector, add a learned position, and let
+# all of them attend to each other, block after block. Here is one, whole, with the library's operations.
 
 
 # %%
@@ -520,8 +524,8 @@ print(f"ResNet  {count(vision):8,d} parameters, features (B, S, Dv) =", end=" ")
 print(library.vision_encoder(vision, pixels, config).shape)
 
 # %% [markdown]
-# What does one feature see? The gradient of a feature by the pixels tells. The ResNet is the trained one, the ViT fresh;
-# what you will see is built in, not learned.
+# What does one feature see? The gradient of a feature by the pixels tells. The ResNet is the trained one, the ViT
+# fresh; what you will see is built in, not learned.
 #
 # **Predict.** The feature belongs to one cell of a four by four grid. Which pixels move it, in each of the two?
 
@@ -548,9 +552,9 @@ for name, seen in sights.items():
     print(f"{name:14s} pixels with any influence {np.mean(seen > 0):.2f}, with at least a twentieth {strong:.2f}")
 
 # %% [markdown]
-# *Figure: three maps of 32 by 32 pixels, bright where a pixel moves the chosen feature. ResNet: a soft spot around the
-# cell, larger than it, fading outwards. ViT without blocks: exactly one square patch. ViT with blocks: the patch, and all
-# other patches, too, dimmer.*
+# *Figure: three maps of 32 by 32 pixels, bright where a pixel moves the chosen feature. ResNet: a soft spot around
+# the cell, larger than it, fading outwards. ViT without blocks: exactly one square patch. ViT with blocks: the
+# patch, and all other patches, too, dimmer.*
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(7, 2.5))
@@ -561,9 +565,9 @@ for axis, (name, seen) in zip(axes, sights.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# A ResNet's feature sees its neighbourhood, and most of what is in the middle of it. That is built in, and so is the layout: no
-# position is ever added, and a larger picture simply gives a larger grid. A ViT's patch sees everything from the first
-# block on, has to learn what is near, and its table of positions is made for one size.
+# A ResNet's feature sees its neighbourhood, and most of what is in the middle of it. That is built in, and so is
+# the layout: no position is ever added, and a larger picture simply gives a larger grid. A ViT's patch sees
+# everything from the first block on, has to learn what is near, and its table of positions is made for one size.
 
 # %%
 large = library.normalise_pixels(star.repeat(2, 0).repeat(2, 1)[None])
@@ -591,15 +595,16 @@ print(inspect.getsource(adaptive_clip))
 # %% [markdown]
 # ## Summary
 #
-# Batch norm makes a picture's features depend on its batch; an NF-ResNet keeps its signal at variance 1 by arithmetic
-# instead. Standardised weights and activation gains keep a branch's variance, `alpha` and `beta` keep the books of the sum,
-# SkipInit makes a fresh network the identity, and adaptive clipping keeps a bad batch from undoing it all.
+# Batch norm makes a picture's features depend on its batch; an NF-ResNet keeps its signal at variance 1 by
+# arithmetic instead. Standardised weights and activation gains keep a branch's variance, `alpha` and `beta` keep
+# the books of the sum, SkipInit makes a fresh network the identity, and adaptive clipping keeps a bad batch from
+# undoing it all.
 #
-# To go on: find the activation gain of your favourite activation; take out the reset at the transitions; give the deep
-# encoder real pictures instead of noise and see how well the books hold. Notebook 03 trains the toy's encoder, notebook 05
-# takes over its features.
+# To go on: find the activation gain of your favourite activation; take out the reset at the transitions; give the
+# deep encoder real pictures instead of noise and see how well the books hold. Notebook 03 trains the toy's encoder,
+# notebook 05 takes over its features.
 #
-# Further reading: [NFNets](https://arxiv.org/abs/2102.06171), sections 3 and 4;
-# [characterizing signal propagation](https://arxiv.org/abs/2101.08692), where the plots come from;
+# Further reading: [NFNets](https://arxiv.org/abs/2102.06171), sections 3 and 4; [characterizing signal
+# propagation](https://arxiv.org/abs/2101.08692), where the plots come from;
 # [SkipInit](https://arxiv.org/abs/2002.10444); [ViT](https://arxiv.org/abs/2010.11929);
 # [CLIP](https://arxiv.org/abs/2103.00020). Where this code departs: `docs/deviations.md`, "The vision encoder".

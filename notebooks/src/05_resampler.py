@@ -3,15 +3,15 @@
 #
 # key: resampler
 #
-# Chapter §3, the Perceiver resampler. Half an hour with the exercises, seconds to run. Before it:
-# notebook 00, and an idea of what attention does.
+# Chapter §3, the Perceiver resampler. Half an hour with the exercises, seconds to run. Before it: notebook 00, and
+# an idea of what attention does.
 #
-# You will build the one step in which latents look at a picture, first with loops and then without, count
-# what it saves, derive the gradient that flows back through its softmax, and see where the trained latents
-# look. You will not train a resampler (that is notebook 09), and the layer's feed-forward is only named.
+# You will build the one step in which latents look at a picture, first with loops and then without, count what it
+# saves, derive the gradient that flows back through its softmax, and see where the trained latents look. You will
+# not train a resampler (that is notebook 09), and the layer's feed-forward is only named.
 #
-# Letters: `M` media, `F` frames, `S` features a frame, `R` latents, `D` width, `H` heads, `K` head size,
-# `T` queries where it does not matter what they are.
+# Letters: `M` media, `F` frames, `S` features a frame, `R` latents, `D` width, `H` heads, `K` head size, `T`
+# queries where it does not matter what they are.
 
 # %%
 import os
@@ -46,8 +46,8 @@ rng = np.random.default_rng(2022)
 # %% [markdown]
 # ## The problem, to scale
 #
-# A picture is a grid of features; a video is a pile of grids. If every feature attended to every other, as
-# the tokens of a text do, the table of scores would be a square, and its side grows with the input.
+# A picture is a grid of features; a video is a pile of grids. If every feature attended to every other, as the
+# tokens of a text do, the table of scores would be a square, and its side grows with the input.
 
 # %%
 star = draw_scene(rng, sample_single(rng, (("star", "blue"),), "medium", "top right"))
@@ -63,9 +63,9 @@ R = len(resampler["latents"])
 print("latents R =", R)
 
 # %% [markdown]
-# *Figure: two panels with tables of scores drawn to scale. On the left three squares, for a picture, a picture of doubled
-# side and a video; the video's fills the panel. On the right the same three inputs give flat strips along the upper
-# edge, as many rows high as there are latents.*
+# *Figure: two panels with tables of scores drawn to scale. On the left three squares, for a picture, a picture of
+# doubled side and a video; the video's fills the panel. On the right the same three inputs give flat strips along
+# the upper edge, as many rows high as there are latents.*
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), sharex=True, sharey=True)
@@ -82,11 +82,11 @@ axes[0].legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
-# The resampler is the right-hand side. Its queries are `R` learned vectors, the latents. They look at the
-# input, and what comes out has `R` rows, whatever went in.
+# The resampler is the right-hand side. Its queries are `R` learned vectors, the latents. They look at the input,
+# and what comes out has `R` rows, whatever went in.
 #
-# **Predict.** How many numbers are in the left table of the video, and how many in the right one? What
-# happens to both when the video is twice as long?
+# **Predict.** How many numbers are in the left table of the video, and how many in the right one? What happens to
+# both when the video is twice as long?
 
 # %%
 for name, n in lengths.items():
@@ -99,11 +99,11 @@ print(f"{'twice as long':14s} self-attention {n * n:8,d} scores    latents {R * 
 #
 # ## One look, with loops
 #
-# One head, one medium. A latent asks a question (its query), everything that can be seen answers with a key,
-# and the softmax of how well they fit says how much of each value the latent takes home.
+# One head, one medium. A latent asks a question (its query), everything that can be seen answers with a key, and
+# the softmax of how well they fit says how much of each value the latent takes home.
 #
-# What can be seen are the features **and the latents themselves**. So a latent also knows what its
-# neighbours hold. The paper found this slightly better than features alone (appendix A.1.1).
+# What can be seen are the features **and the latents themselves**. So a latent also knows what its neighbours hold.
+# The paper found this slightly better than features alone (appendix A.1.1).
 
 
 # %%
@@ -130,8 +130,8 @@ print("taken home (R, K) =", look_with_loops(latents, features, w_q, w_k, w_v).s
 # ### Exercise 05.1 · One look, without loops
 # *difficulty: medium · minutes: 10*
 #
-# Write the same without a loop: four or five lines, every one of them about all latents at once. Same
-# arguments, same result.
+# Write the same without a loop: four or five lines, every one of them about all latents at once. Same arguments,
+# same result.
 
 
 # %% exercise 05.1
@@ -152,9 +152,8 @@ from tinyflamingo.checks import check_05_1_look
 check_05_1_look(look)
 
 # %% [markdown]
-# The library has one function for every attention of this kind. It wants axes for the batch and the heads,
-# and takes the keys and values as they come: that they are features and latents, joined, is the resampler's
-# business.
+# The library has one function for every attention of this kind. It wants axes for the batch and the heads, and
+# takes the keys and values as they come: that they are features and latents, joined, is the resampler's business.
 
 # %%
 everything = np.concatenate([features, latents])
@@ -167,15 +166,15 @@ print("loops and library agree:", bool(np.abs(difference).max() < 1e-12))
 # ## Many media, many frames
 #
 # A video has one more axis. Each frame gets its own learned vector, the temporal embedding, added to all `S`
-# features of that frame (notebook 04 is about it); then frames and features become one long row, and the
-# latents are put at its end.
+# features of that frame (notebook 04 is about it); then frames and features become one long row, and the latents
+# are put at its end.
 
 # %% [markdown]
 # ### Exercise 05.2 · What keys and values are made of
 # *difficulty: easy · minutes: 5*
 #
-# From features `(M, F, S, D)`, the temporal embedding of each frame `(F, D)` and the latents `(M, R, D)` make
-# the row that keys and values are computed from: `(M, F * S + R, D)`, features first, frame after frame.
+# From features `(M, F, S, D)`, the temporal embedding of each frame `(F, D)` and the latents `(M, R, D)` make the
+# row that keys and values are computed from: `(M, F * S + R, D)`, features first, frame after frame.
 
 
 # %% exercise 05.2
@@ -194,13 +193,14 @@ from tinyflamingo.checks import check_05_2_what_is_seen
 check_05_2_what_is_seen(what_is_seen)
 
 # %% [markdown]
-# The library never builds that row. Keys and values are a matrix times the row, and a matrix times a sum is
-# the sum of two products. So it projects features and time one by one:
+# The library never builds that row. Keys and values are a matrix times the row, and a matrix times a sum is the sum
+# of two products. So it projects features and time one by one:
 #
-# $$[\text{features} + \text{time}\,;\,\text{latents}]\,W = [\text{features}\,W + \text{time}\,W\,;\,\text{latents}\,W]$$
+# $$[\text{features} + \text{time}\,;\;\text{latents}]\;W
+# = [\text{features}\,W + \text{time}\,W\,;\;\text{latents}\,W]$$
 #
-# The number is the same. The work is less: time has `F` rows and not `F * S`, and since the features are
-# frozen, nobody ever needs the gradient of the long product with respect to them.
+# The number is the same. The work is less: time has `F` rows and not `F * S`, and since the features are frozen,
+# nobody ever needs the gradient of the long product with respect to them.
 
 # %%
 M, F, S, D, inner = 2, 3, 4, 6, 8
@@ -216,15 +216,15 @@ print(inspect.getsource(library.project_both))
 # ## What it costs
 #
 # Attention is two matrix products a head: queries times keys, and weights times values. Multiplying `(T, K)` by
-# `(K, S)` takes `T * K * S` multiplications and as many additions. In between lies the table of scores, `T`
-# times `S` numbers of 4 bytes for every head.
+# `(K, S)` takes `T * K * S` multiplications and as many additions. In between lies the table of scores, `T` times
+# `S` numbers of 4 bytes for every head.
 
 # %% [markdown]
 # ### Exercise 05.3 · The price of a look
 # *difficulty: easy · minutes: 5*
 #
-# How many floating-point operations do the two products take, for `T` queries, `S` keys, `H` heads of size
-# `K`? And how many bytes has the table of scores in float32? Return both, in this order.
+# How many floating-point operations do the two products take, for `T` queries, `S` keys, `H` heads of size `K`? And
+# how many bytes has the table of scores in float32? Return both, in this order.
 
 
 # %% exercise 05.3
@@ -243,8 +243,8 @@ from tinyflamingo.checks import check_05_3_price
 check_05_3_price(price)
 
 # %% [markdown]
-# Numbers in a notebook should be measured. The library's `gemm_flops` notes the shapes of every product of
-# a call as it is made; the bytes are those of an array of scores that we make ourselves.
+# Numbers in a notebook should be measured. The library's `gemm_flops` notes the shapes of every product of a call
+# as it is made; the bytes are those of an array of scores that we make ourselves.
 
 # %%
 H, K = config.resampler.heads, config.resampler.key_size
@@ -265,8 +265,8 @@ for n, a, b in zip(sizes, by_self / 1e6, by_latents / 1e6, strict=True):
     print(f"{n:9d} {a[0]:12.1f} {a[1]:7.2f} {b[0]:15.2f} {b[1]:7.3f}")
 
 # %% [markdown]
-# *Figure: flops and bytes against the number of features, both axes logarithmic. Features that look at features climb with
-# slope two, latents with slope one, and lie far below.*
+# *Figure: flops and bytes against the number of features, both axes logarithmic. Features that look at features
+# climb with slope two, latents with slope one, and lie far below.*
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.8))
@@ -289,8 +289,8 @@ print(f"slopes: {steep:.2f} (a square), {flat:.2f} (a line)")
 # %% [markdown]
 # ## The gradient through a softmax, by hand
 #
-# Call the scores of one latent `s`, its weights `p = softmax(s)`, and `g` the gradient that arrives at `p`.
-# Every score moves every weight, because the weights share one sum:
+# Call the scores of one latent `s`, its weights `p = softmax(s)`, and `g` the gradient that arrives at `p`. Every
+# score moves every weight, because the weights share one sum:
 #
 # $$\frac{\partial p_i}{\partial s_j} = p_i(\delta_{ij} - p_j)
 # \qquad\Rightarrow\qquad
@@ -325,8 +325,8 @@ print(f"by hand {by_hand:.8f}   by moving the scores {moved:.8f}")
 # ### Exercise 05.4 · The same without the matrix
 # *difficulty: medium · minutes: 10*
 #
-# Multiply the sum out. One term has only `j` in it, the other is `p_j` times a number that all `j` share.
-# Write it in one or two lines for `(T, S)` arrays, without ever making an `S` by `S` matrix.
+# Multiply the sum out. One term has only `j` in it, the other is `p_j` times a number that all `j` share. Write it
+# in one or two lines for `(T, S)` arrays, without ever making an `S` by `S` matrix.
 
 
 # %% exercise 05.4
@@ -347,25 +347,25 @@ check_05_4_softmax_gradient(softmax_gradient)
 #
 # ## Why the latents start at random
 #
-# **Predict.** Before training, somebody sets two latents to the same vector. What will the two visual tokens
-# be that come out, for any picture? And after a thousand steps of training?
+# **Predict.** Before training, somebody sets two latents to the same vector. What will the two visual tokens be
+# that come out, for any picture? And after a thousand steps of training?
 
 # %%
 fresh = library.init_resampler(np.random.default_rng(0), config.resampler)
 fresh["latents"][3] = fresh["latents"][2]
 picture = encode_media(model.frozen, star[None, None], config)
 tokens = library.perceiver_resampler(fresh, picture, config.resampler)[0]
-_, gradient = ops.value_and_grad(
-    lambda p: library.perceiver_resampler(p, picture, config.resampler)[0, :, 0].sum()
-)(fresh)
+_, gradient = ops.value_and_grad(lambda p: library.perceiver_resampler(p, picture, config.resampler)[0, :, 0].sum())(
+    fresh
+)
 apart = [np.abs(x[2] - x[3]).max() for x in (tokens, gradient["latents"])]
 others = [np.abs(x[2] - x[4]).max() for x in (tokens, gradient["latents"])]
 print(f"latents 2 and 3, the same:   tokens apart by {apart[0]:.1e}, gradients by {apart[1]:.1e}")
 print(f"latents 2 and 4, different:  tokens apart by {others[0]:.1e}, gradients by {others[1]:.1e}")
 
 # %% [markdown]
-# Twins stay twins: they ask the same question, get the same answer and the same gradient. Nothing in the resampler knows
-# a latent's number; only its own vector tells it from the others. That is why they start at random.
+# Twins stay twins: they ask the same question, get the same answer and the same gradient. Nothing in the resampler
+# knows a latent's number; only its own vector tells it from the others. That is why they start at random.
 #
 # ## Look inside: what each latent looks at
 #
@@ -397,8 +397,9 @@ for i, layer in enumerate(looks):
     print(f"on the R latents {layer[:, :, S:].sum(-1).mean():.2f}")
 
 # %% [markdown]
-# *Figure: two rows, one a layer. Left the picture with its star, then one map a latent, averaged over heads, each with its
-# own scale; bright cells are looked at most. Some latents look at the star's cells, some at everything but those.*
+# *Figure: two rows, one a layer. Left the picture with its star, then one map a latent, averaged over heads, each
+# with its own scale; bright cells are looked at most. Some latents look at the star's cells, some at everything but
+# those.*
 
 # %%
 figure, axes = plt.subplots(len(looks), R + 1, figsize=(9.5, 2.6))
@@ -413,9 +414,8 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Nobody told the latents what to look for. Whether one of them has become "the one for the colour" is a
-# question to be careful with: a map says where a token was filled from, not what is in it. So let us ask by
-# taking things away.
+# Nobody told the latents what to look for. Whether one of them has become "the one for the colour" is a question to
+# be careful with: a map says where a token was filled from, not what is in it. So let us ask by taking things away.
 #
 # ## Break it
 #
@@ -429,10 +429,7 @@ scenes = [sample_single(rng) for _ in range(40)]
 pictures = encode_media(model.frozen, np.stack([draw_scene(rng, s) for s in scenes])[:, None], config)
 batches = {
     name: make_batch(
-        [
-            encode_document([0, Quiet(say.ask(name)), say.questions(scene)[name]], model.tokenizer)
-            for scene in scenes
-        ]
+        [encode_document([0, Quiet(say.ask(name)), say.questions(scene)[name]], model.tokenizer) for scene in scenes]
     )
     for name in questions
 }
@@ -461,8 +458,8 @@ for name, tokens in (("features and latents", visual), ("features alone", broken
     print(f"{name:28s}" + "".join(f"{p:10.2f}" for p in right(tokens)))
 
 # %% [markdown]
-# *Figure: the probability of the right answer against the number of visual tokens handed on, a line for colour, shape and
-# position each. All rise; colour and shape are near 1 after three tokens, position needs six.*
+# *Figure: the probability of the right answer against the number of visual tokens handed on, a line for colour,
+# shape and position each. All rise; colour and shape are near 1 after three tokens, position needs six.*
 
 # %%
 kept = np.array([right(visual[:, :r]) for r in range(1, R + 1)])
@@ -474,13 +471,13 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# What a picture shows is spread over the tokens, and the model was trained with all of them; with a few of
-# them gone it answers worse, and not every kind of question alike.
+# What a picture shows is spread over the tokens, and the model was trained with all of them; with a few of them
+# gone it answers worse, and not every kind of question alike.
 #
 # ## In the library
 #
-# The whole layer is a dozen lines. Exercise 05.1 is `ops.attention`, exercise 05.2 is hidden in
-# `project_both`, and what follows the attention is a feed-forward with a squared ReLU.
+# The whole layer is a dozen lines. Exercise 05.1 is `ops.attention`, exercise 05.2 is hidden in `project_both`, and
+# what follows the attention is a feed-forward with a squared ReLU.
 
 # %%
 print(library.__name__.replace(".", "/") + ".py")
@@ -493,14 +490,14 @@ for name, number in paper.items():
 # %% [markdown]
 # ## Summary
 #
-# Latents ask, features and latents answer: the cost is a line where self-attention's is a square. Whatever
-# comes in, `R` tokens go out, so the language model never learns how large a picture was. Latents are told
-# apart by nothing but their own vectors, and where each of them looks is learned.
+# Latents ask, features and latents answer: the cost is a line where self-attention's is a square. Whatever comes
+# in, `R` tokens go out, so the language model never learns how large a picture was. Latents are told apart by
+# nothing but their own vectors, and where each of them looks is learned.
 #
-# To go on: change `config.resampler` to one latent and train the smoke preset; draw `looks_of` for a video and
-# see which frames count. Notebook 04 has the frames, notebook 07 says which text may read the tokens.
+# To go on: change `config.resampler` to one latent and train the smoke preset; draw `looks_of` for a video and see
+# which frames count. Notebook 04 has the frames, notebook 07 says which text may read the tokens.
 #
 # Further reading: [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and figure 5;
-# [Perceiver](https://arxiv.org/abs/2103.03206) and [Perceiver IO](https://arxiv.org/abs/2107.14795), where
-# latents come from; [Set Transformer](https://arxiv.org/abs/1810.00825), which had the idea for sets.
-# Where this code departs from the paper: `docs/deviations.md`, "The Perceiver resampler".
+# [Perceiver](https://arxiv.org/abs/2103.03206) and [Perceiver IO](https://arxiv.org/abs/2107.14795), where latents
+# come from; [Set Transformer](https://arxiv.org/abs/1810.00825), which had the idea for sets. Where this code
+# departs from the paper: `docs/deviations.md`, "The Perceiver resampler".

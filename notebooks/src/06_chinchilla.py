@@ -3,8 +3,8 @@
 #
 # key: chinchilla
 #
-# Chapter §4, the language model. 40 minutes with the exercises, seconds to run. Before it: notebook 00, and an
-# idea of what a causal decoder does.
+# Chapter §4, the language model. 40 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
+# of what a causal decoder does.
 #
 # You will build the two things that set Gopher's and Chinchilla's block apart from GPT-2's, RMSNorm and relative
 # positions, first with loops, then as the library has them; derive one gradient; and look at where a trained
@@ -12,8 +12,8 @@
 # smaller than its rivals and was trained for longer. You will not train a language model: `python -m tinyflamingo
 # train` does, and notebook 09 shows it.
 #
-# Letters: `B` rows, `T` tokens, `D` width, `H` heads, `K` head size, `V` vocabulary; in the last section `N` and `D`
-# are what the scaling literature calls them, parameters and training tokens.
+# Letters: `B` rows, `T` tokens, `D` width, `H` heads, `K` head size, `V` vocabulary; in the last section `N` and
+# `D` are what the scaling literature calls them, parameters and training tokens.
 
 # %%
 import os
@@ -87,10 +87,10 @@ def attention_of(language, tokens):
 # %% [markdown]
 # Two of its heads at work. A row is a token that looks, a column a token that is looked at.
 #
-# *Figure: two squares of attention weights, their upper right halves empty: that is the future. In the left one, of a
-# head in the first block, a dark line runs right beside the diagonal: every token looks at the one before it. In the
-# right one, of a head in the second block, the last rows look far back: the last "red" looks at what once came after
-# "red".*
+# *Figure: two squares of attention weights, their upper right halves empty: that is the future. In the left one, of
+# a head in the first block, a dark line runs right beside the diagonal: every token looks at the one before it. In
+# the right one, of a head in the second block, the last rows look far back: the last "red" looks at what once came
+# after "red".*
 
 # %%
 looks = attention_of(language, tokens)
@@ -104,9 +104,9 @@ copied = looks[1][0, 0, -1].argmax()
 print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, which stands right after {pieces[copied - 1]!r}")
 
 # %% [markdown]
-# The two belong together. The left head writes into every place what stood before it; so the right head can look for the
-# place *after* what it is itself, and copy what is there. Both need to know how far away things are, and that is what
-# this notebook is about.
+# The two belong together. The left head writes into every place what stood before it; so the right head can look
+# for the place *after* what it is itself, and copy what is there. Both need to know how far away things are, and
+# that is what this notebook is about.
 
 # %% [markdown]
 # ## RMSNorm
@@ -153,8 +153,7 @@ from tinyflamingo.checks import check_06_1_rms_norm
 check_06_1_rms_norm(rms_norm)
 
 # %% [markdown]
-# **Predict.** All of `x` is multiplied by 100. How much does the output change? And when 100 is added to all
-# of it?
+# **Predict.** All of `x` is multiplied by 100. How much does the output change? And when 100 is added to all of it?
 
 # %%
 ones = np.ones(5)
@@ -201,6 +200,7 @@ check_06_2_rms_norm_gradient(rms_norm_gradient)
 # argument along random directions, in float64, and returns the largest relative error. A check must be able to
 # fail, so let it meet a gradient with the second term forgotten, too.
 
+
 # %%
 @primitive
 def forgetful(x):
@@ -218,9 +218,9 @@ except AssertionError as error:
 # %% [markdown]
 # ## Relative positions
 #
-# Attention does not know the order of what it looks at. GPT-2 adds a learned vector to the first token, another
-# to the second, and so on up to a last one, beyond which it cannot go. Transformer-XL, and Gopher and Chinchilla
-# after it, tell attention only **how far back** a key lies. The score of query `i` and key `j` is
+# Attention does not know the order of what it looks at. GPT-2 adds a learned vector to the first token, another to
+# the second, and so on up to a last one, beyond which it cannot go. Transformer-XL, and Gopher and Chinchilla after
+# it, tell attention only **how far back** a key lies. The score of query `i` and key `j` is
 #
 # $$\text{score}(i,j) = \frac{(q_i + u)\cdot k_j \;+\; (q_i + v)\cdot r_{i-j}}{\sqrt{K}},
 # \qquad r_n = W_R\, s_n$$
@@ -233,9 +233,9 @@ except AssertionError as error:
 # ### Exercise 06.3 · Sines, then cosines
 # *difficulty: easy · minutes: 10*
 #
-# For the distances `n = 0 .. S-1` and `m = 0 .. D/2-1`, the frequency of column `m` is `10000 ** (-2 m / D)`. The first
-# half of the columns are the sines of `n` times the frequency, the second half the cosines. (Not in turns: that is
-# another paper's habit.)
+# For the distances `n = 0 .. S-1` and `m = 0 .. D/2-1`, the frequency of column `m` is `10000 ** (-2 m / D)`. The
+# first half of the columns are the sines of `n` times the frequency, the second half the cosines. (Not in turns:
+# that is another paper's habit.)
 
 
 # %% exercise 06.3
@@ -254,13 +254,13 @@ from tinyflamingo.checks import check_06_3_sinusoids
 check_06_3_sinusoids(sinusoids)
 
 # %% [markdown]
-# Why waves? Because shifting a sine by a fixed distance is a rotation, a linear map, so `W_R` can learn to favour "three
-# back" as easily as "one back", and because no table ends. In the figure, how alike the vectors of two distances are:
-# near ones are, far ones are not, and nothing special happens anywhere.
+# Why waves? Because shifting a sine by a fixed distance is a rotation, a linear map, so `W_R` can learn to favour
+# "three back" as easily as "one back", and because no table ends. In the figure, how alike the vectors of two
+# distances are: near ones are, far ones are not, and nothing special happens anywhere.
 #
-# *Figure: on the left the vectors of 96 distances as a heat map, fast waves on one side of each half and slow ones on
-# the other; on the right the cosine between the vector of a distance and those of its neighbours: a peak at 0 that falls
-# off alike everywhere.*
+# *Figure: on the left the vectors of 96 distances as a heat map, fast waves on one side of each half and slow ones
+# on the other; on the right the cosine between the vector of a distance and those of its neighbours: a peak at 0
+# that falls off alike everywhere.*
 
 # %%
 s = library.sinusoids(96, config.width)
@@ -302,16 +302,16 @@ print("loops and library agree:", bool(np.abs(by_hand - theirs).max() < 1e-12))
 
 # %% [markdown]
 # Without loops there is one difficulty. The product of all queries with all `r` has a column for every *distance*,
-# and we want a column for every *key*. In row `i` distance `n` belongs to key `i - n`: every row is mirrored, and moved
-# one further than the row above.
+# and we want a column for every *key*. In row `i` distance `n` belongs to key `i - n`: every row is mirrored, and
+# moved one further than the row above.
 
 # %% [markdown]
 # ### Exercise 06.4 · The relative shift
 # *difficulty: hard · minutes: 20*
 #
 # Write the scores without loops. One way is to index: `by_distance[i, i - j]`. The way of the original code is to
-# put the distances in the order largest to smallest, put one empty column in front, read the same memory as an array with
-# one row more, and drop the first row. Either is fine; so is anything else. The future is `-inf`.
+# put the distances in the order largest to smallest, put one empty column in front, read the same memory as an
+# array with one row more, and drop the first row. Either is fine; so is anything else. The future is `-inf`.
 
 
 # %% exercise 06.4
@@ -382,8 +382,8 @@ print(f"absolute positions: logits change by {np.abs(changed).max():.0e}")
 #
 # ## Look inside: attention by distance
 #
-# Fifty documents of TinyWorld, half of them few-shot episodes, and for each head the mean weight on a key that lies `n`
-# back.
+# Fifty documents of TinyWorld, half of them few-shot episodes, and for each head the mean weight on a key that lies
+# `n` back.
 
 # %%
 documents = [encode_document(text_document(rng), tokenizer, complete=False).tokens for _ in range(25)]
@@ -399,9 +399,9 @@ by_distance /= met
 print("mean weight by distance (layers, H, distances) =", by_distance.shape)
 
 # %% [markdown]
-# *Figure: one panel a block, the mean attention weight of each of its four heads against the distance looked back. In
-# the first block all peak at a distance of one, head 0 sharply; in the second all are flat; in the last two some heads
-# keep to the token itself.*
+# *Figure: one panel a block, the mean attention weight of each of its four heads against the distance looked back.
+# In the first block all peak at a distance of one, head 0 sharply; in the second all are flat; in the last two some
+# heads keep to the token itself.*
 
 # %%
 figure, axes = plt.subplots(1, config.layers, figsize=(10, 2.4), sharey=True)
@@ -418,14 +418,14 @@ for i in range(config.layers):
 
 # %% [markdown]
 # The heads with their peak at 1 are the "previous token" heads of the first figure, and all four heads of the first
-# block are of that kind. The copying heads of the second block have no favourite distance: where they look is decided by
-# *what* is there. Both sorts use one formula; its two terms are as important as training made them.
+# block are of that kind. The copying heads of the second block have no favourite distance: where they look is
+# decided by *what* is there. Both sorts use one formula; its two terms are as important as training made them.
 #
 # ## Break it
 #
 # The subtle part of the formula is the second term. Take from the trained model first `v`, the distances that are
-# interesting whoever asks, and then all distances, by setting `W_R` to zero. The score is the mean loss of a learned
-# token, in nats.
+# interesting whoever asks, and then all distances, by setting `W_R` to zero. The score is the mean loss of a
+# learned token, in nats.
 
 
 # %%
@@ -460,13 +460,13 @@ for name, weights in models.items():
 # The chapter says: Chinchilla has 70 billion parameters where GPT-3 has some 170 (175, to be exact), was trained on
 # far more tokens, and is better. Why should that be so?
 #
-# Training costs about `C = 6 N D` flops for `N` parameters and `D` tokens. With `C` fixed, a bigger model reads less. The
-# authors trained over 400 models and fitted the loss at the end by
+# Training costs about `C = 6 N D` flops for `N` parameters and `D` tokens. With `C` fixed, a bigger model reads
+# less. The authors trained over 400 models and fitted the loss at the end by
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}}$$
 #
-# with the constants below (Hoffmann et al. 2022, section 3.3). What follows is drawn from that formula. It is not
-# a measurement of ours.
+# with the constants below (Hoffmann et al. 2022, section 3.3). What follows is drawn from that formula. It is not a
+# measurement of ours.
 
 # %%
 E, A, B, alpha, beta = 1.69, 406.4, 410.7, 0.34, 0.28
@@ -483,12 +483,12 @@ for name, (N, D) in rivals.items():
     print(f"{name:11s}{N:11.3g}{D:8.3g}{D / N:14.1f}{6 * N * D:10.2g}{final_loss(N, D):15.3f}")
 
 # %% [markdown]
-# **Predict.** For one budget, plot the loss against the size of the model. What shape has the curve, and which way does
-# its lowest point move when the budget grows?
+# **Predict.** For one budget, plot the loss against the size of the model. What shape has the curve, and which way
+# does its lowest point move when the budget grows?
 #
-# *Figure: predicted loss against parameters, one U-shaped curve for each of five budgets, each with its lowest point
-# marked; with a larger budget the point lies lower and further to the right. Gopher, GPT-3 and Chinchilla are drawn in:
-# the first two far to the right of the valley.*
+# *Figure: predicted loss against parameters, one U-shaped curve for each of five budgets, each with its lowest
+# point marked; with a larger budget the point lies lower and further to the right. Gopher, GPT-3 and Chinchilla are
+# drawn in: the first two far to the right of the valley.*
 
 # %%
 sizes = np.logspace(8, 12.5, 400)
@@ -506,15 +506,16 @@ axis.legend(frameon=False, title="budget", loc="upper left", ncols=2)
 plt.show()
 
 # %% [markdown]
-# Gopher and Chinchilla cost about the same and lie on about the same curve, Chinchilla nearer to its valley. That is the
-# chapter's sentence, as a picture.
+# Gopher and Chinchilla cost about the same and lie on about the same curve, Chinchilla nearer to its valley. That
+# is the chapter's sentence, as a picture.
 
 # %% [markdown]
 # ### Exercise 06.5 · The bottom of the valley
 # *difficulty: medium · minutes: 15*
 #
-# Put `D = C / (6 N)` into the formula, set the derivative by `N` to zero, and solve for `N`. Return `N` and `D`. (The
-# condition you arrive at says: one percent more parameters and one percent more tokens must be worth the same.)
+# Put `D = C / (6 N)` into the formula, set the derivative by `N` to zero, and solve for `N`. Return `N` and `D`.
+# (The condition you arrive at says: one percent more parameters and one percent more tokens must be worth the
+# same.)
 
 
 # %% exercise 06.5
@@ -533,10 +534,11 @@ from tinyflamingo.checks import check_06_5_optimal
 check_06_5_optimal(optimal)
 
 # %% [markdown]
-# The authors estimated the valley in three ways. The rule that the field took home, about 20 tokens a parameter, comes from the
-# other two; the printed constants of this one, rounded as they are, want even smaller models for large budgets. (A later
-# study found that they do not fit the paper's own points well, and with better ones all three agree:
-# [Besiroglu et al. 2024](https://arxiv.org/abs/2404.10102).) So read the curve for its shape, and not for its third digit.
+# The authors estimated the valley in three ways. The rule that the field took home, about 20 tokens a parameter,
+# comes from the other two; the printed constants of this one, rounded as they are, want even smaller models for
+# large budgets. (A later study found that they do not fit the paper's own points well, and with better ones all
+# three agree: [Besiroglu et al. 2024](https://arxiv.org/abs/2404.10102).) So read the curve for its shape, and not
+# for its third digit.
 
 # %%
 print(f"{'flops':>9s}{'best N':>10s}{'best D':>10s}{'tokens a parameter':>20s}")
@@ -546,8 +548,8 @@ for C in (1e20, 1e21, 1e22, 1e23, 5.76e23):
     print(f"{C:9.3g}{N:10.2g}{C / (6 * N):10.2g}{C / (6 * N * N):20.0f}")
 
 # %% [markdown]
-# There is a second reason, and for Flamingo it is the better one: a smaller model is cheaper for everybody who *uses* it
-# afterwards. Flamingo reads every prompt through these 70 billion parameters, not through 280.
+# There is a second reason, and for Flamingo it is the better one: a smaller model is cheaper for everybody who
+# *uses* it afterwards. Flamingo reads every prompt through these 70 billion parameters, not through 280.
 #
 # ## In the library
 
@@ -561,14 +563,14 @@ print(inspect.getsource(reference.relative_attention))
 # %% [markdown]
 # ## Summary
 #
-# Chinchilla's block is GPT-2's with two changes: a norm that only divides, and positions that are only distances. Because
-# nothing in it counts places, text can be moved, padded and continued freely. And it is the size it is because a budget
-# spent on fewer parameters and more text ends at a lower loss.
+# Chinchilla's block is GPT-2's with two changes: a norm that only divides, and positions that are only distances.
+# Because nothing in it counts places, text can be moved, padded and continued freely. And it is the size it is
+# because a budget spent on fewer parameters and more text ends at a lower loss.
 #
-# To go on: draw `attention_of` for a prompt of yours; find the head that copies; take `u` away instead of `v`. Notebook 08
-# puts gated blocks between these blocks.
+# To go on: draw `attention_of` for a prompt of yours; find the head that copies; take `u` away instead of `v`.
+# Notebook 08 puts gated blocks between these blocks.
 #
-# Further reading: [Chinchilla](https://arxiv.org/abs/2203.15556); [Gopher](https://arxiv.org/abs/2112.11446), section 3.1;
-# [Transformer-XL](https://arxiv.org/abs/1901.02860), section 3.3; [RMSNorm](https://arxiv.org/abs/1910.07467); on copying in
-# context, [induction heads](https://arxiv.org/abs/2209.11895). Where this code departs: `docs/deviations.md`, "The language
-# model".
+# Further reading: [Chinchilla](https://arxiv.org/abs/2203.15556); [Gopher](https://arxiv.org/abs/2112.11446),
+# section 3.1; [Transformer-XL](https://arxiv.org/abs/1901.02860), section 3.3;
+# [RMSNorm](https://arxiv.org/abs/1910.07467); on copying in context, [induction
+# heads](https://arxiv.org/abs/2209.11895). Where this code departs: `docs/deviations.md`, "The language model".

@@ -54,6 +54,17 @@ def fresh_rng():
     return np.random.default_rng()
 
 
+def gradient_by_moving(f, x, g, eps=1e-6):
+    """The gradient of sum(g * f(x)) by every entry of ``x``, from central differences in float64."""
+    x = np.asarray(x, np.float64)
+    found = np.zeros_like(x)
+    for place in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[place] = eps
+        found[place] = np.sum(g * (f(x + step) - f(x - step))) / (2 * eps)
+    return found
+
+
 def holds(condition, hint):
     """Fail with the hint unless the condition is true."""
     if not condition:
@@ -68,26 +79,33 @@ def shape_is(got, shape, letters="", what="your result", hint=""):
     holds(found == shape, f"{what} has shape {found}, but {wanted} was expected. {hint}".strip())
 
 
-def value_is(got, want, hint="", what="your result", tol=1e-5):
+def value_is(got, want, hint="", what="your result", tol=1e-5, mistakes=None):
     """Fail unless ``got`` equals ``want``, of the same shape, to ``tol`` of the largest value in it.
 
     The message gives the first place that differs, both numbers, and the hint. NaN is never right. Whole numbers
-    and truth values must be equal exactly.
+    and truth values must be equal exactly. mistakes: {hint: the value that a known mistake gives}; one that fits
+    has the hint in place of the general one.
     """
     want = np.asarray(want)
     shape_is(got, want.shape, what=what)
     got = np.asarray(got)
     numbers = want.dtype.kind == "f"
     holds(not numbers or not np.isnan(got.astype(float)).any(), f"{what} has NaN in it. {hint}".strip())
-    if numbers:
-        wrong = np.abs(got - want) > tol * max(np.abs(want).max(initial=0.0), 1e-30)
-    else:
-        wrong = got != want
+    wrong = _differs(got, want, tol)
     if np.any(wrong):
+        hint = next((h for h, value in (mistakes or {}).items() if not np.any(_differs(got, value, tol))), hint)
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         at = f" at [{', '.join(map(str, place))}]" if place else ""
         told = f"{what} is {_short(got[place])}{at}, but {_short(want[place])} was expected."
         raise CheckFailed(f"{told} {hint}".strip())
+
+
+def _differs(got, want, tol):
+    """Where two arrays of one shape differ."""
+    want = np.asarray(want)
+    if want.shape != got.shape or want.dtype.kind != "f":
+        return np.asarray(want.shape != got.shape or got != want)
+    return ~(np.abs(got - want) <= tol * max(np.abs(want).max(initial=0.0), 1e-30))
 
 
 def _short(number):
