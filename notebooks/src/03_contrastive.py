@@ -100,8 +100,8 @@ for axis, (seen, read), title in zip(below.subplots(1, 2), (before, after), ("be
 plt.show()
 
 # %% [markdown]
-# Look at the right map off the diagonal, too: the blue circle and the blue square take each other's captions almost for
-# their own. Nobody asked for that. It is what is left when captions share words, and pictures colours.
+# Look at the right map off the diagonal, too: the blue circle and the blue square take each other's captions almost
+# for their own. Nobody asked for that. It is what is left when captions share words, and pictures colours.
 #
 # ## The loss, with loops
 #
@@ -277,7 +277,7 @@ for factor in (1, 10, scale, 100):
 #
 # ## Training, for a few seconds
 #
-# Small towers, sixteen things (four shapes in four colours), one of each in every batch, forty steps. The whole
+# Small towers, sixteen things (four shapes in four colours), one of each in every batch, eighty steps. The whole
 # loop is ten lines.
 
 # %%
@@ -303,7 +303,7 @@ def loss_of(params, pixels):
     return library.contrastive_loss(seen, read, params["log_scale"], np.arange(16))
 
 
-step, losses, steps = ops.value_and_grad(loss_of), [], 40
+step, losses, steps = ops.value_and_grad(loss_of), [], 80
 for n in range(steps):
     pixels = normalise_pixels(album[rng.integers(len(album), size=16), np.arange(16)])
     loss, gradient = step(optimiser.params, pixels)
@@ -379,8 +379,8 @@ check_03_4_zero_shot(zero_shot)
 # Six pictures, and the three nearest of the names of all things in TinyWorld.
 #
 # *Figure: six pictures, and beside each three bars, the cosines of the nearest names. A light blue bar is the right
-# name, an orange one a wrong one. The right name has the longest bar in nearly all; those behind it share its colour or
-# its shape.*
+# name, an orange one a wrong one. The right name has the longest bar in nearly all; those behind it share its
+# colour or its shape.*
 
 # %%
 guests = [KNOWN[i] for i in rng.choice(len(KNOWN), size=6, replace=False)]
