@@ -24,9 +24,17 @@ def _require_sizes(**sizes) -> None:
         _require(whole and value >= 1, f"{name} is {value!r} but must be a whole number of at least 1")
 
 
-def _require_whole_fields(part) -> None:
-    """Every field declared `int` holds a size: a whole number of at least 1."""
-    _require_sizes(**{f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.type == "int"})
+def _require_whole_fields(part, may_be_zero=()) -> None:
+    """Every field declared `int` holds a size: a whole number of at least 1, or of at least 0 where that means none."""
+    sizes = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.type == "int"}
+    _require_sizes(**{n: 1 if n in may_be_zero and v == 0 and v is not False else v for n, v in sizes.items()})
+
+
+def _require_choice(name, value, choices) -> None:
+    _require(value in choices, f"{name} is {value!r} but must be one of {', '.join(map(repr, choices))}")
+
+
+ACTIVATIONS = ("squared_relu", "gelu", "gelu_erf", "relu")
 
 
 @dataclass(frozen=True)
@@ -86,11 +94,16 @@ class ResamplerConfig:
     heads: int = 4  # H
     key_size: int = 32  # K
     latents: int = 8  # R: visual tokens per picture or video
-    frames: int = 8  # frames with a learned temporal embedding; more are interpolated
+    frames: int = 8  # frames with a learned temporal embedding; more are interpolated; 0: no such embedding
     ffw_multiplier: int = 4
+    activation: str = "squared_relu"  # of the feed-forward, an op's name; public ports: "gelu_erf"
+    media_norm: bool = False  # a layer norm on the features in every layer, as public ports have
+    output_norm: bool = False  # a layer norm after the last layer, as public ports have
+    places: int = 0  # media of a document with a learned embedding of their place in it (public ports); 0: none
 
     def __post_init__(self):
-        _require_whole_fields(self)
+        _require_whole_fields(self, may_be_zero=("frames", "places"))
+        _require_choice("activation", self.activation, ACTIVATIONS)
         _require(
             self.input_width == self.width,
             f"input_width {self.input_width} (features) differs from width {self.width} (latents): "
@@ -119,17 +132,21 @@ class LanguageConfig:
 class XattnConfig:
     """GATED XATTN-DENSE (chapter §4; paper figure 4)."""
 
-    every: int = 1  # k: a gated block stands before decoder blocks 0, k, 2k, ...
+    every: int = 1  # k: gated blocks stand at decoder blocks start, start + k, start + 2k, ...
     heads: int = 4  # H
     key_size: int = 32  # K
     ffw_multiplier: int = 4
     attend: str = "last"  # a token sees its own medium only; "all_previous": also those before it in its document
+    activation: str = "squared_relu"  # of the feed-forward, an op's name; public ports: "gelu_erf"
+    media_norm: bool = True  # a layer norm on keys and values; public ports: none
+    start: int = 0  # the first decoder block with a gated block; OpenFlamingo: k - 1
+    side: str = "before"  # where a gated block stands beside its decoder block; flamingo-pytorch: "after"
 
     def __post_init__(self):
-        _require_whole_fields(self)
-        _require(
-            self.attend in ("last", "all_previous"), f"attend is {self.attend!r} but must be 'last' or 'all_previous'"
-        )
+        _require_whole_fields(self, may_be_zero=("start",))
+        _require_choice("attend", self.attend, ("last", "all_previous"))
+        _require_choice("activation", self.activation, ACTIVATIONS)
+        _require_choice("side", self.side, ("before", "after"))
 
 
 @dataclass(frozen=True)
@@ -148,6 +165,10 @@ class FlamingoConfig:
             f"resampler.input_width {self.resampler.input_width} differs from vision.width {self.vision.width}",
         )
         _require(
+            self.xattn.start < self.language.layers,
+            f"xattn.start {self.xattn.start} is beyond language.layers {self.language.layers}: no block would look",
+        )
+        _require(
             self.text_tower.vocab_size == self.language.vocab_size,
             f"text_tower.vocab_size {self.text_tower.vocab_size} differs from "
             f"language.vocab_size {self.language.vocab_size}: both read one tokenizer",
@@ -155,8 +176,8 @@ class FlamingoConfig:
 
     @property
     def gated_layers(self) -> tuple:
-        """Decoder blocks that have a gated block before them: 0, k, 2k, ..."""
-        return tuple(range(0, self.language.layers, self.xattn.every))
+        """Decoder blocks that have a gated block beside them: 0, k, 2k, ..., or from `xattn.start`."""
+        return tuple(range(self.xattn.start, self.language.layers, self.xattn.every))
 
 
 PARTS = {

@@ -33,6 +33,12 @@ class Block(NamedTuple):
     v: np.ndarray
 
 
+def serves(config: FlamingoConfig) -> bool:
+    """Whether the kernels know all conventions of a model; those of public ports they do not."""
+    xattn = config.xattn
+    return xattn.activation == "squared_relu" and xattn.side == "before"
+
+
 def arrange(params, frozen, config: FlamingoConfig, cache):
     """The `Block` of every layer, once for a continuation. cache: from `generate.init_caches`."""
     language, blocks = frozen["language"], []

@@ -37,16 +37,24 @@ def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=
     S = T + (cache["length"] if cache else 0)
     h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
     for i in range(config.language.layers):
-        if i in config.gated_layers:
-            media = cache and cache[f"media_{i}"]
-            h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, media, first)
+        if config.xattn.side == "before":
+            h = look_up(params, i, h, visual, phi, config, cache, first)
         h = decoder_block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"])
+        if config.xattn.side == "after":
+            h = look_up(params, i, h, visual, phi, config, cache, first)
     if cache:
         cache["length"] = S
     h = ops.rms_norm(h, language["final_gain"])
     # Two products, not one over a joined table: the language model's logits stay equal bit for bit.
     words = ops.linear(h, language["embedding"].T)
     return np.concatenate([words, ops.linear(h, np.reshape(params["eoc"], (-1, 1)))], axis=-1)
+
+
+def look_up(params, i, h, visual, phi, config: FlamingoConfig, cache, first):
+    """The gated block beside decoder block i, if there is one: h (B, T, D) -> (B, T, D)."""
+    if i not in config.gated_layers:
+        return h
+    return gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, cache and cache[f"media_{i}"], first)
 
 
 def embed_with_eoc(eoc, table, tokens):
@@ -57,11 +65,14 @@ def embed_with_eoc(eoc, table, tokens):
     return rows + is_eoc * (eoc * table.dtype.type(table.shape[1] ** 0.5))
 
 
-def see(params, features, config: FlamingoConfig):
-    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, D); M may be 0."""
+def see(params, features, config: FlamingoConfig, place=None):
+    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, D); M may be 0.
+
+    place (M,): a medium's place in its document, where `config.resampler.places` asks for it.
+    """
     if len(features) == 0:
         return np.zeros((0, *np.shape(params["resampler"]["latents"])), features.dtype)
-    return perceiver_resampler(params["resampler"], features, config.resampler)
+    return perceiver_resampler(params["resampler"], features, config.resampler, place)
 
 
 def encode_media(frozen, media, config: FlamingoConfig):

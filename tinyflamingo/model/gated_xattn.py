@@ -4,7 +4,8 @@ Chapter §4; paper section 2.2 and figure 4. Text tokens query the visual tokens
 own (`phi`), or in the paper's ablation (table 10) of all media of their document up to it; then a
 feed-forward layer. Both are added through tanh gates that start at exactly 0,
 so the untrained layer is the identity, to the last bit. Layer norms stand on the queries, on keys
-and values (one norm for both) and before the feed-forward, as the paper's first version says.
+and values (one norm for both) and before the feed-forward, as the paper's first version says; the
+public ports have none on keys and values, and GELU for squared ReLU (`XattnConfig`).
 
 Not here: where the blocks stand (`model/flamingo.py`) and what `phi` is (`model/interleave.py`).
 """
@@ -35,7 +36,7 @@ def gated_xattn_dense(params, h, visual, phi, config: FlamingoConfig, keys_value
     seen = np.reshape(seen, (B, T, -1))
     h = h + np.tanh(params["alpha_xattn"]) * ops.linear(seen, params["w_o"])
     x = ops.layer_norm(h, params["ffw_gain"], params["ffw_bias"])
-    dense = ops.linear(ops.squared_relu(ops.linear(x, params["w_1"])), params["w_2"])
+    dense = ops.linear(getattr(ops, config.xattn.activation)(ops.linear(x, params["w_1"])), params["w_2"])
     return h + np.tanh(params["alpha_dense"]) * dense
 
 
@@ -52,7 +53,7 @@ def media_keys_values(params, visual, config: FlamingoConfig):
     """Keys and values of all media, each (1, M, R, H, K). They do not depend on the text: cache them."""
     M, R, _ = ops.expect(visual, "M R D", D=config.resampler.width).shape
     shape = (1, M, R, config.xattn.heads, config.xattn.key_size)
-    media = ops.layer_norm(visual, params["media_gain"], params["media_bias"])
+    media = ops.layer_norm(visual, params["media_gain"], params["media_bias"]) if config.xattn.media_norm else visual
     return tuple(np.reshape(ops.linear(media, params[name]), shape) for name in ("w_k", "w_v"))
 
 
@@ -64,11 +65,10 @@ def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
     def matrix(rows, columns, scale=1.0):
         return (rng.standard_normal((rows, columns)) * scale * rows**-0.5).astype(dtype)
 
-    return {
+    norm = {"media_gain": np.ones(media, dtype), "media_bias": np.zeros(media, dtype)} if config.xattn.media_norm else {}
+    return norm | {
         "query_gain": np.ones(D, dtype),
         "query_bias": np.zeros(D, dtype),
-        "media_gain": np.ones(media, dtype),
-        "media_bias": np.zeros(media, dtype),
         "w_q": matrix(D, inner),
         "w_k": matrix(media, inner),
         "w_v": matrix(media, inner),

@@ -85,7 +85,7 @@ def stepper(params, frozen, last, visual, config, cache):
     last: phi, start and first of the prompt's last token, each (B, 1); a continuation sees the same.
     """
     phi, start, first = last
-    if len(phi) > decode.ROWS or ops.engine() != "numba":
+    if len(phi) > decode.ROWS or ops.engine() != "numba" or not decode.serves(config):
         return lambda tokens: flamingo(params, frozen, tokens[:, None], phi, visual, config, start, cache, first)[:, -1]
     blocks = decode.arrange(params, frozen, config, cache)
     first = first if config.xattn.attend == "all_previous" else phi

@@ -107,9 +107,13 @@ def look(model: TrainedFlamingo, media):
     if not media:
         return np.zeros((0, model.config.resampler.latents, model.config.resampler.width), np.float32)
     clips = [m[None] if m.ndim == 3 else m for m in media]
-    return np.concatenate(
-        [see(model.params, encode_media(model.frozen, clip[None], model.config), model.config) for clip in clips]
-    )
+    return np.concatenate([_look_at(model, clip, place) for place, clip in enumerate(clips)])
+
+
+def _look_at(model, clip, place):
+    """One picture or video (F, Y, X, 3), the `place`-th of its prompt from 0, to (1, R, D)."""
+    features = encode_media(model.frozen, clip[None], model.config)
+    return see(model.params, features, model.config, np.array([place]))
 
 
 def shipped_checkpoint() -> Path:
@@ -202,21 +206,25 @@ def _check_shapes(folder, tree, like):
         )
 
 
-def write_atomically(path, data: bytes):
-    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced."""
+def write_atomically(path, data):
+    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced.
+
+    data: bytes, or an iterable of them, which is written as it comes.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path}: {error.strerror}; the file that was there before is untouched"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -32,6 +32,7 @@ __all__ = [
     "expect",
     "gated_residual",
     "gelu",
+    "gelu_erf",
     "layer_norm",
     "linear",
     "mean_pixels",
@@ -99,6 +100,14 @@ def gelu(x, gain=1.0):
     gain: a Python float, for networks whose activations keep unit variance.
     """
     return backend().gelu(x, gain)
+
+
+def gelu_erf(x):
+    """x Phi(x), Phi the normal distribution function: GELU itself, which `gelu` approximates.
+
+    The public ports of Flamingo and some of their language models use this form.
+    """
+    return backend().gelu_erf(x)
 
 
 def relu(x):
