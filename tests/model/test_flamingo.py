@@ -297,15 +297,19 @@ def test_gated_blocks_stand_before_blocks_0_k_2k(monkeypatch, every, layers, exp
     assert {n for n in m.params if n.startswith("xattn_")} == {f"xattn_{i}" for i in expected}
     calls = []
 
-    def note(name, function):
+    def noting(name, function):
         def noted(params, *args):
             calls.append((name, id(params)))
             return function(params, *args)
 
-        monkeypatch.setattr(flamingo_module, name, noted)
+        return noted
 
-    note("gated_xattn_dense", flamingo_module.gated_xattn_dense)
-    note("decoder_block", flamingo_module.decoder_block)
+    gated = noting("gated_xattn_dense", flamingo_module.gated_xattn_dense)
+    monkeypatch.setattr(flamingo_module, "gated_xattn_dense", gated)
+    chinchilla = flamingo_module.CHINCHILLA
+    monkeypatch.setattr(
+        flamingo_module, "CHINCHILLA", chinchilla._replace(block=noting("decoder_block", chinchilla.block))
+    )
     _logits(m)
     order = []
     for i in range(layers):

@@ -16,9 +16,10 @@ import importlib.metadata
 
 import numpy as np
 
-from tinyflamingo.interop import names, peers
+from tinyflamingo.interop import decoder_names, decoders, names, peers
 from tinyflamingo.model.gated_xattn import gated_xattn_dense
 from tinyflamingo.model.interleave import batch_phi
+from tinyflamingo.model.language_model import init_cache
 from tinyflamingo.model.perceiver_resampler import perceiver_resampler
 
 MODULES = {  # where a port's two parts are
@@ -98,3 +99,45 @@ def _difference(got, want) -> float:
     if got.dtype != want.dtype or got.shape != want.shape:
         raise ValueError(f"{got.dtype} {got.shape} beside {want.dtype} {want.shape}")
     return float(np.max(np.abs(got - want)))
+
+
+# ---------------------------------------------------------------- language models
+
+TINY = {  # a small configuration of each family, as its own config.json would have it
+    "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 32, "vocab_size": 40},
+    "opt": {
+        "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": 32,
+        "ffn_dim": 48, "vocab_size": 40, "word_embed_proj_dim": 24,
+    },
+    "mpt": {"d_model": 24, "n_layers": 2, "n_heads": 3, "max_seq_len": 32, "vocab_size": 40},
+}  # fmt: skip
+CLASSES = {"gpt2": "GPT2LMHeadModel", "opt": "OPTForCausalLM", "mpt": "MptForCausalLM"}
+
+
+def hugging_face(kind, torch, dtype):
+    """A small decoder of `transformers` with random weights, and ours: (theirs, config, params)."""
+    transformers = importlib.import_module("transformers")
+    raw = getattr(transformers, CLASSES[kind].replace("LMHeadModel", "Config").replace("ForCausalLM", "Config"))
+    raw = raw(**TINY[kind], **{} if kind == "mpt" else {"attn_implementation": "sdpa"})  # eager: softmax in float32
+    theirs = randomise(getattr(transformers, CLASSES[kind])(raw).to(_torch_dtype(torch, dtype)), torch)
+    config = decoder_names.hugging_face_config(theirs.config.to_dict())
+    tensors = decoder_names.tidy(arrays_of(theirs), config)
+    return theirs, config, names.import_arrays(decoder_names.language_rows(config), tensors, kind)
+
+
+def language(kind, dtype) -> float:
+    """Largest difference of the logits: two rows, the second padded on the left, then three steps by cache."""
+    torch = importlib.import_module("torch")
+    theirs, config, params = hugging_face(kind, torch, dtype)
+    tokens = np.random.default_rng(3).integers(0, config.vocab_size, (2, 12))
+    start = np.zeros((2, 12), int)
+    start[1, 4:] = 4
+    seen = np.arange(12) >= np.array([[0], [4]])
+    places = np.maximum(np.arange(12) - np.array([[0], [4]]), 0)
+    more = {"position_ids": torch.from_numpy(places)} if kind == "gpt2" else {}
+    with torch.no_grad():
+        want = theirs(torch.from_numpy(tokens), attention_mask=torch.from_numpy(seen).long(), **more).logits.numpy()
+    cache, got = init_cache(config, 2, 12, dtype), []
+    for part in (slice(0, 9), slice(9, 10), slice(10, 11), slice(11, 12)):
+        got.append(decoders.logits(params, tokens[:, part], start[:, part], config, cache))
+    return _difference(np.concatenate(got, axis=1)[seen], want[seen])

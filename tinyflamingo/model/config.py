@@ -34,6 +34,7 @@ def _require_choice(name, value, choices) -> None:
     _require(value in choices, f"{name} is {value!r} but must be one of {', '.join(map(repr, choices))}")
 
 
+DECODERS = ("chinchilla", "gpt2", "opt", "mpt", "mosaic_gpt")  # the public ones: `interop/decoders.py`
 ACTIVATIONS = ("squared_relu", "gelu", "gelu_erf", "relu")
 
 
@@ -122,9 +123,11 @@ class LanguageConfig:
     key_size: int = 32  # K
     ffw_multiplier: int = 4
     context: int = 1024  # longest sequence accepted; positions are relative, so none is learned
+    decoder: str = "chinchilla"  # or a public one that a peer's weights need: "gpt2", "opt", "mpt", "mosaic_gpt"
 
     def __post_init__(self):
         _require_whole_fields(self)
+        _require_choice("decoder", self.decoder, DECODERS)
         _require(self.width % 2 == 0, f"width {self.width} must be even: sines and cosines share it")
 
 

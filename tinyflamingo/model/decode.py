@@ -36,7 +36,7 @@ class Block(NamedTuple):
 def serves(config: FlamingoConfig) -> bool:
     """Whether the kernels know all conventions of a model; those of public ports they do not."""
     xattn = config.xattn
-    return xattn.activation == "squared_relu" and xattn.side == "before"
+    return config.language.decoder == "chinchilla" and xattn.activation == "squared_relu" and xattn.side == "before"
 
 
 def arrange(params, frozen, config: FlamingoConfig, cache):

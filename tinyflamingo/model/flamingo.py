@@ -13,9 +13,10 @@ from __future__ import annotations
 import autograd.numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.interop.decoders import PUBLIC
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
-from tinyflamingo.model.language_model import decoder_block, embed_tokens
+from tinyflamingo.model.language_model import CHINCHILLA, embed_tokens
 from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
 from tinyflamingo.model.vision_encoder import normalise_pixels, vision_encoder
 
@@ -35,16 +36,18 @@ def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=
     B, T = tokens.shape
     start = np.zeros((B, T), np.int64) if start is None else ops.expect(start, "B T", B=B, T=T)
     S = T + (cache["length"] if cache else 0)
-    h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
+    decoder = CHINCHILLA if config.language.decoder == "chinchilla" else PUBLIC
+    h = embed_with_eoc(params["eoc"], language["embedding"], tokens, decoder.scaled)
+    h = decoder.enter(language, h, start, S, config.language)
     for i in range(config.language.layers):
         if config.xattn.side == "before":
             h = look_up(params, i, h, visual, phi, config, cache, first)
-        h = decoder_block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"])
+        h = decoder.block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"])
         if config.xattn.side == "after":
             h = look_up(params, i, h, visual, phi, config, cache, first)
     if cache:
         cache["length"] = S
-    h = ops.rms_norm(h, language["final_gain"])
+    h = decoder.leave(language, h)
     # Two products, not one over a joined table: the language model's logits stay equal bit for bit.
     words = ops.linear(h, language["embedding"].T)
     return np.concatenate([words, ops.linear(h, np.reshape(params["eoc"], (-1, 1)))], axis=-1)
@@ -57,12 +60,16 @@ def look_up(params, i, h, visual, phi, config: FlamingoConfig, cache, first):
     return gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, cache and cache[f"media_{i}"], first)
 
 
-def embed_with_eoc(eoc, table, tokens):
-    """Embeddings (B, T, D): rows of the frozen table (V, D), and the trained row `eoc` for the id V."""
+def embed_with_eoc(eoc, table, tokens, scaled=True):
+    """Embeddings (B, T, D): rows of the frozen table (V, D), and the trained row `eoc` for the id V.
+
+    scaled: both times sqrt(D), as our own decoder has it.
+    """
     V = table.shape[0]
     is_eoc = (tokens == V).astype(table.dtype)[:, :, None]
-    rows = embed_tokens(table, np.minimum(tokens, V - 1)) * (1 - is_eoc)
-    return rows + is_eoc * (eoc * table.dtype.type(table.shape[1] ** 0.5))
+    embed = embed_tokens if scaled else ops.embed
+    rows = embed(table, np.minimum(tokens, V - 1)) * (1 - is_eoc)
+    return rows + is_eoc * (eoc * table.dtype.type(table.shape[1] ** 0.5 if scaled else 1.0))
 
 
 def see(params, features, config: FlamingoConfig, place=None):

@@ -65,8 +65,8 @@ def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
     def matrix(rows, columns, scale=1.0):
         return (rng.standard_normal((rows, columns)) * scale * rows**-0.5).astype(dtype)
 
-    norm = {"media_gain": np.ones(media, dtype), "media_bias": np.zeros(media, dtype)} if config.xattn.media_norm else {}
-    return norm | {
+    norm = {"media_gain": np.ones(media, dtype), "media_bias": np.zeros(media, dtype)}
+    return (norm if config.xattn.media_norm else {}) | {
         "query_gain": np.ones(D, dtype),
         "query_bias": np.zeros(D, dtype),
         "w_q": matrix(D, inner),
