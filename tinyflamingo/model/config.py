@@ -70,6 +70,33 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class ViTConfig:
+    """CLIP's vision transformer, in place of the NF-ResNet (chapter §2; CLIP paper, section 2.4)."""
+
+    patch: int = 4  # pixels a side of a patch
+    width: int = 128  # Dv: width of a token, and so of a feature
+    layers: int = 4
+    heads: int = 4
+    ffw_multiplier: int = 4
+    side: int = 32  # pixels a side of the pictures whose patches have learned places; others interpolate them
+    activation: str = "quick_gelu"  # of the feed-forward, an op's name: CLIP's; or "gelu"
+    pool: str = "class"  # what the captions meet: the class token; "mean": the mean of the features
+    norm_features: bool = True  # the final norm is on the features too, not on the class token alone
+
+    def __post_init__(self):
+        _require_whole_fields(self)
+        _require(self.width % self.heads == 0, f"vision width {self.width} is not a multiple of heads {self.heads}")
+        _require(self.side % self.patch == 0, f"side {self.side} is not a multiple of patch {self.patch}")
+        _require_choice("activation", self.activation, ("quick_gelu", "gelu"))
+        _require_choice("pool", self.pool, ("class", "mean"))
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of the pictures it learns from."""
+        return self.side // self.patch
+
+
+@dataclass(frozen=True)
 class TextTowerConfig:
     """The BERT-like text tower of contrastive pretraining (chapter §2), thrown away afterwards."""
 
@@ -156,7 +183,7 @@ class XattnConfig:
 class FlamingoConfig:
     """The whole (chapter §1)."""
 
-    vision: VisionConfig = field(default_factory=VisionConfig)
+    vision: VisionConfig | ViTConfig = field(default_factory=VisionConfig)  # either encoder
     text_tower: TextTowerConfig = field(default_factory=TextTowerConfig)
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
@@ -206,11 +233,12 @@ def config_from_dict(raw: dict) -> FlamingoConfig:
 
 
 def _part(name: str, raw: dict):
-    known = {f.name for f in dataclasses.fields(PARTS[name])}
+    part = ViTConfig if name == "vision" and "patch" in raw else PARTS[name]
+    known = {f.name for f in dataclasses.fields(part)}
     odd = sorted(set(raw) ^ known)
     if odd:
         raise UserError(f"configuration: part {name!r} has unknown or missing fields {odd}")
-    return PARTS[name](**{key: _tuples(value) for key, value in raw.items()})
+    return part(**{key: _tuples(value) for key, value in raw.items()})
 
 
 def _tuples(value):

@@ -15,10 +15,11 @@ import autograd.numpy as np
 from tinyflamingo import ops
 from tinyflamingo.interop.decoders import PUBLIC
 from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.encoders import encode_pictures
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
 from tinyflamingo.model.language_model import CHINCHILLA, embed_tokens
 from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
-from tinyflamingo.model.vision_encoder import normalise_pixels, vision_encoder
+from tinyflamingo.model.vision_encoder import normalise_pixels
 
 ENCODE_BATCH = 64  # most pictures that a worker encodes at once
 
@@ -92,7 +93,7 @@ def encode_media(frozen, media, config: FlamingoConfig):
     flat = media.reshape(M * F, *media.shape[2:])
 
     def encode(pictures):
-        features = vision_encoder(frozen["vision"], normalise_pixels(pictures), config.vision)
+        features, _ = encode_pictures(frozen["vision"], normalise_pixels(pictures), config.vision)
         return (features - frozen["feature_mean"]) * frozen["feature_scale"]
 
     pieces = max(-(-len(flat) // ENCODE_BATCH), min(ops.workers(), len(flat)))

@@ -22,12 +22,12 @@ from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.contrastive import init_contrastive
+from tinyflamingo.model.encoders import init_encoder
 from tinyflamingo.model.flamingo import encode_media, init_flamingo, see
 from tinyflamingo.model.generate import Sampling, beam_search, generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.tokenizer import Tokenizer
-from tinyflamingo.model.vision_encoder import init_vision_encoder
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 FORMAT = 1
@@ -47,7 +47,7 @@ class TrainedFlamingo:
 
 def untrained(rng, config: FlamingoConfig, tokenizer) -> TrainedFlamingo:
     """A Flamingo of this configuration with fresh weights (gates at 0)."""
-    vision = init_vision_encoder(rng, config.vision)
+    vision = init_encoder(rng, config.vision)
     contrastive = init_contrastive(rng, config, vision)
     frozen = {
         "vision": vision,

@@ -65,6 +65,11 @@ def gelu_erf(x):
     return 0.5 * x * (1.0 + erf(x * math.sqrt(0.5)))
 
 
+def quick_gelu(x):
+    """x sigmoid(1.702 x)."""
+    return x * sigmoid(1.702 * x)
+
+
 def relu(x):
     """max(x, 0), with slope 0 at 0."""
     return x * (getval(x) > 0)

@@ -27,8 +27,9 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_uncoloured,
 )
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures, init_contrastive
+from tinyflamingo.model.encoders import encode_pictures, init_encoder
 from tinyflamingo.model.tokenizer import PAD
-from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
+from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.training.optimiser import AdamW, adaptive_clip
 from tinyflamingo.training.shards import cut_rows, joined_gradient
@@ -106,7 +107,7 @@ class ContrastiveStage:
         families = [sample_family(rng) for _ in range(self.recipe.families)]
         self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
         self.pictures = np.stack([[draw_scene(rng, s) for s in family] for family in families])
-        vision = init_vision_encoder(rng, self.config.vision)
+        vision = init_encoder(rng, self.config.vision)
         params = init_contrastive(rng, self.config, vision)
         self.optimiser = AdamW(params, self.recipe.optimiser)
 
@@ -153,9 +154,8 @@ class ContrastiveStage:
         params = self.optimiser.params
         sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
         pixels = normalise_pixels(sample.reshape(-1, *sample.shape[2:]))
-        parts = [
-            vision_encoder(params["vision"], pixels[i : i + 64], self.config.vision) for i in range(0, len(pixels), 64)
-        ]
+        chunks = [pixels[i : i + 64] for i in range(0, len(pixels), 64)]
+        parts = [encode_pictures(params["vision"], chunk, self.config.vision)[0] for chunk in chunks]
         features = np.concatenate(parts).reshape(-1, self.config.vision.width)
         return half_precision(
             {
