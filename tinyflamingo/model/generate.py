@@ -21,9 +21,9 @@ from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.interleave import Batch
 from tinyflamingo.model.language_model import init_cache
-from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
 
-NEVER = (PAD, BOS, IMAGE)  # a continuation never holds these
+NEVER = (PAD, BOS, UNK, IMAGE)  # a continuation never holds these; with byte fallback nothing is unknown
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sa
     that is too long or an item of another kind.
     """
     sequence = encode_document([_checked(item) for item in items], model.tokenizer, complete=False)
+    if not sequence.tokens:
+        raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
     visual = look(model, batch.media)
     if beams > 1:
