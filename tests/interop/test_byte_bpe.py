@@ -44,9 +44,19 @@ def tokenizer():
 
 
 TEXTS = [
-    "hello hello's world", "  two   spaces    ", "é e\u0301 ½ ² Ⅷ १२ 12a", "a\n\n b\t\r\n  c\x1c\x1d d", "日本語 𝒳 🦩!!...",
-    "It's WE'LL 'tis '' don't", "\u3000wide\xa0space\u2028", "", " ", "_under_score__", "<image> <|endofchunk|>", "   x  x",
-]  # fmt: skip
+    "hello hello's world",
+    "  two   spaces    ",
+    "é e\u0301 ½ ² Ⅷ १२ 12a",
+    "a\n\n b\t\r\n  c\x1c\x1d d",
+    "日本語 𝒳 🦩!!...",
+    "It's WE'LL 'tis '' don't",
+    "\u3000wide\xa0space\u2028",
+    "",
+    " ",
+    "_under_score__",
+    "<image> <|endofchunk|>",
+    "   x  x",
+]
 
 
 @pytest.fixture(scope="module")

@@ -26,21 +26,35 @@ class Row(NamedTuple):
     theirs: str
     ours: tuple  # our paths; more than one where the peer stacks them
     shape: tuple  # the peer's
-    form: str = "same"  # "linear": transposed; "scalar": (1,) for (); "place": (N, 1, D) for (N, D)
+    form: str = "same"  # a name in `FORMS`
+
+
+FORMS = {  # the peer's array to ours, and ours to the peer's, which wants the peer's shape
+    "same": (lambda a: a, lambda a, shape: a),
+    "linear": (lambda a: a.T, lambda a, shape: a.T),
+    "scalar": (lambda a: a.reshape(()), lambda a, shape: a.reshape(shape)),  # () for (1,)
+    "place": (lambda a: a[:, 0], lambda a, shape: a.reshape(shape)),  # (N, D) for (N, 1, D)
+    "patch": (  # (y x c, D) for the (D, c, y, x) of a convolution
+        lambda a: np.transpose(a, (2, 3, 1, 0)).reshape(-1, a.shape[0]),
+        lambda a, shape: np.transpose(a.reshape(*shape[2:], shape[1], shape[0]), (3, 2, 0, 1)),
+    ),
+}
 
 
 def take(row: Row, array) -> dict:
-    """{our path: array} of a peer's tensor: views of it, nothing is copied."""
-    parts = np.split(array, len(row.ours), axis=0 if row.form == "linear" else -1) if len(row.ours) > 1 else [array]
-    shaped = {"linear": lambda a: a.T, "scalar": lambda a: a.reshape(()), "place": lambda a: a[:, 0]}
-    return {path: shaped.get(row.form, lambda a: a)(part) for path, part in zip(row.ours, parts, strict=True)}
+    """{our path: array} of a peer's tensor: views of it wherever there can be one."""
+    parts = np.split(array, len(row.ours), axis=_stacking(row)) if len(row.ours) > 1 else [array]
+    return {path: FORMS[row.form][0](part) for path, part in zip(row.ours, parts, strict=True)}
 
 
 def give(row: Row, flat):
     """The peer's tensor of our arrays {path: array}: the inverse of `take`."""
-    shaped = {"linear": lambda a: a.T, "scalar": lambda a: a.reshape(1), "place": lambda a: a[:, None]}
-    parts = [shaped.get(row.form, lambda a: a)(flat[path]) for path in row.ours]
-    return np.concatenate(parts, axis=0 if row.form == "linear" else -1) if len(parts) > 1 else parts[0]
+    parts = [FORMS[row.form][1](flat[path], row.shape) for path in row.ours]
+    return np.concatenate(parts, axis=_stacking(row)) if len(parts) > 1 else parts[0]
+
+
+def _stacking(row):
+    return 0 if row.form == "linear" else -1
 
 
 def our_shapes(rows) -> dict:
