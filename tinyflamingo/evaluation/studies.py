@@ -22,7 +22,7 @@ STUDIES = {
 
 
 def run_studies(model, path, only=None, seeds=3, steps=None, say=print):
-    """All rows of the ablation table into `path`, or those called `only`; a study's report goes beside it, as NAME.json.
+    """All rows of the ablation table into `path`, or those called `only`; a report of a study goes beside it: NAME.json.
 
     Raises `UserError` for a name that is neither a row nor a study.
     """
