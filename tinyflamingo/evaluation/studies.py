@@ -22,7 +22,7 @@ STUDIES = {
 
 
 def run_studies(model, path, only=None, seeds=3, steps=None, say=print):
-    """All rows of the ablation table into `path`, or those called `only`; a report of a study goes beside it: NAME.json.
+    """All rows of the ablation table into `path`, or those called `only`; the report of a study beside it: NAME.json.
 
     Raises `UserError` for a name that is neither a row nor a study.
     """
