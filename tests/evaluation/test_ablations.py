@@ -81,8 +81,6 @@ def test_a_finished_row_is_not_run_again(model, tmp_path, monkeypatch):
     assert "no_gates" in format_report(report) and "disagrees" in format_report(report)
     with pytest.raises(UserError, match="made with steps 3, not 4: choose another --json"):
         ablate(model, path, ["no_gates"], 1, 4, 2)
-    with pytest.raises(UserError, match="no ablation is called 'nogates': choose from baseline, no_gates"):
-        ablate(model, path, ["nogates"], 1, 3, 2)
     path.write_text("[]")
     with pytest.raises(UserError, match="holds no report of ablations"):
         ablate(model, path, ["no_gates"], 1, 3, 2)

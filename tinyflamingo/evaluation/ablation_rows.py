@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig, VisionConfig
 from tinyflamingo.training.flamingo_stage import DATASETS
-from tinyflamingo.training.presets import Preset
+from tinyflamingo.training.presets import Preset, get_preset
 
 PAPER_BASELINE = 70.7  # overall score of the paper's table 3
 
@@ -83,3 +84,12 @@ def short(preset: Preset, steps, row: Row) -> Preset:
     recipe = dataclasses.replace(recipe, steps=steps, rows=tuple(rows), **sizes, **changes)
     parts = {name: dataclasses.replace(getattr(preset.config, name), **fields) for name, fields in row.config.items()}
     return dataclasses.replace(preset, config=dataclasses.replace(preset.config, **parts), flamingo=recipe)
+
+
+def preset_of(model) -> Preset:
+    """The preset that made a checkpoint, with the checkpoint's own configuration."""
+    if "preset" not in model.info:
+        raise UserError(
+            "the checkpoint does not say which preset made it: train one with `python -m tinyflamingo train`"
+        )
+    return dataclasses.replace(get_preset(model.info["preset"]), config=model.config)
