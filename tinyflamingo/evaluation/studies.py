@@ -32,6 +32,7 @@ def run_studies(model, path, only=None, seeds=3, steps=None, say=print):
         raise UserError(
             f"no ablation is called {odd[0]!r}: choose from {', '.join([*rows_of(model.config), *STUDIES])}"
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [name for name in only or () if name not in STUDIES]
     if rows or not only:
         say(format_report(ablate(model, path, rows, seeds, steps or STEPS, say=say)))
