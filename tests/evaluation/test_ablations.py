@@ -55,7 +55,9 @@ def test_rows_change_what_they_say(model, media):
     assert trained["language_trained"] == trained["baseline"] + count(model.frozen["language"])
     for kind in ("mlp", "transformer"):
         assert trained[kind] == pytest.approx(trained["baseline"], rel=0.1)
-    assert short(SMOKE, 3, ROWS["no_pages"]).flamingo.rows[0] == 0
+    bare = short(SMOKE, 3, ROWS["no_pages"])
+    stage = ablations.FlamingoStage(bare, np.random.default_rng(0), model.tokenizer, model.frozen, media)
+    assert {document.dataset for document in stage.documents(np.random.default_rng(0))} == {1, 2}
     assert short(SMOKE, 3, ROWS["round_robin"]).flamingo.steps == 9
     assert short(SMOKE, 3, ROWS["middle"]).config.gated_layers == (1,)
 

@@ -78,7 +78,7 @@ def short(preset: Preset, steps, row: Row) -> Preset:
     rows = [max(1, n // 2) for n in recipe.rows]
     if without := changes.pop("without", None):
         rows[DATASETS.index(without)] = 0
-    pool = ("singles", "uncoloured", "pairs", "counts", "clips")
+    pool = ("singles", "uncoloured", "pairs", "counts", "clips", "wild", "digits", "sums")
     sizes = {name: min(getattr(recipe, name), max(96, getattr(recipe, name) // 4)) for name in pool}
     steps = steps if changes.get("accumulate", True) else 3 * steps
     recipe = dataclasses.replace(recipe, steps=steps, rows=tuple(rows), **sizes, **changes)
