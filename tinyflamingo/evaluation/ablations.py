@@ -126,11 +126,16 @@ def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, querie
     """Run all rows, or `only` some with what they are compared to, for seeds 0, 1, ...; the report is in `path`.
 
     A run that `path` holds already is not run again. Raises `UserError` for a file of
-    another model or other settings. Returns the report: {"format", "settings", "rows":
+    another model or other settings, and for a model that no preset made. Returns the report: {"format", "settings", "rows":
     {name: {"what", "paper", "against", "seeds": {seed: what `run_row` returns}}}}.
     """
-    rows = chosen_rows(model.config, only)
-    report = open_report(path, "ablations", {"checkpoint": origin(model), "steps": steps, "queries": queries}, rows={})
+    preset, rows = preset_of(model), chosen_rows(model.config, only)
+    report = open_report(
+        path,
+        "ablations",
+        {"checkpoint": origin(model), "preset": preset.name, "steps": steps, "queries": queries},
+        rows={},
+    )
     keep_memory()
     say(f"{'row':18s} {'seed':>4s} " + " ".join(f"{name:>10s}" for name in (*SCORES, "overall")) + "    seconds")
     for seed in range(seeds):
