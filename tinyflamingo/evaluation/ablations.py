@@ -12,6 +12,7 @@ figures for people (`report.py`).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 
 import numpy as np
@@ -28,7 +29,7 @@ from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.trained import TrainedFlamingo
 from tinyflamingo.model.vision_encoder import init_vision_encoder
 from tinyflamingo.ops.team import keep_memory, one_team
-from tinyflamingo.ops.tree import count
+from tinyflamingo.ops.tree import count, flatten
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, standardiser
 from tinyflamingo.training.flamingo_stage import FlamingoStage, MediaFeatures, make_media
 from tinyflamingo.training.presets import Preset
@@ -125,17 +126,12 @@ def score(model: TrainedFlamingo, seed, n) -> dict:
 def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, queries=QUERIES, say=print) -> dict:
     """Run all rows, or `only` some with what they are compared to, for seeds 0, 1, ...; the report is in `path`.
 
-    A run that `path` holds already is not run again. Raises `UserError` for a file of
-    another model or other settings, and for a model that no preset made. Returns the report: {"format", "settings", "rows":
-    {name: {"what", "paper", "against", "seeds": {seed: what `run_row` returns}}}}.
+    A run that `path` holds already is not run again. Raises `UserError` for a file of another model or
+    other settings, and for a model that no preset made. Returns the report: {"format", "settings",
+    "rows": {name: {"what", "paper", "against", "seeds": {seed: what `run_row` returns}}}}.
     """
-    preset, rows = preset_of(model), chosen_rows(model.config, only)
-    report = open_report(
-        path,
-        "ablations",
-        {"checkpoint": origin(model), "preset": preset.name, "steps": steps, "queries": queries},
-        rows={},
-    )
+    settings = {"preset": preset_of(model).name, "frozen": fingerprint(model), "steps": steps, "queries": queries}
+    rows, report = chosen_rows(model.config, only), open_report(path, "ablations", settings, rows={})
     keep_memory()
     say(f"{'row':18s} {'seed':>4s} " + " ".join(f"{name:>10s}" for name in (*SCORES, "overall")) + "    seconds")
     for seed in range(seeds):
@@ -151,9 +147,9 @@ def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, querie
     return report
 
 
-def origin(model):
-    """What tells one checkpoint from another in a report."""
-    return f"{model.info.get('command', 'unknown')}, seed {model.info.get('seed', 0)}"
+def fingerprint(model) -> str:
+    """What tells the frozen parts of one checkpoint from those of another in a report."""
+    return hashlib.sha256(flatten(model.frozen).tobytes()).hexdigest()[:12]
 
 
 def _told(row):
