@@ -25,9 +25,9 @@ from tinyflamingo.evaluation.metrics import cider_d, exact_match, over_seeds
 from tinyflamingo.evaluation.resume import open_report, save_report
 from tinyflamingo.evaluation.run import BATCH, answer, text_perplexity
 from tinyflamingo.evaluation.tasks import TASKS
+from tinyflamingo.model.encoders import init_encoder
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.trained import TrainedFlamingo
-from tinyflamingo.model.vision_encoder import init_vision_encoder
 from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.ops.tree import count, flatten
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, standardiser
@@ -55,7 +55,7 @@ def frozen_parts(row: Row, model: TrainedFlamingo, preset: Preset, seed, steps):
     if "language" in row.fresh:
         frozen["language"] = init_language_model(rng, preset.config.language)
     if "vision" in row.fresh:
-        vision = init_vision_encoder(rng, preset.config.vision)
+        vision = init_encoder(rng, preset.config.vision)
         pictures = np.stack([draw_scene(rng, sample_scene(rng)) for _ in range(256)])
         frozen |= {"vision": vision, **standardiser(vision, pictures, preset.config.vision)}
     if row.short_encoder:
