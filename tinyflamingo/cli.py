@@ -228,9 +228,8 @@ def _ablate(args):
 
     if args.seeds < 1 or args.steps == 0:
         raise UserError("--seeds and --steps must be at least 1")
-    if args.json is None:
-        ABLATIONS.parent.mkdir(parents=True, exist_ok=True)
-    run_studies(_load(args.checkpoint), _writable(args.json or ABLATIONS), args.only, args.seeds, args.steps)
+    path = _writable(args.json) if args.json else ABLATIONS
+    run_studies(_load(args.checkpoint), path, args.only, args.seeds, args.steps)
 
 
 def _add_report(commands):
