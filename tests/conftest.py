@@ -32,7 +32,13 @@ KEYS = {
         "model/test_attention_maps.py",
         "cli/test_shipped.py",
     ],
-    "few_shot": ["evaluation/test_tasks.py", "evaluation/test_evaluation_run.py"],
+    "few_shot": [
+        "evaluation/test_tasks.py",
+        "evaluation/test_evaluation_run.py",
+        "evaluation/test_metrics.py",
+        "evaluation/test_retrieval.py",
+        "evaluation/test_specialists.py",
+    ],
     "scale": ["model/test_config.py"],
 }
 OF_ALL_NOTEBOOKS = {"test_notebooks.py", "test_cards.py"}
