@@ -8,6 +8,7 @@
 # the visual tokens (§3), who may look at what, and the gates (§4), and what comes out at the end (§5).
 #
 # **You will build** two small things: a prompt with examples in it, and the shapes of everything that flows.
+#
 # **You will not** train anything. Twelve notebooks after this one take the parts apart and build them, one
 # idea each.
 #

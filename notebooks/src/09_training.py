@@ -7,9 +7,10 @@
 # gated blocks that know nothing yet. This notebook trains what lies between.
 #
 # **You will build** the loss of a mixture of data sets, its first gradient by hand, the accumulation of
-# gradients, and clipping; then you run a real stage three, small enough to watch. **You will not** train the
-# encoder or the language model. They are the ones that ship with the code, frozen. `python -m tinyflamingo
-# train` does all three stages, in minutes.
+# gradients, and clipping; then you run a real stage three, small enough to watch.
+#
+# **You will not** train the encoder or the language model. They are the ones that ship with the code, frozen.
+# `python -m tinyflamingo train` does all three stages, in minutes.
 #
 # Needed from before: `phi` (notebook 07) and the gates (notebook 08).
 

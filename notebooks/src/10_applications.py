@@ -9,7 +9,9 @@
 # "red"?
 #
 # **You will build** greedy decoding, a visual dialogue, the attention weights of a gated block, and their way
-# back onto the picture. **You will not** train anything, nor search with beams (`model/generate.py` can).
+# back onto the picture.
+#
+# **You will not** train anything, nor search with beams (`model/generate.py` can).
 
 # %%
 import sys

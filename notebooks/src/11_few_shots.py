@@ -9,8 +9,9 @@
 # men, intervals, and a control that must fail.
 #
 # **You will build** an interval for a share of right answers, two specialists on frozen features, the
-# gradient of one of them by hand, and the choice of examples that the paper calls RICES. **You will not**
-# train Flamingo. No weight of it changes in this notebook.
+# gradient of one of them by hand, and the choice of examples that the paper calls RICES.
+#
+# **You will not** train Flamingo. No weight of it changes in this notebook.
 
 # %%
 import sys

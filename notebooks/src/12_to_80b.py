@@ -8,8 +8,9 @@
 # looks sideways, to DALL.E 2, and ahead, to what came after.
 #
 # **You will build** exact counts of two parts, the list of places where gated blocks stand, and the price of
-# a training step in which most weights are frozen. **You will not** need anything larger than the machine
-# before you.
+# a training step in which most weights are frozen.
+#
+# **You will not** need anything larger than the machine before you.
 
 # %%
 import sys
