@@ -176,7 +176,7 @@ def nearest_prototypes(support, labels, query):
 
 slow = np.array([prototypes_by_loops(*episode) for episode in zip(support, labels, query, strict=True)])
 fast = nearest_prototypes(support, labels, query)
-print("the same:", np.array_equal(slow, fast), "- right:", np.mean(fast == target))
+print("the same:", np.array_equal(slow, fast), f"- right: {np.mean(fast == target):.2f}")
 
 # %% [markdown]
 # ### Exercise 11.2 · Prototypes
@@ -279,7 +279,7 @@ def linear_probes(support, labels, query, steps=150, rate=0.5, decay=0.01):
     return np.einsum("eqd,edc->ec", Q, tree["W"]).argmax(axis=-1)
 
 
-print("right with 4 shots:", np.mean(linear_probes(support, labels, query) == target))
+print(f"right with 4 shots: {np.mean(linear_probes(support, labels, query) == target):.2f}")
 
 # %% [markdown]
 # ## The curves
