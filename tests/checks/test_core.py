@@ -8,7 +8,7 @@ import pytest
 
 from tinyflamingo import checks
 from tinyflamingo.checks import CheckFailed
-from tinyflamingo.checks.core import check, fresh_rng, holds, shape_is, value_is
+from tinyflamingo.checks.core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is
 
 
 @check("99.1")
@@ -73,6 +73,11 @@ def test_a_known_mistake_gets_its_own_hint():
     with pytest.raises(CheckFailed, match="off by one"):
         value_is([1, 2], np.array([2, 3]), mistakes={"off by one": np.array([1, 2])})
     value_is(np.ones(2), np.ones(2), mistakes={"no mistake at all": np.ones(2)})
+
+
+def test_a_gradient_by_moving():
+    x, g = np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([[1.0, 1.0], [2.0, 0.5]])
+    np.testing.assert_allclose(gradient_by_moving(np.square, x, g), 2 * x * g, rtol=1e-6)
 
 
 def test_a_notebook_shows_the_hint_and_no_traceback():

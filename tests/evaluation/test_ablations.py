@@ -84,7 +84,7 @@ def test_a_finished_row_is_not_run_again(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no ablation is called 'nogates': choose from baseline, no_gates"):
         ablate(model, path, ["nogates"], 1, 3, 2)
     path.write_text("[]")
-    with pytest.raises(UserError, match="holds no ablations"):
+    with pytest.raises(UserError, match="holds no report of ablations"):
         ablate(model, path, ["no_gates"], 1, 3, 2)
 
 

@@ -9,7 +9,7 @@ from tinyflamingo.data.items import EOC
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import UNASKED, UNASKED_SUMS, Clip
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation import few_shot
+from tinyflamingo.evaluation import few_shot, suite_run
 from tinyflamingo.evaluation.metrics import METRICS
 from tinyflamingo.evaluation.suite import DEV, QUERY, SUPPORT, TASKS, WAYS, side_of
 from tinyflamingo.model.generate import beam_search, score_continuations
@@ -135,16 +135,31 @@ def test_a_perfect_answer_scores_full_and_chance_does_not(task):
     rng = np.random.default_rng(0)
     queries = examples(task, QUERY, 60)
     right = [(q.answers[-1], [float(c == q.answers[-1]) for c in q.candidates]) for q in queries]
-    best = few_shot.score(task, queries, right, rng)
+    best = suite_run.score(task, queries, right, rng)
     assert best["n"] == 60 and best["score"] > (5.0 if task.metric == "CIDEr-D" else 0.9)
     wrong = [("nothing at all.", [0.0] * len(q.candidates)) for q in queries]
-    assert few_shot.score(task, queries, wrong, rng)["score"] < 0.6 * best["score"]
+    assert suite_run.score(task, queries, wrong, rng)["score"] < 0.6 * best["score"]
 
 
 def test_the_report_of_a_task(model):
-    report = few_shot.run_task(model, "new_words", 0, shots=(0, 8), instances=2, queries=20, specialists=False)
+    report = suite_run.run_task(model, "new_words", 0, shots=(0, 8), instances=2, queries=20, specialists=False)
     assert report["paper"] == "RareAct" and report["metric"] == "exact match" and not report["dev"]
     scores = {k: row["score"] for k, row in report["shots"].items()}
     assert scores["8"] > scores["0"] + 0.2 and report["shots"]["8"]["n"] == 40
     assert report["sanity"]["shuffled"]["score"] < scores["8"] - 0.2
     assert report["sanity"]["blind"]["score"] < scores["8"] - 0.2
+    assert set(report["retrieval"]) == {"random", "rices", "ensemble", "shots"}
+    assert report["retrieval"]["rices"]["score"] > 0.4
+
+
+def test_an_answer_follows_its_picture_only_if_both_of_a_pair_are_right():
+    queries = [q for q in examples(TASKS["video_questions"], QUERY, 12)]
+    rng, right = np.random.default_rng(0), [(q.answers[-1], []) for q in queries]
+    assert suite_run.swapped(queries, right, rng)["score"] == 1.0
+    same = [(queries[0].answers[-1], []) for _ in queries]  # blind to the picture
+    assert suite_run.swapped(queries, same, rng)["score"] == 0.0
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(UserError, match="unknown task 'chess': choose from captions"):
+        suite_run.run_suite(None, only=["chess"])

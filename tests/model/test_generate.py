@@ -22,7 +22,7 @@ from tinyflamingo.model.generate import (
     score_continuations,
 )
 from tinyflamingo.model.interleave import Sequence, make_batch
-from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
 
 LETTERS = [3, 5, 6, 7, 8, 9, 10, 11]  # what a prompt may hold
 
@@ -184,7 +184,7 @@ def test_stops_at_eoc_row_by_row(monkeypatch):
     tokens, scores = generate(None, None, _plain_batch(3), EMPTY, m.config, max_tokens=4)
     assert tokens == [[6, 5], [], [7, 7, 7, 7]]
     assert list(map(len, scores)) == [2, 0, 4]
-    certain = 9 - np.log(np.exp(9) + 9)  # 13 ids, three of them forbidden
+    certain = 9 - np.log(np.exp(9) + 8)  # 13 ids, four of them forbidden
     np.testing.assert_allclose(scores[0], certain, rtol=1e-12)
 
 
@@ -202,7 +202,7 @@ def test_max_tokens(monkeypatch, n):
 
 def test_never_says_reserved_tokens(floor):
     """Even where the model would like to: their rows of the table are made loud."""
-    assert set(NEVER) == {PAD, BOS, IMAGE}
+    assert set(NEVER) == {PAD, BOS, UNK, IMAGE}
     m = _model()
     table = m.frozen["language"]["embedding"].copy()
     table[list(NEVER)] *= 30

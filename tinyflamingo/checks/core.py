@@ -54,6 +54,17 @@ def fresh_rng():
     return np.random.default_rng()
 
 
+def gradient_by_moving(f, x, g, eps=1e-6):
+    """The gradient of sum(g * f(x)) by every entry of ``x``, from central differences in float64."""
+    x = np.asarray(x, np.float64)
+    found = np.zeros_like(x)
+    for place in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[place] = eps
+        found[place] = np.sum(g * (f(x + step) - f(x - step))) / (2 * eps)
+    return found
+
+
 def holds(condition, hint):
     """Fail with the hint unless the condition is true."""
     if not condition:

@@ -32,7 +32,7 @@ class Row:
 def rows_of(config: FlamingoConfig) -> dict:
     """{name: Row}, for a model of this configuration."""
     layers = config.language.layers
-    middle = {"first_block": layers // 2 + 1, "every": layers}
+    middle = {"start": layers // 2, "every": layers}
     rows = {
         "baseline": Row("all as the preset has it", PAPER_BASELINE),
         "no_gates": Row("no tanh gates", 66.5, {"xattn": {"gated": False}}),

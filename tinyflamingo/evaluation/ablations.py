@@ -12,7 +12,6 @@ figures for people (`report.py`).
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 
 import numpy as np
@@ -23,10 +22,11 @@ from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_scene
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.ablation_rows import PAPER_BASELINE, Row, rows_of, short
 from tinyflamingo.evaluation.metrics import cider_d, exact_match, over_seeds
+from tinyflamingo.evaluation.resume import open_report, save_report
 from tinyflamingo.evaluation.run import BATCH, answer, text_perplexity
 from tinyflamingo.evaluation.tasks import TASKS
 from tinyflamingo.model.language_model import init_language_model
-from tinyflamingo.model.trained import TrainedFlamingo, write_atomically
+from tinyflamingo.model.trained import TrainedFlamingo
 from tinyflamingo.model.vision_encoder import init_vision_encoder
 from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.ops.tree import count
@@ -35,7 +35,6 @@ from tinyflamingo.training.flamingo_stage import FlamingoStage, MediaFeatures, m
 from tinyflamingo.training.presets import Preset, get_preset
 from tinyflamingo.training.run import step_rng
 
-FORMAT = "tinyflamingo-ablations/1"
 STREAM = 20260202  # of the validation split: ablations are choices, the tests are not for them
 STEPS, QUERIES = 300, 300
 # What a run is scored on: name -> (task of `tasks.py`, metric, by which 1 is the best score).
@@ -132,7 +131,7 @@ def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, querie
     {name: {"what", "paper", "against", "seeds": {seed: what `run_row` returns}}}}.
     """
     rows = chosen_rows(model.config, only)
-    report = open_report(path, {"checkpoint": model.info.get("command", ""), "steps": steps, "queries": queries})
+    report = open_report(path, "ablations", {"checkpoint": origin(model), "steps": steps, "queries": queries}, rows={})
     keep_memory()
     say(f"{'row':18s} {'seed':>4s} " + " ".join(f"{name:>10s}" for name in (*SCORES, "overall")) + "    seconds")
     for seed in range(seeds):
@@ -142,10 +141,15 @@ def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, querie
             found = run_row(row, model, steps, seed, queries, media)
             entry = report["rows"].setdefault(name, {**_told(row), "seeds": {}})
             entry["seeds"][str(seed)] = found
-            write_atomically(path, json.dumps(report, indent=1).encode())
+            save_report(path, report)
             scores = " ".join(f"{score:10.3f}" for score in found["scores"].values())
             say(f"{name:18s} {seed:4d} {scores} {found['seconds']:10.1f}")
     return report
+
+
+def origin(model):
+    """What tells one checkpoint from another in a report."""
+    return f"{model.info.get('command', 'unknown')}, seed {model.info.get('seed', 0)}"
 
 
 def _told(row):
@@ -166,23 +170,6 @@ def _shared_media(model, steps, seed):
     """The pool and features that all rows of a seed with the checkpoint's encoder use."""
     preset = short(get_preset(model.info["preset"]), steps, rows_of(model.config)["baseline"])
     return make_media(step_rng(seed, 2, -1), preset.flamingo, model.frozen, preset.config)
-
-
-def open_report(path, settings):
-    """The report in a file, or a new one; `UserError` if the file holds something else."""
-    try:
-        report = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {"format": FORMAT, "settings": settings, "rows": {}}
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}): choose another --json") from error
-    if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise UserError(f"{path} holds no ablations: choose another --json")
-    if report["settings"] != settings:
-        odd = next(name for name in settings if report["settings"].get(name) != settings[name])
-        was, now = report["settings"].get(odd), settings[odd]
-        raise UserError(f"{path} was made with {odd} {was!r}, not {now!r}: choose another --json")
-    return report
 
 
 def differences(report) -> dict:

@@ -34,6 +34,13 @@ class Block(NamedTuple):
     v: np.ndarray
 
 
+def serves(config: FlamingoConfig) -> bool:
+    """Whether the kernels know all conventions of a model; those of public ports they do not."""
+    x = config.xattn
+    ours = (x.kind, x.activation, x.side) == ("dense", "squared_relu", "before")
+    return ours and config.language.decoder == "chinchilla"
+
+
 def arrange(params, frozen, config: FlamingoConfig, cache):
     """The `Block` of every layer, once for a continuation. cache: from `generate.init_caches`."""
     language, blocks = frozen["language"], []

@@ -21,9 +21,9 @@ from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.interleave import Batch
 from tinyflamingo.model.language_model import init_cache
-from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
 
-NEVER = (PAD, BOS, IMAGE)  # a continuation never holds these
+NEVER = (PAD, BOS, UNK, IMAGE)  # a continuation never holds these; with byte fallback nothing is unknown
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def stepper(params, frozen, last, visual, config, cache):
     last: phi, start and first of the prompt's last token, each (B, 1); a continuation sees the same.
     """
     phi, start, first = last
-    if len(phi) > decode.ROWS or ops.engine() != "numba" or config.xattn.kind != "dense":
+    if len(phi) > decode.ROWS or ops.engine() != "numba" or not decode.serves(config):
         return lambda tokens: flamingo(params, frozen, tokens[:, None], phi, visual, config, start, cache, first)[:, -1]
     blocks = decode.arrange(params, frozen, config, cache)
     first = first if config.xattn.attend == "all_previous" else phi

@@ -5,15 +5,28 @@ Transformer-XL relative positions (their `u`, `v` and `W_R`; Dai et al. 2019), a
 of width 4D, tied input and output embeddings. In Flamingo every weight here is frozen.
 
 Not here: anything visual, and the tokenizer (`model/tokenizer.py`). The gated blocks between these
-blocks are in `model/gated_xattn.py`.
+blocks are in `model/gated_xattn.py`, and other frozen decoders in `interop/decoders.py`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import LanguageConfig
+
+
+class Decoder(NamedTuple):
+    """What Flamingo must know of its frozen decoder: the steps between which gated blocks stand."""
+
+    scaled: bool  # embeddings are multiplied by sqrt(D)
+    enter: Callable  # (params, h, start, S, config) -> h, before the first block
+    block: Callable  # (params of one block, h, start, S, config, cache) -> h
+    leave: Callable  # (params, h) -> h, after the last block; the tied table makes logits of it
+    init: Callable  # (rng, config, dtype) -> params
 
 
 def language_model(params, tokens, config: LanguageConfig, start=None, cache=None):
@@ -30,7 +43,7 @@ def language_model(params, tokens, config: LanguageConfig, start=None, cache=Non
         h = decoder_block(params[f"block_{i}"], h, start, S, config, cache and cache[f"block_{i}"])
     if cache:
         cache["length"] = S
-    return ops.linear(ops.rms_norm(h, params["final_gain"]), params["embedding"].T)
+    return ops.linear(final_norm(params, h), params["embedding"].T)
 
 
 def embed_tokens(table, tokens):
@@ -61,6 +74,11 @@ def self_attention(params, x, start, S, config: LanguageConfig, cache=None):
     r = np.reshape(ops.linear(distances, params["w_r"]), (S, *heads))
     attended = ops.relative_attention(q, k, v, r, params["u"], params["v"], start)
     return ops.linear(np.reshape(attended, (B, T, -1)), params["w_o"], params["b_o"])
+
+
+def final_norm(params, h):
+    """What stands between the last block and the tied table."""
+    return ops.rms_norm(h, params["final_gain"])
 
 
 def sinusoids(S, D, dtype=np.float32):
@@ -132,3 +150,6 @@ def _init_block(rng, config, dtype):
         "w_2": matrix(hidden, D, back),
         "b_2": np.zeros(D, dtype),
     }
+
+
+CHINCHILLA = Decoder(True, lambda params, h, start, S, config: h, decoder_block, final_norm, init_language_model)

@@ -1,8 +1,9 @@
 """A trained Flamingo on disk and in memory, and `complete`: one prompt in, one continuation out.
 
 Chapter §1 and §5. A checkpoint is a folder: `weights.npz` (no pickles) and `model.json` (configuration,
-vocabulary, seed, versions, metrics, and the checksum of the weights). Not here: the state of a
-training run (`training/state.py`).
+vocabulary, seed, versions, metrics, and the checksum of the weights). One that came from a public
+port has `weights.safetensors`, which is mapped into memory and not read before it is used, and that
+port's `tokenizer.json`. Not here: the state of a training run (`training/state.py`).
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ import numpy as np
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
+from tinyflamingo.interop.byte_bpe import ByteTokenizer, Vocabulary
+from tinyflamingo.interop.files import header_digest, read_arrays
 from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.contrastive import init_contrastive
-from tinyflamingo.model.flamingo import encode_media, init_flamingo, see
+from tinyflamingo.model.encoders import init_encoder
+from tinyflamingo.model.flamingo import decoder_of, encode_media, init_flamingo, see
 from tinyflamingo.model.generate import Sampling, beam_search, generate
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.tokenizer import Tokenizer
-from tinyflamingo.model.vision_encoder import init_vision_encoder
+from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 FORMAT = 1
 WEIGHTS, CARD = "weights.npz", "model.json"
+MAPPED, WORDS = "weights.safetensors", "tokenizer.json"  # of a checkpoint that came from a public port
 
 
 @dataclass
@@ -41,20 +45,20 @@ class TrainedFlamingo:
     config: FlamingoConfig
     params: dict  # resampler, gated blocks, <EOC>
     frozen: dict  # vision, feature_mean, feature_scale, contrastive, language
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | ByteTokenizer
     info: dict = field(default_factory=dict)
 
 
 def untrained(rng, config: FlamingoConfig, tokenizer) -> TrainedFlamingo:
     """A Flamingo of this configuration with fresh weights (gates at 0)."""
-    vision = init_vision_encoder(rng, config.vision)
+    vision = init_encoder(rng, config.vision)
     contrastive = init_contrastive(rng, config, vision)
     frozen = {
         "vision": vision,
         "feature_mean": np.zeros(config.vision.width, np.float32),
         "feature_scale": np.ones(config.vision.width, np.float32),
         "contrastive": {k: v for k, v in contrastive.items() if k != "vision"},
-        "language": init_language_model(rng, config.language),
+        "language": decoder_of(config.language).init(rng, config.language),
     }
     return TrainedFlamingo(config, init_flamingo(rng, config), frozen, tokenizer)
 
@@ -68,6 +72,8 @@ def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sa
     that is too long or an item of another kind.
     """
     sequence = encode_document([_checked(item) for item in items], model.tokenizer, complete=False)
+    if not sequence.tokens:
+        raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
     visual = look(model, batch.media)
     if beams > 1:
@@ -104,11 +110,15 @@ def _checked(item):
 def look(model: TrainedFlamingo, media):
     """Visual tokens (M, R, D) of a list of pictures and videos, in order."""
     if not media:
-        return np.zeros((0, model.config.resampler.latents, model.config.resampler.width), np.float32)
+        return np.zeros((0, model.config.resampler.latents, model.config.visual_width), np.float32)
     clips = [m[None] if m.ndim == 3 else m for m in media]
-    return np.concatenate(
-        [see(model.params, encode_media(model.frozen, clip[None], model.config), model.config) for clip in clips]
-    )
+    return np.concatenate([_look_at(model, clip, place) for place, clip in enumerate(clips)])
+
+
+def _look_at(model, clip, place):
+    """One picture or video (F, Y, X, 3), the `place`-th of its prompt from 0, to (1, R, D)."""
+    features = encode_media(model.frozen, clip[None], model.config)
+    return see(model.params, features, model.config, np.array([place]))
 
 
 def shipped_checkpoint() -> Path:
@@ -146,7 +156,7 @@ def load_checkpoint(folder) -> TrainedFlamingo:
     card = _read_card(folder)
     try:
         config = config_from_dict(card["config"])
-        tokenizer = Tokenizer(base64.b64decode(card["tokenizer"], validate=True))
+        tokenizer = _read_tokenizer(folder, card["tokenizer"])
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise UserError(f"checkpoint {folder}: {CARD} is damaged ({error}); train again or copy it anew") from error
     if len(tokenizer) != config.language.vocab_size:
@@ -155,9 +165,19 @@ def load_checkpoint(folder) -> TrainedFlamingo:
             f"but language.vocab_size {config.language.vocab_size}"
         )
     tree = _read_weights(folder, card)
-    _check_shapes(folder, tree, untrained(np.random.default_rng(0), config, tokenizer))
+    _check_shapes(folder, tree, untrained(HollowGenerator(), config, tokenizer))
     info = {k: v for k, v in card.items() if k not in ("format", "sha256", "config", "tokenizer")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info)
+
+
+def _read_tokenizer(folder, raw):
+    """Ours is in the card; a public port's is a file beside it, and the card tells its reserved ids."""
+    if not isinstance(raw, dict):
+        return Tokenizer(base64.b64decode(raw, validate=True))
+    try:
+        return ByteTokenizer((folder / WORDS).read_bytes(), Vocabulary(**raw))
+    except OSError as error:
+        raise UserError(f"checkpoint {folder}: {WORDS} cannot be read ({error.strerror})") from error
 
 
 def _read_card(folder):
@@ -175,6 +195,8 @@ def _read_card(folder):
 
 
 def _read_weights(folder, card):
+    if (folder / MAPPED).exists():
+        return _map_weights(folder, card)
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError as error:
@@ -188,8 +210,18 @@ def _read_weights(folder, card):
         raise UserError(f"checkpoint {folder}: {WEIGHTS} is not a file of arrays") from error
 
 
+def _map_weights(folder, card):
+    """The arrays of a mapped checkpoint. Its header is checked, its numbers are not read for that."""
+    arrays = read_arrays(folder / MAPPED)
+    if header_digest(folder / MAPPED) != card.get("sha256"):
+        raise UserError(f"checkpoint {folder}: {MAPPED} is another one than {CARD} tells of (its header differs)")
+    return from_named_leaves(arrays)
+
+
 def _check_shapes(folder, tree, like):
-    """The arrays must be those of the configuration, in name and shape."""
+    """The arrays must be those of the configuration, in name and shape; a public port has no tower for captions."""
+    if not isinstance(like.tokenizer, Tokenizer):
+        like.frozen["contrastive"] = {"picture_projection": like.frozen["contrastive"]["picture_projection"]}
     want = {n: a.shape for n, a in named_leaves({"params": like.params, "frozen": like.frozen}).items()}
     have = {n: a.shape for n, a in named_leaves(tree).items()}
     odd = sorted(n for n in want.keys() | have.keys() if want.get(n) != have.get(n))
@@ -201,21 +233,25 @@ def _check_shapes(folder, tree, like):
         )
 
 
-def write_atomically(path, data: bytes):
-    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced."""
+def write_atomically(path, data):
+    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced.
+
+    data: bytes, or an iterable of them, which is written as it comes.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path}: {error.strerror}; the file that was there before is untouched"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -33,8 +33,9 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_wild,
 )
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures, init_contrastive
+from tinyflamingo.model.encoders import encode_pictures, init_encoder
 from tinyflamingo.model.tokenizer import PAD
-from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
+from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.training.optimiser import AdamW, adaptive_clip
 from tinyflamingo.training.shards import cut_rows, joined_gradient
@@ -134,7 +135,7 @@ class ContrastiveStage:
         families = [sample_family(rng) for _ in range(self.recipe.families)]
         self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
         self.pictures = np.stack([[draw_scene(rng, s) for s in family] for family in families])
-        vision = init_vision_encoder(rng, self.config.vision)
+        vision = init_encoder(rng, self.config.vision)
         params = init_contrastive(rng, self.config, vision)
         self.optimiser = AdamW(params, self.recipe.optimiser)
 
@@ -188,7 +189,7 @@ class ContrastiveStage:
 def standardiser(vision, pictures, config):
     """The mean and one over the spread of each channel of an encoder's features, on pictures (n, Y, X, 3)."""
     pixels = normalise_pixels(pictures)
-    parts = [vision_encoder(vision, pixels[i : i + 64], config) for i in range(0, len(pixels), 64)]
+    parts = [encode_pictures(vision, pixels[i : i + 64], config)[0] for i in range(0, len(pixels), 64)]
     features = np.concatenate(parts).reshape(-1, config.width)
     return {"feature_mean": features.mean(axis=0), "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3))}
 

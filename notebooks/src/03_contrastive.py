@@ -1,0 +1,462 @@
+# %% [markdown]
+# # Pictures and captions in one space
+#
+# key: contrastive
+#
+# Chapter §2, how the vision encoder is trained. 35 minutes with the exercises, about half a minute to run. Before
+# it: notebook 02, and knowing what a softmax and a cross-entropy are.
+#
+# You will build the contrastive loss with loops and without, derive its gradient, and train a very small pair of
+# towers for a few seconds. Then the towers that ship with the toy, trained for minutes, name pictures that they
+# were never taught to name. What you will not do is use them in Flamingo: afterwards the vision encoder is frozen,
+# the text tower is thrown away, and notebook 05 takes over.
+#
+# Letters: `B` pairs in a batch, `J` width of the joint space, `T` tokens of a caption.
+
+# %%
+import os
+import sys
+
+sys.path.insert(0, "..")  # the package lies beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
+
+import dataclasses
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, draw_scene, sample_single
+from tinyflamingo.model import contrastive as library
+from tinyflamingo.model.config import ResamplerConfig, TextTowerConfig, VisionConfig
+from tinyflamingo.model.flamingo import flamingo, see
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint, untrained
+from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels
+from tinyflamingo.ops.tree import count, flatten
+from tinyflamingo.training.contrastive_stage import pad_captions
+from tinyflamingo.training.language_stage import token_losses
+from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # told apart by colour-blind readers, too
+plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
+np.seterr(over="ignore")  # autograd's slope of a far-out tanh is 1 / cosh(x)**2: it overflows to 0, as it should
+model = load_checkpoint(shipped_checkpoint())
+rng = np.random.default_rng(2022)
+
+
+def draw(things):
+    """A TinyWorld picture of each (shape, colour), uint8 (B, Y, X, 3)."""
+    return np.stack([draw_scene(rng, sample_single(rng, (thing,))) for thing in things])
+
+
+# %% [markdown]
+# ## Two towers
+#
+# One tower turns pictures into vectors, the other captions. Both end in a linear map to the same width `J`, and
+# both results are brought to length 1. Nothing else ties them together: only training makes the vector of a picture
+# point where the vector of its caption points.
+#
+# Here are eight pictures, their captions, and all 64 cosines between them, by towers that were just initialised and
+# by the towers that ship with the toy.
+
+
+# %%
+def embed(model, things, pictures):
+    """Unit vectors of pictures and of the things' captions, both (B, J)."""
+    towers = {"vision": model.frozen["vision"], **model.frozen["contrastive"]}
+    tokens, mask = pad_captions([tokenizer.encode(f"{say.thing_phrase(*thing)}.") for thing in things])
+    seen = library.embed_pictures(towers, normalise_pixels(pictures), model.config)
+    return seen, library.embed_captions(towers, tokens, mask, model.config)
+
+
+tokenizer = model.tokenizer
+things = [("circle", "red"), ("circle", "blue"), ("square", "blue"), ("square", "green")]
+things += [("star", "yellow"), ("star", "red"), ("heart", "pink"), ("house", "cyan")]
+pictures = draw(things)
+fresh = untrained(np.random.default_rng(0), model.config, tokenizer)
+before, after = (embed(each, things, pictures) for each in (fresh, model))
+print("pictures (B, Y, X, 3) =", pictures.shape, "-> vectors (B, J) =", after[0].shape)
+print("lengths of the vectors:", np.unique(np.round(np.linalg.norm(np.concatenate(after), axis=1), 3)))
+
+# %% [markdown]
+# *Figure: eight small pictures in a row, and two heat maps of cosines between the pictures, one a row, and their
+# captions, one a column. Before training the map has vertical stripes at most; after training its diagonal is
+# bright.*
+
+# %%
+figure = plt.figure(figsize=(8, 4.8))
+above, below = figure.subfigures(2, 1, height_ratios=(1, 3.4))
+for axis, image in zip(above.subplots(1, 8), pictures, strict=True):
+    axis.imshow(image)
+    axis.set_axis_off()
+names = [" ".join(reversed(thing)) for thing in things]
+for axis, (seen, read), title in zip(below.subplots(1, 2), (before, after), ("before", "after"), strict=True):
+    axis.imshow(seen @ read.T, cmap="cividis", vmin=-1, vmax=1)
+    axis.set(title=title, xticks=range(8), yticks=range(8), yticklabels=names, ylabel="picture", xlabel="caption")
+    axis.set_xticklabels(names, rotation=90)
+plt.show()
+
+# %% [markdown]
+# Look at the right map off the diagonal, too: the blue circle and the blue square take each other's captions almost
+# for their own. Nobody asked for that. It is what is left when captions share words, and pictures colours.
+#
+# ## The loss, with loops
+#
+# Every picture gets a question with `B` answers: which of these captions is yours? And every caption: which of
+# these pictures? The other pairs of the batch are the wrong answers, so nobody has to write any. The cosines, times
+# a learned factor (the inverse temperature), are the logits of a softmax:
+#
+# $$\ell = \frac1B\sum_i\Bigl[-\log\frac{e^{\beta\,V_i\cdot L_i}}{\sum_j e^{\beta\,V_i\cdot L_j}}
+# \;-\;\log\frac{e^{\beta\,V_i\cdot L_i}}{\sum_j e^{\beta\,V_j\cdot L_i}}\Bigr]$$
+#
+# (CLIP takes half of it, the mean of both directions; Flamingo's paper adds them up.)
+#
+# **Predict.** Fresh towers know nothing. What is the loss, about, for a batch of `B` pairs?
+
+
+# %%
+def loss_with_loops(pictures, captions, scale):
+    """pictures, captions (B, J) unit vectors, row i of one belongs to row i of the other -> a number."""
+    B = len(pictures)
+    total = 0.0
+    for i in range(B):
+        as_picture = np.array([scale * (pictures[i] @ captions[j]) for j in range(B)])
+        as_caption = np.array([scale * (pictures[j] @ captions[i]) for j in range(B)])
+        for logits in (as_picture, as_caption):
+            total -= logits[i] - np.log(np.sum(np.exp(logits)))
+    return total / B
+
+
+scale = float(np.exp(model.frozen["contrastive"]["log_scale"]))
+ids = np.arange(len(things))
+print(f"learned factor {scale:.1f};  2 log B = {2 * np.log(len(things)):.2f}")
+for name, vectors, factor in (("before", before, 1 / library.START_TEMPERATURE), ("after", after, scale)):
+    by_hand = loss_with_loops(*vectors, factor)
+    theirs = library.contrastive_loss(*vectors, np.log(np.float32(factor)), ids)
+    print(f"loss {name:6s}  loops {by_hand:.4f}  library {theirs:.4f}")
+
+# %% [markdown]
+# Guessing among `B` costs `log B`, twice. Fresh towers are even a bit worse, because they guess with confidence:
+# the factor starts large.
+
+# %% [markdown]
+# ### Exercise 03.1 · The loss without loops
+# *difficulty: medium · minutes: 15*
+#
+# The rows may come with any length: bring them to length 1 first. Return the mean over the pairs of the sum of both
+# directions.
+
+
+# %% exercise 03.1
+def contrastive_loss(pictures, captions, scale):
+    """pictures, captions (B, J), of any length; scale: a number -> the loss, a number."""
+    # solution
+    pictures = pictures / np.linalg.norm(pictures, axis=1, keepdims=True)
+    captions = captions / np.linalg.norm(captions, axis=1, keepdims=True)
+    logits = scale * pictures @ captions.T  # (B, B)
+    own = np.diagonal(logits)
+    by_picture = np.log(np.sum(np.exp(logits), axis=1)) - own
+    by_caption = np.log(np.sum(np.exp(logits), axis=0)) - own
+    return np.mean(by_picture + by_caption)
+    # end of solution
+
+
+# %% check 03.1
+from tinyflamingo.checks import check_03_1_contrastive_loss
+
+check_03_1_contrastive_loss(contrastive_loss)
+
+# %% [markdown]
+# ## The gradient, by hand
+#
+# For one softmax with cross-entropy the gradient by the logits is famous for being simple: the probabilities, minus
+# 1 at the right answer. Here every logit takes part in two softmaxes, that of its row and that of its column. From
+# there it is one matrix product to the vectors: `logits = scale * pictures @ captions.T`.
+
+# %% [markdown]
+# ### Exercise 03.2 · Pull and push
+# *difficulty: medium · minutes: 10*
+#
+# Return the gradient of the loss by the logits, `(B, B)`. Mind the mean over the `B` pairs.
+
+
+# %% exercise 03.2
+def logits_gradient(logits):
+    """logits (B, B), picture i and caption i belong together -> the gradient of the loss by them, (B, B)."""
+    # solution
+    e = np.exp(logits - logits.max())
+    right = np.eye(len(logits))
+    by_picture = e / e.sum(axis=1, keepdims=True) - right
+    by_caption = e / e.sum(axis=0, keepdims=True) - right
+    return (by_picture + by_caption) / len(logits)
+    # end of solution
+
+
+# %% check 03.2
+from tinyflamingo.checks import check_03_2_logits_gradient
+
+check_03_2_logits_gradient(logits_gradient)
+
+# %% [markdown]
+# The same gradient, by autograd, of fresh towers. On the diagonal it is negative: the loss falls when the logit
+# rises, so pairs are pulled together. Everywhere else it is positive: strangers are pushed apart, and hardest those
+# that look most alike.
+
+# %%
+logits = (scale * after[0] @ after[1].T).astype(np.float64)
+gradient = ops.value_and_grad(
+    lambda p: (ops.cross_entropy(p["x"], ids) + ops.cross_entropy(p["x"].T, ids)).sum() / len(ids)
+)({"x": logits})[1]["x"]
+e = np.exp(logits)
+by_hand = (e / e.sum(1, keepdims=True) + e / e.sum(0, keepdims=True) - 2 * np.eye(len(ids))) / len(ids)
+print("autograd and by hand agree:", bool(np.abs(gradient - by_hand).max() < 1e-12))
+apart = gradient - np.diag(np.diagonal(gradient))
+i, j = np.unravel_index(apart.argmax(), apart.shape)
+print("pushed apart hardest: the picture of", names[i], "and the caption of", names[j])
+
+# %% [markdown]
+# ## Break it: a caption that stands twice
+#
+# A batch of 128 pictures of a small world holds the same caption more than once. The loss then calls a right answer
+# wrong.
+#
+# **Predict.** A batch holds four pairs, two of them with the same caption, and the towers are perfect. Can the loss
+# reach 0?
+
+# %%
+four = np.eye(4)[[0, 1, 2, 2]].astype(np.float32)  # pictures and captions where they should be; 2 and 3 are alike
+log_scale = np.log(np.float32(100))
+naive = library.contrastive_loss(four, four, log_scale, np.arange(4))
+told = library.contrastive_loss(four, four, log_scale, np.array([0, 1, 2, 2]))
+print(f"all captions taken for different: {naive:.3f}   duplicates known: {told:.3f}   log 2 = {np.log(2):.3f}")
+
+# %% [markdown]
+# Two of four rows cannot do better than one half, in both directions: `2 * (2 * log 2) / 4`. Worse than the number
+# is the gradient: it pushes apart what belongs together. So the library takes a duplicate of one's own caption out
+# of the wrong answers.
+
+# %% [markdown]
+# ### Exercise 03.3 · Which answers are not wrong
+# *difficulty: easy · minutes: 5*
+#
+# From the captions' numbers (equal numbers, equal captions) make the `(B, B)` table that is True where a pair is to
+# be taken out: an equal caption, but not one's own.
+
+
+# %% exercise 03.3
+def duplicates(caption_ids):
+    """caption_ids (B,) -> bool (B, B)."""
+    # solution
+    equal = caption_ids[:, None] == caption_ids[None, :]
+    return equal & ~np.eye(len(caption_ids), dtype=bool)
+    # end of solution
+
+
+# %% check 03.3
+from tinyflamingo.checks import check_03_3_duplicates
+
+check_03_3_duplicates(duplicates)
+
+# %% [markdown]
+# ## Break it: no temperature
+#
+# **Predict.** Cosines lie between -1 and 1. Without the factor, how small can the loss get for 128 pairs, if every
+# picture is at cosine 1 with its caption and at -1 with all others (which is more than can be had)?
+
+# %%
+B = 128
+for factor in (1, 10, scale, 100):
+    best = 2 * np.log(1 + (B - 1) * np.exp(-2.0 * factor))
+    print(f"factor {factor:6.1f}: loss at best {best:.1e}, guessing {2 * np.log(B):.4f}")
+
+# %% [markdown]
+# So the factor is learned, as the logarithm of a number that is capped at 100, and training makes it large.
+#
+# ## Training, for a few seconds
+#
+# Small towers, sixteen things (four shapes in four colours), one of each in every batch, eighty steps. The whole
+# loop is ten lines.
+
+# %%
+shapes, colours = ("circle", "square", "triangle", "star"), ("red", "green", "blue", "yellow")
+sixteen = [(shape, colour) for shape in shapes for colour in colours]
+small = dataclasses.replace(
+    model.config,
+    vision=VisionConfig(stem=((12, 2),), stages=((24, 1, 2), (32, 1, 2)), width=32),
+    text_tower=TextTowerConfig(width=32, layers=1, heads=2, joint_width=16),
+    resampler=ResamplerConfig(input_width=32, width=32),  # not used here
+)
+album = np.stack([draw(sixteen) for _ in range(12)])  # (copies, 16, Y, X, 3)
+tokens, mask = pad_captions([tokenizer.encode(f"{say.thing_phrase(*thing)}.") for thing in sixteen])
+params = library.init_contrastive(rng, small, init_vision_encoder(rng, small.vision))
+optimiser = AdamW(params, OptimiserConfig(learning_rate=5e-3, warmup=5))
+print("parameters:", count(params), " album (copies, B, Y, X, 3) =", album.shape)
+
+
+def loss_of(params, pixels):
+    """The contrastive loss of one picture of each of the sixteen things."""
+    seen = library.embed_pictures(params, pixels, small)
+    read = library.embed_captions(params, tokens, mask, small)
+    return library.contrastive_loss(seen, read, params["log_scale"], np.arange(16))
+
+
+step, losses, steps = ops.value_and_grad(loss_of), [], 80
+for n in range(steps):
+    pixels = normalise_pixels(album[rng.integers(len(album), size=16), np.arange(16)])
+    loss, gradient = step(optimiser.params, pixels)
+    optimiser.step(flatten(gradient), n, steps)
+    losses.append(loss)
+print(f"loss: first {losses[0]:.2f}, last five {np.mean(losses[-5:]):.2f}, guessing among 16 {2 * np.log(16):.2f}")
+
+# %% [markdown]
+# **Predict.** The loss has come down and seems to stop. Guessing among sixteen would cost `2 log 16`. What do you
+# suspect the towers have learned by now, and what not?
+#
+# *Figure: on the left the loss against steps; it falls quickly and then stays near a dashed line at 2 log 4. On the
+# right the cosines of sixteen fresh pictures and sixteen captions, sorted by colour: four bright squares along the
+# diagonal.*
+
+# %%
+fresh_pixels = normalise_pixels(draw(sixteen))
+seen = library.embed_pictures(optimiser.params, fresh_pixels, small)
+read = library.embed_captions(optimiser.params, tokens, mask, small)
+by_colour = np.argsort([colours.index(colour) for _, colour in sixteen], kind="stable")
+figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+axes[0].plot(losses, color=BLUE)
+for number in (16, 4):
+    axes[0].axhline(2 * np.log(number), color="black", linestyle="--", linewidth=0.7)
+    axes[0].annotate(f"2 log {number}", (steps, 2 * np.log(number)), ha="right", va="bottom")
+axes[0].set(xlabel="step", ylabel="loss")
+axes[1].imshow((seen @ read.T)[by_colour][:, by_colour], cmap="cividis", vmin=-1, vmax=1)
+axes[1].set(
+    title="cosines", xlabel="caption", ylabel="picture", xticks=np.arange(4) * 4 + 1.5, yticks=np.arange(4) * 4 + 1.5
+)
+axes[1].set_xticklabels(colours)
+axes[1].set_yticklabels(colours, rotation=90, va="center")
+plt.show()
+answers = [sixteen[i] for i in (seen @ read.T).argmax(axis=1)]
+for place, what in ((1, "colour"), (0, "shape")):
+    right = np.mean([answer[place] == thing[place] for answer, thing in zip(answers, sixteen, strict=True)])
+    print(f"{what} right: {right:.2f} (guessing {1 / 4:.2f})")
+
+# %% [markdown]
+# Colour comes first, shape takes far longer: a mean over pixels already tells the colour. A loss that rests at `2
+# log 4` is a loss that has four answers left. The toy's own training goes on for more than a thousand steps with
+# 128 pairs, in *families* of pictures that differ in one property each, so that no shortcut is enough.
+#
+# ## Look inside: naming what was never taught
+#
+# The shipped towers were trained on captions. Nobody trained a classifier. But to classify is to ask: which of
+# these captions is nearest? The paper averages over several ways to say a name ("prompt ensembling").
+
+# %% [markdown]
+# ### Exercise 03.4 · A classifier made of words
+# *difficulty: medium · minutes: 10*
+#
+# Each of the `C` classes has `P` captions. Average the unit vectors of a class, bring the average to length 1, and
+# return the nearest class of every picture.
+
+
+# %% exercise 03.4
+def zero_shot(pictures, captions):
+    """pictures (B, J), captions (C, P, J), all unit vectors -> the number of the nearest class, (B,)."""
+    # solution
+    classes = captions.mean(axis=1)
+    classes = classes / np.linalg.norm(classes, axis=-1, keepdims=True)
+    return (pictures @ classes.T).argmax(axis=1)
+    # end of solution
+
+
+# %% check 03.4
+from tinyflamingo.checks import check_03_4_zero_shot
+
+check_03_4_zero_shot(zero_shot)
+
+# %% [markdown]
+# Six pictures, and the three nearest of the names of all things in TinyWorld.
+#
+# *Figure: six pictures, and beside each three bars, the cosines of the nearest names. A light blue bar is the right
+# name, an orange one a wrong one. The right name has the longest bar in nearly all; those behind it share its
+# colour or its shape.*
+
+# %%
+guests = [KNOWN[i] for i in rng.choice(len(KNOWN), size=6, replace=False)]
+shown = draw(guests)
+seen, names_read = embed(model, KNOWN, shown)
+figure, axes = plt.subplots(2, 6, figsize=(10, 2.9), width_ratios=(1, 1.3) * 3)
+for image, guest, row, left, right in zip(
+    shown, guests, seen @ names_read.T, axes[:, ::2].flat, axes[:, 1::2].flat, strict=True
+):
+    left.imshow(image)
+    left.set_axis_off()
+    best = np.argsort(-row)[:3]
+    right.barh(range(3), row[best], color=["#8fc1e3" if KNOWN[i] == guest else "#f2b48a" for i in best])
+    right.set(xlim=(0, 1), ylim=(2.6, -0.6), xticks=(), yticks=())
+    for place, i in enumerate(best):
+        right.text(0.03, place, " ".join(reversed(KNOWN[i])), va="center", color="black")
+    right.set_facecolor("#f0f0f0")
+plt.show()
+
+# %% [markdown]
+# And in numbers, on three hundred fresh pictures:
+
+# %%
+asked = [KNOWN[i] for i in rng.integers(len(KNOWN), size=300)]
+answers = (embed(model, KNOWN, draw(asked))[0] @ names_read.T).argmax(axis=1)
+right = np.mean([KNOWN[i] == thing for i, thing in zip(answers, asked, strict=True)])
+print(f"right: {right:.3f}   guessing: {1 / len(KNOWN):.3f}   names: {len(KNOWN)}   colours: {len(COLOUR_NAMES)}")
+
+# %% [markdown]
+# ## Then frozen
+#
+# After this stage the text tower has done its work, and the vision encoder is never changed again. In the code that
+# takes no flag. Frozen arrays are simply not an argument of the gradient: here is what the gradient of Flamingo's
+# own loss has in it.
+
+# %%
+page = make_batch([encode_document([0, "a red circle."], tokenizer)])
+features = np.zeros((1, 1, 16, model.config.vision.width), np.float32)
+
+
+def flamingo_loss(params):
+    """The loss of one caption below one picture."""
+    logits = flamingo(
+        params, model.frozen, page.tokens[:, :-1], page.phi[:, :-1], see(params, features, model.config), model.config
+    )
+    return (token_losses(logits, page.tokens[:, 1:]) * page.weights[:, 1:]).sum()
+
+
+_, gradient = ops.value_and_grad(flamingo_loss)(model.params)
+print("in the gradient:    ", ", ".join(gradient))
+print("not an argument:    ", ", ".join(model.frozen))
+print("picture comes in as features (M, F, S, Dv) =", features.shape, "- made once, and never again")
+
+# %% [markdown]
+# That has a price and a gain. The gain: features of a picture never change, so they are computed once for all of
+# training, and what the language model learns cannot spoil the encoder. The price: what contrastive training did
+# not teach it to see, Flamingo cannot see.
+#
+# ## In the library
+
+# %%
+print(library.__name__.replace(".", "/") + ".py")
+for function in (library.embed_pictures, library.unit, library.contrastive_loss):
+    print(inspect.getsource(function))
+
+# %% [markdown]
+# ## Summary
+#
+# Two towers, unit vectors, one softmax over the batch in each direction: the other pairs are the wrong answers. The
+# gradient pulls pairs together and pushes strangers apart, so a caption that stands twice must not count as a
+# stranger. A learned temperature makes cosines sharp. Afterwards a classifier is a list of captions, and the
+# encoder is frozen.
+#
+# To go on: train the small towers for 600 steps and wait for the shapes; leave one direction of the loss out; ask
+# the shipped towers about things that no training picture showed (`HELD_OUT` in `data/tinyworld/scenes.py`).
+#
+# Further reading: [CLIP](https://arxiv.org/abs/2103.00020); [ALIGN](https://arxiv.org/abs/2102.05918);
+# [Flamingo](https://arxiv.org/abs/2204.14198), appendix B.1.3. Where this code departs: `docs/deviations.md`,
+# "Contrastive pretraining".

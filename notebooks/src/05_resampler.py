@@ -1,0 +1,503 @@
+# %% [markdown]
+# # Eight tokens, whatever comes in
+#
+# key: resampler
+#
+# Chapter §3, the Perceiver resampler. Half an hour with the exercises, seconds to run. Before it: notebook 00, and
+# an idea of what attention does.
+#
+# You will build the one step in which latents look at a picture, first with loops and then without, count what it
+# saves, derive the gradient that flows back through its softmax, and see where the trained latents look. You will
+# not train a resampler (that is notebook 09), and the layer's feed-forward is only named.
+#
+# Letters: `M` media, `F` frames, `S` features a frame, `R` latents, `D` width, `H` heads, `K` head size, `T`
+# queries where it does not matter what they are.
+
+# %%
+import os
+import sys
+
+sys.path.insert(0, "..")  # the package lies beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
+
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from tinyflamingo import ops
+from tinyflamingo.bench.flops import gemm_flops
+from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
+from tinyflamingo.model import perceiver_resampler as library
+from tinyflamingo.model.flamingo import encode_media, see
+from tinyflamingo.model.generate import score_continuations
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # told apart by colour-blind readers, too
+plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
+model = load_checkpoint(shipped_checkpoint())
+config, resampler = model.config, model.params["resampler"]
+rng = np.random.default_rng(2022)
+
+# %% [markdown]
+# ## The problem, to scale
+#
+# A picture is a grid of features; a video is a pile of grids. If every feature attended to every other, as the
+# tokens of a text do, the table of scores would be a square, and its side grows with the input.
+
+# %%
+star = draw_scene(rng, sample_single(rng, (("star", "blue"),), "medium", "top right"))
+clip = draw_clip(rng, sample_clip(rng, (("heart", "green"),), action="moves left"))
+media = {"a picture": star[None], "doubled": star.repeat(2, 0).repeat(2, 1)[None], "a video": clip}
+lengths = {}
+for name, medium in media.items():
+    features = encode_media(model.frozen, medium[None], config)
+    _, F, S, _ = features.shape
+    lengths[name] = F * S
+    print(f"{name:10s} features (M, F, S, D) = {str(features.shape):18s} F * S = {F * S}")
+R = len(resampler["latents"])
+print("latents R =", R)
+
+# %% [markdown]
+# *Figure: two panels with tables of scores drawn to scale. On the left three squares, for a picture, a picture of
+# doubled side and a video; the video's fills the panel. On the right the same three inputs give flat strips along
+# the upper edge, as many rows high as there are latents.*
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), sharex=True, sharey=True)
+for name, shade in zip(reversed(lengths), ("#cfe3f1", "#7fb5d9", BLUE), strict=True):
+    n = lengths[name]
+    axes[0].add_patch(Rectangle((0, 0), n, n, facecolor=shade, label=name))
+    axes[1].add_patch(Rectangle((0, 0), n + R, R, facecolor=shade, label=name))
+longest = max(lengths.values())
+axes[0].set(xlim=(0, longest + R), ylim=(longest, 0), title="every feature looks at all", ylabel="queries")
+axes[1].set(title=f"{R} latents look at all")
+for axis in axes:
+    axis.set(xlabel="keys", aspect="equal")
+axes[0].legend(loc="lower left")
+plt.show()
+
+# %% [markdown]
+# The resampler is the right-hand side. Its queries are `R` learned vectors, the latents. They look at the input,
+# and what comes out has `R` rows, whatever went in.
+#
+# **Predict.** How many numbers are in the left table of the video, and how many in the right one? What happens to
+# both when the video is twice as long?
+
+# %%
+for name, n in lengths.items():
+    print(f"{name:14s} self-attention {n * n:8,d} scores    latents {R * (n + R):6,d} scores")
+n = 2 * lengths["a video"]
+print(f"{'twice as long':14s} self-attention {n * n:8,d} scores    latents {R * (n + R):6,d} scores")
+
+# %% [markdown]
+# For one of the toy's own small pictures little is saved. The point is how the columns grow.
+#
+# ## One look, with loops
+#
+# One head, one medium. A latent asks a question (its query), everything that can be seen answers with a key, and
+# the softmax of how well they fit says how much of each value the latent takes home.
+#
+# What can be seen are the features **and the latents themselves**. So a latent also knows what its neighbours hold.
+# The paper found this slightly better than features alone (appendix A.1.1).
+
+
+# %%
+def look_with_loops(latents, features, w_q, w_k, w_v):
+    """latents (R, D), features (S, D), three matrices (D, K) -> what each latent takes home, (R, K)."""
+    everything = [*features, *latents]  # S + R vectors that can be seen
+    taken = []
+    for latent in latents:
+        query = latent @ w_q
+        scores = np.array([query @ (seen @ w_k) for seen in everything]) / len(query) ** 0.5
+        weights = np.exp(scores - scores.max())
+        weights = weights / weights.sum()
+        taken.append(sum(weight * (seen @ w_v) for weight, seen in zip(weights, everything, strict=True)))
+    return np.array(taken)
+
+
+D, K, small_R, small_S = 6, 4, 3, 5
+latents, features = rng.standard_normal((small_R, D)), rng.standard_normal((small_S, D))
+w_q, w_k, w_v = rng.standard_normal((3, D, K))
+print("latents (R, D) =", latents.shape, " features (S, D) =", features.shape)
+print("taken home (R, K) =", look_with_loops(latents, features, w_q, w_k, w_v).shape)
+
+# %% [markdown]
+# ### Exercise 05.1 · One look, without loops
+# *difficulty: medium · minutes: 10*
+#
+# Write the same without a loop: four or five lines, every one of them about all latents at once. Same arguments,
+# same result.
+
+
+# %% exercise 05.1
+def look(latents, features, w_q, w_k, w_v):
+    """latents (R, D), features (S, D), three matrices (D, K) -> (R, K)."""
+    # solution
+    everything = np.concatenate([features, latents])  # (S + R, D)
+    scores = (latents @ w_q) @ (everything @ w_k).T / w_q.shape[1] ** 0.5  # (R, S + R)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    return weights @ (everything @ w_v)
+    # end of solution
+
+
+# %% check 05.1
+from tinyflamingo.checks import check_05_1_look
+
+check_05_1_look(look)
+
+# %% [markdown]
+# The library has one function for every attention of this kind. It wants axes for the batch and the heads, and
+# takes the keys and values as they come: that they are features and latents, joined, is the resampler's business.
+
+# %%
+everything = np.concatenate([features, latents])
+q, k, v = (x[None, :, None, :] for x in (latents @ w_q, everything @ w_k, everything @ w_v))
+print("q (B, T, H, K) =", q.shape, " k and v (B, S, H, K) =", k.shape)
+difference = ops.attention(q, k, v)[0, :, 0] - look_with_loops(latents, features, w_q, w_k, w_v)
+print("loops and library agree:", bool(np.abs(difference).max() < 1e-12))
+
+# %% [markdown]
+# ## Many media, many frames
+#
+# A video has one more axis. Each frame gets its own learned vector, the temporal embedding, added to all `S`
+# features of that frame (notebook 04 is about it); then frames and features become one long row, and the latents
+# are put at its end.
+
+# %% [markdown]
+# ### Exercise 05.2 · What keys and values are made of
+# *difficulty: easy · minutes: 5*
+#
+# From features `(M, F, S, D)`, the temporal embedding of each frame `(F, D)` and the latents `(M, R, D)` make the
+# row that keys and values are computed from: `(M, F * S + R, D)`, features first, frame after frame.
+
+
+# %% exercise 05.2
+def what_is_seen(features, time, latents):
+    """features (M, F, S, D), time (F, D), latents (M, R, D) -> (M, F * S + R, D)."""
+    # solution
+    M, F, S, D = features.shape
+    timed = features + time[None, :, None, :]
+    return np.concatenate([timed.reshape(M, F * S, D), latents], axis=1)
+    # end of solution
+
+
+# %% check 05.2
+from tinyflamingo.checks import check_05_2_what_is_seen
+
+check_05_2_what_is_seen(what_is_seen)
+
+# %% [markdown]
+# The library never builds that row. Keys and values are a matrix times the row, and a matrix times a sum is the sum
+# of two products. So it projects features and time one by one:
+#
+# $$[\text{features} + \text{time}\,;\;\text{latents}]\;W
+# = [\text{features}\,W + \text{time}\,W\,;\;\text{latents}\,W]$$
+#
+# The number is the same. The work is less: time has `F` rows and not `F * S`, and since the features are frozen,
+# nobody ever needs the gradient of the long product with respect to them.
+
+# %%
+M, F, S, D, inner = 2, 3, 4, 6, 8
+features, time, latents = (rng.standard_normal(shape) for shape in ((M, F, S, D), (F, D), (M, small_R, D)))
+w = rng.standard_normal((D, inner))
+row = np.concatenate([(features + time[None, :, None]).reshape(M, F * S, D), latents], axis=1)
+one_by_one = library.project_both(features, time, latents, w)
+print("row (M, F S + R, D) =", row.shape, " keys (M, F S + R, inner) =", one_by_one.shape)
+print("the same:", bool(np.abs(row @ w - one_by_one).max() < 1e-12))
+print(inspect.getsource(library.project_both))
+
+# %% [markdown]
+# ## What it costs
+#
+# Attention is two matrix products a head: queries times keys, and weights times values. Multiplying `(T, K)` by
+# `(K, S)` takes `T * K * S` multiplications and as many additions. In between lies the table of scores, `T` times
+# `S` numbers of 4 bytes for every head.
+
+# %% [markdown]
+# ### Exercise 05.3 · The price of a look
+# *difficulty: easy · minutes: 5*
+#
+# How many floating-point operations do the two products take, for `T` queries, `S` keys, `H` heads of size `K`? And
+# how many bytes has the table of scores in float32? Return both, in this order.
+
+
+# %% exercise 05.3
+def price(T, S, H, K):
+    """(flops of the two products, bytes of the scores)."""
+    # solution
+    products = 2 * H * (2 * T * S * K)
+    scores = 4 * H * T * S
+    return products, scores
+    # end of solution
+
+
+# %% check 05.3
+from tinyflamingo.checks import check_05_3_price
+
+check_05_3_price(price)
+
+# %% [markdown]
+# Numbers in a notebook should be measured. The library's `gemm_flops` notes the shapes of every product of a call
+# as it is made; the bytes are those of an array of scores that we make ourselves.
+
+# %%
+H, K = config.resampler.heads, config.resampler.key_size
+
+
+def measured(T, S):
+    """(flops, bytes) of an attention from T queries to S keys that really takes place."""
+    q, k, v = (np.ones((1, n, H, K), np.float32) for n in (T, S, S))
+    scores = np.einsum("bthk,bshk->bhts", q, k)
+    return gemm_flops(lambda: ops.attention(q, k, v)), scores.nbytes
+
+
+sizes = (64, 128, 256, 512, 1024, 2048)
+by_self = np.array([measured(n, n) for n in sizes])
+by_latents = np.array([measured(R, n + R) for n in sizes])
+print(f"{'features':>9s} {'self: Mflop':>12s} {'MB':>7s} {'latents: Mflop':>15s} {'MB':>7s}")
+for n, a, b in zip(sizes, by_self / 1e6, by_latents / 1e6, strict=True):
+    print(f"{n:9d} {a[0]:12.1f} {a[1]:7.2f} {b[0]:15.2f} {b[1]:7.3f}")
+
+# %% [markdown]
+# *Figure: flops and bytes against the number of features, both axes logarithmic. Features that look at features
+# climb with slope two, latents with slope one, and lie far below.*
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(8, 2.8))
+for axis, column, label in ((axes[0], 0, "flops"), (axes[1], 1, "bytes of scores")):
+    axis.loglog(sizes, by_self[:, column], "s--", color=ORANGE, label="features look at features")
+    axis.loglog(sizes, by_latents[:, column], "o-", color=BLUE, label=f"{R} latents look")
+    axis.set(xlabel="features that came in", ylabel=label)
+    axis.set_xticks(sizes, [str(n) for n in sizes], minor=False)
+    axis.minorticks_off()
+axes[0].legend(frameon=False)
+plt.show()
+steep, flat = (np.polyfit(np.log(sizes), np.log(c[:, 0]), 1)[0] for c in (by_self, by_latents))
+print(f"slopes: {steep:.2f} (a square), {flat:.2f} (a line)")
+
+# %% [markdown]
+# The paper's own lengths are 100 features for a picture of 320 pixels, 800 for a training video of 8 frames and
+# 3000 for a test video of 30, looked at by 64 latents. And the saving goes on behind the resampler: every
+# cross-attention in the language model reads `R` tokens a medium instead of `F * S`.
+
+# %% [markdown]
+# ## The gradient through a softmax, by hand
+#
+# Call the scores of one latent `s`, its weights `p = softmax(s)`, and `g` the gradient that arrives at `p`. Every
+# score moves every weight, because the weights share one sum:
+#
+# $$\frac{\partial p_i}{\partial s_j} = p_i(\delta_{ij} - p_j)
+# \qquad\Rightarrow\qquad
+# \frac{\partial L}{\partial s_j} = \sum_i g_i\, p_i(\delta_{ij} - p_j)$$
+#
+# With loops that is the whole matrix of derivatives, times `g`. Finite differences say whether it is right.
+
+
+# %%
+def softmax(s):
+    """Weights along the last axis."""
+    e = np.exp(s - s.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_gradient_with_loops(p, g):
+    """Weights p (T, S) and the gradient g (T, S) that arrives at them -> gradient of the scores (T, S)."""
+    out = np.zeros_like(p)
+    for t in range(p.shape[0]):
+        for j in range(p.shape[1]):
+            for i in range(p.shape[1]):
+                out[t, j] += g[t, i] * p[t, i] * ((i == j) - p[t, j])
+    return out
+
+
+s, g, way = rng.standard_normal((3, 2, 5))  # scores, arriving gradient, a direction to move in
+by_hand = np.sum(softmax_gradient_with_loops(softmax(s), g) * way)
+moved = np.sum(g * (softmax(s + 1e-6 * way) - softmax(s - 1e-6 * way))) / 2e-6
+print(f"by hand {by_hand:.8f}   by moving the scores {moved:.8f}")
+
+# %% [markdown]
+# ### Exercise 05.4 · The same without the matrix
+# *difficulty: medium · minutes: 10*
+#
+# Multiply the sum out. One term has only `j` in it, the other is `p_j` times a number that all `j` share. Write it
+# in one or two lines for `(T, S)` arrays, without ever making an `S` by `S` matrix.
+
+
+# %% exercise 05.4
+def softmax_gradient(p, g):
+    """Weights p (T, S), gradient g (T, S) of the loss by the weights -> gradient by the scores (T, S)."""
+    # solution
+    return p * (g - np.sum(p * g, axis=-1, keepdims=True))
+    # end of solution
+
+
+# %% check 05.4
+from tinyflamingo.checks import check_05_4_softmax_gradient
+
+check_05_4_softmax_gradient(softmax_gradient)
+
+# %% [markdown]
+# Each row of that gradient sums to zero: raising all scores alike changes nothing, so nothing may ask for it.
+#
+# ## Why the latents start at random
+#
+# **Predict.** Before training, somebody sets two latents to the same vector. What will the two visual tokens be
+# that come out, for any picture? And after a thousand steps of training?
+
+# %%
+fresh = library.init_resampler(np.random.default_rng(0), config.resampler)
+fresh["latents"][3] = fresh["latents"][2]
+picture = encode_media(model.frozen, star[None, None], config)
+tokens = library.perceiver_resampler(fresh, picture, config.resampler)[0]
+_, gradient = ops.value_and_grad(lambda p: library.perceiver_resampler(p, picture, config.resampler)[0, :, 0].sum())(
+    fresh
+)
+apart = [np.abs(x[2] - x[3]).max() for x in (tokens, gradient["latents"])]
+others = [np.abs(x[2] - x[4]).max() for x in (tokens, gradient["latents"])]
+print(f"latents 2 and 3, the same:   tokens apart by {apart[0]:.1e}, gradients by {apart[1]:.1e}")
+print(f"latents 2 and 4, different:  tokens apart by {others[0]:.1e}, gradients by {others[1]:.1e}")
+
+# %% [markdown]
+# Twins stay twins: they ask the same question, get the same answer and the same gradient. Nothing in the resampler
+# knows a latent's number; only its own vector tells it from the others. That is why they start at random.
+#
+# ## Look inside: what each latent looks at
+#
+# The trained layers once more, keeping the weights this time. So that the picture cannot lie, the cell also
+# computes the visual tokens its own way and compares them with the model's.
+
+
+# %%
+def looks_of(resampler, features):
+    """Attention weights of every layer (H, R, F S + R) for features (1, F, S, D), and the visual tokens."""
+    time = library.temporal_embedding(resampler["temporal"], features.shape[1])
+    x, looks = resampler["latents"][None], []
+    for i in range(config.resampler.layers):
+        layer = resampler[f"layer_{i}"]
+        latents = ops.layer_norm(x, layer["attn_gain"], layer["attn_bias"])
+        keys = library.project_both(features, time, latents, layer["w_k"]).reshape(-1, H, K)
+        queries = ops.linear(latents, layer["w_q"]).reshape(-1, H, K)
+        looks.append(softmax(np.einsum("rhk,shk->hrs", queries, keys) / K**0.5))
+        x = library.resampler_layer(layer, x, features, time, config.resampler)
+    return looks, x
+
+
+looks, tokens = looks_of(resampler, picture)
+assert np.abs(tokens - see(model.params, picture, config)).max() < 1e-5
+S, side = picture.shape[2], int(picture.shape[2] ** 0.5)
+print("weights of a layer (H, R, S + R) =", looks[0].shape)
+for i, layer in enumerate(looks):
+    print(f"layer {i}: share of the weight on the S features {layer[:, :, :S].sum(-1).mean():.2f},", end=" ")
+    print(f"on the R latents {layer[:, :, S:].sum(-1).mean():.2f}")
+
+# %% [markdown]
+# *Figure: two rows, one a layer. Left the picture with its star, then one map a latent, averaged over heads, each
+# with its own scale; bright cells are looked at most. Some latents look at the star's cells, some at everything but
+# those.*
+
+# %%
+figure, axes = plt.subplots(len(looks), R + 1, figsize=(9.5, 2.6))
+for i, (row, layer) in enumerate(zip(axes, looks, strict=True)):
+    row[0].imshow(star)
+    row[0].set_title(f"layer {i}")
+    for r, axis in enumerate(row[1:]):
+        axis.imshow(layer[:, r, :S].mean(0).reshape(side, side), cmap="magma")
+        axis.set_title(f"latent {r}")
+for axis in axes.flat:
+    axis.set_axis_off()
+plt.show()
+
+# %% [markdown]
+# Nobody told the latents what to look for. Whether one of them has become "the one for the colour" is a question to
+# be careful with: a map says where a token was filled from, not what is in it. So let us ask by taking things away.
+#
+# ## Break it
+#
+# First the subtle half line: `[features ; latents]` becomes `[features]`, in the trained model. Then fewer and
+# fewer of the `R` visual tokens are handed on to the language model. The score is the probability of the right
+# answer, over fresh pictures.
+
+# %%
+questions = ("color", "shape", "position")
+scenes = [sample_single(rng) for _ in range(40)]
+pictures = encode_media(model.frozen, np.stack([draw_scene(rng, s) for s in scenes])[:, None], config)
+batches = {
+    name: make_batch(
+        [encode_document([0, Quiet(say.ask(name)), say.questions(scene)[name]], model.tokenizer) for scene in scenes]
+    )
+    for name in questions
+}
+
+
+def right(visual):
+    """Mean probability of the right answer to each question, given visual tokens (M, R, D)."""
+    scores = [score_continuations(model.params, model.frozen, b, visual, config) for b in batches.values()]
+    return np.exp(scores).mean(axis=1)
+
+
+def without_latents(features, time, latents, w):
+    """`project_both` with the subtle half line removed: keys and values of the features alone."""
+    return whole(features, time, latents, w)[:, : -latents.shape[1]]
+
+
+whole = library.project_both
+visual = see(model.params, pictures, config)
+library.project_both = without_latents
+try:
+    broken = see(model.params, pictures, config)
+finally:
+    library.project_both = whole
+print(f"{'':28s}" + "".join(f"{name:>10s}" for name in questions))
+for name, tokens in (("features and latents", visual), ("features alone", broken)):
+    print(f"{name:28s}" + "".join(f"{p:10.2f}" for p in right(tokens)))
+
+# %% [markdown]
+# *Figure: the probability of the right answer against the number of visual tokens handed on, a line for colour,
+# shape and position each. All rise; colour and shape are near 1 after three tokens, position needs six.*
+
+# %%
+kept = np.array([right(visual[:, :r]) for r in range(1, R + 1)])
+figure, axis = plt.subplots(figsize=(5, 2.4))
+for column, name, colour, mark in zip(kept.T, questions, (BLUE, ORANGE, GREEN), "osD", strict=True):
+    axis.plot(range(1, R + 1), column, color=colour, marker=mark, label=name)
+axis.set(xlabel="visual tokens handed on", ylabel="P(right answer)", ylim=(0, 1.02))
+axis.legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# What a picture shows is spread over the tokens, and the model was trained with all of them; with a few of them
+# gone it answers worse, and not every kind of question alike.
+#
+# ## In the library
+#
+# The whole layer is a dozen lines. Exercise 05.1 is `ops.attention`, exercise 05.2 is hidden in `project_both`, and
+# what follows the attention is a feed-forward with a squared ReLU.
+
+# %%
+print(library.__name__.replace(".", "/") + ".py")
+print(inspect.getsource(library.resampler_layer))
+paper = {"layers": 6, "latents": 64, "width": 1536, "heads": 16}
+print(f"{'':10s}{'here':>8s}{'paper':>8s}")
+for name, number in paper.items():
+    print(f"{name:10s}{getattr(config.resampler, name):8d}{number:8d}")
+
+# %% [markdown]
+# ## Summary
+#
+# Latents ask, features and latents answer: the cost is a line where self-attention's is a square. Whatever comes
+# in, `R` tokens go out, so the language model never learns how large a picture was. Latents are told apart by
+# nothing but their own vectors, and where each of them looks is learned.
+#
+# To go on: change `config.resampler` to one latent and train the smoke preset; draw `looks_of` for a video and see
+# which frames count. Notebook 04 has the frames, notebook 07 says which text may read the tokens.
+#
+# Further reading: [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and figure 5;
+# [Perceiver](https://arxiv.org/abs/2103.03206) and [Perceiver IO](https://arxiv.org/abs/2107.14795), where latents
+# come from; [Set Transformer](https://arxiv.org/abs/1810.00825), which had the idea for sets. Where this code
+# departs from the paper: `docs/deviations.md`, "The Perceiver resampler".

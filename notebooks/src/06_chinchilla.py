@@ -1,0 +1,576 @@
+# %% [markdown]
+# # Smaller and longer: the Chinchilla block
+#
+# key: chinchilla
+#
+# Chapter §4, the language model. 40 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
+# of what a causal decoder does.
+#
+# You will build the two things that set Gopher's and Chinchilla's block apart from GPT-2's, RMSNorm and relative
+# positions, first with loops, then as the library has them; derive one gradient; and look at where a trained
+# model's heads look. Then you will see, from the formula that Chinchilla's authors fitted, why their model is
+# smaller than its rivals and was trained for longer. You will not train a language model: `python -m tinyflamingo
+# train` does, and notebook 09 shows it.
+#
+# Letters: `B` rows, `T` tokens, `D` width, `H` heads, `K` head size, `V` vocabulary; in the last section `N` and
+# `D` are what the scaling literature calls them, parameters and training tokens.
+
+# %%
+import os
+import sys
+
+sys.path.insert(0, "..")  # the package lies beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
+
+import copy
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+from autograd.extend import defvjp, primitive
+
+from tinyflamingo import ops
+from tinyflamingo.data.tinyworld.text import episode, text_document
+from tinyflamingo.model import language_model as library
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.tokenizer import BOS
+from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+from tinyflamingo.ops import reference
+
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # told apart by colour-blind readers, too
+plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
+model = load_checkpoint(shipped_checkpoint())
+config, language, tokenizer = model.config.language, model.frozen["language"], model.tokenizer
+rng = np.random.default_rng(2022)
+
+
+def softmax(s):
+    """Weights along the last axis."""
+    e = np.exp(s - s.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+# %% [markdown]
+# ## What a trained block does
+#
+# Here is a few-shot episode in words, of the kind that the toy's language model met in training: made-up names for
+# colours. It ends where the model has to say what "red" was called.
+
+# %%
+text = "red lofa. blue dimu. red lofa. blue dimu. red"
+tokens = np.array([[BOS, *tokenizer.encode(text)]])
+pieces = [tokenizer.piece(t).replace("▁", " ").strip() for t in tokens[0]]
+T, H, K = len(pieces), config.heads, config.key_size
+print("tokens (B, T) =", tokens.shape, " logits (B, T, V) =", library.language_model(language, tokens, config).shape)
+
+
+def attention_of(language, tokens):
+    """Attention weights of every block, each (B, H, T, T), by the reference's own formula."""
+    B, T = tokens.shape
+    h, looks = library.embed_tokens(language["embedding"], tokens), []
+    start = np.zeros((B, T), int)
+    past = np.tril(np.ones((T, T), bool))
+    for i in range(config.layers):
+        block = language[f"block_{i}"]
+        x = ops.rms_norm(h, block["attn_gain"])
+        q, k = ((x @ block[name]).reshape(B, T, H, K) for name in ("w_q", "w_k"))
+        r = (library.sinusoids(T, config.width) @ block["w_r"]).reshape(T, H, K)
+        content = np.einsum("bthk,bshk->bhts", q + block["u"], k)
+        position = np.einsum("bthk,nhk->bhtn", q + block["v"], r)
+        distance = np.maximum(np.arange(T)[:, None] - np.arange(T), 0)
+        position = np.take_along_axis(position, np.broadcast_to(distance, content.shape), axis=-1)
+        looks.append(softmax(np.where(past, (content + position) / K**0.5, -1e9)))
+        h = library.decoder_block(block, h, start, T, config)
+    return looks
+
+
+# %% [markdown]
+# Two of its heads at work. A row is a token that looks, a column a token that is looked at.
+#
+# *Figure: two squares of attention weights, their upper right halves empty: that is the future. In the left one, of
+# a head in the first block, a dark line runs right beside the diagonal: every token looks at the one before it. In
+# the right one, of a head in the second block, the last rows look far back: the last "red" looks at what once came
+# after "red".*
+
+# %%
+looks = attention_of(language, tokens)
+figure, axes = plt.subplots(1, 2, figsize=(8, 4.2))
+for axis, block in zip(axes, (0, 1), strict=True):
+    axis.imshow(looks[block][0, 0], cmap="Purples", vmin=0, vmax=1)
+    axis.set(title=f"block {block}, head 0", xticks=range(T), yticks=range(T), yticklabels=pieces)
+    axis.set_xticklabels(pieces, rotation=90)
+plt.show()
+copied = looks[1][0, 0, -1].argmax()
+print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, which stands right after {pieces[copied - 1]!r}")
+
+# %% [markdown]
+# The two belong together. The left head writes into every place what stood before it; so the right head can look
+# for the place *after* what it is itself, and copy what is there. Both need to know how far away things are, and
+# that is what this notebook is about.
+
+# %% [markdown]
+# ## RMSNorm
+#
+# GPT-2 normalises with LayerNorm: subtract the mean, divide by the standard deviation, multiply by a gain, add a
+# bias. RMSNorm keeps only what turned out to matter, the division:
+#
+# $$y_d = \frac{x_d}{\sqrt{\frac1D\sum_{e} x_e^2 + \varepsilon}}\; g_d$$
+
+
+# %%
+def rms_norm_with_loops(x, gain, eps=1e-6):
+    """x (T, D), gain (D,) -> (T, D), one number after the other."""
+    out = np.zeros_like(x)
+    for t, row in enumerate(x):
+        mean_square = sum(value * value for value in row) / len(row)
+        for d, value in enumerate(row):
+            out[t, d] = value / (mean_square + eps) ** 0.5 * gain[d]
+    return out
+
+
+x, gain = rng.standard_normal((3, 5)), rng.uniform(0.5, 2, 5)
+agree = np.abs(rms_norm_with_loops(x, gain) - ops.rms_norm(x, gain)).max() < 1e-12
+print("x (T, D) =", x.shape, " loops and library agree:", bool(agree))
+
+# %% [markdown]
+# ### Exercise 06.1 · RMSNorm in one line
+# *difficulty: easy · minutes: 5*
+#
+# For `x` with any number of leading axes, `(..., D)`.
+
+
+# %% exercise 06.1
+def rms_norm(x, gain, eps=1e-6):
+    """x (..., D), gain (D,) -> (..., D)."""
+    # solution
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * gain
+    # end of solution
+
+
+# %% check 06.1
+from tinyflamingo.checks import check_06_1_rms_norm
+
+check_06_1_rms_norm(rms_norm)
+
+# %% [markdown]
+# **Predict.** All of `x` is multiplied by 100. How much does the output change? And when 100 is added to all of it?
+
+# %%
+ones = np.ones(5)
+for name, changed in (("times 100", 100 * x), ("plus 100", x + 100)):
+    rms = np.abs(ops.rms_norm(changed, ones) - ops.rms_norm(x, ones)).max()
+    layer = np.abs(ops.layer_norm(changed, ones, 0 * ones) - ops.layer_norm(x, ones, 0 * ones)).max()
+    print(f"{name:10s} RMSNorm changes by {rms:.1e}   LayerNorm by {layer:.1e}")
+
+# %% [markdown]
+# ## The gradient of RMSNorm, by hand
+#
+# Write `r` for the root of the mean square, so that `y = x / r * gain`. Each `x_d` acts twice: directly, and
+# through `r`, which all share. With `g` the gradient that arrives at `y`, and `a = g * gain`:
+#
+# $$\frac{\partial L}{\partial x_d} = \frac{a_d}{r} - \frac{x_d}{D\,r^3}\sum_e a_e x_e$$
+#
+# (The second term is `a` times `x`, summed, times the derivative of `1 / r`.)
+
+# %% [markdown]
+# ### Exercise 06.2 · Both ways through the norm
+# *difficulty: medium · minutes: 10*
+#
+# Write it for `(T, D)` arrays. The check moves `x` along random directions and compares.
+
+
+# %% exercise 06.2
+def rms_norm_gradient(x, gain, g, eps=1e-6):
+    """x (T, D), gain (D,), g (T, D): the gradient by the output -> the gradient by x, (T, D)."""
+    # solution
+    D = x.shape[-1]
+    r = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
+    a = g * gain
+    return a / r - x * np.sum(a * x, axis=-1, keepdims=True) / (D * r**3)
+    # end of solution
+
+
+# %% check 06.2
+from tinyflamingo.checks import check_06_2_rms_norm_gradient
+
+check_06_2_rms_norm_gradient(rms_norm_gradient)
+
+# %% [markdown]
+# The library has such a gradient beside its fast kernel, and a tool that checks it: `check_grad` moves every
+# argument along random directions, in float64, and returns the largest relative error. A check must be able to
+# fail, so let it meet a gradient with the second term forgotten, too.
+
+
+# %%
+@primitive
+def forgetful(x):
+    """RMSNorm without gain, whose gradient forgets that all share the root."""
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True))
+
+
+defvjp(forgetful, lambda ans, x: lambda g: g / np.sqrt(np.mean(x * x, axis=-1, keepdims=True)))
+print("the library's gradient is right:", ops.check_grad(ops.rms_norm, x, gain) < 1e-6)
+try:
+    ops.check_grad(forgetful, x)
+except AssertionError as error:
+    print("the forgetful one:", str(error).split(",")[-1].strip())
+
+# %% [markdown]
+# ## Relative positions
+#
+# Attention does not know the order of what it looks at. GPT-2 adds a learned vector to the first token, another to
+# the second, and so on up to a last one, beyond which it cannot go. Transformer-XL, and Gopher and Chinchilla after
+# it, tell attention only **how far back** a key lies. The score of query `i` and key `j` is
+#
+# $$\text{score}(i,j) = \frac{(q_i + u)\cdot k_j \;+\; (q_i + v)\cdot r_{i-j}}{\sqrt{K}},
+# \qquad r_n = W_R\, s_n$$
+#
+# The first part asks *what* is there, the second *how far away* it is. `u` and `v` are two learned vectors a head:
+# what is interesting, and which distances are, whoever asks. `s_n` is a fixed vector for the distance `n`: sines
+# and cosines of many wavelengths.
+
+# %% [markdown]
+# ### Exercise 06.3 · Sines, then cosines
+# *difficulty: easy · minutes: 10*
+#
+# For the distances `n = 0 .. S-1` and `m = 0 .. D/2-1`, the frequency of column `m` is `10000 ** (-2 m / D)`. The
+# first half of the columns are the sines of `n` times the frequency, the second half the cosines. (Not in turns:
+# that is another paper's habit.)
+
+
+# %% exercise 06.3
+def sinusoids(S, D):
+    """A row for every distance 0..S-1 -> (S, D): D/2 sines, then D/2 cosines."""
+    # solution
+    frequency = 10000.0 ** (-2 * np.arange(D // 2) / D)
+    angle = np.arange(S)[:, None] * frequency
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+    # end of solution
+
+
+# %% check 06.3
+from tinyflamingo.checks import check_06_3_sinusoids
+
+check_06_3_sinusoids(sinusoids)
+
+# %% [markdown]
+# Why waves? Because shifting a sine by a fixed distance is a rotation, a linear map, so `W_R` can learn to favour
+# "three back" as easily as "one back", and because no table ends. In the figure, how alike the vectors of two
+# distances are: near ones are, far ones are not, and nothing special happens anywhere.
+#
+# *Figure: on the left the vectors of 96 distances as a heat map, fast waves on one side of each half and slow ones
+# on the other; on the right the cosine between the vector of a distance and those of its neighbours: a peak at 0
+# that falls off alike everywhere.*
+
+# %%
+s = library.sinusoids(96, config.width)
+figure, axes = plt.subplots(1, 2, figsize=(8, 2.6))
+axes[0].imshow(s, cmap="cividis", aspect="auto")
+axes[0].set(xlabel="column (sines | cosines)", ylabel="distance n", title="$s_n$")
+for n, colour, style in ((30, BLUE, "-"), (60, ORANGE, "--")):
+    alike = s @ s[n] / (np.linalg.norm(s, axis=1) * np.linalg.norm(s[n]))
+    axes[1].plot(np.arange(96) - n, alike, style, color=colour, label=f"around {n}")
+axes[1].set(xlabel="difference of distances", ylabel="cosine", xlim=(-30, 30))
+axes[1].legend(frameon=False)
+plt.show()
+
+# %% [markdown]
+# Now the scores of one head with loops, over the past only, as the formula says.
+
+
+# %%
+def scores_with_loops(q, k, r, u, v):
+    """q, k, r (T, K), u, v (K,) -> (T, T): the score of query i and key j; the future is -inf."""
+    T, K = q.shape
+    scores = np.full((T, T), -np.inf)
+    for i in range(T):
+        for j in range(i + 1):
+            what = (q[i] + u) @ k[j]
+            how_far = (q[i] + v) @ r[i - j]
+            scores[i, j] = (what + how_far) / K**0.5
+    return scores
+
+
+q, k, r = rng.standard_normal((3, 6, 4))
+u, v = rng.standard_normal((2, 4))
+print("q, k, r (T, K) =", q.shape, " scores (T, T) =", scores_with_loops(q, k, r, u, v).shape)
+values = rng.standard_normal((6, 4))
+by_hand = softmax(scores_with_loops(q, k, r, u, v)) @ values
+one_head = [a[None, :, None] for a in (q, k, values)]
+theirs = ops.relative_attention(*one_head, r[:, None], u[None], v[None], np.zeros((1, 6), int))[0, :, 0]
+print("loops and library agree:", bool(np.abs(by_hand - theirs).max() < 1e-12))
+
+# %% [markdown]
+# Without loops there is one difficulty. The product of all queries with all `r` has a column for every *distance*,
+# and we want a column for every *key*. In row `i` distance `n` belongs to key `i - n`: every row is mirrored, and
+# moved one further than the row above.
+
+# %% [markdown]
+# ### Exercise 06.4 · The relative shift
+# *difficulty: hard · minutes: 20*
+#
+# Write the scores without loops. One way is to index: `by_distance[i, i - j]`. The way of the original code is to
+# put the distances in the order largest to smallest, put one empty column in front, read the same memory as an
+# array with one row more, and drop the first row. Either is fine; so is anything else. The future is `-inf`.
+
+
+# %% exercise 06.4
+def relative_scores(q, k, r, u, v):
+    """q, k, r (T, K), u, v (K,) -> (T, T); row n of r belongs to distance n; the future is -inf."""
+    # solution
+    T, K = q.shape
+    what = (q + u) @ k.T  # a column for every key
+    by_distance = (q + v) @ r.T  # a column for every distance
+    distance = np.arange(T)[:, None] - np.arange(T)
+    how_far = np.take_along_axis(by_distance, np.maximum(distance, 0), axis=1)
+    return np.where(distance >= 0, (what + how_far) / K**0.5, -np.inf)
+    # end of solution
+
+
+# %% check 06.4
+from tinyflamingo.checks import check_06_4_relative_scores
+
+check_06_4_relative_scores(relative_scores)
+
+# %% [markdown]
+# The shift itself, on numbers small enough to follow: the entry `10 i + n` stands for query `i` and distance `n`.
+
+# %%
+T = 4
+by_distance = 10 * np.arange(T)[:, None] + np.arange(T)
+far_first = by_distance[:, ::-1]
+shifted = np.concatenate([np.full((T, 1), -1), far_first], axis=1).reshape(T + 1, T)[1:]
+print("by distance:\n", by_distance)
+print("shifted, below the diagonal by key (row i, column j holds distance i - j):\n", np.tril(shifted))
+
+# %% [markdown]
+# ## What relative positions buy
+#
+# **Predict.** Twenty tokens of something else are put before a text, and hidden by the mask. Do the logits of the
+# text change? And would they, if a learned vector for every absolute place had been added to the embeddings?
+
+# %%
+document = np.array(encode_document(["a red circle is found in the"], tokenizer, complete=False).tokens)[None]
+filler = np.array(tokenizer.encode("green house small yellow ring " * 6))[None, :20]
+later = np.concatenate([filler, document], axis=1)
+start = np.full(later.shape, filler.shape[1])
+start[:, : filler.shape[1]] = 0
+at_once = library.language_model(language, document, config)
+moved = library.language_model(language, later, config, start)[:, filler.shape[1] :]
+print("tokens (B, T) =", document.shape, "->", later.shape)
+print(f"relative positions: logits change by {np.abs(at_once - moved).max():.0e}")
+
+embed_tokens = library.embed_tokens
+places = rng.standard_normal((later.shape[1], config.width)).astype(np.float32) * 0.01
+
+
+def with_absolute(tokens, start=None):
+    """The same model after somebody has added a small vector for every absolute place."""
+    library.embed_tokens = lambda table, ids: embed_tokens(table, ids) + places[: ids.shape[1]]
+    try:
+        return library.language_model(language, tokens, config, start)
+    finally:
+        library.embed_tokens = embed_tokens
+
+
+changed = with_absolute(later, start)[:, filler.shape[1] :] - with_absolute(document)
+print(f"absolute positions: logits change by {np.abs(changed).max():.0e}")
+
+# %% [markdown]
+# So documents can share a row, prompts can be padded on the left, and a cache can go on for longer than any text in
+# training, without a position ever being counted. Flamingo leans on all three.
+#
+# ## Look inside: attention by distance
+#
+# Fifty documents of TinyWorld, half of them few-shot episodes, and for each head the mean weight on a key that lies
+# `n` back.
+
+# %%
+documents = [encode_document(text_document(rng), tokenizer, complete=False).tokens for _ in range(25)]
+documents += [encode_document(episode(rng), tokenizer, complete=False).tokens for _ in range(25)]
+far = 24
+by_distance, met = np.zeros((config.layers, H, far)), np.zeros(far)
+for ids in documents:
+    for i, look in enumerate(attention_of(language, np.array([ids]))):
+        for n in range(min(far, len(ids))):
+            by_distance[i, :, n] += np.diagonal(look[0], -n, axis1=1, axis2=2).sum(-1)
+    met += np.maximum(len(ids) - np.arange(far), 0)
+by_distance /= met
+print("mean weight by distance (layers, H, distances) =", by_distance.shape)
+
+# %% [markdown]
+# *Figure: one panel a block, the mean attention weight of each of its four heads against the distance looked back.
+# In the first block all peak at a distance of one, head 0 sharply; in the second all are flat; in the last two some
+# heads keep to the token itself.*
+
+# %%
+figure, axes = plt.subplots(1, config.layers, figsize=(10, 2.4), sharey=True)
+for i, axis in enumerate(axes):
+    for head, colour, mark in zip(range(H), (BLUE, ORANGE, GREEN, PINK), "osD^", strict=True):
+        axis.plot(by_distance[i, head], color=colour, marker=mark, markersize=3, label=f"head {head}")
+    axis.set(title=f"block {i}", xlabel="distance back")
+axes[0].set_ylabel("mean weight")
+axes[-1].legend(frameon=False)
+plt.show()
+for i in range(config.layers):
+    n = by_distance[i].argmax(axis=1)
+    print(f"block {i}: strongest distance of each head", n.tolist())
+
+# %% [markdown]
+# The heads with their peak at 1 are the "previous token" heads of the first figure, and all four heads of the first
+# block are of that kind. The copying heads of the second block have no favourite distance: where they look is
+# decided by *what* is there. Both sorts use one formula; its two terms are as important as training made them.
+#
+# ## Break it
+#
+# The subtle part of the formula is the second term. Take from the trained model first `v`, the distances that are
+# interesting whoever asks, and then all distances, by setting `W_R` to zero. The score is the mean loss of a
+# learned token, in nats.
+
+
+# %%
+def loss_of(weights_of_model, batch):
+    """Mean cross-entropy over the tokens that are learned."""
+    logits = library.language_model(weights_of_model, batch.tokens[:, :-1], config)
+    losses = ops.cross_entropy(logits.reshape(-1, logits.shape[-1]), batch.tokens[:, 1:].reshape(-1))
+    weights = batch.weights[:, 1:].reshape(-1)
+    return float((losses * weights).sum() / weights.sum())
+
+
+kinds = {"facts and questions": text_document, "few-shot episodes": episode}
+batches = {
+    name: make_batch([encode_document(sample(rng), tokenizer, complete=False) for _ in range(40)])
+    for name, sample in kinds.items()
+}
+models = {"as trained": language}
+for name in ("v", "w_r"):
+    models[f"without {name}"] = broken = copy.deepcopy(language)
+    for i in range(config.layers):
+        broken[f"block_{i}"][name] *= 0
+print(f"{'':24s}" + "".join(f"{name:>22s}" for name in batches))
+for name, weights in models.items():
+    print(f"{name:24s}" + "".join(f"{loss_of(weights, batch):22.3f}" for batch in batches.values()))
+
+# %% [markdown]
+# It hardly misses `v`. Without any distances a sentence is a bag of words, and the model, which was not trained for
+# that, is lost.
+#
+# ## Why smaller, and for longer
+#
+# The chapter says: Chinchilla has 70 billion parameters where GPT-3 has some 170 (175, to be exact), was trained on
+# far more tokens, and is better. Why should that be so?
+#
+# Training costs about `C = 6 N D` flops for `N` parameters and `D` tokens. With `C` fixed, a bigger model reads
+# less. The authors trained over 400 models and fitted the loss at the end by
+#
+# $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}}$$
+#
+# with the constants below (Hoffmann et al. 2022, section 3.3). What follows is drawn from that formula. It is not a
+# measurement of ours.
+
+# %%
+E, A, B, alpha, beta = 1.69, 406.4, 410.7, 0.34, 0.28
+
+
+def final_loss(N, D):
+    """Nats a token that the fitted formula predicts for N parameters trained on D tokens."""
+    return E + A / N**alpha + B / D**beta
+
+
+rivals = {"GPT-3": (175e9, 300e9), "Gopher": (280e9, 300e9), "Chinchilla": (70e9, 1.4e12)}
+print(f"{'':11s}{'parameters':>11s}{'tokens':>8s}{'per parameter':>14s}{'flops':>10s}{'predicted loss':>15s}")
+for name, (N, D) in rivals.items():
+    print(f"{name:11s}{N:11.3g}{D:8.3g}{D / N:14.1f}{6 * N * D:10.2g}{final_loss(N, D):15.3f}")
+
+# %% [markdown]
+# **Predict.** For one budget, plot the loss against the size of the model. What shape has the curve, and which way
+# does its lowest point move when the budget grows?
+#
+# *Figure: predicted loss against parameters, one U-shaped curve for each of five budgets, each with its lowest
+# point marked; with a larger budget the point lies lower and further to the right. Gopher, GPT-3 and Chinchilla are
+# drawn in: the first two far to the right of the valley.*
+
+# %%
+sizes = np.logspace(8, 12.5, 400)
+figure, axis = plt.subplots(figsize=(7, 3.4))
+for C, colour in zip((1e21, 1e22, 1e23, 5.76e23, 1e25), plt.cm.viridis(np.linspace(0, 0.85, 5)), strict=True):
+    curve = final_loss(sizes, C / (6 * sizes))
+    best = curve.argmin()
+    axis.semilogx(sizes, curve, color=colour, label=f"{C:.3g} flops")
+    axis.plot(sizes[best], curve[best], "o", color=colour)
+for (name, (N, D)), mark, place in zip(rivals.items(), "sD*", ((-34, 9), (8, -3), (-56, -12)), strict=True):
+    axis.plot(N, final_loss(N, D), mark, color=ORANGE, markersize=8)
+    axis.annotate(name, (N, final_loss(N, D)), xytext=place, textcoords="offset points")
+axis.set(xlabel="parameters N", ylabel="predicted loss, nats a token", ylim=(1.75, 3.3))
+axis.legend(frameon=False, title="budget", loc="upper left", ncols=2)
+plt.show()
+
+# %% [markdown]
+# Gopher and Chinchilla cost about the same and lie on about the same curve, Chinchilla nearer to its valley. That
+# is the chapter's sentence, as a picture.
+
+# %% [markdown]
+# ### Exercise 06.5 · The bottom of the valley
+# *difficulty: medium · minutes: 15*
+#
+# Put `D = C / (6 N)` into the formula, set the derivative by `N` to zero, and solve for `N`. Return `N` and `D`.
+# (The condition you arrive at says: one percent more parameters and one percent more tokens must be worth the
+# same.)
+
+
+# %% exercise 06.5
+def optimal(C, A, B, alpha, beta):
+    """(N, D) of the lowest loss among all with 6 N D = C."""
+    # solution
+    ratio = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
+    N = ratio * (C / 6) ** (beta / (alpha + beta))
+    return N, C / (6 * N)
+    # end of solution
+
+
+# %% check 06.5
+from tinyflamingo.checks import check_06_5_optimal
+
+check_06_5_optimal(optimal)
+
+# %% [markdown]
+# The authors estimated the valley in three ways. The rule that the field took home, about 20 tokens a parameter,
+# comes from the other two; the printed constants of this one, rounded as they are, want even smaller models for
+# large budgets. (A later study found that they do not fit the paper's own points well, and with better ones all
+# three agree: [Besiroglu et al. 2024](https://arxiv.org/abs/2404.10102).) So read the curve for its shape, and not
+# for its third digit.
+
+# %%
+print(f"{'flops':>9s}{'best N':>10s}{'best D':>10s}{'tokens a parameter':>20s}")
+for C in (1e20, 1e21, 1e22, 1e23, 5.76e23):
+    curve = final_loss(sizes, C / (6 * sizes))
+    N = sizes[curve.argmin()]
+    print(f"{C:9.3g}{N:10.2g}{C / (6 * N):10.2g}{C / (6 * N * N):20.0f}")
+
+# %% [markdown]
+# There is a second reason, and for Flamingo it is the better one: a smaller model is cheaper for everybody who
+# *uses* it afterwards. Flamingo reads every prompt through these 70 billion parameters, not through 280.
+#
+# ## In the library
+
+# %%
+print(library.__name__.replace(".", "/") + ".py")
+for function in (library.decoder_block, library.self_attention, library.sinusoids):
+    print(inspect.getsource(function))
+print(reference.__name__.replace(".", "/") + ".py")
+print(inspect.getsource(reference.relative_attention))
+
+# %% [markdown]
+# ## Summary
+#
+# Chinchilla's block is GPT-2's with two changes: a norm that only divides, and positions that are only distances.
+# Because nothing in it counts places, text can be moved, padded and continued freely. And it is the size it is
+# because a budget spent on fewer parameters and more text ends at a lower loss.
+#
+# To go on: draw `attention_of` for a prompt of yours; find the head that copies; take `u` away instead of `v`.
+# Notebook 08 puts gated blocks between these blocks.
+#
+# Further reading: [Chinchilla](https://arxiv.org/abs/2203.15556); [Gopher](https://arxiv.org/abs/2112.11446),
+# section 3.1; [Transformer-XL](https://arxiv.org/abs/1901.02860), section 3.3;
+# [RMSNorm](https://arxiv.org/abs/1910.07467); on copying in context, [induction
+# heads](https://arxiv.org/abs/2209.11895). Where this code departs: `docs/deviations.md`, "The language model".

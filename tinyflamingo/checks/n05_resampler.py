@@ -1,0 +1,115 @@
+"""Checks of notebook 05, the Perceiver resampler (chapter §3): one look, its price, the gradient of its softmax.
+
+Not here: the library's own layer (`model/perceiver_resampler.py`).
+"""
+
+import numpy as np
+
+from .core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is
+
+
+def _softmax(s, axis=-1):
+    e = np.exp(s - s.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def _look(queries, seen, w_q, w_k, w_v, axis=-1, scale=True):
+    scores = (queries @ w_q) @ (seen @ w_k).T
+    return _softmax(scores / (w_q.shape[1] ** 0.5 if scale else 1), axis) @ (seen @ w_v)
+
+
+@check("05.1")
+def check_05_1_look(look):
+    """look(latents (R, D), features (S, D), w_q, w_k, w_v (D, K)) -> (R, K)."""
+    rng = fresh_rng()
+    R, S, D, K = (int(n) for n in rng.choice(np.arange(3, 9), size=4, replace=False))
+    latents, features = rng.standard_normal((R, D)), rng.standard_normal((S, D))
+    weights = [rng.standard_normal((D, K)) for _ in range(3)]
+    got = look(latents, features, *weights)
+    asked = f"Only the {R} latents ask; features are looked at, they do not look."
+    shape_is(got, (R, K), "(R, K)", hint=asked if np.shape(got)[:1] != (R,) else "")
+    both = np.concatenate([features, latents])
+    mistakes = {
+        "The latents see the features only; keys and values are features and latents, joined.": _look(
+            latents, features, *weights
+        ),
+        "The features are not seen; keys and values are features and latents, joined.": _look(
+            latents, latents, *weights
+        ),
+        "The softmax runs over the latents; the weights of one latent, over all it sees, sum to 1.": _look(
+            latents, both, *weights, axis=0
+        ),
+        "The scores are not divided by the root of K.": _look(latents, both, *weights, scale=False),
+    }
+    value_is(got, _look(latents, both, *weights), "Compare with the loops, line by line.", mistakes=mistakes)
+    shuffled = look(latents, features[rng.permutation(S)], *weights)
+    value_is(shuffled, got, "The order of the features must not matter.")
+    large = look(latents * 1e3, features * 1e3, *weights)
+    holds(np.isfinite(large).all(), "large scores overflow: subtract the largest of a row before you exponentiate.")
+
+
+@check("05.2")
+def check_05_2_what_is_seen(what_is_seen):
+    """what_is_seen(features (M, F, S, D), time (F, D), latents (M, R, D)) -> (M, F * S + R, D)."""
+    rng = fresh_rng()
+    M, F, S, R, D = (int(n) for n in rng.choice(np.arange(2, 8), size=5, replace=False))
+    features, time = rng.standard_normal((M, F, S, D)), rng.standard_normal((F, D))
+    latents = rng.standard_normal((M, R, D))
+    kept = features.copy()
+    got = what_is_seen(features, time, latents)
+    holds(np.array_equal(features, kept), "the features that were passed in have changed: add out of place.")
+    hint = "The latents are missing: they are keys and values, too." if np.shape(got) == (M, F * S, D) else ""
+    shape_is(got, (M, F * S + R, D), "(M, F * S + R, D)", hint=hint)
+    timed = features + time[None, :, None]
+    rows = timed.reshape(M, F * S, D)
+    by_cell = features.reshape(M, S, F, D) + time  # the axes misread: every F-th feature gets the same time
+    mistakes = {
+        "The temporal embedding is missing.": np.concatenate([features.reshape(M, F * S, D), latents], axis=1),
+        "Row t of time belongs to all S features of frame t; here it goes round among the features.": np.concatenate(
+            [by_cell.reshape(M, F * S, D), latents], axis=1
+        ),
+        "Frame after frame: all features of frame 0 come first. Here the features of one place come together.": (
+            np.concatenate([timed.swapaxes(1, 2).reshape(M, F * S, D), latents], axis=1)
+        ),
+        "The latents come last, after the features.": np.concatenate([latents, rows], axis=1),
+    }
+    value_is(got, np.concatenate([rows, latents], axis=1), "Features plus time, then latents.", mistakes=mistakes)
+
+
+@check("05.3")
+def check_05_3_price(price):
+    """price(T, S, H, K) -> (flops, bytes)."""
+    rng = fresh_rng()
+    primes = (5, 7, 11, 13, 17, 19, 23)  # so that no missing factor looks like another
+    T, S, H, K = (int(n) for n in rng.choice(primes, size=4, replace=False))
+    got = price(T, S, H, K)
+    shape_is(got, (2,), what="the pair (flops, bytes)")
+    flops, scores = 4 * H * T * S * K, 4 * H * T * S
+    holds(got[0] != flops // 2, "half of the flops are missing: two products, each with multiplications and additions.")
+    holds(got[0] != flops // 4, "a product takes as many additions as multiplications, and there are two products.")
+    holds(got[0] != flops // H and got[1] != scores // H, "each of the H heads has products and scores of its own.")
+    holds(got[1] != scores * K, "the scores are one number for a query and a key; K is gone when they are made.")
+    holds(got[1] != scores // 4, "that is how many scores there are; in float32 each takes 4 bytes.")
+    value_is(np.array(got), np.array([flops, scores]), "(flops, bytes): 2 H (2 T S K) and 4 H T S.")
+
+
+@check("05.4")
+def check_05_4_softmax_gradient(softmax_gradient):
+    """softmax_gradient(p (T, S), g (T, S)) -> (T, S)."""
+    rng = fresh_rng()
+    T, S = (int(n) for n in rng.choice(np.arange(3, 8), size=2, replace=False))
+    s, g = rng.standard_normal((2, T, S))
+    p = _softmax(s)
+    got = softmax_gradient(p, g)
+    shape_is(got, (T, S), "(T, S)")
+    mistakes = {
+        "Only the diagonal of the matrix is in it: a score also moves the weights of all others.": g * p * (1 - p),
+        "The shared sum is missing: all weights of a row are divided by one number.": g * p,
+        "The sum runs over the queries; every query has a softmax of its own, along the last axis.": p
+        * (g - np.sum(p * g, axis=0)),
+        "What is subtracted is the mean of g under the weights p, not its plain mean.": p
+        * (g - g.mean(axis=-1, keepdims=True)),
+    }
+    want = gradient_by_moving(_softmax, s, g)
+    value_is(got, want, "Moving the scores a little says otherwise.", tol=1e-4, mistakes=mistakes)
+    holds(np.abs(np.sum(got, axis=-1)).max() < 1e-9, "each row should sum to 0: raising all scores changes nothing.")
