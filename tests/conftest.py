@@ -39,7 +39,7 @@ KEYS = {
         "evaluation/test_retrieval.py",
         "evaluation/test_specialists.py",
     ],
-    "scale": ["model/test_config.py"],
+    "scale": ["model/test_config.py", "bench/test_sizes.py"],
 }
 OF_ALL_NOTEBOOKS = {"test_notebooks.py", "test_cards.py"}
 HERE = Path(__file__).parent

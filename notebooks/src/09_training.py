@@ -86,13 +86,13 @@ print("features of the videos   (M, F, S, Dv) =", stage.features.videos.shape)
 # and its description teach to name what is there. Pairs of a video and its description do that for videos.
 # TinyWorld has all three.
 #
-# *Figure: three rows. A page with four pictures and the words that follow each; four pairs, each a picture
+# *Figure: three rows. A page with three pictures and the words that follow each; three pairs, each a picture
 # with its text; a video as a strip of frames, with its text. Words in colour carry loss; black words are read
 # only.*
 
 
 # %%
-def panel_of(title, items, media=4):
+def panel_of(title, items, media=3):
     """The first few media of a list, with the words that follow each; words that carry loss in colour."""
     shown = []
     for item in items:
@@ -109,8 +109,8 @@ def panel_of(title, items, media=4):
 
 rng = np.random.default_rng(4)
 album = page(rng, stage.pool, {"album": 1.0})[1]
-pairs = [item for _ in range(4) for item in pair(rng, stage.pool)]
-panels_figure([panel_of("a page", album), panel_of("four pairs", pairs), panel_of("a video", video(rng, stage.pool))])
+pairs = [item for _ in range(3) for item in pair(rng, stage.pool)]
+panels_figure([panel_of("a page", album), panel_of("three pairs", pairs), panel_of("a video", video(rng, stage.pool))])
 plt.show()
 
 # %% [markdown]
