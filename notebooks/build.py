@@ -90,6 +90,7 @@ def execute(notebook, seconds=300, folder=HERE, watch=None):
         timeout=seconds,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # printed text is one output, however it arrived
         resources={"metadata": {"path": folder}},
     )
     if watch:

@@ -26,7 +26,12 @@ KEYS = {
     "masking": ["model/test_interleave.py"],
     "gating": ["model/test_gated_xattn.py"],
     "training": ["training/test_flamingo_stage.py", "training/test_run.py", "training/test_shards.py"],
-    "applications": ["model/test_generate.py", "model/test_decode.py", "cli/test_shipped.py"],
+    "applications": [
+        "model/test_generate.py",
+        "model/test_decode.py",
+        "model/test_attention_maps.py",
+        "cli/test_shipped.py",
+    ],
     "few_shot": ["evaluation/test_tasks.py", "evaluation/test_evaluation_run.py"],
     "scale": ["model/test_config.py"],
 }
@@ -68,5 +73,5 @@ def rng():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """The tokenizer of the toy: 629 pieces, half a second."""
-    return train_tokenizer(tokenizer_lines(np.random.default_rng(0)), 629)
+    """The tokenizer of the toy: 662 pieces, half a second."""
+    return train_tokenizer(tokenizer_lines(np.random.default_rng(0)), 662)

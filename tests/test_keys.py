@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
-ROW = re.compile(r"^\| `(\w+)` \| `(\d\d_\w+)` \| ([^|]+) \| ([^|]+) \|", re.MULTILINE)  # key, notebook, section, files
+# key, notebook, section, files, tests, text
+ROW = re.compile(r"^\| `(\w+)` \| `(\d\d_\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 
 
 def load_keys():
@@ -48,6 +49,13 @@ def test_a_key_has_tests(key):
 def test_a_key_has_files_of_the_library_in_the_teachers_page(key):
     files = re.findall(r"`([\w/]+\.py)`", TOLD[key][3])
     assert files and [file for file in files if not (ROOT / "tinyflamingo" / file).is_file()] == []
+
+
+@each_key
+def test_a_key_has_its_tests_and_a_text_in_the_teachers_page(key):
+    assert re.findall(r"`tests/([\w/]+\.py)`", TOLD[key][4]) == KEYS[key]
+    (text,) = re.findall(r"\]\(([\w.]+)\)", TOLD[key][5])
+    assert (ROOT / "docs" / text).is_file()
 
 
 @each_key

@@ -123,21 +123,17 @@ class Budget:
 
     def __init__(self, client):
         self.client, self.seconds, self.drawn = client, [], None
-        for hook in ("on_cell_execute", "on_cell_complete", "on_cell_executed"):
-            setattr(client, hook, getattr(self, hook))
+        client.on_cell_execute, client.on_cell_executed = self.before, self.after
 
     def now(self):
         times = psutil.Process(self.client.km.provisioner.pid).cpu_times()
         return times.user + times.system
 
-    def on_cell_execute(self, cell, cell_index):
+    def before(self, cell, cell_index):
         self.began = self.now()
 
-    def on_cell_complete(self, cell, cell_index):
-        if cell.cell_type == "code":
-            self.seconds.append(self.now() - self.began)
-
-    def on_cell_executed(self, cell, cell_index, execute_reply):
+    def after(self, cell, cell_index, execute_reply):
+        self.seconds.append(self.now() - self.began)
         if self.drawn is None and draws(cell):
             self.drawn = sum(self.seconds)
 

@@ -18,6 +18,7 @@ from tinyflamingo.errors import UserError
 DIGITS = 100  # of a number on the command line
 BEAMS = 64  # widest beam
 FIGURES = (".png", ".pdf", ".svg")
+ABLATIONS = Path("runs/ablate/ablations.json")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +74,8 @@ def _parser():
     _add_demo(commands)
     _add_complete(commands)
     _add_evaluate(commands)
+    _add_ablate(commands)
+    _add_report(commands)
     _add_bench(commands)
     _add_params(commands)
     doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
@@ -182,6 +185,8 @@ def _add_evaluate(commands):
     p.add_argument("--seed", type=_whole, default=0, help="which test stream")
     p.add_argument("--queries", type=_whole, default=500, help="per task")
     p.add_argument("--task", action="append", help="only this task (may be repeated)")
+    p.add_argument("--suite", action="store_true", help="the sixteen tasks with 0 to 32 shots, and specialists")
+    p.add_argument("--quick", action="store_true", help="with --suite: a small part of it, in minutes")
     p.set_defaults(run=_evaluate)
 
 
@@ -191,12 +196,55 @@ def _evaluate(args):
 
     if args.queries < 1:
         raise UserError("--queries must be at least 1")
+    if args.quick and not args.suite:
+        raise UserError("--quick is a part of --suite: add it, or leave both out")
     target = args.json and _writable(args.json)
-    report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
+    model = _load(args.checkpoint)
+    if args.suite:
+        from tinyflamingo.evaluation.suite_run import format_suite, run_suite
+
+        report = run_suite(model, args.seed, args.task, args.quick)
+        print(format_suite(report))
+    else:
+        report = evaluate(model, args.queries, args.seed, args.task)
+        print(format_report(report))
     report["checkpoint"] = str(args.checkpoint or "the one that ships")
-    print(format_report(report))
     if target:
         write_atomically(target, json.dumps(report, indent=1).encode())
+
+
+def _add_ablate(commands):
+    p = commands.add_parser("ablate", help="the paper's ablations in short runs; --only also names studies")
+    p.add_argument("--only", action="append", metavar="NAME", help="only this row or study (may be repeated)")
+    p.add_argument("--seeds", type=_whole, default=3, help="runs of each row")
+    p.add_argument("--steps", type=_whole, help="of stage three, for each row (default: 300)")
+    p.add_argument("--json", type=Path, metavar="FILE", help=f"what it holds is not run again (default: {ABLATIONS})")
+    p.add_argument("--checkpoint", type=Path, help="folder with the frozen parts (default: the one that ships)")
+    p.set_defaults(run=_ablate)
+
+
+def _ablate(args):
+    from tinyflamingo.evaluation.studies import run_studies
+
+    if args.seeds < 1 or args.steps == 0:
+        raise UserError("--seeds and --steps must be at least 1")
+    if args.json is None:
+        ABLATIONS.parent.mkdir(parents=True, exist_ok=True)
+    run_studies(_load(args.checkpoint), _writable(args.json or ABLATIONS), args.only, args.seeds, args.steps)
+
+
+def _add_report(commands):
+    p = commands.add_parser("report", help="results and figures from the files of runs, as Markdown")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder of a run, or a JSON file")
+    p.add_argument("--out", type=Path, default=Path("docs/results.md"), help="figures go into figures/ beside it")
+    p.add_argument("--quick", action="store_true", help="text alone, no figures")
+    p.set_defaults(run=_report)
+
+
+def _report(args):
+    from tinyflamingo.evaluation.report import report
+
+    report(args.runs, _writable(args.out), args.quick)
 
 
 def _add_bench(commands):
@@ -219,22 +267,24 @@ def _bench(args):
 
 
 def _add_params(commands):
-    p = commands.add_parser("params", help="how many parameters a preset has, by part")
-    p.add_argument("preset")
+    p = commands.add_parser("params", help="how many parameters a preset or a model of the paper has, by part")
+    p.add_argument("preset", help="toy, smoke, flamingo-3b, flamingo-80b, nfnet-f6, clip-vit-l14, chinchilla-70b ...")
+    p.add_argument("--costs", action="store_true", help="also flops, memory, and the time at this machine's rate")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
     p.set_defaults(run=_params)
 
 
 def _params(args):
+    from tinyflamingo.bench.flops import gemm_rate
+    from tinyflamingo.bench.sizes import find_model, format_sizes, sizes
     from tinyflamingo.model.trained import write_atomically
-    from tinyflamingo.training.presets import get_preset, parameter_counts
 
     target = args.json and _writable(args.json)
-    counts = parameter_counts(get_preset(args.preset).config)
-    for name, row in counts.items():
-        print(f"{name:16s} {row['parameters']:12,d}  {row['state']}")
+    find_model(args.preset)  # an unknown name is told before anything is measured
+    found = sizes(args.preset, gemm_rate() * 1e9 if args.costs else None)
+    print(format_sizes(found))
     if target:
-        write_atomically(target, json.dumps({"preset": args.preset, "parts": counts}, indent=1).encode())
+        write_atomically(target, json.dumps(found, indent=1).encode())
 
 
 def _doctor(args):

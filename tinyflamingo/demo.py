@@ -135,22 +135,31 @@ def describe(panel) -> str:
 
 
 def draw_panels(panels, path):
-    """The figure: pictures from left to right, the words under them, the model's in colour."""
+    """The figure as a file."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    figure = panels_figure(panels)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def panels_figure(panels):
+    """The figure: pictures from left to right, the words under them, the model's in colour."""
+    import matplotlib.pyplot as plt
+
     rows = [_cells(panel.items) for panel in panels]
     heights = [TITLE + PICTURE + LINE * max(_lines(texts) for _, texts in cells) for cells in rows]
     figure = plt.figure(figsize=(WIDTH, sum(heights)))
+    figure.set_layout_engine("none")  # whatever the reader has switched on: every place is given here
     top = sum(heights)
     for panel, cells, height in zip(panels, rows, heights, strict=True):
         figure.text(0.15 / WIDTH, (top - 0.18) / sum(heights), panel.title, fontweight="bold", fontsize=11, va="center")
         _draw_row(figure, cells, top - TITLE, sum(heights))
         top -= height
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    return figure
 
 
 def _draw_row(figure, cells, top, total):

@@ -1,16 +1,19 @@
 # %% [markdown]
 # # Flamingo in one sitting
 #
-# Two minutes to run, half an hour to read. You need Python, arrays, and an idea of what attention does.
+# *chapter: all of it · minutes: 45 to read and do, one to run · key: whole*
 #
-# You will follow one picture and one prompt through a trained Flamingo, in the order of the chapter: the grid
-# of features (§2), the visual tokens (§3), who may look at what, and the gates (§4), and what comes out at
-# the end (§5). You will not train anything; `python -m tinyflamingo train` does that, and every function
-# called here is a few screens long, in the file of its section.
+# Flamingo reads text with pictures and videos in between, and writes what comes next. Here you follow one
+# picture and one prompt through a trained Flamingo, in the order of the chapter: the grid of features (§2),
+# the visual tokens (§3), who may look at what, and the gates (§4), and what comes out at the end (§5).
 #
-# The letters are those of the code: `B` rows in a batch, `T` text tokens, `M` media in a batch, `N` media in
-# a sequence, `F` frames, `S` features a frame, `R` latents, `D` and `Dv` widths, `H` heads, `K` head size,
-# `V` vocabulary.
+# **You will build** two small things: a prompt with examples in it, and the shapes of everything that flows.
+# **You will not** train anything. Twelve notebooks after this one take the parts apart and build them, one
+# idea each.
+#
+# You need Python, arrays, and an idea of what attention does. The letters are those of the code: `B` rows in
+# a batch, `T` text tokens, `M` media in a batch, `N` media in a sequence, `F` frames, `S` features a frame,
+# `R` latents, `D` and `Dv` widths, `H` heads, `K` head size, `V` vocabulary.
 
 # %%
 import sys
@@ -18,11 +21,16 @@ import sys
 sys.path.insert(0, "..")  # the package lies beside this folder
 
 import copy
+import inspect
+import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Markdown
 
-from tinyflamingo import ops
+import tinyflamingo
+from tinyflamingo import demo, ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
 from tinyflamingo.model.flamingo import encode_media, flamingo, gates, see
@@ -37,6 +45,22 @@ model = load_checkpoint(shipped_checkpoint())
 config, params, frozen = model.config, model.params, model.frozen
 
 # %% [markdown]
+# ## What it does
+#
+# *Figure: five prompts. Two pictures that stand where a text would name its subject; a picture of two things
+# and its caption; a video and a question; a dialogue about a picture; two invented words, learned from four
+# pictures. What the model wrote is in colour; where it was wrong, the right answer stands behind it.*
+
+# %%
+rng = np.random.default_rng(2022)
+pages = (demo.picture_for_words, demo.caption, demo.video_question, demo.visual_dialogue, demo.few_shot)
+demo.panels_figure([make(model, rng) for make in pages])
+plt.show()
+
+# %% [markdown]
+# All five are one and the same thing: a list of pictures, videos and words, and the model goes on writing.
+# The pictures were drawn just now.
+#
 # ## §1 The whole: two frozen parts, and what joins them
 #
 # Flamingo takes a vision encoder and a language model that know nothing of each other, freezes both, and
@@ -49,14 +73,59 @@ for part, row in parameter_counts(config).items():
     print(f"{part:16s}{row['parameters']:>12,}  {row['state']}")
 
 # %% [markdown]
+# And this is how they stand. Every shape in the figure is that of an array which was computed for it.
+#
+# *Figure: two towers. Left, from the bottom up: a picture, the frozen vision encoder, its features, the
+# trained resampler, visual tokens. Right, from the bottom up: tokens, embeddings, then gated blocks (trained,
+# orange) and decoder blocks (frozen, blue) in turn, and logits on top. Arrows lead from the visual tokens
+# into every gated block.*
+
+
+# %%
+def draw_architecture(picture, prompt):
+    """The whole, with the shapes of one prompt; `prompt` follows the picture."""
+    batch = make_batch([encode_document([picture, prompt], model.tokenizer, complete=False)])
+    features = encode_media(frozen, picture[None, None], config)
+    visual = see(params, features, config)
+    logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config)
+    h = (*batch.tokens.shape, config.language.width)
+    left = [
+        (f"picture\n(Y, X, 3) = {picture.shape}", "white"),
+        ("vision encoder", "#A6D3F0"),
+        (f"features\n(M, F, S, Dv) = {features.shape}", "white"),
+        ("Perceiver resampler", "#F5C38B"),
+        (f"visual tokens\n(M, R, D) = {visual.shape}", "white"),
+    ]
+    right = [(f"tokens (B, T) = {batch.tokens.shape}", "white"), (f"embeddings (B, T, D) = {h}", "#A6D3F0")]
+    for i in range(config.language.layers):
+        right += [(f"gated block {i}", "#F5C38B")] * (i in config.gated_layers) + [(f"decoder block {i}", "#A6D3F0")]
+    right.append((f"logits (B, T, V + 1) = {logits.shape}", "white"))
+
+    figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(right) + 0.4))
+    for x, tower, lift in ((0.0, left, (len(right) - 1) / (len(left) - 1)), (1.0, right, 1.0)):
+        for place, (words, colour) in enumerate(tower):
+            y = place * lift
+            style = {"boxstyle": "round,pad=0.35", "fc": colour, "ec": "0.4"}
+            axis.text(x, y, words, ha="center", va="center", bbox=style, zorder=3, size=8)
+            if place:
+                axis.annotate("", (x, y - 0.3), (x, y - lift + 0.3), arrowprops={"arrowstyle": "->", "color": "0.4"})
+            if words.startswith("gated"):
+                bend = {"arrowstyle": "->", "color": "#D55E00", "alpha": 0.6}
+                axis.annotate("", (0.83, y), (0.2, len(right) - 1), arrowprops=bend)
+    axis.set(xlim=(-0.4, 1.5), ylim=(-0.6, len(right) - 0.4))
+    axis.set_axis_off()
+    plt.show()
+
+
+draw_architecture(draw_scene(rng, sample_single(rng)), "Output: a red")
+
+# %% [markdown]
 # ## §2 The vision encoder: from pixels to a grid of features
 #
 # Two pictures of TinyWorld, drawn now, that the model has never seen.
 
+
 # %%
-rng = np.random.default_rng(2022)
-
-
 def picture(shape, colour, position="middle", size="large"):
     return draw_scene(rng, sample_single(rng, ((shape, colour),), size, position))
 
@@ -68,6 +137,10 @@ side = int(S**0.5)
 print("two pictures      (M, F, Y, X, 3) =", (M, F, *circle.shape))
 print("features          (M, F, S, Dv)   =", features.shape)
 print(f"the grid is {side} x {side} = S cells, each a vector of Dv numbers")
+
+# %% [markdown]
+# *Figure: two rows, the red circle and the blue star; beside each picture three channels of its features as
+# small grids, bright where the thing is.*
 
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(7, 3.6))
@@ -125,6 +198,9 @@ looks = np.exp(scores - scores.max(-1, keepdims=True))
 looks = (looks / looks.sum(-1, keepdims=True)).mean(0)
 print("who looks where: (R, S + R) =", looks.shape, "- rows sum to", np.round(looks.sum(1)[:3], 3), "...")
 
+# %% [markdown]
+# *Figure: the picture of the star, and one grid a latent, bright where that latent looks in its first layer.*
+
 # %%
 R = len(latents)
 figure, axes = plt.subplots(1, R + 1, figsize=(9, 1.4))
@@ -155,6 +231,30 @@ print("largest change after reversing frames:  ", f"{np.abs(backwards - tokens).
 # left" and "moves right" would be the same video.
 
 # %% [markdown]
+# ### Exercise 00.1 · How many of each
+# *difficulty: easy · minutes: 8*
+#
+# A video has `frames` frames of `side` x `side` pixels. The encoder of the toy makes one cell of every 8 x 8
+# pixels; where 8 does not divide the side, the last cell sees what is left. Return three numbers: how many
+# features come out of the encoder, how many keys a latent of the resampler looks at, and how many visual
+# tokens come out, for `latents` latents.
+
+
+# %% exercise 00.1
+def how_many(frames, side, latents):
+    # solution
+    cells = -(-side // 8)  # rounded up
+    features = frames * cells * cells
+    return features, features + latents, latents
+    # end of solution
+
+
+# %% check 00.1
+from tinyflamingo.checks import check_00_1_how_many
+
+check_00_1_how_many(how_many)
+
+# %% [markdown]
 # ## §4 Tags, chunks and phi: which text sees which picture
 #
 # A prompt is a list. Change this one as you like and run the cells again.
@@ -179,6 +279,9 @@ for piece, here, coming in zip(pieces, seen, ahead, strict=True):
 #
 # The mask that follows from it, cell by cell: a row is a token, a column is one of the `R` tokens of one of
 # the `N` pictures, dark means "may look".
+#
+# *Figure: a table of tokens against visual tokens. No token before the first picture may look anywhere; those
+# of a chunk may look at the columns of its own picture and at no others.*
 
 # %%
 mask = cross_attention_mask(seen, N, R)  # (T, N * R)
@@ -300,6 +403,9 @@ print("video:", say.ask("action"), complete(model, [clip, say.ask("action")])["t
 # ### A word learned from four pictures
 #
 # No training text holds these two words. No weight changes either: what is learned, is learned in the prompt.
+#
+# *Figure: four pictures with one of two invented words over each, and a fifth with the word that the model
+# gives it in brackets.*
 
 # %%
 first_word, second_word = (f"{w}." for w in say.NEW_WORDS[:2])
@@ -324,6 +430,59 @@ print("before:", said)
 print("after: ", complete(model, [item if isinstance(item, np.ndarray) else swap[item] for item in shots])["text"])
 
 # %% [markdown]
+# ### Exercise 00.2 · Write the prompt
+# *difficulty: easy · minutes: 5*
+#
+# Write such a prompt for any task: `pictures` and their `words`, equally many, and `query`, the picture that
+# is asked about. Return the list that `complete` takes. Remember what `phi` lets a word see.
+
+
+# %% exercise 00.2
+def few_shot_prompt(pictures, words, query):
+    # solution
+    prompt = []
+    for image, word in zip(pictures, words, strict=True):
+        prompt += [image, word]
+    return [*prompt, query]
+    # end of solution
+
+
+# %% check 00.2
+from tinyflamingo.checks import check_00_2_few_shot_prompt
+
+check_00_2_few_shot_prompt(few_shot_prompt)
+
+# %% [markdown]
+# ## The lines of the library
+#
+# The whole model is one function. It reads like this notebook: embed, then for every decoder block perhaps a
+# gated block before it, then the logits.
+
+# %%
+print(inspect.getsource(flamingo))
+
+# %% [markdown]
+# ## The map of the rest
+#
+# Each notebook takes one part, builds it in loops and then as the library has it, breaks it, and asks you to
+# write some of it.
+
+
+# %%
+def map_of_notebooks():
+    """Number, title, chapter and minutes of every notebook, read from their sources."""
+    rows = ["| | notebook | minutes | `pytest -m` |", "|---|---|---|---|"]
+    for path in sorted((Path(tinyflamingo.__file__).parents[1] / "notebooks" / "src").glob("*.py")):
+        head = path.read_text(encoding="utf-8").split("\n# %%")[0]
+        title, key = re.search(r"^# # (.*)", head, re.M)[1], re.search(r"key: `?(\w+)", head)[1]
+        minutes = re.search(r"minutes: (\d+)", head) or re.search(r"(\d+) minutes", head)
+        rows.append(f"| {path.name[:2]} | [{title}]({path.stem}.ipynb) | {minutes[1] if minutes else ''} | `{key}` |")
+    return Markdown("\n".join(rows))
+
+
+map_of_notebooks()
+
+# %% [markdown]
 # ## In three sentences
 #
 # A frozen encoder turns pictures into features, and a resampler turns any number of features into `R` tokens.
@@ -332,7 +491,8 @@ print("after: ", complete(model, [item if isinstance(item, np.ndarray) else swap
 # answer, pick up a new word from examples, it can then do with pictures.
 #
 # **Try it.** Put three pictures in `prompt` and look at the mask. Ask about a picture of your own
-# (`tinyflamingo.data.images.load_picture`). Find the number of shots at which the new words become reliable.
+# (`tinyflamingo.data.images.load_picture`). Find the number of shots at which the new words become reliable
+# (notebook 11 draws the curve).
 #
-# **Read on.** `model/flamingo.py` is the whole in a hundred lines; `docs/architecture.md` shows where
-# everything is; `docs/deviations.md` tells where this toy is not the paper.
+# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figures 1, 3 and 4. `docs/architecture.md` shows
+# where everything is, `docs/deviations.md` tells where this toy is not the paper.

@@ -1,6 +1,7 @@
 """Every exercise of every notebook: the solution passes, the stub fails politely, each wrong answer gets its hint."""
 
 import ast
+import contextlib
 import importlib
 import importlib.util
 import re
@@ -58,10 +59,12 @@ def cells_of(key, solved):
     return marked, [cell.source for cell in before if cell.cell_type == "code" and not build.kind_of(cell)[0]]
 
 
-def tools(code):
-    """The imports and functions of a cell, without what it computes."""
-    kept = (ast.Import, ast.ImportFrom, ast.FunctionDef)
-    return "\n".join(ast.unparse(node) for node in ast.parse(code).body if isinstance(node, kept))
+def take_tools(code, space):
+    """Run the imports and functions of a cell, without what it computes, or functions that need that at once."""
+    for node in ast.parse(code).body:
+        if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef)):
+            with contextlib.suppress(NameError):
+                exec(ast.unparse(node), space)
 
 
 def namespace_of(key, solved):
@@ -69,7 +72,7 @@ def namespace_of(key, solved):
     marked, before = cells_of(key, solved=True)
     space = {"__name__": "notebook"}
     for code in before:
-        exec(tools(code), space)
+        take_tools(code, space)
     for earlier in KEYS[: KEYS.index(key)]:
         if earlier[:2] == key[:2]:
             exec(marked["exercise", earlier], space)

@@ -26,6 +26,8 @@ from tinyflamingo.data.tinyworld.scenes import (
     SPREAD,
     THINGS,
     UNASKED,
+    WILD_THINGS,
+    WRITTEN,
     Clip,
     Scene,
     Thing,
@@ -395,7 +397,7 @@ def test_classes_are_told_apart_by_their_rule(rng):
 
 @pytest.mark.parametrize("kind", ["pictures", "words"])
 def test_an_episode_is_quiet_the_first_time_a_word_appears(rng, kind):
-    small = pool.make_pool(rng, singles=2 * len(KNOWN))
+    small = pool.make_pool(rng, singles=2 * len(KNOWN), wild=len(WILD_THINGS), digits=len(WRITTEN))
     for _ in range(20):
         items = pages.episode(rng, small) if kind == "pictures" else text.episode(rng)
         items = [item for item in items if item is not EOC]
@@ -407,7 +409,7 @@ def test_an_episode_is_quiet_the_first_time_a_word_appears(rng, kind):
             spoken = isinstance(shown, Quiet)
             thing_ = shown.text if spoken else say.thing_phrase(*small.what(shown).things[0].kind)
             met.setdefault(name, set()).add(thing_)
-        assert 2 <= len(met) <= 5
+        assert 2 <= len(met) <= 8
         assert all(not a & b for a, b in combinations(met.values(), 2))  # a thing has one name
 
 
@@ -417,7 +419,7 @@ def test_an_episode_is_quiet_the_first_time_a_word_appears(rng, kind):
 def test_the_same_seed_gives_the_same_world():
     def world(seed):
         rng = np.random.default_rng(seed)
-        small = pool.make_pool(rng, singles=len(KNOWN), pairs=9, counts=9, clips=3, uncoloured=9)
+        small = pool.make_pool(rng, len(KNOWN), 9, 9, 3, 9, len(WILD_THINGS), len(WRITTEN), 9)
         documents = [text.text_document(rng) for _ in range(9)] + [text.episode(rng)]
         return small, documents, [pages.page(rng, small) for _ in range(9)]
 
@@ -428,13 +430,16 @@ def test_the_same_seed_gives_the_same_world():
     assert one[1] != other[1] and (one[0].pictures != other[0].pictures).any()
 
 
+KINDS = {"single": 84, "wild": 1, "digit": 1, "sum": 2, "uncoloured": 5, "pair": 4, "count": 3}
+
+
 def test_a_pool_knows_its_pictures(rng):
-    small = pool.make_pool(rng, singles=len(KNOWN), pairs=4, counts=3, clips=2, uncoloured=5)
-    assert {k: len(v) for k, v in small.by_kind.items()} == {"single": 84, "uncoloured": 5, "pair": 4, "count": 3}
-    assert set(small.by_thing) == set(KNOWN)
+    small = pool.make_pool(rng, singles=len(KNOWN), pairs=4, counts=3, clips=2, uncoloured=5, wild=1, digits=1, sums=2)
+    assert {k: len(v) for k, v in small.by_kind.items()} == KINDS
+    assert set(small.by_thing) == {*KNOWN, WILD_THINGS[0], WRITTEN[0]}
     for thing_ in KNOWN:
         assert small.what(small.picture_of(rng, thing_)).things[0].kind == thing_
     assert small.what(small.any_picture(rng, "uncoloured")).things[0].colour == ""
     assert small.what(small.any_clip(rng)) in small.clips
-    assert small.pictures.shape == (96, 32, 32, 3) and small.videos.shape == (2, 8, 32, 32, 3)
+    assert small.pictures.shape == (100, 32, 32, 3) and small.videos.shape == (2, 8, 32, 32, 3)
     assert small.pictures.dtype == small.videos.dtype == np.uint8

@@ -38,20 +38,6 @@ def decoder(right):
 TASKS_BEFORE = dict(TASKS)
 
 
-@pytest.mark.parametrize("hits, low, high", [
-    ([1] * 10, 0.7225, 1.0),
-    ([0] * 10, 0.0, 0.2775),
-    ([1] * 5 + [0] * 5, 0.2366, 0.7634),
-    ([1] * 90 + [0] * 10, 0.8256, 0.9448),
-    ([1], 0.2065, 1.0),
-])  # fmt: skip
-def test_wilson_intervals(hits, low, high):
-    score, (lo, hi) = run.interval(np.array(hits))
-    assert score == pytest.approx(np.mean(hits))
-    assert (lo, hi) == pytest.approx((low, high), abs=1e-4)
-    assert 0 <= lo <= score <= hi <= 1
-
-
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("right", [True, False])
 def test_a_decoder_that_is_right_scores_1_and_one_that_is_wrong_0(model, monkeypatch, name, right):

@@ -164,7 +164,7 @@ def test_all_floors_say_the_same(seed, config, monkeypatch):
 
     def said():
         tokens, scores = generate(m.params, m.frozen, batch, visual, m.config, max_tokens=8)
-        beam, score = beam_search(m.params, m.frozen, one, own, m.config, width=3, max_tokens=5)
+        (beam,), (score,) = beam_search(m.params, m.frozen, one, own, m.config, width=3, max_tokens=5)
         found.append((tokens, beam, [*np.concatenate(scores), score]))
 
     said()

@@ -22,7 +22,7 @@ from tinyflamingo.model.generate import (
     score_continuations,
 )
 from tinyflamingo.model.interleave import Sequence, make_batch
-from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
 
 LETTERS = [3, 5, 6, 7, 8, 9, 10, 11]  # what a prompt may hold
 
@@ -80,7 +80,7 @@ def _scripted(monkeypatch, steps):
         return np.repeat(np.asarray(next(script), float)[:, None], tokens.shape[1], axis=1)
 
     monkeypatch.setattr(generate_module, "flamingo", fake)
-    monkeypatch.setattr(generate_module, "init_caches", lambda *a: {})
+    monkeypatch.setattr(generate_module, "init_caches", lambda *a: {"length": 0})
     monkeypatch.setattr(generate_module, "stepper", lambda *a: lambda tokens: np.asarray(next(script), float))
 
 
@@ -151,7 +151,7 @@ def test_all_previous_generates_as_it_reads(floor, seed):
     together, scores = generate(m.params, m.frozen, batch, visual, config, max_tokens=6)
     for i, sequence in enumerate(prompts):
         one, own = _batch(m, [sequence])
-        beam, _ = beam_search(m.params, m.frozen, one, own, config, width=1, max_tokens=6)
+        (beam,), _ = beam_search(m.params, m.frozen, one, own, config, width=1, max_tokens=6)
         assert beam == together[i]
         row, numbers = list(one.tokens[0]), list(one.phi[0])
         for token, score in zip(together[i], scores[i], strict=True):
@@ -184,7 +184,7 @@ def test_stops_at_eoc_row_by_row(monkeypatch):
     tokens, scores = generate(None, None, _plain_batch(3), EMPTY, m.config, max_tokens=4)
     assert tokens == [[6, 5], [], [7, 7, 7, 7]]
     assert list(map(len, scores)) == [2, 0, 4]
-    certain = 9 - np.log(np.exp(9) + 9)  # 13 ids, three of them forbidden
+    certain = 9 - np.log(np.exp(9) + 8)  # 13 ids, four of them forbidden
     np.testing.assert_allclose(scores[0], certain, rtol=1e-12)
 
 
@@ -202,7 +202,7 @@ def test_max_tokens(monkeypatch, n):
 
 def test_never_says_reserved_tokens(floor):
     """Even where the model would like to: their rows of the table are made loud."""
-    assert set(NEVER) == {PAD, BOS, IMAGE}
+    assert set(NEVER) == {PAD, BOS, UNK, IMAGE}
     m = _model()
     table = m.frozen["language"]["embedding"].copy()
     table[list(NEVER)] *= 30
@@ -215,7 +215,7 @@ def test_never_says_reserved_tokens(floor):
         m.params, m.frozen, batch, visual, m.config, 8, Sampling(temperature=50.0), np.random.default_rng(0)
     )
     one, visual = _batch(m, [_prompts(m.eoc)[0]])
-    beam, _ = beam_search(m.params, m.frozen, one, visual, m.config, 3, 6)
+    (beam,), _ = beam_search(m.params, m.frozen, one, visual, m.config, 3, 6)
     for row in [*greedy, *sampled, beam]:
         assert not set(row) & set(NEVER)
 
@@ -362,7 +362,7 @@ def test_a_wide_beam_is_brute_force(floor, seed):
     m = _model(seed, vocab=7, sharp=1.0)
     sequence = _sequence([BOS, IMAGE, 6, 5], [seed % 3])
     batch, visual = _batch(m, [sequence])
-    tokens, score = beam_search(m.params, m.frozen, batch, visual, m.config, width=64, max_tokens=3)
+    (tokens,), (score,) = beam_search(m.params, m.frozen, batch, visual, m.config, width=64, max_tokens=3)
     best_score, best = _brute_force(m, sequence, 3)
     assert tokens == best
     assert score == pytest.approx(best_score, abs=1e-9)
@@ -374,7 +374,7 @@ def test_beam_three_finds_the_best_here(floor, seed):
     m = _model(seed, vocab=7, sharp=2.0)
     sequence = _sequence([BOS, IMAGE, 6, 5], [seed % 3])
     batch, visual = _batch(m, [sequence])
-    tokens, score = beam_search(m.params, m.frozen, batch, visual, m.config, width=3, max_tokens=3)
+    (tokens,), (score,) = beam_search(m.params, m.frozen, batch, visual, m.config, width=3, max_tokens=3)
     best_score, best = _brute_force(m, sequence, 3)
     assert score >= _greedy_score(m, sequence, 3) - 1e-9
     assert tokens == best and score == pytest.approx(best_score, abs=1e-9)
@@ -386,7 +386,7 @@ def test_beam_three_beats_greedy_somewhere():
         m = _model(seed, vocab=7, sharp=1.0)
         sequence = _sequence([BOS, 6, 5], [])
         batch, visual = _batch(m, [sequence])
-        score = beam_search(m.params, m.frozen, batch, visual, m.config, width=3, max_tokens=3)[1]
+        score = beam_search(m.params, m.frozen, batch, visual, m.config, width=3, max_tokens=3)[1][0]
         gains.append(score - _greedy_score(m, sequence, 3))
     assert min(gains) >= -1e-9 and max(gains) > 0.01
 
@@ -397,7 +397,7 @@ def test_a_beam_of_one_is_greedy(floor, seed, sharp):
     m = _model(seed, sharp=sharp)
     for sequence in _prompts(m.eoc):
         batch, visual = _batch(m, [sequence])
-        tokens, score = beam_search(m.params, m.frozen, batch, visual, m.config, width=1, max_tokens=6)
+        (tokens,), (score,) = beam_search(m.params, m.frozen, batch, visual, m.config, width=1, max_tokens=6)
         assert tokens == _greedy(m, sequence, 6)[0]
         assert score == pytest.approx(_greedy_score(m, sequence, 6), abs=1e-9)
 
@@ -405,7 +405,7 @@ def test_a_beam_of_one_is_greedy(floor, seed, sharp):
 def test_an_unlikely_early_end_does_not_win(monkeypatch):
     """Greedy's way stays open and likely; a beam must not fall back to "" because that one is closed."""
     _scripted(monkeypatch, [_says(6, 6)] * 4)
-    tokens, _ = beam_search(None, None, _plain_batch(1), EMPTY, _model().config, width=2, max_tokens=3)
+    (tokens,), _ = beam_search(None, None, _plain_batch(1), EMPTY, _model().config, width=2, max_tokens=3)
     assert tokens == [6, 6, 6]
 
 
@@ -415,7 +415,7 @@ def test_beams_keep_their_own_caches(floor):
         m = _model(seed, sharp=0.5)
         sequence = _prompts(m.eoc)[2]
         batch, visual = _batch(m, [sequence])
-        tokens, score = beam_search(m.params, m.frozen, batch, visual, m.config, width=4, max_tokens=10)
+        (tokens,), (score,) = beam_search(m.params, m.frozen, batch, visual, m.config, width=4, max_tokens=10)
         row, numbers, total = list(batch.tokens[0]), list(batch.phi[0]), 0.0
         for t in tokens if len(tokens) == 10 else [*tokens, m.eoc]:
             total += log_softmax(_whole_logits(m, row, numbers, visual))[t]

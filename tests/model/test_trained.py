@@ -28,7 +28,7 @@ from tinyflamingo.model.trained import (
 )
 from tinyflamingo.ops.tree import half_precision, named_leaves
 
-CONFIG = tiny_config(vocab=629)
+CONFIG = tiny_config(vocab=662)
 RED, CLIP = np.full((8, 8, 3), (200, 10, 30), np.uint8), np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3)
 PROMPT = [RED, "a red star.", CLIP, "Output:"]
 
@@ -264,7 +264,7 @@ def test_tokenizer_and_configuration_must_be_of_one_size(folder):
         card["config"]["language"]["vocab_size"] = card["config"]["text_tower"]["vocab_size"] = 620
 
     _card(smaller)(folder)
-    with pytest.raises(UserError, match="tokenizer of 629 pieces but language.vocab_size 620"):
+    with pytest.raises(UserError, match="tokenizer of 662 pieces but language.vocab_size 620"):
         load_checkpoint(folder)
 
 

@@ -44,6 +44,8 @@ def build():
         "layer_norm": (ops.layer_norm, [normal(B, T, 6), normal(6), normal(6)]),
         "gelu": (ops.gelu, [3 * normal(B, T, 6)]),
         "gelu, gain": (lambda x: ops.gelu(x, 1.7), [3 * normal(B, T, 6)]),
+        "gelu_erf": (ops.gelu_erf, [3 * normal(B, T, 6)]),
+        "quick_gelu": (ops.quick_gelu, [3 * normal(B, T, 6)]),
         "relu": (ops.relu, [normal(B, 6)]),
         "squared_relu": (ops.squared_relu, [normal(B, 6)]),
         "sigmoid": (ops.sigmoid, [3 * normal(B, 6)]),

@@ -1,5 +1,7 @@
 """What the operations promise: masks, empty rows, padding, errors, and values known by hand."""
 
+from statistics import NormalDist
+
 import numpy as np
 import ops_cases
 import pytest
@@ -419,6 +421,21 @@ def test_activations_at_the_ends(floor):
     np.testing.assert_array_equal(ops.sigmoid(x), [0, 0.5, 1])
     np.testing.assert_array_equal(ops.relu(x), [0, 0, 1e4])
     np.testing.assert_array_equal(ops.gelu(x), [0, 0, 1e4])
+    np.testing.assert_array_equal(ops.gelu_erf(x), [0, 0, 1e4])
+    np.testing.assert_array_equal(ops.quick_gelu(x), [0, 0, 1e4])
+
+
+def test_gelu_erf_is_x_times_the_normal_distribution(floor):
+    x = np.linspace(-6, 6, 101)
+    normal = np.array([NormalDist().cdf(point) for point in x])
+    np.testing.assert_allclose(ops.gelu_erf(x), x * normal, atol=1e-14)
+    assert 1e-4 < np.abs(ops.gelu_erf(x) - ops.gelu(x)).max() < 1e-3  # why the two are told apart
+
+
+def test_quick_gelu_in_numbers(floor):
+    x = np.linspace(-6, 6, 999)
+    np.testing.assert_allclose(ops.quick_gelu(x), x / (1 + np.exp(-1.702 * x)), atol=1e-14)
+    assert 0.02 < np.abs(ops.quick_gelu(x) - ops.gelu(x)).max() < 0.021
 
 
 def test_gelu_gain_scales_the_output(floor, rng):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinyflamingo import ops
+from tinyflamingo.model.config import ViTConfig
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.model.tokenizer import PAD
@@ -15,8 +16,9 @@ from tinyflamingo.training.contrastive_stage import FAMILY, ContrastiveStage, pa
 from tinyflamingo.training.presets import get_preset
 
 
-def make_stage(tokenizer, agc=0.08):
+def make_stage(tokenizer, agc=0.08, vision=None):
     smoke = get_preset("smoke")
+    smoke = dataclasses.replace(smoke, config=dataclasses.replace(smoke.config, vision=vision or smoke.config.vision))
     optimiser = dataclasses.replace(smoke.contrastive.optimiser, agc=agc)
     preset = dataclasses.replace(smoke, contrastive=dataclasses.replace(smoke.contrastive, optimiser=optimiser))
     stage = ContrastiveStage(preset, np.random.default_rng(8), tokenizer, {})
@@ -95,8 +97,9 @@ def test_a_step_reports_the_loss_before_clipping_and_the_scale(stage):
     np.testing.assert_array_equal(gradient, raw)
 
 
-def test_a_few_steps_learn_something(stage):
-    losses = []
+@pytest.mark.parametrize("vision", [None, ViTConfig(patch=8, width=32, layers=1, heads=2)], ids=["resnet", "vit"])
+def test_a_few_steps_learn_something(tokenizer, vision):
+    stage, losses = make_stage(tokenizer, vision=vision), []
     for step in range(40):
         gradient, info = stage.gradient(np.random.default_rng([2, step % 2]), step)
         stage.optimiser.step(gradient, step + 80, 200)

@@ -29,7 +29,9 @@ def with_phases(stage, *phases):
 def test_a_batch_is_packed_to_the_brim(stage, rng):
     for step in range(12):
         tokens, weights, start = stage.batch(rng, step)
-        B, T = stage.recipe.rows, stage.recipe.length
+        r = stage.recipe
+        longer = r.longer if step >= r.long_from and step % r.long_every == r.long_every - 1 else 1
+        B, T = r.rows // longer, r.length * longer
         assert tokens.shape == weights.shape == start.shape == (B, T)
         assert weights.dtype == np.float32 and set(np.unique(weights)) <= {0.0, 1.0}
         assert not np.isin(tokens, (PAD, IMAGE, stage.tokenizer.eoc)).any()
@@ -47,8 +49,9 @@ def test_start_is_the_bos_of_a_tokens_own_document(stage, rng):
 
 
 def test_a_token_sees_its_own_document_only(stage, rng):
-    tokens, _, start = stage.batch(rng, 5)
-    tokens, start = tokens[:1], start[:1]
+    tokens, _, start = stage.batch(rng, 6)
+    row = int(start[:, -1].argmax())  # one that holds several documents
+    tokens, start = tokens[row : row + 1], start[row : row + 1]
     last = int(start[0, -1])
     assert last > 0
     params = stage.optimiser.params
@@ -75,7 +78,7 @@ def test_of_text_what_is_quiet_is_not_learned(stage, rng, monkeypatch):
     with_phases(stage, (math.inf, 0.0, 0.5))
     items = [Quiet("a red circle"), "is found in the cave."]
     monkeypatch.setattr(language_stage, "text_document", lambda rng: items)
-    monkeypatch.setattr(language_stage, "episode", lambda rng: items)
+    monkeypatch.setattr(language_stage, "episode", lambda rng, longest=18: items)
     ids, weights = stage.document(rng, 0)
     quiet, learned = (stage.tokenizer.encode(t) for t in ("a red circle", "is found in the cave."))
     assert ids == [BOS, *quiet, *learned, EOS]
@@ -92,7 +95,7 @@ def test_a_text_is_closed_by_eos_and_holds_no_tag(stage, rng):
 
 
 def test_the_curriculum_follows_its_phases(stage, rng, monkeypatch):
-    monkeypatch.setattr(language_stage, "episode", lambda rng: ["an episode"])
+    monkeypatch.setattr(language_stage, "episode", lambda rng, longest=18: ["an episode"])
     with_phases(stage, (10, 1.0, 0.0), (20, 0.0, 1.0), (math.inf, 0.0, 0.0))
 
     def kind(step):

@@ -15,6 +15,7 @@ from tinyflamingo.data.tinyworld.pool import draw_pool, split_rng
 from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, NAMED, sample_single
 from tinyflamingo.data.tinyworld.text import text_document
 from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.metrics import interval
 from tinyflamingo.evaluation.tasks import TASKS
 from tinyflamingo.model.contrastive import embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import flamingo
@@ -29,14 +30,6 @@ from tinyflamingo.training.language_stage import shares_of, token_losses
 STREAM = 20260101  # test streams are numbered from here; no other code uses the number
 BATCH = 50  # prompts decoded side by side
 ANSWER_TOKENS = 16  # longest answer
-
-
-def interval(hits):
-    """Mean of 0/1 scores with its 95% Wilson interval."""
-    n, p, z = len(hits), float(np.mean(hits)), 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return p, [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
 def evaluate(model, n=500, seed=0, only=None):
@@ -128,7 +121,7 @@ def text_perplexity(model, rng, n=128, T=96):
     rows = [cut(encode_document(text_document(rng), model.tokenizer), T) for _ in range(n)]
     batch = make_batch(rows)
     real = batch.weights[:, 1:] * (batch.tokens[:, 1:] != model.tokenizer.eoc)
-    visual = np.zeros((1, model.config.resampler.latents, model.config.resampler.width), np.float32)
+    visual = np.zeros((1, model.config.resampler.latents, model.config.visual_width), np.float32)
     V = model.config.language.vocab_size
     safe = np.minimum(batch.tokens, V - 1)
     alone = language_model(model.frozen["language"], safe[:, :-1], model.config.language)

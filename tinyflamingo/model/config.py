@@ -24,9 +24,18 @@ def _require_sizes(**sizes) -> None:
         _require(whole and value >= 1, f"{name} is {value!r} but must be a whole number of at least 1")
 
 
-def _require_whole_fields(part) -> None:
-    """Every field declared `int` holds a size: a whole number of at least 1."""
-    _require_sizes(**{f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.type == "int"})
+def _require_whole_fields(part, may_be_zero=()) -> None:
+    """Every field declared `int` holds a size: a whole number of at least 1, or of at least 0 where that means none."""
+    sizes = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.type == "int"}
+    _require_sizes(**{n: 1 if n in may_be_zero and v == 0 and v is not False else v for n, v in sizes.items()})
+
+
+def _require_choice(name, value, choices) -> None:
+    _require(value in choices, f"{name} is {value!r} but must be one of {', '.join(map(repr, choices))}")
+
+
+DECODERS = ("chinchilla", "gpt2", "opt", "mpt", "mosaic_gpt")  # the public ones: `interop/decoders.py`
+ACTIVATIONS = ("squared_relu", "gelu", "gelu_erf", "relu")
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,37 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class ViTConfig:
+    """CLIP's vision transformer, in place of the NF-ResNet (chapter §2; CLIP paper, section 2.4)."""
+
+    patch: int = 4  # pixels a side of a patch
+    width: int = 128  # Dv: width of a token, and so of a feature
+    layers: int = 4
+    heads: int = 4
+    ffw_multiplier: int = 4
+    side: int = 32  # pixels a side of the pictures whose patches have learned places; others interpolate them
+    activation: str = "quick_gelu"  # of the feed-forward, an op's name: CLIP's; or "gelu"
+    pool: str = "class"  # what the captions meet: the class token; "mean": the mean of the features
+    norm_features: bool = True  # the final norm is on the features too, not on the class token alone
+
+    def __post_init__(self):
+        _require_whole_fields(self)
+        _require(self.width % self.heads == 0, f"vision width {self.width} is not a multiple of heads {self.heads}")
+        _require(self.side % self.patch == 0, f"side {self.side} is not a multiple of patch {self.patch}")
+        _require_choice("activation", self.activation, ("quick_gelu", "gelu"))
+        _require_choice("pool", self.pool, ("class", "mean"))
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of the pictures it learns from."""
+        return self.side // self.patch
+
+
+@dataclass(frozen=True)
 class TextTowerConfig:
     """The BERT-like text tower of contrastive pretraining (chapter §2), thrown away afterwards."""
 
-    vocab_size: int = 629  # V
+    vocab_size: int = 662  # V
     width: int = 96  # D of the tower
     layers: int = 2
     heads: int = 4
@@ -78,23 +114,29 @@ class TextTowerConfig:
 
 @dataclass(frozen=True)
 class ResamplerConfig:
-    """Perceiver resampler (chapter §3; paper figure 5)."""
+    """Perceiver resampler (chapter §3; paper figure 5), or what table 3 sets in its place."""
 
-    input_width: int = 128  # Dv: width of a visual feature
+    kind: str = "perceiver"  # "mlp", "transformer": every feature becomes a visual token (`plain_resamplers.py`)
+    input_width: int = 128  # Dv: width of a visual feature; one that is not the latents' is projected to theirs
     width: int = 128  # D of the latents
     layers: int = 2
     heads: int = 4  # H
     key_size: int = 32  # K
     latents: int = 8  # R: visual tokens per picture or video
-    frames: int = 8  # frames with a learned temporal embedding; more are interpolated
+    frames: int = 8  # frames with a learned temporal embedding; more are interpolated; 0: no such embedding
     ffw_multiplier: int = 4
+    activation: str = "squared_relu"  # of the feed-forward, an op's name; public ports: "gelu_erf"
+    media_norm: bool = False  # a layer norm on the features in every layer, as public ports have
+    output_norm: bool = False  # a layer norm after the last layer, as public ports have
+    places: int = 0  # media of a document with a learned embedding of their place in it (public ports); 0: none
 
     def __post_init__(self):
-        _require_whole_fields(self)
+        _require_whole_fields(self, may_be_zero=("frames", "places"))
+        _require_choice("activation", self.activation, ACTIVATIONS)
+        _require_choice("kind", self.kind, ("perceiver", "mlp", "transformer"))
         _require(
-            self.input_width == self.width,
-            f"input_width {self.input_width} (features) differs from width {self.width} (latents): "
-            "keys and values read both, concatenated",
+            self.kind == "perceiver" or self.input_width == self.width,
+            f"kind {self.kind!r} projects nothing, but input_width {self.input_width} differs from width {self.width}",
         )
 
 
@@ -102,16 +144,18 @@ class ResamplerConfig:
 class LanguageConfig:
     """Chinchilla-style decoder (chapter §4)."""
 
-    vocab_size: int = 629  # V, without <EOC>, which Flamingo adds
+    vocab_size: int = 662  # V, without <EOC>, which Flamingo adds
     width: int = 128  # D
     layers: int = 4
     heads: int = 4  # H
     key_size: int = 32  # K
     ffw_multiplier: int = 4
     context: int = 1024  # longest sequence accepted; positions are relative, so none is learned
+    decoder: str = "chinchilla"  # or a public one that a peer's weights need: "gpt2", "opt", "mpt", "mosaic_gpt"
 
     def __post_init__(self):
         _require_whole_fields(self)
+        _require_choice("decoder", self.decoder, DECODERS)
         _require(self.width % 2 == 0, f"width {self.width} must be even: sines and cosines share it")
 
 
@@ -119,24 +163,33 @@ class LanguageConfig:
 class XattnConfig:
     """GATED XATTN-DENSE (chapter §4; paper figure 4)."""
 
-    every: int = 1  # k: a gated block stands before decoder blocks 0, k, 2k, ...
+    every: int = 1  # k: gated blocks stand at decoder blocks start, start + k, start + 2k, ...
+    kind: str = "dense"  # "vanilla": cross-attention alone, inside a decoder block, before its feed-forward (table 3)
+    gated: bool = True  # tanh gates that start at 0; False: new layers count in full from the start (table 3)
     heads: int = 4  # H
     key_size: int = 32  # K
     ffw_multiplier: int = 4
     attend: str = "last"  # a token sees its own medium only; "all_previous": also those before it in its document
+    project_media: bool = False  # visual tokens are projected to the language model's width, once for all blocks
+    activation: str = "squared_relu"  # of the feed-forward, an op's name; public ports: "gelu_erf"
+    media_norm: bool = True  # a layer norm on keys and values; public ports: none
+    start: int = 0  # the first decoder block with a gated block; OpenFlamingo: k - 1
+    side: str = "before"  # where a gated block stands beside its decoder block; flamingo-pytorch: "after"
 
     def __post_init__(self):
-        _require_whole_fields(self)
-        _require(
-            self.attend in ("last", "all_previous"), f"attend is {self.attend!r} but must be 'last' or 'all_previous'"
-        )
+        _require_whole_fields(self, may_be_zero=("start",))
+        _require_choice("kind", self.kind, ("dense", "vanilla"))
+        _require(isinstance(self.gated, bool), f"gated is {self.gated!r} but must be true or false")
+        _require_choice("attend", self.attend, ("last", "all_previous"))
+        _require_choice("activation", self.activation, ACTIVATIONS)
+        _require_choice("side", self.side, ("before", "after"))
 
 
 @dataclass(frozen=True)
 class FlamingoConfig:
     """The whole (chapter §1)."""
 
-    vision: VisionConfig = field(default_factory=VisionConfig)
+    vision: VisionConfig | ViTConfig = field(default_factory=VisionConfig)  # either encoder
     text_tower: TextTowerConfig = field(default_factory=TextTowerConfig)
     resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
@@ -148,15 +201,33 @@ class FlamingoConfig:
             f"resampler.input_width {self.resampler.input_width} differs from vision.width {self.vision.width}",
         )
         _require(
+            self.xattn.start < self.language.layers,
+            f"xattn.start {self.xattn.start} is beyond language.layers {self.language.layers}: no block would look",
+        )
+        _require(
             self.text_tower.vocab_size == self.language.vocab_size,
             f"text_tower.vocab_size {self.text_tower.vocab_size} differs from "
             f"language.vocab_size {self.language.vocab_size}: both read one tokenizer",
         )
+        _require(
+            self.xattn.start < self.language.layers,
+            f"xattn.start {self.xattn.start} is beyond the last of language.layers {self.language.layers}",
+        )
+        _require(
+            self.xattn.kind == "dense" or self.language.decoder == "chinchilla",
+            f"xattn.kind {self.xattn.kind!r} stands inside our own decoder block, not in language.decoder "
+            f"{self.language.decoder!r}",
+        )
+
+    @property
+    def visual_width(self) -> int:
+        """Width of the visual tokens that the gated blocks read."""
+        return self.language.width if self.xattn.project_media else self.resampler.width
 
     @property
     def gated_layers(self) -> tuple:
-        """Decoder blocks that have a gated block before them: 0, k, 2k, ..."""
-        return tuple(range(0, self.language.layers, self.xattn.every))
+        """Decoder blocks that have a gated block beside them: 0, k, 2k, ..., or from `xattn.start`."""
+        return tuple(range(self.xattn.start, self.language.layers, self.xattn.every))
 
 
 PARTS = {
@@ -182,11 +253,12 @@ def config_from_dict(raw: dict) -> FlamingoConfig:
 
 
 def _part(name: str, raw: dict):
-    known = {f.name for f in dataclasses.fields(PARTS[name])}
+    part = ViTConfig if name == "vision" and "patch" in raw else PARTS[name]
+    known = {f.name for f in dataclasses.fields(part)}
     odd = sorted(set(raw) ^ known)
     if odd:
         raise UserError(f"configuration: part {name!r} has unknown or missing fields {odd}")
-    return PARTS[name](**{key: _tuples(value) for key, value in raw.items()})
+    return part(**{key: _tuples(value) for key, value in raw.items()})
 
 
 def _tuples(value):

@@ -1,6 +1,6 @@
 """Contrastive pretraining: pictures and captions meet in one space (chapter §2; paper appendix B.1.3).
 
-A small BERT-like text tower (bidirectional, mean over tokens) and the vision encoder (mean over
+A small BERT-like text tower (bidirectional, mean over tokens) and the image encoder (mean over
 positions) are each followed by a linear projection and L2 normalisation; a softmax over the batch
 in both directions asks every picture for its caption and every caption for its picture. Afterwards
 the vision encoder is frozen and the text tower is thrown away.
@@ -14,7 +14,8 @@ import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
-from tinyflamingo.model.vision_encoder import vision_encoder
+from tinyflamingo.model.encoder_block import encoder_block, init_encoder_block
+from tinyflamingo.model.encoders import encode_pictures
 
 START_TEMPERATURE = 0.07  # the paper gives none; CLIP's
 MAX_LOGIT_SCALE = 100.0  # cap of the inverse temperature, as in CLIP
@@ -26,17 +27,9 @@ def text_tower(params, tokens, mask, config: TextTowerConfig):
     Pre-norm bidirectional blocks with learned absolute positions, as in BERT; the mean over the
     real tokens at the end (paper, appendix B.1.3).
     """
-    B, T = tokens.shape
-    H = config.heads
-    h = ops.embed(params["embedding"], tokens) + params["positions"][:T]
+    h = ops.embed(params["embedding"], tokens) + params["positions"][: tokens.shape[1]]
     for i in range(config.layers):
-        block = params[f"block_{i}"]
-        x = ops.layer_norm(h, block["attn_gain"], block["attn_bias"])
-        q, k, v = (np.reshape(ops.linear(x, block[n]), (B, T, H, -1)) for n in ("w_q", "w_k", "w_v"))
-        attended = np.reshape(ops.attention(q, k, v, mask), (B, T, -1))
-        h = h + ops.linear(attended, block["w_o"], block["b_o"])
-        x = ops.layer_norm(h, block["ffw_gain"], block["ffw_bias"])
-        h = h + ops.linear(ops.gelu(ops.linear(x, block["w_1"], block["b_1"])), block["w_2"], block["b_2"])
+        h = encoder_block(params[f"block_{i}"], h, config.heads, mask)
     h = ops.layer_norm(h, params["final_gain"], params["final_bias"])
     share = mask / np.maximum(mask.sum(axis=1, keepdims=True), 1)
     return np.sum(h * share.astype(h.dtype)[:, :, None], axis=1)
@@ -44,8 +37,7 @@ def text_tower(params, tokens, mask, config: TextTowerConfig):
 
 def embed_pictures(params, pictures, config: FlamingoConfig):
     """Pictures (B, Y, X, 3) to unit vectors (B, J)."""
-    features = vision_encoder(params["vision"], pictures, config.vision)
-    pooled = np.sum(features, axis=1) * features.dtype.type(1.0 / features.shape[1])
+    _, pooled = encode_pictures(params["vision"], pictures, config.vision)
     return unit(ops.linear(pooled, params["picture_projection"]))
 
 
@@ -98,27 +90,8 @@ def init_text_tower(rng, config: TextTowerConfig, dtype=np.float32):
         "final_bias": np.zeros(D, dtype),
     }
     for i in range(config.layers):
-        params[f"block_{i}"] = _init_text_block(rng, D, config.layers, dtype)
+        params[f"block_{i}"] = init_encoder_block(rng, D, 4 * D, config.layers, dtype)
     return params
-
-
-def _init_text_block(rng, D, layers, dtype):
-    small = (2 * layers) ** -0.5 * D**-0.5
-    return {
-        "attn_gain": np.ones(D, dtype),
-        "attn_bias": np.zeros(D, dtype),
-        "w_q": _matrix(rng, D, D, dtype),
-        "w_k": _matrix(rng, D, D, dtype),
-        "w_v": _matrix(rng, D, D, dtype),
-        "w_o": _matrix(rng, D, D, dtype, scale=small),
-        "b_o": np.zeros(D, dtype),
-        "ffw_gain": np.ones(D, dtype),
-        "ffw_bias": np.zeros(D, dtype),
-        "w_1": _matrix(rng, D, 4 * D, dtype),
-        "b_1": np.zeros(4 * D, dtype),
-        "w_2": _matrix(rng, 4 * D, D, dtype, scale=small / 2),
-        "b_2": np.zeros(D, dtype),
-    }
 
 
 def _matrix(rng, rows, columns, dtype, scale=None):

@@ -16,6 +16,7 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.gated_xattn import gate
 from tinyflamingo.model.language_model import sinusoids
 
 ROWS = 4  # up to so many at once; more rows gain from matrix products, which read a weight once for all
@@ -33,6 +34,13 @@ class Block(NamedTuple):
     v: np.ndarray
 
 
+def serves(config: FlamingoConfig) -> bool:
+    """Whether the kernels know all conventions of a model; those of public ports they do not."""
+    x = config.xattn
+    ours = (x.kind, x.activation, x.side) == ("dense", "squared_relu", "before")
+    return ours and config.language.decoder == "chinchilla"
+
+
 def arrange(params, frozen, config: FlamingoConfig, cache):
     """The `Block` of every layer, once for a continuation. cache: from `generate.init_caches`."""
     language, blocks = frozen["language"], []
@@ -40,7 +48,7 @@ def arrange(params, frozen, config: FlamingoConfig, cache):
         block, gated, cached = language[f"block_{i}"], params.get(f"xattn_{i}"), cache[f"block_{i}"]
         distances = sinusoids(cached["k"].shape[1], config.language.width, cached["k"].dtype)
         far = (distances @ block["w_r"]).reshape(cached["k"].shape[1:])
-        gated = gated and _gated(gated, cache[f"media_{i}"])
+        gated = gated and _gated(gated, cache[f"media_{i}"], config)
         blocks.append(Block(gated, _ordered(block, DECODER), far, cached["k"], cached["v"]))
     return blocks
 
@@ -71,7 +79,8 @@ def _ordered(params, names):
     return tuple(np.ascontiguousarray(params[name]) for name in names)
 
 
-def _gated(params, keys_values):
+def _gated(params, keys_values, config):
     """Weights, keys and values of all media, and the gates, for `gated_step`."""
-    gates = (np.tanh(params[name]) for name in ("alpha_xattn", "alpha_dense"))
+    dtype = params["w_q"].dtype.type
+    gates = (dtype(gate(params, name, config)) for name in ("alpha_xattn", "alpha_dense"))
     return (_ordered(params, GATED), *(x[0] for x in keys_values), *gates)

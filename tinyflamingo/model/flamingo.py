@@ -13,11 +13,13 @@ from __future__ import annotations
 import autograd.numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.interop.decoders import PUBLIC
 from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.encoders import encode_pictures
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
-from tinyflamingo.model.language_model import decoder_block, embed_tokens
-from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
-from tinyflamingo.model.vision_encoder import normalise_pixels, vision_encoder
+from tinyflamingo.model.language_model import CHINCHILLA, embed_tokens
+from tinyflamingo.model.plain_resamplers import RESAMPLERS
+from tinyflamingo.model.vision_encoder import normalise_pixels
 
 ENCODE_BATCH = 64  # most pictures that a worker encodes at once
 
@@ -35,33 +37,55 @@ def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=
     B, T = tokens.shape
     start = np.zeros((B, T), np.int64) if start is None else ops.expect(start, "B T", B=B, T=T)
     S = T + (cache["length"] if cache else 0)
-    h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
+    decoder = CHINCHILLA if config.language.decoder == "chinchilla" else PUBLIC
+    h = embed_with_eoc(params["eoc"], language["embedding"], tokens, decoder.scaled)
+    h = decoder.enter(language, h, start, S, config.language)
     for i in range(config.language.layers):
-        if i in config.gated_layers:
-            media = cache and cache[f"media_{i}"]
-            h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, media, first)
-        h = decoder_block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"])
+        look = look_up(params, i, visual, phi, config, cache, first)
+        inside = (look,) if config.xattn.kind == "vanilla" else ()
+        if config.xattn.side == "before" and not inside:
+            h = look(h)
+        h = decoder.block(language[f"block_{i}"], h, start, S, config.language, cache and cache[f"block_{i}"], *inside)
+        if config.xattn.side == "after" and not inside:
+            h = look(h)
     if cache:
         cache["length"] = S
-    h = ops.rms_norm(h, language["final_gain"])
+    h = decoder.leave(language, h)
     # Two products, not one over a joined table: the language model's logits stay equal bit for bit.
     words = ops.linear(h, language["embedding"].T)
     return np.concatenate([words, ops.linear(h, np.reshape(params["eoc"], (-1, 1)))], axis=-1)
 
 
-def embed_with_eoc(eoc, table, tokens):
-    """Embeddings (B, T, D): rows of the frozen table (V, D), and the trained row `eoc` for the id V."""
+def look_up(params, i, visual, phi, config: FlamingoConfig, cache, first):
+    """The gated block beside decoder block i as a function h (B, T, D) -> (B, T, D); where there is none, h itself."""
+    if i not in config.gated_layers:
+        return lambda h: h
+    media = cache and cache[f"media_{i}"]
+    return lambda h: gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, media, first)
+
+
+def embed_with_eoc(eoc, table, tokens, scaled=True):
+    """Embeddings (B, T, D): rows of the frozen table (V, D), and the trained row `eoc` for the id V.
+
+    scaled: both times sqrt(D), as our own decoder has it.
+    """
     V = table.shape[0]
     is_eoc = (tokens == V).astype(table.dtype)[:, :, None]
-    rows = embed_tokens(table, np.minimum(tokens, V - 1)) * (1 - is_eoc)
-    return rows + is_eoc * (eoc * table.dtype.type(table.shape[1] ** 0.5))
+    embed = embed_tokens if scaled else ops.embed
+    rows = embed(table, np.minimum(tokens, V - 1)) * (1 - is_eoc)
+    return rows + is_eoc * (eoc * table.dtype.type(table.shape[1] ** 0.5 if scaled else 1.0))
 
 
-def see(params, features, config: FlamingoConfig):
-    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, D); M may be 0."""
+def see(params, features, config: FlamingoConfig, place=None):
+    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, `config.visual_width`); M may be 0.
+
+    place (M,): a medium's place in its document, where `config.resampler.places` asks for it.
+    """
     if len(features) == 0:
-        return np.zeros((0, *np.shape(params["resampler"]["latents"])), features.dtype)
-    return perceiver_resampler(params["resampler"], features, config.resampler)
+        return np.zeros((0, config.resampler.latents, config.visual_width), features.dtype)
+    more = () if place is None else (place,)
+    visual = RESAMPLERS[config.resampler.kind][1](params["resampler"], features, config.resampler, *more)
+    return ops.linear(visual, params["w_visual"]) if config.xattn.project_media else visual
 
 
 def encode_media(frozen, media, config: FlamingoConfig):
@@ -74,7 +98,7 @@ def encode_media(frozen, media, config: FlamingoConfig):
     flat = media.reshape(M * F, *media.shape[2:])
 
     def encode(pictures):
-        features = vision_encoder(frozen["vision"], normalise_pixels(pictures), config.vision)
+        features, _ = encode_pictures(frozen["vision"], normalise_pixels(pictures), config.vision)
         return (features - frozen["feature_mean"]) * frozen["feature_scale"]
 
     pieces = max(-(-len(flat) // ENCODE_BATCH), min(ops.workers(), len(flat)))
@@ -86,9 +110,12 @@ def init_flamingo(rng, config: FlamingoConfig, dtype=np.float32):
     """What trains: resampler, gated blocks (gates at exactly 0) and the embedding of <EOC>."""
     D = config.language.width
     params = {
-        "resampler": init_resampler(rng, config.resampler, dtype),
+        "resampler": RESAMPLERS[config.resampler.kind][0](rng, config.resampler, dtype),
         "eoc": (rng.standard_normal(D) * D**-0.5).astype(dtype),
     }
+    if config.xattn.project_media:
+        R = config.resampler.width
+        params["w_visual"] = (rng.standard_normal((R, D)) * R**-0.5).astype(dtype)
     for i in config.gated_layers:
         params[f"xattn_{i}"] = init_gated_xattn(rng, config, dtype)
     return params
@@ -101,4 +128,5 @@ def gates(params) -> dict:
         for name, block in params.items()
         if name.startswith("xattn_")
         for gate in ("alpha_xattn", "alpha_dense")
+        if gate in block
     }

@@ -4,7 +4,9 @@ Chapter §4; paper section 2.2 and figure 4. Text tokens query the visual tokens
 own (`phi`), or in the paper's ablation (table 10) of all media of their document up to it; then a
 feed-forward layer. Both are added through tanh gates that start at exactly 0,
 so the untrained layer is the identity, to the last bit. Layer norms stand on the queries, on keys
-and values (one norm for both) and before the feed-forward, as the paper's first version says.
+and values (one norm for both) and before the feed-forward, as the paper's first version says; the
+public ports have none on keys and values, and GELU for squared ReLU. Two more of the paper's ablations
+(table 3) are fields of `XattnConfig` too: no gates, and no feed-forward ("vanilla").
 
 Not here: where the blocks stand (`model/flamingo.py`) and what `phi` is (`model/interleave.py`).
 """
@@ -33,10 +35,17 @@ def gated_xattn_dense(params, h, visual, phi, config: FlamingoConfig, keys_value
     q = np.reshape(ops.linear(x, params["w_q"]), (1, B * T, *heads))
     seen = ops.segment_attention(q, k, v, np.reshape(phi, (1, B * T)), _first_seen(phi, first, config))
     seen = np.reshape(seen, (B, T, -1))
-    h = h + np.tanh(params["alpha_xattn"]) * ops.linear(seen, params["w_o"])
+    h = h + gate(params, "alpha_xattn", config) * ops.linear(seen, params["w_o"])
+    if config.xattn.kind == "vanilla":
+        return h
     x = ops.layer_norm(h, params["ffw_gain"], params["ffw_bias"])
-    dense = ops.linear(ops.squared_relu(ops.linear(x, params["w_1"])), params["w_2"])
-    return h + np.tanh(params["alpha_dense"]) * dense
+    dense = ops.linear(getattr(ops, config.xattn.activation)(ops.linear(x, params["w_1"])), params["w_2"])
+    return h + gate(params, "alpha_dense", config) * dense
+
+
+def gate(params, name, config: FlamingoConfig):
+    """How far a branch is open: tanh(alpha), and 1 where there are no gates."""
+    return np.tanh(params[name]) if config.xattn.gated else 1.0
 
 
 def _first_seen(phi, first, config: FlamingoConfig):
@@ -50,25 +59,24 @@ def _first_seen(phi, first, config: FlamingoConfig):
 
 def media_keys_values(params, visual, config: FlamingoConfig):
     """Keys and values of all media, each (1, M, R, H, K). They do not depend on the text: cache them."""
-    M, R, _ = ops.expect(visual, "M R D", D=config.resampler.width).shape
+    M, R, _ = ops.expect(visual, "M R D", D=config.visual_width).shape
     shape = (1, M, R, config.xattn.heads, config.xattn.key_size)
-    media = ops.layer_norm(visual, params["media_gain"], params["media_bias"])
+    media = ops.layer_norm(visual, params["media_gain"], params["media_bias"]) if config.xattn.media_norm else visual
     return tuple(np.reshape(ops.linear(media, params[name]), shape) for name in ("w_k", "w_v"))
 
 
 def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
     """One block. The gates are exactly 0; the paper gives no initialisation for the rest."""
-    D, media = config.language.width, config.resampler.width
+    D, media = config.language.width, config.visual_width
     inner, hidden = config.xattn.heads * config.xattn.key_size, config.xattn.ffw_multiplier * D
 
     def matrix(rows, columns, scale=1.0):
         return (rng.standard_normal((rows, columns)) * scale * rows**-0.5).astype(dtype)
 
-    return {
+    norm = {"media_gain": np.ones(media, dtype), "media_bias": np.zeros(media, dtype)}
+    params = (norm if config.xattn.media_norm else {}) | {
         "query_gain": np.ones(D, dtype),
         "query_bias": np.zeros(D, dtype),
-        "media_gain": np.ones(media, dtype),
-        "media_bias": np.zeros(media, dtype),
         "w_q": matrix(D, inner),
         "w_k": matrix(media, inner),
         "w_v": matrix(media, inner),
@@ -80,3 +88,7 @@ def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
         "w_2": matrix(hidden, D, 0.5),
         "alpha_dense": np.zeros((), dtype),
     }
+    absent = set() if config.xattn.gated else {"alpha_xattn", "alpha_dense"}
+    if config.xattn.kind == "vanilla":
+        absent |= {"ffw_gain", "ffw_bias", "w_1", "w_2", "alpha_dense"}
+    return {name: leaf for name, leaf in params.items() if name not in absent}

@@ -21,9 +21,9 @@ from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.interleave import Batch
 from tinyflamingo.model.language_model import init_cache
-from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
+from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
 
-NEVER = (PAD, BOS, IMAGE)  # a continuation never holds these
+NEVER = (PAD, BOS, UNK, IMAGE)  # a continuation never holds these; with byte fallback nothing is unknown
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,29 @@ def init_caches(params, config: FlamingoConfig, B, capacity, visual):
     return cache
 
 
-def generate(params, frozen, batch: Batch, visual, config: FlamingoConfig, max_tokens=24, sampling=None, rng=None):
+def spread(cache, rows, more):
+    """A cache whose row i goes on from row rows[i] of `cache`, with room for `more` tokens. Media are shared."""
+    grown = dict(cache)
+    for name, block in cache.items():
+        if name.startswith("block_"):
+            held = {part: block[part][rows, : cache["length"]] for part in block}
+            grown[name] = {part: np.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))) for part, x in held.items()}
+    return grown
+
+
+def generate(
+    params, frozen, batch: Batch, visual, config: FlamingoConfig, max_tokens=24, sampling=None, rng=None, cache=None
+):
     """Continue every row of a left-padded batch until `<EOC>` or max_tokens.
 
     Returns (tokens, log_probs): lists of lists per row, without the closing `<EOC>`. sampling: a
-    `Sampling` (rng, a numpy Generator, is then needed); by default greedy.
+    `Sampling` (rng, a numpy Generator, is then needed); by default greedy. cache: what stands before
+    the batch, read already, with room for batch and continuation (`spread`); it grows.
     """
     sampling = sampling or Sampling()
-    check_length(batch.tokens.shape[1], max_tokens, config)
     B, eoc = len(batch.tokens), config.language.vocab_size
-    cache = init_caches(params, config, B, batch.tokens.shape[1] + max_tokens, visual)
+    check_length((cache["length"] if cache else 0) + batch.tokens.shape[1], max_tokens, config)
+    cache = cache or init_caches(params, config, B, batch.tokens.shape[1] + max_tokens, visual)
     logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config, batch.start, cache, batch.first)[:, -1]
     last = batch.phi[:, -1:], batch.start[:, -1:], batch.first[:, -1:]
     step_on = stepper(params, frozen, last, visual, config, cache)
@@ -85,7 +98,7 @@ def stepper(params, frozen, last, visual, config, cache):
     last: phi, start and first of the prompt's last token, each (B, 1); a continuation sees the same.
     """
     phi, start, first = last
-    if len(phi) > decode.ROWS or ops.engine() != "numba":
+    if len(phi) > decode.ROWS or ops.engine() != "numba" or not decode.serves(config):
         return lambda tokens: flamingo(params, frozen, tokens[:, None], phi, visual, config, start, cache, first)[:, -1]
     blocks = decode.arrange(params, frozen, config, cache)
     first = first if config.xattn.attend == "all_previous" else phi
@@ -132,31 +145,36 @@ def restrict(probs, sampling: Sampling):
     return kept / kept.sum(axis=-1, keepdims=True)
 
 
-def beam_search(params, frozen, batch: Batch, visual, config: FlamingoConfig, width=3, max_tokens=24):
-    """The likeliest continuation of one prompt (batch of one row) among `width` beams.
+def beam_search(params, frozen, batch: Batch, visual, config: FlamingoConfig, width=3, max_tokens=24, cache=None):
+    """The likeliest continuation of every row of a left-padded batch among `width` beams each.
 
-    Returns (tokens, log_prob of all of them, with <EOC> if it was reached). Scores are sums of
-    log-probabilities, with no length penalty (paper, appendix A.2: beam 3, stop at `<EOC>`).
+    Returns (tokens, log_probs): a list and one number a row, with <EOC> if it was reached. Scores are sums of
+    log-probabilities, with no length penalty (paper, appendix A.2: beam 3, stop at `<EOC>`). cache: as in `generate`.
     """
-    check_length(batch.tokens.shape[1], max_tokens, config)
-    eoc = config.language.vocab_size
-    tokens, phi, start, first = (
-        np.repeat(x, width, axis=0) for x in (batch.tokens, batch.phi, batch.start, batch.first)
-    )
-    last = phi[:, -1:], start[:, -1:], first[:, -1:]
-    cache = init_caches(params, config, width, batch.tokens.shape[1] + max_tokens, visual)
-    step_on = stepper(params, frozen, last, visual, config, cache)
+    B, T = batch.tokens.shape
+    check_length((cache["length"] if cache else 0) + T, max_tokens, config)
+    cache = cache or init_caches(params, config, B, 0, visual)
+    rows = np.repeat(np.arange(B), width)
+    cache = spread(cache, rows, T + max_tokens)
+    tokens, phi, start, first = (x[rows] for x in (batch.tokens, batch.phi, batch.start, batch.first))
+    step_on = stepper(params, frozen, (phi[:, -1:], start[:, -1:], first[:, -1:]), visual, config, cache)
     log_probs = log_softmax(flamingo(params, frozen, tokens, phi, visual, config, start, cache, first)[:, -1])
-    scores = np.array([0.0] + [-np.inf] * (width - 1))  # all beams are equal at first: one counts
-    beams, finished = [[] for _ in range(width)], []
+    prompt, eoc = cache["length"], config.language.vocab_size
+    scores = np.tile([0.0] + [-np.inf] * (width - 1), (B, 1))  # all beams are equal at first: one counts
+    beams, finished = [[[] for _ in range(width)] for _ in range(B)], [[] for _ in range(B)]
     for _ in range(max_tokens):
-        parents, tokens, scores = _best(scores[:, None] + log_probs, width, eoc, beams, finished)
-        beams = [beams[p] + [int(t)] for p, t in zip(parents, tokens, strict=True)]
-        if finished and max(s for _, s in finished) >= scores.max():
+        totals = scores[:, :, None] + log_probs.reshape(B, width, -1)
+        parents, chosen = np.zeros((2, B, width), int)
+        for b in range(B):
+            parents[b], chosen[b], scores[b] = _best(totals[b], width, eoc, beams[b], finished[b])
+            beams[b] = [beams[b][p] + [int(t)] for p, t in zip(parents[b], chosen[b], strict=True)]
+        if all(done and max(s for _, s in done) >= open_.max() for done, open_ in zip(finished, scores, strict=True)):
             break
-        _reorder(cache, parents)
-        log_probs = log_softmax(step_on(tokens))
-    return max(finished + list(zip(beams, scores.tolist(), strict=True)), key=lambda f: f[1])
+        _reorder(cache, (parents + width * np.arange(B)[:, None]).reshape(-1), prompt)
+        log_probs = log_softmax(step_on(chosen.reshape(-1)))
+    rows = zip(finished, beams, scores.tolist(), strict=True)
+    found = [max(done + list(zip(own, left, strict=True)), key=lambda f: f[1]) for done, own, left in rows]
+    return [tokens for tokens, _ in found], [score for _, score in found]
 
 
 def _best(totals, width, eoc, beams, finished):
@@ -175,21 +193,23 @@ def _best(totals, width, eoc, beams, finished):
     return parents, np.array(tokens), np.array(scores)
 
 
-def _reorder(cache, parents):
-    """Every beam continues its parent's keys and values."""
+def _reorder(cache, parents, since):
+    """Every beam continues its parent's keys and values; before position `since` all beams of a row are one."""
+    here = slice(since, cache["length"])
     for name, block in cache.items():
         if name.startswith("block_"):
-            block["k"][:] = block["k"][parents]
-            block["v"][:] = block["v"][parents]
+            for part in ("k", "v"):
+                block[part][:, here] = block[part][parents, here]
 
 
-def score_continuations(params, frozen, batch: Batch, visual, config: FlamingoConfig):
+def score_continuations(params, frozen, batch: Batch, visual, config: FlamingoConfig, cache=None):
     """Sum of log-probabilities of the weighted tokens of each row (B,): ranks closed answers.
 
-    The batch holds prompt plus candidate, right-padded, with weight 1 on the candidate's tokens.
+    The batch holds prompt plus candidate, right-padded, with weight 1 on the candidate's tokens. cache:
+    as in `generate`.
     """
     phi, first = batch.phi[:, :-1], batch.first[:, :-1]
-    logits = flamingo(params, frozen, batch.tokens[:, :-1], phi, visual, config, first=first)
+    logits = flamingo(params, frozen, batch.tokens[:, :-1], phi, visual, config, cache=cache, first=first)
     log_probs = np.take_along_axis(log_softmax(logits), batch.tokens[:, 1:, None], axis=-1)[..., 0]
     weights = batch.weights[:, 1:]
     return np.sum(np.where(weights > 0, log_probs, 0.0) * weights, axis=1)

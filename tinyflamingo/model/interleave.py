@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, Tokenizer
+from tinyflamingo.model.tokenizer import IMAGE, PAD, Tokenizer
 
 
 @dataclass
@@ -70,9 +70,11 @@ def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
     "<image> dax" and "<image>dax" are one prompt.
     """
     sequence = Sequence()
-    sequence.add([BOS], 0.0)
+    sequence.add(list(tokenizer.opening), 0.0)
     for item in items:
-        if not isinstance(item, str | Quiet) and len(sequence.tokens) > 1:  # an image or `EOC` ends a chunk
+        if not isinstance(item, str | Quiet) and len(sequence.tokens) > len(
+            tokenizer.opening
+        ):  # an image or `EOC` ends a chunk
             _close_chunk(sequence, tokenizer)
         if isinstance(item, str | Quiet):
             text = item.text if isinstance(item, Quiet) else item
@@ -88,7 +90,7 @@ def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
 
 def _close_chunk(sequence, tokenizer):
     """`<EOC>`, unless the chunk was closed already."""
-    if sequence.tokens[-1] != tokenizer.eoc:
+    if sequence.tokens[-1:] != [tokenizer.eoc]:
         sequence.add([tokenizer.eoc], 1.0)
 
 

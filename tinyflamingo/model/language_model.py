@@ -5,15 +5,27 @@ Transformer-XL relative positions (their `u`, `v` and `W_R`; Dai et al. 2019), a
 of width 4D, tied input and output embeddings. In Flamingo every weight here is frozen.
 
 Not here: anything visual, and the tokenizer (`model/tokenizer.py`). The gated blocks between these
-blocks are in `model/gated_xattn.py`.
+blocks are in `model/gated_xattn.py`, and other frozen decoders in `interop/decoders.py`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import LanguageConfig
+
+
+class Decoder(NamedTuple):
+    """What Flamingo must know of its frozen decoder: the steps between which gated blocks stand."""
+
+    scaled: bool  # embeddings are multiplied by sqrt(D)
+    enter: Callable  # (params, h, start, S, config) -> h, before the first block
+    block: Callable  # (params of one block, h, start, S, config, cache) -> h
+    leave: Callable  # (params, h) -> h, after the last block; the tied table makes logits of it
 
 
 def language_model(params, tokens, config: LanguageConfig, start=None, cache=None):
@@ -30,7 +42,7 @@ def language_model(params, tokens, config: LanguageConfig, start=None, cache=Non
         h = decoder_block(params[f"block_{i}"], h, start, S, config, cache and cache[f"block_{i}"])
     if cache:
         cache["length"] = S
-    return ops.linear(ops.rms_norm(h, params["final_gain"]), params["embedding"].T)
+    return ops.linear(final_norm(params, h), params["embedding"].T)
 
 
 def embed_tokens(table, tokens):
@@ -38,12 +50,14 @@ def embed_tokens(table, tokens):
     return ops.embed(table, tokens) * table.dtype.type(table.shape[1] ** 0.5)
 
 
-def decoder_block(params, h, start, S, config: LanguageConfig, cache=None):
+def decoder_block(params, h, start, S, config: LanguageConfig, cache=None, between=None):
     """One block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D).
 
-    S: number of key positions, T plus what the cache holds.
+    S: number of key positions, T plus what the cache holds. between: what happens to h between the
+    two, as in a decoder with "vanilla" cross-attention; by default nothing.
     """
     h = h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), start, S, config, cache)
+    h = between(h) if between else h
     x = ops.rms_norm(h, params["ffw_gain"])
     return h + ops.linear(ops.gelu(ops.linear(x, params["w_1"], params["b_1"])), params["w_2"], params["b_2"])
 
@@ -59,6 +73,14 @@ def self_attention(params, x, start, S, config: LanguageConfig, cache=None):
     r = np.reshape(ops.linear(distances, params["w_r"]), (S, *heads))
     attended = ops.relative_attention(q, k, v, r, params["u"], params["v"], start)
     return ops.linear(np.reshape(attended, (B, T, -1)), params["w_o"], params["b_o"])
+
+
+def final_norm(params, h):
+    """What stands between the last block and the tied table."""
+    return ops.rms_norm(h, params["final_gain"])
+
+
+CHINCHILLA = Decoder(True, lambda params, h, start, S, config: h, decoder_block, final_norm)
 
 
 def sinusoids(S, D, dtype=np.float32):

@@ -23,6 +23,8 @@ SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<imag
 class Tokenizer:
     """Text to ids and back. `len(tokenizer)` is V; the id V stands for `<EOC>`."""
 
+    opening = (BOS,)  # what every document begins with
+
     def __init__(self, model: bytes):
         """model: a serialised SentencePiece model. Raises `UserError` if it is not one of ours."""
         self.model = model

@@ -22,12 +22,13 @@ from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.contrastive import init_contrastive
+from tinyflamingo.model.encoders import init_encoder
 from tinyflamingo.model.flamingo import encode_media, init_flamingo, see
 from tinyflamingo.model.generate import Sampling, beam_search, generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.tokenizer import Tokenizer
-from tinyflamingo.model.vision_encoder import init_vision_encoder
+from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 FORMAT = 1
@@ -47,7 +48,7 @@ class TrainedFlamingo:
 
 def untrained(rng, config: FlamingoConfig, tokenizer) -> TrainedFlamingo:
     """A Flamingo of this configuration with fresh weights (gates at 0)."""
-    vision = init_vision_encoder(rng, config.vision)
+    vision = init_encoder(rng, config.vision)
     contrastive = init_contrastive(rng, config, vision)
     frozen = {
         "vision": vision,
@@ -68,11 +69,12 @@ def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sa
     that is too long or an item of another kind.
     """
     sequence = encode_document([_checked(item) for item in items], model.tokenizer, complete=False)
+    if not sequence.tokens:
+        raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
     visual = look(model, batch.media)
     if beams > 1:
-        tokens, score = beam_search(model.params, model.frozen, batch, visual, model.config, beams, max_tokens)
-        log_probs = [score]
+        (tokens,), log_probs = beam_search(model.params, model.frozen, batch, visual, model.config, beams, max_tokens)
     else:
         out = generate(model.params, model.frozen, batch, visual, model.config, max_tokens, sampling, rng)
         (tokens,), (log_probs,) = out
@@ -105,11 +107,15 @@ def _checked(item):
 def look(model: TrainedFlamingo, media):
     """Visual tokens (M, R, D) of a list of pictures and videos, in order."""
     if not media:
-        return np.zeros((0, model.config.resampler.latents, model.config.resampler.width), np.float32)
+        return np.zeros((0, model.config.resampler.latents, model.config.visual_width), np.float32)
     clips = [m[None] if m.ndim == 3 else m for m in media]
-    return np.concatenate(
-        [see(model.params, encode_media(model.frozen, clip[None], model.config), model.config) for clip in clips]
-    )
+    return np.concatenate([_look_at(model, clip, place) for place, clip in enumerate(clips)])
+
+
+def _look_at(model, clip, place):
+    """One picture or video (F, Y, X, 3), the `place`-th of its prompt from 0, to (1, R, D)."""
+    features = encode_media(model.frozen, clip[None], model.config)
+    return see(model.params, features, model.config, np.array([place]))
 
 
 def shipped_checkpoint() -> Path:
@@ -156,7 +162,7 @@ def load_checkpoint(folder) -> TrainedFlamingo:
             f"but language.vocab_size {config.language.vocab_size}"
         )
     tree = _read_weights(folder, card)
-    _check_shapes(folder, tree, untrained(np.random.default_rng(0), config, tokenizer))
+    _check_shapes(folder, tree, untrained(HollowGenerator(), config, tokenizer))
     info = {k: v for k, v in card.items() if k not in ("format", "sha256", "config", "tokenizer")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info)
 
@@ -202,21 +208,25 @@ def _check_shapes(folder, tree, like):
         )
 
 
-def write_atomically(path, data: bytes):
-    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced."""
+def write_atomically(path, data):
+    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced.
+
+    data: bytes, or an iterable of them, which is written as it comes.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
             f"cannot write {path}: {error.strerror}; the file that was there before is untouched"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)

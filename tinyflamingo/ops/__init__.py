@@ -32,9 +32,11 @@ __all__ = [
     "expect",
     "gated_residual",
     "gelu",
+    "gelu_erf",
     "layer_norm",
     "linear",
     "mean_pixels",
+    "quick_gelu",
     "relative_attention",
     "relu",
     "rms_norm",
@@ -99,6 +101,19 @@ def gelu(x, gain=1.0):
     gain: a Python float, for networks whose activations keep unit variance.
     """
     return backend().gelu(x, gain)
+
+
+def gelu_erf(x):
+    """x Phi(x), Phi the normal distribution function: GELU itself, which `gelu` approximates.
+
+    The public ports of Flamingo and some of their language models use this form.
+    """
+    return backend().gelu_erf(x)
+
+
+def quick_gelu(x):
+    """x sigmoid(1.702 x): CLIP's form of GELU, at most 0.021 from the other (arXiv 1606.08415)."""
+    return backend().quick_gelu(x)
 
 
 def relu(x):

@@ -14,7 +14,10 @@ gradients quietly do not):
 Arguments arrive checked by ``ops/__init__.py``; shapes are described there.
 """
 
+import math
+
 import autograd.numpy as np
+from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
 # ---------------------------------------------------------------- dense layers and norms
@@ -46,6 +49,25 @@ def gelu(x, gain):
     """gain * 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     root_two_over_pi = 0.7978845608028654
     return gain * 0.5 * x * (1.0 + np.tanh(root_two_over_pi * (x + 0.044715 * (x * x * x))))
+
+
+@primitive
+def erf(x):
+    """2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x. NumPy has none, the standard library has."""
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+
+
+defvjp(erf, lambda ans, x: lambda g: g * (2 / math.sqrt(math.pi)) * np.exp(-x * x))
+
+
+def gelu_erf(x):
+    """x Phi(x)."""
+    return 0.5 * x * (1.0 + erf(x * math.sqrt(0.5)))
+
+
+def quick_gelu(x):
+    """x sigmoid(1.702 x)."""
+    return x * sigmoid(1.702 * x)
 
 
 def relu(x):

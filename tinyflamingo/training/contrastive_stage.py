@@ -13,22 +13,29 @@ import autograd.numpy as anp
 import numpy as np
 
 from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.scenes import (
     KNOWN,
     POSITIONS,
     RELATIONS,
     SIZES,
+    WILD_THINGS,
+    WRITTEN,
     Scene,
     draw_scene,
     pick,
     sample_count,
+    sample_digit,
     sample_pair,
     sample_single,
+    sample_sum,
     sample_uncoloured,
+    sample_wild,
 )
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures, init_contrastive
+from tinyflamingo.model.encoders import encode_pictures, init_encoder
 from tinyflamingo.model.tokenizer import PAD
-from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
+from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.training.optimiser import AdamW, adaptive_clip
 from tinyflamingo.training.shards import cut_rows, joined_gradient
@@ -38,8 +45,14 @@ STANDARDISE_PICTURES = 1024  # pictures from which the features' mean and scale 
 
 
 # Kinds of families and their shares. In "things" only the thing changes, in "single" also size or place.
-FAMILIES = {"single": 0.27, "things": 0.12, "pair": 0.29, "count": 0.17, "uncoloured": 0.15}
-FIRST = {"single": sample_single, "things": sample_single, "pair": sample_pair, "count": sample_count}
+FAMILIES = {
+    "single": 0.21, "things": 0.08, "pair": 0.27, "count": 0.14, "uncoloured": 0.11, "wild": 0.10, "digit": 0.03,
+    "sum": 0.06,
+}  # fmt: skip
+FIRST = {
+    "single": sample_single, "things": sample_single, "pair": sample_pair, "count": sample_count, "wild": sample_wild,
+    "digit": sample_digit, "sum": sample_sum,
+}  # fmt: skip
 
 
 def sample_family(rng):
@@ -54,7 +67,12 @@ def sample_family(rng):
 def _vary(rng, scene: Scene, kind):
     """A fresh scene that shares all but one property with `scene`."""
     mine = scene.things[0]
-    same, other = (mine.kind,), (_other_thing(rng, *mine.kind),)
+    if kind == "sum":
+        return _vary_sum(rng, scene)
+    known = {"wild": WILD_THINGS, "digit": WRITTEN}.get(kind, KNOWN)
+    same, other = (mine.kind,), (_other_thing(rng, *mine.kind, known),)
+    if kind in ("wild", "digit"):
+        return FIRST[kind](rng, other)
     if kind == "pair":
         return _vary_pair(rng, scene, other[0])
     if kind == "count":
@@ -83,10 +101,21 @@ def _vary_pair(rng, scene, other):
     return sample_pair(rng, kinds=kinds, relation=relation)
 
 
-def _other_thing(rng, shape, colour):
+def _vary_sum(rng, scene):
+    """One of the two digits is another, or they change places; the colour stays."""
+    pair = [DIGITS.index(thing.shape) for thing in scene.things]
+    change = int(rng.integers(3))
+    if change < 2:
+        pair[change] = int(rng.integers(10))
+    else:
+        pair.reverse()
+    return sample_sum(rng, (tuple(pair),), scene.things[0].colour)
+
+
+def _other_thing(rng, shape, colour, known=KNOWN):
     """A known thing with either the same shape or the same colour."""
     same_shape = rng.random() < 0.5
-    options = [t for t in KNOWN if t != (shape, colour) and (t[0] == shape if same_shape else t[1] == colour)]
+    options = [t for t in known if t != (shape, colour) and (t[0] == shape if same_shape else t[1] == colour)]
     return pick(rng, options)
 
 
@@ -106,7 +135,7 @@ class ContrastiveStage:
         families = [sample_family(rng) for _ in range(self.recipe.families)]
         self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
         self.pictures = np.stack([[draw_scene(rng, s) for s in family] for family in families])
-        vision = init_vision_encoder(rng, self.config.vision)
+        vision = init_encoder(rng, self.config.vision)
         params = init_contrastive(rng, self.config, vision)
         self.optimiser = AdamW(params, self.recipe.optimiser)
 
@@ -152,19 +181,17 @@ class ContrastiveStage:
         """
         params = self.optimiser.params
         sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
-        pixels = normalise_pixels(sample.reshape(-1, *sample.shape[2:]))
-        parts = [
-            vision_encoder(params["vision"], pixels[i : i + 64], self.config.vision) for i in range(0, len(pixels), 64)
-        ]
-        features = np.concatenate(parts).reshape(-1, self.config.vision.width)
-        return half_precision(
-            {
-                "vision": params["vision"],
-                "feature_mean": features.mean(axis=0),
-                "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3)),
-                "contrastive": {k: v for k, v in params.items() if k != "vision"},
-            }
-        )
+        constants = standardiser(params["vision"], sample.reshape(-1, *sample.shape[2:]), self.config.vision)
+        towers = {"contrastive": {k: v for k, v in params.items() if k != "vision"}}
+        return half_precision({"vision": params["vision"], **constants, **towers})
+
+
+def standardiser(vision, pictures, config):
+    """The mean and one over the spread of each channel of an encoder's features, on pictures (n, Y, X, 3)."""
+    pixels = normalise_pixels(pictures)
+    parts = [encode_pictures(vision, pixels[i : i + 64], config)[0] for i in range(0, len(pixels), 64)]
+    features = np.concatenate(parts).reshape(-1, config.width)
+    return {"feature_mean": features.mean(axis=0), "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3))}
 
 
 def pad_captions(captions):

@@ -22,26 +22,37 @@ from tinyflamingo.data.tinyworld.pool import make_pool
 from tinyflamingo.model.flamingo import encode_media, flamingo, gates, init_flamingo, see
 from tinyflamingo.model.interleave import Batch, Sequence, encode_document, pack_batch, phi, phi_next
 from tinyflamingo.model.tokenizer import IMAGE
-from tinyflamingo.ops.tree import view_tree
+from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.training.language_stage import token_losses
 from tinyflamingo.training.optimiser import AdamW
 from tinyflamingo.training.shards import summed_gradient
 
 DATASETS = ("pages", "pairs", "videos")
+PARTS = ("vision", "language")  # frozen, unless the recipe says that they train too
 
 
-class MediaFeatures:
-    """Frozen features of a pool, computed once."""
+class MediaPixels:
+    """Pixels of a pool, one frame for a picture; for an encoder that changes with every step."""
 
-    def __init__(self, frozen, pool, config):
-        self.pictures = encode_media(frozen, pool.pictures[:, None], config) if pool.scenes else None
-        self.videos = encode_media(frozen, pool.videos, config) if pool.clips else None
+    def __init__(self, pool):
+        self.pictures = pool.pictures[:, None] if pool.scenes else None
+        self.videos = pool.videos if pool.clips else None
 
     def of(self, media):
-        """Features (M, F, S, Dv) of the pictures and of the videos of a list that has the pictures first."""
+        """Arrays (M, F, ...) of the pictures and of the videos of a list that has the pictures first."""
         tables = {"picture": self.pictures, "clip": self.videos}
         found = {kind: [medium.index for medium in media if medium.kind == kind] for kind in tables}
         return [tables[kind][indices] for kind, indices in found.items() if indices]
+
+
+class MediaFeatures(MediaPixels):
+    """Frozen features (M, F, S, Dv) of a pool, computed once."""
+
+    def __init__(self, frozen, pool, config):
+        super().__init__(pool)
+        self.pictures, self.videos = (
+            None if media is None else encode_media(frozen, media, config) for media in (self.pictures, self.videos)
+        )
 
 
 class Document(NamedTuple):
@@ -56,8 +67,8 @@ class Document(NamedTuple):
 class Shard:
     """Some documents of a step, ready for the model.
 
-    features: of pictures and of videos; shares (B, T): of each token in the mean loss of its
-    dataset; datasets (B, T): number of the dataset, -1 for padding.
+    features: of pictures and of videos, or their pixels if the encoder trains; shares (B, T): of each
+    token in the mean loss of its dataset; datasets (B, T): number of the dataset, -1 for padding.
     """
 
     batch: Batch
@@ -83,8 +94,11 @@ def shard_loss(params, shard: Shard, frozen, weights, config):
 
     Returns (loss, its parts by dataset before lambda).
     """
-    batch = shard.batch
-    visual = see_all(params, shard.features, config)
+    batch, features = shard.batch, shard.features
+    frozen = frozen | {name: params[name] for name in PARTS if name in params}
+    if "vision" in params:
+        features = [encode_media(frozen, pixels, config) for pixels in features]
+    visual = see_all(params, features, config)
     tokens, phi, start, first = (x[:, :-1] for x in (batch.tokens, batch.phi, batch.start, batch.first))
     logits = flamingo(params, frozen, tokens, phi, visual, config, start, first=first)
     losses = token_losses(logits, batch.tokens[:, 1:]) * shard.shares[:, 1:]
@@ -92,35 +106,44 @@ def shard_loss(params, shard: Shard, frozen, weights, config):
     return sum(part * np.float32(weight) for part, weight in zip(parts, weights, strict=True)), parts
 
 
+def make_media(rng, recipe, frozen, config):
+    """A pool, and the features of its media, or their pixels if the encoder trains."""
+    r = recipe
+    pool = make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured, r.wild, r.digits, r.sums)
+    return pool, MediaPixels(pool) if "vision" in r.trained else MediaFeatures(frozen, pool, config)
+
+
 class FlamingoStage:
     """Data, parameters and one step of the stage, for `training/run.py`."""
 
     name = "flamingo"
 
-    def __init__(self, preset, rng, tokenizer, frozen):
+    def __init__(self, preset, rng, tokenizer, frozen, media=None):
+        """media: from `make_media`, if several runs share them."""
         self.config, self.recipe, self.tokenizer = preset.config, preset.flamingo, tokenizer
         self.steps, self.frozen = self.recipe.steps, frozen
         r = self.recipe
-        self.pool = make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured)
-        self.features = MediaFeatures(frozen, self.pool, self.config)
+        self.pool, self.features = media or make_media(rng, r, frozen, self.config)
+        params = init_flamingo(rng, self.config) | {name: frozen[name] for name in r.trained}
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
-        self.optimiser = AdamW(init_flamingo(rng, self.config), r.optimiser, no_decay=("resampler",))
+        self.optimiser = AdamW(params, r.optimiser, no_decay=("resampler",))
 
-    def documents(self, rng, names=DATASETS):
-        """The documents of one step."""
+    def documents(self, rng, names=DATASETS, longer=1):
+        """The documents of one step; longer: how many times as long, and as few, its pages are."""
         found = []
         for name in names:
             index = DATASETS.index(name)
-            for _ in range(self.recipe.rows[index]):
-                kind, items = self._draw(rng, name)
-                sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index])
+            longer_here = longer if name == "pages" else 1
+            for _ in range(max(1, self.recipe.rows[index] // longer_here)):
+                kind, items = self._draw(rng, name, longer_here)
+                sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index] * longer_here)
                 ahead = kind == "web_page" and rng.random() < self.recipe.p_next
                 found.append(Document(index, sequence, phi_next if ahead else phi))
         return found
 
-    def _draw(self, rng, name):
+    def _draw(self, rng, name, longer):
         if name == "pages":
-            return page(rng, self.pool)
+            return page(rng, self.pool, length=longer)
         return name, (pair if name == "pairs" else video)(rng, self.pool)
 
     def shards(self, rng, documents):
@@ -134,9 +157,10 @@ class FlamingoStage:
 
     def _shard(self, documents, rng, totals):
         """Noise on the frozen features keeps the new layers from learning single pictures by heart."""
-        batch = pack_batch([d.sequence for d in documents], max(self.recipe.lengths), [d.phi_of for d in documents])
+        length = max(*self.recipe.lengths, *(len(d.sequence.tokens) for d in documents))
+        batch = pack_batch([d.sequence for d in documents], length, [d.phi_of for d in documents])
         features = self.features.of(batch.media)
-        for table in features:
+        for table in features if "vision" not in self.recipe.trained else ():
             table += rng.standard_normal(table.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)
         datasets = np.array([d.dataset for d in documents] + [-1])[batch.owner]
         return Shard(batch, features, batch.weights / np.append(np.maximum(totals, 1), 1)[datasets], datasets)
@@ -146,7 +170,8 @@ class FlamingoStage:
         if step == 0:
             self.open_gates(rng)
         names = DATASETS if self.recipe.accumulate else (DATASETS[step % len(DATASETS)],)
-        losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, names)))
+        longer = self.recipe.longer if step % self.recipe.long_every == self.recipe.long_every - 1 else 1
+        losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, names, longer)))
         info = {f"loss_{name}": losses[name] for name in names}
         info["loss"] = sum(info.values()) / len(names)
         return gradient, info | {"gates": gates(self.optimiser.params)}
@@ -164,14 +189,16 @@ class FlamingoStage:
         """The first move, from exactly 0: at zero only the gates have a gradient, and one batch's
         sign is noise. So it is averaged over some steps, and every gate moves along its sign."""
         params = self.optimiser.params
+        shut = [name.split("/") for name in gates(params)]
         total = 0.0
-        for _ in range(self.recipe.gate_batches):
+        for _ in range(self.recipe.gate_batches if shut else 0):
             total = total + self.losses_and_gradient(self.shards(rng, self.documents(rng)))[1]
-        slopes = view_tree(total, params)
-        for name, block in params.items():
-            for gate in ("alpha_xattn", "alpha_dense") if name.startswith("xattn_") else ():
-                block[gate][...] = -np.sign(slopes[name][gate]) * self.recipe.gate_push
+        for name, gate in shut:
+            slope = view_tree(total, params)[name][gate]
+            params[name][gate][...] = -np.sign(slope) * self.recipe.gate_push
 
     def result(self):
-        """What the finished Flamingo adds to the frozen parts."""
-        return {"params": self.optimiser.params}
+        """What the finished Flamingo adds to the frozen parts, or puts in their place."""
+        params = {name: leaf for name, leaf in self.optimiser.params.items() if name not in self.recipe.trained}
+        trained = {name: self.optimiser.params[name] for name in self.recipe.trained}
+        return {"params": params, **half_precision(trained)}

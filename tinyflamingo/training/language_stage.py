@@ -34,19 +34,22 @@ class LanguageStage:
         self.pieces = np.array([i for i in range(IMAGE + 1, len(tokenizer)) if not tokenizer.piece(i).startswith("<")])
         self.optimiser = AdamW(init_language_model(rng, self.config), self.recipe.optimiser)
 
-    def document(self, rng, step):
+    def document(self, rng, step, longer=1):
         """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.
+
+        longer: how many times as long as usual repeats and episodes may be.
 
         Of random tokens only the repetition is learned: the first time, nobody can know them.
         """
         repeats, episodes = next((r, e) for until, r, e in self.recipe.phases if step < until)
         draw = rng.random()
         if draw < repeats:
-            length = int(rng.integers(*self.recipe.repeat_lengths))
+            shortest, longest = self.recipe.repeat_lengths
+            length = int(rng.integers(shortest, longest * longer))
             ids = random_repeat(rng, self.pieces, length, self.tokenizer)
             weights = [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
             return [BOS, *ids, EOS], weights
-        items = episode(rng) if draw < repeats + episodes else text_document(rng)
+        items = episode(rng, 18 * longer) if draw < repeats + episodes else text_document(rng)
         sequence = encode_document(items, self.tokenizer, complete=False)
         return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
 
@@ -55,13 +58,15 @@ class LanguageStage:
 
         All (B, T). Nobody can know where a document begins, so `<BOS>` carries no loss.
         """
-        B, T = self.recipe.rows, self.recipe.length
+        r = self.recipe
+        longer = r.longer if step >= r.long_from and step % r.long_every == r.long_every - 1 else 1
+        B, T = max(1, r.rows // longer), r.length * longer
         tokens, weights = np.full((B, T), PAD), np.zeros((B, T), np.float32)
         start = np.zeros((B, T), int)
         for b in range(B):
             place = 0
             while place < T:
-                ids, shares = self.document(rng, step)
+                ids, shares = self.document(rng, step, longer)
                 here = slice(place, min(T, place + len(ids)))
                 n = here.stop - here.start
                 tokens[b, here], weights[b, here], start[b, here] = ids[:n], shares[:n], place

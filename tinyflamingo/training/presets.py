@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import (
     FlamingoConfig,
@@ -20,6 +18,7 @@ from tinyflamingo.model.config import (
     VisionConfig,
 )
 from tinyflamingo.model.trained import untrained
+from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import count
 from tinyflamingo.training.optimiser import OptimiserConfig
 
@@ -41,6 +40,9 @@ class LanguageRecipe:
     steps: int = 1200
     rows: int = 16
     length: int = 96  # tokens a row
+    long_from: int = 750  # from this step on some steps have fewer, longer rows: binding has to reach far
+    long_every: int = 4  # every so many steps
+    longer: int = 4  # how many times as long they are
     repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
     # The curriculum: until which step, and the shares of random repeats and of few-shot episodes till
     # then. First copying, then binding, then facts; whatever is left are ordinary documents.
@@ -55,9 +57,12 @@ class FlamingoRecipe:
     steps: int = 1900
     rows: tuple = (16, 24, 10)  # pages, pairs, videos in a batch
     lengths: tuple = (96, 20, 40)  # tokens a row of each
+    long_every: int = 4  # each so manieth step has fewer, longer pages: prompts of 32 shots are long
+    longer: int = 4  # how many times as long they are
     weights: tuple = (1.0, 0.4, 0.4)  # lambda of each dataset (paper, equation 2)
     accumulate: bool = True  # False: round-robin, one dataset a step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
+    trained: tuple = ()  # parts that train too, though the paper freezes them (its ablation): "vision", "language"
     feature_noise: float = 0.3  # standard deviation, of features whose own is 1
     gate_batches: int = 16  # batches over which the gates' first gradient is averaged
     gate_push: float = 0.5  # first move of every gate, along that gradient
@@ -66,6 +71,9 @@ class FlamingoRecipe:
     pairs: int = 16000
     counts: int = 3000
     clips: int = 2000
+    wild: int = 3072
+    digits: int = 1600
+    sums: int = 3000
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.1, warmup=30)
 
 
@@ -93,9 +101,19 @@ def _smoke() -> Preset:
         "smoke",
         config,
         ContrastiveRecipe(steps=6, batch=16, families=16),
-        LanguageRecipe(steps=8, rows=4, length=48, phases=((3, 0.8, 0.12), (math.inf, 0.1, 0.4))),
+        LanguageRecipe(steps=8, rows=4, length=48, long_from=4, phases=((3, 0.8, 0.12), (math.inf, 0.1, 0.4))),
         FlamingoRecipe(
-            steps=6, rows=(2, 4, 2), gate_batches=2, singles=96, uncoloured=12, pairs=12, counts=12, clips=6
+            steps=6,
+            rows=(2, 4, 2),
+            gate_batches=2,
+            singles=96,
+            uncoloured=12,
+            pairs=12,
+            counts=12,
+            clips=6,
+            wild=768,
+            digits=80,
+            sums=12,
         ),
         test_queries=8,
         save_every=2,
@@ -114,13 +132,13 @@ def get_preset(name: str) -> Preset:
 
 def parameter_counts(config: FlamingoConfig) -> dict:
     """{part: {"parameters", "state"}} of a configuration; `total` leaves out the text tower."""
-    model = untrained(np.random.default_rng(0), config, None)
-    gated = [name for name in model.params if name.startswith("xattn_")]
+    model = untrained(HollowGenerator(), config, None)
+    gated = [name for name in model.params if name.startswith(("xattn_", "w_visual"))]
     counts = {
         "vision encoder": (count(model.frozen["vision"]), "frozen"),
         "language model": (count(model.frozen["language"]), "frozen"),
         "resampler": (count(model.params["resampler"]), "trained"),
-        "gated blocks": (sum(count(model.params[name]) for name in gated), "trained"),
+        "gated blocks": (count({name: model.params[name] for name in gated}), "trained"),
         "<EOC>": (model.params["eoc"].size, "trained"),
     }
     counts["total"] = (sum(n for n, _ in counts.values()), "")

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, NAMED, Clip, Scene, pick
+from tinyflamingo.data.tinyworld.glyphs import DIGITS, WILD
+from tinyflamingo.data.tinyworld.scenes import ACTIONS, COLOUR_NAMES, KNOWN, NAMED, Clip, Scene, pick
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen")
+SUM_WORDS = ("zero", *NUMBERS[1:], *TEENS)
 PLACES = (
     "garden",
     "kitchen",
@@ -44,6 +47,8 @@ QUESTIONS = {
     "place": "where is it found?",
     "animal": "who likes it?",
     "sides": "how many sides does it have?",
+    "digit": "what digit is it?",
+    "sum": "what is the sum?",
 }
 ONSETS = tuple(c + v for c in "bdkl" for v in "aeiou")
 CODAS = tuple(c + v for c in "fmzj" for v in "aeiou")
@@ -71,12 +76,31 @@ def caption(scene: Scene | Clip) -> str:
         return f"{thing_phrase(*scene.thing.kind)} {action_phrase(scene)}."
     if scene.kind == "blank":
         return "nothing."
+    if scene.kind == "sum":
+        return f"{sum_phrase(*(t.shape for t in scene.things))}."
+    if scene.kind == "wild":
+        return f"{thing_phrase(wild_name(scene.things[0].shape), scene.things[0].colour)}."
     first = thing_phrase(*scene.things[0].kind)
     if scene.kind == "pair":
         return f"{first} {scene.relation} {thing_phrase(*scene.things[1].kind)}."
     if scene.kind == "count":
         return f"{NUMBERS[len(scene.things)]} {scene.things[0].colour} {plural(scene.things[0].shape)}."
     return f"{first}."
+
+
+def wild_name(shape) -> str:
+    """The invented word that stage one calls a wild shape by; no text and no other stage does."""
+    return PICTURE_WORDS[WILD.index(shape)]
+
+
+def sum_phrase(first, second) -> str:
+    """("three", "four") -> "three plus four"."""
+    return f"{first} plus {second}"
+
+
+def sum_answer(first, second) -> str:
+    """What two digits add up to, as the texts tell it."""
+    return f"{SUM_WORDS[DIGITS.index(first) + DIGITS.index(second)]}."
 
 
 def details(scene: Scene) -> str:
@@ -97,9 +121,11 @@ def questions(scene: Scene | Clip) -> dict:
     if isinstance(scene, Clip):
         answers = {"action": f"it {action_phrase(scene)}.", "shape": f"{scene.thing.shape}."}
         return answers if scene.action == "turns" else {**answers, "color": f"{scene.thing.colour}."}
+    thing = scene.things[0] if scene.things else None
+    if scene.kind == "digit":
+        return {"digit": f"{thing.shape}.", "color": f"{thing.colour}."}
     if scene.kind not in ("single", "count"):
         return {}
-    thing = scene.things[0]
     answers = {"color": f"{thing.colour}."} if thing.colour else {}
     answers |= {"shape": f"{thing.shape}.", "number": f"{NUMBERS[len(scene.things)]}."}
     if scene.kind == "single":
@@ -122,6 +148,32 @@ def facts(shape, colour) -> list:
 def sides_answer(shape) -> str:
     """How many sides a shape has, as the texts tell it."""
     return f"{NUMBERS[SIDES[shape]]}."
+
+
+def check(rng, scene: Scene) -> tuple[str, str]:
+    """A question that is answered by yes or no, half of the time each: (question, answer)."""
+    thing = scene.things[0]
+    true, style = rng.random() < 0.5, rng.integers(3)
+    shape, colour = thing.kind
+    if not true:
+        others = [
+            t for t in KNOWN if (t[1] != colour if style == 0 else t[0] != shape if style == 1 else t != thing.kind)
+        ]
+        shape, colour = pick(rng, others)
+    what = (colour, f"{article(shape)} {shape}", thing_phrase(shape, colour))[style]
+    return f"Question: is it {what}? Answer:", "yes." if true else "no."
+
+
+def choice(rng, scene: Scene | Clip) -> tuple[str, str, list]:
+    """A question with three answers to choose from: (question, right answer, all three)."""
+    if isinstance(scene, Clip):
+        right, options = f"it {action_phrase(scene)}", [f"it {action}" for action in ACTIONS if action != "turns"]
+    else:
+        right, options = thing_phrase(*scene.things[0].kind), [thing_phrase(*thing) for thing in KNOWN]
+    options = [o for o in options if o != right]
+    three = [right, *(options[i] for i in rng.permutation(len(options))[:2])]
+    three = [three[i] for i in rng.permutation(3)]
+    return f"Question: {three[0]}, {three[1]} or {three[2]}? Answer:", f"{right}.", [f"{t}." for t in three]
 
 
 def ask(name) -> str:

@@ -11,37 +11,39 @@ from __future__ import annotations
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.pool import Pool
-from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, pick
+from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_THINGS, WRITTEN, pick
 from tinyflamingo.data.tinyworld.text import episode as text_episode
-from tinyflamingo.data.tinyworld.text import sample_classes, shot_order, text_document
+from tinyflamingo.data.tinyworld.text import riddle, sample_classes, shot_order, text_document
 
 # Shares of each kind of interleaved page, by name of its function below.
 PAGE_MIXTURE = {"album": 0.36, "episode": 0.26, "knowledge_page": 0.16, "text_page": 0.14, "web_page": 0.08}
 
 # Kinds of pictures in an album, on a web page and alone, as often as they stand here.
-ALBUM_KINDS = ("single", "single", "uncoloured", "uncoloured", "pair", "pair", "count")
+ALBUM_KINDS = (*["single"] * 3, *["uncoloured"] * 2, *["pair"] * 3, "count", "digit", "sum")
 WEB_KINDS = ("single", "pair", "pair", "pair", "count")
-PAIR_KINDS = (*WEB_KINDS, "uncoloured")
+PAIR_KINDS = (*WEB_KINDS, "pair", "uncoloured", "digit", "sum")
+EPISODE_THINGS = (KNOWN, KNOWN, KNOWN, WILD_THINGS, WILD_THINGS, WRITTEN)  # what episodes are about
 SPOKEN = 0.3  # share of an episode's shots that are phrases
 ASIDES = 0.4  # share of an album's pictures whose text goes on about something else, as pages do
 
 
-def page(rng, pool: Pool, mixture=None):
-    """One interleaved page -> (name of its kind, items). Longer than any context: it will be cut."""
+def page(rng, pool: Pool, mixture=None, length=1):
+    """One interleaved page -> (name of its kind, items). Longer than `length` times 96 tokens: it will be cut."""
     mixture = mixture or PAGE_MIXTURE
     names = list(mixture)
     name = names[int(rng.choice(len(names), p=list(mixture.values())))]
-    return name, PAGES[name](rng, pool)
+    return name, PAGES[name](rng, pool, length)
 
 
-def album(rng, pool):
+def album(rng, pool, length=1):
     """Pictures of all kinds, each described or asked about.
 
     Some texts go on about something else; never about a thing on the page, for what only texts tell
     of a thing must not stand beside its picture.
     """
-    media = [pool.any_picture(rng, pick(rng, ALBUM_KINDS)) for _ in range(9)]
+    media = [pool.any_picture(rng, pick(rng, ALBUM_KINDS)) for _ in range(9 * length)]
     shown = {thing.kind for medium in media for thing in pool.what(medium).things}
     elsewhere = [thing for thing in KNOWN if thing not in shown]
     items = []
@@ -59,10 +61,23 @@ def described(rng, scene):
         return dialogue_turns(rng, say.questions(scene), int(rng.integers(1, 4)))
     if scene.kind == "pair" or style < 0.25:
         return [Quiet("Output:"), say.caption(scene)]
+    if scene.kind == "sum":
+        return added_up(rng, scene)
     if scene.kind == "single" and style < 0.5:
         return [Quiet("Details:"), say.details(scene)]
     opening = [Quiet("Output:"), say.caption(scene)] if style < 0.6 else []
-    return opening + dialogue_turns(rng, say.questions(scene), int(rng.integers(1, 4)))
+    turns = dialogue_turns(rng, say.questions(scene), int(rng.integers(1, 4)))
+    return opening + turns + riddle(rng, scene)
+
+
+def added_up(rng, scene):
+    """Two digits and their sum; at once, or after they were read. Some are only read."""
+    digits = [thing.shape for thing in scene.things]
+    caption = [Quiet("Output:"), say.caption(scene)]
+    if tuple(DIGITS.index(digit) for digit in digits) in UNASKED_SUMS:
+        return caption
+    answer = [Quiet(say.ask("sum")), say.sum_answer(*digits)]
+    return caption + answer if rng.random() < 0.6 else answer
 
 
 def dialogue_turns(rng, answers, turns):
@@ -72,7 +87,7 @@ def dialogue_turns(rng, answers, turns):
     return [part for name in chosen for part in (Quiet(say.ask(name)), answers[name])]
 
 
-def episode(rng, pool, shots=24):
+def episode(rng, pool, length=1):
     """A few-shot episode: every picture is followed at once by an invented word.
 
     Some shots are spoken, a phrase in place of a picture, so that what a picture leaves in the text
@@ -80,23 +95,24 @@ def episode(rng, pool, shots=24):
 
     The first time a word appears nobody can know it, so it carries no loss.
     """
-    ways = int(rng.choice([2, 2, 3, 4, 5]))
-    _, classes = sample_classes(rng, ways)
+    ways = int(rng.choice([2, 2, 3, 4, 5, 8]))
+    things = pick(rng, EPISODE_THINGS)
+    _, classes = sample_classes(rng, ways, things)
     words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
     items, met = [], set()
-    for i in shot_order(rng, ways, shots):
+    for i in shot_order(rng, ways, 24 * length):
         thing, label = pick(rng, classes[i]), f"{words[i]}."
-        spoken = rng.random() < SPOKEN
+        spoken = things is not WILD_THINGS and rng.random() < SPOKEN
         items += [EOC, Quiet(say.thing_phrase(*thing))] if spoken else [pool.picture_of(rng, thing)]
         items.append(label if i in met else Quiet(label))
         met.add(i)
     return items
 
 
-def knowledge_page(rng, pool):
+def knowledge_page(rng, pool, length=1):
     """Questions that only the texts can answer, of things that may be asked about."""
     items = []
-    for _ in range(6):
+    for _ in range(6 * length):
         medium = pool.picture_of(rng, pick(rng, ASKED))
         scene = pool.what(medium)
         items.append(medium)
@@ -108,17 +124,17 @@ def knowledge_page(rng, pool):
     return items
 
 
-def text_page(rng, pool):
+def text_page(rng, pool, length=1):
     """Text alone keeps what the language model knows within reach of the new layers."""
-    documents = [text_episode(rng) if rng.random() < 0.3 else text_document(rng) for _ in range(4)]
+    documents = [text_episode(rng) if rng.random() < 0.3 else text_document(rng) for _ in range(4 * length)]
     return [part for document in documents for part in (*document, EOC)]
 
 
-def web_page(rng, pool):
+def web_page(rng, pool, length=1):
     """Captions before or after their pictures, without any prompt, as on a page of the web."""
     before = rng.random() < 0.5
     items = []
-    for _ in range(9):
+    for _ in range(9 * length):
         medium = pool.any_picture(rng, pick(rng, WEB_KINDS))
         parts = [medium, say.caption(pool.what(medium))]
         items += parts[::-1] if before else parts
@@ -143,7 +159,7 @@ def video(rng, pool):
     clip = pool.what(medium)
     if rng.random() < 0.5:
         return [medium, Quiet("Output:"), say.caption(clip)]
-    return [medium, *dialogue_turns(rng, say.questions(clip), 2)]
+    return [medium, *(riddle(rng, clip) or dialogue_turns(rng, say.questions(clip), 2))]
 
 
 PAGES = {

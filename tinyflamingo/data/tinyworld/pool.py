@@ -16,13 +16,18 @@ import numpy as np
 from tinyflamingo.data.tinyworld.scenes import (
     KNOWN,
     SIDE,
+    WILD_THINGS,
+    WRITTEN,
     draw_clip,
     draw_scene,
     sample_clip,
     sample_count,
+    sample_digit,
     sample_pair,
     sample_single,
+    sample_sum,
     sample_uncoloured,
+    sample_wild,
 )
 
 SPLITS = {"train": 1, "validation": 2, "test": 3}
@@ -53,7 +58,7 @@ class Pool:
     pictures: np.ndarray | None = None
     videos: np.ndarray | None = None
     by_kind: dict = field(default_factory=lambda: defaultdict(list))  # "single" ... -> indices
-    by_thing: dict = field(default_factory=lambda: defaultdict(list))  # (shape, colour) -> singles
+    by_thing: dict = field(default_factory=lambda: defaultdict(list))  # (shape, colour) -> pictures of it alone
 
     def what(self, medium: Medium):
         """The `Scene` or `Clip` behind a medium."""
@@ -74,9 +79,12 @@ class Pool:
         return Medium("clip", int(rng.integers(len(self.clips))))
 
 
-def make_pool(rng, singles=0, pairs=0, counts=0, clips=0, uncoloured=0, things=KNOWN) -> Pool:
-    """Sample and draw. Singles go round all `things`, so that each has its pictures."""
+def make_pool(rng, singles=0, pairs=0, counts=0, clips=0, uncoloured=0, wild=0, digits=0, sums=0, things=KNOWN) -> Pool:
+    """Sample and draw. What stands alone goes round all there is of its kind, so that each has its pictures."""
     scenes = [sample_single(rng, (things[i % len(things)],)) for i in range(singles)]
+    scenes += [sample_wild(rng, (WILD_THINGS[i % len(WILD_THINGS)],)) for i in range(wild)]
+    scenes += [sample_digit(rng, (WRITTEN[i % len(WRITTEN)],)) for i in range(digits)]
+    scenes += [sample_sum(rng) for _ in range(sums)]
     scenes += [sample_uncoloured(rng) for _ in range(uncoloured)]
     scenes += [sample_pair(rng, things) for _ in range(pairs)]
     scenes += [sample_count(rng, things) for _ in range(counts)]
@@ -89,7 +97,7 @@ def draw_pool(rng, scenes, clips=(), side=SIDE) -> Pool:
     for i, scene in enumerate(pool.scenes):
         uncoloured = scene.kind == "single" and not scene.things[0].colour
         pool.by_kind["uncoloured" if uncoloured else scene.kind].append(i)
-        if scene.kind == "single" and not uncoloured:
+        if scene.kind in ("single", "wild", "digit") and not uncoloured:
             pool.by_thing[scene.things[0].kind].append(i)
     if pool.scenes:
         pool.pictures = np.stack([draw_scene(rng, scene, side) for scene in pool.scenes])

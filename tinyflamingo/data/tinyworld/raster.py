@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyflamingo.data.tinyworld.shapes import EXTENT, signed_distance
+from tinyflamingo.data.tinyworld.glyphs import signed_distance
+from tinyflamingo.data.tinyworld.shapes import EXTENT
 
 FRAME = 32  # the frame that coordinates refer to, in pixels
 
@@ -44,7 +45,7 @@ STAND_OUT = 90.0  # least RGB distance between a background, anywhere, and a col
 class Mark:
     """One shape in a picture."""
 
-    shape: str  # a name in shapes.SHAPES
+    shape: str  # a name that glyphs.signed_distance knows
     rgb: RGB  # 0..255 each
     x: float  # centre, in pixels of the 32-pixel frame
     y: float  # the same, downwards

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tinyflamingo.data.tinyworld.glyphs import DIGITS, HANDS, WILD, written
 from tinyflamingo.data.tinyworld.raster import COLOURS, Mark, draw, jitter, sample_background
 from tinyflamingo.data.tinyworld.shapes import NAMED
 
@@ -54,6 +55,12 @@ KNOWN = tuple(thing for thing in THINGS if thing not in HELD_OUT)
 # Things of which no picture is ever asked a question of knowledge: their facts stand in text alone.
 UNASKED = frozenset(t for t in KNOWN if (NAMED.index(t[0]) + 2 * COLOUR_NAMES.index(t[1])) % 3 == 0)
 ASKED = tuple(thing for thing in KNOWN if thing not in UNASKED)
+WILD_THINGS = tuple((shape, colour) for shape in WILD for colour in COLOUR_NAMES)
+WRITTEN = tuple((digit, colour) for digit in DIGITS for colour in COLOUR_NAMES)
+# Two digits to be added up, and those of which no picture ever asks the sum: texts alone tell it.
+SUMS = tuple((a, b) for a in range(10) for b in range(10))
+UNASKED_SUMS = frozenset((a, b) for a, b in SUMS if (a + 2 * b) % 4 == 0)
+ASKED_SUMS = tuple(pair for pair in SUMS if pair not in UNASKED_SUMS)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture: kind "single", "pair", "count" or "blank". In a pair the larger thing comes first."""
+    """A picture: kind "single", "pair", "count", "digit", "sum", "wild" or "blank".
+
+    In a pair the larger thing comes first; in a sum the digits stand from left to right.
+    """
 
     kind: str
     things: tuple = ()
@@ -139,6 +149,28 @@ def sample_pair(rng, things=KNOWN, kinds=None, relation=None) -> Scene:
     return Scene("pair", tuple(made), relation)
 
 
+def sample_wild(rng, things=WILD_THINGS, size=None, position=None) -> Scene:
+    """A single thing of a shape that has no name."""
+    return replace(sample_single(rng, things, size, position), kind="wild")
+
+
+def sample_digit(rng, things=WRITTEN) -> Scene:
+    """One written digit; things: the (digit, colour) pairs to choose from."""
+    digit, colour = pick(rng, things)
+    x, y = rng.uniform(13, 19, size=2)
+    return Scene("digit", (Thing(digit, colour, "", "", x, y, rng.uniform(6.5, 10.0)),))
+
+
+def sample_sum(rng, pairs=SUMS, colour=None) -> Scene:
+    """Two written digits side by side; pairs: the sums to choose from."""
+    colour = colour or pick(rng, COLOUR_NAMES)
+    made = []
+    for number, x in zip(pick(rng, pairs), (8.5, 23.5), strict=True):
+        x, y = x + rng.uniform(-0.8, 0.8), 16 + rng.uniform(-1.5, 1.5)
+        made.append(Thing(DIGITS[number], colour, "", "", x, y, rng.uniform(6.5, 8.0)))
+    return Scene("sum", tuple(made))
+
+
 def sample_count(rng, things=KNOWN, number=None) -> Scene:
     """Two to five small equal things on a loose 3 x 3 grid."""
     shape, colour = pick(rng, things)
@@ -193,10 +225,15 @@ def _shade(rng, thing):
 
 def _draw_things(rng, things, shades, background, side):
     marks = [
-        Mark(t.shape, jitter(rgb, rng), t.x, t.y, t.radius, angle=float(rng.uniform(-8, 8)))
+        Mark(_outline(rng, t.shape), jitter(rgb, rng), t.x, t.y, t.radius, angle=float(rng.uniform(-8, 8)))
         for t, rgb in zip(things, shades, strict=True)
     ]
     return draw(marks, background, rng, side)
+
+
+def _outline(rng, shape):
+    """A digit is written by one hand or another."""
+    return written(shape, int(rng.integers(HANDS))) if shape in DIGITS else shape
 
 
 def _at_moment(clip: Clip, t, frames):

@@ -18,16 +18,19 @@ from tinyflamingo.data.tinyworld.scenes import (
     HELD_OUT,
     KNOWN,
     NAMED,
+    SUMS,
     pick,
     sample_clip,
     sample_count,
+    sample_digit,
     sample_scene,
     sample_single,
+    sample_sum,
 )
 
 # Shares of each kind of document, by name of its function below; episodes are mixed in by the training
 # stage, whose curriculum decides how many.
-TEXT_MIXTURE = {"facts": 0.20, "fact_questions": 0.44, "reading": 0.36}
+TEXT_MIXTURE = {"facts": 0.17, "fact_questions": 0.38, "reading": 0.33, "sums": 0.12}
 
 
 def text_document(rng, things=None) -> list:
@@ -78,24 +81,52 @@ def _turns(asked) -> list:
 
 def reading(rng, things) -> list:
     """A description and questions that reading it answers."""
-    sample = sample_clip if rng.random() < 0.25 else pick(rng, (sample_single, sample_single, sample_count))
-    scene = sample(rng, things)
+    if rng.random() < 0.1:
+        scene = sample_digit(rng)
+    else:
+        sample = sample_clip if rng.random() < 0.25 else pick(rng, (sample_single, sample_single, sample_count))
+        scene = sample(rng, things)
     detailed = scene.kind == "single" and rng.random() < 0.7
     answers = list(say.questions(scene).items())
     if scene.kind == "single" and not detailed:
         answers = answers[:3]
     asked = [answers[i] for i in rng.permutation(len(answers))[: int(rng.integers(1, 4))]]
-    return [_opening(rng, scene, detailed), *_turns(asked)]
+    return [_opening(rng, scene, detailed), *_turns(asked), *riddle(rng, scene)]
 
 
-def episode(rng) -> list:
+def riddle(rng, scene) -> list:
+    """Sometimes a question by yes or no, or with answers to choose from; sometimes nothing."""
+    draw = rng.random()
+    if scene.kind == "single" and scene.things[0].colour and draw < 0.25:
+        question, answer = say.check(rng, scene)
+    elif scene.kind in ("single", "clip") and (scene.kind == "clip" or scene.things[0].colour) and draw < 0.45:
+        question, answer, _ = say.choice(rng, scene)
+    else:
+        return []
+    return [Quiet(question), answer]
+
+
+def sums(rng, things) -> list:
+    """What two digits add up to: told, or asked for."""
+    items = []
+    for _ in range(3):
+        first, second = (thing.shape for thing in sample_sum(rng, (pick(rng, SUMS),)).things)
+        phrase, answer = say.sum_phrase(first, second), say.sum_answer(first, second)
+        if rng.random() < 0.5:
+            items += [Quiet(phrase), f"is {answer}"]
+        else:
+            items += [Quiet(f"{phrase}. {say.ask('sum')}"), answer]
+    return items
+
+
+def episode(rng, longest=18) -> list:
     """A few-shot episode in words: "a red circle lofa. a blue star dimu. ..."; labels follow their key."""
-    ways = int(rng.integers(2, 6))
+    ways = int(rng.choice([2, 3, 4, 5, 8]))
     labels = say.ANIMALS + say.PLACES if rng.random() < 0.2 else say.PICTURE_WORDS + say.TEXT_WORDS
     words = [str(w) for w in rng.choice(labels, size=ways, replace=False)]
     rule, classes = sample_classes(rng, ways)
     style, items, met = rng.random(), [], set()
-    for i in shot_order(rng, ways, int(rng.integers(8, 18))):
+    for i in shot_order(rng, ways, int(rng.integers(8, longest))):
         label = f"{words[i]}."
         items += [Quiet(_key(rule, style, *pick(rng, classes[i]))), label if i in met else Quiet(label)]
         met.add(i)
@@ -157,4 +188,4 @@ def tokenizer_lines(rng, count=8000):
         yield from [syllable] * 3000
 
 
-DOCUMENTS = {"facts": facts, "fact_questions": fact_questions, "reading": reading}
+DOCUMENTS = {"facts": facts, "fact_questions": fact_questions, "reading": reading, "sums": sums}

@@ -1,0 +1,588 @@
+# %% [markdown]
+# # Masking: which word may look at which picture
+#
+# *minutes: 60 · chapter §4 · key: masking*
+#
+# A page holds words and pictures, one after the other. "A red house" is about the picture before it, and
+# about no other. Flamingo is told so by a mask, and the mask comes from one small vector of whole numbers,
+# `phi`. Nothing in the model is simpler, and nothing is got wrong more often.
+#
+# **You will build** the tags and chunks of a page, `phi`, the mask, a softmax that knows what to do when it is
+# shown nothing, the gradient of all that, and the "next" mode of training.
+#
+# **You will not build** what the attention is wrapped in, its projections and gates (notebook 08), nor what
+# makes `R` tokens of a picture (notebook 05).
+#
+# You need NumPy, and attention as softmax of scores times values. The letters are those of the code: `T` text
+# tokens, `N` pictures in the page, `R` visual tokens a picture, `H` heads, `K` size of a head.
+
+# %%
+import sys
+
+sys.path.insert(0, "..")  # the package lies beside this folder
+
+import inspect
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+from autograd import make_vjp
+from matplotlib.colors import ListedColormap
+
+from tinyflamingo import ops
+from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
+from tinyflamingo.model import interleave
+from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.model.interleave import cross_attention_mask, encode_document, make_batch
+from tinyflamingo.model.trained import load_checkpoint, look, shipped_checkpoint
+from tinyflamingo.ops import reference
+
+plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
+COLOURS = ["#DDDDDD", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442"]  # of phi 0, 1, 2, ...
+model = load_checkpoint(shipped_checkpoint())
+rng = np.random.default_rng(7)
+
+
+def picture(shape, colour, position="middle", size="large"):
+    return draw_scene(rng, sample_single(rng, ((shape, colour),), size, position))
+
+
+# %% [markdown]
+# ## A page becomes a row of tokens
+#
+# The chapter's example is a page about two pets: a line of welcome, a picture with its sentence, another
+# picture with its sentence. Here is a page of the same build from our own world. In Python a page is a list.
+
+# %%
+house, star = picture("house", "red", "top"), picture("star", "blue", "middle", "small")
+page = ["here are my two pictures.", house, "a red house at the top.", star, "a small blue star."]
+
+sequence = encode_document(page, model.tokenizer)
+tokens, media = np.array(sequence.tokens), sequence.media
+T, N, R = len(tokens), len(media), model.config.resampler.latents
+pieces = [model.tokenizer.piece(t) for t in tokens]
+print("T =", T, " N =", N, " R =", R)
+print(" ".join(pieces))
+
+# %% [markdown]
+# Three marks have joined the words. `<BOS>` opens the page. An `<image>` tag stands where a picture stood: the
+# pixels themselves never enter the row. `<EOC>`, *end of chunk*, stands before every picture that does not
+# open the page, and at the very end. Between them they cut the page into **chunks**, each with one picture at
+# most, and that one in front.
+
+# %%
+chunks, rows = np.cumsum(tokens == interleave.IMAGE), []
+for chunk in range(N + 1):
+    rows.append([p for p, c in zip(pieces, chunks, strict=True) if c == chunk])
+
+figure, axes = plt.subplots(N + 1, 2, figsize=(7.4, 2.4), width_ratios=(1, 9))
+for chunk, (left, right) in enumerate(axes):
+    if chunk:
+        left.imshow(media[chunk - 1])
+    x = 0
+    for piece in rows[chunk]:
+        right.text(x, 0, piece, family="monospace", fontsize=9, bbox={"fc": COLOURS[chunk], "ec": "none", "pad": 2})
+        x += len(piece) + 1.2
+    right.set(xlim=(0, 64), ylim=(-1, 1))
+    left.set_axis_off()
+    right.set_axis_off()
+plt.show()
+
+# %% [markdown]
+# *Figure: the page, one line a chunk. The first line, grey, has no picture. The second, orange, has the picture
+# of a red house and runs from its `<image>` tag to the `<EOC>` after "top." The third, blue, has the blue star
+# and its sentence.*
+#
+# The pieces are those of the toy's tokenizer: `▁` begins a word. It knows the words of its small world whole and
+# spells the others.
+
+# %% [markdown]
+# ### Exercise 07.1 · Where chunks end
+# *difficulty: easy · minutes: 8*
+#
+# Write the rule as code. A page is a list of the strings `"text"` and `"image"`; return the row of tokens: a
+# `"<BOS>"` first, then the items, `"<EOC>"` before every image **except one that opens the page**, and
+# `"<EOC>"` at the end. Two images may follow each other; then an `<EOC>` stands between them too.
+
+
+# %% exercise 07.1
+def with_marks(items):
+    """["text", "image", "text"] -> ["<BOS>", "text", "<EOC>", "image", "text", "<EOC>"]."""
+    row = ["<BOS>"]
+    # solution
+    for place, item in enumerate(items):
+        if item == "image" and place > 0:
+            row.append("<EOC>")
+        row.append(item)
+    row.append("<EOC>")
+    # end of solution
+    return row
+
+
+# %% check 07.1
+from tinyflamingo.checks import check_07_1_with_marks
+
+check_07_1_with_marks(with_marks)
+
+# %% [markdown]
+# ## phi: the number of the picture a token sees
+#
+# For every token `l`, `phi[l]` is the number of the last picture that stands at `l` or before it, counted from
+# 1. Zero means: no picture yet.
+#
+# **Predict.** Say them before you run the next cell. What is `phi` of the first `<image>` tag itself, 0 or 1?
+# What is `phi` of the `<EOC>` just *before* the second tag, 1 or 2?
+
+
+# %%
+def phi_by_hand(tokens):
+    """phi with a loop: walk along the row and remember the last tag."""
+    last, found = 0, []
+    for token in tokens:
+        if token == interleave.IMAGE:
+            last = last + 1
+        found.append(last)
+    return np.array(found)
+
+
+phi = phi_by_hand(tokens)
+print("phi (T,) =", phi.shape)
+for place in np.flatnonzero(np.isin(tokens, (interleave.IMAGE, model.tokenizer.eoc))):
+    print(f"token {place:2d}  {pieces[place]:8s} phi {phi[place]}")
+
+# %% [markdown]
+# A tag carries its own picture's number; whatever closes a chunk still belongs to it. In the paper's own
+# example `phi` is printed under the row just so.
+
+# %% [markdown]
+# ### Exercise 07.2 · phi in one line
+# *difficulty: easy · minutes: 5*
+#
+# No loop this time: one NumPy function does it. `is_image` is a boolean array `(T,)`, true at the tags. Make it
+# work for a batch `(B, T)` too, each row counted for itself.
+
+
+# %% exercise 07.2
+def phi_in_one_line(is_image):
+    """is_image (..., T) bool -> (..., T) int."""
+    # solution
+    return np.cumsum(is_image, axis=-1)
+    # end of solution
+
+
+# %% check 07.2
+from tinyflamingo.checks import check_07_2_phi
+
+check_07_2_phi(phi_in_one_line)
+
+# %% [markdown]
+# The library's is that line, too. The loop and the line agree, on this page and on a thousand rows of random
+# tags:
+
+# %%
+print("on the page:     ", np.array_equal(phi_by_hand(tokens), interleave.phi(tokens)))
+random_rows = np.where(rng.random((1000, 12)) < 0.3, interleave.IMAGE, 9)
+print("on 1000 rows:    ", all(np.array_equal(phi_by_hand(row), interleave.phi(row)) for row in random_rows))
+
+# %% [markdown]
+# ## The mask
+#
+# The `N` pictures lie side by side as `N * R` visual tokens, first all `R` of picture 1, then those of picture
+# 2. The mask has a row for every word and a column for every visual token. With loops it is a sentence:
+
+
+# %%
+def mask_by_hand(phi, N, R):
+    """(T, N * R): may token l look at visual token r of picture n?"""
+    mask = np.zeros((len(phi), N * R), bool)
+    for place in range(len(phi)):
+        for n in range(1, N + 1):
+            for r in range(R):
+                mask[place, (n - 1) * R + r] = phi[place] == n
+    return mask
+
+
+# %% [markdown]
+# ### Exercise 07.3 · The mask without loops
+# *difficulty: medium · minutes: 10*
+#
+# Write it with one comparison. Give every column the number of its picture, `1 1 ... 2 2 ...`, and let
+# broadcasting compare it with every row's `phi`.
+
+
+# %% exercise 07.3
+def mask_by_broadcasting(phi, N, R):
+    """phi (T,) int -> (T, N * R) bool."""
+    # solution
+    owner = np.repeat(np.arange(1, N + 1), R)
+    return phi[:, None] == owner[None, :]
+    # end of solution
+
+
+# %% check 07.3
+from tinyflamingo.checks import check_07_3_mask
+
+check_07_3_mask(mask_by_broadcasting)
+
+# %%
+mask = cross_attention_mask(phi, N, R)
+print("mask (T, N * R) =", mask.shape)
+print("loops and library agree:", np.array_equal(mask_by_hand(phi, N, R), mask))
+
+
+def draw_mask(axis, mask, pieces, phi, N, R):
+    """The mask cell by cell, its cells coloured by picture; words at the left with their phi."""
+    shown = mask * np.repeat(np.arange(1, N + 1), R)
+    colours = ListedColormap(["white", *COLOURS[1 : N + 1]]) if N else ListedColormap(["white"])
+    axis.pcolormesh(shown, cmap=colours, vmin=0, vmax=max(N, 1), edgecolors="lightgrey", linewidth=0.5)
+    labels = [f"{piece}   {n}" for piece, n in zip(pieces, phi, strict=True)]
+    axis.set(yticks=np.arange(len(pieces)) + 0.5, yticklabels=labels, xticks=(np.arange(N) + 0.5) * R)
+    axis.set_xticklabels([f"picture {n + 1}" for n in range(N)])
+    axis.invert_yaxis()
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+
+
+figure, axis = plt.subplots(figsize=(0.24 * N * R + 1.8, 0.19 * T + 0.5))
+draw_mask(axis, mask, pieces, phi, N, R)
+plt.show()
+
+# %% [markdown]
+# *Figure: the mask of the page, one row a token with its phi, one column a visual token. The rows of the first
+# chunk are empty. From the first `<image>` tag to the second the columns of picture 1 are filled, from the second
+# tag to the end those of picture 2.*
+#
+# Read it by rows: which visual tokens may this word look at? Always those of one picture, or none. Read it by
+# columns: which words look at picture 1? One unbroken stretch. The stretch is why the library never computes
+# the white cells at all:
+
+# %%
+print("cells that are needed:", int(mask.sum()), "of", mask.size, f"= {mask.mean():.0%}")
+
+# %% [markdown]
+# Now your own page. Change it as you like, put a picture first, put two in a row, and run the cell again.
+
+# %%
+mine = [star, "a blue star.", house, house, "two red houses."]
+
+row = encode_document(mine, model.tokenizer)
+my_pieces, my_phi = [model.tokenizer.piece(t) for t in row.tokens], interleave.phi(row.tokens)
+my_N = len(row.media)
+figure, axis = plt.subplots(figsize=(0.24 * max(my_N, 1) * R + 1.8, 0.19 * len(my_pieces) + 0.5))
+draw_mask(axis, cross_attention_mask(my_phi, my_N, R), my_pieces, my_phi, my_N, R)
+plt.show()
+
+# %% [markdown]
+# *Figure: the mask of a page that opens with a picture and has two pictures in a row. There is one empty row
+# only, that of `<BOS>`. The second picture is seen by its own tag and an `<EOC>` and by no word.*
+
+# %% [markdown]
+# ## Attention under the mask
+#
+# The word asks with a query, the visual tokens answer with keys and values. With loops, for one head: score the
+# `R` tokens of the word's own picture, turn the scores into shares, mix the values. A word without a picture
+# gets zeros.
+
+
+# %%
+def attend_by_hand(q, k, v, phi):
+    """q (T, K), k and v (N, R, K), phi (T,) -> (T, K)."""
+    T, K = q.shape
+    out = np.zeros((T, K))
+    for place in range(T):
+        if phi[place] == 0:
+            continue  # nothing to look at: nothing is added
+        keys, values = k[phi[place] - 1], v[phi[place] - 1]
+        scores = [sum(q[place] * keys[r]) / np.sqrt(K) for r in range(len(keys))]
+        shares = np.exp(scores - max(scores))
+        shares = shares / sum(shares)
+        for r in range(len(keys)):
+            out[place] += shares[r] * values[r]
+    return out
+
+
+K = 6
+q, k, v = rng.standard_normal((T, K)), rng.standard_normal((N, R, K)), rng.standard_normal((N, R, K))
+by_hand = attend_by_hand(q, k, v, phi)
+print("q (T, K) =", q.shape, " k, v (N, R, K) =", k.shape, " out (T, K) =", by_hand.shape)
+
+# %% [markdown]
+# As matrices the paper computes all `N * R` scores of every word, covers those that the mask forbids, and takes
+# the softmax of what is left. That takes care of every row but one kind.
+#
+# **Predict.** The usual trick puts a very large negative number, say -1e9, where the mask forbids. In the row of
+# a word with `phi` 0 *every* score is then about -1e9. What does the softmax make of it: zeros, equal shares, or
+# NaN? And with -infinity?
+
+
+# %%
+def plain_softmax(scores):
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    return shares / shares.sum(-1, keepdims=True)
+
+
+forbidden = np.array([False, False, False, False])
+scores = np.array([0.3, -1.2, 2.0, 0.1])
+with np.errstate(invalid="ignore"):
+    for cover in (-1e9, -np.inf):
+        print(f"{cover:8g}: shares", np.round(plain_softmax(np.where(forbidden, scores, cover)), 3))
+
+# %% [markdown]
+# Equal shares, or NaN. NaN is the kinder of the two: it is noticed. With equal shares a word that stands before
+# every picture looks at *all* of them, including those that come later. A mask that only covers scores cannot
+# say "nothing", because a softmax always hands out exactly one whole. The empty row has to be said separately.
+
+# %% [markdown]
+# ### Exercise 07.4 · A softmax that can say nothing
+# *difficulty: medium · minutes: 12*
+#
+# Softmax over the last axis among the visible; zero where nothing is visible, never NaN, and no warning. The
+# shares of a row that sees something sum to 1, those of an empty row to 0.
+
+
+# %% exercise 07.4
+def masked_softmax(scores, visible):
+    """scores (..., S) float, visible (..., S) bool -> shares (..., S)."""
+    # solution
+    covered = np.where(visible, scores, -1e9)
+    shares = np.exp(covered - covered.max(-1, keepdims=True)) * visible
+    total = shares.sum(-1, keepdims=True)
+    return shares / np.where(total == 0, 1.0, total)  # 0 / 1 in an empty row
+    # end of solution
+
+
+# %% check 07.4
+from tinyflamingo.checks import check_07_4_masked_softmax
+
+check_07_4_masked_softmax(masked_softmax)
+
+
+# %% [markdown]
+# With the library's masked softmax the matrices are three lines, and they say what the loops said. So does
+# `ops.segment_attention`, which the model runs on: it goes from stretch to stretch and never meets a white cell.
+
+
+# %%
+def attend(q, k, v, visible):
+    """The same as matrices: q (T, K), k and v (N, R, K), visible (T, N * R) -> (T, K)."""
+    K = q.shape[-1]
+    keys, values = k.reshape(-1, K), v.reshape(-1, K)
+    return reference.masked_softmax(q @ keys.T / np.sqrt(K), visible) @ values
+
+
+as_matrices = attend(q, k, v, mask)
+in_the_library = ops.segment_attention(q[None, :, None], k[None, :, :, None], v[None, :, :, None], phi[None])[0, :, 0]
+print("loops and matrices differ by at most", f"{np.abs(by_hand - as_matrices).max():.0e}")
+print("loops and library differ by at most ", f"{np.abs(by_hand - in_the_library).max():.0e}")
+print("rows with phi 0 are exactly 0:      ", not as_matrices[phi == 0].any())
+
+# %% [markdown]
+# ## The gradient by hand
+#
+# The loss hands back `g`, its gradient at the output. With `w` the shares, the way back is four lines: `out = w
+# v` gives `dv = wᵀ g` and `dw = g vᵀ`; the softmax gives `ds = w (dw - Σ w dw)`; the scores give `dq = ds k / √K`
+# and `dk = dsᵀ q / √K`.
+#
+# **Predict.** Where does the mask come in?
+#
+# Nowhere. A share that is 0 multiplies everything that would flow through it. What a word does not see gets no
+# gradient from it, and nobody has to say so twice.
+
+
+# %%
+def attend_backward(g, q, k, v, visible):
+    """Gradients of q, k and v from the gradient g (T, K) of the output."""
+    K = q.shape[-1]
+    keys, values = k.reshape(-1, K), v.reshape(-1, K)
+    w = reference.masked_softmax(q @ keys.T / np.sqrt(K), visible)  # (T, N R)
+    dw = g @ values.T
+    ds = w * (dw - (w * dw).sum(-1, keepdims=True)) / np.sqrt(K)
+    return ds @ keys, (ds.T @ q).reshape(k.shape), (w.T @ g).reshape(v.shape)
+
+
+g = rng.standard_normal((T, K))
+gradients = attend_backward(g, q, k, v, mask)
+step = 1e-6
+for name, place, mine in zip("qkv", range(3), gradients, strict=True):
+    along = rng.standard_normal(mine.shape)  # a random direction
+    there, back = ([x + s * along if i == place else x for i, x in enumerate((q, k, v))] for s in (step, -step))
+    measured = np.sum(g * (attend(*there, mask) - attend(*back, mask))) / (2 * step)
+    print(f"d{name} {str(mine.shape):10s} measured {measured:+.6f}   by hand {np.sum(mine * along):+.6f}")
+print("dq of rows with phi 0 is exactly 0:", not gradients[0][phi == 0].any())
+
+# %% [markdown]
+# And autograd, which walks through the reference op by op, finds the same:
+
+# %%
+for place, (name, mine) in enumerate(zip("qkv", gradients, strict=True)):
+    arguments = [x[None, ..., None, :] for x in (q, k, v)]  # B and H are 1
+    pull, _ = make_vjp(reference.segment_attention, place)(*arguments, phi[None])
+    theirs = pull(g[None, :, None])[0].reshape(mine.shape)
+    print(f"d{name} by hand and by autograd differ by at most {np.abs(theirs - mine).max():.0e}")
+
+# %% [markdown]
+# ## Break it
+#
+# Two lines look harmless and are not. We take the picture of the star out and put another in. No word before
+# the star's tag may notice. Each bar is how much the output of one token moves.
+
+# %%
+other = k.copy()
+other[1] = rng.standard_normal((R, K))  # picture 2 is another one now
+
+
+def all_images(q, k, v):
+    """The mask forgotten: everybody sees everything."""
+    return attend(q, k, v, np.ones_like(mask))
+
+
+def covered_only(q, k, v):
+    """The empty row forgotten: scores are covered with -1e9 and that is all."""
+    K = q.shape[-1]
+    scores = np.where(mask, q @ k.reshape(-1, K).T / np.sqrt(K), -1e9)
+    return plain_softmax(scores) @ v.reshape(-1, K)
+
+
+ways = {
+    "the mask as it should be": lambda q, k, v: attend(q, k, v, mask),
+    "every picture seen by every word": all_images,
+    "empty rows left to the softmax": covered_only,
+}
+figure, axes = plt.subplots(3, 1, figsize=(8, 4.6), sharex=True, sharey=True)
+for axis, (title, way) in zip(axes, ways.items(), strict=True):
+    moved = np.abs(way(q, other, v + (other - k)) - way(q, k, v)).max(-1)
+    axis.bar(np.arange(T), moved, color=[COLOURS[n] for n in phi], edgecolor="grey", linewidth=0.5)
+    axis.set_title(f"{title}: {int(np.sum(moved[phi < 2] > 0))} tokens before the picture have moved", loc="left")
+axes[1].set_ylabel("how much the output moves")
+axes[2].set_xticks(np.arange(T), pieces, rotation=90)
+plt.show()
+
+# %% [markdown]
+# *Figure: three rows of bars, one bar a token, after the second picture was exchanged. With the right mask only
+# the tokens of the last chunk move. With no mask all tokens move. With empty rows left to the softmax the last
+# chunk moves, and so do the tokens of the first chunk, which stand before every picture.*
+#
+# The third is the dangerous one. It passes every test with a picture in front, the loss falls, the captions come
+# out right. But a word has seen a picture from its future: in training the model reads off the answer, and
+# when it writes for itself that picture is not there yet. More than one port of this model has had the fault.
+#
+# The whole trained model shows the first of the two in what it finally says. The option for the paper's ablation,
+# all images of a page at once, lets us open the mask altogether; a token then sees media from `first` to `phi`.
+
+# %%
+batch = make_batch([sequence])
+visual = look(model, [house, star])  # (M, R, D)
+changed = look(model, [house, picture("circle", "pink")])
+wide = replace(model.config, xattn=replace(model.config.xattn, attend="all_previous"))
+
+
+def logits(visual, config=model.config, phi=batch.phi):
+    return flamingo(model.params, model.frozen, batch.tokens, phi, visual, config, first=np.ones_like(batch.phi))[0]
+
+
+early = phi < 2
+everything = {"config": wide, "phi": np.full_like(batch.phi, N)}
+for name, more in {"own picture only": {}, "all pictures": everything}.items():
+    moved = np.abs(logits(changed, **more) - logits(visual, **more)).max(-1)
+    before, after = moved[early].max(), moved[~early].max()
+    print(f"{name:17s} logits before picture 2 move by at most {before:.3g}, those after by {after:.3g}")
+
+# %% [markdown]
+# **Predict.** With the right mask, exchange picture **1** instead. Do the logits of the last chunk move, although
+# its words cannot look at picture 1?
+
+# %%
+first_changed = look(model, [picture("circle", "pink"), star])
+moved = np.abs(logits(first_changed) - logits(visual)).max(-1)
+for n in range(N + 1):
+    print(f"picture 1 exchanged: logits of tokens with phi {n} move by at most {moved[phi == n].max():.3g}")
+
+# %% [markdown]
+# They do. The words of chunk 1 saw picture 1, and the language model's own self-attention reads those words. An
+# earlier picture reaches a later word through text. That is how Flamingo learns from examples in its prompt
+# although every word looks at one picture only, and why it can be shown more pictures than it was trained with.
+
+# %% [markdown]
+# ## "Next" mode: a caption may stand before its picture
+#
+# Nobody says on a web page whether a sentence belongs to the picture above or below. In training, pages from the
+# web are read in "next" mode with probability `p_next`, one half: every token then points to the *coming* picture.
+# A tag still carries its own picture, and after the last one there is nothing to come, so the last is kept.
+
+# %% [markdown]
+# ### Exercise 07.5 · phi in next mode
+# *difficulty: hard · minutes: 12*
+#
+# Write it for a boolean row `(T,)`, true at the tags, without a loop. A page without any picture has `phi` 0
+# everywhere, in this mode too.
+
+
+# %% exercise 07.5
+def phi_ahead(is_image):
+    """is_image (T,) bool -> (T,) int: the coming picture, its own at a tag, the last one at the end."""
+    # solution
+    before = np.cumsum(is_image) - is_image  # tags strictly before a token
+    return np.minimum(before + 1, is_image.sum())
+    # end of solution
+
+
+# %% check 07.5
+from tinyflamingo.checks import check_07_5_phi_next
+
+check_07_5_phi_next(phi_ahead)
+
+# %%
+captions_first = ["a red house.", house, "a blue star.", star]
+row = encode_document(captions_first, model.tokenizer)
+names = [model.tokenizer.piece(t) for t in row.tokens]
+modes = {"usual": interleave.phi(row.tokens), "next": interleave.phi_next(row.tokens)}
+
+figure, axis = plt.subplots(figsize=(8, 1.7))
+axis.pcolormesh(np.stack(list(modes.values())), cmap=ListedColormap(COLOURS[: N + 1]), vmin=0, vmax=N, edgecolors="w")
+for y, mode in enumerate(modes.values()):
+    for x, n in enumerate(mode):
+        axis.text(x + 0.5, y + 0.5, n, ha="center", va="center")
+axis.set(yticks=(0.5, 1.5), yticklabels=modes)
+axis.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
+axis.invert_yaxis()
+axis.tick_params(length=0)
+plt.show()
+
+# %% [markdown]
+# *Figure: two strips of numbers over a page whose captions stand before their pictures. In the usual mode "a red
+# house." has phi 0 and "a blue star." has phi 1, the wrong picture. In next mode they have 1 and 2, the right
+# ones.*
+#
+# Here the usual mode would teach that the house is a blue star. A model that is sometimes read one way and
+# sometimes the other learns to be of use in both.
+
+# %% [markdown]
+# ## In the library
+#
+# What you built is there, with the same names; these are its lines as they are now.
+
+
+# %%
+def show(*functions):
+    for function in functions:
+        print(f"# {function.__module__.replace('.', '/')}.py: {function.__name__}\n")
+        print(inspect.getsource(function))
+
+
+show(interleave.phi, interleave.phi_next, cross_attention_mask)
+show(reference.masked_softmax, reference.segment_attention)
+
+# %% [markdown]
+# The tests of this section are `python -m pytest -m masking`. Among them: a later image changes no earlier logit, an
+# empty row is exactly 0 forward and backward, padding changes nothing, more tags than pictures is an error.
+#
+# ## In three sentences
+#
+# `phi` counts the image tags so far, a tag counts itself, and that one vector is the whole mask. A word looks at
+# the `R` tokens of its own picture, or, before any picture, at exactly nothing, and a softmax has to be told what
+# nothing is. Earlier pictures still matter, because words that saw them are read by words that did not.
+#
+# **Further reading.** [Flamingo](https://arxiv.org/abs/2204.14198), section 2.3 and figure 7 for the mask, appendix
+# A.3.2 for "next" mode, table 10 for what happens with all previous images in sight.
+# [Perceiver](https://arxiv.org/abs/2103.03206) for attention to a fixed number of things. `docs/deviations.md` says
+# what the paper leaves open about `phi`, and how it is settled here.

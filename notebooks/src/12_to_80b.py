@@ -1,0 +1,446 @@
+# %% [markdown]
+# # From the toy to 80 billion
+#
+# *chapter: summary · minutes: 60 to read and do, seconds to run · key: scale*
+#
+# The toy has some two million parameters, the paper's largest model eighty billion. Both are the same program
+# with other numbers in its configuration. This notebook counts: parameters, flops, bytes, chips. Then it
+# looks sideways, to DALL.E 2, and ahead, to what came after.
+#
+# **You will build** exact counts of two parts, the list of places where gated blocks stand, and the price of
+# a training step in which most weights are frozen. **You will not** need anything larger than the machine
+# before you.
+
+# %%
+import sys
+
+sys.path.insert(0, "..")  # the package lies beside this folder
+
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.bench.flops import gemm_flops
+from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.flamingo import flamingo, init_flamingo, see
+from tinyflamingo.model.gated_xattn import init_gated_xattn
+from tinyflamingo.model.language_model import init_language_model
+from tinyflamingo.model.tokenizer import IMAGE
+from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.training.language_stage import token_losses
+from tinyflamingo.training.presets import parameter_counts
+
+plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
+COLOURS = ("#56B4E9", "#0072B2", "#E69F00", "#D55E00")
+model = load_checkpoint(shipped_checkpoint())
+config = model.config
+rng = np.random.default_rng(12)
+
+# %% [markdown]
+# ## Four models
+#
+# The paper prints rounded sizes of the parts of its three models (its table 5). The toy's are counted now.
+#
+# *Figure: four horizontal bars, toy, 3B, 9B and 80B, each cut into vision encoder and language model (frozen,
+# blue) and resampler and gated blocks (trained, orange). The trained share shrinks from about half to about
+# an eighth.*
+
+# %%
+PARTS = ("vision encoder", "language model", "resampler", "gated blocks")
+toy = parameter_counts(config)
+PRINTED = {  # the paper's table 5
+    "Flamingo-3B": dict(zip(PARTS, (435e6, 1.4e9, 194e6, 1.2e9), strict=True)),
+    "Flamingo-9B": dict(zip(PARTS, (435e6, 7.1e9, 194e6, 1.6e9), strict=True)),
+    "Flamingo-80B": dict(zip(PARTS, (435e6, 70e9, 194e6, 10e9), strict=True)),
+}
+sizes = {"toy": {part: toy[part]["parameters"] for part in PARTS}, **PRINTED}
+figure, axis = plt.subplots(figsize=(7, 2.2))
+for row, parts in enumerate(sizes.values()):
+    left = 0.0
+    for part, colour in zip(PARTS, COLOURS, strict=True):
+        share = parts[part] / sum(parts.values())
+        axis.barh(row, share, left=left, color=colour, label=part if row == 0 else None)
+        left += share
+axis.set(yticks=range(len(sizes)), yticklabels=sizes, xlabel="share of all parameters", xlim=(0, 1))
+axis.invert_yaxis()
+figure.legend(loc="outside upper center", ncols=4, frameon=False)
+plt.show()
+for name, parts in sizes.items():
+    trained = parts["resampler"] + parts["gated blocks"]
+    print(f"{name:13s} {sum(parts.values()):16,.0f} parameters, of which {trained / sum(parts.values()):4.0%} train")
+
+# %% [markdown]
+# The larger the model, the more of it is borrowed. Vision encoder and resampler stay as they are; the
+# language model grows, and the gated blocks stand further apart: before every block, every fourth, every
+# seventh.
+
+# %% [markdown]
+# ## Counting, in loops
+#
+# Nothing is easier to check than a number of parameters, and few checks find more mistakes: an embedding
+# counted twice, a bias forgotten, a projection that is not there. The slow way walks through every array:
+
+
+# %%
+def count_by_loops(tree):
+    """All numbers in a tree of arrays, and the largest arrays by name."""
+    total, largest = 0, {}
+    for name, array in named_leaves(tree).items():
+        numbers = 1
+        for size in np.shape(array):
+            numbers *= size
+        total += numbers
+        largest[name] = numbers
+    return total, sorted(largest.items(), key=lambda item: -item[1])[:5]
+
+
+block = init_gated_xattn(rng, config)
+D, media = config.language.width, config.resampler.width
+total, largest = count_by_loops(block)
+print(f"one gated block of the toy: {total:,}")
+for name, numbers in largest:
+    print(f"  {name:6s} {block[name].shape!s:12s} {numbers:8,}")
+
+# %% [markdown]
+# The fast way is a formula. Nearly everything is in the matrices: queries, keys, values and output of the
+# attention are `D x D` each where `H K = D`, the feed-forward layer has two of `D x 4 D`. Together `12 D²`.
+
+# %%
+print(f"12 D^2 = {12 * D * D:,}, which is {12 * D * D / total:.1%} of the true {total:,}")
+
+# %% [markdown]
+# ### Exercise 12.1 · A gated block, exactly
+# *difficulty: medium · minutes: 15*
+#
+# Count one GATED XATTN-DENSE block of this code, to the last number: `width` is `D` of the text,
+# `media_width` that of the visual tokens, then `heads`, `key_size` and `multiplier`, hidden width over `D`.
+# There are no biases in projections; the three layer norms (queries, media, feed-forward) have gain and bias;
+# and do not forget what makes the block *gated*. `init_gated_xattn` in `model/gated_xattn.py` has it all.
+
+
+# %% exercise 12.1
+def count_gated_block(width, media_width, heads, key_size, multiplier):
+    # solution
+    inner = heads * key_size
+    attention = width * inner + 2 * media_width * inner + inner * width  # queries; keys and values; output
+    dense = 2 * width * multiplier * width
+    norms = 2 * width + 2 * media_width + 2 * width
+    return attention + dense + norms + 2  # two gates
+    # end of solution
+
+
+# %% check 12.1
+from tinyflamingo.checks import check_12_1_count_gated_block
+
+check_12_1_count_gated_block(count_gated_block)
+
+# %% [markdown]
+# ### Exercise 12.2 · The language model, exactly
+# *difficulty: medium · minutes: 20*
+#
+# `vocab` rows of embedding (the output uses the same table, so it is there once), then `layers` blocks: RMS
+# norms with a gain before attention and feed-forward; matrices for q, k, v, **and for the relative
+# positions**, without biases; two vectors of `heads x key_size`; an output matrix with bias; two feed-forward
+# matrices with biases. One gain at the very end.
+
+
+# %% exercise 12.2
+def count_language_model(vocab, width, layers, heads, key_size, multiplier):
+    # solution
+    inner, hidden = heads * key_size, multiplier * width
+    attention = width + 4 * width * inner + 2 * inner + inner * width + width
+    dense = width + width * hidden + hidden + hidden * width + width
+    return vocab * width + layers * (attention + dense) + width
+    # end of solution
+
+
+# %% check 12.2
+from tinyflamingo.checks import check_12_2_count_language_model
+
+check_12_2_count_language_model(count_language_model)
+
+# %% [markdown]
+# ## The paper's models, counted again
+#
+# The paper prints layers, widths and heads of each part (its table 4), and sizes rounded to two digits. Can
+# the one be had from the other? Leading terms will do: `12 D²` a gated block; `L (5 D H K + 8 D²) + 32,000 D`
+# for the language model; for the resampler six layers of width 1536 with 16 heads of size 128, and a
+# projection of the encoder's 3072 channels down to 1536.
+#
+# **Predict.** Table 4 says that the language model of Flamingo-9B has 40 layers of width 4096, and that 10
+# gated blocks stand in it. Do 7.1 and 1.6 billion come out?
+
+
+# %%
+def language_model_size(layers, D, H, K=128, V=32_000):
+    return layers * (5 * D * H * K + 8 * D * D) + V * D
+
+
+def resampler_size(K=128, projection=True, D=1536, H=16, layers=6):
+    return layers * (4 * D * H * K + 8 * D * D) + (3072 * D if projection else 0)
+
+
+ROWS = [  # name, layers, D, H, gated blocks, printed: language model, gated blocks
+    ("Flamingo-3B", 24, 2048, 16, 24, 1.4e9, 1.2e9),
+    ("Flamingo-9B as printed", 40, 4096, 32, 10, 7.1e9, 1.6e9),
+    ("Flamingo-9B, 32 layers", 32, 4096, 32, 8, 7.1e9, 1.6e9),
+    ("Flamingo-80B", 80, 8192, 64, 12, 70e9, 10e9),
+]
+print(f"{'':24s}{'language model':>14s}{'printed':>9s}{'gated blocks':>16s}{'printed':>9s}")
+for name, layers, D_paper, H, blocks, printed_language, printed_gated in ROWS:
+    found = language_model_size(layers, D_paper, H), blocks * 12 * D_paper**2
+    fits = all(abs(f / p - 1) < 0.06 for f, p in zip(found, (printed_language, printed_gated), strict=True))
+    words = [f"{f / 1e9:13.2f}B{p / 1e9:8.1f}B" for f, p in zip(found, (printed_language, printed_gated), strict=True)]
+    print(f"{name:24s}{words[0]}  {words[1]}{'' if fits else '   does not fit'}")
+
+# %% [markdown]
+# The printed 9B does not fit the printed 9B. With 32 layers, which is the shape of the 7.1-billion model of
+# the family that Chinchilla comes from, and a gated block before every fourth, both numbers fall into place.
+# That is a deduction, not a fact from the paper; but the arithmetic leaves little else. A count is a check
+# that works on papers, too.
+#
+# ### Break it: leave one thing out
+#
+# The same arithmetic tells which details must be there. Leave them out, one at a time. Two digits hide small
+# things, so there is also one of the fifty models that the Chinchilla paper prints to the million (its table
+# A9).
+
+# %%
+whole, small = language_model_size(80, 8192, 64), language_model_size(40, 3584, 28)
+print("Flamingo-80B, language model, printed 70B:")
+print(f"  as above                              {whole / 1e9:6.2f}B")
+print(f"  without the matrix of positions       {(whole - 80 * 8192**2) / 1e9:6.2f}B")
+print(f"  with an output table of its own       {(whole + 32_000 * 8192) / 1e9:6.2f}B")
+print("one of Chinchilla's fifty (40 layers, width 3584, 28 heads), printed 6,796M:")
+print(f"  as above                              {small / 1e6:6,.0f}M, and biases and norms")
+print(f"  with an output table of its own       {(small + 32_000 * 3584) / 1e6:6,.0f}M")
+print("resampler, printed 194M:")
+for words, arguments in (
+    ("heads of 128, projection of features", {}),
+    ("heads of 128, no projection", {"projection": False}),
+    ("heads of 96 (width over heads)", {"K": 96}),
+):
+    print(f"  {words:38s}{resampler_size(**arguments) / 1e6:6.1f}M")
+
+# %% [markdown]
+# ### Exercise 12.3 · Where the gated blocks stand
+# *difficulty: easy · minutes: 5*
+#
+# A gated block stands *before* decoder block 0, and then before every `every`-th. Return the numbers of those
+# decoder blocks, in order. For Flamingo-80B there are 80 blocks and `every` is 7: how many gated blocks?
+
+
+# %% exercise 12.3
+def gated_positions(layers, every):
+    # solution
+    return list(range(0, layers, every))
+    # end of solution
+
+
+# %% check 12.3
+from tinyflamingo.checks import check_12_3_gated_positions
+
+check_12_3_gated_positions(gated_positions)
+
+# %% [markdown]
+# ## What a step costs
+#
+# A weight costs two flops a token forward, one multiplication and one addition. Backward there are two things
+# to do, each as dear again: hand the gradient on to the layer's input, and find the weight's own gradient.
+#
+# **Predict.** The language model is frozen. Which of the three can be saved? And of the vision encoder,
+# frozen too?
+#
+# We need not guess. `gemm_flops` notes the shape of every matrix product while a step runs:
+
+
+# %%
+def step_flops(train_language):
+    """Flops of the matrix products of one gradient of the toy, and of its forward pass alone, a token."""
+    own = FlamingoConfig()
+    params, language = init_flamingo(rng, own), init_language_model(rng, own.language)
+    tokens = rng.integers(10, 200, (2, 65))
+    tokens[:, 1] = IMAGE
+    phi = np.where(np.arange(64) >= 1, np.array([[1], [2]]), 0)
+    features = rng.standard_normal((2, 1, 16, own.vision.width)).astype(np.float32)
+
+    def loss(tree):
+        frozen = {"language": tree.get("language", language)}
+        visual = see(tree["params"], features, own)
+        logits = flamingo(tree["params"], frozen, tokens[:, :-1], phi, visual, own)
+        return ops.linear(token_losses(logits, tokens[:, 1:]), np.ones((64, 1), np.float32) / 128).sum()
+
+    tree = {"params": params} | ({"language": language} if train_language else {})
+    forward, both = gemm_flops(lambda: loss(tree)), gemm_flops(lambda: ops.value_and_grad(loss)(tree))
+    return forward / tokens[:, 1:].size, both / tokens[:, 1:].size
+
+
+for name, train_language in (("language model frozen", False), ("everything trains", True)):
+    forward, both = step_flops(train_language)
+    print(f"{name:22s} Mflop a token: forward {forward / 1e6:.2f}, with the gradient {both / 1e6:.2f}", end="")
+    print(f", {both / forward:.2f} times as many")
+
+# %% [markdown]
+# With everything training it is three times the forward pass, the famous `6 N`. Freezing the language model
+# saves one third of *its* share, the weights' own gradients, and no more: the gradient must run through all
+# of it, back to the first gated block. The vision encoder is another matter. Nothing that trains lies before
+# it, so it runs forward only; the toy even computes its features once and keeps them.
+
+# %% [markdown]
+# ### Exercise 12.4 · The price of frozen weights
+# *difficulty: easy · minutes: 10*
+#
+# `trained`, `language` and `vision` are numbers of weights: those that train, the frozen language model among
+# which they stand, and the frozen vision encoder before them. Return the flops of one training step a token,
+# as if each weight met each token once.
+
+
+# %% exercise 12.4
+def training_flops(trained, language, vision):
+    # solution
+    return 6 * trained + 4 * language + 2 * vision
+    # end of solution
+
+
+# %% check 12.4
+from tinyflamingo.checks import check_12_4_training_flops
+
+check_12_4_training_flops(training_flops)
+
+# %% [markdown]
+# ### And memory
+#
+# Here freezing pays. A weight that trains is kept in 32 bits, and so are its gradient and Adam's two moments:
+# 16 bytes. A frozen one needs 2 bytes, in half precision, and nothing else.
+
+# %%
+print(f"{'':14s}{'frozen as it is':>18s}{'if all trained':>18s}")
+for name, parts in sizes.items():
+    trained = parts["resampler"] + parts["gated blocks"]
+    frozen_part = parts["vision encoder"] + parts["language model"]
+    print(f"{name:14s}{(16 * trained + 2 * frozen_part) / 1e9:15.3f} GB{16 * (trained + frozen_part) / 1e9:15.3f} GB")
+
+# %% [markdown]
+# These are weights alone, without activations. The toy shows the same on disk: what trains is stored in 32
+# bits, what is frozen in 16.
+#
+# ### The bill
+#
+# The paper trained the largest model for 15 days on 1,536 TPUv4 chips. The toy's times are kept in its card.
+
+# %%
+chip_hours = 1536 * 15 * 24
+core_hours = sum(model.info["stages"].values()) / 3600 * model.info["cores"]
+print(f"Flamingo-80B: {chip_hours:,} chip hours")
+print(f"the toy:      {core_hours:.1f} core hours, all three stages")
+print(f"parameters:   {sum(sizes['Flamingo-80B'].values()) / sum(sizes['toy'].values()):,.0f} times as many")
+print(f"Chinchilla:   {1.4e12 / 70e9:.0f} tokens of text a parameter, before Flamingo's training even begins")
+
+# %% [markdown]
+# ## Flamingo and DALL.E 2: which way round each goes
+#
+# The chapter comes from DALL.E 2, and sets Flamingo beside it. Both join words and pictures, and they run in
+# opposite directions.
+#
+# *Figure: two rows of boxes with arrows. DALL.E 2 runs from text over a CLIP text embedding, a prior and a
+# CLIP image embedding to a diffusion decoder and a picture. Flamingo runs from pictures and text over a
+# frozen encoder, a resampler and a frozen language model with gated blocks to text. Frozen boxes are blue,
+# boxes trained for the task orange.*
+
+# %%
+LANES = {
+    "DALL.E 2": [
+        ("text", ""),
+        ("CLIP\ntext encoder", "frozen"),
+        ("prior:\ntext to image\nembedding", "trained"),
+        ("diffusion\ndecoder and\nupsamplers", "trained"),
+        ("one picture", ""),
+    ],
+    "Flamingo": [
+        ("pictures,\nvideos\nand text", ""),
+        ("NFNet\nvision encoder", "frozen"),
+        ("Perceiver\nresampler", "trained"),
+        ("Chinchilla\n+ gated blocks", "both"),
+        ("text", ""),
+    ],
+}
+figure, axis = plt.subplots(figsize=(9, 2.8))
+for row, (name, boxes) in enumerate(LANES.items()):
+    axis.text(-0.95, -row, name, weight="bold", va="center")
+    for column, (words, state) in enumerate(boxes):
+        face = {"frozen": "#A6D3F0", "trained": "#F5C38B", "both": "#A6D3F0", "": "white"}[state]
+        edge = {"both": "#D55E00"}.get(state, "0.4")
+        style = {"boxstyle": "round,pad=0.5", "fc": face, "ec": edge, "lw": 3 if state == "both" else 1}
+        axis.text(column, -row, words, ha="center", va="center", bbox=style)
+        if column:
+            axis.annotate("", (column - 0.36, -row), (column - 0.62, -row), arrowprops={"arrowstyle": "->"})
+axis.set(xlim=(-1, 4.5), ylim=(-1.5, 0.5))
+axis.set_axis_off()
+plt.show()
+
+# %% [markdown]
+# | | DALL.E 2 | Flamingo |
+# |---|---|---|
+# | goes | from text to a picture | from text with pictures and videos to text |
+# | in one prompt | one text | any number of pictures, anywhere in the text |
+# | writes by | diffusion: noise becomes a picture, all pixels together | one token after the other |
+# | contrastive encoder | CLIP; the decoder draws from its embedding | an NFNet; only its grid of features is used |
+# | frozen | CLIP | vision encoder and language model |
+# | trained on top | prior, decoder, upsamplers | resampler, gated blocks, one embedding |
+# | new task | a new text | a new prompt, with examples |
+#
+# Both rest on the same idea: take a model that has learned what pictures and words have in common, leave it
+# alone, and build the way out.
+
+# %% [markdown]
+# ## Where the field went
+#
+# - **Open copies.** [OpenFlamingo](https://arxiv.org/abs/2308.01390) built Flamingo again from parts that
+#   anybody can have, a CLIP encoder and open language models, and reached 80 to 89 per cent of its scores.
+#   IDEFICS did so at 9 and 80 billion parameters.
+# - **Visual tokens in the stream.** [BLIP-2](https://arxiv.org/abs/2301.12597) also bridges two frozen models
+#   with a set of learned queries, but hands their output to the language model as if it were words.
+#   [LLaVA](https://arxiv.org/abs/2304.08485) leaves even the queries out: a projection turns every feature
+#   into a token, and the language model is trained along, on instructions. No new blocks, no mask, longer
+#   sequences.
+# - **Which is better?** [A study of 2024](https://arxiv.org/abs/2405.02246) compared both ways on equal
+#   terms: with the language model frozen, cross-attention was ahead; with the language model adapted as well,
+#   the plain stream of tokens was.
+# - **Cross-attention lives on.** The vision models of [Llama 3](https://arxiv.org/abs/2407.21783) add
+#   cross-attention layers between the blocks of a language model whose weights stay as they are, so that text
+#   without pictures is answered exactly as before. You know that argument: notebook 08.
+#
+# What stayed: pretrained halves and a small bridge; pages with pictures in between as training data; few
+# visual tokens for many pixels; the prompt as the place where a task is given.
+
+# %% [markdown]
+# ## The lines of the library it became
+
+
+# %%
+def show(function):
+    print(f"# tinyflamingo/{function.__module__.partition('.')[2].replace('.', '/')}.py\n")
+    print(inspect.getsource(function))
+
+
+show(parameter_counts)
+show(FlamingoConfig.gated_layers.fget)
+
+# %% [markdown]
+# ## In three sentences
+#
+# Flamingo at any size is a frozen encoder, a frozen language model, and a bridge whose share shrinks as the
+# model grows. A parameter count is a test that also works on papers, and frozen weights save memory and a
+# third of their compute, not all of it. DALL.E 2 goes from words to a picture, Flamingo from pictures and
+# words to words, and both leave alone what was learned before.
+#
+# **Try it.** `python -m tinyflamingo params toy` prints the table for this code's own presets. Make the toy's
+# gated blocks stand before every second decoder block (`XattnConfig(every=2)`) and count again. What would a
+# Flamingo-1B look like?
+#
+# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), tables 4 and 5, appendix B.1.
+# [Chinchilla](https://arxiv.org/abs/2203.15556). [DALL.E 2](https://arxiv.org/abs/2204.06125).
+# `docs/deviations.md` lists every place where the toy is not the paper, and why.

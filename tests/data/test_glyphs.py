@@ -1,0 +1,57 @@
+"""Digits and wild shapes: inside the disc, of one size, each its own, and none of them a held-out shape."""
+
+import numpy as np
+import pytest
+
+from tinyflamingo.data.tinyworld.glyphs import DIGITS, HANDS, WILD, WILD_AREA, signed_distance, written
+from tinyflamingo.data.tinyworld.shapes import EXTENT, SHAPES, UNNAMED
+from tinyflamingo.data.tinyworld.shapes import signed_distance as shape_distance
+
+X, Y = np.meshgrid(*[np.linspace(-1.5, 1.5, 121, dtype="f4")] * 2)
+CELL = (3 / 120) ** 2
+ALL = (*(written(digit, hand) for digit in DIGITS for hand in range(HANDS)), *WILD)
+
+
+def inside(name):
+    return signed_distance(name, X, Y) < 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_leaves_the_disc_and_distances_are_float32(name):
+    distance = signed_distance(name, X, Y)
+    assert distance.dtype == np.float32 and distance.shape == X.shape
+    assert inside(name).any() and not inside(name)[np.hypot(X, Y) > EXTENT + 0.1].any()
+
+
+def test_wild_shapes_have_one_area():
+    areas = [inside(name).sum() * CELL for name in WILD]
+    np.testing.assert_allclose(areas, WILD_AREA, atol=0.06)
+
+
+def overlap(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_digits_of_one_kind_are_nearer_to_each_other_than_to_others():
+    masks = {digit: [inside(written(digit, hand)) for hand in range(HANDS)] for digit in DIGITS}
+    for digit, own in masks.items():
+        among = np.mean([overlap(a, b) for i, a in enumerate(own) for b in own[:i]])
+        others = [overlap(own[0], m[0]) for other, m in masks.items() if other != digit]
+        assert among > max(others)
+
+
+def test_no_wild_shape_is_one_that_is_held_out():
+    for held_out in UNNAMED:
+        mask = inside(held_out)
+        assert max(overlap(mask, inside(name)) for name in WILD) < 0.85
+
+
+def test_the_sixteen_shapes_are_what_they_were():
+    for name in SHAPES:
+        np.testing.assert_array_equal(signed_distance(name, X, Y), shape_distance(name, X, Y))
+
+
+@pytest.mark.parametrize("name", ["wild 96", "wild", "three", "three 9", "ten 0", "blob", ""])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(ValueError, match="no shape is called"):
+        signed_distance(name, X, Y)

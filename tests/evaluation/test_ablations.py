@@ -1,0 +1,102 @@
+"""Ablations: every row runs and differs in what it says; what is finished is not run again."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation import ablations
+from tinyflamingo.evaluation.ablation_rows import PAPER_BASELINE, rows_of, short
+from tinyflamingo.evaluation.ablations import ablate, differences, format_report, run_row
+from tinyflamingo.model.trained import untrained
+from tinyflamingo.ops.tree import count, named_leaves
+from tinyflamingo.training.presets import get_preset
+
+SMOKE = get_preset("smoke")
+ROWS = rows_of(SMOKE.config)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    made = untrained(np.random.default_rng(0), SMOKE.config, tokenizer)
+    made.info = {"preset": "smoke", "command": "none"}
+    return made
+
+
+@pytest.fixture(scope="module")
+def media(model):
+    return ablations._shared_media(model, 3, 0)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_runs(model, media, name):
+    before = {n: a.copy() for n, a in named_leaves(model.frozen).items()}
+    found = run_row(ROWS[name], model, 3, 0, 2, media)
+    assert set(found["scores"]) == {*ablations.SCORES, "overall"}
+    assert all(0 <= x <= 1 for x in found["scores"].values())
+    assert np.isfinite(found["loss"]) and found["stopped_at"] is None and found["text_perplexity"] > 1
+    assert json.loads(json.dumps(found)) == found
+    assert all((a == before[n]).all() for n, a in named_leaves(model.frozen).items())  # the next row needs them
+
+
+@pytest.mark.parametrize("name", [n for n in ROWS if n not in ("baseline", "short_encoder")])
+def test_every_row_differs_from_the_baseline(name):
+    row = ROWS[name]
+    assert short(SMOKE, 3, row) != short(SMOKE, 3, ROWS["baseline"]) or row.fresh or row.short_encoder
+    assert 50 < row.paper < PAPER_BASELINE
+
+
+def test_rows_change_what_they_say(model, media):
+    trained = {n: run_row(ROWS[n], model, 1, 0, 1, media)["trained_parameters"] for n in
+               ("baseline", "no_gates", "vanilla", "middle", "mlp", "transformer", "language_trained")}  # fmt: skip
+    assert trained["baseline"] - trained["no_gates"] == 4  # two gates a block
+    assert trained["baseline"] > trained["vanilla"] > trained["middle"]
+    assert trained["language_trained"] == trained["baseline"] + count(model.frozen["language"])
+    for kind in ("mlp", "transformer"):
+        assert trained[kind] == pytest.approx(trained["baseline"], rel=0.1)
+    assert short(SMOKE, 3, ROWS["no_pages"]).flamingo.rows[0] == 0
+    assert short(SMOKE, 3, ROWS["round_robin"]).flamingo.steps == 9
+    assert short(SMOKE, 3, ROWS["middle"]).config.gated_layers == (1,)
+
+
+def test_a_finished_row_is_not_run_again(model, tmp_path, monkeypatch):
+    path, runs, said = tmp_path / "ablations.json", [], []
+
+    def fake(row, model, steps, seed, queries, media):
+        runs.append((row.what, seed))
+        scores = {name: 0.5 for name in ablations.SCORES} | {
+            "overall": 0.5 + 0.1 * ("no tanh" in row.what) + 0.01 * seed
+        }
+        return {"scores": scores, "seconds": 0.0}
+
+    monkeypatch.setattr(ablations, "run_row", fake)
+    ablate(model, path, ["no_gates"], 1, 3, 2, said.append)
+    assert [w for w, _ in runs] == ["all as the preset has it", "no tanh gates"]
+    report = ablate(model, path, ["no_gates", "vanilla"], 3, 3, 2, said.append)
+    assert len(runs) == len(set(runs)) == 9 and json.loads(path.read_text()) == report
+    found = differences(report)
+    assert found["no_gates"]["score"] == pytest.approx(0.1) and found["no_gates"]["paper"] == -4.2
+    assert found["no_gates"]["verdict"] == "disagrees" and found["vanilla"]["verdict"] == "undecided"
+    assert "no_gates" in format_report(report) and "disagrees" in format_report(report)
+    with pytest.raises(UserError, match="made with steps 3, not 4: choose another --json"):
+        ablate(model, path, ["no_gates"], 1, 4, 2)
+    with pytest.raises(UserError, match="no ablation is called 'nogates': choose from baseline, no_gates"):
+        ablate(model, path, ["nogates"], 1, 3, 2)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="holds no report of ablations"):
+        ablate(model, path, ["no_gates"], 1, 3, 2)
+
+
+def test_one_seed_decides_nothing():
+    seeds = {"0": {"scores": {"overall": 0.9}}}
+    rows = {"baseline": {"paper": 70.7, "against": "baseline", "seeds": {"0": {"scores": {"overall": 0.1}}}},
+            "mlp": {"paper": 66.6, "against": "baseline", "seeds": seeds}}  # fmt: skip
+    found = differences({"rows": rows})
+    assert found["mlp"]["verdict"] == "undecided" and found["mlp"]["ci95"] is None and "baseline" not in found
+
+
+def test_the_same_seed_gives_the_same_run(model, media):
+    one, two = (run_row(ROWS["baseline"], model, 2, 0, 2, media) for _ in range(2))
+    assert (one["loss"], one["scores"]) == (two["loss"], two["scores"])
+    assert one["loss"] != run_row(ROWS["baseline"], model, 2, 1, 2)["loss"]

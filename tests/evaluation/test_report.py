@@ -1,0 +1,181 @@
+"""The report: every section from its files, honest about what is missing, and numbers that add up."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.report import report
+from tinyflamingo.evaluation.report_read import cell_of, merged, read_runs
+from tinyflamingo.evaluation.report_text import SECTIONS, headline, show
+
+
+def cell(score, half=0.02, n=500):
+    return {"score": score, "ci95": [score - half, score + half], "n": n}
+
+
+def suite(seed=0, shift=0.0):
+    def task(name, paper, dev, end, rivals, whole):
+        shots = {
+            n: cell(end * share + shift)
+            for n, share in zip(("0", "4", "8", "16", "32"), (0.2, 0.5, 0.8, 0.9, 1), strict=True)
+        }
+        specialists = dict(zip(("prototype", "linear", "finetuned", "whole"), map(cell, (*rivals, whole)), strict=True))
+        sanity = {
+            "swapped": cell(0.8),
+            "shuffled": cell(0.2),
+            "no_pictures": cell(0.2),
+            "text_only": cell(0.1),
+            "chance": cell(0.1),
+        }
+        return {
+            "paper": paper,
+            "dev": dev,
+            "metric": "CIDEr-D",
+            "shots": shots,
+            "specialists": specialists,
+            "sanity": sanity,
+        }
+
+    tasks = {
+        "captions": task("captions", "COCO", True, 0.9, (0.3, 0.4, 0.5), 0.95),
+        "digits": task("digits", "TextVQA", False, 0.7, (0.3, 0.69, 0.5), 0.6),
+        "memes": task("memes", "HatefulMemes", False, 0.5, (0.3, 0.2, 0.6), 0.9),
+    }
+    words = {"2way": {"1": cell(0.9), "8": cell(0.97)}, "5way": {"4": cell(0.95)}}
+    return {"format": "tinyflamingo-suite/1", "seed": seed, "tasks": tasks, "few_shot_words": words}
+
+
+def ablation_report():
+    def row(what, paper, overall, against="baseline"):
+        seeds = {str(s): {"scores": {"captions": x, "overall": x}} for s, x in enumerate(overall)}
+        return {"what": what, "paper": paper, "against": against, "seeds": seeds}
+
+    rows = {
+        "baseline": row("as it is", 70.7, (0.6, 0.61, 0.62)),
+        "mlp": row("an MLP", 66.6, (0.7, 0.71, 0.73)),
+        "middle": row("one in the middle", 59.8, (0.5, 0.52, 0.52)),
+        "p_next_0": row("p_next 0", 69.6, (0.6, 0.6, 0.63)),
+    }
+    return {"format": "tinyflamingo-ablations/1", "settings": {"steps": 300}, "rows": rows}
+
+
+def everything():
+    points = [
+        {"budget": c, "parameters": n, "tokens": c / n / 6, "loss": 2 + (np.log(n / 3e4)) ** 2}
+        for c in (1e11, 2e11)
+        for n in (1e4, 3e4, 9e4)
+    ]
+    fits = [
+        {
+            "budget": c,
+            "parameters": 3e4,
+            "tokens": c / 18e4,
+            "loss": 2.0,
+            "coefficients": [1, -2 * np.log(3e4), 2 + np.log(3e4) ** 2],
+        }
+        for c in (1e11, 2e11)
+    ]
+    side = {"ms": [1, 2], "mb": [1, 2], "accuracy": [cell(0.5), None]}
+    curve = {"steps": [0, 10], "repeat": [0.1, 0.9], "few_shot": [0.1, 0.6], "heads": [[0.1, 0.2], [0.3, 0.9]]}
+    prompt = {
+        "pictures": [np.zeros((8, 8, 3), int).tolist()],
+        "tokens": ["red", "circle"],
+        "sees": [0, 0],
+        "maps": [[[0, 1], [0, 0]]] * 2,
+    }
+    isoflop = {"points": points, "fits": fits, "exponents": {"parameters": 0.5, "tokens": 0.5}}
+    quadratic = {"frames": [1, 2], "kinds": {"perceiver": side, "transformer": side}}
+    induction = {"curves": {"with repeats": curve, "without": curve}}
+    found = {"isoflop": isoflop, "quadratic": quadratic, "induction": induction, "attention": {"prompts": [prompt]}}
+    found = {name: {"format": f"tinyflamingo-{name}/1", **raw} for name, raw in found.items()}
+    return found | {"suite": suite(), "ablations": ablation_report()}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with all files there are, one that is none of them, and a log."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name, raw in everything().items():
+        (folder / f"{name}.json").write_text(json.dumps(raw))
+    (folder / "metrics.json").write_text('{"tasks": {}}')
+    records = [{"stage": "language", "step": 0, "loss": 1.0}]
+    records += [
+        {"stage": "flamingo", "step": s, "loss": 1.0, "gates": {"xattn_0/alpha_xattn": 0.4, "xattn_0/alpha_dense": 0.5}}
+        for s in (0, 10)
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return folder
+
+
+def test_everything_there_is_stands_in_the_text_with_its_figures(run, tmp_path):
+    report([run], tmp_path / "results.md", say=lambda line: None)
+    text = (tmp_path / "results.md").read_text()
+    assert "Not in these runs" not in text
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
+        title for title, *_ in SECTIONS.values()
+    ]
+    links = re.findall(r"\]\((figures/results_\w+\.png)\)", text)
+    assert len(links) == 7 and all((tmp_path / link).stat().st_size > 1000 for link in links)
+    assert "`captions` (DEV) | COCO" in text and "0.970 (0.950 to 0.990)" in text
+    assert "Here the toy disagrees with the paper: an MLP." in text
+    again = tmp_path / "again.md"
+    report([run], again, say=lambda line: None)
+    assert again.read_text() == text
+
+
+def test_quick_draws_nothing_and_what_is_missing_is_said(run, tmp_path):
+    report([run / "suite.json"], tmp_path / "r.md", quick=True, say=lambda line: None)
+    text = (tmp_path / "r.md").read_text()
+    assert not (tmp_path / "figures").exists() and "![" not in text
+    assert text.count("Not in these runs") == 6 and "`python -m tinyflamingo ablate --only isoflop` makes it" in text
+
+
+def test_the_headline_counts():
+    text = headline({0: suite()})
+    assert "same 32 examples on **2 of 3** tasks, clearly on 1" in text  # 0.7 against 0.69 is not clear
+    assert "whole training set on **1 of 3** tasks, clearly on 1" in text
+
+
+def test_seeds_are_merged_with_an_interval_over_them():
+    suites = {s: suite(s, 0.01 * s) for s in range(3)}
+    found = cell_of(suites, "tasks", "captions", "shots", "32")
+    assert found["score"] == pytest.approx(0.91) and found["n"] == 3
+    assert found["ci95"][1] - found["ci95"][0] == pytest.approx(2 * 4.303 * 0.01 / 3**0.5)
+    assert cell_of(suites, "tasks", "captions", "shots", "64") is None and cell_of({}, "tasks") is None
+    assert merged([None, cell(0.5)]) == cell(0.5) and show(None) == "–"
+
+
+def test_a_suite_without_parts_of_it(run, tmp_path):
+    raw = suite()
+    del raw["few_shot_words"], raw["tasks"]["digits"]["specialists"], raw["tasks"]["digits"]["sanity"]
+    (tmp_path / "part.json").write_text(json.dumps(raw))
+    report([tmp_path / "part.json"], tmp_path / "r.md", say=lambda line: None)
+    text = (tmp_path / "r.md").read_text()
+    assert "## Invented words\n\nNot in these runs." in text and "**1 of 2** tasks" in text
+
+
+@pytest.mark.parametrize("content, message", [
+    ("{", "cannot be read"),
+    ("[]", "holds no report: its format should be one of tinyflamingo-suite/1"),
+    ('{"format": "tinyflamingo-suite/2"}', "holds no report"),
+])  # fmt: skip
+def test_files_that_are_no_reports(tmp_path, content, message):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        report([path], tmp_path / "r.md")
+    assert not (tmp_path / "r.md").exists()
+
+
+def test_nothing_found(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        read_runs([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="no report in"):
+        read_runs([tmp_path])
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="is damaged"):
+        read_runs([tmp_path])

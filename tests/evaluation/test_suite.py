@@ -1,0 +1,165 @@
+"""The suite: sixteen tasks whose sides never meet, prompts read once, and scores that fall when they should."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tinyflamingo.data.items import EOC
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import UNASKED, UNASKED_SUMS, Clip
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation import few_shot, suite_run
+from tinyflamingo.evaluation.metrics import METRICS
+from tinyflamingo.evaluation.suite import DEV, QUERY, SUPPORT, TASKS, WAYS, side_of
+from tinyflamingo.model.generate import beam_search, score_continuations
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+
+KEY = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_checkpoint(shipped_checkpoint())
+
+
+@pytest.fixture(params=TASKS)
+def task(request):
+    return TASKS[request.param]
+
+
+def examples(task, side, n=40):
+    rng = np.random.default_rng(8)
+    return [task.example(rng, side, KEY) for _ in range(n)]
+
+
+def test_there_are_sixteen_and_five_are_for_choices():
+    assert len(TASKS) == 16 and len({t.mirrors for t in TASKS.values()}) == 16
+    assert {TASKS[name].mirrors for name in DEV} == {"COCO", "VQAv2", "OKVQA", "VATEX", "MSVDQA"}
+    assert {t.metric for t in TASKS.values()} <= {*METRICS, "ROC AUC"}
+
+
+def test_support_and_queries_never_meet(task):
+    """Not by luck: a scene's own description tells its side, and two scenes that are equal have one."""
+    support, queries = examples(task, SUPPORT), examples(task, QUERY)
+    assert {side_of(e.medium) for e in support} == {SUPPORT} and {side_of(e.medium) for e in queries} == {QUERY}
+    assert not {repr(e.medium) for e in support} & {repr(e.medium) for e in queries}
+
+
+def test_examples_are_well_formed(task):
+    for e in examples(task, SUPPORT) + examples(task, QUERY):
+        assert len(e.asked) == len(e.answers) >= 1 and e.answers[-1] in e.accepted
+        assert all(a.endswith(".") and a == a.lower() for a in e.answers)
+        assert not e.candidates or (e.answers[-1] in e.candidates and len(set(e.candidates)) == len(e.candidates))
+        pixels = task.pixels(np.random.default_rng(1), e.medium)
+        assert pixels.dtype == np.uint8 and pixels.shape == (8 if isinstance(e.medium, Clip) else 1, 32, 32, 3)
+
+
+def test_what_queries_ask_was_never_asked_of_a_picture():
+    for name in ("knowledge", "video_knowledge"):
+        for e in examples(TASKS[name], QUERY):
+            thing = e.medium.thing if isinstance(e.medium, Clip) else e.medium.things[0]
+            assert thing.kind in UNASKED
+        assert (
+            not {getattr(e.medium, "thing", None) or e.medium.things[0].kind for e in examples(TASKS[name], SUPPORT)}
+            & UNASKED
+        )
+    for e in examples(TASKS["sums"], QUERY):
+        pair = tuple(say.SUM_WORDS.index(t.shape) for t in e.medium.things)
+        assert pair in UNASKED_SUMS and e.answers[-1] == f"{say.SUM_WORDS[sum(pair)]}."
+
+
+def test_new_words_are_the_instances_and_take_turns():
+    task = TASKS["new_words"]
+    shots = task.shots(np.random.default_rng(0), 16, KEY)
+    words = {e.answers[-1].rstrip(".") for e in shots}
+    assert len(words) == WAYS and words <= set(say.NEW_WORDS)
+    assert {e.candidates for e in task.shots(np.random.default_rng(1), 4, KEY)} == {shots[0].candidates}
+    assert task.shots(np.random.default_rng(1), 1, (1, 2, 4))[0].candidates != shots[0].candidates
+    for start in range(0, 16, WAYS):
+        assert len({e.answers for e in shots[start : start + WAYS]}) == WAYS
+    shape_of = {}
+    for e in shots:
+        assert shape_of.setdefault(e.answers[-1], e.medium.things[0].shape) == e.medium.things[0].shape
+
+
+# ---- prompts ---------------------------------------------------------------------------------
+
+
+def test_a_shot_is_what_a_query_is_with_its_answers():
+    e = examples(TASKS["knowledge"], SUPPORT, 1)[0]
+    medium = object()
+    assert few_shot.shot_items(e, medium) == [medium, "Output:", e.answers[0], e.asked[1], e.answers[1]]
+    assert few_shot.shot_items(e, None, "odd.")[0] is EOC and few_shot.shot_items(e, None, "odd.")[-1] == "odd."
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_reading_the_shots_once_changes_no_answer(model, k):
+    """Beam search and ranking after a shared prompt equal those of each whole prompt on its own."""
+    for name in ("video_questions", "new_words"):
+        task = TASKS[name]
+        instance = few_shot.draw_instance(model, task, np.random.default_rng(4), KEY, 3, 4)
+        found = few_shot.few_shot(model, instance, k, shown=k > 0)
+        visual, others = instance.shown
+        for i, (query, (text, scores)) in enumerate(zip(instance.queries, found, strict=True)):
+            shots = instance.shots[:k] if k else instance.shots[: 0 if query.candidates else few_shot.TEXT_ONLY]
+            items = [x for e in shots for x in few_shot.shot_items(e, object() if k else None)]
+            prompt = [*items, object(), query.asked[0]]
+            seen = np.concatenate([visual[:k], others[i : i + 1]])
+            if not query.candidates:
+                batch = make_batch([encode_document(prompt, model.tokenizer, complete=False)])
+                tokens, _ = beam_search(model.params, model.frozen, batch, seen, model.config, 3, 16)
+                assert text == model.tokenizer.decode(tokens[0]).strip()
+                continue
+            for candidate, score in zip(query.candidates, scores, strict=True):
+                known = len(encode_document(prompt, model.tokenizer, complete=False).tokens)
+                batch = make_batch([encode_document([*prompt, candidate], model.tokenizer)])
+                batch.weights[:] = np.arange(batch.tokens.shape[1]) >= known
+                whole = score_continuations(model.params, model.frozen, batch, seen, model.config)[0]
+                assert score == pytest.approx(whole, abs=1e-3)
+
+
+def test_all_previous_is_refused(model):
+    config = dataclasses.replace(model.config, xattn=dataclasses.replace(model.config.xattn, attend="all_previous"))
+    other = dataclasses.replace(model, config=config)
+    instance = few_shot.draw_instance(model, TASKS["new_words"], np.random.default_rng(4), KEY, 1, 1)
+    with pytest.raises(UserError, match="needs xattn.attend 'last'"):
+        few_shot.few_shot(other, instance, 1)
+
+
+# ---- scores ----------------------------------------------------------------------------------
+
+
+def test_a_perfect_answer_scores_full_and_chance_does_not(task):
+    rng = np.random.default_rng(0)
+    queries = examples(task, QUERY, 60)
+    right = [(q.answers[-1], [float(c == q.answers[-1]) for c in q.candidates]) for q in queries]
+    best = suite_run.score(task, queries, right, rng)
+    assert best["n"] == 60 and best["score"] > (5.0 if task.metric == "CIDEr-D" else 0.9)
+    wrong = [("nothing at all.", [0.0] * len(q.candidates)) for q in queries]
+    assert suite_run.score(task, queries, wrong, rng)["score"] < 0.6 * best["score"]
+
+
+def test_the_report_of_a_task(model):
+    report = suite_run.run_task(model, "new_words", 0, shots=(0, 8), instances=2, queries=20, specialists=False)
+    assert report["paper"] == "RareAct" and report["metric"] == "exact match" and not report["dev"]
+    scores = {k: row["score"] for k, row in report["shots"].items()}
+    assert scores["8"] > scores["0"] + 0.2 and report["shots"]["8"]["n"] == 40
+    assert report["sanity"]["shuffled"]["score"] < scores["8"] - 0.2
+    assert report["sanity"]["blind"]["score"] < scores["8"] - 0.2
+    assert set(report["retrieval"]) == {"random", "rices", "ensemble", "shots"}
+    assert report["retrieval"]["rices"]["score"] > 0.4
+
+
+def test_an_answer_follows_its_picture_only_if_both_of_a_pair_are_right():
+    queries = [q for q in examples(TASKS["video_questions"], QUERY, 12)]
+    rng, right = np.random.default_rng(0), [(q.answers[-1], []) for q in queries]
+    assert suite_run.swapped(queries, right, rng)["score"] == 1.0
+    same = [(queries[0].answers[-1], []) for _ in queries]  # blind to the picture
+    assert suite_run.swapped(queries, same, rng)["score"] == 0.0
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(UserError, match="unknown task 'chess': choose from captions"):
+        suite_run.run_suite(None, only=["chess"])

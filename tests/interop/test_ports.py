@@ -1,0 +1,194 @@
+"""Resampler and gated block of three public ports: their outputs, both ways, and where they are wrong."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.interop import names, parity, peers
+from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig
+from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
+from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
+from tinyflamingo.ops.tree import named_leaves
+
+each_port = pytest.mark.parametrize("peer", peers.PORTS)
+TOLERANCE = [(np.float32, 1e-4), (np.float64, 1e-9)]
+
+
+def installed(peer):
+    for module in ("torch", *parity.MODULES[peer]):
+        pytest.importorskip(module)
+
+
+# ---------------------------------------------------------------- the same numbers
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCE)
+@each_port
+def test_resampler_equals_the_port(floor, peer, dtype, tolerance):
+    installed(peer)
+    assert parity.resampler(peer, dtype) < tolerance
+
+
+@pytest.mark.parametrize("dtype, tolerance", TOLERANCE)
+@each_port
+def test_gated_block_equals_the_port(floor, peer, dtype, tolerance):
+    installed(peer)
+    assert parity.gated_block(peer, dtype) < tolerance
+
+
+@pytest.mark.parametrize("activation, act", [("squared_relu", "sqrelu"), ("relu", "relu")])
+def test_flamingo_mini_has_other_activations(activation, act):
+    installed("flamingo-mini")
+    theirs, config, params = parity.port_block("flamingo-mini", np.float64, act=act)
+    import torch
+
+    h, media = np.random.default_rng(0).standard_normal((1, 4, 16)), np.ones((1, 1, 5, 12))
+    tags = np.array([[True, False, False, False]])
+    with torch.no_grad():
+        want = parity.call_block(theirs, *map(torch.from_numpy, (h, media, tags))).numpy()
+    config = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, activation=activation))
+    np.testing.assert_allclose(gated_xattn_dense(params, h, media[0], np.ones((1, 4), int), config), want, atol=1e-9)
+
+
+@each_port
+def test_what_we_train_loads_into_the_port(peer):
+    """Our fresh parameters, exported, in the port's own modules by their own strict `load_state_dict`."""
+    installed(peer)
+    import torch
+
+    config = peers.with_conventions(FlamingoConfig(), peer)
+    rng = np.random.default_rng(0)
+    params = init_resampler(rng, config.resampler, np.float64)
+    module = parity.importlib.import_module(parity.MODULES[peer][0])
+    sizes = {"open_flamingo": {"max_num_frames": 8}, "flamingo-mini": {"num_time_embeds": 8}}.get(peer, {})
+    theirs = module.PerceiverResampler(dim=128, depth=2, dim_head=32, heads=4, num_latents=8, **sizes).double()
+    exported = names.export_arrays(names.resampler_rows(peer, config.resampler, ours=""), params, peer)
+    theirs.load_state_dict({n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in exported.items()}, strict=True)
+    x = rng.standard_normal((2, 1, 1, 6, 128))
+    want = theirs(torch.from_numpy(x if peer == "open_flamingo" else x[:, 0])).detach().numpy().reshape(2, 8, 128)
+    got = perceiver_resampler(params, x[:, 0], config.resampler, np.zeros(2, int))
+    np.testing.assert_allclose(got, want, atol=1e-9)
+
+
+# ---------------------------------------------------------------- where a port is wrong
+
+
+def wrong(peer, phi, tags, first=None, **more):
+    """(theirs, ours) of one row of tokens over two media, and theirs with the second medium changed."""
+    import torch
+
+    theirs, config, params = parity.port_block(peer, np.float64, **more)
+    rng = np.random.default_rng(4)
+    h, media = rng.standard_normal((1, 6, 16)), rng.standard_normal((1, 2, 5, config.resampler.width))
+    other = media.copy()
+    other[:, 1] += 1
+    attend = "last" if first is None else "all_previous"
+    config = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, attend=attend))
+    found = []
+    for seen in (media, other):
+        with torch.no_grad():
+            out = parity.call_block(theirs, *map(torch.from_numpy, (h, seen, np.array([tags])))).numpy()
+        found.append((out, gated_xattn_dense(params, h, seen[0], phi, config, first=first)))
+    return found
+
+
+@pytest.mark.parametrize("peer", ["flamingo-pytorch", "open_flamingo"])
+def test_all_previous_leaks_the_future_there_and_not_here(peer):
+    """Text before the first image is fully masked there; softmax makes it see all images, future ones too."""
+    installed(peer)
+    tags = [False, False, True, False, True, False]
+    phi, first = np.array([[0, 0, 1, 1, 2, 2]]), np.array([[0, 0, 1, 1, 1, 1]])
+    (theirs, ours), (changed, ours_changed) = wrong(peer, phi, tags, first, only_attend_immediate_media=False)
+    assert np.abs(changed - theirs)[0, :2].max() > 1e-3  # a later image changed earlier text
+    np.testing.assert_array_equal(ours_changed[0, :4], ours[0, :4])
+    np.testing.assert_allclose(ours[0, 2:], theirs[0, 2:], atol=1e-9)  # the same where the mask is not empty
+
+
+@each_port
+def test_more_tags_than_images_is_silent_there_and_an_error_here(peer):
+    """After the third tag of two images a port attends uniformly over both; we refuse."""
+    installed(peer)
+    tags = [True, False, True, False, True, False]
+    (theirs, _), (changed, _) = wrong(peer, np.array([[1, 1, 2, 2, 2, 2]]), tags)
+    assert np.isfinite(theirs).all() and np.abs(changed - theirs)[0, 4:].max() > 1e-3
+    with pytest.raises(ValueError, match="phi is 3 but there are 2 media"):
+        wrong(peer, np.array([[1, 1, 2, 2, 3, 3]]), tags)
+
+
+# ---------------------------------------------------------------- tables, without a port
+
+
+@each_port
+def test_tables_go_both_ways(peer, random_tensors, round_trip):
+    config = peers.with_conventions(FlamingoConfig(), peer)
+    for rows in (names.resampler_rows(peer, config.resampler), names.xattn_rows(peer, config)):
+        assert len({row.theirs for row in rows}) == len(rows)
+        round_trip(rows, random_tensors(rows, np.float32))
+
+
+@each_port
+def test_tables_make_exactly_our_parameters(peer, rng):
+    config = peers.with_conventions(FlamingoConfig(), peer)
+    for rows, params in (
+        (names.resampler_rows(peer, config.resampler, ours=""), init_resampler(rng, config.resampler)),
+        (names.xattn_rows(peer, config, ours=""), init_gated_xattn(rng, config)),
+    ):
+        assert names.our_shapes(rows) == {name: leaf.shape for name, leaf in named_leaves(params).items()}
+
+
+@each_port
+def test_sizes_are_read_from_tensors(peer, random_tensors):
+    config = peers.with_conventions(FlamingoConfig(), peer)
+    rows = names.resampler_rows(peer, config.resampler)
+    assert peers.resampler_config(peer, random_tensors(rows), head_size=32) == config.resampler
+    found = peers.xattn_config(peer, random_tensors(names.xattn_rows(peer, config)), latents=8, head_size=32)
+    assert found.xattn == config.xattn
+
+
+def test_real_shapes_of_openflamingo_3b():
+    """Its resampler reads CLIP ViT-L/14 (1024 wide) with 6 layers of 8 heads of 64; MPT-1B is 2048 wide."""
+    config = ResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0, **peers.RESAMPLER)
+    shapes = {row.theirs: row.shape for row in names.resampler_rows("open_flamingo", config)}
+    assert len(shapes) == 1 + 6 * 11 + 2
+    assert shapes["latents"] == (64, 1024)
+    assert shapes["layers.5.0.to_kv.weight"] == (1024, 1024)
+    assert shapes["layers.5.0.to_out.weight"] == (1024, 512)
+    assert shapes["layers.0.1.3.weight"] == (1024, 4096)
+    assert sum(int(np.prod(s)) for s in shapes.values()) == 63_019_008
+
+
+def test_misfits_name_all_tensors_and_both_shapes(random_tensors):
+    config = peers.with_conventions(FlamingoConfig(), "open_flamingo")
+    rows = names.resampler_rows("open_flamingo", config.resampler)
+    tensors = random_tensors(rows)
+    del tensors["norm.bias"]
+    tensors["layers.0.0.to_b.weight"] = np.zeros((3, 4))
+    tensors["latents"] = np.zeros((9, 128))
+    with pytest.raises(UserError) as caught:
+        names.import_arrays(rows, tensors, "open_flamingo")
+    message = str(caught.value)
+    assert "\n" not in message
+    for told in (
+        "1 missing: norm.bias (128,)",
+        "1 unknown: layers.0.0.to_b.weight (3, 4)",
+        "latents is (9, 128), expected (8, 128)",
+    ):
+        assert told in message
+
+
+@each_port
+def test_other_conventions_are_not_exported_silently(peer):
+    with pytest.raises(UserError, match="resampler.media_norm is False, there True.*xattn.media_norm is True"):
+        peers.check_conventions(FlamingoConfig(), peer)
+    peers.check_conventions(peers.with_conventions(FlamingoConfig(), peer), peer)
+
+
+def test_a_resampler_refuses_more_media_than_it_has_places(rng):
+    config = peers.with_conventions(FlamingoConfig(), "flamingo-pytorch").resampler
+    params, features = init_resampler(rng, config), np.zeros((5, 1, 2, 128), np.float32)
+    with pytest.raises(UserError, match="has 5 pictures or videos, but this resampler knows 4 places"):
+        perceiver_resampler(params, features, config, np.arange(5))
+    with pytest.raises(ValueError, match="`place` is needed"):
+        perceiver_resampler(params, features, config)

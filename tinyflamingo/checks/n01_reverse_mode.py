@@ -1,0 +1,140 @@
+"""Checks of notebook 01, reverse mode: the order, two vjps, a measured slope, a kernel."""
+
+import numpy as np
+
+from .core import check, fresh_rng, holds, shape_is, value_is
+
+# ---------------------------------------------------------------- 01.1
+
+
+def _graphs(rng):
+    """(made_of, end): a chain, one where short and long ways meet, and random ones, under random names."""
+    letters = [str(letter) for letter in rng.permutation(list("abcdefghijkmnpqrst"))]
+    a, b, c, d, e, f = letters[:6]
+    yield {c: [b], b: [a]}, c
+    yield {b: [a], c: [b], d: [c], e: [a, d], f: [c]}, e  # a is near to e and far; f is not needed
+    yield {e: [d, b], d: [c, b], c: [b], b: [a, a]}, e
+    for _ in range(6):
+        names = letters[: int(rng.integers(6, 12))]
+        yield {n: [names[int(j)] for j in rng.integers(i, size=2)] for i, n in enumerate(names) if i > 1}, names[-1]
+
+
+@check("01.1")
+def check_01_1_way_back(way_back):
+    """Every name before what it was made of, each once, and only those that are needed."""
+    for made_of, end in _graphs(fresh_rng()):
+        order = way_back({name: list(parts) for name, parts in made_of.items()}, end)
+        holds(order is not None, "your function returns None: a `return` is missing.")
+        order = list(order)
+        told = f"For {made_of} from {end} your order is {order}. "
+        holds(len(set(order)) == len(order), told + "A name stands in it twice: its slope would be handed on twice.")
+        needed, waiting = set(), [end]
+        while waiting:
+            name = waiting.pop()
+            if name not in needed:
+                needed.add(name)
+                waiting += made_of.get(name, [])
+        missing, extra = sorted(needed - set(order)), sorted(set(order) - needed)
+        holds(not missing, told + f"{missing[:1]} is missing.")
+        holds(not extra, told + f"{extra[:1]} is not needed for {end}.")
+        hint = told + f"It begins with the givens: the way back begins at {end}."
+        holds(order[0] == end or order[-1] != end, hint)
+        for name in order:
+            for part in made_of.get(name, []):
+                hint = f"{part} comes before {name}, which is made of it: {part} has not got all of its slope yet."
+                holds(order.index(name) < order.index(part), told + hint)
+
+
+# ---------------------------------------------------------------- 01.2 and 01.3
+
+
+@check("01.2")
+def check_01_2_linear_vjp(linear_vjp):
+    """dx and dw; the sizes differ, so that a transpose in the wrong place shows."""
+    rng = fresh_rng()
+    T, D, E = (int(n) for n in rng.choice(np.arange(2, 9), size=3, replace=False))
+    x, w, g = rng.standard_normal((T, D)), rng.standard_normal((D, E)), rng.standard_normal((T, E))
+    found = linear_vjp(g, x, w)
+    holds(isinstance(found, tuple | list) and len(found) == 2, "two gradients were expected: dx and dw.")
+    dx, dw = found
+    swapped = np.shape(dx) == (D, E) and np.shape(dw) == (T, D)
+    holds(not swapped, "dx and dw have changed places.")
+    shape_is(dx, (T, D), "(T, D)", "dx", "A gradient has the shape of what it belongs to.")
+    shape_is(dw, (D, E), "(D, E)", "dw", "A gradient has the shape of what it belongs to.")
+    holds(not np.allclose(dw, (x.T @ g) / T), "dw is a mean over the rows: every row adds its share, it is a sum.")
+    value_is(dx, g @ w.T, "g goes back through w.", "dx")
+    value_is(dw, x.T @ g, "Each row of x meets its row of g, and the rows add up.", "dw")
+
+
+@check("01.3")
+def check_01_3_softmax_vjp(softmax_vjp):
+    """The gradient of the scores, for a matrix and for a single row; it sums to 0."""
+    rng = fresh_rng()
+    T, S = int(rng.integers(2, 6)), int(rng.integers(3, 8))
+    w = np.exp(rng.standard_normal((T, S)))
+    w, g = w / w.sum(-1, keepdims=True), rng.standard_normal((T, S))
+    got = softmax_vjp(g, w)
+    shape_is(got, (T, S), "(T, S)")
+    hint = "that is the diagonal alone: a score takes its share away from all the others of its row."
+    holds(not np.allclose(got, g * w * (1 - w)), hint)
+    holds(not np.allclose(got, g * w), "the shares add up to 1: what one gains the others lose. A term is missing.")
+    hint = "the sum runs over all rows: each row of shares is a softmax of its own."
+    holds(not np.allclose(got, w * (g - np.sum(g * w))), hint)
+    hint = "the sum is not weighted with the shares."
+    holds(not np.allclose(got, w * (g - g.sum(-1, keepdims=True))), hint)
+    value_is(got, w * (g - (g * w).sum(-1, keepdims=True)), "It is w * (g - the row's sum of g * w).")
+    holds(np.allclose(np.sum(got, -1), 0), "a row of the gradient does not sum to 0.")
+    value_is(softmax_vjp(g[0], w[0]), got[0], "A single row should work too: sum over the last axis.")
+
+
+# ---------------------------------------------------------------- 01.4
+
+
+@check("01.4")
+def check_01_4_measured_slope(measured_slope):
+    """Of a function that is curved, along a direction that is no unit vector."""
+    rng = fresh_rng()
+    x, direction = rng.standard_normal((2, 3)), 2 + rng.standard_normal((2, 3))
+
+    def f(z):
+        return float(np.sum(np.exp(z)))
+
+    got, want = measured_slope(f, x, direction), float(np.sum(np.exp(x) * direction))
+    shape_is(got, (), what="the slope", hint="f is a scalar, so is its slope along a direction.")
+    holds(not np.isclose(got, 2 * want, rtol=1e-4), "your slope is twice too large: the two points are 2 eps apart.")
+    length = float(np.sqrt(np.sum(direction**2)))
+    hint = "your slope is that along the direction made of length 1; go along it as it is."
+    holds(not np.isclose(got, want / length, rtol=1e-4), hint)
+    holds(not np.isclose(got, float(np.sum(np.exp(x))), rtol=1e-4), "you move along ones and not along the direction.")
+    coarse, curve = measured_slope(f, x, direction, eps=1e-2), float(np.sum(np.exp(x) * direction**2))
+    bent = abs(abs(coarse - want) - 0.5e-2 * curve) < 0.1e-2 * curve
+    holds(not bent, "that is the one-sided difference: its error shrinks with eps only. Go both ways.")
+    value_is(got, want, "Compare (f(x + eps d) - f(x - eps d)) / (2 eps).", "the slope", tol=1e-6)
+
+
+# ---------------------------------------------------------------- 01.5
+
+
+@check("01.5")
+def check_01_5_kernel(kernel):
+    """Arrays are filled in place, every entry, and NaN passes."""
+    rng = fresh_rng()
+    M, D = int(rng.integers(2, 5)), int(rng.integers(5, 8))
+    x = rng.standard_normal((M, D))
+    x[-1, -1] = 1 + rng.random()
+    out, slope = np.full((M, D), -7.0), np.full((M, D), -7.0)
+    before = x.copy()
+    kernel(x, out, slope)
+    holds(np.array_equal(x, before), "x has changed: a kernel writes into out and slope only.")
+    untouched = bool(np.all(out == -7) and np.all(slope == -7))
+    hint = "out and slope are as they were: write into their entries, out[m, d] = ...; out = ... names another array."
+    holds(not untouched, hint)
+    holds(not np.any(out == -7) and not np.any(slope == -7), "some entries were not filled: count rows and columns.")
+    positive = np.maximum(x, 0)
+    holds(not np.allclose(out, x * x), "out is x squared for negative x, too: those are 0.")
+    value_is(out, positive**2, "out is max(x, 0) squared.", "out")
+    value_is(slope, 2 * positive, "slope is 2 max(x, 0), the derivative.", "slope")
+    x[0, 0] = np.nan
+    kernel(x, out, slope)
+    hint = "NaN goes in and a number comes out: a comparison with NaN is false, so let the other branch keep x."
+    holds(np.isnan(out[0, 0]) and np.isnan(slope[0, 0]), hint)

@@ -1,0 +1,168 @@
+"""Checks of notebook 07, masking (chapter §4): tags, ``phi``, the mask, empty rows, "next" mode."""
+
+import warnings
+
+import numpy as np
+
+from .core import check, fresh_rng, holds, shape_is, value_is
+
+
+def _tags(rng, T, share=0.3):
+    """A row with at least two tags, one token between them, and something before and after."""
+    is_image = rng.random(T) < share
+    is_image[[0, T - 1]] = False
+    is_image[[2, T - 3]] = True
+    is_image[3] = False
+    return is_image
+
+
+@check("07.1")
+def check_07_1_with_marks(with_marks):
+    """Rows with marks, for pages that open with an image, hold two in a row, or hold none."""
+    rng = fresh_rng()
+    pages = [["image", "text"], ["text", "image"], ["text", "image", "image", "text"], ["text"], ["image"]]
+    pages += [[("text", "image")[int(i)] for i in rng.integers(2, size=rng.integers(3, 9))] for _ in range(8)]
+    for page in pages:
+        row = with_marks(list(page))
+        holds(row is not None, "your function returns None: a `return` is missing.")
+        _marks_are_right(page, list(row))
+
+
+def _marks_are_right(page, row):
+    told = f"For the page {page} your row is {row}. "
+    holds(row[:1] == ["<BOS>"], told + "Every row opens with <BOS>.")
+    holds([item for item in row[1:] if item != "<EOC>"] == page, told + "The items must stand in it, in order.")
+    if page[0] == "image":
+        holds(row[1] != "<EOC>", told + "An image that opens the page has no <EOC> before it: no chunk ends there.")
+    holds(row[-1] == "<EOC>", told + "The last chunk ends, too: <EOC> stands at the end of the page.")
+    before = [row[i - 1] for i, item in enumerate(row) if item == "image" and i > 1]
+    holds(
+        all(mark == "<EOC>" for mark in before), told + "<EOC> stands before every image that does not open the page."
+    )
+    wanted = sum(item == "image" for item in page[1:]) + 1
+    holds(row.count("<EOC>") == wanted, told + f"It has {row.count('<EOC>')} <EOC>, {wanted} close a chunk.")
+
+
+@check("07.2")
+def check_07_2_phi(phi):
+    """phi of one row and of a batch of rows."""
+    rng = fresh_rng()
+    T = int(rng.integers(9, 16))
+    is_image = _tags(rng, T)
+    got, want = phi(is_image), np.cumsum(is_image)
+    shape_is(got, (T,), "(T,)", "phi")
+    got = np.asarray(got)
+    holds(np.all(np.diff(got) >= 0), "phi falls somewhere along the row; it counts tags, so it can only grow.")
+    tag = int(np.flatnonzero(is_image)[1])
+    holds(got[0] == 0, f"token 0 has phi {got[0]}, but no image stands before it: that is 0.")
+    holds(
+        got[tag] == want[tag],
+        f"token {tag}, the tag of image {want[tag]}, has phi {got[tag]}: a tag carries the number of its own image.",
+    )
+    value_is(got, want, "phi is the number of tags up to and with the token.", "phi")
+    rows = np.stack([_tags(rng, T) for _ in range(3)])
+    got = phi(rows)
+    shape_is(got, rows.shape, "(B, T)", "phi of a batch")
+    value_is(
+        got, np.cumsum(rows, axis=1), "Each row of a batch counts for itself, along the last axis.", "phi of a batch"
+    )
+
+
+@check("07.3")
+def check_07_3_mask(mask):
+    """The mask of a random phi that has zeros, and media in the middle."""
+    rng = fresh_rng()
+    N, R = (int(n) for n in rng.choice(np.arange(3, 7), size=2, replace=False))
+    phi = np.sort(np.concatenate([np.arange(N + 1), rng.integers(0, N + 1, size=5)]))
+    got = mask(phi, N, R)
+    shape_is(got, (len(phi), N * R), "(T, N * R)", "the mask")
+    got = np.asarray(got)
+    holds(got.dtype == bool, f"the mask holds {got.dtype}; it should hold True and False.")
+    for token, own in enumerate(phi):
+        _sees_its_own(token, int(own), got[token].reshape(N, R), np.flatnonzero(got[token]), R)
+
+
+def _sees_its_own(token, own, seen, columns, R):
+    """seen (N, R): what one token may look at."""
+    images = [int(n) + 1 for n in np.flatnonzero(seen.any(1))]
+    if own == 0:
+        hint = f"token {token} stands before every image (phi 0) but sees image {images[:1]}: it may see nothing."
+        holds(not images, hint)
+        return
+    holds(bool(images), f"token {token} has phi {own} but sees no image at all.")
+    N = len(seen)
+    tiled = len(columns) == R and np.all(columns % N == own - 1)
+    hint = f"columns {(own - 1) * R} to {own * R - 1} belong to image {own}: repeat each number, do not tile."
+    holds(images == [own] or not tiled, hint)
+    extra = next((n for n in images if n != own), own)
+    holds(extra == own, f"token {token} sees image {extra}; Flamingo allows only the latest image, {own}.")
+    holds(seen[own - 1].all(), f"token {token} sees only a part of image {own}: all R visual tokens are open to it.")
+
+
+@check("07.4")
+def check_07_4_masked_softmax(masked_softmax):
+    """Rows that see some, all, and nothing; large scores; the mask decides, not the scores."""
+    rng = fresh_rng()
+    S = int(rng.integers(4, 9))
+    scores = 3 * rng.standard_normal((6, S))
+    visible = rng.random((6, S)) < 0.5
+    visible[:, 0], visible[:, 1] = True, False
+    visible[2], visible[4] = False, True
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        got = masked_softmax(scores.copy(), visible.copy())
+    shape_is(got, scores.shape, "(..., S)", "the shares")
+    got = np.asarray(got, float)
+    _empty_row(got[2], S)
+    holds(not np.isnan(got).any(), "there is NaN in a row that sees something.")
+    hidden = np.abs(got[~visible]).max()
+    holds(hidden == 0, f"a hidden entry has the share {hidden:.2g}: what is not visible gets exactly 0.")
+    sums = got.sum(-1)
+    some = visible.any(-1)
+    holds(
+        np.allclose(sums[some], 1),
+        f"a row that sees something sums to {sums[some][np.argmax(np.abs(sums[some] - 1))]:.3g}, not 1: "
+        "cover before the softmax, so that only the visible share out the whole.",
+    )
+    weights = np.exp(scores) * visible
+    value_is(
+        got, weights / np.maximum(weights.sum(-1, keepdims=True), 1e-300), "Shares go with exp(score).", "the shares"
+    )
+    holds(not said, f"NumPy warns ({said[0].message if said else ''}): avoid 0 / 0 instead of mending it afterwards.")
+    far = np.asarray(masked_softmax(scores + 2000.0, visible.copy()), float)
+    holds(
+        np.all(np.isfinite(far)) and np.allclose(far, got, atol=1e-6),
+        "with scores around 2000 the shares change: take the row's largest score away before exp.",
+    )
+
+
+def _empty_row(row, S):
+    """A row where nothing is visible."""
+    holds(not np.isnan(row).any(), "a row that sees nothing is NaN: 0 / 0. Divide by 1 there.")
+    uniform = np.allclose(row, 1 / S)
+    holds(not uniform, f"a row that sees nothing has equal shares 1/{S}: it looks at everything. It should be all 0.")
+    holds(not row.any(), f"a row that sees nothing sums to {row.sum():.3g}; it should be all 0.")
+
+
+@check("07.5")
+def check_07_5_phi_next(phi_next):
+    """Next mode on random rows, a row that ends with text, and a row without images."""
+    rng = fresh_rng()
+    T = int(rng.integers(10, 16))
+    is_image = _tags(rng, T)
+    N = int(is_image.sum())
+    got = phi_next(is_image.copy())
+    shape_is(got, (T,), "(T,)", "phi")
+    got = np.asarray(got)
+    want = np.minimum(np.cumsum(is_image) - is_image + 1, N)
+    first = int(np.flatnonzero(is_image)[0])
+    holds(got[0] != 0, "token 0 has phi 0: in next mode it looks ahead to image 1.")
+    holds(
+        got[first] == 1,
+        f"token {first}, the tag of image 1, points to image {got[first]}: a tag carries its own image, in both modes.",
+    )
+    hint = f"the last token points to image {got[-1]} of {N}: after the last image a token keeps the last one."
+    holds(got[-1] <= N, hint)
+    value_is(got, want, "A token points to the next tag at or after it.", "phi")
+    nothing = np.asarray(phi_next(np.zeros(T, bool)))
+    holds(not nothing.any(), "on a page without images phi is not 0 everywhere: there is no image to come.")

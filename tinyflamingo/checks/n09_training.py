@@ -1,0 +1,146 @@
+"""Checks of notebook 09: the loss of a mixture, its gradient, accumulation, clipping (chapter §1 and §4).
+
+Not here: the library's own training (`training/flamingo_stage.py`, `training/optimiser.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .core import check, fresh_rng, holds, shape_is, value_is
+
+
+@check("09.1")
+def check_09_1_mixture_loss(mixture_loss):
+    """mixture_loss(losses, weights, datasets, lambdas) -> a number; the first three (B, T)."""
+    rng = fresh_rng()
+    B, T, sets = int(rng.integers(3, 6)), int(rng.integers(9, 14)), int(rng.integers(3, 5))
+    losses = rng.uniform(0.5, 4.0, (B, T)).astype(np.float32)
+    lambdas = rng.uniform(0.1, 1.0, sets)
+    datasets = rng.choice(sets, (B, T), p=_uneven(sets))
+    datasets[:, : sets + 1] = np.arange(-1, sets)  # every set is there, and so is padding
+    weights = (rng.random((B, T)) < 0.7).astype(np.float32)
+    weights[0], weights[1, :] = 1.0, 0.0
+    got = mixture_loss(losses, weights, datasets, lambdas)
+    shape_is(got, (), what="the loss")
+    want = _mixture(losses, weights, datasets, lambdas)
+    real = weights * (datasets >= 0)
+    weighed = np.sum(lambdas[datasets] * losses * real)
+    ignored = [np.mean((losses * weights)[datasets == i]) for i in range(sets)]
+    mistakes = {
+        "Every data set has a mean of its own; with one for all, the largest rules.": weighed / real.sum(),
+        "A data set's loss is a mean: divide its sum by the number of its tokens that count.": weighed,
+        "The lambdas are missing: each mean times its own.": _mixture(losses, weights, datasets, np.ones(sets)),
+        "Quiet tokens (weight 0) must not count, neither in the sum nor in the number of tokens.": _mixture(
+            losses, np.ones_like(weights), datasets, lambdas
+        ),
+        "Divide by the tokens that count, not by all tokens of the data set.": np.dot(lambdas, ignored),
+    }
+    value_is(got, want, what="the loss", mistakes=mistakes)
+    absent = np.where(datasets == 0, 1, datasets)
+    with np.errstate(all="ignore"):
+        got = mixture_loss(losses, weights, absent, lambdas)
+    holds(np.isfinite(got), "a data set without a token that counts gives 0/0; it should add nothing.")
+    value_is(got, _mixture(losses, weights, absent, lambdas), "One data set has no token here.", what="the loss")
+
+
+def _uneven(sets):
+    share = np.arange(1.0, sets + 1)
+    return share / share.sum()
+
+
+def _mixture(losses, weights, datasets, lambdas):
+    total = 0.0
+    for i, share in enumerate(lambdas):
+        mine = weights * (datasets == i)
+        total += share * np.sum(losses * mine) / max(mine.sum(), 1.0)
+    return total
+
+
+@check("09.2")
+def check_09_2_logits_gradient(logits_gradient):
+    """logits_gradient(logits (B, T, V), targets (B, T), shares (B, T)) -> (B, T, V)."""
+    rng = fresh_rng()
+    B, T, V = (int(rng.integers(*bounds)) for bounds in ((2, 4), (4, 7), (8, 12)))
+    logits, targets = rng.standard_normal((B, T, V)), rng.integers(0, V, (B, T))
+    shares = rng.uniform(0.1, 1.0, (B, T)) * (rng.random((B, T)) < 0.7)
+    shares[0, :2] = 0.0, 0.5
+    kept = logits.copy()
+    got = logits_gradient(logits, targets, shares)
+    holds(np.array_equal(logits, kept), "the logits that were passed in have changed: work on an array of your own.")
+    shape_is(got, (B, T, V), "(B, T, V)")
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    gradient = p - np.eye(V)[targets]
+    share = shares[..., None]
+    want = gradient * share
+    mistakes = {
+        "The shares are missing: quiet text and padding must get no gradient.": gradient,
+        "1 is to be subtracted at the target: as it is, nothing tells which token was right.": p * share,
+        "The sign is turned round: this climbs the loss.": -want,
+        "The shares hold the mean already; do not divide by the number of tokens again.": want / (B * T),
+    }
+    value_is(got, want, mistakes=mistakes)
+    with np.errstate(all="ignore"):
+        big = logits_gradient(logits + 2000.0, targets, shares)
+    holds(np.all(np.isfinite(big)), "exp overflows for large logits: subtract the largest logit of each token first.")
+    value_is(big, want, "A constant added to all logits changes no probability.", tol=1e-3)
+
+
+@check("09.3")
+def check_09_3_accumulate(accumulate):
+    """accumulate(gradient_of, batches, lambdas) -> a vector."""
+    rng = fresh_rng()
+    sets, P = int(rng.integers(3, 6)), int(rng.integers(5, 9))
+    made = [rng.standard_normal(P) for _ in range(sets)]
+    kept, lambdas, asked = [g.copy() for g in made], rng.uniform(0.1, 0.9, sets), []
+
+    def gradient_of(batch):
+        asked.append(batch)
+        return made[batch]
+
+    got = accumulate(gradient_of, list(range(sets)), list(lambdas))
+    changed = any(not np.array_equal(g, k) for g, k in zip(made, kept, strict=True))
+    holds(not changed, "a gradient that you were handed has changed: `+=` and `*=` write into the array itself.")
+    shape_is(got, (P,), "(P,)")
+    want = np.sum(lambdas[:, None] * kept, axis=0)
+    mistakes = {
+        "The lambdas are missing: each gradient is multiplied by its own.": np.sum(kept, axis=0),
+        "Only the last batch is left: add to the sum, do not replace it.": lambdas[-1] * kept[-1],
+        "The lambdas say how much each set counts; do not divide by the number of sets as well.": want / sets,
+    }
+    value_is(got, want, what="the gradient", mistakes=mistakes)
+    holds(sorted(asked) == list(range(sets)), "each batch's gradient is dear: ask for it once.")
+
+
+@check("09.4")
+def check_09_4_clip_globally(clip_globally):
+    """clip_globally({name: array}, limit) -> {name: array}."""
+    rng = fresh_rng()
+    gradients = {"w": rng.standard_normal((3, int(rng.integers(2, 5)))), "b": 0.05 * rng.standard_normal(4)}
+    gradients["alpha"] = np.array(rng.uniform(1.0, 2.0))
+    norm = np.sqrt(sum(np.sum(g * g) for g in gradients.values()))
+    limit = float(norm * rng.uniform(0.2, 0.6))
+    kept = {name: g.copy() for name, g in gradients.items()}
+    got = clip_globally(gradients, limit)
+    holds(isinstance(got, dict) and set(got) == set(kept), "return a dict with the same names.")
+    same = all(np.array_equal(gradients[name], kept[name]) for name in kept)
+    holds(same, "the arrays that were passed in have changed: return new ones.")
+    for name, g in kept.items():
+        shape_is(got[name], g.shape, what=name)
+    flat = np.concatenate([np.ravel(got[name]) for name in kept])
+    whole = np.concatenate([np.ravel(g) for g in kept.values()])
+    one_by_one = [np.ravel(g * min(1.0, limit / np.sqrt(np.sum(g * g)))) for g in kept.values()]
+    mistakes = {
+        "Each array was clipped by its own norm, which turns the direction; global means one factor for all.": (
+            np.concatenate(one_by_one)
+        ),
+        "Single numbers were cut off, which turns the direction; scale the whole by one factor.": np.clip(
+            whole, -limit, limit
+        ),
+        "The norm is the square root of the sum of squares.": whole * min(1.0, limit / norm**2),
+    }
+    value_is(flat, whole * limit / norm, what="the clipped gradient", tol=1e-4, mistakes=mistakes)
+    small = clip_globally(kept, 2.0 * norm)
+    flat = np.concatenate([np.ravel(small[name]) for name in kept])
+    hint = "A gradient within the limit is left as it is: clipping never makes one longer."
+    value_is(flat, whole, hint, what="a gradient within the limit")

@@ -1,0 +1,100 @@
+"""The JSON files that runs leave, as one thing to report on (chapter §5).
+
+What is read, by the "format" of a file (folders are searched, not their subfolders):
+
+- tinyflamingo-suite/1, one a seed: {"seed", "tasks": {name: {"paper": "COCO", "dev": bool, "metric",
+  "shots": {"0": S, "4": S, ...}, "specialists": {"prototype": S, "linear": S, "finetuned": S, "whole":
+  S}, "sanity": {"swapped": S, "shuffled": S, "no_pictures": S, "text_only": S, "chance": S}}},
+  "few_shot_words": {"2way": {"1": S, ...}, "unseen_shapes": ..., ...}}, where S is {"score", "ci95", "n"};
+- tinyflamingo-ablations/1 (`ablations.py`), tinyflamingo-isoflop/1 (`isoflop.py`),
+  tinyflamingo-quadratic/1 (`quadratic.py`), tinyflamingo-induction/1 (`induction.py`),
+  tinyflamingo-attention/1 (`attention.py`): the last one read of each;
+- log.jsonl of a training run, for its gates.
+
+Not here: what is made of them (`report.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.metrics import over_seeds
+from tinyflamingo.training.state import LOG, read_log
+
+FORMATS = {f"tinyflamingo-{name}/1": name for name in
+           ("suite", "ablations", "isoflop", "quadratic", "induction", "attention")}  # fmt: skip
+SHOTS = ("0", "4", "8", "16", "32")
+
+
+@dataclass
+class Found:
+    """What the files hold: suites by seed, other reports by name, logs."""
+
+    suites: dict = field(default_factory=dict)
+    others: dict = field(default_factory=dict)
+    logs: list = field(default_factory=list)
+
+
+def read_runs(runs) -> Found:
+    """All reports in files and folders."""
+    found = Found()
+    for run in map(Path, runs):
+        if not run.exists():
+            raise UserError(f"{run}: no such file or folder")
+        for path in sorted(run.glob("*.json")) if run.is_dir() else [run]:
+            _take(found, path, asked=not run.is_dir())
+        if (run / LOG).is_file():
+            found.logs.append(_log(run))
+    if not (found.suites or found.others or found.logs):
+        raise UserError(
+            f"no report in {', '.join(map(str, runs))}: run `python -m tinyflamingo ablate` or a training first"
+        )
+    return found
+
+
+def _take(found, path, asked):
+    """Add a file's report; others in a folder are passed over, a file that was asked for is not."""
+    try:
+        raw = json.loads(path.read_bytes())
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    name = FORMATS.get(raw.get("format")) if isinstance(raw, dict) else None
+    if name == "suite":
+        found.suites[raw["seed"]] = raw
+    elif name:
+        found.others[name] = raw
+    elif asked:
+        raise UserError(f"{path} holds no report: its format should be one of {', '.join(FORMATS)}")
+
+
+def _log(run):
+    try:
+        return run.name, [record for record in read_log(run) if record["stage"] == "flamingo"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run / LOG} is damaged ({error})") from error
+
+
+def merged(cells):
+    """{"score", "ci95", "n"} of the same cell of several suites: of one seed its own, of more over the seeds."""
+    cells = [cell for cell in cells if cell]
+    if len(cells) < 2:
+        return cells[0] if cells else None
+    return over_seeds([cell["score"] for cell in cells])
+
+
+def cell_of(suites, *path):
+    """A cell by the keys that lead to it in every suite, merged; None where no suite has it."""
+    cells = []
+    for suite in suites.values():
+        for key in path:
+            suite = suite.get(key) if isinstance(suite, dict) else None
+        cells.append(suite)
+    return merged(cells)
+
+
+def task_names(suites):
+    """Names of tasks in all suites, in their order."""
+    return list(dict.fromkeys(name for suite in suites.values() for name in suite.get("tasks", {})))

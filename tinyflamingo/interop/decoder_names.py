@@ -1,0 +1,205 @@
+"""Names of GPT-2, OPT and MPT decoders as Hugging Face's `transformers` writes them, and their sizes.
+
+A folder from there has a `config.json`, which tells sizes, and conventions that must be ours: a field
+that would change the arithmetic and has another value is an error, never passed over. MPT-1B came
+with names of its own ("mosaic_gpt"); OpenFlamingo-3B is built on it.
+
+Not here: the arithmetic (`decoders.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.interop.decoders import ALIBI_MAX, FAMILIES
+from tinyflamingo.interop.names import Row, prefixed
+from tinyflamingo.model.config import LanguageConfig
+
+
+class Names(NamedTuple):
+    """What a family calls its parts. Norms and layers are without `.weight` and `.bias`."""
+
+    root: str  # before all names
+    table: str
+    positions: str | None
+    blocks: str
+    final: str
+    attn_norm: str
+    qkv: tuple  # three layers, or one with all three
+    out: str
+    ffw_norm: str
+    up: str
+    down: str
+    qk_norm: tuple = ()
+    form: str = "linear"  # GPT-2 keeps its matrices as we do, (in, out): "same"
+
+
+NAMES = {
+    "gpt2": Names(
+        "transformer.", "wte", "wpe", "h", "ln_f", "ln_1", ("attn.c_attn",), "attn.c_proj", "ln_2", "mlp.c_fc",
+        "mlp.c_proj", form="same",
+    ),
+    "opt": Names(
+        "model.decoder.", "embed_tokens", "embed_positions", "layers", "final_layer_norm", "self_attn_layer_norm",
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.out_proj", "final_layer_norm",
+        "fc1", "fc2",
+    ),
+    "mpt": Names(
+        "transformer.", "wte", None, "blocks", "norm_f", "norm_1", ("attn.Wqkv",), "attn.out_proj", "norm_2",
+        "ffn.up_proj", "ffn.down_proj",
+    ),
+    "mosaic_gpt": Names(
+        "transformer.", "wte", None, "blocks", "ln_f", "ln_1", ("attn.Wqkv",), "attn.out_proj", "ln_2",
+        "mlp.mlp_up", "mlp.mlp_down", ("attn.q_ln", "attn.k_ln"),
+    ),
+}  # fmt: skip
+
+
+def language_rows(config: LanguageConfig, theirs="", ours="", inside="", tables=True) -> list:
+    """The table of a decoder. inside: what stands between a block's number and its parts' names.
+
+    tables: with the token embedding; a Flamingo's, which has new rows, is handled on its own.
+    """
+    names, family, D = NAMES[config.decoder], FAMILIES[config.decoder], config.width
+    rows = [Row(f"{names.table}.weight", ("embedding",), (config.vocab_size, D))] if tables else []
+    if names.positions:
+        rows.append(Row(f"{names.positions}.weight", ("position",), (config.context + family.positions, D)))
+    for i in range(config.layers):
+        rows += prefixed(_block_rows(config), f"{names.blocks}.{i}.{inside}", f"block_{i}/")
+    rows += _norm(names.final, "final", D, family.biases)
+    return prefixed(rows, theirs + names.root, ours)
+
+
+def _block_rows(config):
+    names, family = NAMES[config.decoder], FAMILIES[config.decoder]
+    D, inner, hidden = config.width, config.heads * config.key_size, config.ffw_multiplier * config.width
+    rows = _norm(names.attn_norm, "attn", D, family.biases)
+    if len(names.qkv) == 1:
+        rows += _layer(names, names.qkv[0], "qkv", D, 3 * inner, family.biases)
+    else:
+        for theirs, ours in zip(names.qkv, "qkv", strict=True):
+            rows += _layer(names, theirs, ours, D, inner, family.biases)
+    for theirs, ours in zip(names.qk_norm, "qk", strict=False):
+        rows += _norm(theirs, ours, inner, False)
+    rows += _layer(names, names.out, "o", inner, D, family.biases)
+    rows += _norm(names.ffw_norm, "ffw", D, family.biases)
+    rows += _layer(names, names.up, "1", D, hidden, family.biases)
+    return rows + _layer(names, names.down, "2", hidden, D, family.biases)
+
+
+def _norm(theirs, ours, D, biases):
+    rows = [Row(f"{theirs}.weight", (f"{ours}_gain",), (D,)), Row(f"{theirs}.bias", (f"{ours}_bias",), (D,))]
+    return rows if biases else rows[:1]
+
+
+def _layer(names, theirs, ours, inputs, outputs, biases):
+    """A layer for each letter of `ours`, stacked by the peer if there are several."""
+    shape = (outputs, inputs) if names.form == "linear" else (inputs, outputs)
+    rows = [Row(f"{theirs}.weight", tuple(f"w_{x}" for x in ours), shape, names.form)]
+    return rows + [Row(f"{theirs}.bias", tuple(f"b_{x}" for x in ours), (outputs,))] if biases else rows
+
+
+def tidy(tensors, config: LanguageConfig) -> dict:
+    """A decoder's own {name: array}: with its root prefix, without buffers and the tied head.
+
+    Raises `UserError` if there is a head that is not the table.
+    """
+    names = NAMES[config.decoder]
+    bare = names.root.split(".", 1)[1]  # a model without its head is saved without the first part
+    if not any(name.startswith(names.root) for name in tensors):
+        tensors = {names.root + name.removeprefix(bare): a for name, a in tensors.items()}
+    kept = {n: a for n, a in tensors.items() if not n.endswith((".attn.bias", ".attn.masked_bias"))}
+    head, table = kept.pop("lm_head.weight", None), kept.get(f"{names.root}{names.table}.weight")
+    if head is not None and (table is None or not np.array_equal(head, table)):
+        raise UserError("lm_head.weight differs from the table of embeddings: this decoder's head is not tied to it")
+    return kept
+
+
+# ---------------------------------------------------------------- config.json
+
+
+def read_hugging_face_config(path) -> LanguageConfig:
+    """The `LanguageConfig` of a `config.json`. Anything that we would compute otherwise is a `UserError`."""
+    try:
+        raw = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} holds no dictionary")
+    return hugging_face_config(raw, str(path))
+
+
+def hugging_face_config(raw: dict, where="config.json") -> LanguageConfig:
+    """The `LanguageConfig` of the dictionary in a `config.json`."""
+    kind = raw.get("model_type")
+    if kind not in SIZES:
+        raise UserError(f"{where}: model_type is {kind!r} but must be one of {', '.join(map(repr, SIZES))}")
+    flat = ABSENT.get(kind, {}) | raw | (raw.get("attn_config") or {})
+    for field, value in FIXED[kind].items():
+        if flat.get(field, value) != value:
+            raise UserError(f"{where}: {field} is {flat[field]!r}, but only {value!r} is computed here")
+    width, layers, heads, context, hidden = (flat.get(name) for name in SIZES[kind])
+    sizes = dict(zip(SIZES[kind], (width, layers, heads, context), strict=False)) | {
+        "vocab_size": flat.get("vocab_size")
+    }
+    odd = [name for name, value in sizes.items() if not isinstance(value, int) or value < 1]
+    if odd:
+        raise UserError(f"{where}: {odd[0]} is {sizes[odd[0]]!r} but must be a whole number of at least 1")
+    hidden = 4 * width if hidden is None else hidden * width if kind in ("mpt", "mosaic_gpt") else hidden
+    if width % heads or hidden % width:
+        raise UserError(f"{where}: a width of {width} does not go with {heads} heads and a hidden width of {hidden}")
+    return LanguageConfig(flat["vocab_size"], width, layers, heads, width // heads, hidden // width, context, kind)
+
+
+SIZES = {  # width, layers, heads, context, and what tells the hidden width (absent: 4 times the width)
+    "gpt2": ("n_embd", "n_layer", "n_head", "n_positions", "n_inner"),
+    "opt": ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "ffn_dim"),
+    "mpt": ("d_model", "n_layers", "n_heads", "max_seq_len", "expansion_ratio"),
+    "mosaic_gpt": ("d_model", "n_layers", "n_heads", "max_seq_len", "mlp_ratio"),
+}
+ABSENT = {"mosaic_gpt": {"alibi": False, "attn_qk_ln": False, "no_bias": False}}  # what it means if not there
+FIXED = {  # what must have this value, or not be there
+    "gpt2": {
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "tie_word_embeddings": True,
+    },
+    "opt": {
+        "activation_function": "relu",
+        "do_layer_norm_before": True,
+        "_remove_final_layer_norm": False,
+        "enable_bias": True,
+        "layer_norm_elementwise_affine": True,
+        "tie_word_embeddings": True,
+    },
+    "mpt": {
+        "alibi": True,
+        "alibi_bias_max": ALIBI_MAX,
+        "attn_type": "multihead_attention",
+        "clip_qkv": None,
+        "softmax_scale": None,
+        "qk_ln": False,
+        "prefix_lm": False,
+        "logit_scale": None,
+        "no_bias": True,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    "mosaic_gpt": {
+        "alibi": True,
+        "alibi_bias_max": ALIBI_MAX,
+        "attn_qk_ln": True,
+        "attn_clip_qkv": None,
+        "softmax_scale": None,
+        "prefix_lm": False,
+        "logit_scale": None,
+        "no_bias": True,
+    },
+}

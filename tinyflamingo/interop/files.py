@@ -1,0 +1,147 @@
+"""Files of named arrays: safetensors and npz. Read by mapping, written one array at a time.
+
+A safetensors file is eight bytes (the length n of what follows, little-endian), n bytes of JSON
+({name: {"dtype", "shape", "data_offsets"}}) and the arrays, row by row, end to end. That is short
+enough to read and write by hand, which maps a file of 10 GB into memory without copying it, and
+cannot write a transposed view in the wrong order, as a release of the format's library does.
+
+Not here: what the names mean (`names.py`). Pickles (`.pt`, `.bin`) are refused: they can run code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+
+DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),  # NumPy has none: the upper half of a float32
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+ENDINGS = (".safetensors", ".npz")
+LONGEST_HEADER = 100_000_000  # bytes, as the format's own library
+
+
+def read_arrays(path) -> dict:
+    """{name: array} of a `.safetensors` or `.npz` file, or of all such files in a folder.
+
+    Arrays of a safetensors file are views into the mapped file, read when they are used; those of
+    16 bits become float32. Raises `UserError` for a file that is cut, damaged, or a pickle.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_all(sorted(file for file in path.iterdir() if file.suffix in ENDINGS), path)
+    if not path.is_file():
+        raise UserError(f"cannot read {path}: no such file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    raise UserError(
+        f"cannot read {path}: weights are read from {' or '.join(ENDINGS)}; a PyTorch file is a pickle, which can "
+        "run code: load it in PyTorch and save its tensors with safetensors.torch.save_file"
+    )
+
+
+def read_all(paths, where) -> dict:
+    """The arrays of several files in one dict; a name that stands in two of them is a `UserError`."""
+    found: dict = {}
+    for path in paths:
+        arrays = read_arrays(path)
+        twice = sorted(found.keys() & arrays.keys())
+        if twice:
+            raise UserError(f"{path}: {len(twice)} names stand in another file too, first {twice[0]}")
+        found |= arrays
+    if not found:
+        raise UserError(f"cannot read {where}: no {' or '.join(ENDINGS)} file with arrays in it")
+    return found
+
+
+def _read_npz(path):
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # a foreign file may fail anywhere inside zipfile or NumPy
+        raise UserError(f"cannot read {path}: it is cut or not a file of arrays") from error
+
+
+def _read_safetensors(path):
+    header, begin = _header(path)
+    if path.stat().st_size == begin:
+        data = np.zeros(0, np.uint8)
+    else:
+        data = np.memmap(path, np.uint8, mode="r")[begin:]
+    try:
+        return {name: _view(data, entry) for name, entry in header.items() if name != "__metadata__"}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"cannot read {path}: an array lies outside the file or is not described well") from error
+
+
+def _header(path):
+    """The parsed JSON and the place where the arrays begin."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(LONGEST_HEADER, path.stat().st_size - 8):
+                raise ValueError("the header is longer than the file")
+            header = json.loads(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("the header is not a dictionary")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: it is cut or no safetensors file ({error})") from error
+    return header, 8 + length
+
+
+def _view(data, entry):
+    dtype, shape, (begin, end) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+    if not 0 <= begin <= end <= len(data):
+        raise ValueError("outside the file")
+    array = data[begin:end].view(dtype).reshape(shape)
+    if entry["dtype"] == "BF16":
+        return (array.astype("<u4") << 16).view("<f4")
+    return array.astype(np.float32) if entry["dtype"] == "F16" else array
+
+
+def chunks(ending, shapes, get):
+    """The bytes of a file of float32 arrays, piece by piece, for `write_atomically`.
+
+    shapes {name: shape}; get(name) gives an array of that shape, asked for once, in order: of a
+    safetensors file only one array is held at a time. Raises `UserError` for another ending.
+    """
+    if ending == ".safetensors":
+        return _safetensors_chunks(shapes, get)
+    if ending == ".npz":
+        packed = io.BytesIO()
+        np.savez(packed, **{name: _checked(get(name), shape, name) for name, shape in shapes.items()})
+        return [packed.getbuffer()]
+    raise UserError(f"weights are written to {' or '.join(ENDINGS)}, not to {ending!r}")
+
+
+def _safetensors_chunks(shapes, get):
+    header, place = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape, dtype=np.int64))
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8 bytes
+    yield len(text).to_bytes(8, "little") + text
+    for name, shape in shapes.items():
+        yield _checked(get(name), shape, name).reshape(-1).data
+
+
+def _checked(array, shape, name):
+    """Row by row in memory, whatever view it is, in float32."""
+    if tuple(array.shape) != tuple(shape):
+        raise ValueError(f"{name} has shape {array.shape}, {shape} was announced")
+    return np.ascontiguousarray(array, "<f4").reshape(shape)

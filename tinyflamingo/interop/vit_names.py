@@ -1,0 +1,89 @@
+"""Names of CLIP's image tower as `open_clip` writes them, and CLIP's way with pixels.
+
+Its convolution over patches is our matrix, read in another order. CLIP wants pixels standardised
+channel by channel; ours come standardised otherwise (`normalise_pixels`), which is the same after a
+scale and a shift: both go into the patch matrix and the places of the patches, once, at import.
+
+Not here: the encoder (`model/vit.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.interop.names import Row, norm_rows, prefixed
+from tinyflamingo.interop.peers import layers
+from tinyflamingo.model.config import ViTConfig
+
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073])  # of CLIP's training pictures, in 0..1
+SPREAD = np.array([0.26862954, 0.26130258, 0.27577711])
+HEAD_SIZE = 64  # of all of CLIP's towers
+OUR_MEAN, OUR_SPREAD = 110.0, 80.0  # of `normalise_pixels`, in 0..255
+
+
+def vit_rows(config: ViTConfig, joint_width=None, theirs="visual.", ours="vision/") -> list:
+    """The table of an image tower; joint_width: that of its projection, which Flamingo does not use."""
+    D, hidden = config.width, config.ffw_multiplier * config.width
+    rows = [
+        Row("class_embedding", ("class_token",), (D,)),
+        Row("positional_embedding", ("positions",), (1 + config.grid**2, D)),
+        Row("conv1.weight", ("w_patch",), (D, 3, config.patch, config.patch), "patch"),
+        *norm_rows("ln_pre", "first", D),
+    ]
+    for i in range(config.layers):
+        rows += prefixed(_block_rows(D, hidden), f"transformer.resblocks.{i}.", f"block_{i}/")
+    rows = prefixed(rows + norm_rows("ln_post", "final", D), theirs, ours)
+    if joint_width:
+        rows.append(Row(f"{theirs}proj", ("contrastive/picture_projection",), (D, joint_width)))
+    return rows
+
+
+def _block_rows(D, hidden):
+    return [
+        *norm_rows("ln_1", "attn", D),
+        Row("attn.in_proj_weight", ("w_q", "w_k", "w_v"), (3 * D, D), "linear"),
+        Row("attn.in_proj_bias", ("b_q", "b_k", "b_v"), (3 * D,)),
+        Row("attn.out_proj.weight", ("w_o",), (D, D), "linear"),
+        Row("attn.out_proj.bias", ("b_o",), (D,)),
+        *norm_rows("ln_2", "ffw", D),
+        Row("mlp.c_fc.weight", ("w_1",), (hidden, D), "linear"),
+        Row("mlp.c_fc.bias", ("b_1",), (hidden,)),
+        Row("mlp.c_proj.weight", ("w_2",), (D, hidden), "linear"),
+        Row("mlp.c_proj.bias", ("b_2",), (D,)),
+    ]
+
+
+def vit_config(tensors, theirs="visual.", activation="quick_gelu", norm_features=False) -> ViTConfig:
+    """The sizes of a tower from its {name: array}. activation: OpenAI's towers have quick-GELU.
+
+    norm_features: whether Flamingo's features are taken after the final norm. OpenFlamingo was
+    trained before it; releases of `open_clip` since 2024 give them after it.
+    """
+    wanted = ("conv1.weight", "positional_embedding", "transformer.resblocks.0.mlp.c_fc.weight")
+    missing = [theirs + name for name in wanted if theirs + name not in tensors]
+    if missing:
+        raise UserError(f"{missing[0]} is missing: is there an image tower of CLIP, with open_clip's names?")
+    (width, _, patch, _), (places, _), (hidden, _) = (tensors[theirs + name].shape for name in wanted)
+    return ViTConfig(
+        patch=patch,
+        width=width,
+        layers=layers(tensors, rf"{theirs}transformer\.resblocks\.(\d+)\."),
+        heads=width // HEAD_SIZE,
+        ffw_multiplier=hidden // width,
+        side=patch * round((places - 1) ** 0.5),
+        activation=activation,
+        norm_features=norm_features,
+    )
+
+
+def fold_pixels(vision: dict, back=False) -> dict:
+    """The same tower for our pixels in place of CLIP's; back: for CLIP's in place of ours."""
+    scale, shift = OUR_SPREAD / (255 * SPREAD), (OUR_MEAN / 255 - MEAN) / SPREAD  # CLIP's pixel of ours
+    if back:
+        scale, shift = 1 / scale, -shift / scale
+    w, places = vision["w_patch"], np.array(vision["positions"])
+    by_channel = w.reshape(-1, 3, w.shape[1])
+    places[1:] += np.einsum("pcd,c->d", by_channel, shift.astype(w.dtype))
+    folded = (by_channel * scale.astype(w.dtype)[:, None]).reshape(w.shape)
+    return vision | {"w_patch": folded, "positions": places}
