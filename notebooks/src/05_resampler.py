@@ -3,7 +3,7 @@
 #
 # key: resampler
 #
-# Chapter §3, the Perceiver resampler. Half an hour with the exercises, seconds to run. Before it: notebook 00, and
+# Chapter §3, the Perceiver resampler. 30 minutes with the exercises, seconds to run. Before it: notebook 00, and
 # an idea of what attention does.
 #
 # You will build the one step in which latents look at a picture, first with loops and then without, count what it
