@@ -118,7 +118,7 @@ def read_config(tensors, language: LanguageConfig, vocab_size, norm_features) ->
     if not gated:
         raise UserError(f"{PEER}: no gated_cross_attn_layer in the files: is the checkpoint itself among them?")
     places = sorted(gated)
-    every = places[1] - places[0] if len(places) > 1 else max(language.layers, 1)
+    every = places[0] + 1  # its program has them at every - 1, 2 every - 1, ...
     block = peers.xattn_config(PEER, gated[places[0]]).xattn
     projection = tensors.get(f"{VISION}proj")
     return FlamingoConfig(
