@@ -107,7 +107,8 @@ def _figure(path):
 
 def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
-    p.add_argument("--preset", default="toy", help="toy (minutes, the default) or smoke (seconds)")
+    p.add_argument("--preset", default="toy", help="toy (minutes, the default), smoke (seconds), or omniglot")
+    p.add_argument("--data", type=Path, metavar="DIR", help="folder with the data set of a preset that needs one")
     p.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or that of the run which is resumed")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
@@ -115,11 +116,14 @@ def _add_train(commands):
 
 
 def _train(args):
+    from tinyflamingo.evaluation.one_shot import validator
     from tinyflamingo.evaluation.run import evaluate, format_report
+    from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.run import train
 
-    out = args.out or Path("runs") / args.preset
-    model = train(args.preset, out, args.seed, args.resume, evaluate)
+    out, handwriting = args.out or Path("runs") / args.preset, get_preset(args.preset).handwriting
+    ending = validator(handwriting, args.data, out) if handwriting else evaluate
+    model = train(args.preset, out, args.seed, args.resume, ending, args.data)
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
     print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")
@@ -181,7 +185,8 @@ def _add_evaluate(commands):
     p.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
     p.add_argument("--seed", type=_whole, default=0, help="which test stream")
     p.add_argument("--queries", type=_whole, default=500, help="per task")
-    p.add_argument("--task", action="append", help="only this task (may be repeated)")
+    p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot: see --runs")
+    p.add_argument("--runs", type=Path, metavar="ZIP", help="of --task omniglot: the data set's all_runs.zip")
     p.set_defaults(run=_evaluate)
 
 
@@ -192,11 +197,23 @@ def _evaluate(args):
     if args.queries < 1:
         raise UserError("--queries must be at least 1")
     target = args.json and _writable(args.json)
-    report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
+    if args.runs or "omniglot" in (args.task or ()):
+        report = _evaluate_runs(args)
+    else:
+        report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
     report["checkpoint"] = str(args.checkpoint or "the one that ships")
     print(format_report(report))
     if target:
         write_atomically(target, json.dumps(report, indent=1).encode())
+
+
+def _evaluate_runs(args):
+    from tinyflamingo.data.omniglot import read_runs
+    from tinyflamingo.evaluation.one_shot import evaluate_runs
+
+    if args.task != ["omniglot"] or not args.runs:
+        raise UserError("--task omniglot and --runs ZIP belong together, and no other task beside them")
+    return evaluate_runs(_load(args.checkpoint), read_runs(args.runs), args.seed)
 
 
 def _add_bench(commands):

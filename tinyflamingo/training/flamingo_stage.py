@@ -96,20 +96,26 @@ class FlamingoStage:
     """Data, parameters and one step of the stage, for `training/run.py`."""
 
     name = "flamingo"
+    datasets = DATASETS
 
     def __init__(self, preset, rng, tokenizer, frozen):
         self.config, self.recipe, self.tokenizer = preset.config, preset.flamingo, tokenizer
         self.steps, self.frozen = self.recipe.steps, frozen
-        r = self.recipe
-        self.pool = make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured)
+        self.pool = self.collect(rng)
         self.features = MediaFeatures(frozen, self.pool, self.config)
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
-        self.optimiser = AdamW(init_flamingo(rng, self.config), r.optimiser, no_decay=("resampler",))
+        optimiser = self.recipe.optimiser
+        self.optimiser = AdamW(init_flamingo(rng, self.config), optimiser, no_decay=("resampler",))
 
-    def documents(self, rng, names=DATASETS):
-        """The documents of one step."""
+    def collect(self, rng):
+        """The pool of pictures and videos, drawn once."""
+        r = self.recipe
+        return make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured)
+
+    def documents(self, rng, names=None):
+        """The documents of one step, of these datasets or of all."""
         found = []
-        for name in names:
+        for name in names or self.datasets:
             index = DATASETS.index(name)
             for _ in range(self.recipe.rows[index]):
                 kind, items = self._draw(rng, name)
@@ -145,7 +151,7 @@ class FlamingoStage:
         """Gradient vector and what to log: all datasets accumulated, or one in turn (round-robin)."""
         if step == 0:
             self.open_gates(rng)
-        names = DATASETS if self.recipe.accumulate else (DATASETS[step % len(DATASETS)],)
+        names = self.datasets if self.recipe.accumulate else (self.datasets[step % len(self.datasets)],)
         losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, names)))
         info = {f"loss_{name}": losses[name] for name in names}
         info["loss"] = sum(info.values()) / len(names)

@@ -35,20 +35,24 @@ class LanguageStage:
         self.optimiser = AdamW(init_language_model(rng, self.config), self.recipe.optimiser)
 
     def document(self, rng, step):
-        """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.
-
-        Of random tokens only the repetition is learned: the first time, nobody can know them.
-        """
-        repeats, episodes = next((r, e) for until, r, e in self.recipe.phases if step < until)
+        """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each."""
+        repeats, episodes = self.shares(step)
         draw = rng.random()
         if draw < repeats:
-            length = int(rng.integers(*self.recipe.repeat_lengths))
-            ids = random_repeat(rng, self.pieces, length, self.tokenizer)
-            weights = [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
-            return [BOS, *ids, EOS], weights
+            return self.repeat(rng)
         items = episode(rng) if draw < repeats + episodes else text_document(rng)
         sequence = encode_document(items, self.tokenizer, complete=False)
         return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
+
+    def shares(self, step):
+        """Of random repeats and of few-shot episodes in this step."""
+        return next((r, e) for until, r, e in self.recipe.phases if step < until)
+
+    def repeat(self, rng):
+        """Random tokens, twice. Only the repetition is learned: the first time, nobody can know them."""
+        length = int(rng.integers(*self.recipe.repeat_lengths))
+        ids = random_repeat(rng, self.pieces, length, self.tokenizer)
+        return [BOS, *ids, EOS], [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
 
     def batch(self, rng, step):
         """Packed rows: tokens, loss weights, and start, the first position of each token's document.

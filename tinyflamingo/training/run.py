@@ -31,6 +31,7 @@ from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
 from tinyflamingo.training.figures import draw_run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
+from tinyflamingo.training.handwriting_stages import handwriting_stages
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import Preset, get_preset
 from tinyflamingo.training.state import STATE, Log, Progress, load_state, save_state
@@ -40,25 +41,27 @@ TOKENIZER_SEED = 0  # one vocabulary for all runs of a preset, whatever their se
 LOG_EVERY = 10
 
 
-def train(preset_name, folder, seed=None, resume=False, evaluate=None):
+def train(preset_name, folder, seed=None, resume=False, evaluate=None, data=None):
     """Run all stages into `folder`; returns the `TrainedFlamingo`.
 
     seed: by default 0, or that of the run which is resumed.
+    data: the folder of the data set, for presets that need one.
     evaluate: a function (model, queries a task, seed) -> report, called at the end; what it says is
     written to metrics.json. Raises `UserError` if the folder cannot be used.
     """
     folder = Path(folder)
     preset = get_preset(preset_name)
     keep_memory()
+    stages = stages_of(preset, data)
     progress, frozen, moments = _open_run(folder, preset, seed, resume)
     tokenizer = train_tokenizer(
         tokenizer_lines(np.random.default_rng(TOKENIZER_SEED)), preset.config.language.vocab_size
     )
     log = Log(folder, progress.log_bytes)
-    for index in range(progress.stage, len(STAGES)):
+    for index in range(progress.stage, len(stages)):
         began = time.perf_counter()
         with one_team():
-            stage = STAGES[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
+            stage = stages[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
             _restore(stage.optimiser, moments)
             _run_stage(stage, preset, progress, frozen, folder, log, began)
             frozen = frozen | stage.result()
@@ -77,6 +80,15 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None):
     }
     model = TrainedFlamingo(preset.config, params, frozen, tokenizer, info)
     return _finish(model, preset, folder, evaluate)
+
+
+def stages_of(preset: Preset, data):
+    """The stages of a preset, as functions (preset, rng, tokenizer, frozen) -> stage."""
+    if preset.handwriting:
+        return handwriting_stages(preset.handwriting, data)
+    if data is not None:
+        raise UserError(f"preset {preset.name!r} draws its own pictures: leave --data out, or choose --preset omniglot")
+    return STAGES
 
 
 def step_rng(seed, stage, step):
@@ -169,7 +181,8 @@ def _finish(model, preset, folder, evaluate):
 
 def command_of(preset: Preset, progress: Progress) -> str:
     """The command that makes this run's checkpoint again; defaults are left out."""
-    parts = [f"--preset {preset.name}"] * (preset.name != "toy") + [f"--seed {progress.seed}"] * (progress.seed != 0)
+    parts = [f"--preset {preset.name}"] * (preset.name != "toy") + ["--data DIR"] * bool(preset.handwriting)
+    parts += [f"--seed {progress.seed}"] * (progress.seed != 0)
     return " ".join(["python -m tinyflamingo train", *parts])
 
 
