@@ -28,6 +28,8 @@ DRAWERS = 20  # people who drew each character
 MAX_BYTES = 100_000  # of a member; the largest drawing has some hundred
 DRAWING = re.compile(r"(?:[^/]+/)?([^/]+)/([^/]+)/\d+_(\d\d)\.png")
 
+PAIR = re.compile(r"(?:\S*/)?(test/[^/\s]+\.png)\s+(?:\S*/)?(training/[^/\s]+\.png)\s*")
+
 
 @dataclass(frozen=True)
 class Character:
@@ -132,12 +134,10 @@ def _labels(data, path, folder):
     """{"test/NAME": "training/NAME"} of a class_labels.txt, whatever folders stand before the two."""
     labels = {}
     for line in data.decode("utf-8", "replace").splitlines():
-        pair = [re.fullmatch(r"(?:.*/)?((?:test|training)/[^/]+\.png)", word) for word in line.split()]
-        if len(pair) != 2 or not all(pair) or not (pair[0][1] < "training" < pair[1][1]):
-            raise UserError(
-                f"{path}: {folder}class_labels.txt has the line {line!r}, not 'test training'; {_again(path)}"
-            )
-        labels[pair[0][1]] = pair[1][1]
+        pair = PAIR.fullmatch(line)
+        if not pair:
+            raise UserError(f"{path}: {folder}class_labels.txt has the line {line!r}, not 'test training'; {_again(path)}")
+        labels[pair[1]] = pair[2]
     return labels
 
 

@@ -32,7 +32,7 @@ PROMPTS = 16  # in the ensemble
 VIEW_SHIFT, VIEW_ANGLE = 0.04, 0.06  # spread of a prompt's views, in half sides and radians
 
 
-def evaluate_runs(model, runs, seed=0, prompts=PROMPTS):
+def evaluate_runs(model, runs, seed=0, prompts=None):
     """All runs -> {"tasks": {"omniglot": {"metric", "score", "ci95", "n", "runs"}}, "seconds"}.
 
     score: share of wrong answers over all queries; ci95: its Wilson interval.
@@ -44,7 +44,7 @@ def evaluate_runs(model, runs, seed=0, prompts=PROMPTS):
 
     def wrong(pair):
         number, run = pair
-        guesses = answer_run(model, run, np.random.default_rng([seed, number]), prompts)
+        guesses = answer_run(model, run, np.random.default_rng([seed, number]), prompts or PROMPTS)
         return guesses != run.answers
 
     errors = ops.share_out(wrong, list(enumerate(runs)))
@@ -86,11 +86,11 @@ def label_scores(model, run, rng):
     pictures = draw_plain(page, np.arange(len(page.ink)), model.config.vision.side, shift=shift, angle=angle)
     visual = see(model.params, encode_media(model.frozen, pictures[:, None], model.config), model.config)
     scores = np.empty((len(run.queries), W))
-    scores[:, order] = _continue(model, visual, words)
+    scores[:, order] = word_scores(model, visual, words)
     return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
 
 
-def _continue(model, visual, words):
+def word_scores(model, visual, words):
     """Log-likelihood (Q, W) of each word after the support, its words, and each query's picture.
 
     The support is read once; every query goes on from a copy of its cache, and every word from there.
@@ -104,18 +104,18 @@ def _continue(model, visual, words):
     cache = init_caches(model.params, model.config, 1, T, visual)
     tokens = np.array([support.tokens])
     phi = np.cumsum(tokens == image[-1], axis=1)
-    step(model, tokens, phi, visual, cache)
+    _step(model, tokens, phi, visual, cache)
     log_probs = np.empty((Q, W))
     tails = np.concatenate([np.tile(image, (W, 1)), labels], axis=1)
     for q in range(Q):
         mine = _copied(cache, W)
-        logits = step(model, tails[:, :-1], np.full((W, tails.shape[1] - 1), W + q + 1), visual, mine)
+        logits = _step(model, tails[:, :-1], np.full((W, tails.shape[1] - 1), W + q + 1), visual, mine)
         scores = log_softmax(logits[:, len(image) - 1 :])
         log_probs[q] = np.take_along_axis(scores, labels[:, :, None], axis=-1).sum(axis=(1, 2))
     return log_probs
 
 
-def step(model, tokens, phi, visual, cache):
+def _step(model, tokens, phi, visual, cache):
     """Logits of tokens that continue a cache."""
     return flamingo(model.params, model.frozen, tokens, phi, visual, model.config, cache=cache, first=np.ones_like(phi))
 

@@ -67,9 +67,8 @@ def format_report(report) -> str:
         lines.append(f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}")
         lines += [f"  {run:24s} {score:.3f}" for run, score in row.get("runs", {}).items()]
     if p := report.get("text_perplexity"):
-        lines.append(
-            f"perplexity of text alone: {p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo"
-        )
+        both = f"{p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo"
+        lines.append(f"perplexity of text alone: {both}")
     return "\n".join(lines)
 
 
