@@ -75,6 +75,7 @@ def _parser():
     _add_evaluate(commands)
     _add_bench(commands)
     _add_params(commands)
+    _add_data(commands)
     doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -85,6 +86,17 @@ def _whole(text):
     if not text.isdecimal() or len(text) > DIGITS:
         raise argparse.ArgumentTypeError(f"{text[:DIGITS]!r} is not a whole number >= 0 of at most {DIGITS} digits")
     return int(text)
+
+
+def _share(text):
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text[:DIGITS]!r} is not a number from 0 to 1")
+    return value
 
 
 def _writable(path):
@@ -192,7 +204,7 @@ def _add_evaluate(commands):
 
 def _evaluate(args):
     from tinyflamingo.evaluation.run import evaluate, format_report
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
 
     if args.queries < 1:
         raise UserError("--queries must be at least 1")
@@ -227,7 +239,7 @@ def _add_bench(commands):
 
 def _bench(args):
     from tinyflamingo.bench.run import bench
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
 
     target, figure = args.json and _writable(args.json), args.figure and _writable(_figure(args.figure))
     report = bench(args.only, args.threads, figure)
@@ -243,7 +255,7 @@ def _add_params(commands):
 
 
 def _params(args):
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
     from tinyflamingo.training.presets import get_preset, parameter_counts
 
     target = args.json and _writable(args.json)
@@ -252,6 +264,25 @@ def _params(args):
         print(f"{name:16s} {row['parameters']:12,d}  {row['state']}")
     if target:
         write_atomically(target, json.dumps({"preset": args.preset, "parts": counts}, indent=1).encode())
+
+
+def _add_data(commands):
+    p = commands.add_parser("data", help="look at data of your own before training on them")
+    p.add_argument("action", choices=["check"], help="what was found, what would be skipped and why")
+    p.add_argument("path", type=Path, help="a folder with captions.jsonl, or a file or folder of a known format")
+    p.add_argument("--format", metavar="NAME", help="default: found out")
+    p.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (PNG)")
+    p.add_argument("--allow-bad", type=_share, default=0.05, metavar="SHARE", help="of the records (default: 0.05)")
+    p.set_defaults(run=_data_check)
+
+
+def _data_check(args):
+    from tinyflamingo.data.readers.check import check_data
+
+    if args.sheet and args.sheet.suffix != ".png":
+        raise UserError(f"cannot write {args.sheet}: the name of a contact sheet ends in .png")
+    for line in check_data(args.path, args.format, args.sheet and _writable(args.sheet), args.allow_bad):
+        print(line)
 
 
 def _doctor(args):

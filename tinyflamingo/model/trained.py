@@ -12,7 +12,6 @@ import binascii
 import hashlib
 import io
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import write_atomically
 from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.contrastive import init_contrastive
 from tinyflamingo.model.flamingo import encode_media, init_flamingo, see
@@ -200,25 +200,3 @@ def _check_shapes(folder, tree, like):
             f"checkpoint {folder}: {len(odd)} arrays do not fit the configuration, first {name}: "
             f"expected {want.get(name, 'none')}, found {have.get(name, 'none')}"
         )
-
-
-def write_atomically(path, data: bytes):
-    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; the file that was there before is untouched"
-        ) from error
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -25,8 +25,9 @@ from tinyflamingo import __version__
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import write_atomically
 from tinyflamingo.model.tokenizer import train_tokenizer
-from tinyflamingo.model.trained import CARD, WEIGHTS, TrainedFlamingo, save_checkpoint, write_atomically
+from tinyflamingo.model.trained import CARD, WEIGHTS, TrainedFlamingo, save_checkpoint
 from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
 from tinyflamingo.training.figures import draw_run

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.trained import write_atomically
+from tinyflamingo.files import write_atomically
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 STATE, LOG = "state.npz", "log.jsonl"
