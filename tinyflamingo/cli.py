@@ -120,26 +120,50 @@ def _figure(path):
 def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
     p.add_argument("--preset", default="toy", help="toy (minutes, the default), smoke (seconds), or omniglot")
-    p.add_argument("--data", type=Path, metavar="DIR", help="folder with the data set of a preset that needs one")
     p.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or that of the run which is resumed")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
+    own = p.add_argument_group("data of your own ('data check' looks at them first)")
+    own.add_argument(
+        "--data", metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
+    )
+    own.add_argument("--format", metavar="NAME", help="of the data (default: found out)")
+    own.add_argument("--mix", type=_share, metavar="SHARE", help="of these data beside TinyWorld (default: 1)")
+    own.add_argument("--side", type=_whole, metavar="N", help="pixels a side that pictures are brought to")
+    own.add_argument("--vocab", type=_whole, metavar="N", help="pieces of the tokenizer, which is trained on the text")
+    own.add_argument("--context", type=_whole, metavar="N", help="tokens of a document that training reads")
+    own.add_argument("--allow-bad", type=_share, metavar="SHARE", help="of the records (default: 0.05)")
     p.set_defaults(run=_train)
 
 
 def _train(args):
     from tinyflamingo.evaluation.one_shot import validator
-    from tinyflamingo.evaluation.run import evaluate, format_report
+    from tinyflamingo.evaluation.own import evaluate_run
+    from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.run import train
 
-    out, handwriting = args.out or Path("runs") / args.preset, get_preset(args.preset).handwriting
-    ending = validator(handwriting, args.data, out) if handwriting else evaluate
-    model = train(args.preset, out, args.seed, args.resume, ending, args.data)
+    handwriting, own = get_preset(args.preset).handwriting, _own_data(args)
+    out = args.out or Path("runs") / ("own" if own else args.preset)
+    ending = validator(handwriting, args.data, out) if handwriting else evaluate_run(out)
+    model = train(args.preset, out, args.seed, args.resume, ending, handwriting and args.data, own)
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
     print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")
     print(f"checkpoint, log, figures and metrics.json are in {out}")
+
+
+def _own_data(args):
+    """The options of the user's own data, or None; the data of a preset that needs some are not the user's own."""
+    from tinyflamingo.training.own_data import OwnData
+    from tinyflamingo.training.presets import get_preset
+
+    names = ("format", "mix", "side", "vocab", "context", "allow_bad")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    own = args.data is not None and not get_preset(args.preset).handwriting
+    if options and not own:
+        raise UserError(f"--{next(iter(options)).replace('_', '-')} is about data of your own: add --data PATH")
+    return OwnData(str(args.data), **options) if own else None
 
 
 def _add_demo(commands):

@@ -136,7 +136,9 @@ def _labels(data, path, folder):
     for line in data.decode("utf-8", "replace").splitlines():
         pair = PAIR.fullmatch(line)
         if not pair:
-            raise UserError(f"{path}: {folder}class_labels.txt has the line {line!r}, not 'test training'; {_again(path)}")
+            raise UserError(
+                f"{path}: {folder}class_labels.txt has the line {line!r}, not 'test training'; {_again(path)}"
+            )
         labels[pair[1]] = pair[2]
     return labels
 

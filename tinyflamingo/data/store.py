@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +30,17 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.files import replacing, write_atomically
 
 PREPROCESSING = 1  # raised when the same file would give other pixels: stores and features are then made anew
+HOLD_OUT = 20220429  # seed of the choice of records that are held out
 RECORDS, PIXELS, INDEX, CARD = "records.jsonl", "pixels.u8", "index.npz", "store.json"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A medium of a store: its number, and how many frames it has (a picture has one)."""
+    """A medium of a store, or a run of its frames: number, how many frames (a picture has one), and the first."""
 
     index: int
     frames: int
+    first: int = 0
 
 
 @functools.lru_cache(maxsize=4)
@@ -73,6 +76,16 @@ class Store:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @functools.cached_property
+    def held_out(self) -> np.ndarray:
+        """Numbers of the records that training never sees: 1 in 20, chosen by chance, none of fewer than 20."""
+        return np.sort(_order(len(self), HOLD_OUT, 0)[: len(self) // 20])
+
+    @functools.cached_property
+    def training(self) -> np.ndarray:
+        """Numbers of all other records."""
+        return np.setdiff1d(np.arange(len(self)), self.held_out)
+
     @property
     def fingerprint(self) -> str:
         """A name of all that the store holds: texts and pixels."""
@@ -89,15 +102,10 @@ class Store:
             return Stored(value, int(self.firsts[value + 1] - self.firsts[value]))
         return Quiet(value) if kind == "quiet" else value
 
-    def frames(self, medium: Stored, first=0, count=None) -> np.ndarray:
-        """Pixels of a medium, uint8 (F, side, side, 3): `count` frames from `first` on, by default all."""
-        begin = int(self.firsts[medium.index]) + first
-        return np.asarray(self.pixels[begin : begin + (count or medium.frames - first)])
-
-    def media(self) -> Iterator[Stored]:
-        """All media in order."""
-        for index, frames in enumerate(np.diff(self.firsts)):
-            yield Stored(index, int(frames))
+    def frames(self, medium: Stored) -> np.ndarray:
+        """Pixels of a medium, uint8 (F, side, side, 3)."""
+        begin = int(self.firsts[medium.index]) + medium.first
+        return np.asarray(self.pixels[begin : begin + medium.frames])
 
     def texts(self, most: int) -> Iterator[str]:
         """Texts of at most `most` records, spread over all: what a tokenizer is trained on."""
@@ -116,17 +124,25 @@ def _digest(file) -> str:
 
 
 def prepare(path, folder, side: int, name=None, allowed=ALLOWED) -> Store:
-    """Read, check and decode a data set into `folder`; a store that is there already is opened instead.
+    """Read, check and decode a data set into `folder`, which is emptied first.
 
-    Raises `UserError` with the counts if more than `allowed` of the records are bad. A run killed
-    meanwhile begins again: nothing counts as a store before `store.json` is there.
+    Raises `UserError`, and leaves no folder, if there is nothing to read or more than `allowed` of the
+    records are bad.
     """
-    folder = Path(folder)
-    if (folder / CARD).exists():
-        return Store(folder)
     name, found = read_data(path, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    tally, whole, lines = Tally(), hashlib.sha256(), hashlib.sha256()
+    folder = Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        _write(folder, name, found, side, allowed)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Store(folder)
+
+
+def _write(folder, name, found, side, allowed):
+    tally, whole, texts = Tally(), hashlib.sha256(), hashlib.sha256()
     offsets, firsts = [0], [0]
     with replacing(folder / RECORDS) as records, replacing(folder / PIXELS) as pixels:
         for outcome in tqdm(decoded(found, side), desc="reading    ", unit=" records"):
@@ -138,13 +154,13 @@ def prepare(path, folder, side: int, name=None, allowed=ALLOWED) -> Store:
             line = _line(record.items, len(firsts) - 1)
             records.write(line)
             offsets.append(offsets[-1] + len(line))
-            lines.update(line)
+            texts.update(line)
             for frames in media:
                 pixels.write(frames.tobytes())
                 firsts.append(firsts[-1] + len(frames))
                 whole.update(frames.tobytes())
         tally.check(allowed)
-    whole.update(lines.digest())
+    whole.update(texts.digest())
     with replacing(folder / INDEX) as index:
         np.savez(index, offsets=np.array(offsets), firsts=np.array(firsts))
     card = {
@@ -152,11 +168,10 @@ def prepare(path, folder, side: int, name=None, allowed=ALLOWED) -> Store:
         "side": side,
         "preprocessing": PREPROCESSING,
         "records": tally.describe(),
-        "records_sha256": lines.hexdigest(),
+        "records_sha256": texts.hexdigest(),
         "fingerprint": whole.hexdigest(),
     }
     write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
-    return Store(folder)
 
 
 def _line(items, medium: int) -> bytes:

@@ -112,7 +112,8 @@ class ContrastiveStage:
         """The data, once: families of pictures and of their captions."""
         families = [sample_family(rng) for _ in range(self.recipe.families)]
         self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
-        self.pictures = np.stack([[draw_scene(rng, s) for s in family] for family in families])
+        side = self.config.vision.side
+        self.pictures = np.stack([[draw_scene(rng, s, side) for s in family] for family in families])
 
     def gradient(self, rng, step):
         """Gradient vector and what to log, for one batch."""

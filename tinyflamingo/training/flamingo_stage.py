@@ -11,6 +11,7 @@ Not here: the documents (`data/tinyworld/pages.py`) and the model (`model/flamin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import autograd.numpy as anp
@@ -38,10 +39,10 @@ class MediaFeatures:
         self.videos = encode_media(frozen, pool.videos, config) if pool.clips else None
 
     def of(self, media):
-        """Features (M, F, S, Dv) of the pictures and of the videos of a list that has the pictures first."""
+        """Features (M, F, S, Dv) of every run of media of one kind, in order."""
         tables = {"picture": self.pictures, "clip": self.videos}
-        found = {kind: [medium.index for medium in media if medium.kind == kind] for kind in tables}
-        return [tables[kind][indices] for kind, indices in found.items() if indices]
+        runs = groupby(media, key=lambda medium: medium.kind)
+        return [tables[kind][[medium.index for medium in run]] for kind, run in runs]
 
 
 class Document(NamedTuple):
@@ -73,7 +74,7 @@ def cut(sequence: Sequence, T) -> Sequence:
 
 
 def see_all(params, features, config):
-    """Visual tokens of pictures and videos, in order; features: a list from `MediaFeatures.of`, which may be empty."""
+    """Visual tokens of media in order; features: a list from `MediaFeatures.of`, which may be empty."""
     seen = [see(params, table, config) for table in features]
     return anp.concatenate(seen) if seen else see(params, np.zeros((0, 1, 1, 1), np.float32), config)
 
@@ -110,13 +111,13 @@ class FlamingoStage:
     def collect(self, rng):
         """The pool of pictures and videos, drawn once."""
         r = self.recipe
-        return make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured)
+        return make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured, side=self.config.vision.side)
 
     def documents(self, rng, names=None):
         """The documents of one step, of these datasets or of all."""
         found = []
         for name in names or self.datasets:
-            index = DATASETS.index(name)
+            index = self.datasets.index(name)
             for _ in range(self.recipe.rows[index]):
                 kind, items = self._draw(rng, name)
                 sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index])
@@ -131,7 +132,7 @@ class FlamingoStage:
 
     def shards(self, rng, documents):
         """The documents dealt out to the workers, each with a generator of its own."""
-        totals = np.zeros(len(DATASETS), np.float32)
+        totals = np.zeros(len(self.datasets), np.float32)
         for document in documents:
             totals[document.dataset] += sum(document.sequence.weights)
         n = min(ops.workers(), len(documents))
@@ -160,11 +161,14 @@ class FlamingoStage:
     def losses_and_gradient(self, shards):
         """The mean loss of every dataset, and the gradient vector of their sum weighed by lambda."""
 
+        weights = self.recipe.weights[: len(self.datasets)]
+
         def loss_of(params, shard):
-            return shard_loss(params, shard, self.frozen, self.recipe.weights, self.config)
+            return shard_loss(params, shard, self.frozen, weights, self.config)
 
         _, parts, gradient = summed_gradient(loss_of, self.optimiser.params, shards)
-        return {name: float(sum(part)) for name, part in zip(DATASETS, zip(*parts, strict=True), strict=True)}, gradient
+        sums = [float(sum(part)) for part in zip(*parts, strict=True)]
+        return dict(zip(self.datasets, sums, strict=True)), gradient
 
     def open_gates(self, rng):
         """The first move, from exactly 0: at zero only the gates have a gradient, and one batch's

@@ -34,6 +34,7 @@ class Progress:
     step: int = 0
     log_bytes: int = 0
     seconds: dict = field(default_factory=dict)  # {stage name: seconds so far}
+    data: dict | None = None  # options of the user's own data (`own_data.OwnData`)
 
 
 def save_state(folder, progress: Progress, frozen, optimiser=None):

@@ -11,6 +11,7 @@ Not here: decoding (`decode.py`), the store that training reads from (`data/stor
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby, islice
 from pathlib import Path
 
 from tinyflamingo.data.readers import (
@@ -41,7 +42,7 @@ FORMATS = {
     "obelics": obelics,
     "webdataset": webdataset,
 }
-LOOK = 20  # lines that are looked at to find out a format
+LOOK = 20  # lines or elements that are looked at to find out a format
 
 
 def read_data(path, name=None) -> tuple[str, Iterator[Record | Skipped]]:
@@ -87,13 +88,15 @@ def _files(path: Path, name) -> dict:
 
 
 def _named(path: Path, module) -> list:
-    """Files called as a format's files are; of a folder, those of the first pattern that there are any of."""
+    """Files called as a format's files are; of a folder, all shards, or those of the first pattern that fits any."""
     if path.is_file():
         return [path] if any(path.match(pattern.rpartition("/")[2]) for pattern in module.FILES) else []
+    found = []
     for pattern in module.FILES:
-        if files := sorted(p for p in path.glob(pattern) if p.is_file() and not p.is_symlink()):
-            return files
-    return []
+        if found and not module.SHARDS:
+            break
+        found += sorted(p for p in path.glob(pattern) if p.is_file() and not p.is_symlink())
+    return found
 
 
 def _fits(path: Path, module) -> bool:
@@ -102,16 +105,13 @@ def _fits(path: Path, module) -> bool:
 
 
 def _heads(path: Path) -> Iterator:
-    """What a file's format can be told by: its first lines, its lines as JSON, or first elements of arrays."""
+    """What a file's format can be told by: its first lines, as JSON or not, or first elements of arrays."""
     if path.suffix in (".tar", ".tgz", ".parquet") or path.name.endswith(".tar.gz"):
         return
     if path.suffix == ".json":
-        last = None
-        for name, element in top_level(path):
-            if name != last:
-                yield name, element
-            last = name
+        for _, elements in groupby(top_level(path), key=lambda pair: pair[0]):
+            yield from islice(elements, LOOK)
         return
     rows = lines(path) if path.suffix in (".txt", ".csv", ".token") else json_lines(path)
-    for _, (_, head) in zip(range(LOOK), rows, strict=False):
+    for _, head in islice(rows, LOOK):
         yield head

@@ -7,6 +7,7 @@ the store that training makes (`data/store.py`).
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
-from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
+from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
+from tinyflamingo.files import replacing
 
 SIDE = 96  # pixels a side on the contact sheet
 COLUMNS, ROWS = 6, 4
@@ -54,7 +56,7 @@ def check_data(path, name=None, sheet=None, allowed=ALLOWED) -> Iterator[str]:
 
 
 def _one_line(line: str, detail: str) -> str:
-    detail = " ".join(detail.encode("unicode_escape").decode().split())
+    detail = detail.encode("unicode_escape").decode()
     return f"{line} ({detail})" if detail else line
 
 
@@ -66,7 +68,8 @@ def _sample(rng, sample, seen, record: Record, media):
     """Keep each record with the same chance, however many there are (Vitter's algorithm R)."""
     place = len(sample) if len(sample) < COLUMNS * ROWS else int(rng.integers(seen))
     if place < COLUMNS * ROWS:
-        shown = " ".join("▣" if isinstance(item, MediaFile) else _text(item) for item in record.items)
+        parts = ("▣" if isinstance(item, MediaFile) else _text(item) for item in record.items if item != OUTPUT)
+        shown = " ".join(parts)
         sample[place : place + 1] = [(media[0][0] if media else None, shown[:SHOWN])]
 
 
@@ -86,5 +89,7 @@ def draw_sheet(sample, path):
             axis.imshow(pixels)
         lines = textwrap.wrap(shown, 26)[:4]
         axis.text(0, -0.03, "\n".join(lines), transform=axis.transAxes, va="top", fontsize=7, parse_math=False)
-    figure.savefig(path, dpi=100, format="png")
+    with replacing(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that the font does not have
+        figure.savefig(file, dpi=100, format="png", bbox_inches="tight")
     plt.close(figure)

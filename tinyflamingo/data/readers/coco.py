@@ -29,7 +29,7 @@ def read(path, root: Root):
     names = {}
     for _, image in elements(path, "images"):
         try:
-            names[field(image, "id", int)] = words(image, "file_name")
+            names[field(image, "id", int)] = field(image, "file_name", str)
         except BadRecord:
             continue  # its captions will miss it
     split = path.name.split(".")[0].removeprefix("captions_")

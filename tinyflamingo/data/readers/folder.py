@@ -6,7 +6,7 @@ or below it. Not here: formats in which text and pictures alternate (`mmc4.py`, 
 
 from __future__ import annotations
 
-from tinyflamingo.data.readers.record import OUTPUT, Root, each, words
+from tinyflamingo.data.readers.record import OUTPUT, Root, each, field, words
 from tinyflamingo.data.readers.text_files import json_lines
 
 FILES = ("captions.jsonl", "*.jsonl")
@@ -21,4 +21,4 @@ def matches(head) -> bool:
 
 def read(path, root: Root):
     """Records of picture or video, and caption."""
-    return each(json_lines(path), lambda row: [root.medium(words(row, "file")), OUTPUT, words(row, "text")])
+    return each(json_lines(path), lambda row: [root.medium(field(row, "file", str)), OUTPUT, words(row, "text")])

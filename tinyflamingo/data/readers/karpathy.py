@@ -39,7 +39,7 @@ def read(path, root: Root):
         split = words(image, "split")
         if split not in TRAIN:
             raise left_out(f"of the split {split[:20]!r}")
-        hint = words(image, "filepath") if "filepath" in image else ""
-        return [root.medium(words(image, "filename"), hint), OUTPUT, words(sentence, "raw")]
+        hint = field(image, "filepath", str) if "filepath" in image else ""
+        return [root.medium(field(image, "filename", str), hint), OUTPUT, words(sentence, "raw")]
 
     return each(rows(), build)

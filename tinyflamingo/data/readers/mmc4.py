@@ -11,7 +11,7 @@ import base64
 import binascii
 from collections import defaultdict
 
-from tinyflamingo.data.readers.record import BadRecord, MediaFile, Root, each, field, left_out, text, words
+from tinyflamingo.data.readers.record import BadRecord, MediaFile, Root, each, field, left_out, text
 from tinyflamingo.data.readers.text_files import json_lines
 
 FILES = ("*.jsonl", "*.jsonl.gz", "*.jsonl.zip")
@@ -60,7 +60,7 @@ def _picture(info, root) -> list:
             raise BadRecord("'image_base64' is no base64") from error
         return [MediaFile("picture", str(info.get("image_name", "inline")), inline)]
     try:
-        return [root.medium(words(info, "image_name"))]
+        return [root.medium(field(info, "image_name", str))]
     except BadRecord as error:
         if error.why != "file missing":
             raise

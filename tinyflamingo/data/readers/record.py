@@ -137,7 +137,8 @@ class Root:
 
     def find(self, name: str, hint="") -> Path:
         """The file of this name: in the folder `hint`, in the root, or in exactly one folder below."""
-        check_name(name)
+        for part in (name, hint or name):
+            check_name(part)
         for folder in (self.folder / hint, self.folder):
             if os.path.lexists(folder / name):
                 return self._no_link(folder / name)

@@ -25,6 +25,7 @@ from tinyflamingo.errors import UserError
 
 LONGEST = 1 << 26  # characters of a line or an element: pictures may stand in them, in base64
 CHUNK = 1 << 20
+ENDS = ",]} \t\r\n"  # what may follow a number
 BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 
 
@@ -34,7 +35,7 @@ def told(path: Path):
     try:
         yield
     except BROKEN as error:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        why = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
         raise UserError(f"cannot read {str(path)!r}: {why}; copy or download it again") from error
 
 
@@ -163,12 +164,13 @@ class _Window:
                 return self.text[self.place : self.place + 1]
 
     def value(self):
-        """The value that begins here. A number at the edge of the window may go on, so it is read again."""
+        """The value that begins here. A number is whole only where something that ends it is seen."""
         self.peek()
         while True:
             try:
                 found, end = self.decoder.raw_decode(self.text, self.place)
-                if end < len(self.text) or self.ended:
+                whole = not isinstance(found, int | float) or self.text[end : end + 1] in tuple(ENDS)
+                if whole or self.ended:
                     self.place = end
                     return found
             except ValueError:

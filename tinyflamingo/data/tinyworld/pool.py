@@ -74,13 +74,13 @@ class Pool:
         return Medium("clip", int(rng.integers(len(self.clips))))
 
 
-def make_pool(rng, singles=0, pairs=0, counts=0, clips=0, uncoloured=0, things=KNOWN) -> Pool:
+def make_pool(rng, singles=0, pairs=0, counts=0, clips=0, uncoloured=0, things=KNOWN, side=SIDE) -> Pool:
     """Sample and draw. Singles go round all `things`, so that each has its pictures."""
     scenes = [sample_single(rng, (things[i % len(things)],)) for i in range(singles)]
     scenes += [sample_uncoloured(rng) for _ in range(uncoloured)]
     scenes += [sample_pair(rng, things) for _ in range(pairs)]
     scenes += [sample_count(rng, things) for _ in range(counts)]
-    return draw_pool(rng, scenes, [sample_clip(rng, things) for _ in range(clips)])
+    return draw_pool(rng, scenes, [sample_clip(rng, things) for _ in range(clips)], side)
 
 
 def draw_pool(rng, scenes, clips=(), side=SIDE) -> Pool:
