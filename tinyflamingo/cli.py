@@ -125,7 +125,7 @@ def _add_train(commands):
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
     own = p.add_argument_group("data of your own ('data check' looks at them first)")
     own.add_argument(
-        "--data", metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
+        "--data", type=Path, metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
     )
     own.add_argument("--format", metavar="NAME", help="of the data (default: found out)")
     own.add_argument("--mix", type=_share, metavar="SHARE", help="of these data beside TinyWorld (default: 1)")
