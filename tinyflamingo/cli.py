@@ -141,12 +141,16 @@ def _train(args):
     from tinyflamingo.evaluation.own import evaluate_run
     from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.training.presets import get_preset
+    from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
 
     handwriting, own = get_preset(args.preset).handwriting, _own_data(args)
     out = args.out or Path("runs") / ("own" if own else args.preset)
     ending = validator(handwriting, args.data, out) if handwriting else evaluate_run(out)
-    model = train(args.preset, out, args.seed, args.resume, ending, handwriting and args.data, own)
+    with together():
+        model = train(args.preset, out, args.seed, args.resume, ending, handwriting and args.data, own)
+    if world().rank > 0:
+        return
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
     print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")

@@ -20,6 +20,7 @@ from tinyflamingo.data.store import PREPROCESSING, Store
 from tinyflamingo.files import replacing
 from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.training.ranks import world
 
 CHUNK = 256  # frames encoded at a time
 
@@ -42,10 +43,11 @@ class StoredFeatures:
         one = np.zeros((1, 1, store.side, store.side, 3), np.uint8)
         S, Dv = encode_media(frozen, one, config).shape[2:]
         frames = int(store.firsts[-1])
-        if not (path.exists() and path.stat().st_size == 2 * frames * S * Dv):
+        if world().rank == 0 and not (path.exists() and path.stat().st_size == 2 * frames * S * Dv):
             for stale in path.parent.glob("features-*.f16"):
                 stale.unlink()
             _write(path, frozen, store, config)
+        world().wait()
         self.table = np.memmap(path, np.float16, "r", shape=(frames, S, Dv)) if frames else None
 
     def of(self, media):

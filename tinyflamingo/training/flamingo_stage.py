@@ -26,7 +26,8 @@ from tinyflamingo.model.tokenizer import IMAGE
 from tinyflamingo.ops.tree import view_tree
 from tinyflamingo.training.language_stage import token_losses
 from tinyflamingo.training.optimiser import AdamW
-from tinyflamingo.training.shards import summed_gradient
+from tinyflamingo.training.ranks import mine, world
+from tinyflamingo.training.shards import shard_count, summed_gradient
 
 DATASETS = ("pages", "pairs", "videos")
 
@@ -131,12 +132,12 @@ class FlamingoStage:
         return name, (pair if name == "pairs" else video)(rng, self.pool)
 
     def shards(self, rng, documents):
-        """The documents dealt out to the workers, each with a generator of its own."""
+        """The documents dealt out to the workers, each with a generator of its own; of ranks, its own shards."""
         totals = np.zeros(len(self.datasets), np.float32)
         for document in documents:
             totals[document.dataset] += sum(document.sequence.weights)
-        n = min(ops.workers(), len(documents))
-        hands = [(documents[i::n], own) for i, own in enumerate(rng.spawn(n))]
+        n = min(shard_count(), len(documents))
+        hands = mine([(documents[i::n], own) for i, own in enumerate(rng.spawn(n))])
         return ops.share_out(lambda hand: self._shard(*hand, totals), hands)
 
     def _shard(self, documents, rng, totals):
@@ -166,9 +167,9 @@ class FlamingoStage:
         def loss_of(params, shard):
             return shard_loss(params, shard, self.frozen, weights, self.config)
 
-        _, parts, gradient = summed_gradient(loss_of, self.optimiser.params, shards)
-        sums = [float(sum(part)) for part in zip(*parts, strict=True)]
-        return dict(zip(self.datasets, sums, strict=True)), gradient
+        _, losses, gradient = summed_gradient(loss_of, self.optimiser.params, shards)
+        sums = world().allreduce(np.sum(losses, axis=0, dtype=np.float64))
+        return dict(zip(self.datasets, map(float, sums), strict=True)), gradient
 
     def open_gates(self, rng):
         """The first move, from exactly 0: at zero only the gates have a gradient, and one batch's

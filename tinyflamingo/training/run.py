@@ -11,6 +11,7 @@ Not here: what the stages do (`contrastive_stage.py`, `language_stage.py`, `flam
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import resource
@@ -40,11 +41,13 @@ from tinyflamingo.training.handwriting_stages import handwriting_stages
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.own_data import FOLDER, OwnData, fit, own_stages, prepare_store
 from tinyflamingo.training.presets import Preset, get_preset
-from tinyflamingo.training.state import STATE, Log, Progress, load_state, save_state
+from tinyflamingo.training.ranks import world
+from tinyflamingo.training.state import STATE, Log, NoLog, Progress, load_state, save_state
 
 STAGES = (ContrastiveStage, LanguageStage, FlamingoStage)
 TOKENIZER_SEED = 0  # one vocabulary for all runs of a preset, whatever their seed
 LOG_EVERY = 10
+EXPLODED = 1e4  # a loss that no batch has, however badly it is guessed at
 
 
 def train(preset_name, folder, seed=None, resume=False, evaluate=None, data=None, own: OwnData | None = None):
@@ -61,9 +64,9 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None, data=None
     keep_memory()
     stages = stages_of(preset, data)
     with _sole_run(folder, resume):
-        progress, frozen, moments = _open_run(folder, preset, seed, resume, own)
+        progress, frozen, moments = _open_together(folder, preset, seed, resume, own)
         preset, tokenizer, stages = _material(preset, progress, folder, stages)
-        log = Log(folder, progress.log_bytes)
+        log = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
         for index in range(progress.stage, len(stages)):
             began = time.perf_counter()
             with one_team():
@@ -72,8 +75,7 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None, data=None
                 _run_stage(stage, preset, progress, frozen, folder, log, began)
                 frozen = frozen | stage.result()
             progress.stage, progress.step, moments = index + 1, 0, {}
-            progress.log_bytes = log.flush()
-            save_state(folder, progress, frozen)
+            _save(folder, progress, log, frozen)
         log.close()
         params = frozen.pop("params")
         info = {
@@ -85,7 +87,7 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None, data=None
             "cores": os.cpu_count(),
         } | ({"data": progress.data} if progress.data else {})
         model = TrainedFlamingo(preset.config, params, frozen, tokenizer, info)
-        return _finish(model, preset, folder, evaluate)
+        return _finish(model, preset, folder, evaluate) if world().rank == 0 else model
 
 
 def _material(preset: Preset, progress: Progress, folder, stages):
@@ -118,6 +120,9 @@ def step_rng(seed, stage, step):
 @contextmanager
 def _sole_run(folder, resume):
     """The folder, made if need be, with nobody else writing to it; one that was made and stayed empty goes again."""
+    if world().rank > 0:  # the first rank writes for all
+        yield
+        return
     made = not resume and not os.path.lexists(folder)
     try:
         if not resume:
@@ -132,6 +137,14 @@ def _sole_run(folder, resume):
     finally:
         if made and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _open_together(folder, preset: Preset, seed, resume, own):
+    """The state to start from; of ranks, the first makes or checks it and the others read it."""
+    if world().rank == 0:
+        found = _open_run(folder, preset, seed, resume, own)
+    world().wait()
+    return found if world().rank == 0 else load_state(folder)
 
 
 def _open_run(folder, preset: Preset, seed, resume, own):
@@ -177,7 +190,8 @@ def _run_stage(stage, preset, progress, frozen, folder, log, began):
     """All remaining steps of a stage, with a bar, a log line every few steps, and checkpoints."""
     before = progress.seconds.get(stage.name, 0.0)
     index = progress.stage
-    bar = tqdm(range(progress.step, stage.steps), initial=progress.step, total=stage.steps, desc=f"{stage.name:11s}")
+    steps, title = range(progress.step, stage.steps), f"{stage.name:11s}"
+    bar = tqdm(steps, initial=progress.step, total=stage.steps, desc=title, disable=world().rank > 0)
     for step in bar:
         loss, info = _one_step(stage, step_rng(progress.seed, index, step), step)
         progress.seconds[stage.name] = before + time.perf_counter() - began
@@ -185,18 +199,30 @@ def _run_stage(stage, preset, progress, frozen, folder, log, began):
             bar.set_postfix_str(f"loss {loss:.3f}")
             log.write(stage=stage.name, step=step, **info)
         if (step + 1) % preset.save_every == 0 and step + 1 < stage.steps:
-            progress.step, progress.log_bytes = step + 1, log.flush()
-            save_state(folder, progress, frozen, stage.optimiser)
+            progress.step = step + 1
+            _save(folder, progress, log, frozen, stage.optimiser)
+
+
+def _save(folder, progress, log, frozen, optimiser=None):
+    """The log, then the state that knows its length; of ranks, the first alone writes."""
+    if world().rank == 0:
+        progress.log_bytes = log.flush()
+        save_state(folder, progress, frozen, optimiser)
 
 
 def _one_step(stage, rng, step):
-    """Gradient and update; a number that is not finite ends the run and keeps the last checkpoint."""
+    """Gradient and update; numbers that are not finite, or explode, end the run and keep the last checkpoint."""
     gradient, info = stage.gradient(rng, step)
+    losses = {name.removeprefix("loss_"): value for name, value in info.items() if name.startswith("loss")}
+    worst = max(losses, key=lambda name: losses[name] if math.isfinite(losses[name]) else math.inf)
     try:
+        if not losses[worst] < EXPLODED:  # also of NaN
+            raise FloatingPointError(f"the norm of the gradient is {np.sqrt(np.dot(gradient, gradient)):.3g}")
         norm = stage.optimiser.step(gradient, step, stage.steps)
     except FloatingPointError as error:
-        losses = ", ".join(f"{k} {v:.3g}" for k, v in info.items() if k.startswith("loss"))
-        raise UserError(f"stage {stage.name}, step {step}: {error} ({losses}); the last checkpoint is kept") from error
+        where = f"the largest loss that of {worst!r}" if worst != "loss" else "the loss"
+        told = f"stage {stage.name}, step {step}: {error}, {where}, {losses[worst]:.3g}; the last checkpoint is kept"
+        raise UserError(told) from error
     return info["loss"], info | {"norm": norm}
 
 

@@ -92,6 +92,16 @@ class Log:
         self.file.close()
 
 
+class NoLog:
+    """What a rank has that does not write."""
+
+    def write(self, **record):
+        """Nothing."""
+
+    def close(self):
+        """Nothing."""
+
+
 def read_log(folder):
     """All records of a run's log."""
     with open(Path(folder) / LOG, encoding="utf-8") as file:
