@@ -80,6 +80,7 @@ def _parser():
     _add_params(commands)
     _add_convert(commands)
     _add_parity(commands)
+    _add_data(commands)
     doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -90,6 +91,17 @@ def _whole(text):
     if not text.isdecimal() or len(text) > DIGITS:
         raise argparse.ArgumentTypeError(f"{text[:DIGITS]!r} is not a whole number >= 0 of at most {DIGITS} digits")
     return int(text)
+
+
+def _share(text):
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text[:DIGITS]!r} is not a number from 0 to 1")
+    return value
 
 
 def _writable(path, folder=False):
@@ -112,23 +124,55 @@ def _figure(path):
 
 def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
-    p.add_argument("--preset", default="toy", help="toy (minutes, the default) or smoke (seconds)")
+    p.add_argument("--preset", default="toy", help="toy (minutes, the default), smoke (seconds), or omniglot")
     p.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or that of the run which is resumed")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
+    own = p.add_argument_group("data of your own ('data check' looks at them first)")
+    own.add_argument(
+        "--data", type=Path, metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
+    )
+    own.add_argument("--format", metavar="NAME", help="of the data (default: found out)")
+    own.add_argument("--mix", type=_share, metavar="SHARE", help="of these data beside TinyWorld (default: 1)")
+    own.add_argument("--side", type=_whole, metavar="N", help="pixels a side that pictures are brought to")
+    own.add_argument("--vocab", type=_whole, metavar="N", help="pieces of the tokenizer, which is trained on the text")
+    own.add_argument("--context", type=_whole, metavar="N", help="tokens of a document that training reads")
+    own.add_argument("--allow-bad", type=_share, metavar="SHARE", help="of the records (default: 0.05)")
     p.set_defaults(run=_train)
 
 
 def _train(args):
-    from tinyflamingo.evaluation.run import evaluate, format_report
+    from tinyflamingo.evaluation.one_shot import validator
+    from tinyflamingo.evaluation.own import evaluate_run
+    from tinyflamingo.evaluation.run import format_report
+    from tinyflamingo.training.presets import get_preset
+    from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
 
-    out = args.out or Path("runs") / args.preset
-    model = train(args.preset, out, args.seed, args.resume, evaluate)
+    handwriting, own = get_preset(args.preset).handwriting, _own_data(args)
+    out = args.out or Path("runs") / ("own" if own else args.preset)
+    ending = validator(handwriting, args.data, out) if handwriting else evaluate_run(out)
+    with together():
+        model = train(args.preset, out, args.seed, args.resume, ending, handwriting and args.data, own)
+    if world().rank > 0:
+        return
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
     print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")
     print(f"checkpoint, log, figures and metrics.json are in {out}")
+
+
+def _own_data(args):
+    """The options of the user's own data, or None; the data of a preset that needs some are not the user's own."""
+    from tinyflamingo.training.own_data import OwnData
+    from tinyflamingo.training.presets import get_preset
+
+    names = ("format", "mix", "side", "vocab", "context", "allow_bad")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    own = args.data is not None and not get_preset(args.preset).handwriting
+    if options and not own:
+        raise UserError(f"--{next(iter(options)).replace('_', '-')} is about data of your own: add --data PATH")
+    return OwnData(str(args.data), **options) if own else None
 
 
 def _add_demo(commands):
@@ -186,33 +230,45 @@ def _add_evaluate(commands):
     p.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
     p.add_argument("--seed", type=_whole, default=0, help="which test stream")
     p.add_argument("--queries", type=_whole, default=500, help="per task")
-    p.add_argument("--task", action="append", help="only this task (may be repeated)")
+    p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot: see --runs")
     p.add_argument("--suite", action="store_true", help="the sixteen tasks with 0 to 32 shots, and specialists")
     p.add_argument("--quick", action="store_true", help="with --suite: a small part of it, in minutes")
+    p.add_argument("--runs", type=Path, metavar="ZIP", help="of --task omniglot: the data set's all_runs.zip")
     p.set_defaults(run=_evaluate)
 
 
 def _evaluate(args):
     from tinyflamingo.evaluation.run import evaluate, format_report
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
 
     if args.queries < 1:
         raise UserError("--queries must be at least 1")
     if args.quick and not args.suite:
         raise UserError("--quick is a part of --suite: add it, or leave both out")
     target = args.json and _writable(args.json)
-    model = _load(args.checkpoint)
-    if args.suite:
+    if args.runs or "omniglot" in (args.task or ()):
+        report = _evaluate_runs(args)
+        print(format_report(report))
+    elif args.suite:
         from tinyflamingo.evaluation.suite_run import format_suite, run_suite
 
-        report = run_suite(model, args.seed, args.task, args.quick)
+        report = run_suite(_load(args.checkpoint), args.seed, args.task, args.quick)
         print(format_suite(report))
     else:
-        report = evaluate(model, args.queries, args.seed, args.task)
+        report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
         print(format_report(report))
     report["checkpoint"] = str(args.checkpoint or "the one that ships")
     if target:
         write_atomically(target, json.dumps(report, indent=1).encode())
+
+
+def _evaluate_runs(args):
+    from tinyflamingo.data.omniglot import read_runs
+    from tinyflamingo.evaluation.one_shot import evaluate_runs
+
+    if args.task != ["omniglot"] or not args.runs:
+        raise UserError("--task omniglot and --runs ZIP belong together, and no other task beside them")
+    return evaluate_runs(_load(args.checkpoint), read_runs(args.runs), args.seed)
 
 
 def _add_ablate(commands):
@@ -259,7 +315,7 @@ def _add_bench(commands):
 
 def _bench(args):
     from tinyflamingo.bench.run import bench
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
 
     target, figure = args.json and _writable(args.json), args.figure and _writable(_figure(args.figure))
     report = bench(args.only, args.threads, figure)
@@ -278,7 +334,7 @@ def _add_params(commands):
 def _params(args):
     from tinyflamingo.bench.flops import gemm_rate
     from tinyflamingo.bench.sizes import find_model, format_sizes, sizes
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
 
     target = args.json and _writable(args.json)
     find_model(args.preset)  # an unknown name is told before anything is measured
@@ -322,14 +378,33 @@ def _add_parity(commands):
 
 
 def _parity(args):
+    from tinyflamingo.files import write_atomically
     from tinyflamingo.interop.report import parity_report
-    from tinyflamingo.model.trained import write_atomically
 
     target = args.out and _writable(args.out)
     report = parity_report()
     print(report, end="")
     if target:
         write_atomically(target, report.encode())
+
+
+def _add_data(commands):
+    p = commands.add_parser("data", help="look at data of your own before training on them")
+    p.add_argument("action", choices=["check"], help="what was found, what would be skipped and why")
+    p.add_argument("path", type=Path, help="a folder with captions.jsonl, or a file or folder of a known format")
+    p.add_argument("--format", metavar="NAME", help="default: found out")
+    p.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (PNG)")
+    p.add_argument("--allow-bad", type=_share, default=0.05, metavar="SHARE", help="of the records (default: 0.05)")
+    p.set_defaults(run=_data_check)
+
+
+def _data_check(args):
+    from tinyflamingo.data.readers.check import check_data
+
+    if args.sheet and args.sheet.suffix != ".png":
+        raise UserError(f"cannot write {args.sheet}: the name of a contact sheet ends in .png")
+    for line in check_data(args.path, args.format, args.sheet and _writable(args.sheet), args.allow_bad):
+        print(line)
 
 
 def _doctor(args):

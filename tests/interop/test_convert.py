@@ -10,6 +10,7 @@ from test_decoders import PUBLISHED
 from tinyflamingo.cli import main
 from tinyflamingo.data.items import EOC
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import convert, decoder_names, files, names, open_flamingo, peers
 from tinyflamingo.interop.peers import RESAMPLER, XATTN
 from tinyflamingo.model.config import (
@@ -20,7 +21,7 @@ from tinyflamingo.model.config import (
     ViTConfig,
     XattnConfig,
 )
-from tinyflamingo.model.trained import complete, load_checkpoint, save_checkpoint, untrained, write_atomically
+from tinyflamingo.model.trained import complete, load_checkpoint, save_checkpoint, untrained
 
 SIZES = {"vocab_size": 300, "d_model": 24, "n_layers": 3, "n_heads": 3, "max_seq_len": 64, "mlp_ratio": 2}
 DECODER = {"model_type": "mosaic_gpt", "alibi": True, "attn_qk_ln": True, "no_bias": True} | SIZES

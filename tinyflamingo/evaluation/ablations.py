@@ -31,7 +31,7 @@ from tinyflamingo.model.trained import TrainedFlamingo
 from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.ops.tree import count, flatten
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, standardiser
-from tinyflamingo.training.flamingo_stage import FlamingoStage, MediaFeatures, make_media
+from tinyflamingo.training.flamingo_stage import FlamingoStage, MediaFeatures, draw_media, make_media
 from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.run import step_rng
 
@@ -166,7 +166,8 @@ def chosen_rows(config, only):
 def _shared_media(model, steps, seed):
     """The pool and features that all rows of a seed with the checkpoint's encoder use."""
     preset = short(preset_of(model), steps, rows_of(model.config)["baseline"])
-    return make_media(step_rng(seed, 2, -1), preset.flamingo, model.frozen, preset.config)
+    pool = draw_media(step_rng(seed, 2, -1), preset.flamingo, preset.config.vision.side)
+    return make_media(pool, preset.flamingo, model.frozen, preset.config)
 
 
 def differences(report) -> dict:

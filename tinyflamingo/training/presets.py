@@ -78,6 +78,17 @@ class FlamingoRecipe:
 
 
 @dataclass(frozen=True)
+class HandwritingRecipe:
+    """Of presets that learn from Omniglot's drawings instead of TinyWorld (docs/omniglot.md)."""
+
+    held_out: tuple = ()  # alphabets that no stage sees, for validation
+    ways: tuple = (5, 20)  # fewest and most classes of an episode
+    queries: int = 12  # of an episode, each answered in turn
+    longest_key: int = 3  # pieces that stand for a picture in text
+    mixed: float = 0.3  # share of episodes over all alphabets and turns instead of one
+
+
+@dataclass(frozen=True)
 class Preset:
     """A model and its recipe."""
 
@@ -88,6 +99,7 @@ class Preset:
     flamingo: FlamingoRecipe = FlamingoRecipe()
     test_queries: int = 500  # per task, in the evaluation that ends `train`
     save_every: int = 200  # steps between checkpoints
+    handwriting: HandwritingRecipe | None = None  # None: the pictures and texts are TinyWorld's
 
 
 def _smoke() -> Preset:
@@ -120,7 +132,33 @@ def _smoke() -> Preset:
     )
 
 
-PRESETS = {"toy": Preset("toy"), "smoke": _smoke()}
+def _omniglot(name, held_out=()) -> Preset:
+    config = FlamingoConfig(text_tower=TextTowerConfig(width=16, layers=1))
+    return Preset(
+        name,
+        config,
+        ContrastiveRecipe(steps=2000, optimiser=OptimiserConfig(agc=0.08, warmup=40)),
+        LanguageRecipe(
+            steps=700,
+            rows=14,
+            length=160,
+            longer=1,
+            repeat_lengths=(16, 120),
+            phases=((200, 0.8, 0.2), (math.inf, 0.1, 0.9)),
+        ),
+        FlamingoRecipe(
+            steps=1000, rows=(20, 0, 0), longer=1, lengths=(264, 0, 0), weights=(1.0, 0.0, 0.0), gate_batches=8
+        ),
+        handwriting=HandwritingRecipe(held_out),
+    )
+
+
+PRESETS = {
+    "toy": Preset("toy"),
+    "smoke": _smoke(),
+    "omniglot": _omniglot("omniglot"),
+    "omniglot-validation": _omniglot("omniglot-validation", ("Early_Aramaic", "Sanskrit")),
+}
 
 
 def get_preset(name: str) -> Preset:

@@ -1,0 +1,129 @@
+"""The one-shot protocol: the mathematics of its likelihoods, known answers, and its commands."""
+
+import json
+
+import numpy as np
+import pytest
+from omniglot_files import make_characters
+
+from tinyflamingo import cli
+from tinyflamingo.data.omniglot import Run, make_runs, pack_runs
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation import one_shot
+from tinyflamingo.evaluation.one_shot import answer_run, evaluate_runs, label_scores, word_scores
+from tinyflamingo.model.flamingo import encode_media, see
+from tinyflamingo.model.generate import score_continuations
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.trained import save_checkpoint, untrained
+from tinyflamingo.training.presets import get_preset
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    found = untrained(np.random.default_rng(0), get_preset("smoke").config, tokenizer)
+    for name, block in found.params.items():
+        if name.startswith("xattn_"):
+            block["alpha_xattn"][...] = block["alpha_dense"][...] = 0.7
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return make_runs(np.random.default_rng(2), make_characters(np.random.default_rng(1), "Aleph", 5), n=3, ways=4)
+
+
+def test_the_caches_change_no_likelihood(model, rng):
+    """Against the plain way: every prompt read from its beginning, with every word at its end."""
+    words = ["lofa", "kimu", "dojo"]
+    pictures = rng.integers(256, size=(5, 1, 32, 32, 3), dtype=np.uint8)
+    visual = see(model.params, encode_media(model.frozen, pictures, model.config), model.config)
+    found = word_scores(model, visual, words)
+    assert found.shape == (2, 3)
+    for q in range(2):
+        prompt = [item for i, word in enumerate(words) for item in (i, word)] + [3 + q]
+        sequences = [encode_document([*prompt, word], model.tokenizer, complete=False) for word in words]
+        for sequence in sequences:
+            sequence.weights[:-2] = [0.0] * (len(sequence.weights) - 2)
+        batch = make_batch(sequences)
+        seen = visual[np.array(batch.media)]
+        expected = score_continuations(model.params, model.frozen, batch, seen, model.config)
+        np.testing.assert_allclose(found[q], expected, rtol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 1e-3  # the query's picture matters
+
+
+def test_scores_are_normalised_over_the_names_and_in_the_order_of_the_support(model, runs, rng, monkeypatch):
+    scores = label_scores(model, runs[0], rng)
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1)
+    told = []
+    monkeypatch.setattr(one_shot, "encode_media", lambda frozen, media, config: media)
+    monkeypatch.setattr(one_shot, "see", lambda params, media, config: media[:, 0, :, :, 0].astype(float))
+
+    def nearest(model, visual, words):
+        told.append(words)
+        support, queries = visual[: len(words)], visual[len(words) :]
+        return -np.abs(support[None] - queries[:, None]).mean(axis=(2, 3))
+
+    monkeypatch.setattr(one_shot, "word_scores", nearest)
+    for _ in range(3):
+        assert (label_scores(model, same_hand(runs[0]), rng).argmax(axis=1) == same_hand(runs[0]).answers).all()
+    assert len({tuple(words) for words in told}) == 3
+
+
+def same_hand(run):
+    """A run that shows its own support again: known answers."""
+    answers = np.array([2, 0, 3, 1, 1])
+    return Run(run.name, run.support, run.support[answers], answers)
+
+
+def test_errors_are_counted_over_runs(model, runs, monkeypatch):
+    wrong = {"run01": 0, "run02": 1, "run03": 3}
+
+    def answers(model, run, rng, prompts):
+        guesses = run.answers.copy()
+        guesses[: wrong[run.name]] = (guesses[: wrong[run.name]] + 1) % 4
+        return guesses
+
+    monkeypatch.setattr(one_shot, "answer_run", answers)
+    task = evaluate_runs(model, runs)["tasks"]["omniglot"]
+    assert task["runs"] == {"run01": 0.0, "run02": 0.25, "run03": 0.75}
+    assert task["score"] == pytest.approx(4 / 12) and task["n"] == 12 and task["metric"] == "error rate"
+    assert task["ci95"][0] < 4 / 12 < task["ci95"][1]
+
+
+def test_the_same_seed_gives_the_same_answers(model, runs):
+    one, two = (answer_run(model, runs[0], np.random.default_rng(4), prompts=2) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_more_characters_than_names_are_refused(model):
+    blank = np.zeros((21, 105, 105), bool)
+    with pytest.raises(UserError, match="run x has more than 20 characters"):
+        evaluate_runs(model, [Run("x", blank, blank[:1], np.array([0]))])
+
+
+def test_the_command(model, runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(one_shot, "PROMPTS", 1)
+    save_checkpoint(model, tmp_path / "checkpoint")
+    (tmp_path / "runs.zip").write_bytes(pack_runs(runs))
+    where = ["--checkpoint", str(tmp_path / "checkpoint"), "--json", str(tmp_path / "out.json")]
+    assert cli.main(["evaluate", "--task", "omniglot", "--runs", str(tmp_path / "runs.zip"), *where]) == 0
+    printed = capsys.readouterr().out
+    assert "omniglot" in printed and "run03" in printed and "perplexity" not in printed
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert set(report["tasks"]["omniglot"]["runs"]) == {"run01", "run02", "run03"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--task", "omniglot"], ["--runs", "x.zip"], ["--runs", "x.zip", "--task", "caption"]]
+)
+def test_task_and_runs_belong_together(arguments, capsys):
+    assert cli.main(["evaluate", *arguments]) == 2
+    assert "belong together" in capsys.readouterr().err
+
+
+def test_data_for_a_preset_that_draws_its_own(tmp_path, capsys):
+    arguments = ["train", "--preset", "smoke", "--data", str(tmp_path), "--out", str(tmp_path / "x")]
+    assert cli.main(arguments) == 2
+    assert "leave --data out" in capsys.readouterr().err
+    assert cli.main(["train", "--preset", "omniglot", "--out", str(tmp_path / "x")]) == 2
+    assert "--data" in capsys.readouterr().err

@@ -1,0 +1,125 @@
+"""The stages on handwriting: what their batches are made of, that held-out alphabets stay out, and a whole run."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from omniglot_files import make_characters, write_background
+
+from tinyflamingo.data.omniglot import DRAWERS, read_runs
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.one_shot import validator
+from tinyflamingo.model.tokenizer import BOS, EOS
+from tinyflamingo.model.trained import load_checkpoint, untrained
+from tinyflamingo.training import presets
+from tinyflamingo.training.handwriting_stages import handwriting_stages
+from tinyflamingo.training.presets import HandwritingRecipe, get_preset
+from tinyflamingo.training.run import stages_of, train
+from tinyflamingo.training.state import read_log
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    rng = np.random.default_rng(6)
+    first, second = make_characters(rng, "Aleph", 3), make_characters(rng, "Beth", 4)
+    return write_background(tmp_path_factory.mktemp("omniglot"), first, second + make_characters(rng, "Gimel", 20))
+
+
+@pytest.fixture(scope="module")
+def preset():
+    """The smoke preset on handwriting, with one alphabet held out."""
+    smoke = get_preset("smoke")
+    return dataclasses.replace(
+        smoke,
+        name="smoke-omniglot",
+        contrastive=dataclasses.replace(smoke.contrastive, steps=3),
+        language=dataclasses.replace(smoke.language, steps=3, phases=((math.inf, 0.3, 0.7),)),
+        flamingo=dataclasses.replace(
+            smoke.flamingo, steps=3, rows=(3, 0, 0), lengths=(96, 0, 0), weights=(1.0, 0.0, 0.0)
+        ),
+        handwriting=HandwritingRecipe(held_out=("Gimel",), ways=(2, 4), queries=3),
+        test_queries=20,
+    )
+
+
+@pytest.fixture(scope="module")
+def stages(preset, folder):
+    return handwriting_stages(preset.handwriting, folder)
+
+
+def test_two_hands_draw_every_class_of_a_batch(stages, preset, tokenizer):
+    stage = stages[0](preset, np.random.default_rng(0), tokenizer, {})
+    pictures, classes = stage.batch(np.random.default_rng(1))
+    n, side = preset.contrastive.batch // 2, preset.config.vision.side
+    assert pictures.shape == (2, n, side, side, 3) and pictures.dtype == np.uint8
+    assert len(set(classes)) == n and classes.max() < 7 * 8
+    assert not (pictures[0] == pictures[1]).all(axis=(1, 2, 3)).any()
+
+
+def test_stage_one_learns(stages, preset, tokenizer):
+    stage = stages[0](preset, np.random.default_rng(0), tokenizer, {})
+    losses = []
+    for step in range(30):
+        gradient, info = stage.gradient(np.random.default_rng([1, step]), step)
+        stage.optimiser.step(gradient, step + 80, 200)
+        losses.append(info["loss"])
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
+    assert set(stage.result()) == {"vision", "feature_mean", "feature_scale", "contrastive"}
+
+
+def test_stage_two_reads_whole_documents(stages, preset, tokenizer):
+    stage = stages[1](preset, np.random.default_rng(0), tokenizer, {})
+    for seed in range(40):
+        ids, weights = stage.document(np.random.default_rng(seed), 0)
+        assert ids[0] == BOS and ids[-1] == EOS and len(ids) == len(weights) and weights[0] == 0 and any(weights)
+
+
+def test_a_pool_holds_every_drawing_in_every_turn(stages, preset, tokenizer):
+    rng = np.random.default_rng(0)
+    stage = stages[2](preset, rng, tokenizer, untrained(rng, preset.config, tokenizer).frozen)
+    assert len(stage.pool.pictures) == len(stage.pool.scenes) == len(stage.features.pictures) == 7 * 8 * DRAWERS
+    first = stage.pool.pictures[:DRAWERS].astype(int).mean(axis=0)  # one character, upright
+    other = stage.pool.pictures[DRAWERS : 2 * DRAWERS].astype(int).mean(axis=0)  # turned by a quarter
+    near = min(np.abs(first - np.rot90(other, k)).mean() for k in (1, 3))
+    assert near < 0.7 * np.abs(first - other).mean()
+
+
+def test_an_episode_is_about_one_alphabet_in_one_turn(stages, preset, tokenizer):
+    rng = np.random.default_rng(0)
+    stage = stages[2](preset, rng, tokenizer, untrained(rng, preset.config, tokenizer).frozen)
+    stage.episodes = dataclasses.replace(stage.episodes, mixed=0.0)
+    for ways in (2, 3, 4):
+        classes = stage.classes(rng, ways)
+        assert len(set(classes % 8)) == 1 and len(classes) >= ways
+        assert set(classes // 8) in ({0, 1, 2}, {3, 4, 5, 6})
+    assert len(stage.classes(rng, 5)) == 7 * 8  # no alphabet has so many
+
+
+def test_a_run_from_files_to_validation(preset, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, preset.name, preset)
+    out = tmp_path / "run"
+    model = train(preset.name, out, evaluate=validator(preset.handwriting, folder, out), data=folder)
+    task = json.loads((out / "metrics.json").read_text())["tasks"]["omniglot"]
+    assert task["n"] == 20 and 0 <= task["ci95"][0] <= task["score"] <= task["ci95"][1] <= 1
+    assert model.info["command"] == "python -m tinyflamingo train --preset smoke-omniglot --data DIR"
+    assert {r["stage"] for r in read_log(out)} == {"contrastive", "language", "flamingo"}
+    assert all(math.isfinite(r["loss"]) for r in read_log(out))
+    assert [len(run.support) for run in read_runs(out / "validation_runs.zip")] == [20]
+    assert load_checkpoint(out / "checkpoint").info["preset"] == preset.name
+
+
+def test_nothing_held_out_is_nothing_to_report(folder, tmp_path):
+    report = validator(HandwritingRecipe(), folder, tmp_path)(None, 20, 0)
+    assert report == {"tasks": {}} and not any(tmp_path.iterdir())
+
+
+def test_data_and_preset_belong_together(preset, folder, tmp_path):
+    with pytest.raises(UserError, match="--data"):
+        stages_of(preset, None)
+    with pytest.raises(UserError, match="leave --data out"):
+        stages_of(get_preset("smoke"), folder)
+    with pytest.raises(UserError, match="cannot find .*download"):
+        train("omniglot", tmp_path / "out", data=tmp_path)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,240 @@
+"""Omniglot's files: characters of many alphabets, each drawn once by 20 people, and one-shot runs.
+
+Serves §2 to §5 with real pictures (Lake, Salakhutdinov and Tenenbaum 2015). The user downloads the
+data set's own zip files. They are read as they lie; no member is ever unpacked to the disk.
+
+Not here: what is drawn and written from the characters (`handwriting.py`), and how a run is answered
+and scored (`evaluation/one_shot.py`).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tinyflamingo.data.images import require_file
+from tinyflamingo.errors import UserError
+
+BACKGROUND = ("images_background_small1.zip", "images_background_small2.zip")
+SIDE = 105  # pixels a side of a drawing
+DRAWERS = 20  # people who drew each character
+MAX_BYTES = 100_000  # of a member; the largest drawing has some hundred
+DRAWING = re.compile(r"(?:[^/]+/)?([^/]+)/([^/]+)/\d+_(\d\d)\.png")
+
+PAIR = re.compile(r"(?:\S*/)?(test/[^/\s]+\.png)\s+(?:\S*/)?(training/[^/\s]+\.png)\s*")
+
+
+@dataclass(frozen=True)
+class Character:
+    """A character of an alphabet. drawings: bool (20, 105, 105), True where there is ink, a drawer each."""
+
+    alphabet: str
+    name: str
+    drawings: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """One-shot classification among the characters of an alphabet.
+
+    support: bool (W, 105, 105), one drawing of each of W characters, by one person; queries: bool
+    (Q, 105, 105), by another; answers: (Q,) int, which character each query shows.
+    """
+
+    name: str
+    support: np.ndarray
+    queries: np.ndarray
+    answers: np.ndarray
+
+
+def read_background(folder) -> list[Character]:
+    """All characters of the two small background sets in a folder, each once, sorted.
+
+    Two alphabets are in both sets. Raises `UserError` for a file that is missing or damaged.
+    """
+    found = {}
+    for name in BACKGROUND:
+        path = Path(folder) / name
+        if not path.exists():
+            raise UserError(
+                f"cannot find {path}: --data names the folder with Omniglot's {' and '.join(BACKGROUND)}; "
+                f"download {name} into it, as it is"
+            )
+        drawings = _background_set(path)
+        found |= {key: drawn for key, drawn in drawings.items() if key not in found}
+    return [Character(*key, found[key]) for key in sorted(found)]
+
+
+def _background_set(path):
+    """{(alphabet, character): drawings} of one file."""
+    found = {}
+    with _open(path) as archive:
+        for member in _files(archive, path, ".png"):
+            parts = DRAWING.fullmatch(member.filename)
+            if not parts or not 1 <= int(parts[3]) <= DRAWERS:
+                raise UserError(
+                    f"{path}: {member.filename!r} is not ALPHABET/CHARACTER/NNNN_DRAWER.png; {_again(path)}"
+                )
+            found.setdefault((parts[1], parts[2]), {})[int(parts[3])] = _drawing(archive, path, member)
+    short = [key for key, drawn in found.items() if len(drawn) != DRAWERS]
+    if short or not found:
+        what = (
+            f"{'/'.join(short[0])} has {len(found[short[0]])} drawings, not {DRAWERS}"
+            if short
+            else "it holds no drawing"
+        )
+        raise UserError(f"{path} is not one of Omniglot's background sets: {what}; {_again(path)}")
+    return {key: np.stack([drawn[i] for i in sorted(drawn)]) for key, drawn in found.items()}
+
+
+def read_runs(path) -> list[Run]:
+    """The runs of a zip in the format of Omniglot's own all_runs.zip, sorted by name.
+
+    A run is a folder with `training/*.png`, `test/*.png` and `class_labels.txt`: a line for each
+    drawing of test, its path and that of the one in training which shows the same character.
+    Raises `UserError` for whatever is missing, damaged or contradicts itself.
+    """
+    require_file(path, "file of one-shot runs", "give a zip in the format of Omniglot's all_runs.zip")
+    with _open(path) as archive:
+        members = {member.filename: member for member in _files(archive, path, ".png", ".txt")}
+        folders = sorted(
+            name.removesuffix("class_labels.txt") for name in members if name.endswith("/class_labels.txt")
+        )
+        if not folders:
+            raise UserError(f"{path} holds no RUN/class_labels.txt: it is not in the format of Omniglot's all_runs.zip")
+        return [_run(archive, path, members, folder) for folder in folders]
+
+
+def _run(archive, path, members, folder):
+    def drawings(kind):
+        names = sorted(n for n in members if re.fullmatch(rf"{re.escape(folder)}{kind}/[^/]+\.png", n))
+        return {f"{kind}/{n.rsplit('/', 1)[1]}": _drawing(archive, path, members[n]) for n in names}
+
+    support, queries = drawings("training"), drawings("test")
+    labels = _labels(_read(archive, path, members[folder + "class_labels.txt"]), path, folder)
+    odd = sorted(set(labels) ^ set(queries)) or sorted(set(labels.values()) - set(support))
+    if odd or not labels:
+        what = f"{odd[0]} is only in the labels or only a file" if odd else "its class_labels.txt is empty"
+        raise UserError(f"{path}: run {folder} does not fit together: {what}; {_again(path)}")
+    order = list(support)
+    answers = np.array([order.index(labels[name]) for name in queries])
+    return Run(
+        folder.rstrip("/").rsplit("/", 1)[-1], np.stack([*support.values()]), np.stack([*queries.values()]), answers
+    )
+
+
+def _labels(data, path, folder):
+    """{"test/NAME": "training/NAME"} of a class_labels.txt, whatever folders stand before the two."""
+    labels = {}
+    for line in data.decode("utf-8", "replace").splitlines():
+        pair = PAIR.fullmatch(line)
+        if not pair:
+            raise UserError(
+                f"{path}: {folder}class_labels.txt has the line {line!r}, not 'test training'; {_again(path)}"
+            )
+        labels[pair[1]] = pair[2]
+    return labels
+
+
+def make_runs(rng, characters, n=20, ways=20) -> list[Run]:
+    """Runs in the official manner: the alphabets in turn, `ways` characters of one, drawn by two people.
+
+    One person draws the support, the other the queries, once each and in an order of their own.
+    Alphabets with fewer characters are left out; ValueError if none is left.
+    """
+    alphabets = {}
+    for character in characters:
+        alphabets.setdefault(character.alphabet, []).append(character)
+    large = [members for members in alphabets.values() if len(members) >= ways]
+    if not large:
+        raise ValueError(f"no alphabet has {ways} characters")
+    return [_make_run(rng, f"run{i + 1:02d}", large[i % len(large)], ways) for i in range(n)]
+
+
+def _make_run(rng, name, alphabet, ways):
+    chosen = [alphabet[i] for i in rng.permutation(len(alphabet))[:ways]]
+    teacher, pupil = rng.permutation(DRAWERS)[:2]
+    answers = rng.permutation(ways)
+    support = np.stack([character.drawings[teacher] for character in chosen])
+    return Run(name, support, np.stack([chosen[i].drawings[pupil] for i in answers]), answers)
+
+
+def pack_runs(runs) -> bytes:
+    """Runs as a zip in the official format: what `read_runs` reads."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for run in runs:
+            support = [f"{run.name}/training/class{i + 1:02d}.png" for i in range(len(run.support))]
+            queries = [f"{run.name}/test/item{i + 1:02d}.png" for i in range(len(run.queries))]
+            for name, drawing in zip(support + queries, [*run.support, *run.queries], strict=True):
+                archive.writestr(name, _png(drawing))
+            lines = [f"{query} {support[i]}\n" for query, i in zip(queries, run.answers, strict=True)]
+            archive.writestr(f"{run.name}/class_labels.txt", "".join(lines))
+    return packed.getvalue()
+
+
+# ---- zip files of unknown origin --------------------------------------------------------------
+
+
+def _again(path):
+    return f"download {Path(path).name} again"
+
+
+def _open(path):
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise UserError(f"{path} is damaged or not a zip file; {_again(path)}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _files(archive, path, *endings):
+    """The members with one of these endings; what a Mac adds is left out, a path that leads outside refused."""
+    for member in archive.infolist():
+        parts = member.filename.split("/")
+        if member.filename.startswith("/") or ".." in parts or "\\" in member.filename or "\0" in member.orig_filename:
+            raise UserError(f"{path}: the name {member.filename!r} leads out of the archive; use the official file")
+        if member.filename.endswith(endings) and parts[0] != "__MACOSX" and not parts[-1].startswith("._"):
+            yield member
+
+
+def _read(archive, path, member):
+    """The bytes of a member; their checksum is compared on the way."""
+    if member.file_size > MAX_BYTES:
+        raise UserError(
+            f"{path}: {member.filename!r} has {member.file_size} bytes, too many for a drawing; {_again(path)}"
+        )
+    try:
+        return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{path}: {member.filename!r} is damaged ({error}); {_again(path)}") from error
+
+
+def _drawing(archive, path, member):
+    """A drawing: bool (105, 105), True where there is ink."""
+    data = _read(archive, path, member)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if image.size != (SIDE, SIDE):
+                raise UserError(
+                    f"{path}: {member.filename!r} has {image.size} pixels, not {(SIDE, SIDE)}; {_again(path)}"
+                )
+            return np.asarray(image.convert("L")) < 128
+    except UserError:
+        raise
+    except Exception as error:  # the decoder of a broken file raises nearly anything
+        raise UserError(f"{path}: {member.filename!r} is not a picture; {_again(path)}") from error
+
+
+def _png(drawing):
+    packed = io.BytesIO()
+    Image.fromarray(np.where(drawing, 0, 255).astype(np.uint8)).convert("1").save(packed, "PNG")
+    return packed.getvalue()
