@@ -96,13 +96,13 @@ def episode(rng, pool, length=1):
     The first time a word appears nobody can know it, so it carries no loss.
     """
     ways = int(rng.choice([2, 2, 3, 4, 5, 8]))
-    things = pick(rng, EPISODE_THINGS)
-    _, classes = sample_classes(rng, ways, things)
+    kind = pick(rng, EPISODE_THINGS)
+    _, classes = sample_classes(rng, ways, pool.shown(kind))
     words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
     items, met = [], set()
     for i in shot_order(rng, ways, 24 * length):
         thing, label = pick(rng, classes[i]), f"{words[i]}."
-        spoken = things is not WILD_THINGS and rng.random() < SPOKEN
+        spoken = kind is not WILD_THINGS and rng.random() < SPOKEN
         items += [EOC, Quiet(say.thing_phrase(*thing))] if spoken else [pool.picture_of(rng, thing)]
         items.append(label if i in met else Quiet(label))
         met.add(i)

@@ -74,6 +74,10 @@ class Pool:
         indices = self.by_thing[thing]
         return Medium("picture", indices[int(rng.integers(len(indices)))])
 
+    def shown(self, things) -> list:
+        """Those of the things (shape, colour) that have pictures of their own."""
+        return [thing for thing in things if thing in self.by_thing]
+
     def any_clip(self, rng) -> Medium:
         """A random clip."""
         return Medium("clip", int(rng.integers(len(self.clips))))
