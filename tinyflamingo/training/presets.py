@@ -123,7 +123,7 @@ def _smoke() -> Preset:
             pairs=12,
             counts=12,
             clips=6,
-            wild=768,
+            wild=192,
             digits=80,
             sums=12,
         ),
