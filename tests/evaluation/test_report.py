@@ -160,7 +160,10 @@ def test_a_suite_without_parts_of_it(run, tmp_path):
     (tmp_path / "part.json").write_text(json.dumps(raw))
     report([tmp_path / "part.json"], tmp_path / "r.md", say=lambda line: None)
     text = (tmp_path / "r.md").read_text()
-    assert "## Invented words\n\nNot in these runs." in text and "**1 of 2** tasks" in text
+    assert (
+        "## Invented words\n\nNot in these runs: `python -m tinyflamingo evaluate --suite` makes it." in text
+        and "**1 of 2** tasks" in text
+    )
 
 
 @pytest.mark.parametrize("content, message", [

@@ -70,7 +70,7 @@ def train_point(tokenizer, budget, width, layers, seed) -> dict:
 def stage_of(tokenizer, width, layers, seed) -> LanguageStage:
     """Stage two for a model of another size; the learning rate falls with the root of the width."""
     preset = get_preset("toy")
-    language = LanguageConfig(preset.config.language.vocab_size, width, layers, max(2, width // 32), 16)
+    language = LanguageConfig(preset.config.language.vocab_size, width, layers, max(1, width // 16), 16)
     optimiser = dataclasses.replace(preset.language.optimiser, learning_rate=0.02 * width**-0.5)
     recipe = dataclasses.replace(preset.language, rows=ROWS, long_from=math.inf, phases=MIXTURE, optimiser=optimiser)
     config = dataclasses.replace(preset.config, language=language)

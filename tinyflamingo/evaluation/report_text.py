@@ -110,7 +110,8 @@ def retrieval(found):
     for name in task_names(found.suites):
         cells = [cell_of(found.suites, "tasks", name, "retrieval", how) for how in RETRIEVAL]
         if any(cells):
-            shots = {suite["tasks"][name]["retrieval"]["shots"] for suite in found.suites.values()}
+            parts = [suite["tasks"].get(name, {}).get("retrieval", {}) for suite in found.suites.values()]
+            shots = {part["shots"] for part in parts if part}
             rows.append([f"`{name}`", " or ".join(map(str, sorted(shots))), *map(show, cells)])
     told = (
         "The same number of shots at random; those most similar to the query, the most similar last (RICES); and the "
