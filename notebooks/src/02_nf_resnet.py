@@ -31,6 +31,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
 from tinyflamingo.model import vision_encoder as library
+from tinyflamingo.model import vit as clip_vit
 from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops import reference
@@ -578,8 +579,10 @@ except ValueError as error:
     print("ViT, picture doubled:", str(error).strip())
 
 # %% [markdown]
-# Flamingo's authors tried CLIP's ViT-L/14 and found their NFNet-F6 better (table 3 of the paper); many models since
-# then use a ViT. Both give the resampler what it wants: a list of features.
+# A table of places can be stretched over a larger grid, as notebook 04 stretches stamps of time; the library's own
+# ViT, with CLIP's class token and norms, does that. Flamingo's authors tried CLIP's ViT-L/14 and found their
+# NFNet-F6 better (table 3 of the paper); many models since then use a ViT. Both give the resampler what it wants: a
+# list of features.
 #
 # ## In the library
 
@@ -589,6 +592,8 @@ print(inspect.getsource(reference.standardise_weight))
 print(library.__name__.replace(".", "/") + ".py")
 for function in (library.nf_block, library.block_plan):
     print(inspect.getsource(function))
+print(clip_vit.__name__.replace(".", "/") + ".py")
+print(inspect.getsource(clip_vit.vit))
 print(adaptive_clip.__module__.replace(".", "/") + ".py")
 print(inspect.getsource(adaptive_clip))
 

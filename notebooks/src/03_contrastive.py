@@ -286,7 +286,7 @@ sixteen = [(shape, colour) for shape in shapes for colour in colours]
 small = dataclasses.replace(
     model.config,
     vision=VisionConfig(stem=((12, 2),), stages=((24, 1, 2), (32, 1, 2)), width=32),
-    text_tower=TextTowerConfig(width=32, layers=1, heads=2, joint_width=16),
+    text_tower=TextTowerConfig(vocab_size=len(tokenizer), width=32, layers=1, heads=2, joint_width=16),
     resampler=ResamplerConfig(input_width=32, width=32),  # not used here
 )
 album = np.stack([draw(sixteen) for _ in range(12)])  # (copies, 16, Y, X, 3)

@@ -3,8 +3,8 @@
 #
 # key: resampler
 #
-# Chapter §3, the Perceiver resampler. 30 minutes with the exercises, seconds to run. Before it: notebook 00, and
-# an idea of what attention does.
+# Chapter §3, the Perceiver resampler. 30 minutes with the exercises, seconds to run. Before it: notebook 00, and an
+# idea of what attention does.
 #
 # You will build the one step in which latents look at a picture, first with loops and then without, count what it
 # saves, derive the gradient that flows back through its softmax, and see where the trained latents look. You will
@@ -32,6 +32,7 @@ from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
 from tinyflamingo.model import perceiver_resampler as library
+from tinyflamingo.model.attention_maps import resampler_maps
 from tinyflamingo.model.flamingo import encode_media, see
 from tinyflamingo.model.generate import score_continuations
 from tinyflamingo.model.interleave import encode_document, make_batch
@@ -369,29 +370,13 @@ print(f"latents 2 and 4, different:  tokens apart by {others[0]:.1e}, gradients 
 #
 # ## Look inside: what each latent looks at
 #
-# The trained layers once more, keeping the weights this time. So that the picture cannot lie, the cell also
-# computes the visual tokens its own way and compares them with the model's.
-
+# The layers throw their attention weights away once they are used. The library can compute them again, on the way
+# that the latents take: for every layer what each latent looks at, cells first, then the latents themselves.
 
 # %%
-def looks_of(resampler, features):
-    """Attention weights of every layer (H, R, F S + R) for features (1, F, S, D), and the visual tokens."""
-    time = library.temporal_embedding(resampler["temporal"], features.shape[1])
-    x, looks = resampler["latents"][None], []
-    for i in range(config.resampler.layers):
-        layer = resampler[f"layer_{i}"]
-        latents = ops.layer_norm(x, layer["attn_gain"], layer["attn_bias"])
-        keys = library.project_both(features, time, latents, layer["w_k"]).reshape(-1, H, K)
-        queries = ops.linear(latents, layer["w_q"]).reshape(-1, H, K)
-        looks.append(softmax(np.einsum("rhk,shk->hrs", queries, keys) / K**0.5))
-        x = library.resampler_layer(layer, x, features, time, config.resampler)
-    return looks, x
-
-
-looks, tokens = looks_of(resampler, picture)
-assert np.abs(tokens - see(model.params, picture, config)).max() < 1e-5
+looks = resampler_maps(resampler, picture, config.resampler)[:, 0]
 S, side = picture.shape[2], int(picture.shape[2] ** 0.5)
-print("weights of a layer (H, R, S + R) =", looks[0].shape)
+print("weights (layers, H, R, S + R) =", looks.shape, " rows sum to 1:", bool(np.allclose(looks.sum(-1), 1, atol=1e-5)))
 for i, layer in enumerate(looks):
     print(f"layer {i}: share of the weight on the S features {layer[:, :, :S].sum(-1).mean():.2f},", end=" ")
     print(f"on the R latents {layer[:, :, S:].sum(-1).mean():.2f}")
@@ -494,8 +479,8 @@ for name, number in paper.items():
 # in, `R` tokens go out, so the language model never learns how large a picture was. Latents are told apart by
 # nothing but their own vectors, and where each of them looks is learned.
 #
-# To go on: change `config.resampler` to one latent and train the smoke preset; draw `looks_of` for a video and see
-# which frames count. Notebook 04 has the frames, notebook 07 says which text may read the tokens.
+# To go on: change `config.resampler` to one latent and train the smoke preset; draw `resampler_maps` of a video and
+# see which frames count. Notebook 04 has the frames, notebook 07 says which text may read the tokens.
 #
 # Further reading: [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and figure 5;
 # [Perceiver](https://arxiv.org/abs/2103.03206) and [Perceiver IO](https://arxiv.org/abs/2107.14795), where latents
