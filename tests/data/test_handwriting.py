@@ -13,7 +13,6 @@ from tinyflamingo.data.handwriting import (
     episode_words,
     picture_episode,
     sheet,
-    text_episode,
     turned,
 )
 from tinyflamingo.data.items import Quiet
@@ -111,13 +110,3 @@ def test_an_episode_shows_every_character_once_then_asks_by_another_hand(rng):
         told = dict(zip(classes[:5], (w.text for w in words[:5]), strict=True))
         assert all(isinstance(w, Quiet) for w in words[:5])
         assert words[5:] == [told[c] for c in classes[5:]]
-
-
-def test_a_text_episode_is_the_same_with_keys_for_pictures(rng, tokenizer):
-    pieces = np.arange(300, 400)
-    ids, weights = text_episode(rng, pieces, ways=4, queries=6, longest=3, tokenizer=tokenizer)
-    assert len(ids) == len(weights)
-    learned = [i for i, w in zip(ids, weights, strict=True) if w]
-    assert len(learned) == 12 and not any(weights[: -6 * 2 - 6 * 3])
-    told = {tuple(learned[i : i + 2]) for i in range(0, 12, 2)}
-    assert all(" ".join(map(str, ids)).count(" ".join(map(str, pair))) >= 2 for pair in told)

@@ -135,14 +135,3 @@ def picture_episode(rng, classes, ways, queries):
     for i in rng.integers(ways, size=queries):
         items += [Medium("picture", int(chosen[i] * DRAWERS + pupil)), words[i]]
     return items
-
-
-def text_episode(rng, pieces, ways, queries, longest, tokenizer):
-    """The same in text: keys of up to `longest` random pieces, each with its word -> (ids, loss weights)."""
-    words = [tokenizer.encode(word) for word in episode_words(rng, ways)]
-    keys = [list(map(int, rng.choice(pieces, size=int(rng.integers(1, longest + 1))))) for _ in words]
-    ids, weights = [], []
-    for place, i in enumerate([*range(ways), *rng.integers(ways, size=queries)]):
-        ids += keys[i] + words[i]
-        weights += [0.0] * len(keys[i]) + [float(place >= ways)] * len(words[i])
-    return ids, weights
