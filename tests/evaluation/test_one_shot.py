@@ -101,8 +101,7 @@ def test_more_characters_than_names_are_refused(model):
         evaluate_runs(model, [Run("x", blank, blank[:1], np.array([0]))])
 
 
-def test_the_command(model, runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(one_shot, "PROMPTS", 1)
+def test_the_command(model, runs, tmp_path, capsys):
     save_checkpoint(model, tmp_path / "checkpoint")
     (tmp_path / "runs.zip").write_bytes(pack_runs(runs))
     where = ["--checkpoint", str(tmp_path / "checkpoint"), "--json", str(tmp_path / "out.json")]

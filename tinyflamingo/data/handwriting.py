@@ -121,28 +121,17 @@ def episode_words(rng, ways):
 
 
 def picture_episode(rng, classes, ways, queries):
-    """A few-shot episode of drawings: `ways` characters by one person, then queries by another.
+    """A few-shot episode of drawings: `ways` characters by one person, then queries by others.
 
-    classes: those it may be about (`episode_classes`). Every picture is followed at once by its word.
-    Nobody can know a word where it first stands: there it carries no loss.
+    classes: those it may be about. Every picture is followed at once by its word. Nobody can know a
+    word where it first stands: there it carries no loss.
     """
     words = episode_words(rng, ways)
-    teacher, pupil = rng.permutation(DRAWERS)[:2]
+    teacher, *others = rng.permutation(DRAWERS)
     chosen = rng.permutation(classes)[:ways]
     items = []
     for c, word in zip(chosen, words, strict=True):
         items += [Medium("picture", int(c * DRAWERS + teacher)), Quiet(word)]
     for i in rng.integers(ways, size=queries):
-        items += [Medium("picture", int(chosen[i] * DRAWERS + pupil)), words[i]]
+        items += [Medium("picture", int(chosen[i] * DRAWERS + rng.choice(others))), words[i]]
     return items
-
-
-def text_episode(rng, pieces, ways, queries, longest, tokenizer):
-    """The same in text: keys of up to `longest` random pieces, each with its word -> (ids, loss weights)."""
-    words = [tokenizer.encode(word) for word in episode_words(rng, ways)]
-    keys = [list(map(int, rng.choice(pieces, size=int(rng.integers(1, longest + 1))))) for _ in words]
-    ids, weights = [], []
-    for place, i in enumerate([*range(ways), *rng.integers(ways, size=queries)]):
-        ids += keys[i] + words[i]
-        weights += [0.0] * len(keys[i]) + [float(place >= ways)] * len(words[i])
-    return ids, weights

@@ -26,13 +26,14 @@ from tinyflamingo.evaluation.run import interval
 from tinyflamingo.files import write_atomically
 from tinyflamingo.model.flamingo import encode_media, flamingo, see
 from tinyflamingo.model.generate import init_caches, log_softmax
-from tinyflamingo.model.interleave import encode_document
+from tinyflamingo.model.interleave import encode_document, phi
+from tinyflamingo.model.tokenizer import IMAGE, PAD
 
 PROMPTS = 16  # in the ensemble
 VIEW_SHIFT, VIEW_ANGLE = 0.04, 0.06  # spread of a prompt's views, in half sides and radians
 
 
-def evaluate_runs(model, runs, seed=0, prompts=None):
+def evaluate_runs(model, runs, seed=0, prompts=PROMPTS):
     """All runs -> {"tasks": {"omniglot": {"metric", "score", "ci95", "n", "runs"}}, "seconds"}.
 
     score: share of wrong answers over all queries; ci95: its Wilson interval.
@@ -44,7 +45,7 @@ def evaluate_runs(model, runs, seed=0, prompts=None):
 
     def wrong(pair):
         number, run = pair
-        guesses = answer_run(model, run, np.random.default_rng([seed, number]), prompts or PROMPTS)
+        guesses = answer_run(model, run, np.random.default_rng([seed, number]), prompts)
         return guesses != run.answers
 
     errors = ops.share_out(wrong, list(enumerate(runs)))
@@ -93,37 +94,44 @@ def label_scores(model, run, rng):
 def word_scores(model, visual, words):
     """Log-likelihood (Q, W) of each word after the support, its words, and each query's picture.
 
-    The support is read once; every query goes on from a copy of its cache, and every word from there.
+    visual (W + Q, R, D). The support is read once; every query and word goes on from copies of its cache.
     """
-    W, Q = len(words), len(visual) - len(words)
-    items = [item for i, word in enumerate(words) for item in (i, word)]
-    support = encode_document([*items, EOC], model.tokenizer, complete=False)
-    image = encode_document([None], model.tokenizer, complete=False).tokens[1:]
-    labels = np.array([model.tokenizer.encode(word) for word in words])
-    T = len(support.tokens) + len(image) + labels.shape[1]
-    cache = init_caches(model.params, model.config, 1, T, visual)
-    tokens = np.array([support.tokens])
-    phi = np.cumsum(tokens == image[-1], axis=1)
-    _step(model, tokens, phi, visual, cache)
-    log_probs = np.empty((Q, W))
-    tails = np.concatenate([np.tile(image, (W, 1)), labels], axis=1)
-    for q in range(Q):
-        mine = _copied(cache, W)
-        logits = _step(model, tails[:, :-1], np.full((W, tails.shape[1] - 1), W + q + 1), visual, mine)
-        scores = log_softmax(logits[:, len(image) - 1 :])
-        log_probs[q] = np.take_along_axis(scores, labels[:, :, None], axis=-1).sum(axis=(1, 2))
-    return log_probs
+    W = len(words)
+    items = [item for medium, word in enumerate(words) for item in (medium, word)]
+    support = np.array([encode_document([*items, EOC], model.tokenizer, complete=False).tokens])
+    tails, weights = _tails(model.tokenizer, words)
+    cache = init_caches(model.params, model.config, 1, support.shape[1] + tails.shape[1], visual)
+    _go_on(model, support, phi(support), visual, cache)
+    scores = np.empty((len(visual) - W, W))
+    for q in range(len(scores)):
+        own = _copy(cache, W, [*range(W), W + q])
+        logits = _go_on(model, tails[:, :-1], np.full((W, tails.shape[1] - 1), W + 1), visual, own)
+        found = np.take_along_axis(log_softmax(logits), tails[:, 1:, None], axis=-1)[..., 0]
+        scores[q] = np.where(weights, found, 0.0).sum(axis=1)
+    return scores
 
 
-def _step(model, tokens, phi, visual, cache):
+def _tails(tokenizer, words):
+    """What follows a support, a row for each word: the query's tag and the word, padded -> tokens (W, L),
+    and (W, L - 1), True where the next token is a word's."""
+    rows = [[IMAGE, *tokenizer.encode(word)] for word in words]
+    tails = np.full((len(rows), max(map(len, rows))), PAD)
+    for tail, row in zip(tails, rows, strict=True):
+        tail[: len(row)] = row
+    return tails, tails[:, 1:] != PAD
+
+
+def _go_on(model, tokens, phi, visual, cache):
     """Logits of tokens that continue a cache."""
     return flamingo(model.params, model.frozen, tokens, phi, visual, model.config, cache=cache, first=np.ones_like(phi))
 
 
-def _copied(cache, rows):
-    """The cache of one row, for several rows that go on from it."""
+def _copy(cache, rows, media):
+    """The cache of one row for several rows that go on from it, each with these media alone."""
     copied = dict(cache)
     for name, block in cache.items():
         if name.startswith("block_"):
             copied[name] = {key: np.repeat(block[key], rows, axis=0) for key in ("k", "v")}
+        elif name.startswith("media_"):
+            copied[name] = tuple(x[:, media] for x in block)
     return copied

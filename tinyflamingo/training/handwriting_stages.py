@@ -1,11 +1,11 @@
-"""The three stages on handwriting: the same losses and loops as TinyWorld's, other documents.
+"""Stages one and three on handwriting: the losses and loops of TinyWorld's, other pictures.
 
 Chapter §1, §2 and §4. Stage one has no captions to learn from, so two drawings of a character by two
-people are each other's caption; stage two reads few-shot episodes in text and random repeats; stage
-three reads episodes of pictures (docs/deviations.md).
+people are each other's caption; stage three reads few-shot episodes (docs/deviations.md). Stage two
+is TinyWorld's: the language model learns to bind words to what stands before them from its texts.
 
-Not here: the losses (`contrastive_stage.py`, `language_stage.py`, `flamingo_stage.py`), drawings and
-episodes (`data/handwriting.py`).
+Not here: the losses (`contrastive_stage.py`, `flamingo_stage.py`), drawings and episodes
+(`data/handwriting.py`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from functools import partial
 
 import numpy as np
 
-from tinyflamingo.data.handwriting import TURNS, Sheet, draw_varied, picture_episode, sheet, text_episode
+from tinyflamingo.data.handwriting import TURNS, Sheet, draw_varied, picture_episode, sheet
 from tinyflamingo.data.omniglot import DRAWERS, read_background
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.contrastive import contrastive_loss, embed_pictures
-from tinyflamingo.model.tokenizer import BOS, EOS
 from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.training.contrastive_stage import STANDARDISE_PICTURES, ContrastiveStage
 from tinyflamingo.training.flamingo_stage import FlamingoStage
@@ -34,7 +33,7 @@ def handwriting_stages(recipe, data):
     characters = [c for c in read_background(data) if c.alphabet not in recipe.held_out]
     page = sheet(np.concatenate([c.drawings for c in characters]))
     alphabets = [c.alphabet for c in characters]
-    return partial(DrawingsStage, page=page), KeysStage, partial(EpisodesStage, page=page, alphabets=alphabets)
+    return partial(DrawingsStage, page=page), LanguageStage, partial(EpisodesStage, page=page, alphabets=alphabets)
 
 
 class DrawingsStage(ContrastiveStage):
@@ -74,24 +73,6 @@ class DrawingsStage(ContrastiveStage):
         rng = np.random.default_rng(0)
         index = np.linspace(0, len(self.page.ink) - 1, STANDARDISE_PICTURES).astype(int)
         return draw_varied(rng, self.page, index, self.config.vision.side, rng.integers(TURNS, size=len(index)))
-
-
-class KeysStage(LanguageStage):
-    """Stage two: random repeats, and episodes in which random pieces have words."""
-
-    def __init__(self, preset, rng, tokenizer, frozen):
-        super().__init__(preset, rng, tokenizer, frozen)
-        self.episodes = preset.handwriting
-
-    def document(self, rng, step, longer=1):
-        """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each."""
-        repeats, _ = self.shares(step)
-        if rng.random() < repeats:
-            return self.repeat(rng, longer)
-        e = self.episodes
-        ways = int(rng.integers(e.ways[0], e.ways[1] + 1))
-        ids, weights = text_episode(rng, self.pieces, ways, e.queries, e.longest_key, self.tokenizer)
-        return [BOS, *ids, EOS], [0.0, *weights, 0.0]
 
 
 class EpisodesStage(FlamingoStage):

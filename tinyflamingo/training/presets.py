@@ -133,23 +133,15 @@ def _smoke() -> Preset:
 
 
 def _omniglot(name, held_out=()) -> Preset:
-    config = FlamingoConfig(text_tower=TextTowerConfig(width=16, layers=1))
     return Preset(
         name,
-        config,
-        ContrastiveRecipe(steps=2000, optimiser=OptimiserConfig(agc=0.08, warmup=40)),
-        LanguageRecipe(
-            steps=700,
-            rows=14,
-            length=160,
-            longer=1,
-            repeat_lengths=(16, 120),
-            phases=((200, 0.8, 0.2), (math.inf, 0.1, 0.9)),
-        ),
-        FlamingoRecipe(
-            steps=1000, rows=(20, 0, 0), longer=1, lengths=(264, 0, 0), weights=(1.0, 0.0, 0.0), gate_batches=8
+        FlamingoConfig(text_tower=TextTowerConfig(width=16, layers=1), resampler=ResamplerConfig(layers=1)),
+        ContrastiveRecipe(steps=2400, optimiser=OptimiserConfig(agc=0.08, warmup=40)),
+        flamingo=FlamingoRecipe(
+            steps=1000, rows=(16, 0, 0), longer=1, lengths=(264, 0, 0), weights=(1.0, 0.0, 0.0), gate_batches=8
         ),
         handwriting=HandwritingRecipe(held_out),
+        test_queries=1000,
     )
 
 
