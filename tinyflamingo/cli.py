@@ -78,6 +78,7 @@ def _parser():
     _add_report(commands)
     _add_bench(commands)
     _add_params(commands)
+    _add_data(commands)
     doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -88,6 +89,17 @@ def _whole(text):
     if not text.isdecimal() or len(text) > DIGITS:
         raise argparse.ArgumentTypeError(f"{text[:DIGITS]!r} is not a whole number >= 0 of at most {DIGITS} digits")
     return int(text)
+
+
+def _share(text):
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text[:DIGITS]!r} is not a number from 0 to 1")
+    return value
 
 
 def _writable(path):
@@ -114,19 +126,46 @@ def _add_train(commands):
     p.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or that of the run which is resumed")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
+    own = p.add_argument_group("data of your own ('data check' looks at them first)")
+    own.add_argument(
+        "--data", type=Path, metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
+    )
+    own.add_argument("--format", metavar="NAME", help="of the data (default: found out)")
+    own.add_argument("--mix", type=_share, metavar="SHARE", help="of these data beside TinyWorld (default: 1)")
+    own.add_argument("--side", type=_whole, metavar="N", help="pixels a side that pictures are brought to")
+    own.add_argument("--vocab", type=_whole, metavar="N", help="pieces of the tokenizer, which is trained on the text")
+    own.add_argument("--context", type=_whole, metavar="N", help="tokens of a document that training reads")
+    own.add_argument("--allow-bad", type=_share, metavar="SHARE", help="of the records (default: 0.05)")
     p.set_defaults(run=_train)
 
 
 def _train(args):
-    from tinyflamingo.evaluation.run import evaluate, format_report
+    from tinyflamingo.evaluation.own import evaluate_run
+    from tinyflamingo.evaluation.run import format_report
+    from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
 
-    out = args.out or Path("runs") / args.preset
-    model = train(args.preset, out, args.seed, args.resume, evaluate)
+    own = _own_data(args)
+    out = args.out or Path("runs") / ("own" if own else args.preset)
+    with together():
+        model = train(args.preset, out, args.seed, args.resume, evaluate_run(out), own)
+    if world().rank > 0:
+        return
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
     print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")
     print(f"checkpoint, log, figures and metrics.json are in {out}")
+
+
+def _own_data(args):
+    """The options of the user's own data, or None."""
+    from tinyflamingo.training.own_data import OwnData
+
+    names = ("format", "mix", "side", "vocab", "context", "allow_bad")
+    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if options and args.data is None:
+        raise UserError(f"--{next(iter(options)).replace('_', '-')} is about data of your own: add --data PATH")
+    return None if args.data is None else OwnData(str(args.data), **options)
 
 
 def _add_demo(commands):
@@ -192,7 +231,7 @@ def _add_evaluate(commands):
 
 def _evaluate(args):
     from tinyflamingo.evaluation.run import evaluate, format_report
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
 
     if args.queries < 1:
         raise UserError("--queries must be at least 1")
@@ -258,7 +297,7 @@ def _add_bench(commands):
 
 def _bench(args):
     from tinyflamingo.bench.run import bench
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
 
     target, figure = args.json and _writable(args.json), args.figure and _writable(_figure(args.figure))
     report = bench(args.only, args.threads, figure)
@@ -277,7 +316,7 @@ def _add_params(commands):
 def _params(args):
     from tinyflamingo.bench.flops import gemm_rate
     from tinyflamingo.bench.sizes import find_model, format_sizes, sizes
-    from tinyflamingo.model.trained import write_atomically
+    from tinyflamingo.files import write_atomically
 
     target = args.json and _writable(args.json)
     find_model(args.preset)  # an unknown name is told before anything is measured
@@ -285,6 +324,25 @@ def _params(args):
     print(format_sizes(found))
     if target:
         write_atomically(target, json.dumps(found, indent=1).encode())
+
+
+def _add_data(commands):
+    p = commands.add_parser("data", help="look at data of your own before training on them")
+    p.add_argument("action", choices=["check"], help="what was found, what would be skipped and why")
+    p.add_argument("path", type=Path, help="a folder with captions.jsonl, or a file or folder of a known format")
+    p.add_argument("--format", metavar="NAME", help="default: found out")
+    p.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (PNG)")
+    p.add_argument("--allow-bad", type=_share, default=0.05, metavar="SHARE", help="of the records (default: 0.05)")
+    p.set_defaults(run=_data_check)
+
+
+def _data_check(args):
+    from tinyflamingo.data.readers.check import check_data
+
+    if args.sheet and args.sheet.suffix != ".png":
+        raise UserError(f"cannot write {args.sheet}: the name of a contact sheet ends in .png")
+    for line in check_data(args.path, args.format, args.sheet and _writable(args.sheet), args.allow_bad):
+        print(line)
 
 
 def _doctor(args):

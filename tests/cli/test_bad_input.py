@@ -258,14 +258,12 @@ def test_a_damaged_state_is_refused(files, command):
 
 
 def test_a_report_that_cannot_be_written_at_the_end_leaves_the_old_one(files, checkpoint, command, monkeypatch):
-    from tinyflamingo.model import trained
-
     (files / "report.json").write_text("old")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trained.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     code, _, err = command(
         "evaluate", "--checkpoint", checkpoint, "--json", files / "report.json", "--queries", "1", "--task", "vqa"
     )

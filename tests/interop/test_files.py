@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import files
-from tinyflamingo.model.trained import write_atomically
 
 
 def write(path, arrays):

@@ -24,7 +24,6 @@ from tinyflamingo.model.trained import (
     look,
     save_checkpoint,
     untrained,
-    write_atomically,
 )
 from tinyflamingo.ops.tree import half_precision, named_leaves
 
@@ -277,51 +276,12 @@ def test_the_copy_without_damage_loads(folder):
 # ---------------------------------------------------------------- writing
 
 
-def test_write_atomically_replaces(tmp_path):
-    path = tmp_path / "file"
-    for data in (b"old", b"new and longer", b""):
-        write_atomically(path, data)
-        assert path.read_bytes() == data
-    assert os.listdir(tmp_path) == ["file"]
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, step):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(trained.os, step, full)
-    with pytest.raises(UserError, match="cannot write .*No space left on device.*untouched"):
-        write_atomically(path, b"new")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
-
-
-def test_a_crash_during_the_write_leaves_the_old_file(tmp_path, monkeypatch):
-    """Killed before the rename: what is there is the old file, whole."""
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def killed(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trained.os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-
-
 def test_no_place_to_write_is_a_user_error(model, tmp_path):
     (tmp_path / "file").write_text("I am a file")
     with pytest.raises(UserError, match="cannot write"):
         save_checkpoint(model, tmp_path / "file")
     with pytest.raises(UserError, match="cannot write"):
         save_checkpoint(model, tmp_path / "file" / "below")
-    with pytest.raises(UserError, match="cannot write"):
-        write_atomically(tmp_path / "nowhere" / "file", b"data")
     assert (tmp_path / "file").read_text() == "I am a file"
 
 
@@ -331,7 +291,7 @@ def test_a_save_that_cannot_write_leaves_the_old_checkpoint(model, folder, monke
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trained.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError):
         save_checkpoint(model, folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

@@ -1,5 +1,8 @@
 """The tools: ``check_grad`` notices mutations, ``expect`` names the letter, ``value_and_grad``."""
 
+import re
+from pathlib import Path
+
 import autograd.numpy as anp
 import numpy as np
 import ops_cases
@@ -19,6 +22,7 @@ from tinyflamingo.ops import (
 from tinyflamingo.ops.tree import named_leaves
 
 CASES = ops_cases.build()
+FILES = (fast, fast_attention, fast_conv, fast_relative, fast_segment)  # that write gradients by hand
 
 
 # ---------------------------------------------------------------- mutations
@@ -27,7 +31,7 @@ CASES = ops_cases.build()
 def _hand_written():
     """(primitive, its gradients) for every gradient in the fast files."""
     seen = set()
-    for file in (fast, fast_attention, fast_conv, fast_relative, fast_segment):
+    for file in FILES:
         for function in vars(file).values():
             # ``fast`` shows avg_pool2 again, which is at home in ``fast_conv``.
             if callable(function) and function in core.primitive_vjps and function not in seen:
@@ -89,6 +93,8 @@ CHANGES = {
     "sign": lambda g: -g,
     "one percent": lambda g: g * 1.01,
     "first row": lambda g: np.concatenate([-g[:1], g[1:]]),
+    "dropped term": lambda g: np.concatenate([0 * g[:1], g[1:]]),
+    "transposed": lambda g: g.T.reshape(g.shape) if g.ndim > 1 else g[::-1],
 }
 
 
@@ -109,6 +115,13 @@ def test_check_grad_notices_mutations(kind, monkeypatch, capsys):
     with capsys.disabled():
         print(f"\n{kind}: {count} mutated gradients, all noticed ", end="")
     assert count == 40
+
+
+def test_no_other_file_writes_gradients_by_hand():
+    """So that those above are all there are."""
+    package = Path(ops.__file__).parent.parent
+    writing = {p.stem for p in package.rglob("*.py") if re.search(r"^\s*defvjp\w*\(", p.read_text("utf-8"), re.M)}
+    assert writing - {"check"} == {file.__name__.rpartition(".")[2] for file in FILES}  # its own: a probe
 
 
 def test_check_grad_refuses_an_argument_without_influence():

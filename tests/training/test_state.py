@@ -1,12 +1,12 @@
 """The state of a run on disk: exact, atomic, and honest about damage."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.model import trained
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 from tinyflamingo.training.state import LOG, STATE, Log, Progress, load_state, read_log, save_state
 
@@ -101,7 +101,7 @@ def test_a_write_that_fails_leaves_the_old_state(tmp_path, optimiser, monkeypatc
 
     for function in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(trained.os, function, full)
+            patch.setattr(os, function, full)
             with pytest.raises(UserError, match="No space left on device"):
                 save_state(tmp_path, Progress("smoke", 3, 0, 4), {}, optimiser)
         assert (tmp_path / STATE).read_bytes() == before

@@ -49,10 +49,10 @@ def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> 
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise too_large("picture", name) from None
     except Image.UnidentifiedImageError:
-        raise unreadable("picture", name, "it is not a picture", _REMEDY) from None
+        raise Unreadable("picture", name, "it is not a picture", _REMEDY) from None
     except Exception as error:  # the decoders of broken files raise nearly anything
         wrong = f"it is damaged or cut short ({_one_line(error)})"
-        raise unreadable("picture", name, wrong, "save or copy it again") from error
+        raise Unreadable("picture", name, wrong, "save or copy it again") from error
 
 
 def prepare_picture(array: np.ndarray, side: int = 32) -> np.ndarray:
@@ -79,6 +79,14 @@ def prepare_picture(array: np.ndarray, side: int = 32) -> np.ndarray:
 # ---- failures, shared with video.py ----------------------------------------------------------
 
 
+class Unreadable(UserError):
+    """A file that cannot be used. reason: what is wrong, the same words for every file of its kind."""
+
+    def __init__(self, kind: str, name: str, wrong: str, remedy: str):
+        super().__init__(f"cannot read the {kind} {name!r}: {wrong}; {remedy}")
+        self.reason = f"{kind}: {wrong.split(' (')[0]}"
+
+
 def require_file(path: str | os.PathLike, kind: str, remedy: str) -> str:
     """The path as text, if it is a file that can be read and is not empty; else UserError."""
     name = os.fsdecode(path)
@@ -87,27 +95,22 @@ def require_file(path: str | os.PathLike, kind: str, remedy: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         missing = isinstance(error, FileNotFoundError)
         wrong = "there is no such file" if missing else _one_line(error)
-        raise unreadable(kind, name, wrong, "check the path") from None
+        raise Unreadable(kind, name, wrong, "check the path") from None
     if stat.S_ISDIR(status.st_mode):
-        raise unreadable(kind, name, "it is a folder", "name a file in it")
+        raise Unreadable(kind, name, "it is a folder", "name a file in it")
     if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever, a device never end
-        raise unreadable(kind, name, "it is not a regular file", remedy)
+        raise Unreadable(kind, name, "it is not a regular file", remedy)
     if status.st_size == 0:
-        raise unreadable(kind, name, "it is empty", remedy)
+        raise Unreadable(kind, name, "it is empty", remedy)
     if not os.access(path, os.R_OK):
-        raise unreadable(kind, name, "you have no permission to read it", "change its permissions")
+        raise Unreadable(kind, name, "you have no permission to read it", "change its permissions")
     return name
 
 
-def unreadable(kind: str, name: str, wrong: str, remedy: str) -> UserError:
-    """The error for a file: its name, what is wrong, what to do. repr keeps the name on a line."""
-    return UserError(f"cannot read the {kind} {name!r}: {wrong}; {remedy}")
-
-
-def too_large(kind: str, name: str) -> UserError:
+def too_large(kind: str, name: str) -> Unreadable:
     """What to raise for a picture or video beyond the pixel limit."""
     wrong = f"it has more than {MAX_PIXELS // 1_000_000} million pixels"
-    return unreadable(kind, name, wrong, "make it smaller first")
+    return Unreadable(kind, name, wrong, "make it smaller first")
 
 
 def _one_line(error: BaseException) -> str:
@@ -121,11 +124,11 @@ def _one_line(error: BaseException) -> str:
 def _decode(image: Image.Image, name: str) -> Image.Image:
     """An opened, not yet decoded picture to upright RGB. Its size is checked before decoding."""
     if image.width * image.height == 0:
-        raise unreadable("picture", name, "it has no pixels", _REMEDY)
+        raise Unreadable("picture", name, "it has no pixels", _REMEDY)
     if image.width * image.height > MAX_PIXELS:
         raise too_large("picture", name)
     if image.format == "EPS":  # Pillow would start Ghostscript, a program, on the user's file
-        raise unreadable("picture", name, "it is PostScript", _REMEDY)
+        raise Unreadable("picture", name, "it is PostScript", _REMEDY)
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -148,7 +151,7 @@ def _deep_grey_to_uint8(grey: np.ndarray, name: str) -> np.ndarray:
         try:
             return _to_uint8(grey)
         except UserError as error:
-            raise unreadable("picture", name, str(error), "save it with 8 bits") from None
+            raise Unreadable("picture", name, str(error), "save it with 8 bits") from None
     # Pillow keeps some 16-bit files (PGM, older PNG) in 32 bits; their values tell them apart
     top = SIXTEEN_BIT if grey.max() <= SIXTEEN_BIT else np.iinfo(np.int32).max
     return (np.clip(grey, 0, top) * (255 / top) + 0.5).astype(np.uint8)

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from tinyflamingo.data.images import (
     MAX_PIXELS,
+    Unreadable,
     prepare_picture,
     require_file,
     too_large,
-    unreadable,
 )
 from tinyflamingo.errors import UserError
 
@@ -34,7 +36,7 @@ _CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,ogg,asf,y
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
 
 _REMEDY = "give an mp4, mov, webm, mkv, avi or animated GIF"
-_EXTENSIONS = (
+EXTENSIONS = (
     ".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".flv",
     ".ogv", ".wmv", ".y4m",
 )  # fmt: skip
@@ -44,7 +46,7 @@ _EXTENSIONS = (
 
 
 def load_video(
-    path: str | os.PathLike,
+    path_or_file: str | os.PathLike | BinaryIO,
     side: int = 32,
     fps: float = 1.0,
     max_frames: int = 32,
@@ -59,21 +61,25 @@ def load_video(
     """
     if not 0 < fps < float("inf"):
         raise UserError(f"cannot take {fps} frames a second; give a number above 0")
-    name = require_file(path, "video", _REMEDY)
     av = _import_av()
+    if hasattr(path_or_file, "read"):
+        name, opened = str(getattr(path_or_file, "name", "from memory")), nullcontext(path_or_file)
+    else:
+        name = require_file(path_or_file, "video", _REMEDY)
+        opened = open(path_or_file, "rb")
     try:
         with (
-            open(path, "rb") as file,
+            opened as file,
             av.open(file, metadata_errors="ignore", container_options=_OPTIONS) as container,
         ):
             return _read(file, container, name, side, fps, max_frames, max_seconds)
     except (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
         # av.error.EOFError is a child of none of the built-in ones
-        if is_video(path):
+        if hasattr(path_or_file, "read") or is_video(path_or_file):
             wrong, remedy = "it is damaged or cut short", "copy or export it again"
         else:
             wrong, remedy = "it is not a video", _REMEDY
-        raise unreadable("video", name, wrong, remedy) from None
+        raise Unreadable("video", name, wrong, remedy) from None
 
 
 def _import_av():
@@ -93,18 +99,18 @@ def _read(file, container, name, side, fps, max_frames, max_seconds) -> np.ndarr
         start = time if start is None else start
         if max(time - start, promised or 0) > max_seconds:
             wrong = f"it is longer than {max_seconds:g} seconds"
-            raise unreadable("video", name, wrong, "cut it shorter")
+            raise Unreadable("video", name, wrong, "cut it shorter")
         due = int((time - start + TICK) * fps) + 1  # as many samples lie at or before this frame
         if due > max_frames:
             wrong = f"at {fps:g} frames a second it gives more than {max_frames} frames"
-            raise unreadable("video", name, wrong, "cut it shorter, or take fewer frames a second")
+            raise Unreadable("video", name, wrong, "cut it shorter, or take fewer frames a second")
         if due > len(pictures):
             pictures += [_to_picture(frame, side)] * (due - len(pictures))
         end = time + duration
     if not pictures:
-        raise unreadable("video", name, "it has no frames", _REMEDY)
+        raise Unreadable("video", name, "it has no frames", _REMEDY)
     if not _is_whole(file, container, stream, promised, end):
-        raise unreadable("video", name, "it is cut short", "copy or export it again")
+        raise Unreadable("video", name, "it is cut short", "copy or export it again")
     return np.stack(pictures)
 
 
@@ -114,14 +120,14 @@ def _video_stream(container, name: str):
         if stream.disposition & type(stream.disposition).attached_pic:
             continue
         if stream.codec_context is None:
-            raise unreadable("video", name, "its codec is not known here", "save it as H.264 in mp4")
+            raise Unreadable("video", name, "its codec is not known here", "save it as H.264 in mp4")
         stream.thread_type = "NONE"
         # FFmpeg then refuses larger frames before it allocates them
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise too_large("video", name)
         return stream
-    raise unreadable("video", name, "it has no video in it", _REMEDY)
+    raise Unreadable("video", name, "it has no video in it", _REMEDY)
 
 
 def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, float, object]]:
@@ -129,7 +135,7 @@ def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, float, 
     pace = 1 / float(stream.average_rate or 25)
     for index, frame in enumerate(container.decode(stream)):
         if index >= MAX_DECODED:
-            raise unreadable("video", name, f"it has over {MAX_DECODED} frames", "cut it shorter")
+            raise Unreadable("video", name, f"it has over {MAX_DECODED} frames", "cut it shorter")
         if frame.width * frame.height > MAX_PIXELS:  # the size may change on the way
             raise too_large("video", name)
         time = index * pace if frame.time is None else frame.time
@@ -167,7 +173,7 @@ def _is_whole(file, container, stream, promised: float | None, end: float) -> bo
     end: when the last frame ends, on the file's clock, on which a late first frame counts as time.
     """
     if container.format.name == "gif":  # promises nothing, but ends with a semicolon
-        file.seek(-min(1024, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        file.seek(-min(1024, _size(file)), os.SEEK_END)
         return file.read().rstrip(b"\0").endswith(b";")
     if container.format.name.startswith("mov") and not _boxes_are_whole(file):
         return False
@@ -176,9 +182,13 @@ def _is_whole(file, container, stream, promised: float | None, end: float) -> bo
     return promised is None or end >= 0.98 * promised - slack
 
 
+def _size(file) -> int:
+    return file.seek(0, os.SEEK_END)
+
+
 def _boxes_are_whole(file) -> bool:
     """Whether no outermost box of an mp4 (length, four letters, content) goes on past the end of the file."""
-    total, place = os.fstat(file.fileno()).st_size, 0
+    total, place = _size(file), 0
     while place + 8 <= total:
         file.seek(place)
         head = file.read(16)
@@ -209,7 +219,7 @@ def is_video(path: str | os.PathLike) -> bool:
             return _is_animated(path)
     except (OSError, ValueError):
         told = None
-    by_name = os.fsdecode(path).lower().endswith(_EXTENSIONS)
+    by_name = os.fsdecode(path).lower().endswith(EXTENSIONS)
     return by_name if told is None else told == "video"
 
 

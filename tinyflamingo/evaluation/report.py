@@ -11,7 +11,7 @@ from pathlib import Path
 from tinyflamingo.evaluation.report_figures import draw_all
 from tinyflamingo.evaluation.report_read import read_runs
 from tinyflamingo.evaluation.report_text import SECTIONS
-from tinyflamingo.model.trained import write_atomically
+from tinyflamingo.files import write_atomically
 
 HEAD = "# Results\n\nWritten by `python -m tinyflamingo report` from the files of runs; no number is typed by hand."
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.trained import write_atomically
+from tinyflamingo.files import write_atomically
 
 
 def open_report(path, kind, settings, **empty):

@@ -54,14 +54,17 @@ def evaluate(model, n=500, seed=0, only=None):
 
 def format_report(report) -> str:
     """The report as people read it."""
-    lines = [f"{'task':26s} score   95% interval      n"]
+    lines = [f"{'task':26s} score   95% interval      n"] if report["tasks"] else []
     for name, row in report["tasks"].items():
         low, high = row["ci95"]
         lines.append(f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}")
-    p = report["text_perplexity"]
-    lines.append(
-        f"perplexity of text alone: {p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo"
-    )
+    if p := report.get("text_perplexity"):
+        both = f"{p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo"
+        lines.append(f"perplexity of text alone: {both}")
+    if own := report.get("own"):
+        right, wrong = own["perplexity"], own["perplexity_exchanged"]
+        told = f"{right:.2f}; with another's picture {wrong:.2f}" if right else "too few to say"
+        lines.append(f"perplexity of {own['n']} records held out: {told}")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ Not here: the algorithm itself; the `sentencepiece` library does it, as it did f
 from __future__ import annotations
 
 import io
+import re
 
 import sentencepiece
 
@@ -66,7 +67,24 @@ class Tokenizer:
         return "<EOC>" if index == self.eoc else self._sp.id_to_piece(int(index))
 
 
-def train_tokenizer(lines, vocab_size: int) -> Tokenizer:
+def fit_tokenizer(lines_of, most: int) -> Tokenizer:
+    """A tokenizer of at most `most` pieces: fewer where the text gives no more. `lines_of()`: the lines, anew.
+
+    Characters so rare that all of them are 1 in 2000 are left to bytes. Raises `UserError` if not even
+    the other characters find room.
+    """
+    try:
+        return train_tokenizer(lines_of(), most, coverage=0.9995)
+    except RuntimeError as error:
+        told = str(error)
+    if fitting := re.search(r"set it to a value <= (\d+)", told):
+        return train_tokenizer(lines_of(), int(fitting[1]), coverage=0.9995)
+    if needed := re.search(r"smaller than required_chars. \d+ vs (\d+)", told):
+        raise UserError(f"a vocabulary of {most} is too small for this text: give --vocab {needed[1]} or more")
+    raise UserError("no tokenizer can be trained on this text: is there any text in it?")
+
+
+def train_tokenizer(lines, vocab_size: int, coverage=1.0) -> Tokenizer:
     """A byte-pair SentencePiece model of exactly `vocab_size` pieces from an iterable of lines."""
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -75,7 +93,7 @@ def train_tokenizer(lines, vocab_size: int) -> Tokenizer:
         model_type="bpe",
         vocab_size=vocab_size,
         byte_fallback=True,
-        character_coverage=1.0,
+        character_coverage=coverage,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         pad_id=PAD,

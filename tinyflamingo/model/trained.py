@@ -13,7 +13,6 @@ import binascii
 import hashlib
 import io
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import write_atomically
 from tinyflamingo.interop.byte_bpe import ByteTokenizer, Vocabulary
 from tinyflamingo.interop.files import header_digest, read_arrays
 from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
@@ -231,29 +231,3 @@ def _check_shapes(folder, tree, like):
             f"checkpoint {folder}: {len(odd)} arrays do not fit the configuration, first {name}: "
             f"expected {want.get(name, 'none')}, found {have.get(name, 'none')}"
         )
-
-
-def write_atomically(path, data):
-    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced.
-
-    data: bytes, or an iterable of them, which is written as it comes.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; the file that was there before is untouched"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

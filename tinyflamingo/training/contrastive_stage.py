@@ -132,12 +132,17 @@ class ContrastiveStage:
     def __init__(self, preset, rng, tokenizer, frozen):
         self.config, self.recipe = preset.config, preset.contrastive
         self.steps = self.recipe.steps
-        families = [sample_family(rng) for _ in range(self.recipe.families)]
-        self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
-        self.pictures = np.stack([[draw_scene(rng, s) for s in family] for family in families])
+        self.collect(rng, tokenizer)
         vision = init_encoder(rng, self.config.vision)
         params = init_contrastive(rng, self.config, vision)
         self.optimiser = AdamW(params, self.recipe.optimiser)
+
+    def collect(self, rng, tokenizer):
+        """The data, once: families of pictures and of their captions."""
+        families = [sample_family(rng) for _ in range(self.recipe.families)]
+        self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
+        side = self.config.vision.side
+        self.pictures = np.stack([[draw_scene(rng, s, side) for s in family] for family in families])
 
     def gradient(self, rng, step):
         """Gradient vector and what to log, for one batch."""
@@ -174,14 +179,18 @@ class ContrastiveStage:
         head = {"log_scale": params["log_scale"]}
         return joined_gradient(embed, loss_of, params, head, cut_rows(pictures, tokens, mask))
 
+    def sample(self):
+        """Pictures (n, Y, X, 3) of all kinds, about STANDARDISE_PICTURES of them."""
+        sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
+        return sample.reshape(-1, *sample.shape[2:])
+
     def result(self):
         """What later stages keep, frozen: the encoder and the constants that standardise its features.
 
         The towers' projections come too, for zero-shot classification; Flamingo does not use them.
         """
         params = self.optimiser.params
-        sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
-        constants = standardiser(params["vision"], sample.reshape(-1, *sample.shape[2:]), self.config.vision)
+        constants = standardiser(params["vision"], self.sample(), self.config.vision)
         towers = {"contrastive": {k: v for k, v in params.items() if k != "vision"}}
         return half_precision({"vision": params["vision"], **constants, **towers})
 

@@ -11,6 +11,7 @@ Not here: the documents (`data/tinyworld/pages.py`) and the model (`model/flamin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import autograd.numpy as anp
@@ -25,7 +26,8 @@ from tinyflamingo.model.tokenizer import IMAGE
 from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.training.language_stage import token_losses
 from tinyflamingo.training.optimiser import AdamW
-from tinyflamingo.training.shards import summed_gradient
+from tinyflamingo.training.ranks import mine, world
+from tinyflamingo.training.shards import shard_count, summed_gradient
 
 DATASETS = ("pages", "pairs", "videos")
 PARTS = ("vision", "language")  # frozen, unless the recipe says that they train too
@@ -39,10 +41,10 @@ class MediaPixels:
         self.videos = pool.videos if pool.clips else None
 
     def of(self, media):
-        """Arrays (M, F, ...) of the pictures and of the videos of a list that has the pictures first."""
+        """Arrays (M, F, ...) of every run of media of one kind, in order."""
         tables = {"picture": self.pictures, "clip": self.videos}
-        found = {kind: [medium.index for medium in media if medium.kind == kind] for kind in tables}
-        return [tables[kind][indices] for kind, indices in found.items() if indices]
+        runs = groupby(media, key=lambda medium: medium.kind)
+        return [tables[kind][[medium.index for medium in run]] for kind, run in runs]
 
 
 class MediaFeatures(MediaPixels):
@@ -84,7 +86,7 @@ def cut(sequence: Sequence, T) -> Sequence:
 
 
 def see_all(params, features, config):
-    """Visual tokens of pictures and videos, in order; features: a list from `MediaFeatures.of`, which may be empty."""
+    """Visual tokens of media in order; features: a list from `MediaFeatures.of`, which may be empty."""
     seen = [see(params, table, config) for table in features]
     return anp.concatenate(seen) if seen else see(params, np.zeros((0, 1, 1, 1), np.float32), config)
 
@@ -108,8 +110,9 @@ def shard_loss(params, shard: Shard, frozen, weights, config):
 
 def make_media(rng, recipe, frozen, config):
     """A pool, and the features of its media, or their pixels if the encoder trains."""
-    r = recipe
-    pool = make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured, r.wild, r.digits, r.sums)
+    r, side = recipe, config.vision.side
+    drawn = (r.singles, r.pairs, r.counts, r.clips, r.uncoloured, r.wild, r.digits, r.sums)
+    pool = make_pool(rng, *drawn, side=side)
     return pool, MediaPixels(pool) if "vision" in r.trained else MediaFeatures(frozen, pool, config)
 
 
@@ -117,6 +120,7 @@ class FlamingoStage:
     """Data, parameters and one step of the stage, for `training/run.py`."""
 
     name = "flamingo"
+    datasets = DATASETS
 
     def __init__(self, preset, rng, tokenizer, frozen, media=None):
         """media: from `make_media`, if several runs share them."""
@@ -128,11 +132,14 @@ class FlamingoStage:
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
         self.optimiser = AdamW(params, r.optimiser, no_decay=("resampler",))
 
-    def documents(self, rng, names=DATASETS, longer=1):
-        """The documents of one step; longer: how many times as long, and as few, its pages are."""
+    def documents(self, rng, names=None, longer=1):
+        """The documents of one step, of these datasets or of all.
+
+        longer: how many times as long, and as few, its pages are.
+        """
         found = []
-        for name in names:
-            index = DATASETS.index(name)
+        for name in names or self.datasets:
+            index = self.datasets.index(name)
             longer_here = longer if name == "pages" else 1
             for _ in range(max(1, self.recipe.rows[index] // longer_here)):
                 kind, items = self._draw(rng, name, longer_here)
@@ -147,12 +154,12 @@ class FlamingoStage:
         return name, (pair if name == "pairs" else video)(rng, self.pool)
 
     def shards(self, rng, documents):
-        """The documents dealt out to the workers, each with a generator of its own."""
-        totals = np.zeros(len(DATASETS), np.float32)
+        """The documents dealt out to the workers, each with a generator of its own; of ranks, its own shards."""
+        totals = np.zeros(len(self.datasets), np.float32)
         for document in documents:
             totals[document.dataset] += sum(document.sequence.weights)
-        n = min(ops.workers(), len(documents))
-        hands = [(documents[i::n], own) for i, own in enumerate(rng.spawn(n))]
+        n = min(shard_count(), len(documents))
+        hands = mine([(documents[i::n], own) for i, own in enumerate(rng.spawn(n))])
         return ops.share_out(lambda hand: self._shard(*hand, totals), hands)
 
     def _shard(self, documents, rng, totals):
@@ -169,7 +176,7 @@ class FlamingoStage:
         """Gradient vector and what to log: all datasets accumulated, or one in turn (round-robin)."""
         if step == 0:
             self.open_gates(rng)
-        names = DATASETS if self.recipe.accumulate else (DATASETS[step % len(DATASETS)],)
+        names = self.datasets if self.recipe.accumulate else (self.datasets[step % len(self.datasets)],)
         longer = self.recipe.longer if step % self.recipe.long_every == self.recipe.long_every - 1 else 1
         losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, names, longer)))
         info = {f"loss_{name}": losses[name] for name in names}
@@ -179,11 +186,14 @@ class FlamingoStage:
     def losses_and_gradient(self, shards):
         """The mean loss of every dataset, and the gradient vector of their sum weighed by lambda."""
 
-        def loss_of(params, shard):
-            return shard_loss(params, shard, self.frozen, self.recipe.weights, self.config)
+        weights = self.recipe.weights[: len(self.datasets)]
 
-        _, parts, gradient = summed_gradient(loss_of, self.optimiser.params, shards)
-        return {name: float(sum(part)) for name, part in zip(DATASETS, zip(*parts, strict=True), strict=True)}, gradient
+        def loss_of(params, shard):
+            return shard_loss(params, shard, self.frozen, weights, self.config)
+
+        _, losses, gradient = summed_gradient(loss_of, self.optimiser.params, shards)
+        sums = world().allreduce(np.sum(losses, axis=0, dtype=np.float64))
+        return dict(zip(self.datasets, map(float, sums), strict=True)), gradient
 
     def open_gates(self, rng):
         """The first move, from exactly 0: at zero only the gates have a gradient, and one batch's

@@ -38,20 +38,25 @@ class LanguageStage:
         """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.
 
         longer: how many times as long as usual repeats and episodes may be.
-
-        Of random tokens only the repetition is learned: the first time, nobody can know them.
         """
-        repeats, episodes = next((r, e) for until, r, e in self.recipe.phases if step < until)
+        repeats, episodes = self.shares(step)
         draw = rng.random()
         if draw < repeats:
-            shortest, longest = self.recipe.repeat_lengths
-            length = int(rng.integers(shortest, longest * longer))
-            ids = random_repeat(rng, self.pieces, length, self.tokenizer)
-            weights = [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
-            return [BOS, *ids, EOS], weights
+            return self.repeat(rng, longer)
         items = episode(rng, 18 * longer) if draw < repeats + episodes else text_document(rng)
         sequence = encode_document(items, self.tokenizer, complete=False)
         return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
+
+    def shares(self, step):
+        """Of random repeats and of few-shot episodes in this step."""
+        return next((r, e) for until, r, e in self.recipe.phases if step < until)
+
+    def repeat(self, rng, longer=1):
+        """Random tokens, twice. Only the repetition is learned: the first time, nobody can know them."""
+        shortest, longest = self.recipe.repeat_lengths
+        length = int(rng.integers(shortest, longest * longer))
+        ids = random_repeat(rng, self.pieces, length, self.tokenizer)
+        return [BOS, *ids, EOS], [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
 
     def batch(self, rng, step):
         """Packed rows: tokens, loss weights, and start, the first position of each token's document.

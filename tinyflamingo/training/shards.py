@@ -3,9 +3,10 @@
 Two cases. A loss that is a sum over rows is a sum over shards, and so is its gradient. A contrastive
 loss needs the vectors of all rows at once: shards go forward to their vectors, the loss joins them,
 and each shard goes backward from its part of the gradient. Sums are taken in the order of the
-shards, so the bits depend on the number of shards and on nothing else.
+shards, so the bits depend on the number of shards and on nothing else. With several ranks each has its
+own shards, and what comes back is the sum over all ranks.
 
-Not here: the losses (the stages) and the threads (`ops/team.py`).
+Not here: the losses (the stages), the threads (`ops/team.py`), the ranks (`ranks.py`).
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.ops.tree import flatten, view_tree
+from tinyflamingo.training.ranks import mine, world
 
 
 def cut_rows(*arrays):
-    """A shard for every worker: equal runs of rows of all arrays, as a list of tuples."""
-    n = min(ops.workers(), len(arrays[0]))
-    return list(zip(*(np.array_split(x, n) for x in arrays), strict=True))
+    """A shard for every worker: equal runs of rows of all arrays, as a list of tuples; of ranks, its own shards."""
+    n = min(shard_count(), len(arrays[0]))
+    return mine(list(zip(*(np.array_split(x, n) for x in arrays), strict=True)))
+
+
+def shard_count() -> int:
+    """How many shards a batch falls into: one for each worker of each rank."""
+    return ops.workers() * world().size
 
 
 def summed_gradient(loss_fn, params, shards):
     """`loss_fn(params, shard) -> (loss, aux)`, summed over the shards.
 
-    Returns (loss, [aux of every shard], gradient vector).
+    Returns (loss, [aux of every shard of this rank], gradient vector).
     """
 
     def work(shard):
@@ -33,7 +40,7 @@ def summed_gradient(loss_fn, params, shards):
         return loss, aux, flatten(gradients)
 
     losses, auxes, vectors = zip(*ops.share_out(work, shards), strict=True)
-    return sum(losses), list(auxes), _sum(vectors)
+    return float(_total(sum(losses))), list(auxes), world().allreduce(_sum(vectors))
 
 
 def joined_gradient(rows_fn, loss_fn, params, head, shards):
@@ -43,16 +50,22 @@ def joined_gradient(rows_fn, loss_fn, params, head, shards):
     """
     forward = ops.share_out(lambda shard: ops.vjp(rows_fn, params, shard), shards)
     rows = [y for y, _, _ in forward]
-    both = {"head": head, "joined": np.concatenate(rows)}
+    ranks = world().gather(np.concatenate(rows))
+    both = {"head": head, "joined": np.concatenate(ranks)}
     loss, gradients = ops.value_and_grad(lambda p: loss_fn(p["head"], p["joined"]))(both)
-    parts = np.split(gradients["joined"], np.cumsum([len(y) for y in rows])[:-1])
+    mine_alone = np.split(gradients["joined"], np.cumsum([len(y) for y in ranks])[:-1])[world().rank]
+    pieces = np.split(mine_alone, np.cumsum([len(y) for y in rows])[:-1])
     pulls = [pull for _, _, pull in forward]
-    work = [(pull, part) for pull, part in zip(pulls, parts, strict=True)]
-    total = _sum(ops.share_out(lambda pair: flatten(pair[0](pair[1])), work))
+    work = [(pull, part) for pull, part in zip(pulls, pieces, strict=True)]
+    total = world().allreduce(_sum(ops.share_out(lambda pair: flatten(pair[0](pair[1])), work)))
     leaves = view_tree(total, params)
     for name, gradient in gradients["head"].items():
         leaves[name] += gradient
     return loss, total
+
+
+def _total(number):
+    return world().allreduce(np.array([number], np.float64))[0]
 
 
 def _sum(vectors):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.trained import write_atomically
+from tinyflamingo.files import write_atomically
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 STATE, LOG = "state.npz", "log.jsonl"
@@ -34,6 +34,7 @@ class Progress:
     step: int = 0
     log_bytes: int = 0
     seconds: dict = field(default_factory=dict)  # {stage name: seconds so far}
+    data: dict | None = None  # options of the user's own data (`own_data.OwnData`)
 
 
 def save_state(folder, progress: Progress, frozen, optimiser=None):
@@ -89,6 +90,16 @@ class Log:
     def close(self):
         """Close the file; the log cannot be written to any more."""
         self.file.close()
+
+
+class NoLog:
+    """What a rank has that does not write."""
+
+    def write(self, **record):
+        """Nothing."""
+
+    def close(self):
+        """Nothing."""
 
 
 def read_log(folder):

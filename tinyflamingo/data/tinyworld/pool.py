@@ -79,7 +79,9 @@ class Pool:
         return Medium("clip", int(rng.integers(len(self.clips))))
 
 
-def make_pool(rng, singles=0, pairs=0, counts=0, clips=0, uncoloured=0, wild=0, digits=0, sums=0, things=KNOWN) -> Pool:
+def make_pool(
+    rng, singles=0, pairs=0, counts=0, clips=0, uncoloured=0, wild=0, digits=0, sums=0, things=KNOWN, side=SIDE
+) -> Pool:
     """Sample and draw. What stands alone goes round all there is of its kind, so that each has its pictures."""
     scenes = [sample_single(rng, (things[i % len(things)],)) for i in range(singles)]
     scenes += [sample_wild(rng, (WILD_THINGS[i % len(WILD_THINGS)],)) for i in range(wild)]
@@ -88,7 +90,7 @@ def make_pool(rng, singles=0, pairs=0, counts=0, clips=0, uncoloured=0, wild=0, 
     scenes += [sample_uncoloured(rng) for _ in range(uncoloured)]
     scenes += [sample_pair(rng, things) for _ in range(pairs)]
     scenes += [sample_count(rng, things) for _ in range(counts)]
-    return draw_pool(rng, scenes, [sample_clip(rng, things) for _ in range(clips)])
+    return draw_pool(rng, scenes, [sample_clip(rng, things) for _ in range(clips)], side)
 
 
 def draw_pool(rng, scenes, clips=(), side=SIDE) -> Pool:

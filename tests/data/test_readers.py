@@ -1,0 +1,535 @@
+"""Readers of users' data: what is right comes out right, what is wrong is skipped by name, nothing leads outside."""
+
+import base64
+import gzip
+import json
+import os
+import sys
+import tarfile
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from own_files import COLOURS, WRITERS, encoded, flickr30k_csv, lines, member, page, picture, pixels, text
+from PIL import Image
+
+from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.readers import FORMATS, read_data, text_files
+from tinyflamingo.data.readers.check import check_data
+from tinyflamingo.data.readers.decode import Tally, decoded
+from tinyflamingo.data.readers.record import OUTPUT, BadRecord, MediaFile, Record, Root, Skipped
+from tinyflamingo.data.readers.text_files import elements, top_level
+from tinyflamingo.errors import UserError
+
+
+def write(name, folder):
+    if name == "obelics":
+        pytest.importorskip("pyarrow")
+    return WRITERS[name](folder)
+
+
+def everything(path, name=None, side=8):
+    """(good records with their pixels, what was skipped)."""
+    found = list(decoded(read_data(path, name)[1], side))
+    return [r for r in found if not isinstance(r, Skipped)], [r for r in found if isinstance(r, Skipped)]
+
+
+def reasons(path, name=None):
+    return [skipped.why for skipped in everything(path, name)[1]]
+
+
+def words(record):
+    return " ".join(i.text if isinstance(i, Quiet) else i for i in record.items if not isinstance(i, MediaFile))
+
+
+# ---- every format: good records ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_three_records_with_the_right_picture_each(tmp_path, name):
+    path = write(name, tmp_path)
+    assert read_data(path)[0] == name and set(WRITERS) == set(FORMATS)
+    good, skipped = everything(path)
+    assert len(good) == 3 and not [s for s in skipped if s.bad]
+    for record, media in good:
+        (frames,) = media
+        (colour,) = [c for c in COLOURS if c in words(record)]
+        assert frames.dtype == np.uint8 and frames.shape[1:] == (8, 8, 3)
+        assert len(frames) == (3 if "video" in [i.kind for i in record.items if isinstance(i, MediaFile)] else 1)
+        assert np.abs(frames.mean((0, 1, 2)) - COLOURS[colour]).max() < 16
+        assert os.fspath(tmp_path) not in record.where
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_reading_is_lazy_and_repeatable(tmp_path, name):
+    path = write(name, tmp_path)
+    assert next(read_data(path)[1]) == next(read_data(path)[1])
+    assert [r.where for r in read_data(path)[1]] == [r.where for r in read_data(path, name)[1]]
+
+
+def test_captions_are_asked_for_as_at_the_command_line(tmp_path):
+    (record, _), *_ = everything(write("folder", tmp_path))[0]
+    assert record.items[1:] == [OUTPUT, "a red thing."] and record.where == "captions.jsonl line 1"
+
+
+def test_questions_are_read_and_answers_learned(tmp_path):
+    (record, _), *_ = everything(write("vqav2", tmp_path))[0]
+    assert record.items[1:] == [Quiet("Question: what color is it? Answer:"), "red."]
+
+
+def test_pages_keep_their_order(tmp_path):
+    (record, _), *_ = everything(write("mmc4", tmp_path))[0]
+    assert [i if isinstance(i, str) else i.kind for i in record.items] == [
+        "once upon a time,", "picture", "a red thing.",
+    ]  # fmt: skip
+
+
+def test_splits_that_are_not_for_training_are_left_out_not_bad(tmp_path):
+    for name, told in (("karpathy", "of the split 'test'"), ("msrvtt", "of the split 'test'")):
+        _, skipped = everything(write(name, tmp_path / name))
+        assert [(s.why, s.bad) for s in skipped] == [(told, False)]
+
+
+def test_msvd_reads_only_the_clips_of_its_list(tmp_path):
+    path = write("msvd", tmp_path)
+    text(tmp_path / "train_list.txt", "v-_x1_0_10 7\n")
+    good, skipped = everything(path / "AllVideoDescriptions.txt")
+    assert [words(r) for r, _ in good] == ["Output: a green thing."]
+    assert {(s.why, s.bad) for s in skipped} == {("not in train_list.txt", False)}
+
+
+def test_pictures_that_match_badly_or_are_gone_are_left_out_of_their_page(tmp_path):
+    picture(tmp_path / "red.png", "red")
+    infos = [page("red")["image_info"][0], page("gone")["image_info"][0], page("red", matched_sim=0.1)["image_info"][0]]
+    lines(tmp_path / "a.jsonl", [{"text_list": ["one", "two"], "image_info": infos}])
+    ((record, media),), skipped = everything(tmp_path)
+    assert len(media) == 1 and len(record.items) == 3 and not skipped
+
+
+def test_flickr30k_with_bars(tmp_path):
+    path = flickr30k_csv(tmp_path)
+    path.write_text(path.read_text() + "red.jpg\n")
+    good, skipped = everything(path)
+    assert len(good) == 3 and [s.why for s in skipped] == ["line is not name, number and caption"]
+
+
+@pytest.mark.parametrize("ending", ["gz", "zip"])
+def test_compressed_lines_are_read_not_extracted(tmp_path, ending):
+    picture(tmp_path / "red.png", "red")
+    data = (json.dumps(page("red")) + "\n").encode()
+    path = tmp_path / f"shard.jsonl.{ending}"
+    if ending == "gz":
+        path.write_bytes(gzip.compress(data))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("shard.jsonl", data)
+    assert len(everything(tmp_path)[0]) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["red.png", path.name]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="cannot read .*shard.jsonl"):
+        everything(path, "mmc4")
+
+
+def test_a_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path):
+    picture(tmp_path / "red.png", "red")
+    row = json.dumps({"file": "red.png", "text": "rött"}, ensure_ascii=False)
+    (tmp_path / "captions.jsonl").write_bytes(f"\ufeff{row}\r\n\r\n{row}".encode())
+    good, skipped = everything(tmp_path)
+    assert len(good) == 2 and not skipped
+
+
+def test_paths_count_from_the_folder_of_a_file_that_is_named(tmp_path):
+    path = write("coco", tmp_path) / "annotations/captions_train2017.json"
+    assert len(everything(path)[0]) == 3
+
+
+# ---- every format: bad records -------------------------------------------------------------------
+
+GOOD = {"file": "red.png", "text": "red"}
+BAD_LINES = {
+    "line is no JSON": ("{", "{'file': 1}", "[" * 100_000),
+    "not an object": ("[]", "3", '"a"', "null"),
+    "no 'file'": ('{"text": "a"}',),
+    "no 'text'": ('{"file": "red.png"}',),
+    "'file' is no str": ('{"file": 3, "text": "a"}',),
+    "'text' is no str": ('{"file": "red.png", "text": null}', '{"file": "red.png", "text": ["a"]}'),
+    "no text": ('{"file": "red.png", "text": " \\n"}',),
+    "text is no valid Unicode": ('{"file": "red.png", "text": "\\ud800"}',),
+    "file missing": ('{"file": "none.png", "text": "a"}',),
+    "no file name": ('{"file": "a\\u0000b", "text": "a"}',),
+    "absolute path": ('{"file": "/etc/passwd", "text": "a"}', '{"file": "C:\\\\a.png", "text": "a"}'),
+    "path outside the folder": ('{"file": "../red.png", "text": "a"}', '{"file": "a/..\\\\..\\\\b", "text": "a"}'),
+    "a link": ('{"file": "link.png", "text": "a"}', '{"file": "elsewhere/red.png", "text": "a"}'),
+    "two files of this name": ('{"file": "twice.png", "text": "a"}',),
+    "picture: it is damaged or cut short": ('{"file": "cut.png", "text": "a"}',),
+    "picture: it is not a picture": ('{"file": "text.png", "text": "a"}',),
+    "picture: it is empty": ('{"file": "empty.png", "text": "a"}',),
+    "picture: it is a folder": ('{"file": "one", "text": "a"}',),
+    "video: it is damaged or cut short": ('{"file": "cut.mp4", "text": "a"}',),
+}
+
+
+@pytest.mark.parametrize("why", BAD_LINES)
+def test_a_bad_line_is_skipped_by_its_reason_and_the_others_are_read(tmp_path, why):
+    root = tmp_path / "root"
+    for path in (tmp_path / "red.png", root / "red.png", root / "one/twice.png", root / "two/twice.png"):
+        picture(path, "red")
+    (root / "link.png").symlink_to(tmp_path / "red.png")
+    (root / "elsewhere").symlink_to(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(root / "whole.png")
+    (root / "cut.png").write_bytes((root / "whole.png").read_bytes()[:4000])
+    (root / "text.png").write_text("no picture")
+    (root / "empty.png").write_bytes(b"")
+    (root / "cut.mp4").write_bytes(b"\0\0\0 ftypisom")
+    rows = [json.dumps(GOOD), *BAD_LINES[why], json.dumps(GOOD)]
+    (root / "captions.jsonl").write_text("\n".join(rows))
+    good, skipped = everything(root)
+    assert len(good) == 2 and {s.why for s in skipped} == {why} and len(skipped) == len(BAD_LINES[why])
+    assert [s.where for s in skipped] == [f"captions.jsonl line {i + 2}" for i in range(len(skipped))]
+    assert all(s.bad and len(s.detail) <= 200 for s in skipped)
+
+
+def test_lines_that_are_no_text(tmp_path):
+    picture(tmp_path / "red.png", "red")
+    (tmp_path / "captions.jsonl").write_bytes(b"\xff\xfe\n" + json.dumps(GOOD).encode())
+    assert reasons(tmp_path) == ["line is no UTF-8"]
+
+
+def spoilt(name, path, change):
+    """The JSON of a data set, changed by a function of the parsed object."""
+    path = path if path.is_file() else next(p for p in sorted(path.rglob("*.json")) if "annotations.json" not in p.name)
+    whole = json.loads(path.read_text())
+    change(whole)
+    path.write_text(json.dumps(whole))
+
+
+BAD_ELEMENTS = {
+    ("coco", "no such image_id"): lambda d: d["annotations"][0].update(image_id=77),
+    ("coco", "'image_id' is no int"): lambda d: d["annotations"][0].update(image_id=True),
+    ("coco", "not an object"): lambda d: d["annotations"].append(3),
+    ("coco", "'caption' is no str"): lambda d: d["annotations"][0].update(caption=None),
+    ("coco", "path outside the folder"): lambda d: d["images"][0].update(file_name="../a.png"),
+    ("karpathy", "no 'sentences'"): lambda d: d["images"][0].pop("sentences"),
+    ("karpathy", "no 'raw'"): lambda d: d["images"][0].update(sentences=[{}]),
+    ("karpathy", "no 'split'"): lambda d: d["images"][0].pop("split"),
+    ("karpathy", "path outside the folder"): lambda d: d["images"][0].update(filepath="../.."),
+    ("vqav2", "no answer to the question"): lambda d: d["questions"][0].update(question_id=5),
+    ("vqav2", "'question' is no str"): lambda d: d["questions"][0].update(question=[]),
+    ("vqav2", "file missing"): lambda d: d["questions"][0].update(image_id=999),
+    ("msrvtt", "no such video_id"): lambda d: d["sentences"][1].update(video_id="video77"),
+    ("msrvtt", "path outside the folder"): lambda d: [
+        x.update(video_id="../v") for x in (d["videos"][1], d["sentences"][1])
+    ],
+    ("msrvtt", "no 'caption'"): lambda d: d["sentences"][1].pop("caption"),
+}
+
+
+@pytest.mark.parametrize("name, why", BAD_ELEMENTS)
+def test_a_bad_element_is_skipped_by_its_reason(tmp_path, name, why):
+    path = write(name, tmp_path)
+    spoilt(name, path, BAD_ELEMENTS[name, why])
+    good, skipped = everything(path)
+    assert [s.why for s in skipped if s.bad] == [why] and len(good) >= 2
+
+
+BAD_PAGES = {
+    "matched_text_index out of range": page("red", matched_text_index=2),
+    "'matched_text_index' is no int": page("red", matched_text_index="1"),
+    "'matched_sim' is no number": page("red", matched_sim="high"),
+    "'image_base64' is no base64": page("red", image_base64="***"),
+    "picture: it is not a picture": page("red", image_base64=base64.b64encode(b"text").decode()),
+    "'text_list' is no list": {"text_list": "a", "image_info": []},
+    "a text is no str": {"text_list": ["a", 3], "image_info": page("red")["image_info"]},
+    "absolute path": page("red", image_name="/etc/passwd"),
+}
+
+
+@pytest.mark.parametrize("why", BAD_PAGES)
+def test_a_bad_page_is_skipped_by_its_reason(tmp_path, why):
+    picture(tmp_path / "red.png", "red")
+    lines(tmp_path / "a.jsonl", [page("red"), BAD_PAGES[why]])
+    good, skipped = everything(tmp_path)
+    assert len(good) == 1 and [(s.why, s.bad) for s in skipped] == [(why, True)]
+
+
+def test_bad_rows_of_parquet(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    picture(tmp_path / "red.png", "red")
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    rows = [
+        ([{"bytes": encoded("red"), "path": None}, None], [None, "a"]),
+        ([{"bytes": None, "path": "red.png"}, None], [None, "a"]),
+        ([{"bytes": None, "path": "red.png"}], ["a"]),
+        ([None], [None]),
+        ([None], ["a", "b"]),
+        ([{"bytes": None, "path": None}], [None]),
+        ([{"bytes": None, "path": "https://a.b/c.png"}], [None]),
+        (None, ["a"]),
+    ]
+    columns = {
+        "images": pyarrow.array([r[0] for r in rows], pyarrow.list_(kind)),
+        "texts": pyarrow.array([r[1] for r in rows], pyarrow.list_(pyarrow.string())),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    good, skipped = everything(tmp_path)
+    assert len(good) == 2
+    assert [s.why.split(":")[0] for s in skipped] == [
+        "not exactly one of image and text",
+        "not exactly one of image and text",
+        "images and texts differ in length",
+        "a picture is neither a name nor bytes",
+        "a picture is an address",
+        "'images' is no list",
+    ]
+    parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no column 'images'"):
+        everything(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match="cannot read .*a.parquet"):
+        everything(tmp_path)
+
+
+def test_parquet_without_pyarrow_is_told(tmp_path, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match="needs pyarrow, which is missing: pip install pyarrow"):
+        everything(tmp_path)
+
+
+BAD_MEMBERS = {
+    "path outside the folder": [("../x.jpg", encoded("red"), {}), ("../x.txt", b"a", {})],
+    "absolute path": [("/x.jpg", encoded("red"), {}), ("/x.txt", b"a", {})],
+    "a member that is no file": [
+        ("x.jpg", b"", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
+        ("x.txt", b"a", {}),
+    ],
+    "no picture or video": [("x.txt", b"a", {})],
+    "no text": [("x.jpg", encoded("red"), {}), ("x.cls", b"3", {})],
+    "text is no UTF-8": [("x.jpg", encoded("red"), {}), ("x.txt", b"\xff\xfe", {})],
+    "member is no JSON": [("x.jpg", encoded("red"), {}), ("x.json", b"{", {})],
+    "no 'caption'": [("x.jpg", encoded("red"), {}), ("x.json", b"{}", {})],
+    "several pictures or videos": [("x.jpg", encoded("red"), {}), ("x.png", encoded("red"), {}), ("x.txt", b"a", {})],
+    "two members of one name": [("x.jpg", encoded("red"), {}), ("x.jpg", encoded("red"), {}), ("x.txt", b"a", {})],
+    "picture: it is not a picture": [("x.jpg", b"text", {}), ("x.txt", b"a", {})],
+    "video: it is damaged or cut short": [("x.mp4", b"\0\0\0 ftypisom", {}), ("x.txt", b"a", {})],
+}
+
+
+@pytest.mark.parametrize("why", BAD_MEMBERS)
+def test_a_bad_member_spoils_its_own_record_only_and_nothing_is_extracted(tmp_path, why):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data, fields in (("a.jpg", encoded("red"), {}), ("a.txt", b"a", {}), *BAD_MEMBERS[why]):
+            member(archive, name, data, **fields)
+        member(archive, "z.png", encoded("red"))
+        member(archive, "z.txt", b"z")
+    good, skipped = everything(tmp_path)
+    assert [words(r) for r, _ in good] == ["Output: a", "Output: z"] and [s.why for s in skipped] == [why]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
+
+
+def test_members_of_one_record_that_do_not_follow_each_other(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in (("a.jpg", encoded("red")), ("b.jpg", encoded("red")), ("a.txt", b"a"), ("b.txt", b"b")):
+            member(archive, name, data)
+    assert reasons(tmp_path) == ["no text", "no text", "no picture or video", "no picture or video"]
+
+
+# ---- whole files that are bad --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["coco", "karpathy", "vqav2", "msrvtt", "webdataset"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_cut_file_is_told_never_taken_for_whole(tmp_path, name, share):
+    path = write(name, tmp_path)
+    for file in tmp_path.rglob("*"):
+        if file.suffix in (".json", ".tar", ".gz"):
+            file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    with pytest.raises(UserError) as error:
+        everything(path, name)
+    assert "\n" not in str(error.value) and "cannot read" in str(error.value)
+
+
+def test_no_format_several_formats_several_files(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    for path, name, told in (
+        (tmp_path, None, "no data in a format known here"),
+        (tmp_path, "coco", "nothing of the format 'coco'"),
+        (tmp_path / "notes.txt", None, "no data in a format known here"),
+        (tmp_path / "none", None, "no such file or folder"),
+        (tmp_path, "parquet", "unknown format 'parquet': choose one of folder, coco"),
+    ):
+        with pytest.raises(UserError, match=told):
+            read_data(path, name)
+    write("folder", tmp_path)
+    write("coco", tmp_path)
+    with pytest.raises(UserError, match="several formats, folder and coco: add --format"):
+        read_data(tmp_path)
+    assert read_data(tmp_path, "coco")[0] == "coco"
+    copy = tmp_path / "annotations/captions_val2017.json"
+    copy.write_bytes((tmp_path / "annotations/captions_train2017.json").read_bytes())
+    with pytest.raises(UserError, match="several data sets, captions_train2017.json and captions_val2017.json"):
+        read_data(tmp_path, "coco")
+
+
+def test_questions_without_answers_are_told(tmp_path):
+    path = write("vqav2", tmp_path)
+    (tmp_path / "v2_mscoco_train2014_annotations.json").unlink()
+    with pytest.raises(UserError, match="needs one file of answers beside it"):
+        everything(path)
+
+
+# ---- one JSON object, a piece at a time ----------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(whole=st.dictionaries(st.text(), JSON, max_size=5), chunk=st.integers(1, 9), indent=st.sampled_from([None, 1]))
+def test_an_object_read_in_pieces_is_the_object(tmp_path, whole, chunk, indent):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(whole, ensure_ascii=False, indent=indent), "utf-8")
+    found, before = {}, text_files.CHUNK
+    text_files.CHUNK = chunk
+    try:
+        for name, value in top_level(path):
+            found.setdefault(name, []).append(value)
+    finally:
+        text_files.CHUNK = before
+    for name, value in whole.items():
+        assert found.get(name, []) == (value if isinstance(value, list) else [value])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"3", b"{", b'{"a": [1, 2}', b'{"a": [1,]}', b'{"a" 1}', b"{\xff}", b"{}}x"[:1]]
+)
+def test_an_object_that_is_none(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match="cannot read .*a.json"):
+        list(top_level(tmp_path / "a.json"))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "CHUNK", 1 << 16)
+    path = tmp_path / "captions_a.json"
+    row = {"image_id": 1, "caption": "x" * 200}
+    with open(path, "w") as file:
+        file.write('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [')
+        file.write(",".join([json.dumps(row)] * 20_000) + "]}")
+    assert path.stat().st_size > 4_000_000
+    tracemalloc.start()
+    assert sum(1 for _ in elements(path, "annotations")) == 20_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+# ---- mutated files -------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("name", WRITERS)
+@given(data=st.data())
+def test_a_mutated_file_gives_records_or_reasons_or_one_line(tmp_path, name, data):
+    """Whatever bytes are changed, cut or doubled in whatever file."""
+    root = tmp_path / str(len(list(tmp_path.iterdir())))
+    path = write(name, root)
+    file = data.draw(st.sampled_from(sorted(p for p in root.rglob("*") if p.is_file())))
+    content = bytearray(file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        how = data.draw(st.sampled_from(["change", "cut", "double"]))
+        if how == "change":
+            content[place] = data.draw(st.integers(0, 255))
+        elif how == "cut":
+            del content[place : place + data.draw(st.integers(1, 50))]
+        else:
+            content[place:place] = content[place : place + 20]
+        if not content:
+            break
+    file.write_bytes(content)
+    try:
+        good, skipped = everything(path, name)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(isinstance(r, Record) and len(m) >= 1 for r, m in good)
+        assert all(s.why and "\n" not in s.why for s in skipped)
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    parts=st.lists(st.sampled_from(["..", ".", "a", "", "/", "\\", "out", "~", "C:"]) | st.text(max_size=5), max_size=5)
+)
+def test_no_name_leads_outside(tmp_path, parts):
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True, exist_ok=True)
+    (root / "out").unlink(missing_ok=True)
+    (root / "out").symlink_to(tmp_path)
+    (tmp_path / "a.png").touch()
+    try:
+        found = Root(root).find("/".join(parts))
+    except (BadRecord, OSError, ValueError):
+        return
+    assert found.resolve().is_relative_to(root.resolve())
+
+
+# ---- counting ------------------------------------------------------------------------------------
+
+
+def tally(good, bad, left_out=0):
+    counts = Tally()
+    for _ in range(good):
+        counts.add()
+    for _ in range(bad):
+        counts.add(Skipped("a", "file missing"))
+    for _ in range(left_out):
+        counts.add(Skipped("a", "of the split 'test'", bad=False))
+    return counts
+
+
+def test_more_than_one_in_twenty_stops_with_the_counts():
+    tally(95, 5, 900).check()
+    with pytest.raises(
+        UserError, match=r"more than 5% .* 94 good; 6 bad \(6.0%\); bad: 6 file missing; left out: 9 of"
+    ):
+        tally(94, 6, 9).check()
+    tally(94, 6).check(0.06)
+    tally(1, 99).check(1.0)
+    for counts in (tally(0, 0), tally(0, 3), tally(0, 0, 3)):
+        with pytest.raises(UserError, match="no record that can be used"):
+            counts.check(1.0)
+
+
+def test_check_tells_of_every_record_and_draws_a_sheet(tmp_path):
+    path = write("folder", tmp_path)
+    rows = [
+        json.dumps({"file": "red.png", "text": "costs $5 and $6, ▣ 漢字"}),
+        '{"file": "x\\n\\u001b[31m.png", "text": "a"}',
+    ]
+    with open(path / "captions.jsonl", "a") as file:
+        file.write("\n".join(rows))
+    told = list(check_data(path, None, tmp_path / "sheet.png", allowed=0.5))
+    assert told == [
+        r"skipped: captions.jsonl line 5: file missing (x\n\x1b[31m.png)",
+        "format: folder",
+        "records: 4 good; 1 bad (20.0%); bad: 1 file missing",
+        "in the good ones: 4 pictures, 0 videos, 88 characters of text",
+        f"contact sheet: {tmp_path / 'sheet.png'}",
+    ]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.format == "PNG" and len(set(np.asarray(sheet.convert("L")).ravel())) > 3
+    with pytest.raises(UserError, match="more than 5%"):
+        list(check_data(path))
+    assert pixels("red").shape == (24, 32, 3)

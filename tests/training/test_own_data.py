@@ -1,0 +1,248 @@
+"""Training on data of the user's own: batches hold what they should, nothing held out, killed runs end alike."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from own_files import COLOURS, lines, page, picture, video
+
+from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.readers.record import OUTPUT
+from tinyflamingo.data.store import Store, Stored, prepare
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.own import evaluate_run, held_out
+from tinyflamingo.evaluation.run import format_report
+from tinyflamingo.model.trained import load_checkpoint, untrained
+from tinyflamingo.training import run
+from tinyflamingo.training.features import StoredFeatures, features_key
+from tinyflamingo.training.own_data import OwnData, fit, own_stages
+from tinyflamingo.training.own_stages import pairs
+from tinyflamingo.training.presets import get_preset
+from tinyflamingo.training.state import LOG
+
+A, B = Stored(0, 1), Stored(1, 3)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """40 captioned pictures, each of its own size, and two videos, one of them of 12 frames."""
+    root = tmp_path_factory.mktemp("source")
+    rng, rows = np.random.default_rng(0), []
+    for i in range(40):
+        name = list(COLOURS)[i % 3]
+        picture(root / f"{i}.png", name)
+        rows.append({"file": f"{i}.png", "text": f"{name} thing {rng.integers(10)}."})
+    for i, frames in enumerate((3, 12)):
+        video(root / f"{i}.mp4", "blue", frames)
+        rows.append({"file": f"{i}.mp4", "text": "a blue film."})
+    lines(root / "captions.jsonl", rows)
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(source, tmp_path_factory):
+    return prepare(source, tmp_path_factory.mktemp("store") / "data", 32)
+
+
+def stage(store, index, mix, rng, **options):
+    own = OwnData("anywhere", mix=mix, **options)
+    preset, tokenizer = fit(own, get_preset("smoke"), store)
+    frozen = untrained(np.random.default_rng(0), preset.config, tokenizer).frozen
+    return own_stages(own, store)[index](preset, rng, tokenizer, frozen)
+
+
+# ---- pairs of stage one --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("items, expected", [
+    ([A, OUTPUT, "a cat."], [(A, "a cat.")]),
+    ([A, Quiet("Question: what? Answer:"), "a cat."], [(A, "Question: what? Answer: a cat.")]),
+    (["before", A, "after", "more", B, "last"], [(A, "after more"), (B, "last")]),
+    (["before", A], [(A, "before")]),
+    ([A, B, "of both"], [(B, "of both")]),
+    (["text"], []),
+    ([A], []),
+])  # fmt: skip
+def test_the_text_beside_a_medium(items, expected):
+    assert pairs(items) == expected
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mix, own", [(1.0, 16), (0.5, 8), (0.01, 0)])
+def test_a_contrastive_batch_has_its_share_and_no_medium_twice(store, rng, mix, own):
+    made = stage(store, 0, mix, rng)
+    assert made.own == own
+    if own:
+        pictures, captions = made.batch(np.random.default_rng(0))
+        assert pictures.shape == (16, 32, 32, 3) and len(captions) == 16
+        assert len({medium.index for medium, _ in made._pairs(rng)}) == own
+
+
+def test_training_meets_every_record_once_an_epoch_and_none_that_is_held_out(store, rng):
+    made = stage(store, 2, 1.0, rng)
+    met = []
+    for step in range(5):  # 8 records a step
+        made.draws.at(step)
+        met += [made.draws.next() for _ in range(8)]
+    assert len(store.training) == 40 and sorted(met) == list(store.training)
+    assert not set(met) & set(store.held_out)
+
+
+def test_a_step_is_a_function_of_seed_and_step(store):
+    one, other = (stage(store, 2, 0.5, np.random.default_rng(7)) for _ in range(2))
+    one.gradient(np.random.default_rng(1), 3)
+    one_gradient, other_gradient = (s.gradient(np.random.default_rng(9), 4)[0] for s in (one, other))
+    np.testing.assert_array_equal(one_gradient, other_gradient)
+
+
+def test_a_long_video_gives_as_many_frames_as_there_are_embeddings(store, rng):
+    made, long = stage(store, 2, 1.0, rng), Stored(41, 12)
+    clips = {made._clip(rng, long) for _ in range(200)}
+    assert {c.frames for c in clips} == {8} and {c.first for c in clips} == set(range(5))
+    assert made._clip(rng, Stored(40, 3)) == Stored(40, 3)
+
+
+def test_mixed_documents_are_tinyworlds_and_ones_own(store, rng):
+    made = stage(store, 2, 0.5, rng)
+    datasets = [made.datasets[d.dataset] for d in made.documents(rng)]
+    assert {n: datasets.count(n) for n in made.datasets} == {"pages": 1, "pairs": 2, "videos": 1, "own": 4}
+    loss = made.gradient(rng, 1)[1]
+    assert {"loss_pages", "loss_pairs", "loss_videos", "loss_own"} <= set(loss)
+
+
+def test_pages_that_are_too_long_begin_anywhere(tmp_path, rng):
+    for name in COLOURS:
+        picture(tmp_path / f"{name}.png", name)
+    texts = [f"{name} " * 30 for name in COLOURS]
+    infos = [{"matched_text_index": i, "image_name": f"{name}.png"} for i, name in enumerate(COLOURS)]
+    lines(tmp_path / "a.jsonl", [page("red") | {"text_list": texts, "image_info": infos}] * 3)
+    made = stage(prepare(tmp_path, tmp_path / "store", 32), 2, 1.0, rng)
+    first = {made._draw(rng, "own", 1)[1][0].index % 3 for _ in range(40)}
+    assert first == {0, 1, 2}
+    assert all(len(d.sequence.tokens) <= 96 for d in made.documents(rng))
+
+
+def test_sizes_follow_the_flags_and_the_text(store):
+    preset, tokenizer = fit(OwnData("x", vocab=292, context=24), get_preset("smoke"), store)
+    assert len(tokenizer) == preset.config.language.vocab_size == preset.config.text_tower.vocab_size <= 292
+    assert preset.language.length == 24 and preset.flamingo.lengths == (24, 24, 24)
+    assert fit(OwnData("x", mix=0.5), get_preset("smoke"), store)[0].config.language.vocab_size == 629
+    with pytest.raises(UserError, match="vocabulary of 262 is too small for this text: give --vocab"):
+        fit(OwnData("x", vocab=262), get_preset("smoke"), store)
+
+
+# ---- features on disk ----------------------------------------------------------------------------
+
+
+def frozen_of(store):
+    preset, tokenizer = fit(OwnData("x"), get_preset("smoke"), store)
+    return preset.config, untrained(np.random.default_rng(0), preset.config, tokenizer).frozen
+
+
+def test_features_are_those_of_the_encoder_in_the_order_of_the_media(store, tmp_path):
+    from tinyflamingo.model.flamingo import encode_media
+
+    config, frozen = frozen_of(store)
+    features = StoredFeatures(frozen, store, config, tmp_path)
+    media = [Stored(3, 1), Stored(1, 1), Stored(41, 8, first=2), Stored(0, 1)]
+    tables = features.of(media)
+    assert [len(t) for t in tables] == [2, 1, 1]
+    for medium, found in zip(media, (row for table in tables for row in table), strict=True):
+        expected = encode_media(frozen, store.frames(medium)[None], config)[0]
+        np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_features_are_kept_and_made_anew_when_encoder_or_pixels_change(store, tmp_path, monkeypatch):
+    from tinyflamingo.training import features
+
+    config, frozen = frozen_of(store)
+    StoredFeatures(frozen, store, config, tmp_path)
+    (first,) = tmp_path.glob("features-*")
+    monkeypatch.setattr(features, "_write", lambda *_: pytest.fail("made again"))
+    StoredFeatures(frozen, store, config, tmp_path)
+    key = features_key(frozen, store)
+    assert key in first.name
+    frozen["feature_mean"] = frozen["feature_mean"] + np.float32(1e-3)
+    assert features_key(frozen, store) != key
+    frozen["feature_mean"] = frozen["feature_mean"] * 0
+    assert features_key(frozen, store) == key
+    monkeypatch.setattr(features, "PREPROCESSING", 99)
+    assert features_key(frozen, store) != key
+    monkeypatch.undo()
+    frozen["feature_scale"] = frozen["feature_scale"] * 2
+    StoredFeatures(frozen, store, config, tmp_path)
+    assert first not in list(tmp_path.glob("features-*")) and len(list(tmp_path.glob("features-*"))) == 1
+
+
+# ---- whole runs ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "run"
+    run.train("smoke", folder, evaluate=evaluate_run(folder), own=OwnData(str(source), mix=0.5))
+    return folder
+
+
+def test_a_run_leaves_a_checkpoint_and_scores(finished, source):
+    model = load_checkpoint(finished / "checkpoint")
+    assert model.info["data"]["path"] == str(source)
+    assert model.info["command"] == f"python -m tinyflamingo train --preset smoke --data {source} --mix 0.5"
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["own"]["n"] == 2 and metrics["own"]["perplexity"] > 1 and "vqa" in metrics["tasks"]
+    assert "perplexity of 2 records held out" in format_report(metrics)
+
+
+def test_held_out_records_with_another_picture_are_scored_too(finished):
+    model, store = load_checkpoint(finished / "checkpoint"), Store(finished / "data")
+    found = held_out(model, store, 500)
+    assert found == held_out(model, store, 500) and found["perplexity"] != found["perplexity_exchanged"]
+
+
+class Killed(BaseException):
+    """Stands for a kill -9."""
+
+
+@pytest.mark.parametrize("at", [3, 8, 16])
+def test_killed_in_any_stage_it_ends_with_the_same_bits(finished, source, tmp_path, monkeypatch, at):
+    """Resumed without the data, which may even be gone."""
+    real, count = run._one_step, iter(range(100))
+
+    def step(*args):
+        if next(count) == at:
+            raise Killed
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_one_step", step)
+        with pytest.raises(Killed):
+            run.train("smoke", tmp_path / "run", own=OwnData(str(source), mix=0.5))
+    run.train("smoke", tmp_path / "run", resume=True)
+    for name in ("checkpoint/weights.npz", LOG):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_resume_on_other_data_is_refused(finished, source):
+    own = OwnData(str(source), mix=0.5)
+    for other in (replace(own, mix=0.4), replace(own, side=48), replace(own, path="elsewhere")):
+        with pytest.raises(UserError, match="other data"):
+            run.train("smoke", finished, resume=True, own=other)
+
+
+def test_data_that_cannot_be_used_leave_no_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path, told in (("empty", "no data in a format"), ("none", "no such file")):
+        with pytest.raises(UserError, match=told):
+            run.train("smoke", tmp_path / "run", own=OwnData(str(tmp_path / path)))
+        assert not (tmp_path / "run").exists()
+
+
+def test_texts_without_any_picture_are_told(tmp_path, rng):
+    picture(tmp_path / "red.png", "red")
+    lines(tmp_path / "captions.jsonl", [{"file": "red.png", "text": "red"}])
+    made = stage(prepare(tmp_path, tmp_path / "store", 32), 0, 1.0, rng)
+    with pytest.raises(UserError, match="at least two pictures"):
+        made.batch(rng)

@@ -1,0 +1,95 @@
+"""`data check`: what a data set holds, what of it cannot be used and why, and a contact sheet.
+
+Everything is read and decoded as training would do it, a record at a time. Not here: the readers, and
+the store that training makes (`data/store.py`).
+"""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.readers import read_data
+from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
+from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
+from tinyflamingo.files import replacing
+
+SIDE = 96  # pixels a side on the contact sheet
+COLUMNS, ROWS = 6, 4
+SHOWN = 160  # characters of a text on the sheet
+
+
+def check_data(path, name=None, sheet=None, allowed=ALLOWED) -> Iterator[str]:
+    """Lines that tell of every record that is skipped, then of the whole; `sheet`: where the PNG goes.
+
+    Ends with a `UserError`, as training would, if too many records are bad.
+    """
+    name, found = read_data(path, name)
+    tally, sample, rng = Tally(), [], np.random.default_rng(0)
+    counts = {"picture": 0, "video": 0}
+    characters = 0
+    for outcome in decoded(found, SIDE):
+        if isinstance(outcome, Skipped):
+            tally.add(outcome)
+            if outcome.bad:
+                yield _one_line(f"skipped: {outcome.where}: {outcome.why}", outcome.detail)
+            continue
+        tally.add()
+        record, media = outcome
+        for item in record.items:
+            if isinstance(item, MediaFile):
+                counts[item.kind] += 1
+            else:
+                characters += len(_text(item))
+        _sample(rng, sample, tally.good, record, media)
+    yield f"format: {name}"
+    yield f"records: {tally.describe()}"
+    yield f"in the good ones: {counts['picture']} pictures, {counts['video']} videos, {characters} characters of text"
+    if sheet and sample:
+        draw_sheet(sample, sheet)
+        yield f"contact sheet: {sheet}"
+    tally.check(allowed)
+
+
+def _one_line(line: str, detail: str) -> str:
+    detail = detail.encode("unicode_escape").decode()
+    return f"{line} ({detail})" if detail else line
+
+
+def _text(item) -> str:
+    return item.text if isinstance(item, Quiet) else item
+
+
+def _sample(rng, sample, seen, record: Record, media):
+    """Keep each record with the same chance, however many there are (Vitter's algorithm R)."""
+    place = len(sample) if len(sample) < COLUMNS * ROWS else int(rng.integers(seen))
+    if place < COLUMNS * ROWS:
+        parts = ("▣" if isinstance(item, MediaFile) else _text(item) for item in record.items if item != OUTPUT)
+        shown = " ".join(parts)
+        sample[place : place + 1] = [(media[0][0] if media else None, shown[:SHOWN])]
+
+
+def draw_sheet(sample, path):
+    """A PNG of first pictures and texts: [(uint8 (side, side, 3) or None, text)]."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(sample) // COLUMNS)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(2 * COLUMNS, 2.6 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (pixels, shown) in zip(axes.flat, sample, strict=False):
+        if pixels is not None:
+            axis.imshow(pixels)
+        lines = textwrap.wrap(shown, 26)[:4]
+        axis.text(0, -0.03, "\n".join(lines), transform=axis.transAxes, va="top", fontsize=7, parse_math=False)
+    with replacing(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that the font does not have
+        figure.savefig(file, dpi=100, format="png", bbox_inches="tight")
+    plt.close(figure)
