@@ -1,0 +1,100 @@
+"""Files that are never half-written, and folders that have one writer."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.files import replacing, sole_writer, write_atomically
+
+
+def test_write_atomically_replaces(tmp_path):
+    path = tmp_path / "file"
+    for data in (b"old", b"new and longer", b""):
+        write_atomically(path, data)
+        assert path.read_bytes() == data
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(UserError, match="cannot write .*No space left on device.*untouched"):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_crash_during_the_write_leaves_the_old_file(tmp_path, monkeypatch):
+    """Killed before the rename: what is there is the old file, whole."""
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_no_place_to_write_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        write_atomically(tmp_path / "nowhere" / "file", b"data")
+
+
+def test_an_error_in_the_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+# ---------------------------------------------------------------- one writer
+
+HOLD = """
+import sys, time
+from tinyflamingo.files import sole_writer
+with sole_writer(sys.argv[1]):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(folder):
+    """Another process that has the lock."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"in\n"
+    return process
+
+
+def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
+    process = holder(tmp_path)
+    try:
+        with pytest.raises(UserError, match="another process is writing to"), sole_writer(tmp_path):
+            pytest.fail("two writers")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    with sole_writer(tmp_path):  # what the kill left locks nobody out
+        assert os.listdir(tmp_path) == []
+
+
+def test_one_process_may_write_again_and_again(tmp_path):
+    for _ in range(2):
+        with sole_writer(tmp_path):
+            pass
