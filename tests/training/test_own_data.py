@@ -120,7 +120,7 @@ def test_pages_that_are_too_long_begin_anywhere(tmp_path, rng):
     infos = [{"matched_text_index": i, "image_name": f"{name}.png"} for i, name in enumerate(COLOURS)]
     lines(tmp_path / "a.jsonl", [page("red") | {"text_list": texts, "image_info": infos}] * 3)
     made = stage(prepare(tmp_path, tmp_path / "store", 32), 2, 1.0, rng)
-    first = {made._draw(rng, "own")[1][0].index % 3 for _ in range(40)}
+    first = {made._draw(rng, "own", 1)[1][0].index % 3 for _ in range(40)}
     assert first == {0, 1, 2}
     assert all(len(d.sequence.tokens) <= 96 for d in made.documents(rng))
 
