@@ -1,11 +1,11 @@
-"""Fills the generated regions of the README, the model card and performance.md: no number is typed by hand.
+"""Fills the generated regions of the README, the model card and the documents: no number is typed by hand.
 
     python docs/make_tables.py             rewrite the regions that are stale
     python docs/make_tables.py --check     change nothing, exit 1 if a region is stale
     python docs/make_tables.py --measure   first time the commands of the README (runs all tests)
 
 A region stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `REGIONS`.
-Sources: `model.json` of the shipped checkpoint, the parameter counts of the preset, the example
+Sources: `model.json` of the shipped checkpoint, the parameter counts of the presets, the example
 commands themselves, `docs/measured.json`, which `--measure` writes, and `docs/bench.json`, which
 `python -m tinyflamingo bench --json docs/bench.json` writes.
 
@@ -30,7 +30,8 @@ sys.path.insert(0, str(ROOT))
 CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
 MEASURED = ROOT / "docs" / "measured.json"
 BENCH = ROOT / "docs" / "bench.json"
-FILES = (ROOT / "README.md", ROOT / "docs" / "performance.md", CHECKPOINT / "MODEL_CARD.md")
+DOCUMENTS = [ROOT / "docs" / name for name in ("performance.md", "sizes.md")]
+FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 # What each task of `evaluation/tasks.py` asks, and how often the best guess without looking is right.
@@ -246,9 +247,75 @@ def machine() -> str:
     return f"Measured on {found['cores']} cores ({found['processor']}), {versions}, {'; '.join(found['blas'])}."
 
 
+def paper_parts() -> str:
+    """The parts of the paper's three models in millions, beside what its table 5 prints."""
+    from tinyflamingo.bench.sizes import counts
+
+    names = [f"flamingo-{size}{reading}" for size in ("3b", "9b", "80b") for reading in ("", "-printed")]
+    found, rows = {name: counts(name) for name in names}, []
+    for part in ("vision encoder", "language model", "resampler", "gated blocks", "total"):
+        cells = [f"{found[name][part]['parameters'] / 1e6:,.0f}" for name in names]
+        printed = [found[name][part]["printed"] for name in names[::2]]
+        rows.append([part, *(cell for i in range(3) for cell in (printed[i], *cells[2 * i : 2 * i + 2]))])
+    header = ["millions", *(cell for i in range(0, 6, 2) for cell in ("paper", f"`{names[i]}`", "`-printed`"))]
+    return table(header, rows)
+
+
+def other_counts() -> str:
+    """The encoders and the largest language models, each beside what its paper prints."""
+    from tinyflamingo.bench.sizes import counts
+    from tinyflamingo.model.paper import A9, PAPER
+
+    rows = []
+    for name in [n for n in PAPER if n not in A9 and not n.startswith("flamingo")]:
+        total = counts(name)["total"]
+        rows.append([f"`{name}`", f"{total['parameters']:,}", total.get("printed", "–")])
+    return table(["preset", "parameters", "paper"], rows)
+
+
+def table_a9() -> str:
+    """How well all rows of Chinchilla's table fit."""
+    from tinyflamingo.bench.sizes import counts
+    from tinyflamingo.model.paper import A9
+
+    off = [abs(counts(name)["total"]["parameters"] / 1e6 - millions) for name, (millions, *_) in A9.items()]
+    return f"All {len(off)} rows fit: none is off by more than {max(off):.2f} million; the table prints whole ones."
+
+
+def paper_costs() -> str:
+    """What a page costs, at the rate that `--measure` found: a row a matter, a column a model."""
+    from tinyflamingo.bench.sizes import duration, sizes, units
+
+    columns = {}
+    for name in ("toy", "flamingo-3b", "flamingo-9b", "flamingo-80b"):
+        c = sizes(name, measured()["gflops"] * 1e9)["costs"]
+        columns[f"`{name}`"] = {
+            **{f"forward, {part}": units(row["flops"], "flop") for part, row in c["forward"].items()},
+            "forward, all": units(c["forward_flops"], "flop"),
+            "read and written by it": units(c["forward_bytes"], "B"),
+            "time of it": duration(c["forward_seconds"]),
+            "training step": units(c["step_flops"], "flop"),
+            "time of it ": duration(c["step_seconds"]),
+            "training": units(c["training_flops"], "flop"),
+            "time of it  ": duration(c["training_seconds"]),
+            "weights": units(c["weight_bytes"], "B"),
+            "training holds": units(c["training_bytes"], "B"),
+            "were nothing frozen": units(c["training_bytes_unfrozen"], "B"),
+        }
+    matters = next(iter(columns.values()))
+    return table(["", *columns], [[matter, *(c[matter] for c in columns.values())] for matter in matters])
+
+
+def rate() -> str:
+    return f"{measured()['gflops']:.0f} GFLOP/s"
+
+
 REGIONS = {
     f.__name__: f
-    for f in (scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine)
+    for f in (
+        *(scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
+        *(paper_parts, other_counts, table_a9, paper_costs, rate),
+    )
 }
 
 
@@ -256,13 +323,15 @@ REGIONS = {
 
 
 def measure() -> dict:
-    """Seconds of each timed command on this machine."""
-    seconds = {}
+    """Seconds of each timed command on this machine, and its rate of matrix products."""
+    from tinyflamingo.bench.flops import gemm_rate
+
+    seconds, gflops = {}, round(gemm_rate(), 1)
     for name, arguments in TIMED.items():
         began = time.perf_counter()
         subprocess.run([sys.executable, *arguments.split()], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         seconds[name] = round(time.perf_counter() - began, 1)
-    return {"cores": os.cpu_count(), "seconds": seconds}
+    return {"cores": os.cpu_count(), "gflops": gflops, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -221,22 +221,24 @@ def _bench(args):
 
 
 def _add_params(commands):
-    p = commands.add_parser("params", help="how many parameters a preset has, by part")
-    p.add_argument("preset")
+    p = commands.add_parser("params", help="how many parameters a preset or a model of the paper has, by part")
+    p.add_argument("preset", help="toy, smoke, flamingo-3b, flamingo-80b, nfnet-f6, clip-vit-l14, chinchilla-70b ...")
+    p.add_argument("--costs", action="store_true", help="also flops, memory, and the time at this machine's rate")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
     p.set_defaults(run=_params)
 
 
 def _params(args):
+    from tinyflamingo.bench.flops import gemm_rate
+    from tinyflamingo.bench.sizes import find_model, format_sizes, sizes
     from tinyflamingo.model.trained import write_atomically
-    from tinyflamingo.training.presets import get_preset, parameter_counts
 
     target = args.json and _writable(args.json)
-    counts = parameter_counts(get_preset(args.preset).config)
-    for name, row in counts.items():
-        print(f"{name:16s} {row['parameters']:12,d}  {row['state']}")
+    find_model(args.preset)  # an unknown name is told before anything is measured
+    found = sizes(args.preset, gemm_rate() * 1e9 if args.costs else None)
+    print(format_sizes(found))
     if target:
-        write_atomically(target, json.dumps({"preset": args.preset, "parts": counts}, indent=1).encode())
+        write_atomically(target, json.dumps(found, indent=1).encode())
 
 
 def _add_convert(commands):

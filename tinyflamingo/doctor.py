@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.bench.flops import gemm_rate
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.team import blas_libraries
 from tinyflamingo.training.run import peak_memory_mb, versions
@@ -35,16 +36,6 @@ def run_doctor():
         said = check()
         print(f"{name:14s} {said} ({time.perf_counter() - began:.1f} s)")
     print(f"all is well; this took {peak_memory_mb():.0f} MB at most")
-
-
-def gemm_rate(n=1024) -> float:
-    """GFLOP/s of a float32 matrix product, the best of a few."""
-    a, times = np.ones((n, n), np.float32), []
-    for _ in range(8):
-        began = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - began)
-    return 2 * n**3 / min(times) / 1e9
 
 
 def _memory() -> str:

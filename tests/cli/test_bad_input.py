@@ -153,7 +153,7 @@ BAD = {
     "name too long": (("complete", "a", "--checkpoint", "@" + "x" * 5000), ("too long",)),
     # training
     "unknown preset": (("train", "--preset", "giant", "--out", "@run"), ("'giant'", "smoke, toy")),
-    "unknown preset of params": (("params", "giant"), ("'giant'", "smoke, toy")),
+    "unknown preset of params": (("params", "giant"), ("'giant'", "smoke, toy", "flamingo-80b", "chinchilla-44m")),
     "out at a file": (("train", "--preset", "smoke", "--out", "@file"), ("cannot write",)),
     "out below a file": (("train", "--preset", "smoke", "--out", "@file/below"), ("cannot write",)),
     "out in /proc": (("train", "--preset", "smoke", "--out", "/proc/tinyflamingo"), ("cannot write",)),

@@ -166,6 +166,20 @@ def test_params(tmp_path, command):
     assert f"{found['parts']['resampler']['parameters']:,d}" in out
 
 
+def test_params_of_a_model_of_the_paper(tmp_path, command):
+    code, out, err = command("params", "flamingo-80b", "--json", tmp_path / "80b.json")
+    assert (code, err) == (0, "") and "paper: 435M" in out and "flop" not in out
+    found = json.loads((tmp_path / "80b.json").read_text())
+    assert found["parts"]["total"]["printed"] == "80B" and found["parts"]["total"]["parameters"] > 8e10
+
+
+def test_costs_of_a_preset(tmp_path, command):
+    code, out, err = command("params", "smoke", "--costs", "--json", tmp_path / "smoke.json")
+    costs = json.loads((tmp_path / "smoke.json").read_text())["costs"]
+    assert (code, err) == (0, "") and "a forward pass" in out and "GFLOP/s" in out
+    assert costs["forward_seconds"] == pytest.approx(costs["forward_flops"] / costs["gflops"] / 1e9)
+
+
 def test_version_and_help(command):
     assert command("--version") == (0, f"{tinyflamingo.__version__}\n", "")
     code, out, err = command("--help")

@@ -27,7 +27,6 @@ from tinyflamingo.model.config import (
             lambda: FlamingoConfig(language=LanguageConfig(vocab_size=700)),
             ["text_tower.vocab_size 629", "language.vocab_size 700"],
         ),
-        (lambda: ResamplerConfig(input_width=64, width=128), ["input_width 64", "width 128"]),
         (lambda: TextTowerConfig(width=10, heads=4), ["width 10", "heads 4"]),
         (lambda: VisionConfig(stages=((40, 1, 1),), group_size=16), ["group_size 16", "inner width 20"]),
         (lambda: VisionConfig(stages=((8, 1, 3),)), ["stride 3"]),

@@ -20,6 +20,7 @@ from tinyflamingo.model.flamingo import (
 )
 from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch, phi, phi_next
 from tinyflamingo.model.language_model import embed_tokens, init_language_model, language_model
+from tinyflamingo.model.perceiver_resampler import perceiver_resampler
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
 from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
 from tinyflamingo.ops.tree import named_leaves
@@ -353,6 +354,18 @@ def test_floors_agree_on_logits_and_gradients():
     assert slow_loss == pytest.approx(fast_loss, rel=1e-10)
     for name, gradient in slow_gradients.items():
         np.testing.assert_allclose(gradient, fast_gradients[name], rtol=1e-7, atol=1e-11, err_msg=name)
+
+
+def test_visual_tokens_projected_to_the_language_models_width(floor, rng):
+    """As in the paper's models: one matrix for all gated blocks, whose keys and values then read D."""
+    m = tiny(config=tiny_config(xattn={"project_media": True}))
+    assert m.params["w_visual"].shape == (8, 12) and m.visual.shape[-1] == m.config.visual_width == 12
+    assert m.params["xattn_0"]["w_k"].shape == (12, 10)
+    resampled = perceiver_resampler(m.params["resampler"], m.features, m.config.resampler)
+    np.testing.assert_allclose(m.visual, resampled @ m.params["w_visual"], rtol=1e-10)
+    assert see(m.params, m.features[:0], m.config).shape == (0, 3, 12)
+    assert tiny_config().visual_width == 8 and "w_visual" not in tiny().params
+    check_tree(lambda w: _loss(m, m.params | w), {"w_visual": m.params["w_visual"]}, tol=1e-5)
 
 
 # ---------------------------------------------------------------- pictures

@@ -1,5 +1,7 @@
 """The Perceiver resampler: any S and F in, R tokens out; order of patches is nothing, of frames something."""
 
+import dataclasses
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -209,3 +211,14 @@ def test_initialisation_depends_on_the_generator_alone():
     a, b, c = (init_resampler(np.random.default_rng(s), CONFIG) for s in (1, 1, 2))
     np.testing.assert_array_equal(a["layer_1"]["w_v"], b["layer_1"]["w_v"])
     assert np.any(a["layer_1"]["w_v"] != c["layer_1"]["w_v"])
+
+
+def test_features_of_another_width_are_projected(floor, rng):
+    """As in the paper's models: one matrix before everything, and then nothing new."""
+    config = dataclasses.replace(CONFIG, input_width=5)
+    params = shake(init_resampler(rng, config, np.float64), rng)
+    features = rng.standard_normal((2, 3, 6, 5))
+    assert params["w_in"].shape == (5, 8)
+    expected = perceiver_resampler({k: v for k, v in params.items() if k != "w_in"}, features @ params["w_in"], CONFIG)
+    np.testing.assert_allclose(perceiver_resampler(params, features, config), expected, rtol=1e-10, atol=1e-12)
+    check_tree(lambda p: perceiver_resampler(params | p, features, config), {"w_in": params["w_in"]})

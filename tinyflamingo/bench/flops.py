@@ -1,4 +1,4 @@
-"""How many flops of a training step are matrix products that BLAS does.
+"""How many flops of a training step are matrix products that BLAS does, and at what rate it does them.
 
 Every dense layer and attention of one step is noted as it is called, with its shapes and with what
 of it is differentiated: a product forward, one more in backward for each argument that trains or
@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 
+import numpy as np
 from autograd.tracer import isbox
 
 from tinyflamingo import ops
@@ -31,6 +33,16 @@ def gemm_flops(step) -> int:
             stack.enter_context(_noted(name, count, note))
         step()
     return sum(notes)
+
+
+def gemm_rate(n=1024) -> float:
+    """GFLOP/s of a float32 matrix product, the best of a few."""
+    a, times = np.ones((n, n), np.float32), []
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - began)
+    return 2 * n**3 / min(times) / 1e9
 
 
 @contextlib.contextmanager

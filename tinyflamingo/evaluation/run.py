@@ -128,7 +128,7 @@ def text_perplexity(model, rng, n=128, T=96):
     rows = [cut(encode_document(text_document(rng), model.tokenizer), T) for _ in range(n)]
     batch = make_batch(rows)
     real = batch.weights[:, 1:] * (batch.tokens[:, 1:] != model.tokenizer.eoc)
-    visual = np.zeros((1, model.config.resampler.latents, model.config.resampler.width), np.float32)
+    visual = np.zeros((1, model.config.resampler.latents, model.config.visual_width), np.float32)
     V = model.config.language.vocab_size
     safe = np.minimum(batch.tokens, V - 1)
     alone = language_model(model.frozen["language"], safe[:, :-1], model.config.language)

@@ -116,7 +116,7 @@ class TextTowerConfig:
 class ResamplerConfig:
     """Perceiver resampler (chapter §3; paper figure 5)."""
 
-    input_width: int = 128  # Dv: width of a visual feature
+    input_width: int = 128  # Dv: width of a visual feature; one that is not the latents' is projected to theirs
     width: int = 128  # D of the latents
     layers: int = 2
     heads: int = 4  # H
@@ -132,11 +132,6 @@ class ResamplerConfig:
     def __post_init__(self):
         _require_whole_fields(self, may_be_zero=("frames", "places"))
         _require_choice("activation", self.activation, ACTIVATIONS)
-        _require(
-            self.input_width == self.width,
-            f"input_width {self.input_width} (features) differs from width {self.width} (latents): "
-            "keys and values read both, concatenated",
-        )
 
 
 @dataclass(frozen=True)
@@ -167,6 +162,7 @@ class XattnConfig:
     key_size: int = 32  # K
     ffw_multiplier: int = 4
     attend: str = "last"  # a token sees its own medium only; "all_previous": also those before it in its document
+    project_media: bool = False  # visual tokens are projected to the language model's width, once for all blocks
     activation: str = "squared_relu"  # of the feed-forward, an op's name; public ports: "gelu_erf"
     media_norm: bool = True  # a layer norm on keys and values; public ports: none
     start: int = 0  # the first decoder block with a gated block; OpenFlamingo: k - 1
@@ -203,6 +199,11 @@ class FlamingoConfig:
             f"text_tower.vocab_size {self.text_tower.vocab_size} differs from "
             f"language.vocab_size {self.language.vocab_size}: both read one tokenizer",
         )
+
+    @property
+    def visual_width(self) -> int:
+        """Width of the visual tokens that the gated blocks read."""
+        return self.language.width if self.xattn.project_media else self.resampler.width
 
     @property
     def gated_layers(self) -> tuple:

@@ -79,13 +79,14 @@ def embed_with_eoc(eoc, table, tokens, scaled=True):
 
 
 def see(params, features, config: FlamingoConfig, place=None):
-    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, D); M may be 0.
+    """Standardised features (M, F, S, Dv) of M media to visual tokens (M, R, `config.visual_width`); M may be 0.
 
     place (M,): a medium's place in its document, where `config.resampler.places` asks for it.
     """
     if len(features) == 0:
-        return np.zeros((0, *np.shape(params["resampler"]["latents"])), features.dtype)
-    return perceiver_resampler(params["resampler"], features, config.resampler, place)
+        return np.zeros((0, config.resampler.latents, config.visual_width), features.dtype)
+    visual = perceiver_resampler(params["resampler"], features, config.resampler, place)
+    return ops.linear(visual, params["w_visual"]) if config.xattn.project_media else visual
 
 
 def encode_media(frozen, media, config: FlamingoConfig):
@@ -113,6 +114,9 @@ def init_flamingo(rng, config: FlamingoConfig, dtype=np.float32):
         "resampler": init_resampler(rng, config.resampler, dtype),
         "eoc": (rng.standard_normal(D) * D**-0.5).astype(dtype),
     }
+    if config.xattn.project_media:
+        R = config.resampler.width
+        params["w_visual"] = (rng.standard_normal((R, D)) * R**-0.5).astype(dtype)
     for i in config.gated_layers:
         params[f"xattn_{i}"] = init_gated_xattn(rng, config, dtype)
     return params

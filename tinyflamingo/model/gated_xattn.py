@@ -51,7 +51,7 @@ def _first_seen(phi, first, config: FlamingoConfig):
 
 def media_keys_values(params, visual, config: FlamingoConfig):
     """Keys and values of all media, each (1, M, R, H, K). They do not depend on the text: cache them."""
-    M, R, _ = ops.expect(visual, "M R D", D=config.resampler.width).shape
+    M, R, _ = ops.expect(visual, "M R D", D=config.visual_width).shape
     shape = (1, M, R, config.xattn.heads, config.xattn.key_size)
     media = ops.layer_norm(visual, params["media_gain"], params["media_bias"]) if config.xattn.media_norm else visual
     return tuple(np.reshape(ops.linear(media, params[name]), shape) for name in ("w_k", "w_v"))
@@ -59,7 +59,7 @@ def media_keys_values(params, visual, config: FlamingoConfig):
 
 def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
     """One block. The gates are exactly 0; the paper gives no initialisation for the rest."""
-    D, media = config.language.width, config.resampler.width
+    D, media = config.language.width, config.visual_width
     inner, hidden = config.xattn.heads * config.xattn.key_size, config.xattn.ffw_multiplier * D
 
     def matrix(rows, columns, scale=1.0):

@@ -28,6 +28,8 @@ def perceiver_resampler(params, features, config: ResamplerConfig, place=None):
     """
     M, F, _, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
     R, D = params["latents"].shape
+    if "w_in" in params:
+        features = ops.linear(features, params["w_in"])
     time = temporal_embedding(params["temporal"], F) if config.frames else None
     if config.places:
         features = features + embed_place(params["place"], place)
@@ -104,6 +106,8 @@ def init_resampler(rng, config: ResamplerConfig, dtype=np.float32):
         params["place"] = (rng.standard_normal((config.places, D)) * 0.5).astype(dtype)
     if config.output_norm:
         params |= {"out_gain": np.ones(D, dtype), "out_bias": np.zeros(D, dtype)}
+    if config.input_width != D:  # keys and values read features and latents alike, so they need one width
+        params["w_in"] = (rng.standard_normal((config.input_width, D)) * config.input_width**-0.5).astype(dtype)
     for i in range(config.layers):
         params[f"layer_{i}"] = _init_layer(rng, config, dtype)
     return params

@@ -30,6 +30,7 @@ from tinyflamingo.model.flamingo import decoder_of, encode_media, init_flamingo,
 from tinyflamingo.model.generate import Sampling, beam_search, generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.tokenizer import Tokenizer
+from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 FORMAT = 1
@@ -110,7 +111,7 @@ def _checked(item):
 def look(model: TrainedFlamingo, media):
     """Visual tokens (M, R, D) of a list of pictures and videos, in order."""
     if not media:
-        return np.zeros((0, model.config.resampler.latents, model.config.resampler.width), np.float32)
+        return np.zeros((0, model.config.resampler.latents, model.config.visual_width), np.float32)
     clips = [m[None] if m.ndim == 3 else m for m in media]
     return np.concatenate([_look_at(model, clip, place) for place, clip in enumerate(clips)])
 
@@ -165,7 +166,7 @@ def load_checkpoint(folder) -> TrainedFlamingo:
             f"but language.vocab_size {config.language.vocab_size}"
         )
     tree = _read_weights(folder, card)
-    _check_shapes(folder, tree, untrained(np.random.default_rng(0), config, tokenizer))
+    _check_shapes(folder, tree, untrained(HollowGenerator(), config, tokenizer))
     info = {k: v for k, v in card.items() if k not in ("format", "sha256", "config", "tokenizer")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info)
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import (
     FlamingoConfig,
@@ -20,6 +18,7 @@ from tinyflamingo.model.config import (
     VisionConfig,
 )
 from tinyflamingo.model.trained import untrained
+from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import count
 from tinyflamingo.training.optimiser import OptimiserConfig
 
@@ -114,13 +113,13 @@ def get_preset(name: str) -> Preset:
 
 def parameter_counts(config: FlamingoConfig) -> dict:
     """{part: {"parameters", "state"}} of a configuration; `total` leaves out the text tower."""
-    model = untrained(np.random.default_rng(0), config, None)
-    gated = [name for name in model.params if name.startswith("xattn_")]
+    model = untrained(HollowGenerator(), config, None)
+    gated = [name for name in model.params if name.startswith(("xattn_", "w_visual"))]
     counts = {
         "vision encoder": (count(model.frozen["vision"]), "frozen"),
         "language model": (count(model.frozen["language"]), "frozen"),
         "resampler": (count(model.params["resampler"]), "trained"),
-        "gated blocks": (sum(count(model.params[name]) for name in gated), "trained"),
+        "gated blocks": (count({name: model.params[name] for name in gated}), "trained"),
         "<EOC>": (model.params["eoc"].size, "trained"),
     }
     counts["total"] = (sum(n for n, _ in counts.values()), "")
