@@ -136,7 +136,7 @@ class ContrastiveStage:
 
         def embed(params, shard):
             pixels, words, real = shard
-            seen = embed_pictures(params, normalise_pixels(pixels), self.config)
+            seen = embed_pictures(params, normalise_pixels(pixels, self.config.vision.pixels), self.config)
             return anp.concatenate([seen, embed_captions(params, words, real, self.config)], axis=1)
 
         def loss_of(head, both):
@@ -153,7 +153,7 @@ class ContrastiveStage:
         """
         params = self.optimiser.params
         sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
-        pixels = normalise_pixels(sample.reshape(-1, *sample.shape[2:]))
+        pixels = normalise_pixels(sample.reshape(-1, *sample.shape[2:]), self.config.vision.pixels)
         chunks = [pixels[i : i + 64] for i in range(0, len(pixels), 64)]
         parts = [encode_pictures(params["vision"], chunk, self.config.vision)[0] for chunk in chunks]
         features = np.concatenate(parts).reshape(-1, self.config.vision.width)
