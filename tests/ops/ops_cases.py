@@ -68,6 +68,10 @@ def build():
         "segment_attention, long, previous": (lambda *a: ops.segment_attention(*a, many, many_first), many_qkv),
         "avg_pool2, even": (ops.avg_pool2, [normal(B, 4, 6, 3)]),
         "avg_pool2, odd": (ops.avg_pool2, [normal(B, 5, 3, 2)]),
+        "max_pool3, even": (ops.max_pool3, [normal(B, 4, 6, 3)]),
+        "max_pool3, odd": (ops.max_pool3, [normal(B, 5, 3, 2)]),
+        "max_pool3, odd first": (lambda x: ops.max_pool3(x, "start"), [normal(B, 6, 7, 2)]),
+        "max_pool3, one pixel": (lambda x: ops.max_pool3(x, "start"), [normal(B, 1, 2, 2)]),
         "mean_pixels": (ops.mean_pixels, [normal(B, 3, 5, 4)]),
         "gated_residual": (ops.gated_residual, [normal(B, 3, 5, 4), normal(B, 3, 5, 4), normal(B, 4)]),
         "standardise_weight": (ops.standardise_weight, [2 + normal(3, 2, 4, 5), normal(5)]),
@@ -90,14 +94,17 @@ def build():
     _add_conv(cases, normal, (2, 4, 5, 17), (3, 3), 6, stride=2)
     _add_conv(cases, normal, (1, 3, 4, 34), (3, 3), 6, groups=2)
     _add_conv(cases, normal, (1, 1, 1, 17), (5, 4), 3)
+    for kernel, stride in [((3, 3), 2), ((7, 7), 2), ((2, 2), 1), ((1, 1), 2)]:
+        _add_conv(cases, normal, (2, 6, 5, 3), kernel, 4, stride, odd="start")
+    _add_conv(cases, normal, (2, 4, 4, 17), (2, 4), 3, odd="start")
     return cases
 
 
-def _add_conv(cases, normal, size, kernel, out, stride=1, groups=1):
+def _add_conv(cases, normal, size, kernel, out, stride=1, groups=1, odd="end"):
     """A convolution of pictures `size` (B, Y, X, Cin) to `out` channels."""
-    name = f"conv2d of {size} by {kernel} to {out}, stride {stride}, groups {groups}"
+    name = f"conv2d of {size} by {kernel} to {out}, stride {stride}, groups {groups}, odd pixel at the {odd}"
     cases[name] = (
-        lambda x, w, b: ops.conv2d(x, w, b, stride, groups),
+        lambda x, w, b: ops.conv2d(x, w, b, stride, groups, odd),
         [normal(*size), normal(*kernel, size[3] // groups, out), normal(out)],
     )
 

@@ -346,6 +346,27 @@ def test_conv2d_by_hand_pads_at_the_end(floor):
     np.testing.assert_array_equal(ops.conv2d(x, w[:, :2]).ravel(), [21, 32, 43, 4])
 
 
+def test_conv2d_by_hand_pads_at_the_start(floor):
+    """The same picture and kernel as above, the odd pixel first: PyTorch's padding of 1 for a kernel of 3."""
+    x = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1)
+    w = np.array([1.0, 10.0, 100.0]).reshape(1, 3, 1, 1)
+    np.testing.assert_array_equal(ops.conv2d(x, w, stride=2, odd="start").ravel(), [210, 432])
+    np.testing.assert_array_equal(ops.conv2d(x, w, odd="start").ravel(), ops.conv2d(x, w).ravel())
+
+
+def test_max_pool3_by_hand(floor):
+    """Nothing beyond the edge is ever the largest, not even among negative numbers."""
+    x = -np.arange(1.0, 9).reshape(1, 2, 4, 1)
+    np.testing.assert_array_equal(ops.max_pool3(x).ravel(), [-1, -3])
+    np.testing.assert_array_equal(ops.max_pool3(x, "start").ravel(), [-1, -2])
+    np.testing.assert_array_equal(ops.max_pool3(np.zeros((1, 5, 5, 2))), np.zeros((1, 3, 3, 2)))
+
+
+def test_max_pool3_gives_the_gradient_to_the_first_of_equals(floor):
+    backward, y = make_vjp(ops.max_pool3)(np.zeros((1, 3, 3, 1)))
+    np.testing.assert_array_equal(backward(np.ones_like(y))[0, :, :, 0], [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
+
+
 def test_conv2d_groups_do_not_mix(floor, rng):
     x, w = rng.standard_normal((1, 4, 4, 6)), rng.standard_normal((3, 3, 2, 9))
     y = ops.conv2d(x, w, groups=3)

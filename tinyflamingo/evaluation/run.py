@@ -110,9 +110,8 @@ def zero_shot_classification(model, rng, n):
     pool = draw_pool(rng, [sample_single(rng, KNOWN) for _ in range(n)])
     towers = {"vision": model.frozen["vision"], **model.frozen["contrastive"]}
     read = embed_captions(towers, *pad_captions([model.tokenizer.encode(x) for x in names]), model.config)
-    seen = np.concatenate(
-        [embed_pictures(towers, normalise_pixels(pool.pictures[i : i + 64]), model.config) for i in range(0, n, 64)]
-    )
+    pixels = normalise_pixels(pool.pictures[:n], model.config.vision.pixels)
+    seen = np.concatenate([embed_pictures(towers, pixels[i : i + 64], model.config) for i in range(0, n, 64)])
     guesses = (seen @ read.T).argmax(axis=1)
     return report(np.array([names[g] == say.caption(s) for g, s in zip(guesses, pool.scenes, strict=True)]))
 

@@ -34,6 +34,9 @@ FORMS = {  # the peer's array to ours, and ours to the peer's, which wants the p
     "linear": (lambda a: a.T, lambda a, shape: a.T),
     "scalar": (lambda a: a.reshape(()), lambda a, shape: a.reshape(shape)),  # () for (1,)
     "place": (lambda a: a[:, 0], lambda a, shape: a.reshape(shape)),  # (N, D) for (N, 1, D)
+    "conv": (lambda a: a.transpose(2, 3, 1, 0), lambda a, shape: a.transpose(3, 2, 0, 1)),  # (y, x, c, D)
+    "channel": (lambda a: a[:, 0, 0, 0], lambda a, shape: a.reshape(shape)),  # (D,) for (D, 1, 1, 1)
+    "pixel": (lambda a: a[:, :, 0, 0].T, lambda a, shape: a.T.reshape(shape)),  # a Linear written as a convolution
     "patch": (  # (y x c, D) for the (D, c, y, x) of a convolution
         lambda a: np.transpose(a, (2, 3, 1, 0)).reshape(-1, a.shape[0]),
         lambda a, shape: np.transpose(a.reshape(*shape[2:], shape[1], shape[0]), (3, 2, 0, 1)),

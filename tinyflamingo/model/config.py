@@ -36,25 +36,48 @@ def _require_choice(name, value, choices) -> None:
 
 DECODERS = ("chinchilla", "gpt2", "opt", "mpt", "mosaic_gpt")  # the public ones: `interop/decoders.py`
 ACTIVATIONS = ("squared_relu", "gelu", "gelu_erf", "relu")
+NF_ACTIVATIONS = ("gelu", "gelu_erf", "relu")
+ENDS = ("end", "start")
+PIXELS = ((110.0, 110.0, 110.0), (80.0, 80.0, 80.0))  # of 0..255: what is subtracted from each channel, then divides it
+
+
+def _require_pixels(pixels) -> None:
+    fits = all(isinstance(part, tuple) and len(part) == 3 for part in pixels) and len(pixels) == 2
+    _require(fits and min(pixels[1]) > 0, f"pixels is {pixels!r} but must be three means and three spreads above 0")
 
 
 @dataclass(frozen=True)
 class VisionConfig:
     """NF-ResNet (chapter §2; NFNet paper, section 3 and appendix C)."""
 
-    stem: tuple = ((16, 2), (48, 1))  # (width, stride) of each 3x3 stem convolution
+    stem: tuple = ((16, 2), (48, 1))  # (width, stride) of each 3x3 stem convolution, or (width, stride, size)
     stages: tuple = ((48, 1, 1), (96, 1, 2), (128, 1, 2))  # (width, blocks, stride) of each stage
     bottleneck: float = 0.5  # inner width of a block / its output width
     group_size: int = 64  # channels per group of the 3x3 convolutions (at most the inner width)
-    se_ratio: float = 0.5  # hidden width of squeeze-excite / output width
+    se_ratio: float = 0.5  # hidden width of squeeze-excite / output width; 0: no squeeze-excite
     alpha: float = 0.2  # share of a residual branch: h + alpha * f(h / beta)
     width: int = 128  # Dv: channels of the final 1x1 convolution, the width of a feature
     side: int = 32  # pixels a side of the pictures that the presets train on; any size works
+    # What public implementations do otherwise:
+    activation: str = "gelu"  # an op with a gain in `GAINS`
+    se_activation: str = "gelu"  # of squeeze-excite; NFNet's own code: "relu"
+    stem_pool: bool = False  # a 3x3 maximum of stride 2 after the stem, as in ResNet-50
+    spatial: int = 2  # 3x3 convolutions in a block; NF-ResNets have 1
+    final: bool = True  # the last 1x1 convolution; without it the last stage's width is Dv
+    odd_pixel: str = "end"  # where padding has one pixel more: as JAX has it; PyTorch: "start"
+    pixels: tuple = PIXELS
 
     def __post_init__(self):
         _require_whole_fields(self)
-        for width, stride in self.stem:
-            _require_sizes(stem_width=width, stem_stride=stride)
+        for name, choices in {"activation": NF_ACTIVATIONS, "se_activation": NF_ACTIVATIONS, "odd_pixel": ENDS}.items():
+            _require_choice(name, getattr(self, name), choices)
+        _require_pixels(self.pixels)
+        last = self.stages[-1][0]
+        _require(self.final or self.width == last, f"width {self.width} is not the last stage's {last}: final is False")
+        _require(self.spatial <= 2, f"spatial is {self.spatial} but a block has 1 or 2 convolutions of 3x3")
+        for width, stride, *size in self.stem:
+            _require_sizes(stem_width=width, stem_stride=stride, **{f"stem_size_{i}": n for i, n in enumerate(size)})
+            _require(len(size) <= 1, f"stem has {(width, stride, *size)} but takes (width, stride, size) at most")
         for width, blocks, stride in self.stages:
             _require_sizes(stage_width=width, stage_blocks=blocks, stage_stride=stride)
             inner = int(width * self.bottleneck)
@@ -79,15 +102,17 @@ class ViTConfig:
     heads: int = 4
     ffw_multiplier: int = 4
     side: int = 32  # pixels a side of the pictures whose patches have learned places; others interpolate them
-    activation: str = "quick_gelu"  # of the feed-forward, an op's name: CLIP's; or "gelu"
+    activation: str = "quick_gelu"  # of the feed-forward, an op's name: CLIP's; open_clip's own towers: "gelu_erf"
     pool: str = "class"  # what the captions meet: the class token; "mean": the mean of the features
     norm_features: bool = True  # the final norm is on the features too, not on the class token alone
+    pixels: tuple = PIXELS
 
     def __post_init__(self):
         _require_whole_fields(self)
         _require(self.width % self.heads == 0, f"vision width {self.width} is not a multiple of heads {self.heads}")
         _require(self.side % self.patch == 0, f"side {self.side} is not a multiple of patch {self.patch}")
-        _require_choice("activation", self.activation, ("quick_gelu", "gelu"))
+        _require_choice("activation", self.activation, ("quick_gelu", "gelu", "gelu_erf"))
+        _require_pixels(self.pixels)
         _require_choice("pool", self.pool, ("class", "mean"))
 
     @property

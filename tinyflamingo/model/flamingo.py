@@ -103,7 +103,7 @@ def encode_media(frozen, media, config: FlamingoConfig):
     flat = media.reshape(M * F, *media.shape[2:])
 
     def encode(pictures):
-        features, _ = encode_pictures(frozen["vision"], normalise_pixels(pictures), config.vision)
+        features, _ = encode_pictures(frozen["vision"], normalise_pixels(pictures, config.vision.pixels), config.vision)
         return (features - frozen["feature_mean"]) * frozen["feature_scale"]
 
     pieces = max(-(-len(flat) // ENCODE_BATCH), min(ops.workers(), len(flat)))

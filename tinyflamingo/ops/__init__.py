@@ -35,6 +35,7 @@ __all__ = [
     "gelu_erf",
     "layer_norm",
     "linear",
+    "max_pool3",
     "mean_pixels",
     "quick_gelu",
     "relative_attention",
@@ -239,17 +240,18 @@ def _check_first(first, phi):
 # ---------------------------------------------------------------- pictures, channels last
 
 
-def conv2d(x, w, b=None, stride=1, groups=1):
+def conv2d(x, w, b=None, stride=1, groups=1, odd="end"):
     """Convolution with SAME padding as in TensorFlow and JAX: output ceil(size / stride).
 
     x (B, Y, X, Cin), w (kh, kw, Cin/groups, Cout), b (Cout,) or None -> (B, Yo, Xo, Cout). An odd
-    pixel of padding goes at the end. Raises ValueError when the channels do not fit the groups.
+    pixel of padding goes at the end; odd="start" is what PyTorch's padding of half an odd kernel
+    does. Raises ValueError when the channels do not fit the groups.
     """
     if w.shape[2] * groups != x.shape[3] or w.shape[3] % groups:
         raise ValueError(f"conv2d: {x.shape[3]} channels in {groups} groups do not fit weights {w.shape}")
     if b is not None:
         expect(b, "Cout", Cout=w.shape[3])
-    return backend().conv2d(x, w, b, stride, groups)
+    return backend().conv2d(x, w, b, stride, groups, odd)
 
 
 def standardise_weight(w, gain):
@@ -275,6 +277,15 @@ def mean_pixels(x):
     """Mean over the pixels: x (B, Y, X, C) -> (B, C)."""
     expect(x, "B Y X C")
     return backend().mean_pixels(x)
+
+
+def max_pool3(x, odd="end"):
+    """Largest value of 3x3 windows, stride 2: x (B, Y, X, C) -> (B, ceil(Y/2), ceil(X/2), C).
+
+    Windows reach beyond the edge as those of `conv2d` do; of equal values the first counts.
+    """
+    expect(x, "B Y X C")
+    return backend().max_pool3(x, odd)
 
 
 def avg_pool2(x):

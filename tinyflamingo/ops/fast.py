@@ -16,7 +16,7 @@ from autograd.extend import defvjp, defvjp_argnums, primitive
 
 from . import kernels
 from .fast_attention import attention
-from .fast_conv import avg_pool2, conv2d, gated_residual, mean_pixels, standardise_weight
+from .fast_conv import avg_pool2, conv2d, gated_residual, max_pool3, mean_pixels, standardise_weight
 from .fast_relative import relative_attention
 from .fast_segment import segment_attention
 
@@ -32,6 +32,7 @@ __all__ = [
     "gelu_erf",
     "layer_norm",
     "linear",
+    "max_pool3",
     "mean_pixels",
     "quick_gelu",
     "relative_attention",

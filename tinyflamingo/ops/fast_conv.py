@@ -9,28 +9,30 @@ import numpy as np
 from autograd.extend import defvjp, defvjp_argnums, primitive
 
 from . import kernels
-from .reference import STANDARDISE_FLOOR, pool_weights, same_padding
+from .reference import STANDARDISE_FLOOR, pool_weights, same_padding, windows
 
 COLUMN_BYTES = 1 << 19  # half of a common L2 cache: the other half is for the GEMM
 FEW_CHANNELS = 16  # a row of so few is too short for the convolution's innermost loop
 
 
-def conv2d(x, w, b=None, stride=1, groups=1):
+def conv2d(x, w, b=None, stride=1, groups=1, odd="end"):
     """``reference.conv2d``: 2 B Yo Xo kh kw Cin/groups Cout flops; backward the same twice.
 
     Keeps nothing but its arguments. Allocates no columns; strided ones need some pictures' in backward.
     """
-    return _conv2d(x, w, np.zeros(w.shape[3], w.dtype) if b is None else b, stride, groups)
+    return _conv2d(x, w, np.zeros(w.shape[3], w.dtype) if b is None else b, stride, groups, odd)
 
 
 @primitive
-def _conv2d(x, w, b, stride, groups):
-    parts = [_convolve(*part, stride) for part in zip(*_grouped(groups, x, w, b), strict=True)]
+def _conv2d(x, w, b, stride, groups, odd):
+    pads = _pads(x, w, stride, odd)
+    parts = [_convolve(*part, stride, pads) for part in zip(*_grouped(groups, x, w, b), strict=True)]
     return _joined(parts)
 
 
 def _conv2d_vjp(argnums, ans, args, kwargs):
-    x, w, b, stride, groups = args
+    x, w, b, stride, groups, odd = args
+    pads = _pads(x, w, stride, odd)
 
     def backward(g):
         x_parts, w_parts, _ = _grouped(groups, x, w, b)
@@ -38,10 +40,10 @@ def _conv2d_vjp(argnums, ans, args, kwargs):
         found = [None, None, None]
         if 0 in argnums:
             parts = zip(g_parts, x_parts, w_parts, strict=True)
-            found[0] = _joined([_input_gradient(*part, stride) for part in parts])
+            found[0] = _joined([_input_gradient(*part, stride, pads) for part in parts])
         if 1 in argnums or 2 in argnums:
             parts = zip(g_parts, x_parts, w_parts, strict=True)
-            found[1:] = map(_joined, zip(*(_weight_gradients(*part, stride) for part in parts), strict=True))
+            found[1:] = map(_joined, zip(*(_weight_gradients(*part, stride, pads) for part in parts), strict=True))
         return tuple(found[i] for i in argnums)
 
     return backward
@@ -71,38 +73,37 @@ def _joined(parts):
 # ---------------------------------------------------------------- the three products, for one group
 
 
-def _pads(x, w, stride):
+def _pads(x, w, stride, odd):
     """SAME padding: top, bottom, left, right."""
-    return (*same_padding(x.shape[1], w.shape[0], stride), *same_padding(x.shape[2], w.shape[1], stride))
+    return (*same_padding(x.shape[1], w.shape[0], stride, odd), *same_padding(x.shape[2], w.shape[1], stride, odd))
 
 
-def _convolve(x, w, b, stride, pads=None):
-    """``pads``: top, bottom, left, right; by default SAME."""
+def _convolve(x, w, b, stride, pads):
     (B, Y, X, _), (kh, kw, _, Cout) = x.shape, w.shape
-    top, bottom, left, right = pads or _pads(x, w, stride)
+    top, bottom, left, right = pads
     out_y, out_x = (Y + top + bottom - kh) // stride + 1, (X + left + right - kw) // stride + 1
     out = np.empty((B, out_y, out_x, Cout), x.dtype)
     kernels.convolve(x, w, b, stride, top, left, out)
     return out
 
 
-def _weight_gradients(g, x, w, stride):
+def _weight_gradients(g, x, w, stride, pads):
     """Gradients of weights and bias."""
     dw, db = np.zeros(w.shape, x.dtype), np.zeros(w.shape[3], x.dtype)
-    top, _, left, _ = _pads(x, w, stride)
+    top, _, left, _ = pads
     kernels.weight_gradients(g, x, stride, top, left, dw, db)
     return dw, db
 
 
-def _input_gradient(g, x, w, stride):
+def _input_gradient(g, x, w, stride, pads):
     """Stride 1: a convolution of g with the flipped kernel. Else, and to few channels: columns, added back."""
     kh, kw, Cin, _ = w.shape
-    top, bottom, left, right = _pads(x, w, stride)
     if stride == 1 and Cin > FEW_CHANNELS:
+        top, bottom, left, right = pads
         flipped = np.ascontiguousarray(w[::-1, ::-1].swapaxes(2, 3))
         pads = (kh - 1 - top, kh - 1 - bottom, kw - 1 - left, kw - 1 - right)
         return _convolve(g, flipped, np.zeros(Cin, w.dtype), 1, pads)
-    return _columns_back(g, x, w, stride, (top, bottom, left, right))
+    return _columns_back(g, x, w, stride, pads)
 
 
 def _columns_back(g, x, w, stride, pads):
@@ -198,6 +199,39 @@ defvjp(mean_pixels, _mean_pixels_vjp)
 
 
 # ---------------------------------------------------------------- pooling
+
+
+def max_pool3(x, odd):
+    """``reference.max_pool3``: nine strided passes over x; keeps a byte an output, which tap it was."""
+    return _max_pool3(x, odd, {})
+
+
+@primitive
+def _max_pool3(x, odd, saved):
+    first, *others = windows(x, 3, 3, 2, odd, -np.inf)
+    out, winner = first.copy(), np.zeros(first.shape, np.int8)
+    for i, tap in enumerate(others, start=1):
+        larger = tap > out
+        out[larger], winner[larger] = tap[larger], i
+    saved["winner"] = winner
+    return out
+
+
+def _max_pool3_vjp(ans, x, odd, saved):
+    _, Y, X, _ = x.shape
+    (top, bottom), (left, right) = same_padding(Y, 3, 2, odd), same_padding(X, 3, 2, odd)
+
+    def backward(g):
+        dx = np.zeros((len(x), Y + top + bottom, X + left + right, x.shape[3]), g.dtype)
+        for i in range(9):
+            rows, columns = slice(i // 3, i // 3 + 2 * g.shape[1] - 1, 2), slice(i % 3, i % 3 + 2 * g.shape[2] - 1, 2)
+            dx[:, rows, columns] += g * (saved["winner"] == i)
+        return np.ascontiguousarray(dx[:, top : top + Y, left : left + X])
+
+    return backward
+
+
+defvjp(_max_pool3, _max_pool3_vjp)
 
 
 @primitive

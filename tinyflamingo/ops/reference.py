@@ -156,27 +156,35 @@ def segment_attention(q, k, v, phi, first=None):
 # ---------------------------------------------------------------- pictures
 
 
-def same_padding(size, kernel, stride):
-    """(before, after): zeros that make the output ceil(size / stride); the odd one goes last."""
+def same_padding(size, kernel, stride, odd="end"):
+    """(before, after): zeros that make the output ceil(size / stride); an odd one goes last, or first."""
     out = -(-size // stride)
     total = max((out - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
+    before = total // 2 if odd == "end" else total - total // 2
+    return before, total - before
 
 
-def conv2d(x, w, b=None, stride=1, groups=1):
+def conv2d(x, w, b=None, stride=1, groups=1, odd="end"):
     """A sum over the kernel's taps: a shifted, strided picture times that tap's matrix."""
-    _, Y, X, Cin = x.shape
-    kh, kw, _, Cout = w.shape
-    out_y, out_x = -(-Y // stride), -(-X // stride)
-    pads = ((0, 0), same_padding(Y, kh, stride), same_padding(X, kw, stride), (0, 0))
-    x = np.pad(x, pads, mode="constant")
+    kh, kw = w.shape[:2]
+    taps = windows(x, kh, kw, stride, odd)
     y = 0.0
-    for dy in range(kh):
-        for dx in range(kw):
-            rows = slice(dy, dy + (out_y - 1) * stride + 1, stride)
-            columns = slice(dx, dx + (out_x - 1) * stride + 1, stride)
-            y = y + _grouped(x[:, rows, columns], w[dy, dx], groups)
+    for tap, matrix in zip(taps, [w[i // kw, i % kw] for i in range(kh * kw)], strict=True):
+        y = y + _grouped(tap, matrix, groups)
     return y if b is None else y + b
+
+
+def windows(x, kh, kw, stride, odd, fill=0.0):
+    """What each of a kernel's taps sees: kh * kw shifted, strided pictures, row by row."""
+    _, Y, X, _ = x.shape
+    out_y, out_x = -(-Y // stride), -(-X // stride)
+    pads = ((0, 0), same_padding(Y, kh, stride, odd), same_padding(X, kw, stride, odd), (0, 0))
+    x = np.pad(x, pads, mode="constant", constant_values=fill)
+    return [
+        x[:, dy : dy + (out_y - 1) * stride + 1 : stride, dx : dx + (out_x - 1) * stride + 1 : stride]
+        for dy in range(kh)
+        for dx in range(kw)
+    ]
 
 
 def _grouped(x, w, groups):
@@ -208,6 +216,12 @@ def gated_residual(shortcut, branch, gates):
 def mean_pixels(x):
     """Mean over Y and X."""
     return np.sum(x, axis=(1, 2)) * (1.0 / (x.shape[1] * x.shape[2]))
+
+
+def max_pool3(x, odd):
+    """Of nine taps the largest; which it was is no matter of gradients. The edge is -inf to choose by, 0 to add."""
+    winner = np.argmax(np.stack(windows(getval(x), 3, 3, 2, odd, -np.inf)), axis=0)
+    return sum(tap * (winner == i) for i, tap in enumerate(windows(x, 3, 3, 2, odd)))
 
 
 def avg_pool2(x):

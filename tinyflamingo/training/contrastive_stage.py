@@ -169,7 +169,7 @@ class ContrastiveStage:
 
         def embed(params, shard):
             pixels, words, real = shard
-            seen = embed_pictures(params, normalise_pixels(pixels), self.config)
+            seen = embed_pictures(params, normalise_pixels(pixels, self.config.vision.pixels), self.config)
             return anp.concatenate([seen, embed_captions(params, words, real, self.config)], axis=1)
 
         def loss_of(head, both):
@@ -197,7 +197,7 @@ class ContrastiveStage:
 
 def standardiser(vision, pictures, config):
     """The mean and one over the spread of each channel of an encoder's features, on pictures (n, Y, X, 3)."""
-    pixels = normalise_pixels(pictures)
+    pixels = normalise_pixels(pictures, config.pixels)
     parts = [encode_pictures(vision, pixels[i : i + 64], config)[0] for i in range(0, len(pixels), 64)]
     features = np.concatenate(parts).reshape(-1, config.width)
     return {"feature_mean": features.mean(axis=0), "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3))}

@@ -1,0 +1,233 @@
+"""timm's encoders and CLIP's tower: the peers' names and shapes, their outputs, and back again."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.interop import clip, timm, vision_parity
+from tinyflamingo.interop.names import export_arrays, import_arrays, our_shapes
+from tinyflamingo.interop.vit_names import vit_rows
+from tinyflamingo.model.config import VisionConfig
+from tinyflamingo.model.encoders import encode_pictures, init_encoder
+from tinyflamingo.model.paper import CLIP_VIT_L14
+from tinyflamingo.model.vision_encoder import GAINS, normalise_pixels
+from tinyflamingo.ops.hollow import HollowGenerator
+from tinyflamingo.ops.tree import named_leaves
+
+NAMES = ["nf_resnet50", "dm_nfnet_f0", "nfnet_f0"]
+
+
+@pytest.fixture(params=NAMES)
+def small(request):
+    """A small configuration with the conventions of one of timm's models."""
+    if request.param == "nf_resnet50":
+        more = {"stem": ((4, 2, 7),), "bottleneck": 0.25, "width": 16, **timm.RESNET}
+        return VisionConfig(stages=((8, 1, 1), (16, 2, 2)), **more)
+    more = timm.DM if request.param.startswith("dm_") else timm.OWN
+    return VisionConfig(stem=((2, 2), (4, 1)), stages=((8, 1, 1), (16, 2, 2)), group_size=4, width=12, **more)
+
+
+# ---------------------------------------------------------------- beside the peers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_of_timm(name):
+    pytest.importorskip("timm")
+    assert vision_parity.encoder(name, np.float32) <= 1e-4
+    assert vision_parity.encoder(name, np.float64) <= 1e-9
+    assert vision_parity.encoder(name, np.float64, (32, 96)) <= 1e-9  # even everywhere: the odd pixel of padding
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("nfnet_f0", {"odd_pixel": "end"}),
+        ("dm_nfnet_f0", {"odd_pixel": "start"}),
+        ("dm_nfnet_f0", {"activation": "gelu"}),
+        ("dm_nfnet_f0", {"se_activation": "gelu_erf"}),
+        ("nf_resnet50", {"stem_pool": False}),
+    ],
+)
+def test_a_wrong_convention_shows(name, change, random_tensors):
+    """The comparison above would notice each of them."""
+    sizes = {"group_size": 8} if "nfnet" in name else {"group_size": 512, "bottleneck": 0.25}
+    stem = ((16, 2, 7),) if name == "nf_resnet50" else ((2, 2), (4, 1), (8, 1), (16, 2))
+    conventions = {"nf_resnet50": timm.RESNET, "dm_nfnet_f0": timm.DM, "nfnet_f0": timm.OWN}[name]
+    config = VisionConfig(stem=stem, stages=vision_parity.STAGES, width=96, **sizes, **conventions)
+    frozen = timm.import_encoder(random_tensors(timm.encoder_rows(config), np.float32), config)
+    x = np.random.default_rng(1).standard_normal((1, 32, 64, 3)).astype(np.float32)
+    right = encode_pictures(frozen["vision"], x, config)[0]
+    wrong = encode_pictures(frozen["vision"], x, dataclasses.replace(config, **change))[0]
+    assert wrong.shape != right.shape or np.abs(wrong - right).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["dm_nfnet_f0", "dm_nfnet_f6", "nfnet_f0", "nf_resnet50"])
+def test_real_names_and_shapes_of_timm(name):
+    """Without an array: every parameter of timm's own model is a row of ours, in name and shape."""
+    torch, timm_package = pytest.importorskip("torch"), pytest.importorskip("timm")
+    with torch.device("meta"):
+        theirs = timm_package.create_model(name, num_classes=0)
+    want = {n: tuple(p.shape) for n, p in theirs.state_dict().items()}
+    assert {row.theirs: row.shape for row in timm.encoder_rows(timm.timm_model(name))} == want
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_timm_loads_what_we_export_and_computes_the_same(name):
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("timm")
+    theirs, config = vision_parity.small(name)
+    rng = np.random.default_rng(0)
+    vision = init_encoder(rng, config, np.float64)
+    for path, leaf in named_leaves(vision).items():
+        leaf[...] = leaf + 0.2 * rng.standard_normal(leaf.shape) + 0.3 * (path.endswith("skip_init_gain"))
+    tensors = {n: torch.from_numpy(np.array(a)) for n, a in timm.export_encoder(vision, config).items()}
+    theirs.double().load_state_dict(tensors)  # strict: no name is missing and none is left
+    x = rng.standard_normal((2, 32, 64, 3))
+    with torch.no_grad():
+        want = theirs.eval().forward_features(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    gain = GAINS[config.activation] if timm.is_folded(config) else 1.0
+    got = encode_pictures(vision, x, config)[0] / gain
+    np.testing.assert_allclose(got, want.transpose(0, 2, 3, 1).reshape(got.shape), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm_features", [False, True])
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu_erf"])
+def test_outputs_of_open_clip(activation, norm_features):
+    pytest.importorskip("open_clip")
+    assert max(vision_parity.tower(activation, norm_features, np.float32)) <= 1e-4
+    assert max(vision_parity.tower(activation, norm_features, np.float64)) <= 1e-9
+
+
+# ---------------------------------------------------------------- without them
+
+
+@pytest.mark.parametrize(
+    "name, parameters, told",
+    [
+        ("nf_resnet50", 25_557_032 - 2049 * 1000, {"stem.conv.weight": (64, 3, 7, 7)}),
+        ("dm_nfnet_f0", 71_489_284 - 3073 * 1000, {"stem.conv4.bias": (128,), "stages.2.5.skipinit_gain": ()}),
+        ("nfnet_f0", 71_489_272 - 3073 * 1000, {"stages.1.1.conv2b.weight": (256, 128, 3, 3)}),
+        ("dm_nfnet_f6", 438_359_116 - 3073 * 1000, {"stages.3.20.attn_last.fc1.weight": (768, 1536, 1, 1)}),
+    ],
+)  # fmt: skip
+def test_published_sizes_of_timm(name, parameters, told):
+    """Counted without the classifier; some shapes as published files have them."""
+    shapes = {row.theirs: row.shape for row in timm.encoder_rows(timm.timm_model(name))}
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == parameters
+    assert {n: shapes[n] for n in told} == told
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_makes_the_encoder_of_the_configuration(name):
+    config = timm.timm_model(name)
+    ours = {n: a.shape for n, a in named_leaves(init_encoder(HollowGenerator(), config)).items()}
+    made = our_shapes(timm.encoder_rows(config))
+    skips = {n for n in ours if n.endswith("skip_init_gain")} if timm.is_folded(config) else set()
+    assert made == {n: shape for n, shape in ours.items() if n not in skips}
+
+
+def test_published_sizes_of_clip():
+    """ViT-L/14 as OpenAI publishes it, visual half."""
+    rows = vit_rows(CLIP_VIT_L14, 768)
+    shapes = {row.theirs: row.shape for row in rows}
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == 303_966_208
+    assert shapes["visual.conv1.weight"] == (1024, 3, 14, 14) and shapes["visual.proj"] == (1024, 768)
+    assert shapes["visual.transformer.resblocks.23.attn.in_proj_weight"] == (3072, 1024)
+    ours = {n: a.shape for n, a in named_leaves(init_encoder(HollowGenerator(), CLIP_VIT_L14)).items()}
+    made = {n.removeprefix("vision/"): shape for n, shape in our_shapes(rows).items() if n.startswith("vision/")}
+    assert made == ours
+
+
+def test_round_trip(small, random_tensors):
+    """Import and export give the same numbers, SkipInit and gains folded there and back."""
+    tensors = random_tensors(timm.encoder_rows(small))
+    back = timm.export_encoder(timm.import_encoder(tensors, small)["vision"], small)
+    assert list(back) == list(tensors)
+    for name, array in tensors.items():
+        np.testing.assert_allclose(back[name], array, rtol=1e-10, err_msg=name)
+
+
+def test_a_classifier_is_left_out_and_float32_stays(small, random_tensors):
+    tensors = random_tensors(timm.encoder_rows(small), np.float32)
+    frozen = timm.import_encoder(tensors | {"head.fc.weight": np.zeros((10, small.width))}, small)
+    assert {a.dtype for a in named_leaves(frozen).values()} == {np.dtype(np.float32)}
+    assert frozen["feature_scale"].shape == (small.width,)
+
+
+def test_what_does_not_fit_is_named(small, random_tensors):
+    tensors = random_tensors(timm.encoder_rows(small))
+    last = "stages.1.1.conv3.weight"
+    wrong = {n: a for n, a in tensors.items() if n != last} | {"stages.9.0.conv1.bias": np.zeros(3)}
+    wrong["stages.0.0.conv1.bias"] = np.zeros(77)
+    with pytest.raises(UserError) as caught:
+        timm.import_encoder(wrong, small)
+    for told in (last, "stages.9.0.conv1.bias", "stages.0.0.conv1.bias is (77,)"):
+        assert told in str(caught.value)
+
+
+def test_a_skip_of_zero_exports(small, random_tensors):
+    vision = timm.import_encoder(random_tensors(timm.encoder_rows(small)), small)["vision"]
+    vision["stage_1_block_1"]["skip_init_gain"] = np.zeros(())
+    tensors = timm.export_encoder(vision, small)
+    assert all(np.all(np.isfinite(a)) for a in tensors.values())
+    x = np.random.default_rng(0).standard_normal((1, 16, 16, 3))
+    again = timm.import_encoder(tensors, small)["vision"]
+    np.testing.assert_allclose(
+        encode_pictures(again, x, small)[0], encode_pictures(vision, x, small)[0], rtol=1e-9, atol=1e-12
+    )
+
+
+def test_other_conventions_are_refused():
+    config = VisionConfig()
+    with pytest.raises(UserError, match="vision.activation is 'gelu'.*'gelu_erf'"):
+        timm.export_encoder(init_encoder(np.random.default_rng(0), config), config)
+    exact = dataclasses.replace(config, activation="gelu_erf", se_activation="relu")
+    assert "stages.0.0.conv1.weight" in timm.export_encoder(init_encoder(np.random.default_rng(0), exact), exact)
+
+
+@pytest.mark.parametrize("name", ["nf_regnet_b0", "nfnet_l0", "resnet50", "nfnet_f7"])
+def test_other_models_are_refused(name):
+    with pytest.raises(UserError, match=f"{name}.*nf_resnet50"):
+        timm.timm_model(name)
+
+
+def test_a_tower_of_clip_round_trip(random_tensors):
+    config = dataclasses.replace(CLIP_VIT_L14, width=8, layers=2, heads=2, side=28)
+    rows = vit_rows(config, 6)
+    tensors = random_tensors(rows)
+    back = export_arrays(rows, import_arrays(rows, tensors, "clip"), "clip")
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(back[name], array, err_msg=name)
+
+
+def _whole_clip(random_tensors, config, dtype=np.float64):
+    """A file of CLIP: the image tower, and something of the text tower beside it."""
+    return random_tensors(vit_rows(config, 6), dtype) | {
+        "token_embedding.weight": np.zeros((9, 6)),
+        "logit_scale": np.ones(()),
+    }
+
+
+def test_a_file_of_clip(random_tensors):
+    """Sizes from the tensors, the text tower left out, pixels as CLIP wants them."""
+    config = dataclasses.replace(CLIP_VIT_L14, width=128, layers=2, heads=2, side=28, pixels=clip.PIXELS)
+    tensors = _whole_clip(random_tensors, config)
+    found, frozen = clip.import_tower(tensors)
+    assert found == config and frozen["picture_projection"].shape == (128, 6)
+    back = clip.export_tower(found, frozen)
+    assert set(back) == {n for n in tensors if n.startswith("visual.")}
+    for name, array in back.items():
+        np.testing.assert_array_equal(array, tensors[name])
+    white = np.full((1, 1, 1, 3), 255, np.uint8)
+    want = (1 - np.array([0.48145466, 0.4578275, 0.40821073])) / [0.26862954, 0.26130258, 0.27577711]
+    np.testing.assert_allclose(normalise_pixels(white, found.pixels)[0, 0, 0], want, rtol=1e-6)
+
+
+def test_a_file_that_is_not_clips(random_tensors):
+    with pytest.raises(UserError, match="visual.conv1.weight is missing"):
+        clip.import_tower({"conv1.weight": np.zeros(3)})
+    tensors = _whole_clip(random_tensors, dataclasses.replace(CLIP_VIT_L14, width=128, layers=1, heads=2, side=28))
+    del tensors["visual.ln_post.bias"]
+    with pytest.raises(UserError, match=r"missing: visual.ln_post.bias \(128,\)"):
+        clip.import_tower(tensors)

@@ -1,0 +1,176 @@
+"""timm's NFNets and NF-ResNets: names, and numbers carried over so that the outputs stay the same.
+
+`dm_nfnet_f0` to `f6` are DeepMind's networks as their code has them. timm's own (`nfnet_f0`,
+`nf_resnet50`) multiply the convolution's weights by the activation's gain in place of the activation,
+have no SkipInit, and pad as PyTorch does. What a convolution computes is settled by its standardised
+weights alone, so all that differs in their making goes into its gain, exactly and both ways: the
+place of the activation's gain, and of eps (timm adds it to the variance, we have a floor under it).
+What does not fold are fields of `VisionConfig`.
+
+Not here: the encoder (`model/vision_encoder.py`), the classifier (Flamingo has none), and timm's
+variants with other blocks (RegNets, "light" and "eca" NFNets).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.interop.names import Row, export_arrays, import_arrays, prefixed
+from tinyflamingo.model.config import VisionConfig
+from tinyflamingo.model.paper import NFNETS, nfnet
+from tinyflamingo.model.vision_encoder import GAINS, block_plan
+from tinyflamingo.ops.reference import STANDARDISE_FLOOR
+from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+
+EPS = 1e-5  # timm's, added to the variance of a kernel's weights
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # means and spreads of 0..255 that timm standardises by
+DM = {"activation": "gelu_erf", "se_activation": "relu", "pixels": IMAGENET}
+OWN = DM | {"odd_pixel": "start"}  # and gains folded, which no field tells
+RESNET = OWN | {"activation": "relu", "se_ratio": 0, "stem_pool": True, "spatial": 1, "final": False}
+NF_RESNET50 = VisionConfig(
+    stem=((64, 2, 7),),
+    stages=((256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2)),
+    bottleneck=0.25,
+    group_size=512,
+    width=2048,
+    side=224,
+    **RESNET,
+)
+
+
+def timm_model(name) -> VisionConfig:
+    """The configuration of a timm model. Raises `UserError` for one that has other blocks than ours."""
+    if name == "nf_resnet50":
+        return NF_RESNET50
+    found = re.fullmatch(r"(dm_)?nfnet_f([0-6])", name)
+    if not found:
+        raise UserError(f"timm's {name!r} cannot be read: known are dm_nfnet_f0 to f6, nfnet_f0 to f6, nf_resnet50")
+    n = int(found[2])
+    return dataclasses.replace(nfnet(n, NFNETS[n][0]), **(DM if found[1] else OWN))
+
+
+def is_folded(config: VisionConfig) -> bool:
+    """timm's own models, in contrast to DeepMind's: they alone pad as PyTorch does."""
+    return config.odd_pixel == "start"
+
+
+def import_encoder(tensors, config: VisionConfig) -> dict:
+    """{"vision", "feature_mean", "feature_scale"} of timm's {name: array}; a classifier is left out.
+
+    Anything unknown, missing or of another shape is a `UserError` that names it. The scale takes the
+    last activation's gain off again where timm's model does not apply it.
+    """
+    tensors = {name: array for name, array in tensors.items() if not name.startswith("head.")}
+    vision = import_arrays(encoder_rows(config), tensors, "timm")
+    if is_folded(config):
+        for name, *_ in block_plan(config):
+            vision[name]["skip_init_gain"] = np.ones((), vision["stem_0"]["w"].dtype)
+    scale = 1 / GAINS[config.activation] if is_folded(config) else 1.0
+    dtype = vision["stem_0"]["w"].dtype
+    constants = {"feature_mean": np.zeros(config.width, dtype), "feature_scale": np.full(config.width, scale, dtype)}
+    return {"vision": _carried(vision, config)} | constants
+
+
+def export_encoder(vision, config: VisionConfig) -> dict:
+    """timm's {name: array} of our encoder, without a classifier; load it with `num_classes=0`.
+
+    The configuration must have timm's conventions. timm's own models have no SkipInit: its gain goes
+    into the block's last convolution, and out of what squeeze-excite reads.
+    """
+    _check_conventions(config)
+    vision = _carried(vision, config, back=True)
+    if is_folded(config):
+        vision |= {name: _without_skip(vision[name]) for name, *_ in block_plan(config)}
+    return export_arrays(encoder_rows(config), vision, "timm")
+
+
+def _check_conventions(config):
+    odd = {name: getattr(config, name) for name in ("activation", "se_activation") if getattr(config, name) == "gelu"}
+    if config.se_ratio == 0:
+        odd.pop("se_activation", None)
+    if odd:
+        told = ", ".join(f"vision.{name} is {value!r}" for name, value in odd.items())
+        raise UserError(f"timm has other conventions than this model: {told}; there it is 'gelu_erf', 'relu'")
+
+
+# ---------------------------------------------------------------- what folds
+
+
+def _carried(vision, config, back=False):
+    """The same network with our gains for timm's; back: with timm's for ours."""
+    flat = dict(named_leaves(vision))
+    plain = ("stem_0", "final") if is_folded(config) else ()  # convolutions of what no activation has touched
+    for path in [name[: -len("/gain")] for name in flat if name.endswith("/gain")]:
+        factor = _standardising(flat[f"{path}/w"]) * (GAINS[config.activation] if path in plain else 1.0)
+        flat[f"{path}/gain"] = _scaled(flat[f"{path}/gain"], factor, back)
+    for path in [name for name in flat if name.endswith("/w_excite")]:  # timm's activation there has no gain
+        flat[path] = _scaled(flat[path], 1 / GAINS[config.se_activation], back)
+    return from_named_leaves(flat)
+
+
+def _scaled(array, factor, back):
+    return (array / factor if back else array * factor).astype(array.dtype)
+
+
+def _standardising(w):
+    """timm's divisor under ours, for every output channel: sqrt(max(N Var, floor) / (N Var + N eps))."""
+    rows = w.reshape(-1, w.shape[-1]).astype(np.float64)
+    spread = len(rows) * rows.var(axis=0)
+    return np.sqrt(np.maximum(spread, STANDARDISE_FLOOR) / (spread + len(rows) * EPS))
+
+
+def _without_skip(block):
+    """The block without its SkipInit gain s: s conv(x) is a convolution, whose mean squeeze-excite reads over s."""
+    skip = block["skip_init_gain"]
+    expand = block["expand"] | {name: block["expand"][name] * skip for name in ("gain", "b")}
+    block = {name: part for name, part in block.items() if name != "skip_init_gain"} | {"expand": expand}
+    if "squeeze_excite" in block and skip != 0:  # of a branch that is 0 the gates do not matter
+        squeeze = block["squeeze_excite"]
+        block["squeeze_excite"] = squeeze | {"w_squeeze": squeeze["w_squeeze"] / skip}
+    return block
+
+
+# ---------------------------------------------------------------- names
+
+
+def encoder_rows(config: VisionConfig) -> list:
+    """The table of an encoder: timm's names and shapes, our paths."""
+    rows, cin = [], 3
+    for i, (width, _, *size) in enumerate(config.stem):
+        name = f"stem.conv{i + 1}" if len(config.stem) > 1 else "stem.conv"
+        rows += _conv_rows(name, f"stem_{i}", *(size or [3]), cin, width)
+        cin = width
+    for name, width, _, transition, _ in block_plan(config):
+        _, stage, _, block = name.split("_")
+        rows += prefixed(_block_rows(config, cin, width, transition), f"stages.{stage}.{block}.", f"{name}/")
+        cin = width
+    return rows + (_conv_rows("final_conv", "final", 1, cin, config.width) if config.final else [])
+
+
+def _block_rows(config, cin, width, transition):
+    inner = int(width * config.bottleneck)
+    group = min(config.group_size, inner)
+    rows = _conv_rows("downsample.conv", "shortcut", 1, cin, width) if transition else []
+    rows += _conv_rows("conv1", "reduce", 1, cin, inner)
+    for i in range(config.spatial):
+        rows += _conv_rows("conv2b" if i else "conv2", f"spatial_{i}", 3, group, inner)
+    rows += _conv_rows("conv3", "expand", 1, inner, width)
+    if config.se_ratio:
+        hidden = int(width * config.se_ratio)
+        for theirs, ours, shape in (("fc1", "squeeze", (hidden, width)), ("fc2", "excite", (width, hidden))):
+            own = "squeeze_excite/"
+            rows.append(Row(f"attn_last.{theirs}.weight", (f"{own}w_{ours}",), (*shape, 1, 1), "pixel"))
+            rows.append(Row(f"attn_last.{theirs}.bias", (f"{own}b_{ours}",), shape[:1]))
+    return rows + ([] if is_folded(config) else [Row("skipinit_gain", ("skip_init_gain",), ())])
+
+
+def _conv_rows(theirs, ours, size, cin, cout):
+    return [
+        Row(f"{theirs}.weight", (f"{ours}/w",), (cout, cin, size, size), "conv"),
+        Row(f"{theirs}.bias", (f"{ours}/b",), (cout,)),
+        Row(f"{theirs}.gain", (f"{ours}/gain",), (cout, 1, 1, 1), "channel"),
+    ]

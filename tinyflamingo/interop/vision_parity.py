@@ -1,0 +1,71 @@
+"""Our image encoders beside the peers' own, on random weights: the largest difference.
+
+As `parity.py`, which tells how: timm's NFNets and NF-ResNets, and the image tower of `open_clip`, which
+is OpenAI CLIP's, in small sizes and with the names of the real ones.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+
+from tinyflamingo.interop import names, timm, vit_names
+from tinyflamingo.interop.parity import arrays_of, randomise
+from tinyflamingo.model.config import VisionConfig
+from tinyflamingo.model.encoders import encode_pictures
+
+SIZES = {"depths": (1, 2, 1, 1), "channels": (32, 64, 96, 96), "stem_chs": 16}  # timm rounds widths to eights
+STAGES = ((32, 1, 1), (64, 2, 2), (96, 1, 2), (96, 1, 2))
+
+
+def small(name) -> tuple:
+    """(timm's model of a name in a small size, our configuration of it)."""
+    create = importlib.import_module("timm").create_model
+    if name == "nf_resnet50":
+        theirs = create(name, num_classes=0, **SIZES)
+        return theirs, VisionConfig(
+            stem=((16, 2, 7),), stages=STAGES, bottleneck=0.25, group_size=512, width=96, **timm.RESNET
+        )
+    theirs = create(name, num_classes=0, group_size=8, num_features=48, **SIZES)
+    stem, conventions = ((2, 2), (4, 1), (8, 1), (16, 2)), timm.DM if name.startswith("dm_") else timm.OWN
+    return theirs, VisionConfig(stem=stem, stages=STAGES, group_size=8, width=48, **conventions)
+
+
+def encoder(name, dtype, size=(43, 64)) -> float:
+    """Largest difference of the features of one of timm's models, at a size that no stride divides."""
+    torch = importlib.import_module("torch")
+    theirs, config = small(name)
+    theirs = randomise(theirs.to(getattr(torch, np.dtype(dtype).name)), torch)
+    x = np.random.default_rng(1).standard_normal((2, *size, 3)).astype(dtype)
+    with torch.no_grad():
+        want = theirs.forward_features(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    frozen = timm.import_encoder(arrays_of(theirs), config)
+    features, _ = encode_pictures(frozen["vision"], x, config)
+    got = (features - frozen["feature_mean"]) * frozen["feature_scale"]
+    return largest(got, want.transpose(0, 2, 3, 1).reshape(got.shape))
+
+
+def tower(activation, norm_features, dtype) -> tuple:
+    """Largest differences of a CLIP tower's pooled vector, through its projection, and of its patches' features."""
+    torch = importlib.import_module("torch")
+    module = importlib.import_module("open_clip.transformer")
+    act = {"quick_gelu": module.QuickGELU, "gelu_erf": torch.nn.GELU}[activation]
+    more = {"output_tokens": True, "final_ln_after_pool": not norm_features}
+    theirs = module.VisionTransformer(24, 8, 128, 2, 2, 4.0, output_dim=20, act_layer=act, **more)
+    theirs = randomise(theirs.to(getattr(torch, np.dtype(dtype).name)), torch)
+    x = np.random.default_rng(1).standard_normal((2, 24, 24, 3)).astype(dtype)
+    with torch.no_grad():
+        pooled, patches = (y.numpy() for y in theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())))
+    tensors = arrays_of(theirs)
+    config = vit_names.vit_config(tensors, "", activation, norm_features)
+    params = names.import_arrays(vit_names.vit_rows(config, 20, theirs=""), tensors, "open_clip")
+    features, vector = encode_pictures(params["vision"], x, config)
+    return largest(vector @ params["contrastive"]["picture_projection"], pooled), largest(features, patches)
+
+
+def largest(got, want) -> float:
+    """Largest absolute difference, over the largest number where that is above 1; shapes and dtypes must agree."""
+    if got.dtype != want.dtype or got.shape != want.shape:
+        raise ValueError(f"{got.dtype} {got.shape} beside {want.dtype} {want.shape}")
+    return float(np.max(np.abs(got - want)) / max(1.0, np.max(np.abs(want))))
