@@ -23,7 +23,7 @@ from tinyflamingo.model.config import (
 )
 from tinyflamingo.model.trained import complete, load_checkpoint, save_checkpoint, untrained
 
-SIZES = {"vocab_size": 300, "d_model": 24, "n_layers": 3, "n_heads": 3, "max_seq_len": 64, "mlp_ratio": 2}
+SIZES = {"vocab_size": 300, "d_model": 24, "n_layers": 3, "n_heads": 4, "max_seq_len": 64, "mlp_ratio": 2}
 DECODER = {"model_type": "mosaic_gpt", "alibi": True, "attn_qk_ln": True, "no_bias": True} | SIZES
 WORDS = tokenizer_json()
 ROWS = 256 + 14 + 1 + 3

@@ -145,6 +145,7 @@ def test_names_of_mpt_1b_inside_openflamingo():
         ("mpt", {"attn_config": {"clip_qkv": 6}}, "clip_qkv is 6, but only None"),
         ("mosaic_gpt", {"alibi": False}, "alibi is False, but only True"),
         ("mpt", {"n_heads": 3}, "a width of 4096 does not go with 3 heads"),
+        ("mosaic_gpt", {"n_heads": 3, "d_model": 96}, "n_heads is 3, no power of two"),
         ("gpt2", {"n_layer": None}, "n_layer is None but must be a whole number"),
         ("gpt2", {"model_type": "llama"}, "model_type is 'llama' but must be one of"),
     ],

@@ -153,6 +153,8 @@ def hugging_face_config(raw: dict, where="config.json") -> LanguageConfig:
     hidden = 4 * width if hidden is None else hidden * width if kind in ("mpt", "mosaic_gpt") else hidden
     if width % heads or hidden % width:
         raise UserError(f"{where}: a width of {width} does not go with {heads} heads and a hidden width of {hidden}")
+    if kind == "mosaic_gpt" and heads & (heads - 1):
+        raise UserError(f"{where}: n_heads is {heads}, no power of two; releases of its program differ in its ALiBi")
     return LanguageConfig(flat["vocab_size"], width, layers, heads, width // heads, hidden // width, context, kind)
 
 

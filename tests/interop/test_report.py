@@ -1,0 +1,21 @@
+"""The parity report tells what ran and what could not."""
+
+import numpy as np
+
+from tinyflamingo.interop.report import CASES, Case, parity_report
+
+
+def test_a_row_of_numbers_and_a_row_without():
+    ran = Case("a", ("numpy",), "sum", lambda dtype: 2.5e-7 if dtype == np.float32 else 3e-16)
+    single = Case("b", ("numpy",), "mean", lambda dtype: 0.0, (np.float32,))
+    absent = Case("c", ("no-such-package", "numpy"), "all", None)
+    half = Case("d", ("numpy", "no-such-package"), "all", None)
+    rows = parity_report([ran, single, absent, half]).splitlines()[-4:]
+    assert rows[0] == f"| a | {np.__version__} | sum | 2.5e-07 | 3.0e-16 |"
+    assert rows[1] == f"| b | {np.__version__} | mean | 0.0e+00 | - |"
+    assert rows[2] == "| c | - | all | not run: no-such-package is not installed | |"
+    assert rows[3] == f"| d | {np.__version__} | all | not run: no-such-package is not installed | |"
+
+
+def test_every_part_is_listed_once():
+    assert len({(case.peer, case.part) for case in CASES}) == len(CASES) == 11

@@ -1,0 +1,86 @@
+"""The report of `parity`: what ran here, beside what, and how far apart the outputs were.
+
+One row a part of a peer; its version is that of the installed package. A package that is not here is
+a line that says so, and no number is ever written that this run did not measure.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyflamingo.interop import parity, parity_whole, peers
+
+
+class Case(NamedTuple):
+    """One comparison: run(dtype) gives the largest difference."""
+
+    peer: str
+    packages: tuple  # distributions that must be installed; the first is the peer's own
+    part: str
+    run: object
+    dtypes: tuple = (np.float32, np.float64)
+
+
+PACKAGES = {"flamingo-pytorch": "flamingo-pytorch", "flamingo-mini": "flamingo-mini", "open_flamingo": "open-flamingo"}
+FLOAT32 = (np.float32,)  # where a peer, or a part of ours beside it, computes in nothing else
+CASES = [
+    *(Case(peer, (PACKAGES[peer], "torch"), "resampler", partial(parity.resampler, peer)) for peer in peers.PORTS),
+    *(Case(peer, (PACKAGES[peer], "torch"), "gated block", partial(parity.gated_block, peer)) for peer in peers.PORTS),
+    *(
+        Case("transformers", ("transformers", "torch"), f"{name} decoder", partial(parity.language, kind), dtypes)
+        for kind, name, dtypes in (
+            ("gpt2", "GPT-2", (np.float32, np.float64)),
+            ("opt", "OPT", (np.float32, np.float64)),
+            ("mpt", "MPT", FLOAT32),
+        )
+    ),
+    *(
+        Case(
+            "open_flamingo",
+            ("open-flamingo", "open_clip_torch", "transformers", "torch"),
+            f"the whole: CLIP, {name}, resampler, gated blocks",
+            partial(parity_whole.whole, kind),
+            FLOAT32,
+        )
+        for kind, name in (("mpt", "MPT"), ("opt", "OPT"))
+    ),
+]
+HEAD = """# Parity
+
+Our outputs beside those of the public ports of Flamingo and of the models they stand on: the largest absolute
+difference of any number in the output, on random weights of a small configuration, in the peer's exact names. The
+weights leave the peer by its own `state_dict` and enter ours by the tables that `convert` uses. Written by
+`python -m tinyflamingo parity --out docs/parity.md` from what ran; a dash: the peer does not compute in float64
+throughout. The tests ask for less than 1e-4 in float32 and 1e-9 in float64.
+
+| peer | version | part | float32 | float64 |
+|---|---|---|---|---|
+"""
+
+
+def parity_report(cases=CASES) -> str:
+    """The report as Markdown."""
+    return HEAD + "".join(_row(case) for case in cases)
+
+
+def _row(case: Case) -> str:
+    versions = [installed(package) for package in case.packages]
+    if None in versions:
+        absent = case.packages[versions.index(None)]
+        return f"| {case.peer} | {versions[0] or '-'} | {case.part} | not run: {absent} is not installed | |\n"
+    found = {dtype: f"{case.run(dtype):.1e}" for dtype in case.dtypes}
+    return (
+        f"| {case.peer} | {versions[0]} | {case.part} | {found.get(np.float32, '-')} | {found.get(np.float64, '-')} |\n"
+    )
+
+
+def installed(package) -> str | None:
+    """The version of an installed distribution, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
