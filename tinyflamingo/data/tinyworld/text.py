@@ -30,7 +30,7 @@ from tinyflamingo.data.tinyworld.scenes import (
 
 # Shares of each kind of document, by name of its function below; episodes are mixed in by the training
 # stage, whose curriculum decides how many.
-TEXT_MIXTURE = {"facts": 0.17, "fact_questions": 0.38, "reading": 0.33, "sums": 0.12}
+TEXT_MIXTURE = {"facts": 0.19, "fact_questions": 0.43, "reading": 0.30, "sums": 0.08}
 
 
 def text_document(rng, things=None) -> list:
