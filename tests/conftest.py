@@ -32,8 +32,14 @@ KEYS = {
         "model/test_attention_maps.py",
         "cli/test_shipped.py",
     ],
-    "few_shot": ["evaluation/test_tasks.py", "evaluation/test_evaluation_run.py"],
-    "scale": ["model/test_config.py"],
+    "few_shot": [
+        "evaluation/test_tasks.py",
+        "evaluation/test_evaluation_run.py",
+        "evaluation/test_metrics.py",
+        "evaluation/test_retrieval.py",
+        "evaluation/test_specialists.py",
+    ],
+    "scale": ["model/test_config.py", "bench/test_sizes.py"],
 }
 OF_ALL_NOTEBOOKS = {"test_notebooks.py", "test_cards.py"}
 HERE = Path(__file__).parent

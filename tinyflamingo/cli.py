@@ -78,6 +78,8 @@ def _parser():
     _add_report(commands)
     _add_bench(commands)
     _add_params(commands)
+    _add_convert(commands)
+    _add_parity(commands)
     doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -90,9 +92,9 @@ def _whole(text):
     return int(text)
 
 
-def _writable(path):
-    """The path of a file to write, or a `UserError` before any work is done."""
-    if path.is_dir():
+def _writable(path, folder=False):
+    """The path of a file to write (or of a folder), or a `UserError` before any work is done."""
+    if path.is_dir() and not folder:
         raise UserError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: its folder does not exist")
@@ -228,9 +230,8 @@ def _ablate(args):
 
     if args.seeds < 1 or args.steps == 0:
         raise UserError("--seeds and --steps must be at least 1")
-    if args.json is None:
-        ABLATIONS.parent.mkdir(parents=True, exist_ok=True)
-    run_studies(_load(args.checkpoint), _writable(args.json or ABLATIONS), args.only, args.seeds, args.steps)
+    path = _writable(args.json) if args.json else ABLATIONS
+    run_studies(_load(args.checkpoint), path, args.only, args.seeds, args.steps)
 
 
 def _add_report(commands):
@@ -285,6 +286,50 @@ def _params(args):
     print(format_sizes(found))
     if target:
         write_atomically(target, json.dumps(found, indent=1).encode())
+
+
+def _add_convert(commands):
+    p = commands.add_parser("convert", help="weights from and to the public ports of Flamingo")
+    p.add_argument("files", nargs="+", type=Path, help="a peer's files or folders, or a checkpoint or part of ours")
+    p.add_argument("--from", dest="source", metavar="PEER", help="whose files they are (default: ours)")
+    p.add_argument("--to", nargs="+", required=True, metavar="OUT", help="OUT: what to write, or PEER OUT: for whom")
+    p.add_argument("--prefix", default="", help="of the peer's names, to read or write one part of a whole")
+    p.add_argument("--head-size", type=_whole, default=64, help="of a port's heads, which no tensor tells")
+    p.add_argument("--config", type=Path, help="the decoder's config.json (default: beside the weights)")
+    p.add_argument("--tokenizer", type=Path, help="the decoder's tokenizer.json (default: beside the weights)")
+    p.set_defaults(run=_convert)
+
+
+def _convert(args):
+    from tinyflamingo.interop.convert import Options, convert_from, convert_to
+
+    *peer, out = args.to
+    if len(peer) != (args.source is None):
+        raise UserError("write 'convert --from PEER FILE ... --to OUT', or 'convert CHECKPOINT --to PEER OUT'")
+    options = Options(args.prefix, args.head_size, args.config, args.tokenizer)
+    if args.source:
+        print(convert_from(args.source, args.files, _writable(Path(out), folder=True), options))
+    elif len(args.files) == 1:
+        print(convert_to(peer[0], args.files[0], _writable(Path(out)), options))
+    else:
+        raise UserError(f"--to {peer[0]} takes one checkpoint or part, {len(args.files)} were given")
+
+
+def _add_parity(commands):
+    p = commands.add_parser("parity", help="our outputs beside those of the public ports that are installed")
+    p.add_argument("--out", type=Path, metavar="FILE", help="write the report there")
+    p.set_defaults(run=_parity)
+
+
+def _parity(args):
+    from tinyflamingo.interop.report import parity_report
+    from tinyflamingo.model.trained import write_atomically
+
+    target = args.out and _writable(args.out)
+    report = parity_report()
+    print(report, end="")
+    if target:
+        write_atomically(target, report.encode())
 
 
 def _doctor(args):

@@ -7,9 +7,10 @@
 # gated blocks that know nothing yet. This notebook trains what lies between.
 #
 # **You will build** the loss of a mixture of data sets, its first gradient by hand, the accumulation of
-# gradients, and clipping; then you run a real stage three, small enough to watch. **You will not** train the
-# encoder or the language model. They are the ones that ship with the code, frozen. `python -m tinyflamingo
-# train` does all three stages, in minutes.
+# gradients, and clipping; then you run a real stage three, small enough to watch.
+#
+# **You will not** train the encoder or the language model. They are the ones that ship with the code, frozen.
+# `python -m tinyflamingo train` does all three stages, in minutes.
 #
 # Needed from before: `phi` (notebook 07) and the gates (notebook 08).
 
@@ -36,7 +37,7 @@ from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch
 from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops.tree import count, flatten, named_leaves
-from tinyflamingo.training.flamingo_stage import DATASETS, Document, FlamingoStage, see_all, shard_loss
+from tinyflamingo.training.flamingo_stage import DATASETS, Document, FlamingoStage, make_media, see_all, shard_loss
 from tinyflamingo.training.language_stage import token_losses
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 from tinyflamingo.training.presets import get_preset
@@ -53,7 +54,12 @@ config, frozen, tokenizer = shipped.config, shipped.frozen, shipped.tokenizer
 
 # %%
 toy = get_preset("toy")
-pool_sizes = {k: v // 40 for k, v in vars(toy.flamingo).items() if type(v) is int and v >= 1000 and k != "steps"}
+least = vars(get_preset("smoke").flamingo)  # so few that every kind of thing is just there
+pool_sizes = {
+    kind: max(size // 40, least[kind])
+    for kind, size in vars(toy.flamingo).items()
+    if type(size) is int and size >= 1000 and kind != "steps"
+}
 STEPS = 50
 recipe = dataclasses.replace(
     toy.flamingo,
@@ -64,7 +70,10 @@ recipe = dataclasses.replace(
     optimiser=dataclasses.replace(toy.flamingo.optimiser, warmup=8),
 )
 preset = dataclasses.replace(toy, flamingo=recipe)
-stage = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen)
+drawn = make_media(
+    np.random.default_rng(0), recipe, frozen, config
+)  # a pool of pictures and videos, and their features
+stage = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn)
 print("pool:", pool_sizes)
 print("features of the pictures (M, F, S, Dv) =", stage.features.pictures.shape, "- computed once, they are frozen")
 print("features of the videos   (M, F, S, Dv) =", stage.features.videos.shape)
@@ -77,12 +86,13 @@ print("features of the videos   (M, F, S, Dv) =", stage.features.videos.shape)
 # and its description teach to name what is there. Pairs of a video and its description do that for videos.
 # TinyWorld has all three.
 #
-# *Figure: three rows. A page with four pictures and the words that follow each; four pairs, each a picture with
-# its text; a video as a strip of frames, with its text. Words in colour carry loss; black words are read only.*
+# *Figure: three rows. A page with three pictures and the words that follow each; three pairs, each a picture
+# with its text; a video as a strip of frames, with its text. Words in colour carry loss; black words are read
+# only.*
 
 
 # %%
-def panel_of(title, items, media=4):
+def panel_of(title, items, media=3):
     """The first few media of a list, with the words that follow each; words that carry loss in colour."""
     shown = []
     for item in items:
@@ -99,13 +109,13 @@ def panel_of(title, items, media=4):
 
 rng = np.random.default_rng(4)
 album = page(rng, stage.pool, {"album": 1.0})[1]
-pairs = [item for _ in range(4) for item in pair(rng, stage.pool)]
-panels_figure([panel_of("a page", album), panel_of("four pairs", pairs), panel_of("a video", video(rng, stage.pool))])
+pairs = [item for _ in range(3) for item in pair(rng, stage.pool)]
+panels_figure([panel_of("a page", album), panel_of("three pairs", pairs), panel_of("a video", video(rng, stage.pool))])
 plt.show()
 
 # %% [markdown]
-# Black text is *quiet*: the model reads it and is not asked to predict it, because nobody could. Which question
-# comes next is chance; what its answer is, can be seen.
+# Black text is *quiet*: the model reads it and is not asked to predict it, because nobody could. Which
+# question comes next is chance; what its answer is, can be seen.
 
 # %%
 documents = stage.documents(np.random.default_rng(5))
@@ -164,9 +174,9 @@ print(f"{len(documents)} documents packed into rows (B, T) = {rows.tokens.shape}
 # ### Exercise 09.1 · The loss of a mixture
 # *difficulty: medium · minutes: 15*
 #
-# Packed rows come out of the model as `losses (B, T)`, one number a token. Beside them stand `weights (B, T)`,
-# 0 or 1, `datasets (B, T)`, the number of each token's data set or -1 for padding, and `lambdas`, one a data
-# set. Return the weighted sum of the data sets' mean losses. A data set without a token that counts adds
+# Packed rows come out of the model as `losses (B, T)`, one number a token. Beside them stand `weights (B,
+# T)`, 0 or 1, `datasets (B, T)`, the number of each token's data set or -1 for padding, and `lambdas`, one a
+# data set. Return the weighted sum of the data sets' mean losses. A data set without a token that counts adds
 # nothing.
 
 
@@ -190,8 +200,8 @@ check_09_1_mixture_loss(mixture_loss)
 # %% [markdown]
 # ## The first gradient, by hand
 #
-# Everything that trains gets its gradient through the logits. For one token the loss is `-log p(target)`, where
-# `p` is the softmax of the `V + 1` logits. Its derivative is as simple as can be:
+# Everything that trains gets its gradient through the logits. For one token the loss is `-log p(target)`,
+# where `p` is the softmax of the `V + 1` logits. Its derivative is as simple as can be:
 #
 #     d loss / d logit_v  =  p_v - (1 if v is the target, else 0)
 #
@@ -223,16 +233,16 @@ print("by finite differences:", np.round(by_difference, 4))
 print("they agree:", np.allclose(by_hand, by_difference, atol=1e-6), "- sum:", f"{by_hand.sum():.0e}")
 
 # %% [markdown]
-# The sum is 0: what goes to the target is taken from the others, in proportion to how likely they were. A model
-# that is sure and right gets a gradient of nearly nothing.
+# The sum is 0: what goes to the target is taken from the others, in proportion to how likely they were. A
+# model that is sure and right gets a gradient of nearly nothing.
 
 # %% [markdown]
 # ### Exercise 09.2 · The gradient of all logits
 # *difficulty: medium · minutes: 15*
 #
 # Now for a batch, without a loop over tokens. `logits (B, T, V)`, `targets (B, T)`, and `shares (B, T)`: how
-# much each token's loss counts, 0 for quiet text and padding. The loss is the sum of share times cross-entropy.
-# Return its gradient, `(B, T, V)`. Logits may be large: do not let `exp` overflow.
+# much each token's loss counts, 0 for quiet text and padding. The loss is the sum of share times
+# cross-entropy. Return its gradient, `(B, T, V)`. Logits may be large: do not let `exp` overflow.
 
 
 # %% exercise 09.2
@@ -277,8 +287,8 @@ before_training = fingerprint(frozen).hexdigest()
 #
 # It is tempting to freeze a weight by giving it a gradient of 0.
 #
-# **Predict.** AdamW makes 50 steps with a gradient of exactly 0 and the usual weight decay. What happens to the
-# weight?
+# **Predict.** AdamW makes 50 steps with a gradient of exactly 0 and the usual weight decay. What happens to
+# the weight?
 
 # %%
 matrix = {"w": np.ones((2, 2), np.float32)}
@@ -288,8 +298,8 @@ for step in range(50):
 print("after 50 steps without any gradient:", optimiser.params["w"].ravel())
 
 # %% [markdown]
-# It shrinks: weight decay needs no gradient. At the paper's rates, half a million steps of that leave less than
-# a hundredth of a weight. What is not given to the optimiser cannot be moved by it.
+# It shrinks: weight decay needs no gradient. At the paper's rates, half a million steps of that leave less
+# than a hundredth of a weight. What is not given to the optimiser cannot be moved by it.
 
 # %% [markdown]
 # ## Three data sets, one step
@@ -320,9 +330,9 @@ axis.set(xticks=range(3), xticklabels=DATASETS, yticks=range(3), yticklabels=DAT
 plt.show()
 
 # %% [markdown]
-# They agree in part. Flamingo *accumulates*: one gradient from each set, weighed, added up, then one step. The
-# other way, *round-robin*, steps after each in turn. Both look at the same documents; the first takes one step
-# along the sum, the second three steps, each pulling where one set wants to go.
+# They agree in part. Flamingo *accumulates*: one gradient from each set, weighed, added up, then one step.
+# The other way, *round-robin*, steps after each in turn. Both look at the same documents; the first takes one
+# step along the sum, the second three steps, each pulling where one set wants to go.
 #
 # Accumulation rests on a fact that costs nothing: the gradient of a weighted sum is the weighted sum of
 # gradients.
@@ -340,8 +350,8 @@ print("they agree:", np.allclose(together, one_by_one, atol=1e-5 * np.abs(togeth
 # ### Exercise 09.3 · Accumulate
 # *difficulty: easy · minutes: 10*
 #
-# `gradient_of(batch)` returns a gradient, a NumPy vector; it belongs to whoever made it. Return the sum of the
-# batches' gradients, each times its `lambda`. Nobody else's array may change.
+# `gradient_of(batch)` returns a gradient, a NumPy vector; it belongs to whoever made it. Return the sum of
+# the batches' gradients, each times its `lambda`. Nobody else's array may change.
 
 
 # %% exercise 09.3
@@ -363,9 +373,9 @@ check_09_3_accumulate(accumulate)
 # ### Exercise 09.4 · Clip by the global norm
 # *difficulty: medium · minutes: 10*
 #
-# The first steps of a new layer can be wild; the paper clips the gradient to a *global* norm of 1. `gradients`
-# is a dict of arrays. Return a new dict in which all of them together have a norm of at most `limit`, and the
-# direction of the whole is unchanged.
+# The first steps of a new layer can be wild; the paper clips the gradient to a *global* norm of 1.
+# `gradients` is a dict of arrays. Return a new dict in which all of them together have a norm of at most
+# `limit`, and the direction of the whole is unchanged.
 
 
 # %% exercise 09.4
@@ -388,8 +398,8 @@ check_09_4_clip_globally(clip_globally)
 # Fresh resampler, fresh gated blocks, gates at exactly 0. While it trains we look at pairs that it does not
 # train on, once with their own pictures and once with somebody else's.
 #
-# **Predict.** The loss will fall from the first steps on. What falls first: the loss with the own picture, the
-# loss with a wrong picture, or both?
+# **Predict.** The loss will fall from the first steps on. What falls first: the loss with the own picture,
+# the loss with a wrong picture, or both?
 
 
 # %%
@@ -429,15 +439,15 @@ def run(stage, every=5, watch=None):
 
 
 apart = held_out("pairs", 24, seed=99)
-main = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen)
+main = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn)
 log = run(main, watch=lambda params: [loss_on(params, some) for some in (apart, exchanged(apart))])
 for info in log[:: STEPS // 4]:
     print(f"step {info['step']:3d}  " + "  ".join(f"{name} {info[f'loss_{name}']:.2f}" for name in DATASETS))
 
 # %% [markdown]
-# *Figure: two panels over the steps. Left, the training losses of pages, pairs and videos, all falling. Right,
-# the loss of pairs with their own pictures and with wrong ones: together at first, then the wrong ones stay
-# higher.*
+# *Figure: two panels over the steps. Left, the training losses of pages, pairs and videos, all falling.
+# Right, the loss of pairs with their own pictures and with wrong ones: together at first, then the wrong ones
+# stay higher.*
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
@@ -457,16 +467,15 @@ print(f"gap at the end: {wrong[-1] - own[-1]:.2f} nats a token")
 
 # %% [markdown]
 # Both fall at first. What is learned in the first steps is how such texts *sound*: that after `Output:` comes
-# an article, a colour, a shape, a full stop. The gated feed-forward layers can learn that without looking. Then
-# the curves part, and the gap between them is what the model has learned to *see*. A loss that falls proves
-# nothing about seeing; the gap does.
+# an article, a colour, a shape, a full stop. The gated feed-forward layers can learn that without looking.
+# Then the curves part, and the gap between them is what the model has learned to *see*. A loss that falls
+# proves nothing about seeing; the gap does.
 #
 # Five fresh pictures, named by the model as it began, as it is after this minute, and by the one that ships:
 
 # %%
-started = dataclasses.replace(
-    shipped, params=FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen).optimiser.params
-)
+fresh = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn).optimiser.params
+started = dataclasses.replace(shipped, params=fresh)
 learned = dataclasses.replace(shipped, params=main.optimiser.params)
 rng = np.random.default_rng(12)
 print(f"{'picture':18s} {'gates shut':34s} {f'after {STEPS} steps':30s} shipped")
@@ -482,13 +491,14 @@ print("frozen parts unchanged to the last bit:", fingerprint(frozen).hexdigest()
 #
 # ## Accumulation against round-robin
 #
-# The same start, the same number of gradients: one run takes a step after three of them, the other after each.
+# The same start, the same number of gradients: one run takes a step after three of them, the other after
+# each.
 
 # %%
 in_turn = dataclasses.replace(
     preset, flamingo=dataclasses.replace(recipe, accumulate=False, steps=3 * STEPS, gate_batches=6)
 )
-other = FlamingoStage(in_turn, np.random.default_rng(0), tokenizer, frozen)
+other = FlamingoStage(in_turn, np.random.default_rng(0), tokenizer, frozen, drawn)
 run(other)
 print(f"{'held-out loss':16s}{'accumulated':>12s}{'round-robin':>13s}")
 for name in DATASETS:
@@ -498,8 +508,8 @@ for name in DATASETS:
 # %% [markdown]
 # Do not read too much into three numbers of one seed: so early in training, round-robin's threefold number of
 # steps can even be ahead. What it costs shows late, when the sets pull against each other around the optimum.
-# At three billion parameters and 250,000 updates the paper measured an overall score of 70.7 with accumulation
-# and 62.9 with round-robin (its table 3), which is why it accumulates, and why this code does.
+# At three billion parameters and 250,000 updates the paper measured an overall score of 70.7 with
+# accumulation and 62.9 with round-robin (its table 3), which is why it accumulates, and why this code does.
 #
 # ## Break it: let the language model learn too
 #
@@ -508,25 +518,22 @@ for name in DATASETS:
 # **Predict.** After 25 steps on pairs of pictures and captions, what has become of its knowledge from text?
 
 # %%
-free = {"params": copy.deepcopy(main.optimiser.params), "language": copy.deepcopy(frozen["language"])}
-all_free = AdamW(free, recipe.optimiser, no_decay=("params/resampler",))
+all_free = AdamW(main.optimiser.params | {"language": frozen["language"]}, recipe.optimiser, no_decay=("resampler",))
 
 
-def loss_of_both(tree, shard):
-    return shard_loss(tree["params"], shard, frozen | {"language": tree["language"]}, recipe.weights, config)
+def loss_of_both(params, shard):
+    """As before, but a language model among the params takes the place of the frozen one."""
+    return shard_loss(params, shard, frozen, recipe.weights, config)
 
 
 for step in range(25):
-    shards = main.shards(
-        np.random.default_rng([13, step]), main.documents(np.random.default_rng([14, step]), ("pairs",))
-    )
-    gradient = 0.0
-    for some in shards:
-        gradient = gradient + flatten(ops.value_and_grad(loss_of_both)(all_free.params, some)[1])
+    some = main.documents(np.random.default_rng([14, step]), ("pairs",))
+    shards = main.shards(np.random.default_rng([13, step]), some)
+    gradient = sum(flatten(ops.value_and_grad(loss_of_both)(all_free.params, shard)[1]) for shard in shards)
     all_free.step(gradient, step, 25)
 
 with_free = dataclasses.replace(
-    shipped, params=all_free.params["params"], frozen=frozen | {"language": all_free.params["language"]}
+    shipped, params=all_free.params, frozen=frozen | {"language": all_free.params["language"]}
 )
 for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
     found = text_perplexity(model, np.random.default_rng(15), n=32)
@@ -534,9 +541,9 @@ for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
 
 # %% [markdown]
 # A perplexity of 1 would mean to know every token beforehand; the distance from 1 is what to look at. It
-# forgets, and fast: a handful of captions write over what a whole stage of text had taught. In the paper, too,
-# a language model that trains along ends below the frozen one (62.7 against 70.7), unless text training goes on
-# beside (68.6), at three times the cost a step.
+# forgets, and fast: a handful of captions write over what a whole stage of text had taught. In the paper,
+# too, a language model that trains along ends below the frozen one (62.7 against 70.7), unless text training
+# goes on beside (68.6), at three times the cost a step.
 #
 # ## The lines of the library it became
 
@@ -558,8 +565,8 @@ show(FlamingoStage.gradient)
 #
 # The loss is a weighted sum of each data set's own mean, and its gradient is accumulated over all sets before
 # one step. Frozen parts are not arguments of the gradient: gradients run through them, the optimiser never
-# hears of them, and what they knew stays. Whether the model *sees* is told by the gap between the right picture
-# and a wrong one, not by a falling loss.
+# hears of them, and what they knew stays. Whether the model *sees* is told by the gap between the right
+# picture and a wrong one, not by a falling loss.
 #
 # **Try it.** Set `STEPS` to 300 and watch shapes arrive. Set the lambda of videos to 0 and ask about a video.
 # Take `gate_push` out (`gate_push=0.0`) and see how long the gates hang about zero.

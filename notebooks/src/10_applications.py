@@ -4,11 +4,14 @@
 # *chapter: §5 · minutes: 75 to read and do, one to run · key: applications*
 #
 # A trained Flamingo is a machine that continues. What you get from it depends on what you put in front: a
-# picture in the place of a word, a video and a question, a conversation. This notebook uses the checkpoint that
-# ships, and then looks inside while it answers: which part of the picture did it look at when it wrote "red"?
+# picture in the place of a word, a video and a question, a conversation. This notebook uses the checkpoint
+# that ships, and then looks inside while it answers: which part of the picture did it look at when it wrote
+# "red"?
 #
 # **You will build** greedy decoding, a visual dialogue, the attention weights of a gated block, and their way
-# back onto the picture. **You will not** train anything, nor search with beams (`model/generate.py` can).
+# back onto the picture.
+#
+# **You will not** train anything, nor search with beams (`model/generate.py` can).
 
 # %%
 import sys
@@ -31,7 +34,8 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_single,
 )
 from tinyflamingo.demo import panels_figure, picture_for_words, video_question, visual_dialogue
-from tinyflamingo.evaluation.run import answer, interval
+from tinyflamingo.evaluation.metrics import interval
+from tinyflamingo.evaluation.run import answer
 from tinyflamingo.evaluation.tasks import knowledge, knowledge_direct, knowledge_heldout
 from tinyflamingo.model.attention_maps import attention_maps, gated_attention_map, resampler_maps
 from tinyflamingo.model.flamingo import embed_with_eoc, encode_media, flamingo, see
@@ -50,9 +54,9 @@ rng = np.random.default_rng(10)
 # %% [markdown]
 # ## Three prompts
 #
-# *Figure: three rows. Two pictures that stand in a text as its subjects; the frames of a video with a question;
-# one picture and a dialogue about it. What the model wrote is in colour; where it was wrong, the right answer
-# stands behind.*
+# *Figure: three rows. Two pictures that stand in a text as its subjects; the frames of a video with a
+# question; one picture and a dialogue about it. What the model wrote is in colour; where it was wrong, the
+# right answer stands behind.*
 
 # %%
 panels_figure([make(model, rng) for make in (picture_for_words, video_question, visual_dialogue)])
@@ -97,8 +101,8 @@ for name, task in (
 # %% [markdown]
 # Naming helps, because what was named stands in the text, and from text the frozen language model can look
 # facts up as it always could. What the picture leaves in the stream is not the same as a word. A larger model
-# needs the crutch less; that it exists at all is worth knowing: *let a model write down what it sees before you
-# ask what it knows.*
+# needs the crutch less; that it exists at all is worth knowing: *let a model write down what it sees before
+# you ask what it knows.*
 
 # %% [markdown]
 # ## A video
@@ -199,8 +203,8 @@ check_10_1_greedy(greedy)
 # *difficulty: easy · minutes: 10*
 #
 # `ask(items)` continues a prompt, a list of pictures and strings, and returns the model's text. Ask all
-# `questions` about `picture`, one after the other, and return the list of answers. At each question the prompt
-# holds the picture and the whole conversation so far.
+# `questions` about `picture`, one after the other, and return the list of answers. At each question the
+# prompt holds the picture and the whole conversation so far.
 
 
 # %% exercise 10.2
@@ -231,14 +235,14 @@ for items in ([picture, "Output:", fast["text"], question], [picture, "Output:",
     print("N =", len(sequence.media), " ".join(tokenizer.piece(t) for t in sequence.tokens))
 
 # %% [markdown]
-# A second picture closes the chunk: to the model it is the next example on the page, not the same conversation.
-# And every copy is encoded again.
+# A second picture closes the chunk: to the model it is the next example on the page, not the same
+# conversation. And every copy is encoded again.
 
 # %% [markdown]
 # ## Where does it look?
 #
-# In each gated block a token's query meets the keys of the `R` visual tokens of its own picture. Softmax turns
-# the scores into weights that sum to 1, one set a head. Here is one token's, written out:
+# In each gated block a token's query meets the keys of the `R` visual tokens of its own picture. Softmax
+# turns the scores into weights that sum to 1, one set a head. Here is one token's, written out:
 
 # %%
 scene = sample_pair(np.random.default_rng(3), kinds=(("star", "blue"), ("circle", "red")), relation="left of")
@@ -312,8 +316,8 @@ check_10_3_attention_weights(attention_weights)
 # once. So there is a function that computes them again on the way of the same stream: `attention_maps`, all
 # gated blocks, `(G, B, T, H, M, R)`.
 #
-# *Figure: two tables of tokens against visual tokens, one of the first gated block and one of the last. Darker
-# means a larger share. The row of the token before the picture is empty.*
+# *Figure: two tables of tokens against visual tokens, one of the first gated block and one of the last.
+# Darker means a larger share. The row of the token before the picture is empty.*
 
 # %%
 maps = attention_maps(params, frozen, batch.tokens, batch.phi, visual, config)
@@ -360,8 +364,8 @@ check_10_4_onto_cells(onto_cells)
 
 # %% [markdown]
 # Now the maps can be laid over the picture, a panel a word. For each word we take the token *before* it, for
-# that is where the word is decided. And we ask a second question, one that needs no attention weights: how much
-# less likely does the word become when one cell of the features is covered?
+# that is where the word is decided. And we ask a second question, one that needs no attention weights: how
+# much less likely does the word become when one cell of the features is covered?
 #
 # *Figure: the picture, and two rows of small grids, one a word of the caption. Upper row: where the token
 # before the word looked, brighter is more. Lower row: which cell, covered, takes most from the word's
@@ -449,8 +453,9 @@ for name, value in zip(names, share, strict=True):
 
 # %% [markdown]
 # The early blocks look about; in the later ones a word's look comes to rest on its thing. Covering asks what
-# *would have happened* without the cell, so it is the one to trust about causes. An attention map says what was
-# weighed, and that a weighed thing mattered is a guess, often a good one. For how much it mattered, cover it.
+# *would have happened* without the cell, so it is the one to trust about causes. An attention map says what
+# was weighed, and that a weighed thing mattered is a guess, often a good one. For how much it mattered, cover
+# it.
 
 # %% [markdown]
 # ## The gradient of a softmax, by hand
@@ -513,14 +518,14 @@ print("never written:", [tokenizer.piece(t) for t in NEVER])
 # ## In three sentences
 #
 # A prompt is a list of pictures, videos and words, and all applications are ways to write one: the model
-# continues it, token by token, and a dialogue is a prompt that grows. What the language model knew from text it
-# can say about a picture, best after naming what it sees. Attention maps show what was weighed, covering shows
-# what mattered.
+# continues it, token by token, and a dialogue is a prompt that grows. What the language model knew from text
+# it can say about a picture, best after naming what it sees. Attention maps show what was weighed, covering
+# shows what mattered.
 #
-# **Try it.** Draw a picture in any program, load it with `tinyflamingo.data.images.load_picture`, and ask. Ask
-# the same question with the answers of a dialogue exchanged for wrong ones. Lay the maps of a video's frames
-# side by side.
+# **Try it.** Draw a picture in any program, load it with `tinyflamingo.data.images.load_picture`, and ask.
+# Ask the same question with the answers of a dialogue exchanged for wrong ones. Lay the maps of a video's
+# frames side by side.
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figure 1, appendix B.1.5 for prompts and appendix
-# D.1 for what goes wrong. `python -m tinyflamingo complete --json` prints tokens, log-probabilities and `phi`.
-# `tinyflamingo/model/attention_maps.py` has both kinds of maps.
+# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figure 1, appendix B.1.5 for prompts and
+# appendix D.1 for what goes wrong. `python -m tinyflamingo complete --json` prints tokens, log-probabilities
+# and `phi`. `tinyflamingo/model/attention_maps.py` has both kinds of maps.

@@ -3,14 +3,15 @@
 #
 # *chapter: §5 · minutes: 75 to read and do, one to run · key: few_shot*
 #
-# The paper's boldest claim is a comparison. One model, shown a few examples in its prompt and never trained for
-# the task, is held against models trained for nothing else, and on some tasks it wins. Here you make the same
-# comparison at the size of a toy, with everything that a comparison needs: specialists that are no straw men,
-# intervals, and a control that must fail.
+# The paper's boldest claim is a comparison. One model, shown a few examples in its prompt and never trained
+# for the task, is held against models trained for nothing else, and on some tasks it wins. Here you make the
+# same comparison at the size of a toy, with everything that a comparison needs: specialists that are no straw
+# men, intervals, and a control that must fail.
 #
-# **You will build** an interval for a share of right answers, two specialists on frozen features, the gradient
-# of one of them by hand, and the choice of examples that the paper calls RICES. **You will not** train
-# Flamingo. No weight of it changes in this notebook.
+# **You will build** an interval for a share of right answers, two specialists on frozen features, the
+# gradient of one of them by hand, and the choice of examples that the paper calls RICES.
+#
+# **You will not** train Flamingo. No weight of it changes in this notebook.
 
 # %%
 import sys
@@ -29,7 +30,10 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.demo import few_shot as few_shot_panel
 from tinyflamingo.demo import panels_figure
 from tinyflamingo.evaluation import tasks
-from tinyflamingo.evaluation.run import answer, interval
+from tinyflamingo.evaluation.metrics import interval
+from tinyflamingo.evaluation.retrieval import pooled
+from tinyflamingo.evaluation.retrieval import rices as rices_of_the_library
+from tinyflamingo.evaluation.run import answer
 from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.training.flamingo_stage import MediaFeatures
 
@@ -48,15 +52,15 @@ panels_figure([few_shot_panel(model, np.random.default_rng(1))])
 plt.show()
 
 # %% [markdown]
-# The words are invented, and no text of any stage of training held them. What they mean here is decided by the
-# pictures before them, by colour, by shape, or by both; next time it will be something else. One such answer
-# proves nothing: with two words, a coin is right every second time. So we ask many times.
+# The words are invented, and no text of any stage of training held them. What they mean here is decided by
+# the pictures before them, by colour, by shape, or by both; next time it will be something else. One such
+# answer proves nothing: with two words, a coin is right every second time. So we ask many times.
 
 # %% [markdown]
 # ## How sure is a share?
 #
-# **Predict.** Twenty questions, twenty right answers. Is the model always right? If in truth it were right nine
-# times in ten, how often would you see twenty of twenty?
+# **Predict.** Twenty questions, twenty right answers. Is the model always right? If in truth it were right
+# nine times in ten, how often would you see twenty of twenty?
 
 # %%
 rng = np.random.default_rng(0)
@@ -68,9 +72,9 @@ print("Wilson's interval:            ", "{:.2f} to {:.2f}".format(*interval(np.o
 
 # %% [markdown]
 # The formula that everybody knows says "1.00 give or take nothing", just where it matters. Wilson's asks the
-# question the other way round: which true shares `p` would make what we saw no surprise? Those with `|seen - p|
-# <= z sqrt(p (1 - p) / n)`. That is a quadratic inequality in `p`; its two solutions are the ends. Checked in
-# the slowest way there is:
+# question the other way round: which true shares `p` would make what we saw no surprise? Those with `|seen -
+# p| <= z sqrt(p (1 - p) / n)`. That is a quadratic inequality in `p`; its two solutions are the ends. Checked
+# in the slowest way there is:
 
 
 # %%
@@ -90,8 +94,8 @@ for right in (20, 17, 10, 0):
 # ### Exercise 11.1 · Wilson's interval
 # *difficulty: medium · minutes: 15*
 #
-# Solve the quadratic. `hits` is a vector of 0 and 1 (or of truth values); return `(low, high)`. With share `s`
-# of `n`:
+# Solve the quadratic. `hits` is a vector of 0 and 1 (or of truth values); return `(low, high)`. With share
+# `s` of `n`:
 #
 #     middle  =  (s + z²/2n) / (1 + z²/n)          half  =  z sqrt(s (1 - s)/n + z²/4n²) / (1 + z²/n)
 
@@ -127,12 +131,12 @@ def episodes(k, n=60, seed=0):
     rng = np.random.default_rng([2027, seed, k])
     pool, queries = tasks.few_shot(rng, n, say.NEW_WORDS, ways=WAYS, shots=k)
     media = MediaFeatures(model.frozen, pool, model.config)
-    pooled = media.pictures.mean(axis=(1, 2))  # (M, Dv): the mean over frames and cells
+    seen = pooled(media.pictures)  # (M, Dv): the mean over frames and cells
     words = [sorted({item for item in q.prompt if isinstance(item, str)}) for q in queries]
     labels = np.array([[w.index(x) for x in q.prompt[1::2]] for q, w in zip(queries, words, strict=True)])
     target = np.array([w.index(q.answer) for q, w in zip(queries, words, strict=True)])
     index = np.array([[medium.index for medium in q.prompt[::2]] for q in queries])  # (n, WAYS k + 1)
-    return queries, media, pooled[index[:, :-1]], labels, pooled[index[:, -1]], target
+    return queries, media, seen[index[:, :-1]], labels, seen[index[:, -1]], target
 
 
 queries, media, support, labels, query, target = episodes(4)
@@ -172,7 +176,7 @@ def nearest_prototypes(support, labels, query):
 
 slow = np.array([prototypes_by_loops(*episode) for episode in zip(support, labels, query, strict=True)])
 fast = nearest_prototypes(support, labels, query)
-print("the same:", np.array_equal(slow, fast), "- right:", np.mean(fast == target))
+print("the same:", np.array_equal(slow, fast), f"- right: {np.mean(fast == target):.2f}")
 
 # %% [markdown]
 # ### Exercise 11.2 · Prototypes
@@ -275,7 +279,7 @@ def linear_probes(support, labels, query, steps=150, rate=0.5, decay=0.01):
     return np.einsum("eqd,edc->ec", Q, tree["W"]).argmax(axis=-1)
 
 
-print("right with 4 shots:", np.mean(linear_probes(support, labels, query) == target))
+print(f"right with 4 shots: {np.mean(linear_probes(support, labels, query) == target):.2f}")
 
 # %% [markdown]
 # ## The curves
@@ -309,8 +313,8 @@ for k in SHOTS:
     hits["linear probe"][k] = linear_probes(support, labels, query) == target
 
 # %% [markdown]
-# *Figure: share of right answers against shots a class, with 95% intervals: Flamingo, nearest prototype, linear
-# probe, and Flamingo with shuffled words near the dashed line of chance, one half.*
+# *Figure: share of right answers against shots a class, with 95% intervals: Flamingo, nearest prototype,
+# linear probe, and Flamingo with shuffled words near the dashed line of chance, one half.*
 
 # %%
 figure, axis = plt.subplots(figsize=(6.5, 3.2))
@@ -333,9 +337,9 @@ for name, found in hits.items():
 # %% [markdown]
 # Three things to see. With a shot or two Flamingo can be ahead, because it knows beforehand what is worth
 # telling apart: what words of its world speak of, colour and shape, and not size, place or background. A
-# prototype of one picture holds all of it. With many shots the specialists find that out from the examples. And
-# the control falls to chance: what the model uses is the *binding* of words to pictures in this prompt, not its
-# expectation of what words there are.
+# prototype of one picture holds all of it. With many shots the specialists find that out from the examples.
+# And the control falls to chance: what the model uses is the *binding* of words to pictures in this prompt,
+# not its expectation of what words there are.
 #
 # Mind the intervals. Where they overlap, this run cannot tell who is better.
 
@@ -343,8 +347,8 @@ for name, found in hits.items():
 # ## Which examples?
 #
 # With a large store of labelled pictures, one can choose the examples to fit the query. The paper takes the
-# nearest in the frozen encoder's own features (it calls that RICES) and puts the **most similar last**, next to
-# the query, because what stands near counts most.
+# nearest in the frozen encoder's own features (it calls that RICES) and puts the **most similar last**, next
+# to the query, because what stands near counts most.
 
 # %% [markdown]
 # ### Exercise 11.4 · The most similar, last
@@ -370,8 +374,8 @@ check_11_4_rices(rices)
 # %% [markdown]
 # ## Break it: the query among the examples
 #
-# A comparison is worth as much as its split. Give every picture a label by the toss of a coin, so that there is
-# *nothing* to learn, and let the query be one of the support pictures.
+# A comparison is worth as much as its split. Give every picture a label by the toss of a coin, so that there
+# is *nothing* to learn, and let the query be one of the support pictures.
 #
 # **Predict.** What does a nearest-neighbour specialist score with the leak, and without?
 
@@ -396,18 +400,19 @@ for name, asked, right in (
     print(f"{name:26s} {score:.2f}   {low:.2f} to {high:.2f}")
 
 # %% [markdown]
-# Labels without meaning, learned perfectly. Nothing warns you: the number looks like success. That is why every
-# task here draws support and query from scratch, and why the paper removed pictures of the tests from its
-# pairs, as far as it could find them.
+# Labels without meaning, learned perfectly. Nothing warns you: the number looks like success. That is why
+# every task here draws support and query from scratch, and why the paper removed pictures of the tests from
+# its pairs, as far as it could find them.
 
 # %% [markdown]
 # ## The paper's claim
 #
-# Flamingo-80B with 32 examples in its prompt, against the best model fine-tuned on each task's own training set
-# (the paper's table 1; the metrics differ from task to task, so each is shown as a share of the specialist's).
+# Flamingo-80B with 32 examples in its prompt, against the best model fine-tuned on each task's own training
+# set (the paper's table 1; the metrics differ from task to task, so each is shown as a share of the
+# specialist's).
 #
-# *Figure: fifteen horizontal bars, one a task, the score of Flamingo with 32 shots divided by that of the best
-# fine-tuned model. Six bars pass the line at 1.*
+# *Figure: fifteen horizontal bars, one a task, the score of Flamingo with 32 shots divided by that of the
+# best fine-tuned model. Six bars pass the line at 1.*
 
 # %%
 # task: (Flamingo-80B, best fine-tuned); 32 shots, VisDial 16: more did not fit into its context
@@ -440,20 +445,23 @@ def show(function):
     print(inspect.getsource(function))
 
 
-show(tasks.few_shot)
 show(interval)
+show(rices_of_the_library)
 
 # %% [markdown]
+# `evaluation/specialists.py` has more rivals, among them an encoder trained along with its head, and `python
+# -m tinyflamingo evaluate --suite` sets them beside Flamingo on sixteen tasks, as the paper's table does.
+#
 # ## In three sentences
 #
-# A task can be given as examples in a prompt, and the model solves it without a weight being changed; shuffling
-# the words brings it to chance, so it is the binding that it uses. With few examples the generalist can beat
-# specialists on the same frozen features, with many it need not. A share without an interval, a control and a
-# clean split is not a result.
+# A task can be given as examples in a prompt, and the model solves it without a weight being changed;
+# shuffling the words brings it to chance, so it is the binding that it uses. With few examples the generalist
+# can beat specialists on the same frozen features, with many it need not. A share without an interval, a
+# control and a clean split is not a result.
 #
-# **Try it.** Set `WAYS` to 4 and lower your guess of chance. Take `say.TEXT_WORDS` for the words. Fill `rices`
-# in and choose the examples of a large pool with it: does the order matter to the toy?
+# **Try it.** Set `WAYS` to 4 and lower your guess of chance. Take `say.TEXT_WORDS` for the words. Fill
+# `rices` in and choose the examples of a large pool with it: does the order matter to the toy?
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), table 1, section 3.1 and appendix A.2. Prototypes:
-# [arXiv 1703.05175](https://arxiv.org/abs/1703.05175). Every task of this code is in
-# `tinyflamingo/evaluation/tasks.py`, and `python -m tinyflamingo evaluate` scores them all.
+# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), table 1, section 3.1 and appendix A.2.
+# Prototypes: [arXiv 1703.05175](https://arxiv.org/abs/1703.05175). Every task of this code is in
+# `tinyflamingo/evaluation/tasks.py`.

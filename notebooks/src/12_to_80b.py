@@ -8,8 +8,9 @@
 # looks sideways, to DALL.E 2, and ahead, to what came after.
 #
 # **You will build** exact counts of two parts, the list of places where gated blocks stand, and the price of
-# a training step in which most weights are frozen. **You will not** need anything larger than the machine
-# before you.
+# a training step in which most weights are frozen.
+#
+# **You will not** need anything larger than the machine before you.
 
 # %%
 import sys
@@ -437,9 +438,10 @@ show(FlamingoConfig.gated_layers.fget)
 # third of their compute, not all of it. DALL.E 2 goes from words to a picture, Flamingo from pictures and
 # words to words, and both leave alone what was learned before.
 #
-# **Try it.** `python -m tinyflamingo params toy` prints the table for this code's own presets. Make the toy's
-# gated blocks stand before every second decoder block (`XattnConfig(every=2)`) and count again. What would a
-# Flamingo-1B look like?
+# **Try it.** `python -m tinyflamingo params flamingo-80b` counts the paper's model to the last number, from
+# shapes alone, and prints what the paper prints beside it; `flamingo-9b-printed` is the one that does not
+# fit. Make the toy's gated blocks stand before every second decoder block (`XattnConfig(every=2)`) and count
+# again.
 #
 # **Read on.** [The paper](https://arxiv.org/abs/2204.14198), tables 4 and 5, appendix B.1.
 # [Chinchilla](https://arxiv.org/abs/2203.15556). [DALL.E 2](https://arxiv.org/abs/2204.06125).

@@ -13,6 +13,8 @@ import tinyflamingo
 from tinyflamingo import cli
 from tinyflamingo.bench import run as bench_run
 from tinyflamingo.evaluation.tasks import TASKS
+from tinyflamingo.model.trained import save_checkpoint, untrained
+from tinyflamingo.training.presets import get_preset
 
 FORMATS = {
     "rgb.png": lambda im: (im, {}),
@@ -33,7 +35,7 @@ FORMATS = {
     "wide.png": lambda im: (im.resize((300, 7)), {}),
     "one_pixel.png": lambda im: (im.resize((1, 1)), {}),
 }
-COMMANDS = ("train", "demo", "complete", "evaluate", "bench", "params", "doctor")
+COMMANDS = ("train", "demo", "complete", "evaluate", "ablate", "report", "bench", "params", "doctor")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -193,6 +195,19 @@ def test_demo_draws_a_figure(tmp_path, checkpoint, command):
     code, out, err = command("demo", "--checkpoint", checkpoint, "--out", tmp_path / "a.png")
     assert (code, err) == (0, "") and f"figure: {tmp_path / 'a.png'}" in out
     assert Image.open(tmp_path / "a.png").size[0] > 500
+
+
+def test_ablations_and_their_report(tmp_path, tokenizer, command):
+    model = untrained(np.random.default_rng(0), get_preset("smoke").config, tokenizer)
+    model.info = {"preset": "smoke", "seed": 0}
+    save_checkpoint(model, tmp_path / "checkpoint")
+    line = ("--checkpoint", tmp_path / "checkpoint", "--json", tmp_path / "ablations.json", "--seeds", 1, "--steps", 1)
+    code, out, err = command("ablate", "--only", "every_2nd", *line)
+    assert (code, err) == (0, "") and "undecided" in out
+    assert list(json.loads((tmp_path / "ablations.json").read_text())["rows"]) == ["baseline", "every_2nd"]
+    code, out, err = command("report", tmp_path / "ablations.json", "--out", tmp_path / "results.md")
+    assert (code, err) == (0, "") and "results.md and 1 figures are written" in out
+    assert "every 2nd decoder block" in (tmp_path / "results.md").read_text()
 
 
 def test_train_from_the_command_line(tmp_path, command):

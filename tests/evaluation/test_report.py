@@ -27,7 +27,7 @@ def suite(seed=0, shift=0.0):
             "swapped": cell(0.8),
             "shuffled": cell(0.2),
             "no_pictures": cell(0.2),
-            "text_only": cell(0.1),
+            "blind": None,
             "chance": cell(0.1),
         }
         return {
@@ -37,6 +37,7 @@ def suite(seed=0, shift=0.0):
             "shots": shots,
             "specialists": specialists,
             "sanity": sanity,
+            "retrieval": {"random": cell(0.7), "rices": cell(0.8), "ensemble": cell(0.75), "shots": 16},
         }
 
     tasks = {
@@ -131,7 +132,11 @@ def test_quick_draws_nothing_and_what_is_missing_is_said(run, tmp_path):
     report([run / "suite.json"], tmp_path / "r.md", quick=True, say=lambda line: None)
     text = (tmp_path / "r.md").read_text()
     assert not (tmp_path / "figures").exists() and "![" not in text
-    assert text.count("Not in these runs") == 6 and "`python -m tinyflamingo ablate --only isoflop` makes it" in text
+    assert (
+        text.count("Not in these runs") == 6
+        and "| 16 | 0.700" in text
+        and "`python -m tinyflamingo ablate --only isoflop` makes it" in text
+    )
 
 
 def test_the_headline_counts():

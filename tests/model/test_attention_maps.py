@@ -8,11 +8,12 @@ from model_cases import tiny, tiny_config
 
 from tinyflamingo import ops
 from tinyflamingo.model.attention_maps import attention_maps, gated_attention_map, resampler_maps
-from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.model.flamingo import embed_with_eoc, flamingo
 from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.perceiver_resampler import project_both, resampler_layer, temporal_embedding
 
 ALL = tiny_config(xattn={"attend": "all_previous"})
+VANILLA = tiny_config(xattn={"kind": "vanilla"})
 
 
 def maps_of(m, visual=None, **more):
@@ -68,6 +69,15 @@ def test_deep_blocks_see_the_stream_of_the_model(tiny):
     assert not np.allclose(after[-1], before[-1])
 
 
+def test_vanilla_blocks_look_from_inside_the_decoder_block():
+    m = tiny(config=VANILLA)
+    maps = maps_of(m)
+    np.testing.assert_allclose(maps.sum((-1, -2))[:, m.phi > 0], 1)
+    h = embed_with_eoc(m.params["eoc"], m.frozen["language"]["embedding"], m.tokens)
+    before_the_block = gated_attention_map(m.params["xattn_0"], h, m.visual, m.phi, m.config)
+    assert not np.allclose(maps[0], before_the_block), "self-attention comes first"
+
+
 def test_start_hides_earlier_tokens(tiny):
     """Left padding: the maps of a row are those of the row alone."""
     b, cut = 0, 3
@@ -116,3 +126,9 @@ def test_resampler_layers_follow_one_another(tiny):
     both = resampler_maps(tiny.params["resampler"], tiny.features, tiny.config.resampler)
     np.testing.assert_array_equal(first[0], both[0])
     assert not np.allclose(both[0], both[1])
+
+
+def test_what_has_no_latents_has_no_maps(tiny):
+    config = dataclasses.replace(tiny.config.resampler, kind="mlp")
+    with pytest.raises(ValueError, match="no latents"):
+        resampler_maps(tiny.params["resampler"], tiny.features, config)

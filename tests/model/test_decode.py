@@ -22,6 +22,7 @@ pytest.importorskip("numba")
 
 STEPS = 12
 LAST, ALL = tiny_config(xattn={"every": 2}), tiny_config(xattn={"attend": "all_previous"})
+BARE, VANILLA = tiny_config(xattn={"gated": False, "start": 1}), tiny_config(xattn={"kind": "vanilla"})
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +74,7 @@ def random_words(m, rng, rows, n=STEPS):
 
 @pytest.mark.parametrize("dtype, atol", [(np.float64, 1e-10), (np.float32, 1e-5)])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4])
-@pytest.mark.parametrize("config", [LAST, ALL], ids=["last", "all_previous"])
+@pytest.mark.parametrize("config", [LAST, ALL, BARE], ids=["last", "all_previous", "no gates"])
 def test_every_step_equals_flamingo_with_caches(rng, config, rows, dtype, atol):
     m = tiny(dtype=dtype, config=config)
     batch, visual = prompts(m, rows)
@@ -84,6 +85,20 @@ def test_every_step_equals_flamingo_with_caches(rng, config, rows, dtype, atol):
     for i in range(config.language.layers):
         for part in ("k", "v"):
             np.testing.assert_allclose(*(c[f"block_{i}"][part] for c in caches), atol=atol)
+
+
+def test_vanilla_cross_attention_is_decoded_without_the_compiled_step(monkeypatch):
+    """It stands inside a decoder block, where the kernel does not look."""
+    m = tiny(config=VANILLA)
+    batch, visual = prompts(m, 2)
+    monkeypatch.setattr(decode, "arrange", None)  # would fail if it were called
+    words = np.array([[6], [7]])
+    grown = np.concatenate([batch.tokens, words], axis=1)
+    phi, start = (np.concatenate([x, x[:, -1:]], axis=1) for x in (batch.phi, batch.start))
+    logits = flamingo(m.params, m.frozen, grown, phi, visual, m.config, start)[:, -1]
+    cache = begun(m, batch, visual)
+    step = stepper(m.params, m.frozen, (phi[:, -1:], start[:, -1:], batch.first[:, -1:]), visual, m.config, cache)
+    np.testing.assert_allclose(step(words[:, 0]), logits, atol=1e-10)
 
 
 @pytest.mark.parametrize("gates", [(0, 0), (0.8, 0), (0, -0.6)])

@@ -320,6 +320,32 @@ def test_gated_blocks_stand_before_blocks_0_k_2k(monkeypatch, every, layers, exp
     assert calls == order
 
 
+def test_one_gated_block_can_stand_anywhere():
+    config = tiny_config(xattn={"every": 9, "start": 1})
+    assert config.gated_layers == (1,) and "xattn_1" in tiny(config=config).params
+
+
+def test_vanilla_stands_between_attention_and_feed_forward(floor):
+    """A decoder block whose feed-forward writes nothing cannot tell; one whose attention writes nothing can."""
+    m = tiny(config=tiny_config(xattn={"kind": "vanilla"}, language={"layers": 1}))
+    block = m.frozen["language"]["block_0"]
+    dense = m.params["xattn_0"] | {n: tiny().params["xattn_0"][n] for n in ("ffw_gain", "ffw_bias", "w_1", "w_2")}
+    before = m.params | {"xattn_0": dense | {"alpha_dense": np.array(0.0)}}
+    zero = {n: np.zeros_like(a) for n, a in block.items()}
+
+    def logits(params, config, changed):
+        frozen = {"language": m.frozen["language"] | {"block_0": block | changed}}
+        return flamingo(params, frozen, m.tokens, m.phi, m.visual, config)
+
+    for names, same in ((("w_o", "b_o"), True), (("w_2", "b_2"), False)):
+        changed = {n: zero[n] for n in names}
+        inside, ahead = (
+            logits(m.params, m.config, changed),
+            logits(before, tiny_config(language={"layers": 1}), changed),
+        )
+        assert np.allclose(inside, ahead, atol=1e-10) == same
+
+
 def test_gates_report():
     m = tiny()
     report = gates(with_gates(m.params, 0.5, -0.25))

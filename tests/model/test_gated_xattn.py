@@ -192,3 +192,29 @@ def test_float32_inside_backward(floor, rng, inputs):
     h, visual = (x.astype(np.float32) for x in inputs)
     tree = {"block": params, "h": h, "visual": visual}
     assert_float32_inside(lambda t: anp.sum(gated_xattn_dense(t["block"], t["h"], t["visual"], PHI, CONFIG)), tree)
+
+
+# ---- the paper's ablations ------------------------------------------------------------------
+
+
+def test_without_gates_both_branches_count_in_full(floor, rng, inputs, block):
+    config = tiny_config(xattn={"gated": False})
+    bare = {name: leaf for name, leaf in block.items() if not name.startswith("alpha_")}
+    assert init_gated_xattn(rng, config).keys() == bare.keys()
+    open_wide = block | {"alpha_xattn": np.array(40.0), "alpha_dense": np.array(40.0)}  # tanh of it is 1
+    h, visual = inputs
+    out = gated_xattn_dense(bare, h, visual, PHI, config)
+    np.testing.assert_allclose(out, gated_xattn_dense(open_wide, h, visual, PHI, CONFIG), rtol=1e-12)
+    check_tree(lambda p: gated_xattn_dense(p, h, visual, PHI, config).sum(), bare)
+
+
+def test_vanilla_is_the_cross_attention_alone(floor, rng, inputs, block):
+    config = tiny_config(xattn={"kind": "vanilla"})
+    params = init_gated_xattn(rng, config)
+    assert block.keys() - params.keys() == {"ffw_gain", "ffw_bias", "w_1", "w_2", "alpha_dense"}
+    h, visual = inputs
+    shut = block | {"alpha_dense": np.array(0.0)}
+    vanilla = {name: leaf for name, leaf in block.items() if name in params}
+    found = gated_xattn_dense(vanilla, h, visual, PHI, config)
+    np.testing.assert_array_equal(found, gated_xattn_dense(shut, h, visual, PHI, CONFIG))
+    np.testing.assert_array_equal(found[PHI == 0], h[PHI == 0])

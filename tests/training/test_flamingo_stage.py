@@ -113,6 +113,32 @@ def test_gradients_are_float32(stage, rng, dataset):
     assert {name for name, loss in losses.items() if loss > 0} == {dataset}
 
 
+@pytest.mark.parametrize("part", ["language", "vision"])
+def test_a_part_can_train_too(tokenizer, part):
+    """The paper's ablation: it moves, the other does not, and the result holds what it became."""
+    stage = make_stage(tokenizer, trained=(part,))
+    before = {name: hashes(stage.frozen[name]) for name in ("vision", "language")}
+    walk(stage, 2)
+    result = stage.result()
+    assert set(result) == {"params", part} and part not in result["params"]
+    assert {name: hashes(stage.frozen[name]) for name in before} == before  # other runs may need them
+    moved = hashes(result[part])
+    assert moved.keys() == before[part].keys()
+    assert sum(moved[n] != before[part][n] for n in moved) > len(moved) // 2
+
+
+def test_media_can_be_shared(tokenizer):
+    one = make_stage(tokenizer)
+    two = FlamingoStage(
+        dataclasses.replace(get_preset("smoke")),
+        np.random.default_rng(1),
+        tokenizer,
+        one.frozen,
+        (one.pool, one.features),
+    )
+    assert two.pool is one.pool and two.features is one.features
+
+
 # ---- gates -----------------------------------------------------------------------------------
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from tinyflamingo.model.config import FlamingoConfig, VisionConfig
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.config import FlamingoConfig, VisionConfig, ViTConfig
 from tinyflamingo.training.flamingo_stage import DATASETS
-from tinyflamingo.training.presets import Preset
+from tinyflamingo.training.presets import Preset, get_preset
 
 PAPER_BASELINE = 70.7  # overall score of the paper's table 3
 
@@ -22,7 +23,7 @@ class Row:
 
     what: str
     paper: float
-    config: dict = field(default_factory=dict)  # part -> its other fields
+    config: dict = field(default_factory=dict)  # part -> its other fields, or another part in its place
     recipe: dict = field(default_factory=dict)  # other fields of the recipe of stage three
     fresh: tuple = ()  # frozen parts that start from nothing: "language", "vision"
     short_encoder: bool = False  # stage one is run anew, as briefly as stage three
@@ -57,18 +58,18 @@ def rows_of(config: FlamingoConfig) -> dict:
             "encoder trained from scratch", 61.4, recipe={"trained": ("vision",)}, fresh=("vision",)
         ),
     }
-    if "kind" in {f.name for f in dataclasses.fields(VisionConfig)}:
+    if isinstance(config.vision, VisionConfig):
+        vit = {"vision": vit_of_equal_cost(config.vision)}
         rows |= {
             "short_encoder": Row("stage one anew, but short", PAPER_BASELINE, short_encoder=True),
-            "vit": Row(
-                "the same with a ViT of equal cost",
-                64.9,
-                {"vision": {"kind": "vit"}},
-                short_encoder=True,
-                against="short_encoder",
-            ),
+            "vit": Row("the same with a ViT of equal cost", 64.9, vit, short_encoder=True, against="short_encoder"),
         }
     return rows
+
+
+def vit_of_equal_cost(config: VisionConfig) -> ViTConfig:
+    """As many features of the same width: four by four patches, which of the toy also takes about as many flops."""
+    return ViTConfig(patch=config.side // 4, width=config.width, side=config.side)
 
 
 def short(preset: Preset, steps, row: Row) -> Preset:
@@ -77,9 +78,21 @@ def short(preset: Preset, steps, row: Row) -> Preset:
     rows = [max(1, n // 2) for n in recipe.rows]
     if without := changes.pop("without", None):
         rows[DATASETS.index(without)] = 0
-    pool = ("singles", "uncoloured", "pairs", "counts", "clips")
+    pool = ("singles", "uncoloured", "pairs", "counts", "clips", "wild", "digits", "sums")
     sizes = {name: min(getattr(recipe, name), max(96, getattr(recipe, name) // 4)) for name in pool}
     steps = steps if changes.get("accumulate", True) else 3 * steps
     recipe = dataclasses.replace(recipe, steps=steps, rows=tuple(rows), **sizes, **changes)
-    parts = {name: dataclasses.replace(getattr(preset.config, name), **fields) for name, fields in row.config.items()}
+    parts = {
+        name: dataclasses.replace(getattr(preset.config, name), **new) if isinstance(new, dict) else new
+        for name, new in row.config.items()
+    }
     return dataclasses.replace(preset, config=dataclasses.replace(preset.config, **parts), flamingo=recipe)
+
+
+def preset_of(model) -> Preset:
+    """The preset that made a checkpoint, with the checkpoint's own configuration."""
+    if "preset" not in model.info:
+        raise UserError(
+            "the checkpoint does not say which preset made it: train one with `python -m tinyflamingo train`"
+        )
+    return dataclasses.replace(get_preset(model.info["preset"]), config=model.config)

@@ -12,6 +12,7 @@ figures for people (`report.py`).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 
 import numpy as np
@@ -19,20 +20,19 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_scene
-from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.ablation_rows import PAPER_BASELINE, Row, rows_of, short
+from tinyflamingo.evaluation.ablation_rows import PAPER_BASELINE, Row, preset_of, rows_of, short
 from tinyflamingo.evaluation.metrics import cider_d, exact_match, over_seeds
 from tinyflamingo.evaluation.resume import open_report, save_report
 from tinyflamingo.evaluation.run import BATCH, answer, text_perplexity
 from tinyflamingo.evaluation.tasks import TASKS
+from tinyflamingo.model.encoders import init_encoder
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.trained import TrainedFlamingo
-from tinyflamingo.model.vision_encoder import init_vision_encoder
 from tinyflamingo.ops.team import keep_memory, one_team
-from tinyflamingo.ops.tree import count
+from tinyflamingo.ops.tree import count, flatten
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, standardiser
 from tinyflamingo.training.flamingo_stage import FlamingoStage, MediaFeatures, make_media
-from tinyflamingo.training.presets import Preset, get_preset
+from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.run import step_rng
 
 STREAM = 20260202  # of the validation split: ablations are choices, the tests are not for them
@@ -55,7 +55,7 @@ def frozen_parts(row: Row, model: TrainedFlamingo, preset: Preset, seed, steps):
     if "language" in row.fresh:
         frozen["language"] = init_language_model(rng, preset.config.language)
     if "vision" in row.fresh:
-        vision = init_vision_encoder(rng, preset.config.vision)
+        vision = init_encoder(rng, preset.config.vision)
         pictures = np.stack([draw_scene(rng, sample_scene(rng)) for _ in range(256)])
         frozen |= {"vision": vision, **standardiser(vision, pictures, preset.config.vision)}
     if row.short_encoder:
@@ -83,7 +83,7 @@ def run_stage(stage, seed, index):
 def run_row(row: Row, model: TrainedFlamingo, steps, seed, queries, media=None) -> dict:
     """Train and score one row with one seed. media: of the checkpoint's encoder, if there are any already."""
     began = time.perf_counter()
-    preset = short(get_preset(model.info["preset"]), steps, row)
+    preset = short(preset_of(model), steps, row)
     frozen = frozen_parts(row, model, preset, seed, steps)
     own = frozen["vision"] is not model.frozen["vision"] or "vision" in preset.flamingo.trained
     media = None if own else media
@@ -126,12 +126,12 @@ def score(model: TrainedFlamingo, seed, n) -> dict:
 def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, queries=QUERIES, say=print) -> dict:
     """Run all rows, or `only` some with what they are compared to, for seeds 0, 1, ...; the report is in `path`.
 
-    A run that `path` holds already is not run again. Raises `UserError` for an unknown row, and for a
-    file of another model or other settings. Returns the report: {"format", "settings", "rows":
-    {name: {"what", "paper", "against", "seeds": {seed: what `run_row` returns}}}}.
+    A run that `path` holds already is not run again. Raises `UserError` for a file of another model or
+    other settings, and for a model that no preset made. Returns the report: {"format", "settings",
+    "rows": {name: {"what", "paper", "against", "seeds": {seed: what `run_row` returns}}}}.
     """
-    rows = chosen_rows(model.config, only)
-    report = open_report(path, "ablations", {"checkpoint": origin(model), "steps": steps, "queries": queries}, rows={})
+    settings = {"preset": preset_of(model).name, "frozen": fingerprint(model), "steps": steps, "queries": queries}
+    rows, report = chosen_rows(model.config, only), open_report(path, "ablations", settings, rows={})
     keep_memory()
     say(f"{'row':18s} {'seed':>4s} " + " ".join(f"{name:>10s}" for name in (*SCORES, "overall")) + "    seconds")
     for seed in range(seeds):
@@ -147,9 +147,9 @@ def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, querie
     return report
 
 
-def origin(model):
-    """What tells one checkpoint from another in a report."""
-    return f"{model.info.get('command', 'unknown')}, seed {model.info.get('seed', 0)}"
+def fingerprint(model) -> str:
+    """What tells the frozen parts of one checkpoint from those of another in a report."""
+    return hashlib.sha256(flatten(model.frozen).tobytes()).hexdigest()[:12]
 
 
 def _told(row):
@@ -159,16 +159,13 @@ def _told(row):
 def chosen_rows(config, only):
     """The rows called `only`, and those they are compared to; all if there is none."""
     rows = rows_of(config)
-    odd = sorted(set(only or ()) - set(rows))
-    if odd:
-        raise UserError(f"no ablation is called {odd[0]!r}: choose from {', '.join(rows)}")
     wanted = set(only or rows) | {rows[name].against for name in only or ()}
     return {name: row for name, row in rows.items() if name in wanted}
 
 
 def _shared_media(model, steps, seed):
     """The pool and features that all rows of a seed with the checkpoint's encoder use."""
-    preset = short(get_preset(model.info["preset"]), steps, rows_of(model.config)["baseline"])
+    preset = short(preset_of(model), steps, rows_of(model.config)["baseline"])
     return make_media(step_rng(seed, 2, -1), preset.flamingo, model.frozen, preset.config)
 
 

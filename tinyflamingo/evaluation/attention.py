@@ -3,25 +3,21 @@
 A word attends to the latents of its picture (the last gated block), and those to the grid of features
 (the resampler's last layer). The product of both, mean over heads, is a map of the picture.
 
-Not here: the layers themselves (`model/gated_xattn.py`, `model/perceiver_resampler.py`), and drawing
-(`report_figures.py`).
+Not here: the weights (`model/attention_maps.py`), and drawing (`report_figures.py`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.language import ask
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_count, sample_pair, sample_single
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.resume import save_report
-from tinyflamingo.model.flamingo import embed_with_eoc, encode_media
-from tinyflamingo.model.gated_xattn import gated_xattn_dense
+from tinyflamingo.model.attention_maps import attention_maps, resampler_maps
+from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.language_model import decoder_block
-from tinyflamingo.model.perceiver_resampler import project_both, resampler_layer, temporal_embedding
 from tinyflamingo.model.trained import complete, look
 
 WORDS = 10  # of an answer, at most
@@ -55,39 +51,21 @@ def prompts(rng) -> list:
 def maps(model, prompt) -> dict:
     """The model's own answer to a prompt, and where each piece of it looked."""
     media = [item for item in prompt if isinstance(item, np.ndarray)]
-    pieces = complete(model, prompt, WORDS)["text"]
+    answer = complete(model, prompt, WORDS)["text"]
     before = len(encode_document(prompt, model.tokenizer, complete=False).tokens)
-    batch = make_batch([encode_document([*prompt, pieces], model.tokenizer, complete=False)])
-    weights = text_to_latents(model, batch, look(model, media))  # (T, R)
-    at = np.arange(before - 1, batch.tokens.shape[1] - 1)  # where each piece was foretold
-    sees = batch.phi[0, at] - 1
-    grids = [latents_to_grid(model, picture) for picture in media]  # (R, S)
-    side = int(grids[0].shape[1] ** 0.5)
-    drawn = [(weights[t] @ grids[m]).reshape(side, side).tolist() for t, m in zip(at, sees, strict=True)]
+    batch = make_batch([encode_document([*prompt, answer], model.tokenizer, complete=False)])
+    visual = look(model, media)
+    looks = attention_maps(model.params, model.frozen, batch.tokens, batch.phi, visual, model.config)[-1][0]
+    looks = looks.mean(axis=1)  # (T, M, R)
+    grids = np.stack([latents_to_grid(model, picture) for picture in media])  # (M, R, S)
+    side = int(grids.shape[2] ** 0.5)
+    at = range(before - 1, batch.tokens.shape[1] - 1)  # where each piece of the answer was foretold
     return {
         "pictures": [picture.tolist() for picture in media],
         "tokens": [model.tokenizer.piece(int(batch.tokens[0, t + 1])) for t in at],
-        "sees": sees.tolist(),
-        "maps": drawn,
+        "sees": [int(batch.phi[0, t]) - 1 for t in at],
+        "maps": [np.einsum("mr,mrs->s", looks[t], grids).reshape(side, side).tolist() for t in at],
     }
-
-
-def text_to_latents(model, batch, visual):
-    """Attention (T, R) of one row's tokens to the latents of their media, in the last gated block, mean over heads."""
-    config, language = model.config, model.frozen["language"]
-    T = batch.tokens.shape[1]
-    h = embed_with_eoc(model.params["eoc"], language["embedding"], batch.tokens)
-    for i in range(config.gated_layers[-1] + 1):
-        if i in config.gated_layers:
-            block, before = model.params[f"xattn_{i}"], h
-            h = gated_xattn_dense(block, h, visual, batch.phi, config)
-        h = decoder_block(language[f"block_{i}"], h, batch.start, T, config.language)
-    q = ops.linear(ops.layer_norm(before, block["query_gain"], block["query_bias"]), block["w_q"])
-    k = ops.linear(ops.layer_norm(visual, block["media_gain"], block["media_bias"]), block["w_k"])
-    k = k[np.maximum(batch.phi[0] - 1, 0)]  # (T, R, H K): those of each token's own medium
-    heads = (config.xattn.heads, config.xattn.key_size)
-    scores = np.einsum("thk,trhk->thr", q.reshape(T, *heads), k.reshape(T, -1, *heads))
-    return softmax(scores * config.xattn.key_size**-0.5).mean(axis=1)
 
 
 def latents_to_grid(model, picture):
@@ -95,21 +73,6 @@ def latents_to_grid(model, picture):
 
     What a latent gives to latents is left out, so rows sum to less than 1.
     """
-    config, params = model.config.resampler, model.params["resampler"]
     features = encode_media(model.frozen, picture[None, None], model.config)
-    time, x = temporal_embedding(params["temporal"], 1), params["latents"][None]
-    for i in range(config.layers - 1):
-        x = resampler_layer(params[f"layer_{i}"], x, features, time, config)
-    layer = params[f"layer_{config.layers - 1}"]
-    latents = ops.layer_norm(x, layer["attn_gain"], layer["attn_bias"])
-    heads = (config.heads, config.key_size)
-    q = ops.linear(latents, layer["w_q"]).reshape(-1, *heads)
-    k = project_both(features, time, latents, layer["w_k"]).reshape(-1, *heads)
-    weights = softmax(np.einsum("rhk,shk->rhs", q, k) * config.key_size**-0.5)
-    return weights.mean(axis=1)[:, : features.shape[2]]
-
-
-def softmax(scores):
-    """Shares over the last axis."""
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
+    weights = resampler_maps(model.params["resampler"], features, model.config.resampler)[-1][0]
+    return weights.mean(axis=0)[:, : features.shape[2]]

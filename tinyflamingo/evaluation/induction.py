@@ -24,7 +24,7 @@ from tinyflamingo.model.language_model import decoder_block, embed_tokens, langu
 from tinyflamingo.model.tokenizer import BOS, PAD
 from tinyflamingo.ops.team import one_team
 from tinyflamingo.training.language_stage import LanguageStage
-from tinyflamingo.training.presets import Preset, get_preset
+from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.run import step_rng
 
 EVERY = 25  # steps between two looks
@@ -32,13 +32,12 @@ ROWS, HALF = 48, 24  # random rows, and the length of what they repeat
 EPISODES = 120
 
 
-def induction(tokenizer, path, preset="toy", seed=0, steps=None, every=EVERY, say=print) -> dict:
+def induction(tokenizer, path, preset: Preset, seed=0, steps=None, every=EVERY, say=print) -> dict:
     """Train both models; the report, kept in `path` after each.
 
     steps: of each, by default the preset's. Returns {"format", "settings", "curves": {name: {"steps",
     "repeat", "few_shot", "heads"}}}; heads: (layers, heads) at the end.
     """
-    preset = get_preset(preset)
     steps = steps or preset.language.steps
     settings = {"preset": preset.name, "seed": seed, "steps": steps, "every": every}
     report = open_report(path, "induction", settings, curves={})

@@ -72,7 +72,7 @@ def stage_of(tokenizer, width, layers, seed) -> LanguageStage:
     preset = get_preset("toy")
     language = LanguageConfig(preset.config.language.vocab_size, width, layers, max(2, width // 32), 16)
     optimiser = dataclasses.replace(preset.language.optimiser, learning_rate=0.02 * width**-0.5)
-    recipe = dataclasses.replace(preset.language, rows=ROWS, phases=MIXTURE, optimiser=optimiser)
+    recipe = dataclasses.replace(preset.language, rows=ROWS, long_from=math.inf, phases=MIXTURE, optimiser=optimiser)
     config = dataclasses.replace(preset.config, language=language)
     return LanguageStage(
         dataclasses.replace(preset, config=config, language=recipe), step_rng(seed, 1, -1), tokenizer, {}

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyflamingo.evaluation.ablations import differences
 from tinyflamingo.evaluation.report_read import SHOTS, cell_of, task_names
+from tinyflamingo.model.tokenizer import SPACE
 
 
 def draw_all(found, folder) -> list:
@@ -168,7 +169,7 @@ def _attention(plt, found):
             axis.imshow(picture)
             extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
             axis.imshow(grid, extent=extent, cmap="magma", alpha=0.55, interpolation="bilinear")
-            axis.set_title(token, fontsize=8)
+            axis.set_title(token.replace(SPACE, " "), fontsize=8)
     for axis in axes:
         axis.axis("off")
     return figure

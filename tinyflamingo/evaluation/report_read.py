@@ -4,7 +4,8 @@ What is read, by the "format" of a file (folders are searched, not their subfold
 
 - tinyflamingo-suite/1, one a seed: {"seed", "tasks": {name: {"paper": "COCO", "dev": bool, "metric",
   "shots": {"0": S, "4": S, ...}, "specialists": {"prototype": S, "linear": S, "finetuned": S, "whole":
-  S}, "sanity": {"swapped": S, "shuffled": S, "no_pictures": S, "text_only": S, "chance": S}}},
+  S}, "sanity": {"swapped": S, "shuffled": S, "no_pictures": S, "blind": S, "chance": S}, "retrieval":
+  {"random": S, "rices": S, "ensemble": S, "shots": number}}},
   "few_shot_words": {"2way": {"1": S, ...}, "unseen_shapes": ..., ...}}, where S is {"score", "ci95", "n"};
 - tinyflamingo-ablations/1 (`ablations.py`), tinyflamingo-isoflop/1 (`isoflop.py`),
   tinyflamingo-quadratic/1 (`quadratic.py`), tinyflamingo-induction/1 (`induction.py`),

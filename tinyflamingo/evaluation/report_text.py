@@ -12,7 +12,9 @@ from tinyflamingo.evaluation.ablations import differences
 from tinyflamingo.evaluation.report_read import SHOTS, cell_of, task_names
 
 SAME_DATA = ("prototype", "linear", "finetuned")  # specialists trained on the same 32 examples
-SANITY = ("swapped", "shuffled", "no_pictures", "text_only", "chance")
+EVALUATE = "python -m tinyflamingo evaluate --suite"
+RETRIEVAL = ("random", "rices", "ensemble")
+SANITY = ("swapped", "shuffled", "no_pictures", "blind", "chance")
 
 
 def table(head, rows) -> str:
@@ -94,12 +96,27 @@ def sanity(found):
             ours = cell_of(found.suites, "tasks", name, "shots", "32")
             rows.append([f"`{name}`", show(ours), *map(show, cells)])
     told = (
-        "Swapped: the query shows another picture, and the score is of that picture's answer. Shuffled: the shots' "
-        "answers change places. No pictures: the shots' pictures are left out. Text only: so is the query's. Chance: "
-        "the best guess without looking."
+        "Swapped: of two queries that ask the same of pictures with different answers, both are right. Shuffled: the "
+        "shots' answers are dealt out anew. No pictures: the shots' pictures are left out. Blind: the query's is. "
+        "Chance: always the answer that the shots give most often."
     )
     head = ["task", "32 shots", *(check.replace("_", " ") for check in SANITY)]
     return f"{told}\n\n{table(head, rows)}" if rows else None
+
+
+def retrieval(found):
+    """Shots as they come, chosen by likeness, and in several orders."""
+    rows = []
+    for name in task_names(found.suites):
+        cells = [cell_of(found.suites, "tasks", name, "retrieval", how) for how in RETRIEVAL]
+        if any(cells):
+            shots = {suite["tasks"][name]["retrieval"]["shots"] for suite in found.suites.values()}
+            rows.append([f"`{name}`", " or ".join(map(str, sorted(shots))), *map(show, cells)])
+    told = (
+        "The same number of shots at random; those most similar to the query, the most similar last (RICES); and the "
+        "mean log-likelihood over several orders of the random ones."
+    )
+    return f"{told}\n\n{table(['task', 'shots', *RETRIEVAL], rows)}" if rows else None
 
 
 def ablations(found):
@@ -211,10 +228,11 @@ def attention(found):
 
 # name: (title, what writes it, what makes its file)
 SECTIONS = {
-    "few_shot": ("Few-shot curves", few_shot, ""),
-    "words": ("Invented words", words, ""),
-    "tasks": ("Sixteen tasks and their specialists", tasks, ""),
-    "sanity": ("Checks", sanity, ""),
+    "few_shot": ("Few-shot curves", few_shot, EVALUATE),
+    "words": ("Invented words", words, EVALUATE),
+    "tasks": ("Sixteen tasks and their specialists", tasks, EVALUATE),
+    "sanity": ("Checks", sanity, EVALUATE),
+    "retrieval": ("Which shots, and in what order", retrieval, EVALUATE),
     "ablations": ("Ablations", ablations, "python -m tinyflamingo ablate"),
     "isoflop": ("Size against tokens at equal compute", isoflop, "python -m tinyflamingo ablate --only isoflop"),
     "quadratic": ("Latents against all to all", quadratic, "python -m tinyflamingo ablate --only quadratic"),

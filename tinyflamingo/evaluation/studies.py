@@ -6,7 +6,7 @@ Serves chapters §3 to §5. Not here: the studies themselves.
 from __future__ import annotations
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.ablation_rows import rows_of
+from tinyflamingo.evaluation.ablation_rows import preset_of, rows_of
 from tinyflamingo.evaluation.ablations import STEPS, ablate, format_report
 from tinyflamingo.evaluation.attention import attention
 from tinyflamingo.evaluation.induction import induction
@@ -16,13 +16,13 @@ from tinyflamingo.evaluation.quadratic import quadratic
 STUDIES = {
     "isoflop": lambda model, path, say: isoflop(model.tokenizer, path, say=say),
     "quadratic": lambda model, path, say: quadratic(model, path, say=say),
-    "induction": lambda model, path, say: induction(model.tokenizer, path, model.info["preset"], say=say),
+    "induction": lambda model, path, say: induction(model.tokenizer, path, preset_of(model), say=say),
     "attention": lambda model, path, say: attention(model, path, say=say),
 }
 
 
 def run_studies(model, path, only=None, seeds=3, steps=None, say=print):
-    """All rows of the ablation table into `path`, or those called `only`; a report of a study goes beside it: NAME.json.
+    """All rows of the ablation table into `path`, or those called `only`; the report of a study beside it: NAME.json.
 
     Raises `UserError` for a name that is neither a row nor a study.
     """
@@ -32,6 +32,7 @@ def run_studies(model, path, only=None, seeds=3, steps=None, say=print):
         raise UserError(
             f"no ablation is called {odd[0]!r}: choose from {', '.join([*rows_of(model.config), *STUDIES])}"
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [name for name in only or () if name not in STUDIES]
     if rows or not only:
         say(format_report(ablate(model, path, rows, seeds, steps or STEPS, say=say)))

@@ -62,9 +62,6 @@ def leave(params, h):
     return norm(params, "final", h)
 
 
-PUBLIC = Decoder(False, enter, block, leave)
-
-
 def logits(params, tokens, start, config: LanguageConfig, cache=None):
     """Logits (B, T, V) of the decoder alone, without anything visual; as `model.language_model`."""
     S = tokens.shape[1] + (cache["length"] if cache else 0)
@@ -125,3 +122,34 @@ def alibi_slopes(config: LanguageConfig):
     size = 1 << (config.heads - 1).bit_length()
     slopes = 2.0 ** (-np.arange(1, size + 1) * ALIBI_MAX / size)
     return slopes if size == config.heads else np.concatenate([slopes[1::2], slopes[::2]])[: config.heads]
+
+
+def init_decoder(rng, config: LanguageConfig, dtype=np.float32):
+    """Parameters of a public decoder as nested dicts, at the scale of ours: to train one, or to know its shapes."""
+    family, D = FAMILIES[config.decoder], config.width
+
+    def norm_of(name, size, biases=family.biases):
+        gain = {f"{name}_gain": np.ones(size, dtype)}
+        return gain | {f"{name}_bias": np.zeros(size, dtype)} if biases else gain
+
+    params = {"embedding": _matrix(rng, config.vocab_size, D, dtype, D)} | norm_of("final", D)
+    if family.positions is not None:
+        params["position"] = _matrix(rng, config.context + family.positions, D, dtype, D)
+    inner, hidden = config.heads * config.key_size, config.ffw_multiplier * D
+    layers = {"q": (D, inner), "k": (D, inner), "v": (D, inner), "o": (inner, D), "1": (D, hidden), "2": (hidden, D)}
+    for i in range(config.layers):
+        params[f"block_{i}"] = norm_of("attn", D) | norm_of("ffw", D)
+        if family.qk_norm:
+            params[f"block_{i}"] |= norm_of("q", inner, False) | norm_of("k", inner, False)
+        for name, (rows, columns) in layers.items():
+            params[f"block_{i}"][f"w_{name}"] = _matrix(rng, rows, columns, dtype, rows)
+            if family.biases:
+                params[f"block_{i}"][f"b_{name}"] = np.zeros(columns, dtype)
+    return params
+
+
+def _matrix(rng, rows, columns, dtype, fan_in):
+    return (rng.standard_normal((rows, columns)) * fan_in**-0.5).astype(dtype)
+
+
+PUBLIC = Decoder(False, enter, block, leave, init_decoder)

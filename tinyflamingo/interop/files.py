@@ -10,6 +10,7 @@ Not here: what the names mean (`names.py`). Pickles (`.pt`, `.bin`) are refused:
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -100,6 +101,12 @@ def _header(path):
     except (ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: it is cut or no safetensors file ({error})") from error
     return header, 8 + length
+
+
+def header_digest(path) -> str:
+    """SHA-256 of a safetensors file's header: names, shapes and places, not the numbers."""
+    header, _ = _header(Path(path))
+    return hashlib.sha256(json.dumps(header).encode()).hexdigest()
 
 
 def _view(data, entry):

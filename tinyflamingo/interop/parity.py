@@ -56,7 +56,7 @@ def resampler(peer, dtype) -> float:
     config = peers.resampler_config(peer, arrays_of(theirs), head_size=4)
     params = names.import_arrays(names.resampler_rows(peer, config, ours=""), arrays_of(theirs), peer)
     got = perceiver_resampler(params, x.reshape(B * N, F, S, D), config, np.tile(np.arange(N), B))
-    return _difference(got, want.reshape(got.shape))
+    return difference(got, want.reshape(got.shape))
 
 
 def gated_block(peer, dtype) -> float:
@@ -71,7 +71,7 @@ def gated_block(peer, dtype) -> float:
     with torch.no_grad():
         want = call_block(theirs, *map(torch.from_numpy, (h, media, tags))).numpy()
     phi = np.stack([batch_phi(row, N * b) for b, row in enumerate(np.cumsum(tags, axis=1))])
-    return _difference(gated_xattn_dense(params, h, media.reshape(B * N, R, Dv), phi, config), want)
+    return difference(gated_xattn_dense(params, h, media.reshape(B * N, R, Dv), phi, config), want)
 
 
 def port_block(peer, dtype, **more):
@@ -94,7 +94,7 @@ def _torch_dtype(torch, dtype):
     return torch.float64 if dtype == np.float64 else torch.float32
 
 
-def _difference(got, want) -> float:
+def difference(got, want) -> float:
     """Largest absolute difference; dtypes and shapes must agree."""
     if got.dtype != want.dtype or got.shape != want.shape:
         raise ValueError(f"{got.dtype} {got.shape} beside {want.dtype} {want.shape}")
@@ -140,4 +140,4 @@ def language(kind, dtype) -> float:
     cache, got = init_cache(config, 2, 12, dtype), []
     for part in (slice(0, 9), slice(9, 10), slice(10, 11), slice(11, 12)):
         got.append(decoders.logits(params, tokens[:, part], start[:, part], config, cache))
-    return _difference(np.concatenate(got, axis=1)[seen], want[seen])
+    return difference(np.concatenate(got, axis=1)[seen], want[seen])

@@ -9,6 +9,8 @@ Not here: the layers (`model/gated_xattn.py`, `model/perceiver_resampler.py`) an
 
 from __future__ import annotations
 
+from functools import partial
+
 import autograd.numpy as np
 
 from tinyflamingo import ops
@@ -29,14 +31,18 @@ def attention_maps(params, frozen, tokens, phi, visual, config: FlamingoConfig, 
     language = frozen["language"]
     B, T = tokens.shape
     start = np.zeros((B, T), np.int64) if start is None else start
-    h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
     maps = []
+
+    def look(h, block):
+        maps.append(gated_attention_map(block, h, visual, phi, config, first))
+        return gated_xattn_dense(block, h, visual, phi, config, first=first)
+
+    h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
     for i in range(config.language.layers):
-        if i in config.gated_layers:
-            block = params[f"xattn_{i}"]
-            maps.append(gated_attention_map(block, h, visual, phi, config, first))
-            h = gated_xattn_dense(block, h, visual, phi, config, first=first)
-        h = decoder_block(language[f"block_{i}"], h, start, T, config.language)
+        here = partial(look, block=params[f"xattn_{i}"]) if i in config.gated_layers else None
+        if here and config.xattn.kind == "dense":
+            h, here = here(h), None
+        h = decoder_block(language[f"block_{i}"], h, start, T, config.language, between=here)
     return np.stack(maps)
 
 
@@ -61,8 +67,11 @@ def gated_attention_map(params, h, visual, phi, config: FlamingoConfig, first=No
 def resampler_maps(params, features, config: ResamplerConfig):
     """What every latent looks at, in every layer: (L, M, H, R, F S + R) for features (M, F, S, Dv).
 
-    The columns are the cells of all frames, then the latents themselves; rows sum to 1.
+    The columns are the cells of all frames, then the latents themselves; rows sum to 1. Raises
+    ValueError for a configuration without latents.
     """
+    if config.kind != "perceiver":
+        raise ValueError(f"resampler_maps: a resampler of kind {config.kind!r} has no latents that look")
     M, F, _, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
     R, D = params["latents"].shape
     heads, time = (config.heads, config.key_size), temporal_embedding(params["temporal"], F)

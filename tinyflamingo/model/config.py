@@ -116,7 +116,6 @@ class TextTowerConfig:
 class ResamplerConfig:
     """Perceiver resampler (chapter §3; paper figure 5), or what table 3 sets in its place."""
 
-    kind: str = "perceiver"  # "mlp", "transformer": every feature becomes a visual token (`plain_resamplers.py`)
     input_width: int = 128  # Dv: width of a visual feature; one that is not the latents' is projected to theirs
     width: int = 128  # D of the latents
     layers: int = 2
@@ -129,6 +128,7 @@ class ResamplerConfig:
     media_norm: bool = False  # a layer norm on the features in every layer, as public ports have
     output_norm: bool = False  # a layer norm after the last layer, as public ports have
     places: int = 0  # media of a document with a learned embedding of their place in it (public ports); 0: none
+    kind: str = "perceiver"  # "mlp", "transformer": every feature becomes a visual token (`plain_resamplers.py`)
 
     def __post_init__(self):
         _require_whole_fields(self, may_be_zero=("frames", "places"))

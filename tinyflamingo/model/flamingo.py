@@ -14,10 +14,10 @@ import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.interop.decoders import PUBLIC
-from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.config import FlamingoConfig, LanguageConfig
 from tinyflamingo.model.encoders import encode_pictures
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
-from tinyflamingo.model.language_model import CHINCHILLA, embed_tokens
+from tinyflamingo.model.language_model import CHINCHILLA, Decoder, embed_tokens
 from tinyflamingo.model.plain_resamplers import RESAMPLERS
 from tinyflamingo.model.vision_encoder import normalise_pixels
 
@@ -37,7 +37,7 @@ def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=
     B, T = tokens.shape
     start = np.zeros((B, T), np.int64) if start is None else ops.expect(start, "B T", B=B, T=T)
     S = T + (cache["length"] if cache else 0)
-    decoder = CHINCHILLA if config.language.decoder == "chinchilla" else PUBLIC
+    decoder = decoder_of(config.language)
     h = embed_with_eoc(params["eoc"], language["embedding"], tokens, decoder.scaled)
     h = decoder.enter(language, h, start, S, config.language)
     for i in range(config.language.layers):
@@ -54,6 +54,11 @@ def flamingo(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=
     # Two products, not one over a joined table: the language model's logits stay equal bit for bit.
     words = ops.linear(h, language["embedding"].T)
     return np.concatenate([words, ops.linear(h, np.reshape(params["eoc"], (-1, 1)))], axis=-1)
+
+
+def decoder_of(config: LanguageConfig) -> Decoder:
+    """The functions of the frozen decoder that a configuration means."""
+    return CHINCHILLA if config.decoder == "chinchilla" else PUBLIC
 
 
 def look_up(params, i, visual, phi, config: FlamingoConfig, cache, first):

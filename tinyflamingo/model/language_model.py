@@ -26,6 +26,7 @@ class Decoder(NamedTuple):
     enter: Callable  # (params, h, start, S, config) -> h, before the first block
     block: Callable  # (params of one block, h, start, S, config, cache) -> h
     leave: Callable  # (params, h) -> h, after the last block; the tied table makes logits of it
+    init: Callable  # (rng, config, dtype) -> params
 
 
 def language_model(params, tokens, config: LanguageConfig, start=None, cache=None):
@@ -78,9 +79,6 @@ def self_attention(params, x, start, S, config: LanguageConfig, cache=None):
 def final_norm(params, h):
     """What stands between the last block and the tied table."""
     return ops.rms_norm(h, params["final_gain"])
-
-
-CHINCHILLA = Decoder(True, lambda params, h, start, S, config: h, decoder_block, final_norm)
 
 
 def sinusoids(S, D, dtype=np.float32):
@@ -152,3 +150,6 @@ def _init_block(rng, config, dtype):
         "w_2": matrix(hidden, D, back),
         "b_2": np.zeros(D, dtype),
     }
+
+
+CHINCHILLA = Decoder(True, lambda params, h, start, S, config: h, decoder_block, final_norm, init_language_model)

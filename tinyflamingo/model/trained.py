@@ -1,8 +1,9 @@
 """A trained Flamingo on disk and in memory, and `complete`: one prompt in, one continuation out.
 
 Chapter §1 and §5. A checkpoint is a folder: `weights.npz` (no pickles) and `model.json` (configuration,
-vocabulary, seed, versions, metrics, and the checksum of the weights). Not here: the state of a
-training run (`training/state.py`).
+vocabulary, seed, versions, metrics, and the checksum of the weights). One that came from a public
+port has `weights.safetensors`, which is mapped into memory and not read before it is used, and that
+port's `tokenizer.json`. Not here: the state of a training run (`training/state.py`).
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ import numpy as np
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
+from tinyflamingo.interop.byte_bpe import ByteTokenizer, Vocabulary
+from tinyflamingo.interop.files import header_digest, read_arrays
 from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.contrastive import init_contrastive
 from tinyflamingo.model.encoders import init_encoder
-from tinyflamingo.model.flamingo import encode_media, init_flamingo, see
+from tinyflamingo.model.flamingo import decoder_of, encode_media, init_flamingo, see
 from tinyflamingo.model.generate import Sampling, beam_search, generate
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 FORMAT = 1
 WEIGHTS, CARD = "weights.npz", "model.json"
+MAPPED, WORDS = "weights.safetensors", "tokenizer.json"  # of a checkpoint that came from a public port
 
 
 @dataclass
@@ -42,7 +45,7 @@ class TrainedFlamingo:
     config: FlamingoConfig
     params: dict  # resampler, gated blocks, <EOC>
     frozen: dict  # vision, feature_mean, feature_scale, contrastive, language
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | ByteTokenizer
     info: dict = field(default_factory=dict)
 
 
@@ -55,7 +58,7 @@ def untrained(rng, config: FlamingoConfig, tokenizer) -> TrainedFlamingo:
         "feature_mean": np.zeros(config.vision.width, np.float32),
         "feature_scale": np.ones(config.vision.width, np.float32),
         "contrastive": {k: v for k, v in contrastive.items() if k != "vision"},
-        "language": init_language_model(rng, config.language),
+        "language": decoder_of(config.language).init(rng, config.language),
     }
     return TrainedFlamingo(config, init_flamingo(rng, config), frozen, tokenizer)
 
@@ -153,7 +156,7 @@ def load_checkpoint(folder) -> TrainedFlamingo:
     card = _read_card(folder)
     try:
         config = config_from_dict(card["config"])
-        tokenizer = Tokenizer(base64.b64decode(card["tokenizer"], validate=True))
+        tokenizer = _read_tokenizer(folder, card["tokenizer"])
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise UserError(f"checkpoint {folder}: {CARD} is damaged ({error}); train again or copy it anew") from error
     if len(tokenizer) != config.language.vocab_size:
@@ -165,6 +168,16 @@ def load_checkpoint(folder) -> TrainedFlamingo:
     _check_shapes(folder, tree, untrained(HollowGenerator(), config, tokenizer))
     info = {k: v for k, v in card.items() if k not in ("format", "sha256", "config", "tokenizer")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info)
+
+
+def _read_tokenizer(folder, raw):
+    """Ours is in the card; a public port's is a file beside it, and the card tells its reserved ids."""
+    if not isinstance(raw, dict):
+        return Tokenizer(base64.b64decode(raw, validate=True))
+    try:
+        return ByteTokenizer((folder / WORDS).read_bytes(), Vocabulary(**raw))
+    except OSError as error:
+        raise UserError(f"checkpoint {folder}: {WORDS} cannot be read ({error.strerror})") from error
 
 
 def _read_card(folder):
@@ -182,6 +195,8 @@ def _read_card(folder):
 
 
 def _read_weights(folder, card):
+    if (folder / MAPPED).exists():
+        return _map_weights(folder, card)
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError as error:
@@ -195,8 +210,18 @@ def _read_weights(folder, card):
         raise UserError(f"checkpoint {folder}: {WEIGHTS} is not a file of arrays") from error
 
 
+def _map_weights(folder, card):
+    """The arrays of a mapped checkpoint. Its header is checked, its numbers are not read for that."""
+    arrays = read_arrays(folder / MAPPED)
+    if header_digest(folder / MAPPED) != card.get("sha256"):
+        raise UserError(f"checkpoint {folder}: {MAPPED} is another one than {CARD} tells of (its header differs)")
+    return from_named_leaves(arrays)
+
+
 def _check_shapes(folder, tree, like):
-    """The arrays must be those of the configuration, in name and shape."""
+    """The arrays must be those of the configuration, in name and shape; a public port has no tower for captions."""
+    if not isinstance(like.tokenizer, Tokenizer):
+        like.frozen["contrastive"] = {"picture_projection": like.frozen["contrastive"]["picture_projection"]}
     want = {n: a.shape for n, a in named_leaves({"params": like.params, "frozen": like.frozen}).items()}
     have = {n: a.shape for n, a in named_leaves(tree).items()}
     odd = sorted(n for n in want.keys() | have.keys() if want.get(n) != have.get(n))

@@ -133,8 +133,8 @@ class FlamingoStage:
         found = []
         for name in names:
             index = DATASETS.index(name)
-            longer_here = longer if name == "pages" else 1
-            for _ in range(max(1, self.recipe.rows[index] // longer_here)):
+            longer_here, rows = longer if name == "pages" else 1, self.recipe.rows[index]
+            for _ in range(max(1, rows // longer_here) if rows else 0):
                 kind, items = self._draw(rng, name, longer_here)
                 sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index] * longer_here)
                 ahead = kind == "web_page" and rng.random() < self.recipe.p_next

@@ -27,7 +27,7 @@ from tinyflamingo.training.optimiser import OptimiserConfig
 class ContrastiveRecipe:
     """Stage one (chapter §2)."""
 
-    steps: int = 1150
+    steps: int = 1500
     batch: int = 128
     families: int = 8000  # groups of four pictures that differ in one property each
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.02, agc=0.08, warmup=80)
@@ -37,16 +37,16 @@ class ContrastiveRecipe:
 class LanguageRecipe:
     """Stage two (chapter §4)."""
 
-    steps: int = 1200
+    steps: int = 1000
     rows: int = 16
     length: int = 96  # tokens a row
-    long_from: int = 750  # from this step on some steps have fewer, longer rows: binding has to reach far
+    long_from: int = 650  # from this step on some steps have fewer, longer rows: binding has to reach far
     long_every: int = 4  # every so many steps
     longer: int = 4  # how many times as long they are
     repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
     # The curriculum: until which step, and the shares of random repeats and of few-shot episodes till
     # then. First copying, then binding, then facts; whatever is left are ordinary documents.
-    phases: tuple = ((350, 0.80, 0.12), (750, 0.10, 0.45), (math.inf, 0.08, 0.25))
+    phases: tuple = ((350, 0.80, 0.12), (650, 0.10, 0.45), (math.inf, 0.08, 0.25))
     optimiser: OptimiserConfig = OptimiserConfig(warmup=100)
 
 
@@ -54,7 +54,7 @@ class LanguageRecipe:
 class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
-    steps: int = 1900
+    steps: int = 1750
     rows: tuple = (16, 24, 10)  # pages, pairs, videos in a batch
     lengths: tuple = (96, 20, 40)  # tokens a row of each
     long_every: int = 4  # each so manieth step has fewer, longer pages: prompts of 32 shots are long

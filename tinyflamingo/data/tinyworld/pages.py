@@ -18,13 +18,13 @@ from tinyflamingo.data.tinyworld.text import episode as text_episode
 from tinyflamingo.data.tinyworld.text import riddle, sample_classes, shot_order, text_document
 
 # Shares of each kind of interleaved page, by name of its function below.
-PAGE_MIXTURE = {"album": 0.36, "episode": 0.26, "knowledge_page": 0.16, "text_page": 0.14, "web_page": 0.08}
+PAGE_MIXTURE = {"album": 0.34, "episode": 0.30, "knowledge_page": 0.15, "text_page": 0.13, "web_page": 0.08}
 
 # Kinds of pictures in an album, on a web page and alone, as often as they stand here.
 ALBUM_KINDS = (*["single"] * 3, *["uncoloured"] * 2, *["pair"] * 3, "count", "digit", "sum")
 WEB_KINDS = ("single", "pair", "pair", "pair", "count")
 PAIR_KINDS = (*WEB_KINDS, "pair", "uncoloured", "digit", "sum")
-EPISODE_THINGS = (KNOWN, KNOWN, KNOWN, WILD_THINGS, WILD_THINGS, WRITTEN)  # what episodes are about
+EPISODE_THINGS = (*[KNOWN] * 4, *[WILD_THINGS] * 2, WRITTEN)  # what episodes are about
 SPOKEN = 0.3  # share of an episode's shots that are phrases
 ASIDES = 0.4  # share of an album's pictures whose text goes on about something else, as pages do
 

@@ -1,0 +1,198 @@
+"""IsoFLOP, the quadratic point, induction and attention maps: known answers, and small runs of each."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tinyflamingo import ops
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation import attention, induction, isoflop, quadratic, resume, studies
+from tinyflamingo.evaluation.ablation_rows import preset_of
+from tinyflamingo.model.language_model import init_language_model, self_attention
+from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint, untrained
+from tinyflamingo.training.presets import get_preset
+
+SMOKE = get_preset("smoke")
+
+
+def quiet(line):
+    """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_checkpoint(shipped_checkpoint())
+
+
+@pytest.fixture(scope="module")
+def smoke(tokenizer):
+    model = untrained(np.random.default_rng(0), SMOKE.config, tokenizer)
+    model.info = {"preset": "smoke"}
+    return model
+
+
+# ---- IsoFLOP ---------------------------------------------------------------------------------
+
+
+def points(budget, best, floor=2.0, sizes=(1e4, 3e4, 1e5, 3e5, 1e6)):
+    return [{"budget": budget, "parameters": n, "loss": floor + 0.3 * math.log(n / best) ** 2} for n in sizes]
+
+
+def test_the_optimum_is_found_and_grows_as_it_should():
+    fits = [isoflop.fit(c, points(c, 20 * c**0.3)) for c in (1e10, 1e11, 1e12)]
+    assert [f["parameters"] for f in fits] == pytest.approx([20 * f["budget"] ** 0.3 for f in fits])
+    assert all(f["inside"] and f["loss"] == pytest.approx(2.0) for f in fits)
+    assert [f["tokens"] * f["parameters"] * 6 for f in fits] == pytest.approx([1e10, 1e11, 1e12])
+    assert isoflop.exponents(fits) == pytest.approx({"parameters": 0.3, "tokens": 0.7})
+
+
+def test_an_optimum_outside_of_the_sizes_is_not_made_up():
+    found = isoflop.fit(1e10, points(1e10, 1e8))
+    assert found["parameters"] == pytest.approx(1e6) and not found["inside"]
+    bent = [p | {"loss": -p["loss"]} for p in points(1e10, 1e5)]
+    assert isoflop.fit(1e10, bent)["parameters"] in (1e4, pytest.approx(1e6)) and not isoflop.fit(1e10, bent)["inside"]
+
+
+def test_isoflop_spends_its_budget_and_goes_on_where_it_stopped(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(isoflop, "TEST_BATCHES", 1)
+    path, sizes, budgets = tmp_path / "isoflop.json", ((8, 1), (12, 1), (16, 1)), (2e8, 4e8)
+    report = isoflop.isoflop(tokenizer, path, 0, budgets, sizes, quiet)
+    assert len(report["points"]) == 6 and len(report["fits"]) == 2
+    for p in report["points"]:
+        step = 6 * p["parameters"] * isoflop.ROWS * 96
+        assert 6 * p["parameters"] * p["tokens"] == pytest.approx(p["budget"], abs=max(step, p["budget"] / 2))
+    monkeypatch.setattr(isoflop, "train_point", None)  # would fail if it were called
+    assert isoflop.isoflop(tokenizer, path, 0, budgets, sizes, quiet)["fits"] == report["fits"]
+    with pytest.raises(UserError, match="made with seed 0, not 1"):
+        isoflop.isoflop(tokenizer, path, 1, budgets, sizes, quiet)
+
+
+# ---- the quadratic point ---------------------------------------------------------------------
+
+
+def test_all_to_all_costs_more_and_more(smoke):
+    config = dataclasses.replace(smoke.config.resampler, frames=64)
+    rng = np.random.default_rng(0)
+    memory = {kind: [quadratic.cost(rng, dataclasses.replace(config, kind=kind), (F, 16, 32))[1] for F in (16, 64)]
+              for kind in quadratic.KINDS}  # fmt: skip
+    latents, each = (memory[kind][1] / memory[kind][0] for kind in quadratic.KINDS)
+    assert latents < 5 < 9 < each  # four times the frames
+
+
+def test_quadratic_runs_and_goes_on(smoke, tmp_path):
+    path = tmp_path / "quadratic.json"
+    report = quadratic.quadratic(smoke, path, (1, 2), (32, 16), 3, say=quiet)
+    for kind in quadratic.KINDS:
+        mine = report["kinds"][kind]
+        assert [len(mine[name]) for name in ("ms", "mb", "accuracy")] == [2, 2, 2]
+        assert all(0 <= cell["score"] <= 1 and cell["n"] == 16 for cell in mine["accuracy"])
+    cut = json.loads(path.read_text())
+    for mine in cut["kinds"].values():
+        for values in mine.values():
+            values.pop()
+    path.write_text(json.dumps(cut))
+    again = quadratic.quadratic(smoke, path, (1, 2), (32, 16), 3, say=quiet)
+    assert [m["accuracy"] for m in again["kinds"].values()] == [m["accuracy"] for m in report["kinds"].values()]
+
+
+def test_what_happens_is_learned_from_frozen_features(shipped):
+    data = [quadratic.labelled_clips(shipped, np.random.default_rng(i), n, 2) for i, n in ((0, 160), (1, 80))]
+    config = dataclasses.replace(shipped.config.resampler, frames=2, layers=1)
+    assert quadratic.accuracy(np.random.default_rng(0), config, *data, 60)["score"] > 0.25  # chance is 1/8
+
+
+# ---- induction -------------------------------------------------------------------------------
+
+
+def test_attention_weights_are_those_that_self_attention_uses(rng):
+    config = dataclasses.replace(SMOKE.config.language, width=12, heads=3, key_size=4)
+    params = init_language_model(rng, config, np.float64)["block_0"]
+    params["u"], params["v"] = rng.standard_normal((2, 3, 4))
+    x = rng.standard_normal((2, 7, 12))
+    weights = induction.attention_weights(params, x, config)
+    np.testing.assert_allclose(weights.sum(axis=3), 1)
+    values = ops.linear(x, params["w_v"]).reshape(2, 7, 3, 4)
+    mixed = np.einsum("bhij,bjhk->bihk", weights, values).reshape(2, 7, 12)
+    wanted = self_attention(params, x, np.zeros((2, 7), int), 7, config)
+    np.testing.assert_allclose(ops.linear(mixed, params["w_o"], params["b_o"]), wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_the_trained_language_model_has_an_induction_head_and_an_untrained_one_has_none(shipped, tokenizer):
+    config, preset = shipped.config.language, get_preset("toy")
+    stage = induction.LanguageStage(preset, np.random.default_rng(0), tokenizer, {})
+    rows, episodes = induction.random_rows(stage), induction.word_episodes(tokenizer)
+    for params, low, high in ((shipped.frozen["language"], 0.4, 1.0), (stage.optimiser.params, 0.0, 0.2)):
+        heads = induction.prefix_matching(params, rows, config)
+        assert heads.shape == (config.layers, config.heads) and low < heads.max() <= high
+        assert low <= induction.repeat_score(params, rows, config) <= high
+        assert low <= induction.few_shot_score(params, episodes, config) <= high
+
+
+def test_both_pretrainings_are_followed(tokenizer, tmp_path):
+    bare = induction.without_repeats(SMOKE)
+    assert [phase[1:] for phase in bare.language.phases] == [(0.0, 0.12), (0.0, 0.4)]
+    path = tmp_path / "induction.json"
+    report = induction.induction(tokenizer, path, SMOKE, steps=5, every=2, say=quiet)
+    assert list(report["curves"]) == ["with repeats", "without repeats"]
+    for curve in report["curves"].values():
+        assert curve["steps"] == [0, 2, 4, 5] and len(curve["repeat"]) == len(curve["few_shot"]) == 4
+        assert np.shape(curve["heads"]) == (2, 2)
+    assert induction.induction(tokenizer, path, SMOKE, steps=5, every=2, say=quiet) == report
+
+
+# ---- attention maps --------------------------------------------------------------------------
+
+
+def test_maps_are_shares_of_attention_on_the_right_picture(shipped, tmp_path):
+    report = attention.attention(shipped, tmp_path / "attention.json", say=quiet)
+    assert json.loads((tmp_path / "attention.json").read_text()) == report and len(report["prompts"]) == 5
+    for prompt in report["prompts"]:
+        assert len(prompt["tokens"]) == len(prompt["sees"]) == len(prompt["maps"]) > 0
+        assert set(prompt["sees"]) == {len(prompt["pictures"]) - 1}  # an answer sees the last picture
+        grids = np.array(prompt["maps"])
+        assert grids.shape[1:] == (4, 4) and (grids >= 0).all() and (grids.sum(axis=(1, 2)) <= 1 + 1e-5).all()
+
+
+def test_a_model_without_such_maps_is_refused(smoke, tmp_path):
+    other = dataclasses.replace(smoke.config.resampler, kind="mlp")
+    model = dataclasses.replace(smoke, config=dataclasses.replace(smoke.config, resampler=other))
+    with pytest.raises(UserError, match="attention maps are of models with a Perceiver resampler"):
+        attention.attention(model, tmp_path / "x.json", say=quiet)
+
+
+# ---- files and names -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content, message", [
+    ("{", "cannot be read"),
+    ("[]", "holds no report of x"),
+    ('{"format": "tinyflamingo-y/1"}', "holds no report of x"),
+    ('{"format": "tinyflamingo-x/1", "settings": {}}', "holds no report of x"),
+    ('{"format": "tinyflamingo-x/1", "settings": {"a": [1]}, "rows": 1}', r"was made with a \[1\], not \[2\]"),
+])  # fmt: skip
+def test_a_file_that_cannot_be_gone_on_with(tmp_path, content, message):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        resume.open_report(path, "x", {"a": (2,)}, rows={})
+    assert path.read_text() == content
+
+
+def test_names_of_rows_and_studies_can_be_mixed(smoke, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(
+        studies, "ablate", lambda model, path, rows, *a, **k: ran.append((path.name, rows)) or {"rows": {}}
+    )
+    monkeypatch.setitem(studies.STUDIES, "isoflop", lambda model, path, say: ran.append((path.name, "isoflop")))
+    studies.run_studies(smoke, tmp_path / "a.json", ["mlp", "isoflop"], say=quiet)
+    studies.run_studies(smoke, tmp_path / "a.json", ["isoflop"], say=quiet)
+    studies.run_studies(smoke, tmp_path / "a.json", say=quiet)
+    assert ran == [("a.json", ["mlp"]), ("isoflop.json", "isoflop"), ("isoflop.json", "isoflop"), ("a.json", [])]
+    with pytest.raises(UserError, match="no ablation is called 'nogates': choose from baseline, no_gates, .*, isoflop"):
+        studies.run_studies(smoke, tmp_path / "a.json", ["nogates"])
+    with pytest.raises(UserError, match="does not say which preset"):
+        preset_of(dataclasses.replace(smoke, info={}))
+    assert preset_of(smoke).name == "smoke" and preset_of(smoke).config is smoke.config

@@ -1,0 +1,296 @@
+"""`convert`, there and back: parts, whole checkpoints in several files, and every mistake as one line."""
+
+import json
+
+import numpy as np
+import pytest
+from test_byte_bpe import tokenizer_json
+from test_decoders import PUBLISHED
+
+from tinyflamingo.cli import main
+from tinyflamingo.data.items import EOC
+from tinyflamingo.errors import UserError
+from tinyflamingo.interop import convert, decoder_names, files, names, open_flamingo, peers
+from tinyflamingo.interop.peers import RESAMPLER, XATTN
+from tinyflamingo.model.config import (
+    FlamingoConfig,
+    LanguageConfig,
+    ResamplerConfig,
+    TextTowerConfig,
+    ViTConfig,
+    XattnConfig,
+)
+from tinyflamingo.model.trained import complete, load_checkpoint, save_checkpoint, untrained, write_atomically
+
+SIZES = {"vocab_size": 300, "d_model": 24, "n_layers": 3, "n_heads": 3, "max_seq_len": 64, "mlp_ratio": 2}
+DECODER = {"model_type": "mosaic_gpt", "alibi": True, "attn_qk_ln": True, "no_bias": True} | SIZES
+WORDS = tokenizer_json()
+ROWS = 256 + 14 + 1 + 3
+
+
+def write(path, arrays):
+    write_atomically(path, files.chunks(path.suffix, {n: a.shape for n, a in arrays.items()}, arrays.get))
+
+
+def run(*arguments):
+    return main([str(a) for a in arguments])
+
+
+def told(capsys, *arguments):
+    """The one line on stderr of a command that fails."""
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+# ---------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("ending", files.ENDINGS)
+@pytest.mark.parametrize("peer", peers.PORTS)
+def test_parts_go_there_and_back(tmp_path, capsys, random_tensors, peer, ending):
+    config = peers.with_conventions(FlamingoConfig(), peer)
+    for part, rows in (
+        ("resampler", names.resampler_rows(peer, config.resampler)),
+        ("xattn", names.xattn_rows(peer, config)),
+    ):
+        theirs = {f"model.{n}": a for n, a in random_tensors(rows, np.float32).items()}
+        write(tmp_path / f"theirs{ending}", theirs | {"other": np.zeros(3, np.float32)})
+        ours, back = tmp_path / f"ours{ending}", tmp_path / f"back{ending}"
+        options = ["--prefix", "model.", "--head-size", "32"]
+        assert run("convert", "--from", peer, tmp_path / f"theirs{ending}", "--to", ours, *options) == 0
+        assert f"{part} of {peer}: {len(names.our_shapes(rows))} tensors" in capsys.readouterr().out
+        assert run("convert", ours, "--to", peer, back, "--prefix", "model.") == 0
+        found = files.read_arrays(back)
+        assert list(found) == list(theirs)
+        for name, array in theirs.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "mpt"])
+def test_decoders_go_there_and_back(tmp_path, random_tensors, family):
+    raw = {
+        "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 16},
+        "opt": {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": 16},
+        "mpt": {"d_model": 24, "n_layers": 2, "n_heads": 3, "max_seq_len": 16},
+    }[family] | {"model_type": family, "vocab_size": 30}
+    rows = decoder_names.language_rows(decoder_names.hugging_face_config(raw))
+    theirs = random_tensors(rows, np.float32)
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(raw))
+    write(folder / "model.safetensors", theirs)
+    assert run("convert", "--from", "transformers", folder, "--to", tmp_path / "ours.safetensors") == 0
+    assert run("convert", tmp_path / "ours.safetensors", "--to", "transformers", tmp_path / "back.npz") == 0
+    for name, array in files.read_arrays(tmp_path / "back.npz").items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize("peer", peers.PORTS)
+def test_a_checkpoint_of_ours_is_exported(tmp_path, capsys, tokenizer, peer):
+    plain = FlamingoConfig()
+    save_checkpoint(untrained(np.random.default_rng(0), plain, tokenizer), tmp_path / "plain")
+    assert "other conventions" in told(capsys, "convert", tmp_path / "plain", "--to", peer, tmp_path / "x.npz")
+    model = untrained(np.random.default_rng(0), peers.with_conventions(plain, peer), tokenizer)
+    save_checkpoint(model, tmp_path / "own")
+    assert run("convert", tmp_path / "own", "--to", peer, tmp_path / "x.safetensors") == 0
+    found = files.read_arrays(tmp_path / "x.safetensors")
+    resampler, block = convert.SECTIONS[peer]
+    np.testing.assert_array_equal(found[resampler + "latents"], model.params["resampler"]["latents"])
+    np.testing.assert_array_equal(found[block.format(3) + "attn.to_q.weight"], model.params["xattn_3"]["w_q"].T)
+    assert all(name.startswith((resampler, block.split("{")[0])) for name in found)
+
+
+# ---------------------------------------------------------------- whole checkpoints
+
+
+def whole(every=2) -> FlamingoConfig:
+    """A small OpenFlamingo: heads of 64 and all other conventions as its program has them."""
+    language = decoder_names.hugging_face_config(DECODER)
+    return FlamingoConfig(
+        vision=ViTConfig(patch=4, width=64, layers=2, heads=1, side=8, norm_features=False),
+        text_tower=TextTowerConfig(vocab_size=ROWS + 1, joint_width=16),
+        resampler=ResamplerConfig(64, 64, layers=2, heads=2, key_size=64, latents=5, frames=0, **RESAMPLER),
+        language=LanguageConfig(**{**language.__dict__, "vocab_size": ROWS + 1}),
+        xattn=XattnConfig(every=every, start=every - 1, heads=2, key_size=64, **XATTN),
+    )
+
+
+@pytest.fixture
+def checkpoint(tmp_path, random_tensors):
+    """As published: the trained part, the decoder, and the tower, a file each. Returns (folder, full tensors)."""
+    tensors = random_tensors(open_flamingo.checkpoint_rows(whole()), np.float32)
+    table = np.random.default_rng(1).standard_normal((ROWS, 24)).astype(np.float32)
+    decoder = {n for n in tensors if ".decoder_layer." in n or ".ln_f." in n}
+    tower = {n for n in tensors if n.startswith("vision_encoder.")}
+    old = np.random.default_rng(2).standard_normal((300, 24)).astype(np.float32)
+    bare = {n.removeprefix("lang_encoder.").replace("decoder_layer.", ""): tensors[n] for n in decoder}
+    folder = tmp_path / "files"
+    folder.mkdir()
+    trained = {n: tensors[n] for n in tensors.keys() - decoder - tower} | {"lang_encoder.transformer.wte.weight": table}
+    write(folder / "checkpoint.safetensors", trained)
+    write(folder / "decoder.safetensors", bare | {"transformer.wte.weight": old})
+    write(folder / "tower.npz", {n.replace("vision_encoder.", "visual."): tensors[n] for n in tower})
+    (tmp_path / "config.json").write_text(json.dumps(DECODER))
+    (tmp_path / "tokenizer.json").write_bytes(WORDS)
+    return folder, tensors | {"lang_encoder.transformer.wte.weight": table}
+
+
+@pytest.fixture
+def convert_all(tmp_path, checkpoint):
+    """A function: convert the three files, with other arguments behind."""
+
+    def go(*more):
+        inputs = sorted(checkpoint[0].iterdir())
+        beside = ["--config", tmp_path / "config.json", "--tokenizer", tmp_path / "tokenizer.json"]
+        return ["convert", "--from", "open_flamingo", *inputs, "--to", tmp_path / "out", *beside, *more]
+
+    return go
+
+
+def test_a_whole_checkpoint_is_completed(tmp_path, capsys, checkpoint, convert_all):
+    assert run(*convert_all()) == 0
+    model = load_checkpoint(tmp_path / "out")
+    assert model.config == whole()
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    found = complete(model, [picture, "hello", EOC, picture[::-1].copy(), "Output:"], max_tokens=5)
+    assert found["phi"] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert found["prompt_tokens"][:4] == ["<image>", "hello", "<EOC>", "<image>"]
+    assert len(found["log_probs"]) == len(found["tokens"]) <= 5
+    other = complete(model, [picture, "hello", EOC, 255 - picture, "Output:"], max_tokens=5)
+    assert other["log_probs"] != found["log_probs"]
+
+
+def test_mapped_weights_are_not_copied(tmp_path, convert_all):
+    assert run(*convert_all()) == 0
+    array = load_checkpoint(tmp_path / "out").frozen["language"]["block_0"]["w_1"]
+    while array.base is not None and not isinstance(array, np.memmap):
+        array = array.base
+    assert isinstance(array, np.memmap)
+
+
+def test_generation_by_cache_equals_the_whole(tmp_path, convert_all):
+    """Both caches: the log-probability of each written token is that of one pass over all of them."""
+    from tinyflamingo.model.flamingo import flamingo
+    from tinyflamingo.model.generate import generate, log_softmax
+    from tinyflamingo.model.interleave import encode_document, make_batch
+    from tinyflamingo.model.trained import look
+
+    assert run(*convert_all()) == 0
+    model = load_checkpoint(tmp_path / "out")
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    batch = make_batch([encode_document(["a b", picture, "c"], model.tokenizer, complete=False)], left=True)
+    visual = look(model, batch.media)
+    (tokens,), (scores,) = generate(model.params, model.frozen, batch, visual, model.config, 6)
+    row = np.concatenate([batch.tokens[0], tokens])[None]
+    phi = np.concatenate([batch.phi[0], np.ones(len(tokens), int)])[None]
+    logits = log_softmax(flamingo(model.params, model.frozen, row, phi, visual, model.config))[0]
+    own = logits[batch.tokens.shape[1] - 1 : -1] if tokens else logits[:0]
+    np.testing.assert_allclose(scores, own[np.arange(len(tokens)), tokens], atol=1e-4)
+
+
+def test_a_whole_checkpoint_goes_back(tmp_path, checkpoint, convert_all):
+    assert run(*convert_all()) == 0
+    assert run("convert", tmp_path / "out", "--to", "open_flamingo", tmp_path / "back.safetensors") == 0
+    found, tensors = files.read_arrays(tmp_path / "back.safetensors"), checkpoint[1]
+    assert set(found) == set(tensors)
+    for name, array in tensors.items():
+        folded = name in ("vision_encoder.conv1.weight", "vision_encoder.positional_embedding")
+        np.testing.assert_allclose(found[name], array, atol=1e-5 if folded else 0, err_msg=name)
+
+
+def test_a_full_state_dict_has_second_names(checkpoint):
+    """`old_decoder_blocks` and `gated_cross_attn_layers` are the same tensors; others under them are refused."""
+    _, tensors = checkpoint
+    second = {
+        n.replace("transformer.blocks.", "old_decoder_blocks.").replace("decoder_layer.", ""): a
+        for n, a in tensors.items()
+        if ".decoder_layer." in n
+    }
+    second |= {
+        n.replace("transformer.blocks.", "gated_cross_attn_layers.").replace("gated_cross_attn_layer.", ""): a
+        for n, a in tensors.items()
+        if ".gated_cross_attn_layer." in n
+    }
+    assert open_flamingo.gather([tensors | second], "mosaic_gpt").keys() == tensors.keys()
+    wrong = {n: a + 1 for n, a in second.items()}
+    with pytest.raises(UserError, match="is in the files twice, with different numbers"):
+        open_flamingo.gather([tensors | wrong], "mosaic_gpt")
+
+
+def test_names_and_shapes_of_openflamingo_3b():
+    """CLIP ViT-L/14, MPT-1B, a gated block before each of its 24 blocks: shapes alone."""
+    language = decoder_names.hugging_face_config({"model_type": "mosaic_gpt"} | PUBLISHED["mosaic_gpt"][0])
+    config = FlamingoConfig(
+        vision=ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224, norm_features=False),
+        text_tower=TextTowerConfig(vocab_size=language.vocab_size, joint_width=768),
+        resampler=ResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0, **RESAMPLER),
+        language=language,
+        xattn=XattnConfig(heads=8, key_size=64, **XATTN),
+    )
+    shapes = {row.theirs: row.shape for row in open_flamingo.checkpoint_rows(config)}
+    gated = "lang_encoder.transformer.blocks.23.gated_cross_attn_layer."
+    assert shapes[gated + "attn.to_q.weight"] == (512, 2048)
+    assert shapes[gated + "attn.to_kv.weight"] == (1024, 1024)
+    assert shapes[gated + "ff.1.weight"] == (8192, 2048)
+    assert shapes[gated + "attn_gate"] == (1,)
+    assert shapes["vision_encoder.conv1.weight"] == (1024, 3, 14, 14)
+    assert shapes["vision_encoder.positional_embedding"] == (257, 1024)
+    assert shapes["vision_encoder.transformer.resblocks.23.attn.in_proj_weight"] == (3072, 1024)
+    parts = {"vision_encoder.": 303_966_208, "perceiver.": 63_019_008, gated: 36_708_354}
+    for prefix, count in parts.items():
+        assert sum(int(np.prod(s)) for n, s in shapes.items() if n.startswith(prefix)) == count, prefix
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_misfits_are_one_line_and_write_nothing(tmp_path, capsys, checkpoint, convert_all):
+    tensors = dict(files.read_arrays(checkpoint[0] / "decoder.safetensors"))
+    tensors["transformer.blocks.0.mlp.mlp_up.bias"] = np.zeros(48, np.float32)
+    del tensors["transformer.blocks.2.ln_1.weight"]
+    tensors["transformer.ln_f.weight"] = np.zeros(25, np.float32)
+    write(checkpoint[0] / "decoder.safetensors", tensors)
+    error = told(capsys, *convert_all())
+    for part in (
+        "1 missing: lang_encoder.transformer.blocks.2.decoder_layer.ln_1.weight (24,)",
+        "1 unknown: lang_encoder.transformer.blocks.0.decoder_layer.mlp.mlp_up.bias (48,)",
+        "lang_encoder.transformer.ln_f.weight is (25,), expected (24,)",
+    ):
+        assert part in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_or_exchanged_file_refuses_to_load(tmp_path, convert_all):
+    assert run(*convert_all()) == 0
+    path = tmp_path / "out" / "weights.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-100])
+    with pytest.raises(UserError, match="outside the file"):
+        load_checkpoint(tmp_path / "out")
+    write(path, {"params/eoc": np.zeros(3, np.float32)})
+    with pytest.raises(UserError, match="its header differs"):
+        load_checkpoint(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "arguments, told_there",
+    [
+        (["--from", "flamingo", "x.npz", "--to", "y.npz"], "--from is 'flamingo' but must be one of"),
+        (["x.npz", "--to", "y.npz"], "convert --from PEER FILE ... --to OUT"),
+        (["--from", "open_flamingo", "x.npz", "--to", "transformers", "y.npz"], "convert --from PEER FILE"),
+        (["x.npz", "--to", "timmy", "y.npz"], "--to is 'timmy' but must be one of"),
+        (["x.npz", "--to", "open_flamingo", "y.pt"], "ends in .safetensors or .npz"),
+        (["--from", "flamingo-mini", "x.npz", "--to", "y.pt"], "neither a resampler (latents) nor a gated block"),
+        (["--from", "flamingo-mini", "none.npz", "--to", "y.npz"], "no such file"),
+        (["--from", "transformers", "x.npz", "--to", "y.npz"], "no config.json beside the weights: give one with"),
+        (["--from", "flamingo-mini", "x.npz", "x.npz", "--to", "y.npz"], "one file or folder at a time"),
+        (["x.npz", "--to", "flamingo-mini", "y.npz"], "cannot read x.json"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, arguments, told_there):
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", a=np.zeros(3))
+    assert told_there in told(capsys, "convert", *arguments)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]

@@ -1,0 +1,208 @@
+"""`convert`: weights from a peer's file to ours, and from ours to a peer's names.
+
+A part (resampler, gated block, decoder) becomes one file with a small JSON beside it that tells whose
+it was and its sizes; a whole OpenFlamingo becomes a checkpoint folder, which `complete --checkpoint`
+reads. Arrays are views of the mapped files and are written one at a time, so that a model of 10 GB
+needs no 10 GB of memory. Anything unknown, missing or of another shape is an error that names it.
+
+Not here: the tables themselves (`names.py`, `decoder_names.py`, `vit_names.py`, `open_flamingo.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.interop import decoder_names, names, open_flamingo, peers
+from tinyflamingo.interop.byte_bpe import ByteTokenizer
+from tinyflamingo.interop.files import ENDINGS, chunks, header_digest, read_arrays
+from tinyflamingo.interop.open_flamingo import Arrays
+from tinyflamingo.model.config import LanguageConfig, ResamplerConfig, config_from_dict, config_to_dict
+from tinyflamingo.model.trained import CARD, FORMAT, MAPPED, WEIGHTS, WORDS, load_checkpoint, write_atomically
+from tinyflamingo.ops.tree import named_leaves
+
+SOURCES = (*peers.PORTS, "transformers")
+SECTIONS = {  # where a port keeps its resampler, and the gated block of decoder block i
+    "flamingo-pytorch": ("perceiver_resampler.", "layers.{}.1."),
+    "flamingo-mini": ("resampler.", "lm.h.{}.xattn_block."),
+    "open_flamingo": ("perceiver.", "lang_encoder.gated_cross_attn_layers.{}."),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What tensors do not tell."""
+
+    prefix: str = ""  # of the peer's names: only what begins so is read, or so it is written
+    head_size: int = peers.HEAD_SIZE
+    config: Path | None = None  # the decoder's config.json; by default the one beside the weights
+    tokenizer: Path | None = None  # the decoder's tokenizer.json, likewise
+
+
+class Part(NamedTuple):
+    """A part of a model: its table of names, its arrays in ours, and what the JSON beside it says."""
+
+    rows: list
+    flat: dict
+    card: dict
+
+
+# ---------------------------------------------------------------- from a peer
+
+
+def convert_from(peer, paths, out: Path, options=Options()) -> str:
+    """Read a peer's files and write ours. Returns a line that tells what was written."""
+    if peer not in SOURCES:
+        raise UserError(f"--from is {peer!r} but must be one of {', '.join(SOURCES)}")
+    files = [read_arrays(path) for path in paths]
+    if peer == "open_flamingo" and not options.prefix and any(_is_whole(tensors) for tensors in files):
+        return _whole_from(files, paths, out, options)
+    if len(files) > 1:
+        raise UserError(f"--from {peer} reads one file or folder at a time, {len(files)} were given")
+    tensors = {n.removeprefix(options.prefix): a for n, a in files[0].items() if n.startswith(options.prefix)}
+    part = _language_part(tensors, paths, options) if peer == "transformers" else _port_part(peer, tensors, options)
+    _check_ending(out)
+    shapes = {name: array.shape for name, array in part.flat.items()}
+    write_atomically(out, chunks(out.suffix, shapes, part.flat.get))
+    write_atomically(out.with_suffix(".json"), json.dumps(part.card, indent=1).encode())
+    return f"{part.card['part']} of {peer}: {_told(shapes)} written to {out}, sizes to {out.with_suffix('.json')}"
+
+
+def _is_whole(tensors):
+    return any(name.removeprefix("module.").startswith(("perceiver.", "lang_encoder.")) for name in tensors)
+
+
+def _port_part(peer, tensors, options) -> Part:
+    if "latents" in tensors:
+        config = peers.resampler_config(peer, tensors, options.head_size)
+        rows, kind, told = names.resampler_rows(peer, config), "resampler", dataclasses.asdict(config)
+    elif "attn.to_q.weight" in tensors:
+        config = peers.xattn_config(peer, tensors, head_size=options.head_size)
+        rows, kind, told = names.xattn_rows(peer, config), "xattn", config_to_dict(config)
+    else:
+        raise UserError(
+            f"--from {peer}: neither a resampler (latents) nor a gated block (attn.to_q.weight); a part of a whole "
+            f"model is read with --prefix, for example {SECTIONS[peer][0]} or {SECTIONS[peer][1].format(0)}"
+        )
+    return Part(rows, _checked(rows, tensors, peer), {"peer": peer, "part": kind, "config": told})
+
+
+def _language_part(tensors, paths, options) -> Part:
+    config = decoder_names.read_hugging_face_config(_beside(options.config, paths, "config.json", "--config"))
+    rows = decoder_names.language_rows(config, ours="language/")
+    flat = _checked(rows, decoder_names.tidy(tensors, config), "transformers")
+    return Part(rows, flat, {"peer": "transformers", "part": "language", "config": dataclasses.asdict(config)})
+
+
+def _checked(rows, tensors, where):
+    return named_leaves(names.import_arrays(rows, tensors, where))
+
+
+def _whole_from(files, paths, out, options):
+    language = decoder_names.read_hugging_face_config(_beside(options.config, paths, "config.json", "--config"))
+    words = _beside(options.tokenizer, paths, "tokenizer.json", "--tokenizer").read_bytes()
+    found = open_flamingo.import_checkpoint(files, language, words)
+    save_mapped(out, found, {"peer": "open_flamingo"})
+    return f"open_flamingo: {_told(found.arrays.shapes)} written to the checkpoint {out}"
+
+
+def _beside(given, paths, name, option) -> Path:
+    """A file that was given, or the one of that name in a folder that was."""
+    for path in [given] if given else [Path(path) / name for path in paths]:
+        if path.is_file():
+            return path
+    raise UserError(f"{given} is no file" if given else f"no {name} beside the weights: give one with {option}")
+
+
+def save_mapped(folder, found: open_flamingo.Imported, info):
+    """Write a checkpoint of any size, one array at a time: the weights, the tokenizer, then the card."""
+    folder = Path(folder)
+    if (folder / WEIGHTS).exists():
+        raise UserError(f"cannot write {folder}: another checkpoint is there")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    write_atomically(folder / MAPPED, chunks(Path(MAPPED).suffix, *found.arrays))
+    write_atomically(folder / WORDS, found.tokenizer.data)
+    card = {
+        "format": FORMAT,
+        "sha256": header_digest(folder / MAPPED),
+        "config": config_to_dict(found.config),
+        "tokenizer": found.tokenizer.vocabulary._asdict(),
+        **info,
+    }
+    write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
+
+
+# ---------------------------------------------------------------- to a peer
+
+
+def convert_to(peer, path: Path, out: Path, options=Options()) -> str:
+    """Write a checkpoint of ours, or a part that `convert_from` wrote, in a peer's names."""
+    if peer not in SOURCES:
+        raise UserError(f"--to is {peer!r} but must be one of {', '.join(SOURCES)}")
+    _check_ending(out)
+    arrays = _checkpoint_to(peer, path) if path.is_dir() else _part_to(peer, path)
+    shapes = {options.prefix + name: shape for name, shape in arrays.shapes.items()}
+    write_atomically(out, chunks(out.suffix, shapes, lambda name: arrays.get(name.removeprefix(options.prefix))))
+    return f"for {peer}: {_told(shapes)} written to {out}"
+
+
+def _checkpoint_to(peer, folder) -> Arrays:
+    model = load_checkpoint(folder)
+    if peer == "open_flamingo" and isinstance(model.tokenizer, ByteTokenizer):
+        return open_flamingo.export_checkpoint(model.config, model.params, model.frozen, model.tokenizer)
+    if peer == "transformers":
+        raise UserError("--to transformers takes a decoder that --from transformers wrote, not a checkpoint")
+    peers.check_conventions(model.config, peer)
+    resampler, block = SECTIONS[peer]
+    rows = names.resampler_rows(peer, model.config.resampler, resampler)
+    for i in model.config.gated_layers:
+        rows += names.xattn_rows(peer, model.config, block.format(i), f"xattn_{i}/")
+    parts = {n: a for n, a in model.params.items() if n == "resampler" or n.startswith("xattn_")}
+    return _lazy(rows, named_leaves(parts), peer)
+
+
+def _part_to(peer, path) -> Arrays:
+    flat, card = read_arrays(path), _read_card(path.with_suffix(".json"))
+    if card["part"] == "language":
+        if peer != "transformers":
+            raise UserError(f"{path} is a decoder, which goes to transformers, not to {peer}")
+        return _lazy(decoder_names.language_rows(LanguageConfig(**card["config"]), ours="language/"), flat, peer)
+    if peer == "transformers":
+        raise UserError(f"{path} is a {card['part']}, which transformers does not have")
+    if card["part"] == "resampler":
+        config = ResamplerConfig(**card["config"])
+        return _lazy(names.resampler_rows(peer, config), flat, peer)
+    return _lazy(names.xattn_rows(peer, config_from_dict(card["config"])), flat, peer)
+
+
+def _lazy(rows, flat, peer) -> Arrays:
+    """Arrays in a peer's names, made one by one, after the same check as at import."""
+    names.check(names.our_shapes(rows), {n: a.shape for n, a in flat.items()}, f"for {peer}")
+    by_name = {row.theirs: row for row in rows}
+    return Arrays({n: row.shape for n, row in by_name.items()}, lambda name: names.give(by_name[name], flat))
+
+
+def _read_card(path):
+    try:
+        card = json.loads(path.read_bytes())
+        if card["part"] not in ("resampler", "xattn", "language"):
+            raise ValueError(f"part {card['part']!r}")
+        return card
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path}, which stands beside a part that convert wrote ({error})") from error
+
+
+def _check_ending(out):
+    if out.suffix not in ENDINGS:
+        raise UserError(f"cannot write {out}: the name of a file of weights ends in {' or '.join(ENDINGS)}")
+
+
+def _told(shapes) -> str:
+    return f"{len(shapes)} tensors, {sum(map(math.prod, shapes.values())):,} numbers"

@@ -1,0 +1,82 @@
+"""A whole OpenFlamingo, built small by its own code, beside ours with its weights.
+
+Its image tower comes from `open_clip`, its decoder from `transformers`, and its own program puts
+resampler and gated blocks between them; the `state_dict` of all that goes through `convert`'s path.
+Not here: the comparison of single parts (`parity.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+
+from tinyflamingo.interop import decoder_names, open_flamingo, parity
+from tinyflamingo.interop.byte_bpe import LETTERS
+from tinyflamingo.interop.vit_names import MEAN, SPREAD
+from tinyflamingo.model.flamingo import encode_media, flamingo, see
+from tinyflamingo.model.interleave import phi
+from tinyflamingo.model.tokenizer import IMAGE
+
+LAYERS = {"mpt": "transformer.blocks", "opt": "model.decoder.layers"}
+ROWS = 256 + 1 + 3  # bytes, the end, and what OpenFlamingo adds
+
+
+def tiny_tokenizer() -> bytes:
+    """A `tokenizer.json` of bytes alone, without merges."""
+    vocab = {letter: i for i, letter in enumerate([*LETTERS, "</s>"])}
+    return json.dumps(
+        {
+            "added_tokens": [{"id": 256, "content": "</s>", "special": True}],
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False},
+            "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        }
+    ).encode()
+
+
+def build(kind, dtype, every=2):
+    """A small OpenFlamingo of random weights (a torch module) and the `LanguageConfig` of its decoder."""
+    torch, transformers, clip, theirs = map(
+        importlib.import_module, ("torch", "transformers", "open_clip.transformer", "open_flamingo.src")
+    )
+    flamingo_lm, utils, whole = (
+        importlib.import_module(f"{theirs.__name__}.{name}") for name in ("flamingo_lm", "utils", "flamingo")
+    )
+    tower = clip.VisionTransformer(
+        image_size=28, patch_size=14, width=64, layers=2, heads=1, mlp_ratio=4, output_dim=16, output_tokens=True,
+        act_layer=importlib.import_module("open_clip.transformer").QuickGELU,
+    )  # fmt: skip
+    sizes = parity.TINY[kind] | {"vocab_size": ROWS} | ({"n_layers": 4} if kind == "mpt" else {"num_hidden_layers": 4})
+    raw = getattr(transformers, parity.CLASSES[kind].replace("ForCausalLM", "Config"))(**sizes)
+    decoder = getattr(transformers, parity.CLASSES[kind])(raw)
+    utils.extend_instance(decoder, flamingo_lm.FlamingoLMMixin)
+    decoder.set_decoder_layers_attr_name(LAYERS[kind])
+    holder = torch.nn.Module()
+    holder.visual = tower
+    model = whole.Flamingo(holder, decoder, ROWS - 3, ROWS - 2, vis_dim=64, cross_attn_every_n_layers=every)
+    language = decoder_names.hugging_face_config(raw.to_dict())
+    model = parity.randomise(model.to(torch.float64 if dtype == np.float64 else torch.float32), torch)
+    for name, parameter in model.named_parameters():  # 0.1 in every weight of a wide layer would drown all else
+        if parameter.ndim > 1:
+            parameter.data = (parameter.data - 0.1) * (0.5 if "perceiver" in name else 1.0)
+    return model, language
+
+
+def whole(kind, dtype) -> float:
+    """Largest difference of the logits of one prompt with two pictures, and text before the first."""
+    torch = importlib.import_module("torch")
+    theirs, language = build(kind, dtype)
+    found = open_flamingo.import_checkpoint(
+        [parity.arrays_of(theirs)], language, tiny_tokenizer(), norm_features=True
+    )  # fmt: skip
+    tree = open_flamingo.as_tree(found.arrays)
+    order = np.array(found.tokenizer.vocabulary.order())
+    tokens = np.array([[70, 80, IMAGE, 90, 100, found.tokenizer.eoc, IMAGE, 200, 201]])
+    media = np.random.default_rng(5).integers(0, 256, (2, 1, 28, 28, 3), dtype=np.uint8)
+    visual = see(tree["params"], encode_media(tree["frozen"], media, found.config).astype(dtype), found.config)
+    got = flamingo(tree["params"], tree["frozen"], tokens, phi(tokens), visual, found.config)
+    pixels = ((media / 255 - MEAN) / SPREAD).astype(dtype).transpose(0, 1, 4, 2, 3)[None]
+    with torch.no_grad():
+        want = theirs(torch.from_numpy(pixels), torch.from_numpy(order[tokens]), torch.ones(1, 9).long()).logits.numpy()
+    return parity.difference(got, want[..., order])
