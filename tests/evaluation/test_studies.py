@@ -120,8 +120,9 @@ def test_attention_weights_are_those_that_self_attention_uses(rng):
     np.testing.assert_allclose(ops.linear(mixed, params["w_o"], params["b_o"]), wanted, rtol=1e-6, atol=1e-9)
 
 
-def test_the_trained_language_model_has_an_induction_head_and_an_untrained_one_has_none(shipped, tokenizer):
-    config, preset = shipped.config.language, get_preset("toy")
+def test_the_trained_language_model_has_an_induction_head_and_an_untrained_one_has_none(shipped):
+    config, tokenizer = shipped.config.language, shipped.tokenizer
+    preset = dataclasses.replace(get_preset("toy"), config=shipped.config)
     stage = induction.LanguageStage(preset, np.random.default_rng(0), tokenizer, {})
     rows, episodes = induction.random_rows(stage), induction.word_episodes(tokenizer)
     for params, low, high in ((shipped.frozen["language"], 0.4, 1.0), (stage.optimiser.params, 0.0, 0.2)):
