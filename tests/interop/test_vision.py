@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tinyflamingo import cli
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop import clip, timm, vision_parity
+from tinyflamingo.interop.files import chunks, read_arrays
 from tinyflamingo.interop.names import export_arrays, import_arrays, our_shapes
 from tinyflamingo.interop.vit_names import vit_rows
 from tinyflamingo.model.config import VisionConfig
@@ -231,3 +233,53 @@ def test_a_file_that_is_not_clips(random_tensors):
     del tensors["visual.ln_post.bias"]
     with pytest.raises(UserError, match=r"missing: visual.ln_post.bias \(128,\)"):
         clip.import_tower(tensors)
+
+
+# ---------------------------------------------------------------- convert
+
+
+@pytest.mark.parametrize("name", [*NAMES, "dm_nfnet_f3"])
+def test_sizes_are_read_from_the_tensors(name):
+    config = timm.timm_model(name)
+    shapes = {row.theirs: np.broadcast_to(np.float32(0), row.shape) for row in timm.encoder_rows(config)}
+    assert timm.read_config(shapes) == dataclasses.replace(config, side=224)
+
+
+@pytest.mark.parametrize("lost", ["stages.0.0.conv2.weight", "final_conv.weight", "stem.conv2.weight"])
+def test_what_sizes_cannot_be_read_from(lost):
+    rows = timm.encoder_rows(timm.timm_model("nfnet_f0"))
+    shapes = {row.theirs: np.broadcast_to(np.float32(0), row.shape) for row in rows if row.theirs != lost}
+    with pytest.raises(UserError, match="missing"):
+        timm.read_config(shapes)
+    with pytest.raises(UserError, match="missing"):
+        timm.read_config({})
+
+
+def _write(path, tensors):
+    shapes = {n: a.shape for n, a in tensors.items()}
+    path.write_bytes(b"".join(bytes(chunk) for chunk in chunks(path.suffix, shapes, tensors.get)))
+    return path
+
+
+@pytest.mark.parametrize("peer", ["timm", "clip", "open_clip"])
+def test_convert_there_and_back(peer, tmp_path, random_tensors, capsys):
+    if peer == "timm":
+        sizes = {"stages": vision_parity.STAGES, "group_size": 8, "width": 48}
+        config = VisionConfig(stem=((2, 2), (4, 1), (8, 1), (16, 2)), **sizes, **timm.DM)
+        tensors = random_tensors(timm.encoder_rows(config), np.float32)
+    else:
+        config = dataclasses.replace(CLIP_VIT_L14, width=128, layers=1, heads=2, side=28)
+        tensors = random_tensors(vit_rows(config, 6), np.float32)
+    theirs, ours, back = _write(tmp_path / "a.safetensors", tensors), tmp_path / "b.npz", tmp_path / "c.safetensors"
+    assert cli.main(["convert", "--from", peer, str(theirs), "--to", str(ours)]) == 0
+    assert f"vision of {peer}" in capsys.readouterr().out and ours.with_suffix(".json").is_file()
+    assert cli.main(["convert", str(ours), "--to", peer, str(back)]) == 0
+    found = read_arrays(back)
+    assert set(found) == set(tensors)
+    for name, array in tensors.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-7, err_msg=name)
+    other = "clip" if peer != "clip" else "open_clip"
+    capsys.readouterr()
+    assert cli.main(["convert", str(ours), "--to", other, str(tmp_path / "d.npz")]) == 2
+    assert cli.main(["convert", str(ours), "--to", "flamingo-mini", str(tmp_path / "d.npz")]) == 2
+    assert "vision" in capsys.readouterr().err and not (tmp_path / "d.npz").exists()

@@ -20,13 +20,14 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import decoder_names, names, open_flamingo, peers
 from tinyflamingo.interop.byte_bpe import ByteTokenizer
+from tinyflamingo.interop.encoders import ENCODERS, read_encoder, write_encoder
 from tinyflamingo.interop.files import ENDINGS, chunks, header_digest, read_arrays
 from tinyflamingo.interop.open_flamingo import Arrays
 from tinyflamingo.model.config import LanguageConfig, ResamplerConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.trained import CARD, FORMAT, MAPPED, WEIGHTS, WORDS, load_checkpoint
 from tinyflamingo.ops.tree import named_leaves
 
-SOURCES = (*peers.PORTS, "transformers")
+SOURCES = (*peers.PORTS, "transformers", *ENCODERS)
 SECTIONS = {  # where a port keeps its resampler, and the gated block of decoder block i
     "flamingo-pytorch": ("perceiver_resampler.", "layers.{}.1."),
     "flamingo-mini": ("resampler.", "lm.h.{}.xattn_block."),
@@ -65,7 +66,10 @@ def convert_from(peer, paths, out: Path, options=Options()) -> str:
     if len(files) > 1:
         raise UserError(f"--from {peer} reads one file or folder at a time, {len(files)} were given")
     tensors = {n.removeprefix(options.prefix): a for n, a in files[0].items() if n.startswith(options.prefix)}
-    part = _language_part(tensors, paths, options) if peer == "transformers" else _port_part(peer, tensors, options)
+    if peer in ENCODERS:
+        part = Part([], *read_encoder(peer, tensors))
+    else:
+        part = _language_part(tensors, paths, options) if peer == "transformers" else _port_part(peer, tensors, options)
     _check_ending(out)
     shapes = {name: array.shape for name, array in part.flat.items()}
     write_atomically(out, chunks(out.suffix, shapes, part.flat.get))
@@ -158,6 +162,9 @@ def _checkpoint_to(peer, folder) -> Arrays:
     model = load_checkpoint(folder)
     if peer == "open_flamingo" and isinstance(model.tokenizer, ByteTokenizer):
         return open_flamingo.export_checkpoint(model.config, model.params, model.frozen, model.tokenizer)
+    if peer in ENCODERS:
+        flat = named_leaves({"vision": model.frozen["vision"], **model.frozen["contrastive"]})
+        return _held(write_encoder(peer, _of_encoder(flat), config_to_dict(model.config)["vision"]))
     if peer == "transformers":
         raise UserError("--to transformers takes a decoder that --from transformers wrote, not a checkpoint")
     peers.check_conventions(model.config, peer)
@@ -171,6 +178,10 @@ def _checkpoint_to(peer, folder) -> Arrays:
 
 def _part_to(peer, path) -> Arrays:
     flat, card = read_arrays(path), _read_card(path.with_suffix(".json"))
+    if (card["part"] == "vision") != (peer in ENCODERS):
+        raise UserError(f"{path} is a {card['part']} part, which {peer} does not have")
+    if card["part"] == "vision":
+        return _held(write_encoder(peer, _of_encoder(flat), card["config"]))
     if card["part"] == "language":
         if peer != "transformers":
             raise UserError(f"{path} is a decoder, which goes to transformers, not to {peer}")
@@ -183,6 +194,15 @@ def _part_to(peer, path) -> Arrays:
     return _lazy(names.xattn_rows(peer, config_from_dict(card["config"])), flat, peer)
 
 
+def _of_encoder(flat):
+    """What a peer's encoder is made of: without the constants that standardise features."""
+    return {n: a for n, a in flat.items() if n.startswith("vision/") or n == "picture_projection"}
+
+
+def _held(tensors) -> Arrays:
+    return Arrays({name: array.shape for name, array in tensors.items()}, tensors.get)
+
+
 def _lazy(rows, flat, peer) -> Arrays:
     """Arrays in a peer's names, made one by one, after the same check as at import."""
     names.check(names.our_shapes(rows), {n: a.shape for n, a in flat.items()}, f"for {peer}")
@@ -193,7 +213,7 @@ def _lazy(rows, flat, peer) -> Arrays:
 def _read_card(path):
     try:
         card = json.loads(path.read_bytes())
-        if card["part"] not in ("resampler", "xattn", "language"):
+        if card["part"] not in ("resampler", "xattn", "language", "vision"):
             raise ValueError(f"part {card['part']!r}")
         return card
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -20,12 +20,14 @@ import numpy as np
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, export_arrays, import_arrays, prefixed
+from tinyflamingo.interop.peers import layers
 from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.model.paper import NFNETS, nfnet
 from tinyflamingo.model.vision_encoder import GAINS, block_plan
 from tinyflamingo.ops.reference import STANDARDISE_FLOOR
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
+_SKIP = "stages.0.0.skipinit_gain"  # DeepMind's have it, timm's own have not
 EPS = 1e-5  # timm's, added to the variance of a kernel's weights
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # means and spreads of 0..255 that timm standardises by
 DM = {"activation": "gelu_erf", "se_activation": "relu", "pixels": IMAGENET}
@@ -51,6 +53,35 @@ def timm_model(name) -> VisionConfig:
         raise UserError(f"timm's {name!r} cannot be read: known are dm_nfnet_f0 to f6, nfnet_f0 to f6, nf_resnet50")
     n = int(found[2])
     return dataclasses.replace(nfnet(n, NFNETS[n][0]), **(DM if found[1] else OWN))
+
+
+def read_config(tensors) -> VisionConfig:
+    """The configuration of a model of these kinds from its {name: array}; only `side` is in none of them."""
+    stem = [a.shape for n, a in tensors.items() if re.fullmatch(r"stem\.conv\d*\.weight", n)]
+    depths = [layers(tensors, rf"stages\.{s}\.(\d+)\.") for s in range(layers(tensors, r"stages\.(\d+)\."))]
+    kind = RESNET if "stages.0.0.conv2b.weight" not in tensors else DM if _SKIP in tensors else OWN
+    strides = (2,) if kind is RESNET else (2, 1, 1, 2)
+    wanted = [f"stages.{s}.0.conv{i}.weight" for s in range(len(depths)) for i in (1, 2, 3)]
+    wanted += [] if kind is RESNET else ["final_conv.weight", "stages.0.0.attn_last.fc1.weight"]
+    missing = [name for name in wanted if name not in tensors] or ([] if len(stem) == len(strides) else ["stem.conv"])
+    if missing or not depths:
+        raise UserError(f"timm: {(missing or wanted or ['stages'])[0]} is missing: is it an NFNet or an NF-ResNet?")
+    first, second, third = (
+        [tensors[f"stages.{s}.0.conv{i}.weight"].shape for s in range(len(depths))] for i in (1, 2, 3)
+    )
+    widths = [shape[0] for shape in third]
+    if kind is not RESNET:
+        kind = kind | {"se_ratio": tensors["stages.0.0.attn_last.fc1.weight"].shape[0] / widths[0]}
+    size = (stem[0][2],) if kind["activation"] == "relu" else ()
+    return VisionConfig(
+        stem=tuple((shape[0], stride, *size) for shape, stride in zip(stem, strides, strict=True)),
+        stages=tuple(zip(widths, depths, (1, *[2] * (len(depths) - 1)), strict=True)),
+        bottleneck=first[0][0] / widths[0],
+        group_size=max(shape[1] for shape in second),
+        width=tensors["final_conv.weight"].shape[0] if "final_conv.weight" in tensors else widths[-1],
+        side=224,
+        **kind,
+    )
 
 
 def is_folded(config: VisionConfig) -> bool:

@@ -277,6 +277,11 @@ def config_from_dict(raw: dict) -> FlamingoConfig:
     return FlamingoConfig(**{name: _part(name, raw[name]) for name in PARTS})
 
 
+def vision_from_dict(raw: dict) -> VisionConfig | ViTConfig:
+    """The encoder's part alone, whichever it is."""
+    return _part("vision", raw)
+
+
 def _part(name: str, raw: dict):
     part = ViTConfig if name == "vision" and "patch" in raw else PARTS[name]
     known = {f.name for f in dataclasses.fields(part)}
