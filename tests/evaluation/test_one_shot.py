@@ -120,9 +120,10 @@ def test_task_and_runs_belong_together(arguments, capsys):
     assert "belong together" in capsys.readouterr().err
 
 
-def test_data_for_a_preset_that_draws_its_own(tmp_path, capsys):
-    arguments = ["train", "--preset", "smoke", "--data", str(tmp_path), "--out", str(tmp_path / "x")]
+def test_a_preset_on_handwriting_asks_for_its_files(tmp_path, capsys):
+    arguments = ["train", "--preset", "omniglot", "--out", str(tmp_path / "x")]
     assert cli.main(arguments) == 2
-    assert "leave --data out" in capsys.readouterr().err
-    assert cli.main(["train", "--preset", "omniglot", "--out", str(tmp_path / "x")]) == 2
     assert "--data" in capsys.readouterr().err
+    assert cli.main([*arguments, "--data", str(tmp_path)]) == 2
+    assert "download images_background_small1.zip" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

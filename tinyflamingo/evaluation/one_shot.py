@@ -25,7 +25,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.run import interval
 from tinyflamingo.files import write_atomically
 from tinyflamingo.model.flamingo import encode_media, flamingo, see
-from tinyflamingo.model.generate import init_caches, log_softmax
+from tinyflamingo.model.generate import init_caches, log_softmax, spread
 from tinyflamingo.model.interleave import encode_document, phi
 from tinyflamingo.model.tokenizer import IMAGE, PAD
 
@@ -100,11 +100,11 @@ def word_scores(model, visual, words):
     items = [item for medium, word in enumerate(words) for item in (medium, word)]
     support = np.array([encode_document([*items, EOC], model.tokenizer, complete=False).tokens])
     tails, weights = _tails(model.tokenizer, words)
-    cache = init_caches(model.params, model.config, 1, support.shape[1] + tails.shape[1], visual)
+    cache = init_caches(model.params, model.config, 1, support.shape[1], visual)
     _go_on(model, support, phi(support), visual, cache)
     scores = np.empty((len(visual) - W, W))
     for q in range(len(scores)):
-        own = _copy(cache, W, [*range(W), W + q])
+        own = _own_cache(cache, W, tails.shape[1], [*range(W), W + q])
         logits = _go_on(model, tails[:, :-1], np.full((W, tails.shape[1] - 1), W + 1), visual, own)
         found = np.take_along_axis(log_softmax(logits), tails[:, 1:, None], axis=-1)[..., 0]
         scores[q] = np.where(weights, found, 0.0).sum(axis=1)
@@ -126,12 +126,7 @@ def _go_on(model, tokens, phi, visual, cache):
     return flamingo(model.params, model.frozen, tokens, phi, visual, model.config, cache=cache, first=np.ones_like(phi))
 
 
-def _copy(cache, rows, media):
-    """The cache of one row for several rows that go on from it, each with these media alone."""
-    copied = dict(cache)
-    for name, block in cache.items():
-        if name.startswith("block_"):
-            copied[name] = {key: np.repeat(block[key], rows, axis=0) for key in ("k", "v")}
-        elif name.startswith("media_"):
-            copied[name] = tuple(x[:, media] for x in block)
-    return copied
+def _own_cache(cache, rows, more, media):
+    """The cache of one row for several rows that go on from it by `more` tokens, with these media alone."""
+    seen = {name: tuple(x[:, media] for x in pair) for name, pair in cache.items() if name.startswith("media_")}
+    return spread(cache, [0] * rows, more) | seen

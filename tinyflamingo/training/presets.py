@@ -136,12 +136,12 @@ def _omniglot(name, held_out=()) -> Preset:
     return Preset(
         name,
         FlamingoConfig(text_tower=TextTowerConfig(width=16, layers=1), resampler=ResamplerConfig(layers=1)),
-        ContrastiveRecipe(steps=2400, optimiser=OptimiserConfig(agc=0.08, warmup=40)),
+        ContrastiveRecipe(steps=2800, optimiser=OptimiserConfig(agc=0.08, warmup=40)),
         flamingo=FlamingoRecipe(
             steps=1000, rows=(16, 0, 0), longer=1, lengths=(264, 0, 0), weights=(1.0, 0.0, 0.0), gate_batches=8
         ),
         handwriting=HandwritingRecipe(held_out),
-        test_queries=1000,
+        test_queries=400,
     )
 
 
