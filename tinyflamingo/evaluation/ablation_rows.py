@@ -15,6 +15,7 @@ from tinyflamingo.training.flamingo_stage import DATASETS
 from tinyflamingo.training.presets import Preset, get_preset
 
 PAPER_BASELINE = 70.7  # overall score of the paper's table 3
+FEWEST = 768  # of a kind in a pool that is cut down: each of so many wild things has its picture
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def short(preset: Preset, steps, row: Row) -> Preset:
     if without := changes.pop("without", None):
         rows[DATASETS.index(without)] = 0
     pool = ("singles", "uncoloured", "pairs", "counts", "clips", "wild", "digits", "sums")
-    sizes = {name: min(getattr(recipe, name), max(96, getattr(recipe, name) // 4)) for name in pool}
+    sizes = {name: min(getattr(recipe, name), max(FEWEST, getattr(recipe, name) // 4)) for name in pool}
     steps = steps if changes.get("accumulate", True) else 3 * steps
     recipe = dataclasses.replace(recipe, steps=steps, rows=tuple(rows), **sizes, **changes)
     parts = {
