@@ -1,14 +1,18 @@
 """GPT-2, OPT and MPT as frozen decoders: their logits, their tables, and all that they refuse."""
 
 import dataclasses
+from statistics import NormalDist
 
 import numpy as np
 import pytest
+from autograd import make_vjp
 
+from tinyflamingo import ops
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop import decoder_names, decoders, names, parity
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.language_model import init_cache
+from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 FAMILIES = tuple(decoders.FAMILIES)
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -173,3 +177,76 @@ def test_a_public_decoder_has_no_kernels():
     assert decode.serves(FlamingoConfig())
     language = dataclasses.replace(FlamingoConfig().language, decoder="mpt")
     assert not decode.serves(FlamingoConfig(language=language))
+
+
+# ---------------------------------------------------------------- the same thing in loops, and gradients
+
+
+def _norm(x, gain, bias=0.0):
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-5) * gain + bias
+
+
+def test_loops_agree_on_a_block_of_mpt_1b(floor, model):
+    """One row, position by position, head by head: norms over all heads of q and k, then ALiBi."""
+    config, params = model("mosaic_gpt")
+    p, K = params["block_0"], config.key_size
+    h = np.random.default_rng(1).standard_normal((5, 24))
+    x = np.stack([_norm(row, p["attn_gain"]) for row in h])
+    q, k = (np.stack([_norm(row @ p[f"w_{n}"], p[f"{n}_gain"]) for row in x]) for n in "qk")
+    out = np.zeros((5, 24))
+    for n, slope in enumerate([2**-4.0, 2**-8.0, 2**-2.0]):
+        own = slice(n * K, (n + 1) * K)
+        for i in range(5):
+            scores = np.array([q[i, own] @ k[j, own] / K**0.5 - slope * (i - j) for j in range(i + 1)])
+            shares = np.exp(scores) / np.exp(scores).sum()
+            out[i, own] = shares @ (x[: i + 1] @ p["w_v"])[:, own]
+    h2 = h + out @ p["w_o"]
+    hidden = np.stack([_norm(row, p["ffw_gain"]) for row in h2]) @ p["w_1"]
+    gelu = hidden * np.vectorize(NormalDist().cdf)(hidden)
+    found = decoders.block(p, h[None], np.zeros((1, 5), int), 5, config)
+    np.testing.assert_allclose(found[0], h2 + gelu @ p["w_2"], atol=1e-9)
+
+
+@each_family
+def test_gradients_pass_through_a_frozen_block(floor, model, family):
+    """What trains stands below: its gradient goes through the block, in float32 where that came in."""
+    config, params = model(family)
+    h = np.random.default_rng(0).standard_normal((2, 4, 24))
+    start = np.array([[0, 0, 0, 0], [0, 1, 1, 1]])
+
+    def through(h, block):
+        return decoders.leave(params, decoders.block(block, h, start, 4, config))
+
+    ops.check_grad(lambda h: through(h, params["block_1"]), h, tol=1e-5)
+    single = from_named_leaves({n: a.astype(np.float32) for n, a in named_leaves(params).items()})
+
+    def checked(h):
+        return decoders.leave(
+            single, decoders.block(single["block_1"], ops.assert_float32_backward(h), start, 4, config)
+        )
+
+    vjp, value = make_vjp(checked)(h.astype(np.float32))
+    assert value.dtype == np.float32 and vjp(np.ones_like(value)).dtype == np.float32
+
+
+@each_family
+def test_fresh_parameters_are_those_of_the_table(family):
+    params = decoders.init_decoder(np.random.default_rng(0), small(family))
+    shapes = {name: leaf.shape for name, leaf in named_leaves(params).items()}
+    assert shapes == names.our_shapes(decoder_names.language_rows(small(family)))
+
+
+@each_family
+def test_closed_gates_leave_the_decoders_logits(floor, model, family):
+    """Flamingo around a public decoder: at closed gates its logits, bit for bit, and one column for <EOC>."""
+    from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
+    from tinyflamingo.model.flamingo import flamingo, init_flamingo, see
+
+    language, frozen = model(family)
+    config = FlamingoConfig(text_tower=TextTowerConfig(vocab_size=30), language=language)
+    params = init_flamingo(np.random.default_rng(0), config, np.float64)
+    tokens, start = np.array([[4, 7, 8, 4, 9]]), np.zeros((1, 5), int)
+    visual = see(params, np.random.default_rng(1).standard_normal((2, 1, 3, 128)), config)
+    found = flamingo(params, {"language": frozen}, tokens, np.array([[1, 1, 1, 2, 2]]), visual, config)
+    np.testing.assert_array_equal(found[..., :-1], decoders.logits(frozen, tokens, start, language))
+    assert found.shape == (1, 5, 31)
