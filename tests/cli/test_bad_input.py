@@ -1,5 +1,6 @@
 """Every mistake of a user: exit code 2, one line on stderr, nothing lost, nothing half-written."""
 
+import gzip
 import json
 import os
 import re
@@ -7,6 +8,8 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -68,7 +71,29 @@ def files(tmp_path, media, checkpoint):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("precious")
     damaged_checkpoints(tmp_path, checkpoint)
+    own_data(tmp_path)
     return tmp_path
+
+
+def own_data(folder):
+    """Data sets of the user's own: a good one, some with bad records, and files that are damaged as a whole."""
+    for name, captioned in (("good", ["red.png"]), ("bad", ["none.png"]), ("half", ["red.png", "none.png"])):
+        (folder / name).mkdir()
+        shutil.copy(folder / "red.png", folder / name)
+        rows = [json.dumps({"file": file, "text": "a red thing"}) for file in captioned]
+        (folder / name / "captions.jsonl").write_text("\n".join(rows))
+    (folder / "folder.png").mkdir()
+    (folder / "cut.json").write_text('{"images": [{"id": 1, "file_name": "red.png"}], "annotations": [{"im')
+    (folder / "list.json").write_text("[1, 2]")
+    with tarfile.open(folder / "cut.tar", "w") as archive:
+        archive.add(folder / "red.png", "1.png")
+    (folder / "cut.tar").write_bytes((folder / "cut.tar").read_bytes()[:600])
+    (folder / "noise.tar").write_bytes(bytes(range(256)) * 8)
+    (folder / "cut.jsonl.gz").write_bytes(gzip.compress(b"{}")[:8])
+    with zipfile.ZipFile(folder / "two.jsonl.zip", "w") as archive:
+        archive.writestr("a", "{}")
+        archive.writestr("b", "{}")
+    (folder / "v2_train2014_questions.json").write_text('{"questions": [{"question_id": 1}]}')
 
 
 def damaged_checkpoints(folder, checkpoint):
@@ -92,6 +117,7 @@ def damaged_checkpoints(folder, checkpoint):
 
 
 TEMPLATE = "<image>Output:"
+OWN = ("train", "--preset", "smoke", "--out", "@run", "--data")
 
 # What is typed (a leading "@" stands for the folder of the user's files), and what the line must say.
 # "CHECKPOINT" puts the good checkpoint there. Commands without --checkpoint fail before they need one.
@@ -159,6 +185,42 @@ BAD = {
     "out in /proc": (("train", "--preset", "smoke", "--out", "/proc/tinyflamingo"), ("cannot write",)),
     "nothing to resume": (("train", "--preset", "smoke", "--out", "@folder", "--resume"), ("nothing to resume",)),
     "resume in no folder": (("train", "--preset", "smoke", "--out", "@none", "--resume"), ("nothing to resume",)),
+    # data of one's own
+    "data without action": (("data",), ("action",)),
+    "data of unknown action": (("data", "paint", "@folder"), ("'paint'", "check")),
+    "data without path": (("data", "check"), ("path",)),
+    "no such data": (("data", "check", "@none"), ("none", "no such file or folder")),
+    "empty folder of data": (("data", "check", "@folder"), ("folder", "captions.jsonl")),
+    "picture as data": (("data", "check", "@red.png"), ("red.png", "no data in a format")),
+    "data of unknown format": (("data", "check", "@good", "--format", "xml"), ("'xml'", "folder, coco")),
+    "data of another format": (("data", "check", "@good", "--format", "coco"), ("nothing of the format 'coco'",)),
+    "sheet of no kind": (("data", "check", "@good", "--sheet", "@a.jpg"), ("ends in .png",)),
+    "sheet at a folder": (("data", "check", "@good", "--sheet", "@folder.png"), ("folder",)),
+    "sheet in no folder": (("data", "check", "@good", "--sheet", "@none/a.png"), ("folder does not exist",)),
+    "share of bad above 1": (("data", "check", "@good", "--allow-bad", "2"), ("--allow-bad", "from 0 to 1")),
+    "share of bad word": (("data", "check", "@good", "--allow-bad", "some"), ("--allow-bad", "'some'")),
+    "share of bad nan": (("data", "check", "@good", "--allow-bad", "nan"), ("--allow-bad", "'nan'")),
+    "cut annotations": (("data", "check", "@cut.json", "--format", "coco"), ("cut.json", "cut or damaged")),
+    "annotations that are a list": (("data", "check", "@list.json", "--format", "coco"), ("no JSON object",)),
+    "cut archive": (("data", "check", "@cut.tar"), ("cut.tar",)),
+    "noise as archive": (("data", "check", "@noise.tar"), ("noise.tar",)),
+    "cut gzip": (("data", "check", "@cut.jsonl.gz", "--format", "mmc4"), ("cut.jsonl.gz",)),
+    "zip of two files": (("data", "check", "@two.jsonl.zip", "--format", "mmc4"), ("2 files in it",)),
+    "questions without answers": (("data", "check", "@v2_train2014_questions.json"), ("one file of answers",)),
+    "only bad records": ((*OWN, "@bad"), ("no record that can be used", "1 file missing")),
+    "too many bad records": ((*OWN, "@half"), ("more than 5%", "1 file missing", "--allow-bad")),
+    "training on no data": ((*OWN, "@none"), ("no such file or folder",)),
+    "training on an empty folder": ((*OWN, "@folder"), ("captions.jsonl",)),
+    "mix without data": (("train", "--preset", "smoke", "--out", "@run", "--mix", "0.5"), ("--mix", "add --data")),
+    "format without data": (("train", "--preset", "smoke", "--out", "@run", "--format", "coco"), ("--format",)),
+    "allowance without data": (("train", "--out", "@run", "--allow-bad", "0.5"), ("--allow-bad", "add --data")),
+    "mix of nothing": ((*OWN, "@good", "--mix", "0"), ("--mix is 0",)),
+    "mix above 1": ((*OWN, "@good", "--mix", "1.5"), ("--mix", "from 0 to 1")),
+    "side too small": ((*OWN, "@good", "--side", "3"), ("--side is 3", "from 16 to 512")),
+    "side without end": ((*OWN, "@good", "--side", "100000"), ("--side is 100000",)),
+    "vocabulary too small": ((*OWN, "@good", "--vocab", "10"), ("--vocab is 10",)),
+    "context 0": ((*OWN, "@good", "--context", "0"), ("--context is 0",)),
+    "context word": ((*OWN, "@good", "--context", "long"), ("--context", "'long'")),
     # reports and figures
     "figure in no folder": (("demo", "--out", "@none/a.png", "CHECKPOINT"), ("folder does not exist",)),
     "figure at a folder": (("demo", "--out", "@folder", "CHECKPOINT"), ("folder",)),
@@ -211,6 +273,10 @@ def assert_one_line(err, words):
     assert "Traceback" not in err
     for word in words:
         assert word in err
+
+
+def test_the_catalogue_is_long():
+    assert len(BAD) >= 100
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -145,7 +145,7 @@ def _write(folder, name, found, side, allowed):
     tally, whole, texts = Tally(), hashlib.sha256(), hashlib.sha256()
     offsets, firsts = [0], [0]
     with replacing(folder / RECORDS) as records, replacing(folder / PIXELS) as pixels:
-        for outcome in tqdm(decoded(found, side), desc="reading    ", unit=" records"):
+        for outcome in tqdm(decoded(found, side), desc="reading    ", unit=" records", delay=1):
             if isinstance(outcome, Skipped):
                 tally.add(outcome)
                 continue

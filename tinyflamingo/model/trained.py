@@ -35,6 +35,7 @@ from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
 FORMAT = 1
 WEIGHTS, CARD = "weights.npz", "model.json"
+SEALED = ("format", "sha256", "config", "tokenizer")
 MAPPED, WORDS = "weights.safetensors", "tokenizer.json"  # of a checkpoint that came from a public port
 
 
@@ -146,8 +147,14 @@ def save_checkpoint(model: TrainedFlamingo, folder):
         "tokenizer": base64.b64encode(model.tokenizer.model).decode(),
         **model.info,
     }
+    card["card_sha256"] = _card_digest(card)
     write_atomically(folder / WEIGHTS, packed.getvalue())
     write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
+
+
+def _card_digest(card) -> str:
+    """The checksum of what of a card decides what the model says."""
+    return hashlib.sha256(json.dumps([card[name] for name in SEALED], sort_keys=True).encode()).hexdigest()
 
 
 def load_checkpoint(folder) -> TrainedFlamingo:
@@ -166,7 +173,9 @@ def load_checkpoint(folder) -> TrainedFlamingo:
         )
     tree = _read_weights(folder, card)
     _check_shapes(folder, tree, untrained(HollowGenerator(), config, tokenizer))
-    info = {k: v for k, v in card.items() if k not in ("format", "sha256", "config", "tokenizer")}
+    if card.get("card_sha256", told := _card_digest(card)) != told:  # cards of before have none
+        raise UserError(f"checkpoint {folder}: {CARD} was changed (its own checksum differs); copy it anew")
+    info = {k: v for k, v in card.items() if k not in (*SEALED, "card_sha256")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info)
 
 
