@@ -1,6 +1,9 @@
 """Video of the user's own: the right frames at the right times, every failure one clear line."""
 
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +67,34 @@ def fails(path, *words, **options):
     assert "\n" not in text
     for word in ("cannot read the video", path.name, ";", *words):
         assert word in text
+
+
+# ---- a long video ----------------------------------------------------------------------------
+
+MEASURE = """
+import resource, sys
+from tinyflamingo.data.video import load_video
+load_video(sys.argv[1], 32, fps=0.05)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+frames = load_video(sys.argv[2], 32, fps=0.05)
+print(len(frames), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_ten_minutes_cost_memory_for_the_sampled_frames_only(tmp_path):
+    """All frames, decoded, would fill 130 MB; the 30 that are taken fill 90 KB."""
+    for name, seconds in (("short.mp4", 5), ("long.mp4", 600)):
+        with av.open(str(tmp_path / name), "w") as container:
+            stream = container.add_stream("libx264", rate=3, options={"preset": "ultrafast", "threads": "1"})
+            stream.width, stream.height, stream.pix_fmt = 240, 160, "yuv420p"
+            for i in range(3 * seconds):
+                pixels = np.full((160, 240, 3), i % 256, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            container.mux(stream.encode(None))
+    line = [sys.executable, "-c", MEASURE, tmp_path / "short.mp4", tmp_path / "long.mp4"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent.parent)
+    frames, grown = map(int, done.stdout.split())
+    assert frames == 30 and grown < 20_000  # kilobytes
 
 
 # ---- timing ----------------------------------------------------------------------------------

@@ -179,6 +179,22 @@ def test_a_gradient_of_nan_stops_with_stage_and_step_and_keeps_the_state(
     assert same(undisturbed, tmp_path / "run")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
+def test_a_loss_that_explodes_stops_with_its_dataset_and_the_norm(tmp_path, monkeypatch, value):
+    """Although its gradient is finite."""
+    real = FlamingoStage.gradient
+
+    def poisoned(self, rng, step):
+        gradient, info = real(self, rng, step)
+        return gradient, info | ({"loss_pairs": value} if step == 3 else {})
+
+    monkeypatch.setattr(FlamingoStage, "gradient", poisoned)
+    told = r"stage flamingo, step 3: the norm of the gradient is \d.*'pairs', (nan|inf|1e\+09); the last checkpoint"
+    with pytest.raises(UserError, match=told):
+        run.train("smoke", tmp_path / "run")
+    assert load_state(tmp_path / "run")[0].step == 2
+
+
 # ---- killed and resumed, in this process -----------------------------------------------------
 
 
@@ -293,39 +309,95 @@ def working_time(folder):
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments_ends_bit_equal(tmp_path):
-    chance, clean, kills = random.Random(0), tmp_path / "clean", 0
-    work = working_time(clean)
-    for number in range(12):  # some runs end before their turn to be killed, on a busy machine
+def test_kill_9_at_40_random_moments_ends_bit_equal(tmp_path):
+    """Of all stages: a run is killed wherever it is, resumed and killed again, until it gets through."""
+    chance, clean, kills, number = random.Random(0), tmp_path / "clean", 0, 0
+    work, stages = working_time(clean), set()
+    for _ in range(120):  # some end before their turn to be killed
         folder = tmp_path / str(number)
-        for _ in range(3):  # several kills in a run
-            process = go_on(folder)
-            process.stderr.read(1)  # the first progress bar: from here on the time counts
-            moment = time.monotonic() + chance.random() * work / 2
-            kills += kill_when(process, lambda moment=moment: time.monotonic() > moment)
-        finish(go_on(folder))
-        assert same(clean, folder)
-        if kills >= 8:
+        process = go_on(folder)
+        process.stderr.read(1)  # the first progress bar: from here on the time counts
+        moment = time.monotonic() + chance.random() * work * 0.8
+        if kill_when(process, lambda moment=moment: time.monotonic() > moment):
+            kills += 1
+            stages.add(load_state(folder)[0].stage)
+        else:
+            assert same(clean, folder)
+            number += 1
+        if kills == 40:
             break
-    assert kills >= 6
+    finish(go_on(folder))
+    assert kills == 40 and stages >= {0, 1, 2} and same(clean, folder)
 
 
 @pytest.mark.slow
-def test_kill_9_during_saves_ends_bit_equal(tmp_path):
-    clean, folder = tmp_path / "clean", tmp_path / "run"
+def test_kill_9_during_10_saves_ends_bit_equal(tmp_path):
+    clean, kills, number = tmp_path / "clean", 0, 0
     finish(command(clean))
-    kills = 0
-    for _ in range(8):
-        known = {p.name for p in folder.glob(".*.tmp")} if folder.exists() else set()
+    for _ in range(60):
+        folder = tmp_path / str(number)
+        known = {p.name for p in folder.rglob(".*.tmp")} if folder.exists() else set()
 
-        def saving(known=known):  # a new temporary file is there
-            return folder.exists() and bool({p.name for p in folder.glob(".*.tmp")} - known)
+        def saving(folder=folder, known=known):  # a new temporary file is there, of state or checkpoint
+            return folder.exists() and bool({p.name for p in folder.rglob(".*.tmp")} - known)
 
-        kills += kill_when(go_on(folder), saving)
+        if kill_when(go_on(folder), saving):
+            kills += 1
+        else:
+            assert same(clean, folder)
+            number += 1
         if (folder / STATE).exists():
             load_state(folder)
+        if kills == 10:
+            break
     finish(go_on(folder))
-    assert kills >= 3 and same(clean, folder)
+    assert kills == 10 and same(clean, folder)
+
+
+# ---- a full disk, a second writer ----------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 6 MB of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], check=False).returncode
+    ):
+        pytest.skip("only root may mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_told_and_the_last_good_state_stays(small_disk, undisturbed, monkeypatch):
+    folder = interrupted(small_disk, monkeypatch, at=9)
+    before = load_state(folder)[0]
+    with pytest.raises(OSError), open(small_disk / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    with pytest.raises(UserError, match="cannot write .*No space left on device.* untouched"):
+        run.train("smoke", folder, resume=True)
+    assert load_state(folder)[0].step == before.step and not [p for p in folder.rglob("*.tmp")]
+    (small_disk / "filler").unlink()
+    run.train("smoke", folder, resume=True)
+    assert same(undisturbed, folder)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    process = command(folder)
+    try:
+        while not (folder / STATE).exists():
+            time.sleep(0.01)
+        for resume in (False, True):
+            with pytest.raises(UserError, match="another process is writing to"):
+                run.train("smoke", folder, resume=resume)
+    finally:
+        process.kill()
+        process.communicate()
+    assert load_state(folder)[0].preset == "smoke"
 
 
 @pytest.mark.slow
