@@ -70,9 +70,7 @@ recipe = dataclasses.replace(
     optimiser=dataclasses.replace(toy.flamingo.optimiser, warmup=8),
 )
 preset = dataclasses.replace(toy, flamingo=recipe)
-drawn = make_media(
-    np.random.default_rng(0), recipe, frozen, config
-)  # a pool of pictures and videos, and their features
+drawn = make_media(draw_media(np.random.default_rng(0), recipe, config.vision.side), recipe, frozen, config)  # a pool of pictures and videos, and their features
 stage = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn)
 print("pool:", pool_sizes)
 print("features of the pictures (M, F, S, Dv) =", stage.features.pictures.shape, "- computed once, they are frozen")
