@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinyflamingo.interop import parity, parity_whole, peers
+from tinyflamingo.interop import parity, parity_whole, peers, vision_parity
 
 
 class Case(NamedTuple):
@@ -47,6 +47,14 @@ CASES = [
             FLOAT32,
         )
         for kind, name in (("mpt", "MPT"), ("opt", "OPT"))
+    ),
+    *(
+        Case("timm", ("timm", "torch"), f"encoder `{name}`", partial(vision_parity.encoder, name))
+        for name in ("nf_resnet50", "dm_nfnet_f0", "nfnet_f0")
+    ),
+    *(
+        Case("open_clip", ("open_clip_torch", "torch"), f"image tower, {act}", partial(vision_parity.towers, act))
+        for act in ("quick_gelu", "gelu_erf")
     ),
 ]
 HEAD = """# Parity

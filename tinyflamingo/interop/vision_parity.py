@@ -64,6 +64,11 @@ def tower(activation, norm_features, dtype) -> tuple:
     return largest(vector @ params["contrastive"]["picture_projection"], pooled), largest(features, patches)
 
 
+def towers(activation, dtype) -> float:
+    """The largest of `tower`'s differences, features taken before and after the final norm."""
+    return max(*tower(activation, True, dtype), *tower(activation, False, dtype))
+
+
 def largest(got, want) -> float:
     """Largest absolute difference, over the largest number where that is above 1; shapes and dtypes must agree."""
     if got.dtype != want.dtype or got.shape != want.shape:
