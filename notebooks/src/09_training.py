@@ -37,7 +37,15 @@ from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch
 from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops.tree import count, flatten, named_leaves
-from tinyflamingo.training.flamingo_stage import DATASETS, Document, FlamingoStage, make_media, see_all, shard_loss
+from tinyflamingo.training.flamingo_stage import (
+    DATASETS,
+    Document,
+    FlamingoStage,
+    draw_media,
+    make_media,
+    see_all,
+    shard_loss,
+)
 from tinyflamingo.training.language_stage import token_losses
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 from tinyflamingo.training.presets import get_preset
@@ -70,7 +78,8 @@ recipe = dataclasses.replace(
     optimiser=dataclasses.replace(toy.flamingo.optimiser, warmup=8),
 )
 preset = dataclasses.replace(toy, flamingo=recipe)
-drawn = make_media(draw_media(np.random.default_rng(0), recipe, config.vision.side), recipe, frozen, config)  # a pool of pictures and videos, and their features
+pool = draw_media(np.random.default_rng(0), recipe, config.vision.side)  # pictures and videos
+drawn = make_media(pool, recipe, frozen, config)  # and their features
 stage = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn)
 print("pool:", pool_sizes)
 print("features of the pictures (M, F, S, Dv) =", stage.features.pictures.shape, "- computed once, they are frozen")
