@@ -33,7 +33,7 @@ FORMATS = {
     "wide.png": lambda im: (im.resize((300, 7)), {}),
     "one_pixel.png": lambda im: (im.resize((1, 1)), {}),
 }
-COMMANDS = ("train", "demo", "complete", "evaluate", "bench", "params", "doctor")
+COMMANDS = ("train", "demo", "complete", "evaluate", "bench", "params", "data", "doctor")
 
 
 @pytest.mark.parametrize("name", FORMATS)
