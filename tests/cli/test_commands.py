@@ -35,7 +35,9 @@ FORMATS = {
     "wide.png": lambda im: (im.resize((300, 7)), {}),
     "one_pixel.png": lambda im: (im.resize((1, 1)), {}),
 }
-COMMANDS = ("train", "demo", "complete", "evaluate", "ablate", "report", "bench", "params", "doctor")
+COMMANDS = (
+    "train", "demo", "complete", "evaluate", "ablate", "report", "bench", "params", "convert", "parity", "data", "doctor",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -79,13 +79,20 @@ class Log:
 
     def write(self, **record):
         """Append one record."""
-        self.file.write(json.dumps(record).encode() + b"\n")
+        self._told(self.file.write, json.dumps(record).encode() + b"\n")
 
     def flush(self) -> int:
         """Bytes written so far, all of them on the disk: the state that follows relies on them."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        self._told(self.file.flush)
+        self._told(os.fsync, self.file.fileno())
         return self.file.tell()
+
+    def _told(self, work, *arguments):
+        try:
+            work(*arguments)
+        except OSError as error:
+            why = f"{error.strerror}; the state that was saved last is untouched"
+            raise UserError(f"cannot write {self.path}: {why}") from error
 
     def close(self):
         """Close the file; the log cannot be written to any more."""
