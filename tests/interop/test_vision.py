@@ -10,7 +10,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.interop import clip, timm, vision_parity
 from tinyflamingo.interop.files import chunks, read_arrays
 from tinyflamingo.interop.names import export_arrays, import_arrays, our_shapes
-from tinyflamingo.interop.vit_names import vit_rows
+from tinyflamingo.interop.vit_names import PIXELS, vit_rows
 from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.model.encoders import encode_pictures, init_encoder
 from tinyflamingo.model.paper import CLIP_VIT_L14
@@ -213,7 +213,7 @@ def _whole_clip(random_tensors, config, dtype=np.float64):
 
 def test_a_file_of_clip(random_tensors):
     """Sizes from the tensors, the text tower left out, pixels as CLIP wants them."""
-    config = dataclasses.replace(CLIP_VIT_L14, width=128, layers=2, heads=2, side=28, pixels=clip.PIXELS)
+    config = dataclasses.replace(CLIP_VIT_L14, width=128, layers=2, heads=2, side=28, pixels=PIXELS)
     tensors = _whole_clip(random_tensors, config)
     found, frozen = clip.import_tower(tensors)
     assert found == config and frozen["picture_projection"].shape == (128, 6)

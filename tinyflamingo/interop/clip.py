@@ -8,16 +8,13 @@ Not here: the names (`vit_names.py`), the encoder (`model/vit.py`), CLIP's ResNe
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from tinyflamingo.interop.names import export_arrays, import_arrays
-from tinyflamingo.interop.vit_names import MEAN, SPREAD, vit_config, vit_rows
+from tinyflamingo.interop.vit_names import vit_config, vit_rows
 from tinyflamingo.model.config import ViTConfig
 
 TOWER = "visual."
-PIXELS = tuple(tuple(float(255 * n) for n in part) for part in (MEAN, SPREAD))  # as `ViTConfig.pixels` has them
 
 
 def import_tower(tensors, activation="quick_gelu", norm_features=True) -> tuple:
@@ -26,7 +23,7 @@ def import_tower(tensors, activation="quick_gelu", norm_features=True) -> tuple:
     activation: "quick_gelu" for OpenAI's weights, "gelu_erf" for most that were trained with
     `open_clip`. Raises `UserError` with names for tensors that are unknown, missing or of another shape.
     """
-    config = dataclasses.replace(vit_config(tensors, TOWER, activation, norm_features), pixels=PIXELS)
+    config = vit_config(tensors, TOWER, activation, norm_features)
     visual = {name: array for name, array in tensors.items() if name.startswith(TOWER)}
     joint = visual[f"{TOWER}proj"].shape[-1] if f"{TOWER}proj" in visual else None
     tree = import_arrays(vit_rows(config, joint), visual, "CLIP")

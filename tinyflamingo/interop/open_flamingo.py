@@ -21,7 +21,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.interop import names, peers
 from tinyflamingo.interop.byte_bpe import ByteTokenizer, find_vocabulary
 from tinyflamingo.interop.decoder_names import NAMES, language_rows
-from tinyflamingo.interop.vit_names import fold_pixels, vit_config, vit_rows
+from tinyflamingo.interop.vit_names import vit_config, vit_rows
 from tinyflamingo.model.config import FlamingoConfig, LanguageConfig, TextTowerConfig, XattnConfig
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
@@ -61,8 +61,6 @@ def import_checkpoint(files, language: LanguageConfig, tokenizer: bytes, norm_fe
     flat: dict = {}
     for row in rows:
         flat |= names.take(row, tensors[row.theirs])
-    vision = {n: flat.pop(f"frozen/vision/{n}") for n in ("w_patch", "positions")}
-    flat |= {f"frozen/vision/{n}": a for n, a in fold_pixels(vision).items()}
     Dv = config.vision.width
     flat |= {"frozen/feature_mean": np.zeros(Dv, np.float32), "frozen/feature_scale": np.ones(Dv, np.float32)}
     shapes = {n: a.shape for n, a in flat.items()} | {TABLE: (len(order) - 1, table.shape[1]), EOC: table.shape[1:]}
@@ -77,8 +75,7 @@ def export_checkpoint(config: FlamingoConfig, params, frozen, tokenizer: ByteTok
     """OpenFlamingo's names and shapes of a model that has its parts: loads with `strict=False`, for the
     program's second names of the same tensors are not written."""
     peers.check_conventions(config, PEER)
-    vision = frozen["vision"] | fold_pixels(frozen["vision"], back=True)
-    flat = named_leaves({"params": params, "frozen": frozen | {"vision": vision}})
+    flat = named_leaves({"params": params, "frozen": frozen})
     rows = {row.theirs: row for row in checkpoint_rows(config, "frozen/contrastive/picture_projection" in flat)}
     order, D = tokenizer.vocabulary.order(), config.language.width
     ours = dict(zip(order[:-1], range(len(order) - 1), strict=True))

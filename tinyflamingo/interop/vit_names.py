@@ -1,25 +1,19 @@
-"""Names of CLIP's image tower as `open_clip` writes them, and CLIP's way with pixels.
+"""Names of CLIP's image tower as `open_clip` writes them, and how CLIP standardises pixels.
 
-Its convolution over patches is our matrix, read in another order. CLIP wants pixels standardised
-channel by channel; ours come standardised otherwise (`normalise_pixels`), which is the same after a
-scale and a shift: both go into the patch matrix and the places of the patches, once, at import.
-
-Not here: the encoder (`model/vit.py`).
+Its convolution over patches is our matrix, read in another order. Not here: the encoder (`model/vit.py`).
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, norm_rows, prefixed
 from tinyflamingo.interop.peers import layers
 from tinyflamingo.model.config import ViTConfig
 
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073])  # of CLIP's training pictures, in 0..1
-SPREAD = np.array([0.26862954, 0.26130258, 0.27577711])
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, in 0..1, channel by channel
+SPREAD = (0.26862954, 0.26130258, 0.27577711)
+PIXELS = tuple(tuple(255 * n for n in part) for part in (MEAN, SPREAD))  # as `ViTConfig.pixels` has them
 HEAD_SIZE = 64  # of all of CLIP's towers
-OUR_MEAN, OUR_SPREAD = 110.0, 80.0  # of `normalise_pixels`, in 0..255
 
 
 def vit_rows(config: ViTConfig, joint_width=None, theirs="visual.", ours="vision/") -> list:
@@ -74,16 +68,5 @@ def vit_config(tensors, theirs="visual.", activation="quick_gelu", norm_features
         side=patch * round((places - 1) ** 0.5),
         activation=activation,
         norm_features=norm_features,
+        pixels=PIXELS,
     )
-
-
-def fold_pixels(vision: dict, back=False) -> dict:
-    """The same tower for our pixels in place of CLIP's; back: for CLIP's in place of ours."""
-    scale, shift = OUR_SPREAD / (255 * SPREAD), (OUR_MEAN / 255 - MEAN) / SPREAD  # CLIP's pixel of ours
-    if back:
-        scale, shift = 1 / scale, -shift / scale
-    w, places = vision["w_patch"], np.array(vision["positions"])
-    by_channel = w.reshape(-1, 3, w.shape[1])
-    places[1:] += np.einsum("pcd,c->d", by_channel, shift.astype(w.dtype))
-    folded = (by_channel * scale.astype(w.dtype)[:, None]).reshape(w.shape)
-    return vision | {"w_patch": folded, "positions": places}
