@@ -317,7 +317,7 @@ def test_kill_9_at_40_random_moments_ends_bit_equal(tmp_path):
         folder = tmp_path / str(number)
         process = go_on(folder)
         process.stderr.read(1)  # the first progress bar: from here on the time counts
-        moment = time.monotonic() + chance.random() * work * 0.8
+        moment = time.monotonic() + chance.random() * work * 0.4
         if kill_when(process, lambda moment=moment: time.monotonic() > moment):
             kills += 1
             stages.add(load_state(folder)[0].stage)
