@@ -37,6 +37,7 @@ from tinyflamingo.model.gated_xattn import gated_xattn_dense
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.model.trained import load_checkpoint, look, shipped_checkpoint
+from tinyflamingo.ops.team import one_team
 from tinyflamingo.ops.tree import flatten, named_leaves
 from tinyflamingo.training.language_stage import token_losses
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
@@ -483,7 +484,8 @@ def train(push, steps=100):
     return optimiser.params, history
 
 
-runs = {"from exactly 0": train(push=0), "after a first move": train(push=0.5)}
+with one_team():  # such small products are not worth a second thread
+    runs = {"from exactly 0": train(push=0), "after a first move": train(push=0.5)}
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8))
