@@ -400,8 +400,8 @@ print("mean weight by distance (layers, H, distances) =", by_distance.shape)
 
 # %% [markdown]
 # *Figure: one panel a block, the mean attention weight of each of its four heads against the distance looked back.
-# In the first block all peak at a distance of one, head 0 sharply; in the second all are flat; in the last two some
-# heads keep to the token itself.*
+# In the first block they peak one or two
+# tokens back; in the second all are flat; in the last two every head has a shape of its own.*
 
 # %%
 figure, axes = plt.subplots(1, config.layers, figsize=(10, 2.4), sharey=True)
