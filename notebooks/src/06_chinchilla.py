@@ -417,8 +417,8 @@ for i in range(config.layers):
     print(f"block {i}: strongest distance of each head", n.tolist())
 
 # %% [markdown]
-# The heads with their peak at 1 are the "previous token" heads of the first figure, and all four heads of the first
-# block are of that kind. The copying heads of the second block have no favourite distance: where they look is
+# The heads with their peak at 1 are the "previous token" heads of the first figure; the
+# first block has them. The copying heads of the second block have no favourite distance: where they look is
 # decided by *what* is there. Both sorts use one formula; its two terms are as important as training made them.
 #
 # ## Break it
