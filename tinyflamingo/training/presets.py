@@ -57,7 +57,7 @@ class FlamingoRecipe:
     steps: int = 1700
     rows: tuple = (16, 24, 10)  # pages, pairs, videos in a batch
     lengths: tuple = (96, 20, 40)  # tokens a row of each
-    long_every: int = 4  # each so manieth step has fewer, longer pages: prompts of 32 shots are long
+    long_every: int = 4  # every so many steps pages are fewer and longer: prompts of 32 shots are long
     longer: int = 4  # how many times as long they are
     weights: tuple = (1.0, 0.4, 0.4)  # lambda of each dataset (paper, equation 2)
     accumulate: bool = True  # False: round-robin, one dataset a step (the paper's ablation)
