@@ -145,6 +145,13 @@ def test_the_headline_counts():
     assert "whole training set on **1 of 3** tasks, clearly on 1" in text
 
 
+def test_a_suite_without_specialists_has_no_headline_of_nothing():
+    bare = suite()
+    for task in bare["tasks"].values():
+        del task["specialists"]
+    assert "of 0" not in headline({0: bare}) and headline({0: bare}).count("No run has both") == 2
+
+
 def test_seeds_are_merged_with_an_interval_over_them():
     suites = {s: suite(s, 0.01 * s) for s in range(3)}
     found = cell_of(suites, "tasks", "captions", "shots", "32")

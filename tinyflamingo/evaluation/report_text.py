@@ -73,7 +73,8 @@ def headline(suites) -> str:
         margins = [margin for name in task_names(suites) if (margin := _margins(suites, name, rivals))]
         wins, clear = (sum(margin[i] > 0 for margin in margins) for i in (0, 1))
         count = f"**{wins} of {len(margins)}** tasks, clearly on {clear}"
-        lines.append(f"With 32 shots in its prompt Flamingo beats {what} on {count}.")
+        told = f"With 32 shots in its prompt Flamingo beats {what} on {count}."
+        lines.append(told if margins else f"No run has both 32 shots and {what}.")
     return " ".join(lines)
 
 
