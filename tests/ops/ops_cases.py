@@ -1,6 +1,6 @@
 """Every operation at small, awkward sizes: ``CASES[name] = (function, float64 arguments)``.
 
-Used by the tests of values, of gradients and of mutations, and run as a script in a subprocess
+Used by the tests of values, of gradients and of mutants, and run as a script in a subprocess
 without a JIT or without Numba: then it checks the fast floor against the reference by itself.
 Only float arguments are listed; integers and masks are inside the functions.
 """
@@ -97,7 +97,30 @@ def build():
     for kernel, stride in [((3, 3), 2), ((7, 7), 2), ((2, 2), 1), ((1, 1), 2)]:
         _add_conv(cases, normal, (2, 6, 5, 3), kernel, 4, stride, odd="start")
     _add_conv(cases, normal, (2, 4, 4, 17), (2, 4), 3, odd="start")
+    _add_conv(cases, normal, (9, 2, 3, 1), (2, 2), 3)  # more pictures than NumPy's kernels take at a time
+    _add_square(cases, normal)
     return cases
+
+
+def _add_square(cases, normal, n=5):
+    """Wherever matrices are multiplied they are square: to forget a transposition is no error of shapes here."""
+    qkv, media, ones = [normal(n, n, n, n) for _ in range(3)], normal(2, 1, 1, n, n, n), np.ones((1, n), int)
+    more = {
+        "linear, square": (ops.linear, [normal(n, n), normal(n, n), normal(n)]),
+        "rms_norm, square": (ops.rms_norm, [normal(n, n), normal(n)]),
+        "layer_norm, square": (ops.layer_norm, [normal(n, n), normal(n), normal(n)]),
+        "attention, square": (ops.attention, qkv),
+        "relative_attention, square": (
+            lambda *a: ops.relative_attention(*a, np.zeros((n, n), int)),
+            [*qkv, normal(n, n, n), normal(n, n), normal(n, n)],
+        ),
+        "segment_attention, square": (lambda *a: ops.segment_attention(*a, ones), [qkv[0][:1], *media]),
+        "gated_residual, square": (ops.gated_residual, [normal(n, n, n, n), normal(n, n, n, n), normal(n, n)]),
+        "standardise_weight, square": (ops.standardise_weight, [normal(1, 1, n, n), normal(n)]),
+    }
+    cases.update(more)
+    _add_conv(cases, normal, (1, 2, 2, 1), (2, 2), 4)  # as many pixels as inputs and outputs
+    _add_conv(cases, normal, (1, 2, 2, 17), (2, 2), 17)
 
 
 def _add_conv(cases, normal, size, kernel, out, stride=1, groups=1, odd="end"):
@@ -122,20 +145,28 @@ def gradients(function, args):
     return y, found
 
 
+def on_floor(name, function, args):
+    """The value and the gradients on one floor."""
+    with ops.use(name):
+        y, found = gradients(function, args)
+    return [y, *found]
+
+
+def compare(expected, got, tol):
+    """The largest difference between what the two floors found."""
+    worst = 0.0
+    for a, b in zip(expected, got, strict=True):
+        assert np.shape(a) == np.shape(b)
+        assert a.dtype == b.dtype
+        difference = float(np.max(np.abs(a - b), initial=0.0))
+        assert difference <= tol, f"the floors differ by {difference}"  # of each: Python's max would pass over NaN
+        worst = max(worst, difference)
+    return worst
+
+
 def compare_floors(function, args, tol):
     """The largest difference between the floors, values and gradients."""
-    results = []
-    for name in ("reference", "fast"):
-        with ops.use(name):
-            y, found = gradients(function, args)
-            results.append([y, *found])
-    worst = 0.0
-    for expected, got in zip(*results, strict=True):
-        assert np.shape(expected) == np.shape(got)
-        assert expected.dtype == got.dtype
-        worst = max(worst, float(np.max(np.abs(expected - got), initial=0.0)))
-    assert worst <= tol, f"the floors differ by {worst}"
-    return worst
+    return compare(*(on_floor(name, function, args) for name in ("reference", "fast")), tol)
 
 
 def compare_adamw(tol):

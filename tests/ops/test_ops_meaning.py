@@ -8,7 +8,7 @@ import pytest
 from autograd import make_vjp
 
 from tinyflamingo import ops
-from tinyflamingo.ops import kernels
+from tinyflamingo.ops import fast, kernels
 
 B, T, S, H, K, R, N = 2, 6, 6, 2, 4, 3, 3
 
@@ -465,6 +465,12 @@ def test_gelu_gain_scales_the_output(floor, rng):
     assert ops.gelu(x, 2.5).dtype == np.float32
     long = rng.standard_normal(100_000)  # more than a chunk
     assert ops.gelu(long)[-1] == ops.gelu(long[-1:])[0]
+
+
+@pytest.mark.parametrize("name", ["gelu", "quick_gelu"])
+def test_activations_of_more_than_a_chunk(rng, name):
+    x = rng.standard_normal(2 * fast.CHUNK + 3)
+    ops_cases.compare_floors(getattr(ops, name), [x], tol=1e-12)
 
 
 # ---------------------------------------------------------------- the optimiser

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import autograd.numpy as anp
+import mutants
 import numpy as np
 import ops_cases
 import pytest
@@ -11,18 +12,11 @@ from autograd import core, make_vjp
 from autograd.extend import defvjp, primitive
 
 from tinyflamingo import ops
-from tinyflamingo.ops import (
-    fast,
-    fast_attention,
-    fast_conv,
-    fast_relative,
-    fast_segment,
-    shapes,
-)
+from tinyflamingo.ops import shapes
 from tinyflamingo.ops.tree import named_leaves
 
 CASES = ops_cases.build()
-FILES = (fast, fast_attention, fast_conv, fast_relative, fast_segment)  # that write gradients by hand
+FILES = mutants.REGISTERING  # that write gradients by hand
 
 
 # ---------------------------------------------------------------- mutations
@@ -142,6 +136,11 @@ def test_check_grad_fails_on_nan_and_on_a_wrong_shape():
     defvjp(broken, lambda ans, x: lambda g: np.sum(g))
     with pytest.raises(AssertionError, match="shape"):
         ops.check_grad(broken, np.ones(3))
+
+
+def test_floors_of_which_one_is_nan_do_not_agree():
+    with pytest.raises(AssertionError, match="the floors differ by nan"):
+        ops_cases.compare([np.ones(2), np.ones(3)], [np.array([1, np.nan]), np.ones(3)], tol=1.0)
 
 
 def test_assert_float32_backward_notices_float64():
