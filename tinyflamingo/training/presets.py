@@ -37,7 +37,7 @@ class ContrastiveRecipe:
 class LanguageRecipe:
     """Stage two (chapter §4)."""
 
-    steps: int = 1750
+    steps: int = 2000
     rows: int = 16
     length: int = 96  # tokens a row
     long_from: int = 750  # from this step on some steps have fewer, longer rows: binding has to reach far
@@ -54,7 +54,7 @@ class LanguageRecipe:
 class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
-    steps: int = 1700
+    steps: int = 1500
     rows: tuple = (16, 24, 10)  # pages, pairs, videos in a batch
     lengths: tuple = (96, 20, 40)  # tokens a row of each
     long_every: int = 4  # every so many steps pages are fewer and longer: prompts of 32 shots are long

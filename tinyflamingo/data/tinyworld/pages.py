@@ -14,26 +14,31 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_THINGS, WRITTEN, pick
-from tinyflamingo.data.tinyworld.text import RULES, riddle, sample_classes, shot_order, text_document
 from tinyflamingo.data.tinyworld.text import episode as text_episode
+from tinyflamingo.data.tinyworld.text import riddle, sample_classes, shot_order, text_document
 
 # Shares of each kind of interleaved page, by name of its function below.
 PAGE_MIXTURE = {
     "album": 0.22, "drill": 0.16, "episode": 0.32, "knowledge_page": 0.12, "text_page": 0.10, "web_page": 0.08,
 }  # fmt: skip
+LONG_PAGE_MIXTURE = {"album": 0.12, "drill": 0.14, "episode": 0.62, "knowledge_page": 0.06, "text_page": 0.06}
 
 # Kinds of pictures in an album, on a web page and alone, as often as they stand here.
 ALBUM_KINDS = (*["single"] * 3, *["uncoloured"] * 2, *["pair"] * 3, "count", "digit", "sum")
 WEB_KINDS = ("single", "pair", "pair", "pair", "count")
 PAIR_KINDS = (*WEB_KINDS, "pair", "uncoloured", "digit", "sum")
 EPISODE_THINGS = (*[KNOWN] * 4, *[WILD_THINGS] * 3, WRITTEN)  # what episodes are about
+# What tells the classes apart. Shape is what wild things are for; colour makes up for it elsewhere, for a model that
+# meets one of the two more often gives it more weight everywhere.
+WILD_RULES = (*["shape"] * 3, "color", "thing")
+EPISODE_RULES = (*["color"] * 5, *["shape"] * 3, "thing")
 SPOKEN = 0.3  # share of an episode's shots that are phrases
 ASIDES = 0.4  # share of an album's pictures whose text goes on about something else, as pages do
 
 
 def page(rng, pool: Pool, mixture=None, length=1):
     """One interleaved page -> (name of its kind, items). Longer than `length` times 96 tokens: it will be cut."""
-    mixture = mixture or PAGE_MIXTURE
+    mixture = mixture or (PAGE_MIXTURE if length == 1 else LONG_PAGE_MIXTURE)
     names = list(mixture)
     name = names[int(rng.choice(len(names), p=list(mixture.values())))]
     return name, PAGES[name](rng, pool, length)
@@ -128,7 +133,7 @@ def episode(rng, pool, length=1):
     """
     ways = int(rng.choice([2, 2, 3, 4, 5, 5, 8, 8]))
     kind = pick(rng, EPISODE_THINGS)
-    rules = ("shape", "shape", *RULES) if kind is WILD_THINGS else RULES
+    rules = WILD_RULES if kind is WILD_THINGS else EPISODE_RULES
     _, classes = sample_classes(rng, ways, pool.shown(kind), rules)
     words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
     items, met = [], set()
