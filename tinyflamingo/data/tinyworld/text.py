@@ -32,6 +32,10 @@ from tinyflamingo.data.tinyworld.scenes import (
 # stage, whose curriculum decides how many.
 TEXT_MIXTURE = {"facts": 0.14, "fact_questions": 0.32, "reading": 0.22, "sums": 0.12, "quiz": 0.20}
 
+# What may tell the classes of an episode apart; and the same as often as language pretraining has them.
+RULES = ("color", "shape", "thing")
+TAUGHT = ("color", "color", "shape", "shape", "thing")
+
 
 def text_document(rng, things=None) -> list:
     """One document of the text corpus, few-shot episodes aside: a list of str and `Quiet`.
@@ -174,12 +178,8 @@ def _key(rule, style, shape, colour) -> str:
     return f"{colour} {shape}" if style < 0.4 else say.thing_phrase(shape, colour)
 
 
-RULES = ("color", "shape", "thing")
-TAUGHT = ("color", "color", "shape", "shape", "thing")  # as often as training has them: the last is easy
-
-
 def sample_classes(rng, ways, things=KNOWN, rules=RULES):
-    """A rule ("color", "shape" or "thing") and, for each class, the things that belong to it."""
+    """One of the rules and, for each class, the things that belong to it."""
     rule = pick(rng, rules)
     if rule == "thing":
         return rule, [[things[i]] for i in rng.permutation(len(things))[:ways]]
