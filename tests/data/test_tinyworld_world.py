@@ -367,6 +367,43 @@ def test_a_reading_text_answers_from_what_it_says(rng):
     assert looked > DRAWS / 2
 
 
+def test_every_answer_of_a_quiz_is_about_the_description_before_it(rng):
+    answers = 0
+    for _ in range(DRAWS):
+        about = None
+        for shown, told in zip(items := text.quiz(rng, KNOWN), items[1:], strict=False):
+            if not isinstance(shown, Quiet) or isinstance(told, Quiet):
+                about = shown.text if isinstance(shown, Quiet) else about
+                continue
+            question, words = shown.text.removeprefix("Question: ").removesuffix(" Answer:"), about.split()
+            if question in (say.QUESTIONS["place"], say.QUESTIONS["animal"]):
+                shape, colour = (next(w for w in words if w.rstrip(".") in group) for group in (NAMED, COLOUR_NAMES))
+                assert told in say.knowledge(shape.rstrip("."), colour).values()
+            elif question.startswith("is it "):
+                asked = set(question.removeprefix("is it ").rstrip("?").split()) - {"a", "an"}
+                fits = asked <= set(about.rstrip(".").split())
+                assert told == ("yes." if fits else "no.")
+            else:
+                continue
+            answers += 1
+    assert answers > DRAWS
+
+
+def test_a_drill_asks_all_its_pictures_the_same(rng):
+    small = pool.make_pool(rng, singles=len(KNOWN), pairs=9, counts=9, digits=len(WRITTEN), sums=60)
+    met = set()
+    for _ in range(DRAWS):
+        items = pages.drill(rng, small)
+        assert sum(hasattr(item, "kind") for item in items) == 9
+        asked = {item.text for item in items if isinstance(item, Quiet)}
+        kinds = {"Output:", "Details:", *map(say.ask, say.QUESTIONS)} & asked
+        kinds |= {text[:14] for text in asked if text.startswith("Question: is it ")}
+        met |= kinds
+        if kinds & {"Details:", "Question: is i"}:
+            assert len(kinds) == 1
+    assert {"Output:", "Details:", say.ask("sum"), say.ask("color"), "Question: is i"} <= met
+
+
 def test_what_a_text_is_about_is_quiet_and_answers_are_learned(rng):
     """Nobody can know it beforehand; learned, it would teach that held-out things do not exist."""
     for _ in range(DRAWS):

@@ -15,7 +15,7 @@ from tinyflamingo.training.flamingo_stage import DATASETS
 from tinyflamingo.training.presets import Preset, get_preset
 
 PAPER_BASELINE = 70.7  # overall score of the paper's table 3
-FEWEST = 768  # of a kind in a pool that is cut down: each of so many wild things has its picture
+FEWEST = 1536  # of a kind in a pool that is cut down: each of so many wild things has its picture
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyflamingo.evaluation.ablations import differences
 from tinyflamingo.evaluation.report_read import SHOTS, cell_of, task_names
+from tinyflamingo.evaluation.words import means_rise
 
 SAME_DATA = ("prototype", "linear", "finetuned")  # specialists trained on the same 32 examples
 EVALUATE = "python -m tinyflamingo evaluate --suite"
@@ -44,11 +45,19 @@ def words(found):
     """Classes named by words that no training text has."""
     suites = list(found.suites.values())
     kinds = list(dict.fromkeys(kind for suite in suites for kind in suite.get("few_shot_words", {})))
-    rows = []
+    rows, told = [], []
     for kind in kinds:
         shots = sorted({n for suite in suites for n in suite.get("few_shot_words", {}).get(kind, {})}, key=int)
-        rows += [[kind, n, show(cell_of(found.suites, "few_shot_words", kind, n))] for n in shots]
-    return table(["classes", "shots a class", "score (95% interval)"], rows) if rows else None
+        curve = {n: cell_of(found.suites, "few_shot_words", kind, n) for n in shots}
+        rows += [[kind, n, show(cell)] for n, cell in curve.items()]
+        if len(curve) > 2:
+            told.append(f"`{kind}` {'rises' if means_rise(curve) else 'does not always rise'} with shots")
+    head = (
+        "Classes differ in colour, in shape, or are things of one colour and shape, each in a third of episodes; in "
+        "rows that name one of these, that one alone. A curve rises if no mean is more than 0.01 below the one before."
+    )
+    text = " ".join([head, *(f"{line}." for line in told)])
+    return f"{text}\n\n{table(['classes', 'shots a class', 'score (95% interval)'], rows)}" if rows else None
 
 
 def tasks(found):

@@ -17,12 +17,12 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import Medium, draw_pool, split_rng
 from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, pick, sample_single
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
-from tinyflamingo.data.tinyworld.text import sample_classes, shot_order
+from tinyflamingo.data.tinyworld.text import RULES, sample_classes, shot_order
 from tinyflamingo.evaluation.metrics import exact_match, summarise
 from tinyflamingo.evaluation.run import decode_batch
 from tinyflamingo.training.flamingo_stage import MediaFeatures
 
-STREAM = 20260103
+STREAM = 20260105
 UNSEEN = tuple((shape, colour) for shape in UNNAMED for colour in COLOUR_NAMES)
 TOKENS = 8000  # of the prompts that are decoded side by side
 
@@ -34,17 +34,19 @@ class Words:
     ways: int = 2
     shots: int = 4
     things: tuple = KNOWN
-    by_shape: bool = False  # classes differ in shape alone; else in shape, colour or both
+    rules: tuple = RULES  # what classes may differ in: one of these in each episode
 
 
-CURVE = {"2way": (2, KNOWN, False, (1, 2, 4, 8, 16, 32))}
-CURVE |= {"unseen_shapes": (2, UNSEEN, True, (1, 2, 4, 8, 16, 32))}
-CURVE |= {"5way": (5, KNOWN, False, (1, 4)), "8way": (8, KNOWN, False, (1, 4))}
+CURVE = {"2way": (2, KNOWN, RULES, (1, 2, 4, 8, 16, 32))}
+CURVE |= {"unseen_shapes": (2, UNSEEN, ("shape",), (1, 2, 4, 8, 16, 32))}
+for _ways in (5, 8):
+    CURVE[f"{_ways}way"] = _ways, KNOWN, RULES, (1, 4)
+    CURVE |= {f"{_ways}way_{rule}": (_ways, KNOWN, (rule,), (4,)) for rule in RULES}
 
 
 def few_shot_words(model, seed=0, n=500) -> dict:
     """{name: {shots a class: {"score", "ci95", "n"}}} for all of `CURVE`."""
-    asked = [(name, Words(w, k, t, s)) for name, (w, t, s, shots) in CURVE.items() for k in shots]
+    asked = [(name, Words(w, k, t, rules)) for name, (w, t, rules, shots) in CURVE.items() for k in shots]
     found = ops.share_out(lambda one: measure(model, one[1], split_rng("test", STREAM, seed, *_key(one)), n), asked)
     report = {name: {} for name in CURVE}
     for (name, words), score in zip(asked, found, strict=True):
@@ -71,12 +73,7 @@ def measure(model, words: Words, rng, n) -> dict:
 
 def _episode(rng, words: Words, scenes):
     """A prompt of media and words, and the word that is right; what it shows joins `scenes`."""
-    if words.by_shape:
-        shapes = sorted({shape for shape, _ in words.things})
-        chosen = [shapes[i] for i in rng.permutation(len(shapes))[: words.ways]]
-        classes = [[t for t in words.things if t[0] == shape] for shape in chosen]
-    else:
-        classes = sample_classes(rng, words.ways, words.things)[1]
+    classes = sample_classes(rng, words.ways, words.things, words.rules)[1]
     names = [f"{w}." for w in rng.choice(say.NEW_WORDS, size=words.ways, replace=False)]
     prompt, target = [], int(rng.integers(words.ways))
     for way in (*shot_order(rng, words.ways, words.ways * words.shots), target):

@@ -37,16 +37,16 @@ class ContrastiveRecipe:
 class LanguageRecipe:
     """Stage two (chapter §4)."""
 
-    steps: int = 1250
+    steps: int = 2000
     rows: int = 16
     length: int = 96  # tokens a row
     long_from: int = 750  # from this step on some steps have fewer, longer rows: binding has to reach far
-    long_every: int = 4  # every so many steps
+    long_every: int = 2  # every so many steps
     longer: int = 4  # how many times as long they are
     repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
     # The curriculum: until which step, and the shares of random repeats and of few-shot episodes till
     # then. First copying, then binding, then facts; whatever is left are ordinary documents.
-    phases: tuple = ((350, 0.80, 0.12), (750, 0.10, 0.45), (math.inf, 0.08, 0.25))
+    phases: tuple = ((350, 0.80, 0.12), (750, 0.10, 0.45), (math.inf, 0.06, 0.33))
     optimiser: OptimiserConfig = OptimiserConfig(warmup=100)
 
 
@@ -54,7 +54,7 @@ class LanguageRecipe:
 class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
-    steps: int = 1700
+    steps: int = 1500
     rows: tuple = (16, 24, 10)  # pages, pairs, videos in a batch
     lengths: tuple = (96, 20, 40)  # tokens a row of each
     long_every: int = 4  # every so many steps pages are fewer and longer: prompts of 32 shots are long
@@ -71,7 +71,7 @@ class FlamingoRecipe:
     pairs: int = 16000
     counts: int = 3000
     clips: int = 2000
-    wild: int = 3072
+    wild: int = 4608
     digits: int = 1600
     sums: int = 3000
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.1, warmup=30)
@@ -123,7 +123,7 @@ def _smoke() -> Preset:
             pairs=12,
             counts=12,
             clips=6,
-            wild=192,
+            wild=384,
             digits=80,
             sums=12,
         ),

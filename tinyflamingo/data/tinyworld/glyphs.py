@@ -1,7 +1,8 @@
 """Shapes beyond the sixteen: written digits, and wild shapes that have no name.
 
-Serves §2 and §5. A digit is a pen's path, in a few hands. A wild shape is a random polygon: whoever
-has to tell a hundred of them apart learns what outlines are, and not twelve outlines by heart.
+Serves §2 and §5. A digit is a pen's path, in a few hands. A wild shape is a random polygon, or one
+with round lumps, bites and holes: whoever has to tell two hundred of them apart learns what outlines
+are, and not twelve outlines by heart.
 `signed_distance` knows all shapes there are, as `raster.py` draws them.
 
 Not here: the sixteen shapes themselves (`shapes.py`) and what is said about any of them (`language.py`).
@@ -17,7 +18,8 @@ from tinyflamingo.data.tinyworld import shapes
 from tinyflamingo.data.tinyworld.shapes import EXTENT, SHAPES, Array, polygon
 
 HANDS = 4  # ways in which each digit is written
-WILD = tuple(f"wild {i}" for i in range(96))
+ANGULAR, LUMPY = 96, 96  # wild shapes of either sort
+WILD = tuple(f"wild {i}" for i in range(ANGULAR + LUMPY))
 WILD_AREA = 2.2  # of every wild shape, in radii squared
 
 # Corners of the pen's path, x to the right and y down, in radii.
@@ -57,7 +59,7 @@ def signed_distance(name: str, x: Array, y: Array) -> Array:
         corners, half_width = _hand(kind, int(number))
         return _path(x, y, corners) - half_width
     if name in WILD:
-        return polygon(x, y, _wild(int(number)))
+        return (_angular if int(number) < ANGULAR else _lumpy)(x, y, int(number))
     raise ValueError(f"no shape is called {name!r}; there are {', '.join(SHAPES)}, digits in hands and wild ones")
 
 
@@ -78,9 +80,13 @@ def _hand(digit, number):
     return corners + rng.uniform(-0.07, 0.07, corners.shape), np.float32(rng.uniform(0.16, 0.24))
 
 
+def _angular(x: Array, y: Array, number) -> Array:
+    return polygon(x, y, _corners(number))
+
+
 @functools.cache
-def _wild(number):
-    """Corners of a wild shape: a few at any angle and distance, every other shape with a mirror axis."""
+def _corners(number):
+    """Of an angular wild shape: a few at any angle and distance, every other shape with a mirror axis."""
     rng = np.random.default_rng([1871, number])
     while True:
         corners = _around(rng, mirrored=number % 2 == 1)
@@ -89,6 +95,43 @@ def _wild(number):
         corners = (corners - corners.mean(axis=0)) * np.sqrt(WILD_AREA / area)
         if np.hypot(*corners.T).max() < EXTENT:
             return corners
+
+
+def _lumpy(x: Array, y: Array, number) -> Array:
+    """A polygon with discs added to it and taken from it, brought to the common area."""
+    parts, middle, scale = _lumps(number)
+    return _carved(x / scale + middle[0], y / scale + middle[1], parts) * scale
+
+
+def _carved(x: Array, y: Array, parts) -> Array:
+    corners, discs = parts
+    distance = polygon(x, y, corners)
+    for cx, cy, radius, added in discs:
+        disc = np.hypot(x - cx, y - cy) - radius
+        distance = np.minimum(distance, disc) if added else np.maximum(distance, -disc)
+    return distance
+
+
+@functools.cache
+def _lumps(number):
+    """Parts of a lumpy wild shape, its middle, and the scale that gives it the common area within EXTENT."""
+    rng = np.random.default_rng([1871, number])
+    x, y = np.meshgrid(*[np.linspace(-2.5, 2.5, 161, dtype="f4")] * 2)
+    cell = (5 / 160) ** 2
+    while True:
+        parts = _corners(int(rng.integers(ANGULAR))), [_disc(rng, added) for added in rng.random(3) < (1.0, 0.6, 0.3)]
+        inside = _carved(x, y, parts) < 0
+        middle = np.float32([x[inside].mean(), y[inside].mean()])
+        scale = np.float32(np.sqrt(WILD_AREA / (inside.sum() * cell)))
+        if scale * np.hypot(x[inside] - middle[0], y[inside] - middle[1]).max() < EXTENT:
+            return parts, middle, scale
+
+
+def _disc(rng, added):
+    """A disc (x, y, radius, added) near the edge, or anywhere: a lump, a bite or a hole."""
+    angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.1) if added else rng.uniform(0, 1.0)
+    radius = rng.uniform(0.4, 0.7) if added else rng.uniform(0.3, 0.5)
+    return (*np.float32([away * np.sin(angle), away * np.cos(angle), radius]), added)
 
 
 def _around(rng, mirrored):

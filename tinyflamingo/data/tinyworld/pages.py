@@ -18,20 +18,27 @@ from tinyflamingo.data.tinyworld.text import episode as text_episode
 from tinyflamingo.data.tinyworld.text import riddle, sample_classes, shot_order, text_document
 
 # Shares of each kind of interleaved page, by name of its function below.
-PAGE_MIXTURE = {"album": 0.34, "episode": 0.30, "knowledge_page": 0.15, "text_page": 0.13, "web_page": 0.08}
+PAGE_MIXTURE = {
+    "album": 0.22, "drill": 0.16, "episode": 0.32, "knowledge_page": 0.12, "text_page": 0.10, "web_page": 0.08,
+}  # fmt: skip
+LONG_PAGE_MIXTURE = {"album": 0.12, "drill": 0.14, "episode": 0.62, "knowledge_page": 0.06, "text_page": 0.06}
 
 # Kinds of pictures in an album, on a web page and alone, as often as they stand here.
 ALBUM_KINDS = (*["single"] * 3, *["uncoloured"] * 2, *["pair"] * 3, "count", "digit", "sum")
 WEB_KINDS = ("single", "pair", "pair", "pair", "count")
 PAIR_KINDS = (*WEB_KINDS, "pair", "uncoloured", "digit", "sum")
-EPISODE_THINGS = (*[KNOWN] * 4, *[WILD_THINGS] * 2, WRITTEN)  # what episodes are about
+EPISODE_THINGS = (*[KNOWN] * 4, *[WILD_THINGS] * 3, WRITTEN)  # what episodes are about
+# What tells the classes apart. Shape is what wild things are for; colour makes up for it elsewhere, for a model that
+# meets one of the two more often gives it more weight everywhere.
+WILD_RULES = (*["shape"] * 3, "color", "thing")
+EPISODE_RULES = (*["color"] * 5, *["shape"] * 3, "thing")
 SPOKEN = 0.3  # share of an episode's shots that are phrases
 ASIDES = 0.4  # share of an album's pictures whose text goes on about something else, as pages do
 
 
 def page(rng, pool: Pool, mixture=None, length=1):
     """One interleaved page -> (name of its kind, items). Longer than `length` times 96 tokens: it will be cut."""
-    mixture = mixture or PAGE_MIXTURE
+    mixture = mixture or (PAGE_MIXTURE if length == 1 else LONG_PAGE_MIXTURE)
     names = list(mixture)
     name = names[int(rng.choice(len(names), p=list(mixture.values())))]
     return name, PAGES[name](rng, pool, length)
@@ -70,6 +77,35 @@ def described(rng, scene):
     return opening + turns + riddle(rng, scene)
 
 
+def drill(rng, pool, length=1):
+    """One task, for one picture after the other: what a prompt of shots looks like."""
+    kinds, text_of = pick(rng, DRILLS)
+    media = [pool.any_picture(rng, pick(rng, kinds)) for _ in range(9 * length)]
+    return [part for medium in media for part in (medium, *text_of(rng, pool.what(medium)))]
+
+
+def captioned(rng, scene):
+    return [Quiet("Output:"), say.caption(scene)]
+
+
+def detailed(rng, scene):
+    return [Quiet("Details:"), say.details(scene)]
+
+
+def asked(rng, scene):
+    return dialogue_turns(rng, say.questions(scene), 1)
+
+
+def checked(rng, scene):
+    question, answer = say.check(rng, scene)
+    return [Quiet(question), answer]
+
+
+def chosen(rng, scene):
+    question, answer, _ = say.choice(rng, scene)
+    return [Quiet(question), answer]
+
+
 def added_up(rng, scene):
     """Two digits and their sum; at once, or after they were read. Some are only read."""
     digits = [thing.shape for thing in scene.things]
@@ -95,9 +131,10 @@ def episode(rng, pool, length=1):
 
     The first time a word appears nobody can know it, so it carries no loss.
     """
-    ways = int(rng.choice([2, 2, 3, 4, 5, 8]))
+    ways = int(rng.choice([2, 2, 3, 4, 5, 5, 8, 8]))
     kind = pick(rng, EPISODE_THINGS)
-    _, classes = sample_classes(rng, ways, pool.shown(kind))
+    rules = WILD_RULES if kind is WILD_THINGS else EPISODE_RULES
+    _, classes = sample_classes(rng, ways, pool.shown(kind), rules)
     words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
     items, met = [], set()
     for i in shot_order(rng, ways, 24 * length):
@@ -162,8 +199,19 @@ def video(rng, pool):
     return [medium, *(riddle(rng, clip) or dialogue_turns(rng, say.questions(clip), 2))]
 
 
+# Tasks of a drill: kinds of pictures, and what is said of each.
+DRILLS = (
+    (WEB_KINDS, captioned),
+    (("single",), detailed),
+    (("single", "single", "count", "digit"), asked),
+    (("single",), checked),
+    (("single",), checked),
+    (("single",), chosen),
+    (("sum",), added_up),
+)
 PAGES = {
     "album": album,
+    "drill": drill,
     "episode": episode,
     "knowledge_page": knowledge_page,
     "text_page": text_page,

@@ -30,7 +30,11 @@ from tinyflamingo.data.tinyworld.scenes import (
 
 # Shares of each kind of document, by name of its function below; episodes are mixed in by the training
 # stage, whose curriculum decides how many.
-TEXT_MIXTURE = {"facts": 0.19, "fact_questions": 0.43, "reading": 0.30, "sums": 0.08}
+TEXT_MIXTURE = {"facts": 0.14, "fact_questions": 0.32, "reading": 0.22, "sums": 0.12, "quiz": 0.20}
+
+# What may tell the classes of an episode apart; and the same as often as language pretraining has them.
+RULES = ("color", "shape", "thing")
+TAUGHT = ("color", "color", "shape", "shape", "thing")
 
 
 def text_document(rng, things=None) -> list:
@@ -106,6 +110,40 @@ def riddle(rng, scene) -> list:
     return [Quiet(question), answer]
 
 
+def quiz(rng, things) -> list:
+    """Several descriptions, and after each a question or two about it, not about those before: shots, in words."""
+    kinds = pick(rng, QUIZZES)
+    return [part for _ in range(int(rng.integers(3, 7))) for part in QUIZ[pick(rng, kinds)](rng, things)]
+
+
+def _fact_asked(rng, things):
+    scene = (sample_clip if rng.random() < 0.25 else sample_single)(rng, things)
+    thing = scene.thing if scene.kind == "clip" else scene.things[0]
+    return [_opening(rng, scene, False), *_turns([pick(rng, list(say.knowledge(*thing.kind).items()))])]
+
+
+def _look_asked(rng, things):
+    scene = pick(rng, (sample_single, sample_clip, sample_count))(rng, things)
+    return [_opening(rng, scene, scene.kind == "single"), *_turns([pick(rng, list(say.questions(scene).items()))])]
+
+
+def _check_asked(rng, things):
+    scene = sample_single(rng, things)
+    question, answer = say.check(rng, scene) if rng.random() < 0.7 else say.choice(rng, scene)[:2]
+    return [_opening(rng, scene, False), Quiet(question), answer]
+
+
+def _sum_asked(rng, things):
+    scene = sample_sum(rng)
+    answer = say.sum_answer(*(thing.shape for thing in scene.things))
+    return [_opening(rng, scene, False), *_turns([("sum", answer)])]
+
+
+# What a quiz may ask for each description: mostly one kind of question all along.
+QUIZZES = (*[("fact",)] * 2, ("fact", "look", "check", "sum"), ("look",), *[("check",)] * 2, ("sum",))
+QUIZ = {"fact": _fact_asked, "look": _look_asked, "check": _check_asked, "sum": _sum_asked}
+
+
 def sums(rng, things) -> list:
     """What two digits add up to: told, or asked for."""
     items = []
@@ -121,10 +159,10 @@ def sums(rng, things) -> list:
 
 def episode(rng, longest=18) -> list:
     """A few-shot episode in words: "a red circle lofa. a blue star dimu. ..."; labels follow their key."""
-    ways = int(rng.choice([2, 3, 4, 5, 8]))
+    ways = int(rng.choice([2, 2, 3, 4, 5, 5, 8, 8]))
     labels = say.ANIMALS + say.PLACES if rng.random() < 0.2 else say.PICTURE_WORDS + say.TEXT_WORDS
     words = [str(w) for w in rng.choice(labels, size=ways, replace=False)]
-    rule, classes = sample_classes(rng, ways)
+    rule, classes = sample_classes(rng, ways, rules=TAUGHT)
     style, items, met = rng.random(), [], set()
     for i in shot_order(rng, ways, int(rng.integers(8, longest))):
         label = f"{words[i]}."
@@ -135,14 +173,14 @@ def episode(rng, longest=18) -> list:
 
 def _key(rule, style, shape, colour) -> str:
     """How an episode names its things: by the one word that matters, by two, or as captions do."""
-    if style < 0.35 and rule != "thing":
+    if style < 0.2 and rule != "thing":
         return colour if rule == "color" else shape
-    return f"{colour} {shape}" if style < 0.5 else say.thing_phrase(shape, colour)
+    return f"{colour} {shape}" if style < 0.4 else say.thing_phrase(shape, colour)
 
 
-def sample_classes(rng, ways, things=KNOWN):
-    """A rule ("color", "shape" or "thing") and, for each class, the things that belong to it."""
-    rule = pick(rng, ("color", "shape", "thing"))
+def sample_classes(rng, ways, things=KNOWN, rules=RULES):
+    """One of the rules and, for each class, the things that belong to it."""
+    rule = pick(rng, rules)
     if rule == "thing":
         return rule, [[things[i]] for i in rng.permutation(len(things))[:ways]]
     index = 1 if rule == "color" else 0
@@ -188,4 +226,4 @@ def tokenizer_lines(rng, count=8000):
         yield from [syllable] * 3000
 
 
-DOCUMENTS = {"facts": facts, "fact_questions": fact_questions, "reading": reading, "sums": sums}
+DOCUMENTS = {"facts": facts, "fact_questions": fact_questions, "reading": reading, "sums": sums, "quiz": quiz}
