@@ -28,6 +28,7 @@ from tinyflamingo.model.flamingo import encode_media, flamingo, see
 from tinyflamingo.model.generate import init_caches, log_softmax, spread
 from tinyflamingo.model.interleave import encode_document, phi
 from tinyflamingo.model.tokenizer import IMAGE, PAD
+from tinyflamingo.ops.team import keep_memory
 
 PROMPTS = 16  # in the ensemble
 VIEW_SHIFT, VIEW_ANGLE = 0.04, 0.06  # spread of a prompt's views, in half sides and radians
@@ -41,6 +42,7 @@ def evaluate_runs(model, runs, seed=0, prompts=PROMPTS):
     large = [run.name for run in runs if len(run.support) > len(ONSETS)]
     if large:
         raise UserError(f"run {large[0]} has more than {len(ONSETS)} characters; there are no more names for them")
+    keep_memory()
     began = time.perf_counter()
 
     def wrong(pair):

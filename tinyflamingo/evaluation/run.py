@@ -23,6 +23,7 @@ from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.model.vision_encoder import normalise_pixels
+from tinyflamingo.ops.team import keep_memory
 from tinyflamingo.training.contrastive_stage import pad_captions
 from tinyflamingo.training.flamingo_stage import MediaFeatures, cut, see_all
 from tinyflamingo.training.language_stage import shares_of, token_losses
@@ -41,6 +42,7 @@ def evaluate(model, n=500, seed=0, only=None):
     odd = sorted(set(only or ()) - set(names))
     if odd:
         raise UserError(f"unknown task {odd[0]!r}: choose from {', '.join(names)}")
+    keep_memory()
     began, asked = time.perf_counter(), [name for name in names if not only or name in only]
 
     def run(name):

@@ -18,6 +18,7 @@ from tinyflamingo.evaluation.specialists import Examples, finetuned, linear, pro
 from tinyflamingo.evaluation.suite import SUPPORT, TASKS
 from tinyflamingo.evaluation.words import few_shot_words
 from tinyflamingo.model.flamingo import encode_media
+from tinyflamingo.ops.team import keep_memory
 
 FORMAT = "tinyflamingo-suite/1"
 STREAM = 20260102  # the suite's own test streams; no other code uses the number
@@ -139,6 +140,7 @@ def run_suite(model, seed=0, only=None, quick=False) -> dict:
     odd = sorted(set(only or ()) - set(TASKS))
     if odd:
         raise UserError(f"unknown task {odd[0]!r}: choose from {', '.join(TASKS)}")
+    keep_memory()
     size = {"shots": (0, 4), "instances": 1, "queries": 20, "specialists": False} if quick else {}
     tasks = {}
     for name in tqdm([name for name in TASKS if not only or name in only], desc="suite"):
