@@ -111,7 +111,7 @@ def riddle(rng, scene) -> list:
 
 
 def quiz(rng, things) -> list:
-    """Several descriptions, and after each a question or two about it, not about those before: shots, in words."""
+    """Several descriptions, and after each a question about it, not about those before: shots, in words."""
     kinds = pick(rng, QUIZZES)
     return [part for _ in range(int(rng.integers(3, 7))) for part in QUIZ[pick(rng, kinds)](rng, things)]
 
