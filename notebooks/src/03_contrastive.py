@@ -201,7 +201,7 @@ from tinyflamingo.checks import check_03_2_logits_gradient
 check_03_2_logits_gradient(logits_gradient)
 
 # %% [markdown]
-# The same gradient, by autograd, of fresh towers. On the diagonal it is negative: the loss falls when the logit
+# The same gradient, by autograd, of the shipped towers. On the diagonal it is negative: the loss falls when the logit
 # rises, so pairs are pulled together. Everywhere else it is positive: strangers are pushed apart, and hardest those
 # that look most alike.
 

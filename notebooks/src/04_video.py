@@ -283,7 +283,8 @@ for name, chances in said.items():
 # %% [markdown]
 # *Figure: three tables, what happens against what the model says, for videos in order, backwards and shuffled. In
 # order: a dark diagonal. Backwards: left and right, up and down, grows and shrinks have changed places, and
-# vanishes has become turns. Shuffled: mostly turns, whatever happens.*
+# vanishes has become something else, mostly turns. Shuffled: turns is told as ever, but what moves is mostly
+# taken for turns, too, and grows and shrinks are mixed up.*
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True)
@@ -296,9 +297,9 @@ plt.show()
 
 # %% [markdown]
 # Backwards is not nonsense: it is the other story. Only a thing that vanishes has no reverse among the eight;
-# played backwards it appears, which the model has never seen, so it takes the nearest. In shuffled frames something
-# changes at once and for no reason, and that is what "turns" looks like. All the model knows of the order it knows
-# from eight vectors that were added.
+# played backwards it appears, which the model has never seen, so it takes the nearest. In shuffled frames a thing
+# jumps to and fro, which it has never seen either; a sudden change is what "turns" looks like. All the model knows
+# of the order it knows from eight vectors that were added.
 #
 # ## Break it
 #
@@ -316,8 +317,8 @@ for action, chance, whole in zip(ACTIONS, right, np.diagonal(said["in order"]), 
 
 # %% [markdown]
 # In order and backwards are the same to it, down to rounding: attention adds up its keys in any order. The model
-# was trained *with* stamps, so without them it is also simply lost. A model trained without would at best guess
-# between left and right.
+# was trained *with* stamps, so without them it is also simply lost, even where no order is needed: look at
+# "vanishes" and "turns". A model trained without could know those, and at best guess between left and right.
 #
 # ## How long a video may be
 #
@@ -339,7 +340,7 @@ print("first 8 ", *(f"{p:6.2f}" for p in cut))
 
 # %% [markdown]
 # *Figure: probability of the right answer against the number of frames. With all frames, stamps stretched, it stays
-# high beyond the eight of training; with the first eight frames alone it falls as the video gets longer.*
+# high beyond the eight of training; with the first eight frames alone it falls as soon as the video is longer.*
 
 # %%
 figure, axis = plt.subplots(figsize=(5, 2.5))

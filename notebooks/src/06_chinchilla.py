@@ -85,7 +85,9 @@ def attention_of(language, tokens):
 
 
 # %% [markdown]
-# Two of its heads at work. A row is a token that looks, a column a token that is looked at.
+# Two of its heads at work: the one of the first block that looks most at the token just before, and the one of the
+# second whose last token looks most at what once came after "red". A row is a token that looks, a column a token
+# that is looked at.
 #
 # *Figure: two squares of attention weights, their upper right halves empty: that is the future. In the left one, of
 # a head in the first block, a dark line runs right beside the diagonal: every token looks at the one before it. In
@@ -94,13 +96,16 @@ def attention_of(language, tokens):
 
 # %%
 looks = attention_of(language, tokens)
+one_back = np.diagonal(looks[0][0], -1, axis1=1, axis2=2).mean(axis=-1)  # (H,)
+after_red = [t + 1 for t in range(T - 1) if pieces[t] == "red"]
+heads = one_back.argmax(), looks[1][0, :, -1, after_red].sum(axis=0).argmax()
 figure, axes = plt.subplots(1, 2, figsize=(8, 4.2))
-for axis, block in zip(axes, (0, 1), strict=True):
-    axis.imshow(looks[block][0, 0], cmap="Purples", vmin=0, vmax=1)
-    axis.set(title=f"block {block}, head 0", xticks=range(T), yticks=range(T), yticklabels=pieces)
+for axis, block, head in zip(axes, (0, 1), heads, strict=True):
+    axis.imshow(looks[block][0, head], cmap="Purples", vmin=0, vmax=1)
+    axis.set(title=f"block {block}, head {head}", xticks=range(T), yticks=range(T), yticklabels=pieces)
     axis.set_xticklabels(pieces, rotation=90)
 plt.show()
-copied = looks[1][0, 0, -1].argmax()
+copied = looks[1][0, heads[1], -1].argmax()
 print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, which stands right after {pieces[copied - 1]!r}")
 
 # %% [markdown]
@@ -400,8 +405,8 @@ print("mean weight by distance (layers, H, distances) =", by_distance.shape)
 
 # %% [markdown]
 # *Figure: one panel a block, the mean attention weight of each of its four heads against the distance looked back.
-# In the first block they peak one or two
-# tokens back; in the second all are flat; in the last two every head has a shape of its own.*
+# In the first block they peak one or two tokens back; in the second all are nearly flat; in the last two the heads
+# differ, some with a hump a few tokens back, some flat.*
 
 # %%
 figure, axes = plt.subplots(1, config.layers, figsize=(10, 2.4), sharey=True)
@@ -417,9 +422,9 @@ for i in range(config.layers):
     print(f"block {i}: strongest distance of each head", n.tolist())
 
 # %% [markdown]
-# The heads with their peak at 1 are the "previous token" heads of the first figure; the
-# first block has them. The copying heads of the second block have no favourite distance: where they look is
-# decided by *what* is there. Both sorts use one formula; its two terms are as important as training made them.
+# The heads with their peak at 1 are "previous token" heads like that of the first figure; the first block has them.
+# The copying heads of the second block have no favourite distance: where they look is decided by *what* is there.
+# Both sorts use one formula; its two terms are as important as training made them.
 #
 # ## Break it
 #
@@ -452,8 +457,8 @@ for name, weights in models.items():
     print(f"{name:24s}" + "".join(f"{loss_of(weights, batch):22.3f}" for batch in batches.values()))
 
 # %% [markdown]
-# It hardly misses `v`. Without any distances a sentence is a bag of words, and the model, which was not trained for
-# that, is lost.
+# `v` is hardly missed in episodes, and costs facts and questions a little. Without any distances a sentence is a bag
+# of words, and the model, which was not trained for that, is lost.
 #
 # ## Why smaller, and for longer
 #

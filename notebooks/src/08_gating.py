@@ -423,7 +423,8 @@ for place, column in enumerate(slopes.T):
     axis.plot([place - 0.3, place + 0.3], [column.mean()] * 2, color="black")
 labels = [f"{block[-1]} {kind}" for kind in ("attend", "dense") for block in blocks]
 axis.set_xticks(range(len(labels)), labels)
-axis.set(xlabel="block and gate", ylabel="gradient at alpha = 0", yscale="symlog")
+axis.set(xlabel="block and gate", ylabel="gradient at alpha = 0")
+axis.set_yscale("symlog", linthresh=0.1)  # logarithmic both ways, but for the middle
 axis.margins(y=0.1)
 plt.show()
 both = (slopes > 0).any(0) & (slopes < 0).any(0)
@@ -556,11 +557,12 @@ plt.show()
 
 # %% [markdown]
 # *Figure: a table of probabilities, one row a situation, one column a token of "a red circle." With the red circle
-# in sight all tokens are likely. With a blue star "red" and "circle" are not. Without a picture they are not either.
-# With the gates shut no token is likely, not even "a".*
+# in sight all tokens are likely. With a blue star "red" and "circle" are not. Without a picture they are not either,
+# nor is the full stop. With the gates shut no token is likely, not even "a".*
 #
 # The two middle rows differ from the first in what is seen, and they show where the picture matters: at the colour
-# and at the shape. The last row is the language model by itself. An `<image>` tag is a token it never met, and
+# and at the shape. (Without a picture nothing says that one thing is all, and the text may go on behind it.) The last
+# row is the language model by itself. An `<image>` tag is a token it never met, and
 # captions it has only read, never had to foretell. What to make of both came in through the gates, and none of its
 # own numbers changed by a bit.
 

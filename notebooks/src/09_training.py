@@ -57,8 +57,8 @@ shipped = load_checkpoint(shipped_checkpoint())
 config, frozen, tokenizer = shipped.config, shipped.frozen, shipped.tokenizer
 
 # %% [markdown]
-# A stage of training wants a recipe and a pool of pictures. The recipe is the toy's own, cut down: a fortieth
-# of the pictures, a third of the documents a step, and a few dozen steps in place of two thousand.
+# A stage of training wants a recipe and a pool of pictures. The recipe is the toy's own, cut down: a small
+# part of the pictures, fewer documents a step, and a few dozen steps in place of more than a thousand.
 
 # %%
 toy = get_preset("toy")
@@ -452,7 +452,8 @@ for info in log[:: STEPS // 4]:
     print(f"step {info['step']:3d}  " + "  ".join(f"{name} {info[f'loss_{name}']:.2f}" for name in DATASETS))
 
 # %% [markdown]
-# *Figure: two panels over the steps. Left, the training losses of pages, pairs and videos, all falling.
+# *Figure: two panels over the steps. Left, the training losses of pages, pairs and videos, all falling, though
+# not evenly: a step has few documents, and some are harder than others.
 # Right, the loss of pairs with their own pictures and with wrong ones: together at first, then the wrong ones
 # stay higher.*
 
@@ -548,7 +549,7 @@ for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
 
 # %% [markdown]
 # A perplexity of 1 would mean to know every token beforehand; the distance from 1 is what to look at. It
-# forgets, and fast: a handful of captions write over what a whole stage of text had taught. In the paper,
+# forgets, and fast: a handful of captions begin to write over what a whole stage of text had taught. In the paper,
 # too, a language model that trains along ends below the frozen one (62.7 against 70.7), unless text training
 # goes on beside (68.6), at three times the cost a step.
 #

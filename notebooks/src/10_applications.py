@@ -412,9 +412,10 @@ for row, values, title, over in zip(
 plt.show()
 
 # %% [markdown]
-# The number over a grid of the lower row is what the worst cover costs it, in nats. Every word looks
-# *somewhere*: softmax must spend its weight. But where nothing is at stake, as with "of" after "left", the
-# cover costs nothing, however bright the upper grid.
+# The number over a grid of the lower row is what the worst cover costs it, in nats; each grid has a scale of
+# its own. Every word looks *somewhere*: softmax must spend its weight. But where nothing is at stake, as with
+# "of" after "left", the cover costs nothing, however bright the upper grid. Nor does it cost much where other
+# cells tell the same, as of a colour they mostly do.
 #
 # One picture proves little. So let us count: over many pictures of two things, how often does the brightest
 # cell for a colour or shape word lie on the thing that it names?
@@ -452,7 +453,7 @@ for name, value in zip(names, share, strict=True):
     print(f"{name:10s} {value:.2f}   {low:.2f} to {high:.2f}")
 
 # %% [markdown]
-# The early blocks look about; in the later ones a word's look comes to rest on its thing. Covering asks what
+# The first block looks about; from block to block a word's look comes to rest on its thing. Covering asks what
 # *would have happened* without the cell, so it is the one to trust about causes. An attention map says what
 # was weighed, and that a weighed thing mattered is a guess, often a good one. For how much it mattered, cover
 # it.

@@ -337,11 +337,12 @@ for name, found in hits.items():
 # %% [markdown]
 # Three things to see. With a shot or two Flamingo can be ahead, because it knows beforehand what is worth
 # telling apart: what words of its world speak of, colour and shape, and not size, place or background. A
-# prototype of one picture holds all of it. With many shots the specialists find that out from the examples.
-# And the control falls to chance: what the model uses is the *binding* of words to pictures in this prompt,
-# not its expectation of what words there are.
+# prototype of one picture holds all of it. With many shots the probe finds that out from the examples; the
+# prototype, which weighs all features alike, never quite does. And the control falls to chance: what the model
+# uses is the *binding* of words to pictures in this prompt, not its expectation of what words there are.
 #
-# Mind the intervals. Where they overlap, this run cannot tell who is better.
+# Mind the intervals. Where they overlap, this run cannot tell who is better. And of twenty such intervals one
+# misses the truth: a single point of the control beside the line is no discovery.
 
 # %% [markdown]
 # ## Which examples?
@@ -433,8 +434,8 @@ print("better than the fine-tuned specialist on", sum(r > 1 for r in ratio.value
 # %% [markdown]
 # Six of sixteen, the sixteenth being a task for which no fine-tuned rival existed. Where specialists had much
 # data (captions by the hundred thousand) they stayed ahead; where they had little, the generalist won. The
-# toy's curves say the same in small: few examples favour the model that knows its world, many favour the one
-# that is made for the task.
+# toy's curves say something like it in small: few examples favour the model that knows its world, with many the
+# one that is made for the task catches up.
 #
 # ## The lines of the library it became
 
