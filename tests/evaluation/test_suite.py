@@ -7,11 +7,14 @@ import pytest
 
 from tinyflamingo.data.items import EOC
 from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import UNASKED, UNASKED_SUMS, Clip
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import few_shot, suite_run
+from tinyflamingo.evaluation.few_shot import ANSWER_TOKENS, MEDIUM, shot_items
 from tinyflamingo.evaluation.metrics import METRICS
 from tinyflamingo.evaluation.suite import DEV, QUERY, SUPPORT, TASKS, WAYS, side_of
+from tinyflamingo.evaluation.suite_run import with_room
 from tinyflamingo.model.generate import beam_search, score_continuations
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
@@ -163,3 +166,14 @@ def test_an_answer_follows_its_picture_only_if_both_of_a_pair_are_right():
 def test_an_unknown_task_is_refused():
     with pytest.raises(UserError, match="unknown task 'chess': choose from captions"):
         suite_run.run_suite(None, only=["chess"])
+
+
+def test_32_shots_of_every_task_have_room(model):
+    """The longest prompts are longer than the toy's own context."""
+    roomy = with_room(model)
+    for name, task in TASKS.items():
+        rng = split_rng("validation", 8)
+        items = [i for e in task.shots(rng, 32, (8, 0, 0)) for i in shot_items(e, MEDIUM)]
+        asked = task.example(rng, QUERY, (8, 0, 0))
+        tokens = encode_document([*items, *shot_items(asked, MEDIUM)], model.tokenizer).tokens
+        assert len(tokens) + ANSWER_TOKENS < roomy.config.language.context, name

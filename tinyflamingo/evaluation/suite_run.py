@@ -6,6 +6,8 @@ Not here: the tasks (`evaluation/suite.py`), prompts and answers (`evaluation/fe
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tqdm import tqdm
 
@@ -26,6 +28,7 @@ SHOTS = (0, 4, 8, 16, 32)
 CHOSEN = 16  # shots chosen by likeness, or put in several orders
 POOL = 256  # examples that they are chosen from
 WHOLE_SET = 3000  # examples of a whole training set
+ROOM = 2048  # tokens: 32 shots of a dialogue are more than the toy's context
 
 # ---- scores ----------------------------------------------------------------------------------
 
@@ -132,6 +135,12 @@ def _most_common(instance):
     return [(common, [0.0] * len(q.candidates)) for q in instance.queries]
 
 
+def with_room(model):
+    """The same model, which accepts prompts of ROOM tokens: its positions are relative, so none is missing."""
+    language = replace(model.config.language, context=max(ROOM, model.config.language.context))
+    return replace(model, config=replace(model.config, language=language))
+
+
 def run_suite(model, seed=0, only=None, quick=False) -> dict:
     """All tasks, or those named in `only`, and the curves of invented words; quick: a tenth of it, no specialists.
 
@@ -141,6 +150,7 @@ def run_suite(model, seed=0, only=None, quick=False) -> dict:
     if odd:
         raise UserError(f"unknown task {odd[0]!r}: choose from {', '.join(TASKS)}")
     keep_memory()
+    model = with_room(model)
     size = {"shots": (0, 4), "instances": 1, "queries": 20, "specialists": False} if quick else {}
     tasks = {}
     for name in tqdm([name for name in TASKS if not only or name in only], desc="suite"):
