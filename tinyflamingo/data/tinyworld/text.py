@@ -217,7 +217,7 @@ HELD_OUT_TEXT = _held_out_text()
 def tokenizer_lines(rng, count=8000):
     """Lines to train the tokenizer on: the text corpus, with invented words rare beside their syllables."""
     for _ in range(count):
-        items = pick(rng, list(DOCUMENTS.values()))(rng, KNOWN)
+        items = pick(rng, (facts, fact_questions, reading, sums))(rng, KNOWN)  # quizzes have no words of their own
         yield " ".join(item.text if isinstance(item, Quiet) else item for item in items)
         yield say.caption(sample_scene(rng))
     for word in say.PICTURE_WORDS + say.TEXT_WORDS:
