@@ -164,7 +164,7 @@ def episode(rng, longest=18) -> list:
     words = [str(w) for w in rng.choice(labels, size=ways, replace=False)]
     rule, classes = sample_classes(rng, ways, rules=TAUGHT)
     style, items, met = rng.random(), [], set()
-    for i in shot_order(rng, ways, int(rng.integers(8, longest))):
+    for i in shot_order(rng, ways, int(rng.integers(max(8, ways + 2), longest))):
         label = f"{words[i]}."
         items += [Quiet(_key(rule, style, *pick(rng, classes[i]))), label if i in met else Quiet(label)]
         met.add(i)
