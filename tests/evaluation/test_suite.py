@@ -168,6 +168,12 @@ def test_an_unknown_task_is_refused():
         suite_run.run_suite(None, only=["chess"])
 
 
+def test_a_decoder_with_learned_positions_gets_no_more_room(model):
+    language = dataclasses.replace(model.config.language, decoder="gpt2")
+    peer = dataclasses.replace(model, config=dataclasses.replace(model.config, language=language))
+    assert with_room(peer).config.language.context == 1024 < with_room(model).config.language.context
+
+
 def test_32_shots_of_every_task_have_room(model):
     """The longest prompts are longer than the toy's own context."""
     roomy = with_room(model)

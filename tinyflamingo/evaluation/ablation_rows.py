@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from tinyflamingo.data.tinyworld.scenes import WILD_THINGS
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig, VisionConfig, ViTConfig
 from tinyflamingo.training.flamingo_stage import DATASETS
 from tinyflamingo.training.presets import Preset, get_preset
 
 PAPER_BASELINE = 70.7  # overall score of the paper's table 3
-FEWEST = 1536  # of a kind in a pool that is cut down: each of so many wild things has its picture
+FEWEST = len(WILD_THINGS)  # of a kind in a pool that is cut down: each wild thing has its picture
 
 
 @dataclass(frozen=True)

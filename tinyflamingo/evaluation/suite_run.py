@@ -136,7 +136,9 @@ def _most_common(instance):
 
 
 def with_room(model):
-    """The same model, which accepts prompts of ROOM tokens: its positions are relative, so none is missing."""
+    """The same model, which accepts prompts of ROOM tokens, if its positions are relative and so none is missing."""
+    if model.config.language.decoder != "chinchilla":
+        return model
     language = replace(model.config.language, context=max(ROOM, model.config.language.context))
     return replace(model, config=replace(model.config, language=language))
 

@@ -37,11 +37,11 @@ class Words:
     rules: tuple = RULES  # what classes may differ in: one of these in each episode
 
 
+# name: (ways, things, rules, shots a class of each measurement)
 CURVE = {"2way": (2, KNOWN, RULES, (1, 2, 4, 8, 16, 32))}
 CURVE |= {"unseen_shapes": (2, UNSEEN, ("shape",), (1, 2, 4, 8, 16, 32))}
-for _ways in (5, 8):
-    CURVE[f"{_ways}way"] = _ways, KNOWN, RULES, (1, 4)
-    CURVE |= {f"{_ways}way_{rule}": (_ways, KNOWN, (rule,), (4,)) for rule in RULES}
+CURVE |= {"5way": (5, KNOWN, RULES, (1, 4))} | {f"5way_{rule}": (5, KNOWN, (rule,), (4,)) for rule in RULES}
+CURVE |= {"8way": (8, KNOWN, RULES, (1, 4))} | {f"8way_{rule}": (8, KNOWN, (rule,), (4,)) for rule in RULES}
 
 
 def few_shot_words(model, seed=0, n=500) -> dict:

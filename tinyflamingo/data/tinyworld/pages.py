@@ -14,10 +14,10 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_THINGS, WRITTEN, pick
+from tinyflamingo.data.tinyworld.text import WAYS, riddle, sample_classes, shot_order, text_document
 from tinyflamingo.data.tinyworld.text import episode as text_episode
-from tinyflamingo.data.tinyworld.text import riddle, sample_classes, shot_order, text_document
 
-# Shares of each kind of interleaved page, by name of its function below.
+# Shares of each kind of interleaved page, by name of its function below: of those of usual length, and of longer ones.
 PAGE_MIXTURE = {
     "album": 0.22, "drill": 0.16, "episode": 0.32, "knowledge_page": 0.12, "text_page": 0.10, "web_page": 0.08,
 }  # fmt: skip
@@ -67,12 +67,12 @@ def described(rng, scene):
     if scene.kind == "single" and not scene.things[0].colour:  # nothing to caption without its colour
         return dialogue_turns(rng, say.questions(scene), int(rng.integers(1, 4)))
     if scene.kind == "pair" or style < 0.25:
-        return [Quiet("Output:"), say.caption(scene)]
+        return captioned(rng, scene)
     if scene.kind == "sum":
         return added_up(rng, scene)
     if scene.kind == "single" and style < 0.5:
-        return [Quiet("Details:"), say.details(scene)]
-    opening = [Quiet("Output:"), say.caption(scene)] if style < 0.6 else []
+        return detailed(rng, scene)
+    opening = captioned(rng, scene) if style < 0.6 else []
     turns = dialogue_turns(rng, say.questions(scene), int(rng.integers(1, 4)))
     return opening + turns + riddle(rng, scene)
 
@@ -85,23 +85,28 @@ def drill(rng, pool, length=1):
 
 
 def captioned(rng, scene):
+    """A caption, asked for."""
     return [Quiet("Output:"), say.caption(scene)]
 
 
 def detailed(rng, scene):
+    """A single thing with size and place, asked for."""
     return [Quiet("Details:"), say.details(scene)]
 
 
 def asked(rng, scene):
+    """One question that looking answers."""
     return dialogue_turns(rng, say.questions(scene), 1)
 
 
 def checked(rng, scene):
+    """A question by yes or no."""
     question, answer = say.check(rng, scene)
     return [Quiet(question), answer]
 
 
 def chosen(rng, scene):
+    """A question with answers to choose from."""
     question, answer, _ = say.choice(rng, scene)
     return [Quiet(question), answer]
 
@@ -109,7 +114,7 @@ def chosen(rng, scene):
 def added_up(rng, scene):
     """Two digits and their sum; at once, or after they were read. Some are only read."""
     digits = [thing.shape for thing in scene.things]
-    caption = [Quiet("Output:"), say.caption(scene)]
+    caption = captioned(rng, scene)
     if tuple(DIGITS.index(digit) for digit in digits) in UNASKED_SUMS:
         return caption
     answer = [Quiet(say.ask("sum")), say.sum_answer(*digits)]
@@ -131,7 +136,7 @@ def episode(rng, pool, length=1):
 
     The first time a word appears nobody can know it, so it carries no loss.
     """
-    ways = int(rng.choice([2, 2, 3, 4, 5, 5, 8, 8]))
+    ways = int(rng.choice(WAYS))
     kind = pick(rng, EPISODE_THINGS)
     rules = WILD_RULES if kind is WILD_THINGS else EPISODE_RULES
     _, classes = sample_classes(rng, ways, pool.shown(kind), rules)
@@ -154,7 +159,7 @@ def knowledge_page(rng, pool, length=1):
         scene = pool.what(medium)
         items.append(medium)
         if rng.random() < 0.7:  # named first
-            items += [Quiet("Output:"), say.caption(scene)]
+            items += captioned(rng, scene)
         elif rng.random() < 0.3:
             items += dialogue_turns(rng, say.questions(scene), 1)
         items += dialogue_turns(rng, say.knowledge(*scene.things[0].kind), 1)
@@ -186,8 +191,8 @@ def pair(rng, pool):
     if kind == "uncoloured":
         return [medium, Quiet(say.ask("shape")), say.questions(scene)["shape"]]
     if scene.kind == "single" and rng.random() < 0.5:
-        return [medium, Quiet("Details:"), say.details(scene)]
-    return [medium, Quiet("Output:"), say.caption(scene)]
+        return [medium, *detailed(rng, scene)]
+    return [medium, *captioned(rng, scene)]
 
 
 def video(rng, pool):
@@ -195,7 +200,7 @@ def video(rng, pool):
     medium = pool.any_clip(rng)
     clip = pool.what(medium)
     if rng.random() < 0.5:
-        return [medium, Quiet("Output:"), say.caption(clip)]
+        return [medium, *captioned(rng, clip)]
     return [medium, *(riddle(rng, clip) or dialogue_turns(rng, say.questions(clip), 2))]
 
 

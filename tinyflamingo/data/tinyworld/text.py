@@ -32,6 +32,7 @@ from tinyflamingo.data.tinyworld.scenes import (
 # stage, whose curriculum decides how many.
 TEXT_MIXTURE = {"facts": 0.14, "fact_questions": 0.32, "reading": 0.22, "sums": 0.12, "quiz": 0.20}
 
+WAYS = (2, 2, 3, 4, 5, 5, 8, 8)  # classes of an episode, as often as they stand here
 # What may tell the classes of an episode apart; and the same as often as language pretraining has them.
 RULES = ("color", "shape", "thing")
 TAUGHT = ("color", "color", "shape", "shape", "thing")
@@ -159,7 +160,7 @@ def sums(rng, things) -> list:
 
 def episode(rng, longest=18) -> list:
     """A few-shot episode in words: "a red circle lofa. a blue star dimu. ..."; labels follow their key."""
-    ways = int(rng.choice([2, 2, 3, 4, 5, 5, 8, 8]))
+    ways = int(rng.choice(WAYS))
     labels = say.ANIMALS + say.PLACES if rng.random() < 0.2 else say.PICTURE_WORDS + say.TEXT_WORDS
     words = [str(w) for w in rng.choice(labels, size=ways, replace=False)]
     rule, classes = sample_classes(rng, ways, rules=TAUGHT)
@@ -215,9 +216,12 @@ HELD_OUT_TEXT = _held_out_text()
 
 
 def tokenizer_lines(rng, count=8000):
-    """Lines to train the tokenizer on: the text corpus, with invented words rare beside their syllables."""
+    """Lines to train the tokenizer on: the text corpus, with invented words rare beside their syllables.
+
+    Quizzes are left out. They have no words of their own, and with them a merge was left over for an invented word.
+    """
     for _ in range(count):
-        items = pick(rng, (facts, fact_questions, reading, sums))(rng, KNOWN)  # quizzes have no words of their own
+        items = pick(rng, (facts, fact_questions, reading, sums))(rng, KNOWN)
         yield " ".join(item.text if isinstance(item, Quiet) else item for item in items)
         yield say.caption(sample_scene(rng))
     for word in say.PICTURE_WORDS + say.TEXT_WORDS:
