@@ -94,7 +94,7 @@ def check_01_3_softmax_vjp(softmax_vjp):
 def check_01_4_measured_slope(measured_slope):
     """Of a function that is curved, along a direction that is no unit vector."""
     rng = fresh_rng()
-    x, direction = rng.standard_normal((2, 3)), 2 + rng.standard_normal((2, 3))
+    x, direction = rng.standard_normal((2, 3)), 2 + rng.random((2, 3))
 
     def f(z):
         return float(np.sum(np.exp(z)))
@@ -121,7 +121,7 @@ def check_01_5_kernel(kernel):
     rng = fresh_rng()
     M, D = int(rng.integers(2, 5)), int(rng.integers(5, 8))
     x = rng.standard_normal((M, D))
-    x[-1, -1] = 1 + rng.random()
+    x[0, -1], x[-1, -1] = -1 - rng.random(), 1 + rng.random()
     out, slope = np.full((M, D), -7.0), np.full((M, D), -7.0)
     before = x.copy()
     kernel(x, out, slope)

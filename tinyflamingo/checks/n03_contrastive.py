@@ -23,13 +23,15 @@ def check_03_1_contrastive_loss(contrastive_loss):
     """contrastive_loss(pictures, captions (B, J), scale) -> a number."""
     rng = fresh_rng()
     B, J = (int(n) for n in rng.choice(np.arange(4, 10), size=2, replace=False))
-    pictures = rng.standard_normal((B, J)) * rng.uniform(0.5, 1.5, (B, 1))
-    captions = pictures + 0.5 * rng.standard_normal((B, J))
-    scale = float(rng.uniform(3, 6))
+    scale, apart = float(rng.uniform(3, 6)), 0.0
+    while apart < 1e-3:  # until one direction alone would show
+        pictures = rng.standard_normal((B, J)) * rng.uniform(0.5, 1.5, (B, 1))
+        captions = pictures + 0.5 * rng.standard_normal((B, J))
+        cosines = _unit(pictures) @ _unit(captions).T
+        by_picture, by_caption = _directions(scale * cosines)
+        apart = abs(by_picture.mean() - by_caption.mean())
     got = contrastive_loss(pictures, captions, scale)
     shape_is(got, (), what="the loss")
-    cosines = _unit(pictures) @ _unit(captions).T
-    by_picture, by_caption = _directions(scale * cosines)
     mistakes = {
         "Only the pictures ask here; every caption asks for its picture, too.": by_picture.mean(),
         "Only the captions ask here; every picture asks for its caption, too.": by_caption.mean(),
@@ -91,7 +93,7 @@ def check_03_3_duplicates(duplicates):
 def check_03_4_zero_shot(zero_shot):
     """zero_shot(pictures (B, J), captions (C, P, J)) -> (B,), with classes whose captions scatter unevenly."""
     rng = fresh_rng()
-    B, C, P, J = 40, int(rng.integers(5, 8)), int(rng.integers(3, 5)), 12
+    B, C, P, J = 400, int(rng.integers(5, 8)), int(rng.integers(3, 5)), 12
     centres = _unit(rng.standard_normal((C, J)))
     scatter = np.where(np.arange(C) % 2, 0.05, 1.2)[:, None, None]
     captions = _unit(centres[:, None] + scatter * rng.standard_normal((C, P, J)) / np.sqrt(J) ** 0.5)

@@ -24,7 +24,7 @@ def check_05_1_look(look):
     rng = fresh_rng()
     R, S, D, K = (int(n) for n in rng.choice(np.arange(3, 9), size=4, replace=False))
     latents, features = rng.standard_normal((R, D)), rng.standard_normal((S, D))
-    weights = [rng.standard_normal((D, K)) for _ in range(3)]
+    weights = [rng.standard_normal((D, K)) / np.sqrt(D) for _ in range(3)]
     got = look(latents, features, *weights)
     asked = f"Only the {R} latents ask; features are looked at, they do not look."
     shape_is(got, (R, K), "(R, K)", hint=asked if np.shape(got)[:1] != (R,) else "")

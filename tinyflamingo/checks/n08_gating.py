@@ -37,7 +37,7 @@ def check_08_1_gate(gate):
 def check_08_2_block(block):
     """Attention first, then the dense layer on what it left, each with its own gate."""
     rng = fresh_rng()
-    T, D = 4, int(rng.integers(3, 7))
+    T, D = 4, int(rng.integers(5, 9))
     h, a, b = rng.standard_normal((T, D)), _alpha(rng), _alpha(rng) * 0.5
     one, two = rng.standard_normal((2, D, D))
 
