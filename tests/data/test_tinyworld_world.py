@@ -390,18 +390,27 @@ def test_every_answer_of_a_quiz_is_about_the_description_before_it(rng):
 
 
 def test_a_drill_asks_all_its_pictures_the_same(rng):
-    small = pool.make_pool(rng, singles=len(KNOWN), pairs=9, counts=9, digits=len(WRITTEN), sums=60)
+    small = pool.make_pool(rng, singles=len(KNOWN), pairs=9, counts=9, clips=3, digits=len(WRITTEN), sums=60)
     met = set()
     for _ in range(DRAWS):
         items = pages.drill(rng, small)
-        assert sum(hasattr(item, "kind") for item in items) == 9
+        media = [item.kind for item in items if hasattr(item, "kind")]
+        assert len(media) == 9 and len(set(media)) == 1
         asked = {item.text for item in items if isinstance(item, Quiet)}
         kinds = {"Output:", "Details:", *map(say.ask, say.QUESTIONS)} & asked
         kinds |= {text[:14] for text in asked if text.startswith("Question: is it ")}
         met |= kinds
         if kinds & {"Details:", "Question: is i"}:
             assert len(kinds) == 1
-    assert {"Output:", "Details:", say.ask("sum"), say.ask("color"), "Question: is i"} <= met
+    assert {"Output:", "Details:", say.ask("sum"), say.ask("color"), say.ask("action"), "Question: is i"} <= met
+
+
+def test_long_texts_and_pages_have_prompts_of_many_shots(rng):
+    assert max(sum("Answer:" in str(part) for part in text.quiz(rng, KNOWN, longer=6)) for _ in range(DRAWS)) > 16
+    small = pool.make_pool(rng, singles=len(KNOWN), pairs=9, counts=9, clips=3, digits=len(WRITTEN), sums=60)
+    for _ in range(DRAWS):
+        media = [item.kind for item in pages.drill(rng, small, length=6) if hasattr(item, "kind")]
+        assert len(media) == (pages.MOST_CLIPS if "clip" in media else 54)
 
 
 def test_what_a_text_is_about_is_quiet_and_answers_are_learned(rng):

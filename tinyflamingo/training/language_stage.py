@@ -37,13 +37,13 @@ class LanguageStage:
     def document(self, rng, step, longer=1):
         """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.
 
-        longer: how many times as long as usual repeats and episodes may be.
+        longer: how many times as long as usual repeats, episodes and quizzes may be.
         """
         repeats, episodes = self.shares(step)
         draw = rng.random()
         if draw < repeats:
             return self.repeat(rng, longer)
-        items = episode(rng, 18 * longer) if draw < repeats + episodes else text_document(rng)
+        items = episode(rng, 18 * longer) if draw < repeats + episodes else text_document(rng, longer=longer)
         sequence = encode_document(items, self.tokenizer, complete=False)
         return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
 

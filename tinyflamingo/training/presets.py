@@ -46,7 +46,7 @@ class LanguageRecipe:
     repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
     # The curriculum: until which step, and the shares of random repeats and of few-shot episodes till
     # then. First copying, then binding, then facts; whatever is left are ordinary documents.
-    phases: tuple = ((350, 0.80, 0.12), (750, 0.10, 0.45), (math.inf, 0.06, 0.33))
+    phases: tuple = ((350, 0.80, 0.12), (750, 0.10, 0.45), (math.inf, 0.06, 0.42))
     optimiser: OptimiserConfig = OptimiserConfig(warmup=100)
 
 
@@ -58,12 +58,12 @@ class FlamingoRecipe:
     rows: tuple = (16, 24, 10)  # pages, pairs, videos in a batch
     lengths: tuple = (96, 20, 40)  # tokens a row of each
     long_every: int = 4  # every so many steps pages are fewer and longer: prompts of 32 shots are long
-    longer: int = 4  # how many times as long they are
+    longer: int = 6  # how many times as long they are
     weights: tuple = (1.0, 0.4, 0.4)  # lambda of each dataset (paper, equation 2)
     accumulate: bool = True  # False: round-robin, one dataset a step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
     trained: tuple = ()  # parts that train too, though the paper freezes them (its ablation): "vision", "language"
-    feature_noise: float = 0.3  # standard deviation, of features whose own is 1
+    feature_noise: float = 0.2  # standard deviation, of features whose own is 1
     gate_batches: int = 16  # batches over which the gates' first gradient is averaged
     gate_push: float = 0.5  # first move of every gate, along that gradient
     singles: int = 6000  # pictures and clips in the pool

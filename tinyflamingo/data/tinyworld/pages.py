@@ -21,7 +21,7 @@ from tinyflamingo.data.tinyworld.text import episode as text_episode
 PAGE_MIXTURE = {
     "album": 0.22, "drill": 0.16, "episode": 0.32, "knowledge_page": 0.12, "text_page": 0.10, "web_page": 0.08,
 }  # fmt: skip
-LONG_PAGE_MIXTURE = {"album": 0.12, "drill": 0.14, "episode": 0.62, "knowledge_page": 0.06, "text_page": 0.06}
+LONG_PAGE_MIXTURE = {"album": 0.10, "drill": 0.16, "episode": 0.62, "knowledge_page": 0.07, "text_page": 0.05}
 
 # Kinds of pictures in an album, on a web page and alone, as often as they stand here.
 ALBUM_KINDS = (*["single"] * 3, *["uncoloured"] * 2, *["pair"] * 3, "count", "digit", "sum")
@@ -33,6 +33,7 @@ EPISODE_THINGS = (*[KNOWN] * 4, *[WILD_THINGS] * 3, WRITTEN)  # what episodes ar
 WILD_RULES = (*["shape"] * 3, "color", "thing")
 EPISODE_RULES = (*["color"] * 5, *["shape"] * 3, "thing")
 SPOKEN = 0.3  # share of an episode's shots that are phrases
+MOST_CLIPS = 20  # of a drill; each has as many frames as eight pictures
 ASIDES = 0.4  # share of an album's pictures whose text goes on about something else, as pages do
 
 
@@ -80,7 +81,10 @@ def described(rng, scene):
 def drill(rng, pool, length=1):
     """One task, for one picture after the other: what a prompt of shots looks like."""
     kinds, text_of = pick(rng, DRILLS)
-    media = [pool.any_picture(rng, pick(rng, kinds)) for _ in range(9 * length)]
+    if kinds == ("clip",):
+        media = [pool.any_clip(rng) for _ in range(min(9 * length, MOST_CLIPS))]
+    else:
+        media = [pool.any_picture(rng, pick(rng, kinds)) for _ in range(9 * length)]
     return [part for medium in media for part in (medium, *text_of(rng, pool.what(medium)))]
 
 
@@ -168,7 +172,7 @@ def knowledge_page(rng, pool, length=1):
 
 def text_page(rng, pool, length=1):
     """Text alone keeps what the language model knows within reach of the new layers."""
-    documents = [text_episode(rng) if rng.random() < 0.3 else text_document(rng) for _ in range(4 * length)]
+    documents = [text_episode(rng) if rng.random() < 0.3 else text_document(rng, longer=length) for _ in range(4 * length)]
     return [part for document in documents for part in (*document, EOC)]
 
 
@@ -213,6 +217,9 @@ DRILLS = (
     (("single",), checked),
     (("single",), chosen),
     (("sum",), added_up),
+    (("clip",), captioned),
+    (("clip",), asked),
+    (("clip",), chosen),
 )
 PAGES = {
     "album": album,

@@ -38,14 +38,15 @@ RULES = ("color", "shape", "thing")
 TAUGHT = ("color", "color", "shape", "shape", "thing")
 
 
-def text_document(rng, things=None) -> list:
+def text_document(rng, things=None, longer=1) -> list:
     """One document of the text corpus, few-shot episodes aside: a list of str and `Quiet`.
 
-    things: the (shape, colour) pairs that it may be about; by default all that are known.
+    things: the (shape, colour) pairs that it may be about; by default all that are known. longer: how many times as
+    long as usual a quiz may be.
     """
     names = list(TEXT_MIXTURE)
     name = names[int(rng.choice(len(names), p=list(TEXT_MIXTURE.values())))]
-    return DOCUMENTS[name](rng, things or KNOWN)
+    return quiz(rng, things or KNOWN, longer) if name == "quiz" else DOCUMENTS[name](rng, things or KNOWN)
 
 
 def facts(rng, things) -> list:
@@ -111,10 +112,10 @@ def riddle(rng, scene) -> list:
     return [Quiet(question), answer]
 
 
-def quiz(rng, things) -> list:
+def quiz(rng, things, longer=1) -> list:
     """Several descriptions, and after each a question about it, not about those before: shots, in words."""
     kinds = pick(rng, QUIZZES)
-    return [part for _ in range(int(rng.integers(3, 7))) for part in QUIZ[pick(rng, kinds)](rng, things)]
+    return [part for _ in range(int(rng.integers(3, 3 + 4 * longer))) for part in QUIZ[pick(rng, kinds)](rng, things)]
 
 
 def _fact_asked(rng, things):
@@ -230,4 +231,4 @@ def tokenizer_lines(rng, count=8000):
         yield from [syllable] * 3000
 
 
-DOCUMENTS = {"facts": facts, "fact_questions": fact_questions, "reading": reading, "sums": sums, "quiz": quiz}
+DOCUMENTS = {"facts": facts, "fact_questions": fact_questions, "reading": reading, "sums": sums}
