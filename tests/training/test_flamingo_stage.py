@@ -379,7 +379,7 @@ def test_half_of_the_web_pages_look_ahead(tokenizer, rng, monkeypatch):
     assert 65 < sum(ahead) < 135  # five standard errors
 
 
-@pytest.mark.parametrize("kind", ["album", "episode", "knowledge_page"])
+@pytest.mark.parametrize("kind", ["album", "episodes", "knowledge_page"])
 def test_other_pages_are_never_read_in_next_mode(tokenizer, rng, monkeypatch, kind):
     stage = make_stage(tokenizer, p_next=1.0)
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: (kind, pages.PAGES[kind](rng, pool)))

@@ -14,14 +14,14 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_THINGS, WRITTEN, pick
-from tinyflamingo.data.tinyworld.text import WAYS, riddle, sample_classes, shot_order, text_document
+from tinyflamingo.data.tinyworld.text import WAYS, in_rounds, riddle, sample_classes, shot_order, text_document
 from tinyflamingo.data.tinyworld.text import episode as text_episode
 
 # Shares of each kind of interleaved page, by name of its function below: of those of usual length, and of longer ones.
 PAGE_MIXTURE = {
-    "album": 0.22, "drill": 0.16, "episode": 0.32, "knowledge_page": 0.12, "text_page": 0.10, "web_page": 0.08,
+    "album": 0.22, "drill": 0.16, "episodes": 0.32, "knowledge_page": 0.12, "text_page": 0.10, "web_page": 0.08,
 }  # fmt: skip
-LONG_PAGE_MIXTURE = {"album": 0.10, "drill": 0.16, "episode": 0.62, "knowledge_page": 0.07, "text_page": 0.05}
+LONG_PAGE_MIXTURE = {"album": 0.10, "drill": 0.16, "episodes": 0.62, "knowledge_page": 0.07, "text_page": 0.05}
 
 # Kinds of pictures in an album, on a web page and alone, as often as they stand here.
 ALBUM_KINDS = (*["single"] * 3, *["uncoloured"] * 2, *["pair"] * 3, "count", "digit", "sum")
@@ -132,7 +132,15 @@ def dialogue_turns(rng, answers, turns):
     return [part for name in chosen for part in (Quiet(say.ask(name)), answers[name])]
 
 
-def episode(rng, pool, length=1):
+def episodes(rng, pool, length=1):
+    """One long few-shot episode, or several shorter ones: the first shots of an episode teach the most."""
+    items = []
+    while len(items) < 48 * length:
+        items += episode(rng, pool, 24 * int(rng.integers(1, length + 1)))
+    return items
+
+
+def episode(rng, pool, shots=24):
     """A few-shot episode: every picture is followed at once by an invented word.
 
     Some shots are spoken, a phrase in place of a picture, so that what a picture leaves in the text
@@ -146,8 +154,9 @@ def episode(rng, pool, length=1):
     _, classes = sample_classes(rng, ways, pool.shown(kind), rules)
     words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
     items, met = [], set()
-    for i in shot_order(rng, ways, 24 * length):
-        thing, label = pick(rng, classes[i]), f"{words[i]}."
+    members = [in_rounds(rng, things) for things in classes]
+    for i in shot_order(rng, ways, shots):
+        thing, label = next(members[i]), f"{words[i]}."
         spoken = kind is not WILD_THINGS and rng.random() < SPOKEN
         items += [EOC, Quiet(say.thing_phrase(*thing))] if spoken else [pool.picture_of(rng, thing)]
         items.append(label if i in met else Quiet(label))
@@ -172,7 +181,9 @@ def knowledge_page(rng, pool, length=1):
 
 def text_page(rng, pool, length=1):
     """Text alone keeps what the language model knows within reach of the new layers."""
-    documents = [text_episode(rng) if rng.random() < 0.3 else text_document(rng, longer=length) for _ in range(4 * length)]
+    documents = [
+        text_episode(rng) if rng.random() < 0.3 else text_document(rng, longer=length) for _ in range(4 * length)
+    ]
     return [part for document in documents for part in (*document, EOC)]
 
 
@@ -224,7 +235,7 @@ DRILLS = (
 PAGES = {
     "album": album,
     "drill": drill,
-    "episode": episode,
+    "episodes": episodes,
     "knowledge_page": knowledge_page,
     "text_page": text_page,
     "web_page": web_page,

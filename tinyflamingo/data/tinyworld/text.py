@@ -166,9 +166,10 @@ def episode(rng, longest=18) -> list:
     words = [str(w) for w in rng.choice(labels, size=ways, replace=False)]
     rule, classes = sample_classes(rng, ways, rules=TAUGHT)
     style, items, met = rng.random(), [], set()
+    members = [in_rounds(rng, things) for things in classes]
     for i in shot_order(rng, ways, int(rng.integers(max(8, ways + 2), longest))):
         label = f"{words[i]}."
-        items += [Quiet(_key(rule, style, *pick(rng, classes[i]))), label if i in met else Quiet(label)]
+        items += [Quiet(_key(rule, style, *next(members[i]))), label if i in met else Quiet(label)]
         met.add(i)
     return items
 
@@ -197,6 +198,12 @@ def shot_order(rng, ways, shots):
     while len(order) < shots:
         order += [int(i) for i in rng.permutation(ways)]
     return order[:shots]
+
+
+def in_rounds(rng, things):
+    """Things without end, none again before all have been: so a class has to be known by what its things share."""
+    while True:
+        yield from (things[i] for i in rng.permutation(len(things)))
 
 
 def random_repeat(rng, pieces, length, tokenizer) -> list:
