@@ -141,7 +141,7 @@ print(f"the grid is {side} x {side} = S cells, each a vector of Dv numbers")
 
 # %% [markdown]
 # *Figure: two rows, the red circle and the blue star; beside each picture three channels of its features as
-# small grids, bright where the thing is.*
+# small grids, bright at the thing or right beside it.*
 
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(7, 3.6))
@@ -156,8 +156,9 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# The cells keep the layout of the picture: where the star is, there the channels light up. No position is
-# added; the convolutions' borders tell the network where it is.
+# The cells keep the layout of the picture: where the star is, or in a cell right beside it, there the channels
+# light up. (A cell sees more than its own 8 x 8 pixels.) No position is added; the convolutions' borders tell
+# the network where it is.
 #
 # A bigger picture gives more cells, and a video gives a grid for every frame. That is why something must come
 # next that makes any number of features into a fixed number of tokens.

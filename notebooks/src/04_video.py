@@ -283,8 +283,8 @@ for name, chances in said.items():
 # %% [markdown]
 # *Figure: three tables, what happens against what the model says, for videos in order, backwards and shuffled. In
 # order: a dark diagonal. Backwards: left and right, up and down, grows and shrinks have changed places, and
-# vanishes has become something else, mostly turns. Shuffled: turns is told as ever, but what moves is mostly
-# taken for turns, too, and grows and shrinks are mixed up.*
+# vanishes has become something else, mostly turns. Shuffled: turns is told as ever, but what moves is taken for
+# turns, too, more than for anything else, and grows and shrinks are mixed up.*
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True)

@@ -444,8 +444,8 @@ for name, tokens in (("features and latents", visual), ("features alone", broken
 
 # %% [markdown]
 # *Figure: the probability of the right answer against the number of visual tokens handed on, a line for colour,
-# shape and position each. All rise; colour and shape are near 1
-# after two or three tokens, position needs more.*
+# shape and position each. In the end all are high; colour gets there after a few tokens, shape no sooner, and
+# position needs most of them.*
 
 # %%
 kept = np.array([right(visual[:, :r]) for r in range(1, R + 1)])

@@ -405,8 +405,8 @@ print("mean weight by distance (layers, H, distances) =", by_distance.shape)
 
 # %% [markdown]
 # *Figure: one panel a block, the mean attention weight of each of its four heads against the distance looked back.
-# In the first block they peak one or two tokens back; in the second all are nearly flat; in the last two the heads
-# differ, some with a hump a few tokens back, some flat.*
+# In the first block they peak a token back, or two or three; in the second all are nearly flat; in the last two the
+# heads differ: some look most at the token itself, some have a hump farther back, some are nearly flat.*
 
 # %%
 figure, axes = plt.subplots(1, config.layers, figsize=(10, 2.4), sharey=True)
@@ -422,7 +422,7 @@ for i in range(config.layers):
     print(f"block {i}: strongest distance of each head", n.tolist())
 
 # %% [markdown]
-# The heads with their peak at 1 are "previous token" heads like that of the first figure; the first block has them.
+# A head with a high peak at 1 is a "previous token" head like that of the first figure; it stands in the first block.
 # The copying heads of the second block have no favourite distance: where they look is decided by *what* is there.
 # Both sorts use one formula; its two terms are as important as training made them.
 #

@@ -58,7 +58,7 @@ config, frozen, tokenizer = shipped.config, shipped.frozen, shipped.tokenizer
 
 # %% [markdown]
 # A stage of training wants a recipe and a pool of pictures. The recipe is the toy's own, cut down: a small
-# part of the pictures, fewer documents a step, and a few dozen steps in place of more than a thousand.
+# part of the pictures, fewer documents a step, and some eighty steps in place of more than a thousand.
 
 # %%
 toy = get_preset("toy")
@@ -68,7 +68,7 @@ pool_sizes = {
     for kind, size in vars(toy.flamingo).items()
     if type(size) is int and size >= 1000 and kind != "steps"
 }
-STEPS = 50
+STEPS = 80
 recipe = dataclasses.replace(
     toy.flamingo,
     **pool_sizes,
@@ -448,7 +448,7 @@ def run(stage, every=5, watch=None):
 apart = held_out("pairs", 24, seed=99)
 main = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn)
 log = run(main, watch=lambda params: [loss_on(params, some) for some in (apart, exchanged(apart))])
-for info in log[:: STEPS // 4]:
+for info in log[:: STEPS // 4] + log[-1:]:
     print(f"step {info['step']:3d}  " + "  ".join(f"{name} {info[f'loss_{name}']:.2f}" for name in DATASETS))
 
 # %% [markdown]
@@ -479,19 +479,24 @@ print(f"gap at the end: {wrong[-1] - own[-1]:.2f} nats a token")
 # Then the curves part, and the gap between them is what the model has learned to *see*. A loss that falls
 # proves nothing about seeing; the gap does.
 #
-# Five fresh pictures, named by the model as it began, as it is after this minute, and by the one that ships:
+# Five fresh pictures, named by the model as it began, as it is after this minute, and by the one that ships; and
+# how often the small run names colour and shape rightly, among forty:
 
 # %%
 fresh = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn).optimiser.params
 started = dataclasses.replace(shipped, params=fresh)
 learned = dataclasses.replace(shipped, params=main.optimiser.params)
-rng = np.random.default_rng(12)
-print(f"{'picture':18s} {'gates shut':34s} {f'after {STEPS} steps':30s} shipped")
-for _ in range(5):
+rng, hits = np.random.default_rng(12), []
+print(f"{'picture':18s} {'gates shut':38s} {f'after {STEPS} steps':30s} shipped")
+for n in range(40):
     scene = sample_single(rng)
-    shape, colour = scene.things[0].kind
-    said = [complete(m, [draw_scene(rng, scene), "Output:"], max_tokens=8)["text"] for m in (started, learned, shipped)]
-    print(f"{colour + ' ' + shape:18s} {said[0]:34s} {said[1]:30s} {said[2]}")
+    prompt, (shape, colour) = [draw_scene(rng, scene), "Output:"], scene.things[0].kind
+    models = (learned, started, shipped) if n < 5 else (learned,)
+    said = [complete(m, prompt, max_tokens=6)["text"] for m in models]
+    hits.append((colour in said[0], shape in said[0]))
+    if n < 5:
+        print(f"{colour + ' ' + shape:18s} {said[1]:38s} {said[0]:30s} {said[2]}")
+print("after {} steps, of 40 pictures: colour right {:.2f}, shape right {:.2f}".format(STEPS, *np.mean(hits, axis=0)))
 print("frozen parts unchanged to the last bit:", fingerprint(frozen).hexdigest() == before_training)
 
 # %% [markdown]

@@ -82,6 +82,8 @@ for _ in range(5):
     print(f"{colour + ' ' + shape:16s}{words:20s}{seen:22s}{say.knowledge(shape, colour)['place']}")
 
 # %% [markdown]
+# In most cases the picture calls up what the words do.
+#
 # **Predict.** These were things of which pictures *were* asked such questions in training. For a third of all
 # things none ever was: the model has seen them, it has read about them, but nobody asked for the one upon
 # seeing the other. Will it know? And if it first has to say what it sees?
@@ -148,6 +150,7 @@ def write_by_loops(items, limit=24):
     return tokens[len(sequence.tokens) :], work
 
 
+rng = np.random.default_rng(2)
 scene = sample_pair(rng)
 picture = draw_scene(rng, scene)
 slow, work = write_by_loops([picture, "Output:"])
