@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyflamingo.interop import decoder_names, open_flamingo
+from tinyflamingo.interop import decoder_names, files, open_flamingo
+from tinyflamingo.interop.byte_bpe import LETTERS
 from tinyflamingo.interop.peers import RESAMPLER, XATTN
 from tinyflamingo.interop.vit_names import PIXELS
-from tinyflamingo.model import array_files
-from tinyflamingo.model.byte_bpe import LETTERS
 from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig, TextTowerConfig, ViTConfig, XattnConfig
 from tinyflamingo.model.trained import write_atomically
 
@@ -56,7 +55,7 @@ def write_random(folder: Path):
         x = np.resize(pool, shapes[name])
         return 1 + 0.1 * x if name.endswith("norm.weight") or "ln" in name else 0.02 * x
 
-    write_atomically(folder / "checkpoint.safetensors", array_files.chunks(".safetensors", shapes, draw))
+    write_atomically(folder / "checkpoint.safetensors", files.chunks(".safetensors", shapes, draw))
     (folder / "config.json").write_text(json.dumps(DECODER))
     vocab = {word: i for i, word in enumerate([*LETTERS, "<|endoftext|>", *(f"w{i}" for i in range(257, WORDS))])}
     words = {"pre_tokenizer": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": vocab, "merges": []}}

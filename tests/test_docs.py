@@ -78,7 +78,6 @@ def test_the_table_of_the_chapter_names_a_file_and_its_test():
     assert [p for row in rows for p in row if not (ROOT / p).is_file()] == []
     model = {p.name for p in (ROOT / "tinyflamingo" / "model").glob("*.py")}
     helpers = {"__init__.py", "config.py", "encoder_block.py", "encoders.py", "paper.py", "tokenizer.py", "trained.py"}
-    helpers |= {"public_decoders.py", "byte_bpe.py", "array_files.py"}  # of models that others trained
     assert {Path(f).name for f, _ in rows if f.startswith("tinyflamingo/model/")} == model - helpers
 
 

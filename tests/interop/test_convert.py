@@ -11,10 +11,9 @@ from tinyflamingo.cli import main
 from tinyflamingo.data.items import EOC
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
-from tinyflamingo.interop import convert, decoder_names, names, open_flamingo, peers
+from tinyflamingo.interop import convert, decoder_names, files, names, open_flamingo, peers
 from tinyflamingo.interop.peers import RESAMPLER, XATTN
 from tinyflamingo.interop.vit_names import PIXELS
-from tinyflamingo.model import array_files
 from tinyflamingo.model.config import (
     FlamingoConfig,
     LanguageConfig,
@@ -32,7 +31,7 @@ ROWS = 256 + 14 + 1 + 3
 
 
 def write(path, arrays):
-    write_atomically(path, array_files.chunks(path.suffix, {n: a.shape for n, a in arrays.items()}, arrays.get))
+    write_atomically(path, files.chunks(path.suffix, {n: a.shape for n, a in arrays.items()}, arrays.get))
 
 
 def run(*arguments):
@@ -50,7 +49,7 @@ def told(capsys, *arguments):
 # ---------------------------------------------------------------- parts
 
 
-@pytest.mark.parametrize("ending", array_files.ENDINGS)
+@pytest.mark.parametrize("ending", files.ENDINGS)
 @pytest.mark.parametrize("peer", peers.PORTS)
 def test_parts_go_there_and_back(tmp_path, capsys, random_tensors, peer, ending):
     config = peers.with_conventions(FlamingoConfig(), peer)
@@ -65,7 +64,7 @@ def test_parts_go_there_and_back(tmp_path, capsys, random_tensors, peer, ending)
         assert run("convert", "--from", peer, tmp_path / f"theirs{ending}", "--to", ours, *options) == 0
         assert f"{part} of {peer}: {len(names.our_shapes(rows))} tensors" in capsys.readouterr().out
         assert run("convert", ours, "--to", peer, back, "--prefix", "model.") == 0
-        found = array_files.read_arrays(back)
+        found = files.read_arrays(back)
         assert list(found) == list(theirs)
         for name, array in theirs.items():
             np.testing.assert_array_equal(found[name], array, err_msg=name)
@@ -86,7 +85,7 @@ def test_decoders_go_there_and_back(tmp_path, random_tensors, family):
     write(folder / "model.safetensors", theirs)
     assert run("convert", "--from", "transformers", folder, "--to", tmp_path / "ours.safetensors") == 0
     assert run("convert", tmp_path / "ours.safetensors", "--to", "transformers", tmp_path / "back.npz") == 0
-    for name, array in array_files.read_arrays(tmp_path / "back.npz").items():
+    for name, array in files.read_arrays(tmp_path / "back.npz").items():
         np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
@@ -98,7 +97,7 @@ def test_a_checkpoint_of_ours_is_exported(tmp_path, capsys, tokenizer, peer):
     model = untrained(np.random.default_rng(0), peers.with_conventions(plain, peer), tokenizer)
     save_checkpoint(model, tmp_path / "own")
     assert run("convert", tmp_path / "own", "--to", peer, tmp_path / "x.safetensors") == 0
-    found = array_files.read_arrays(tmp_path / "x.safetensors")
+    found = files.read_arrays(tmp_path / "x.safetensors")
     resampler, block = convert.SECTIONS[peer]
     np.testing.assert_array_equal(found[resampler + "latents"], model.params["resampler"]["latents"])
     np.testing.assert_array_equal(found[block.format(3) + "attn.to_q.weight"], model.params["xattn_3"]["w_q"].T)
@@ -196,7 +195,7 @@ def test_generation_by_cache_equals_the_whole(tmp_path, convert_all):
 def test_a_whole_checkpoint_goes_back(tmp_path, checkpoint, convert_all):
     assert run(*convert_all()) == 0
     assert run("convert", tmp_path / "out", "--to", "open_flamingo", tmp_path / "back.safetensors") == 0
-    found, tensors = array_files.read_arrays(tmp_path / "back.safetensors"), checkpoint[1]
+    found, tensors = files.read_arrays(tmp_path / "back.safetensors"), checkpoint[1]
     assert set(found) == set(tensors)
     for name, array in tensors.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
@@ -249,7 +248,7 @@ def test_names_and_shapes_of_openflamingo_3b():
 
 
 def test_misfits_are_one_line_and_write_nothing(tmp_path, capsys, checkpoint, convert_all):
-    tensors = dict(array_files.read_arrays(checkpoint[0] / "decoder.safetensors"))
+    tensors = dict(files.read_arrays(checkpoint[0] / "decoder.safetensors"))
     tensors["transformer.blocks.0.mlp.mlp_up.bias"] = np.zeros(48, np.float32)
     del tensors["transformer.blocks.2.ln_1.weight"]
     tensors["transformer.ln_f.weight"] = np.zeros(25, np.float32)

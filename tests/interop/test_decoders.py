@@ -9,13 +9,12 @@ from autograd import make_vjp
 
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
-from tinyflamingo.interop import decoder_names, names, parity
-from tinyflamingo.model import public_decoders
+from tinyflamingo.interop import decoder_names, decoders, names, parity
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.language_model import init_cache
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 
-FAMILIES = tuple(public_decoders.FAMILIES)
+FAMILIES = tuple(decoders.FAMILIES)
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -50,11 +49,9 @@ def test_a_cache_changes_nothing(floor, model, family):
     config, params = model(family)
     tokens = np.random.default_rng(0).integers(0, 30, (2, 9))
     start = np.repeat([[0], [2]], 9, axis=1)
-    whole = public_decoders.logits(params, tokens, start, config)
+    whole = decoders.logits(params, tokens, start, config)
     cache = init_cache(config, 2, 9, np.float64)
-    parts = [
-        public_decoders.logits(params, tokens[:, p], start[:, p], config, cache) for p in (slice(0, 5), slice(5, 9))
-    ]
+    parts = [decoders.logits(params, tokens[:, p], start[:, p], config, cache) for p in (slice(0, 5), slice(5, 9))]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-10)
 
 
@@ -64,8 +61,8 @@ def test_nothing_before_the_start_is_seen(floor, model, family):
     config, params = model(family)
     tokens = np.random.default_rng(0).integers(0, 30, (1, 8))
     start = np.array([[0, 0, 0, 3, 3, 3, 3, 3]])
-    padded = public_decoders.logits(params, tokens, start, config)[:, 3:]
-    alone = public_decoders.logits(params, tokens[:, 3:], start[:, :5] * 0, config)
+    padded = decoders.logits(params, tokens, start, config)[:, 3:]
+    alone = decoders.logits(params, tokens[:, 3:], start[:, :5] * 0, config)
     np.testing.assert_allclose(padded, alone, atol=1e-10)
 
 
@@ -75,15 +72,15 @@ def test_later_tokens_change_no_earlier_logit(floor, model, family):
     tokens = np.random.default_rng(0).integers(0, 30, (1, 8))
     other = np.where(np.arange(8) > 4, 29 - tokens, tokens)
     start = np.zeros((1, 8), int)
-    one, two = (public_decoders.logits(params, t, start, config) for t in (tokens, other))
+    one, two = (decoders.logits(params, t, start, config) for t in (tokens, other))
     np.testing.assert_array_equal(one[:, :5], two[:, :5])
     assert np.abs(one - two)[:, 5:].max() > 1e-3
 
 
 @pytest.mark.parametrize("heads, slopes", [(4, [2**-2.0, 2**-4.0, 2**-6.0, 2**-8.0]), (3, [2**-4.0, 2**-8.0, 2**-2.0])])
 def test_alibi_slopes_known_by_hand(heads, slopes):
-    np.testing.assert_array_equal(public_decoders.alibi_slopes(small("mpt", heads=heads)), slopes)
-    assert public_decoders.alibi_slopes(small("opt", heads=heads)) is None
+    np.testing.assert_array_equal(decoders.alibi_slopes(small("mpt", heads=heads)), slopes)
+    assert decoders.alibi_slopes(small("opt", heads=heads)) is None
 
 
 # ---------------------------------------------------------------- tables
@@ -206,7 +203,7 @@ def test_loops_agree_on_a_block_of_mpt_1b(floor, model):
     h2 = h + out @ p["w_o"]
     hidden = np.stack([_norm(row, p["ffw_gain"]) for row in h2]) @ p["w_1"]
     gelu = hidden * np.vectorize(NormalDist().cdf)(hidden)
-    found = public_decoders.block(p, h[None], np.zeros((1, 5), int), 5, config)
+    found = decoders.block(p, h[None], np.zeros((1, 5), int), 5, config)
     np.testing.assert_allclose(found[0], h2 + gelu @ p["w_2"], atol=1e-9)
 
 
@@ -218,14 +215,14 @@ def test_gradients_pass_through_a_frozen_block(floor, model, family):
     start = np.array([[0, 0, 0, 0], [0, 1, 1, 1]])
 
     def through(h, block):
-        return public_decoders.leave(params, public_decoders.block(block, h, start, 4, config))
+        return decoders.leave(params, decoders.block(block, h, start, 4, config))
 
     ops.check_grad(lambda h: through(h, params["block_1"]), h, tol=1e-5)
     single = from_named_leaves({n: a.astype(np.float32) for n, a in named_leaves(params).items()})
 
     def checked(h):
-        return public_decoders.leave(
-            single, public_decoders.block(single["block_1"], ops.assert_float32_backward(h), start, 4, config)
+        return decoders.leave(
+            single, decoders.block(single["block_1"], ops.assert_float32_backward(h), start, 4, config)
         )
 
     vjp, value = make_vjp(checked)(h.astype(np.float32))
@@ -234,7 +231,7 @@ def test_gradients_pass_through_a_frozen_block(floor, model, family):
 
 @each_family
 def test_fresh_parameters_are_those_of_the_table(family):
-    params = public_decoders.init_decoder(np.random.default_rng(0), small(family))
+    params = decoders.init_decoder(np.random.default_rng(0), small(family))
     shapes = {name: leaf.shape for name, leaf in named_leaves(params).items()}
     assert shapes == names.our_shapes(decoder_names.language_rows(small(family)))
 
@@ -251,5 +248,5 @@ def test_closed_gates_leave_the_decoders_logits(floor, model, family):
     tokens, start = np.array([[4, 7, 8, 4, 9]]), np.zeros((1, 5), int)
     visual = see(params, np.random.default_rng(1).standard_normal((2, 1, 3, 128)), config)
     found = flamingo(params, {"language": frozen}, tokens, np.array([[1, 1, 1, 2, 2]]), visual, config)
-    np.testing.assert_array_equal(found[..., :-1], public_decoders.logits(frozen, tokens, start, language))
+    np.testing.assert_array_equal(found[..., :-1], decoders.logits(frozen, tokens, start, language))
     assert found.shape == (1, 5, 31)

@@ -19,10 +19,10 @@ from typing import NamedTuple
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import decoder_names, names, open_flamingo, peers
+from tinyflamingo.interop.byte_bpe import ByteTokenizer
 from tinyflamingo.interop.encoders import ENCODERS, read_encoder, write_encoder
+from tinyflamingo.interop.files import ENDINGS, chunks, header_digest, read_arrays
 from tinyflamingo.interop.open_flamingo import Arrays
-from tinyflamingo.model.array_files import ENDINGS, chunks, header_digest, read_arrays
-from tinyflamingo.model.byte_bpe import ByteTokenizer
 from tinyflamingo.model.config import LanguageConfig, ResamplerConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.trained import CARD, FORMAT, MAPPED, WEIGHTS, WORDS, load_checkpoint
 from tinyflamingo.ops.tree import named_leaves

@@ -4,7 +4,7 @@ A folder from there has a `config.json`, which tells sizes, and conventions that
 that would change the arithmetic and has another value is an error, never passed over. MPT-1B came
 with names of its own ("mosaic_gpt"); OpenFlamingo-3B is built on it.
 
-Not here: the arithmetic (`model/public_decoders.py`).
+Not here: the arithmetic (`decoders.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.interop.decoders import ALIBI_MAX, FAMILIES
 from tinyflamingo.interop.names import Row, prefixed
 from tinyflamingo.model.config import LanguageConfig
-from tinyflamingo.model.public_decoders import ALIBI_MAX, FAMILIES
 
 
 class Names(NamedTuple):

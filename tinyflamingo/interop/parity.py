@@ -16,8 +16,7 @@ import importlib.metadata
 
 import numpy as np
 
-from tinyflamingo.interop import decoder_names, names, peers
-from tinyflamingo.model import public_decoders
+from tinyflamingo.interop import decoder_names, decoders, names, peers
 from tinyflamingo.model.gated_xattn import gated_xattn_dense
 from tinyflamingo.model.interleave import batch_phi
 from tinyflamingo.model.language_model import init_cache
@@ -140,5 +139,5 @@ def language(kind, dtype) -> float:
         want = theirs(torch.from_numpy(tokens), attention_mask=torch.from_numpy(seen).long(), **more).logits.numpy()
     cache, got = init_cache(config, 2, 12, dtype), []
     for part in (slice(0, 9), slice(9, 10), slice(10, 11), slice(11, 12)):
-        got.append(public_decoders.logits(params, tokens[:, part], start[:, part], config, cache))
+        got.append(decoders.logits(params, tokens[:, part], start[:, part], config, cache))
     return difference(np.concatenate(got, axis=1)[seen], want[seen])

@@ -13,8 +13,8 @@ import json
 import numpy as np
 
 from tinyflamingo.interop import decoder_names, open_flamingo, parity
+from tinyflamingo.interop.byte_bpe import LETTERS
 from tinyflamingo.interop.vit_names import MEAN, SPREAD
-from tinyflamingo.model.byte_bpe import LETTERS
 from tinyflamingo.model.flamingo import encode_media, flamingo, see
 from tinyflamingo.model.interleave import phi
 from tinyflamingo.model.tokenizer import IMAGE

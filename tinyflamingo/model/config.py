@@ -34,7 +34,7 @@ def _require_choice(name, value, choices) -> None:
     _require(value in choices, f"{name} is {value!r} but must be one of {', '.join(map(repr, choices))}")
 
 
-DECODERS = ("chinchilla", "gpt2", "opt", "mpt", "mosaic_gpt")  # the public ones: `model/public_decoders.py`
+DECODERS = ("chinchilla", "gpt2", "opt", "mpt", "mosaic_gpt")  # the public ones: `interop/decoders.py`
 ACTIVATIONS = ("squared_relu", "gelu", "gelu_erf", "relu")
 NF_ACTIVATIONS = ("gelu", "gelu_erf", "relu")
 ENDS = ("end", "start")

@@ -13,12 +13,12 @@ from __future__ import annotations
 import autograd.numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.interop.decoders import PUBLIC
 from tinyflamingo.model.config import FlamingoConfig, LanguageConfig
 from tinyflamingo.model.encoders import encode_pictures
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
 from tinyflamingo.model.language_model import CHINCHILLA, Decoder, embed_tokens
 from tinyflamingo.model.plain_resamplers import RESAMPLERS
-from tinyflamingo.model.public_decoders import PUBLIC
 from tinyflamingo.model.vision_encoder import normalise_pixels
 
 ENCODE_BATCH = 64  # most pictures that a worker encodes at once

@@ -5,7 +5,7 @@ Transformer-XL relative positions (their `u`, `v` and `W_R`; Dai et al. 2019), a
 of width 4D, tied input and output embeddings. In Flamingo every weight here is frozen.
 
 Not here: anything visual, and the tokenizer (`model/tokenizer.py`). The gated blocks between these
-blocks are in `model/gated_xattn.py`, and other frozen decoders in `model/public_decoders.py`.
+blocks are in `model/gated_xattn.py`, and other frozen decoders in `interop/decoders.py`.
 """
 
 from __future__ import annotations

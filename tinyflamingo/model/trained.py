@@ -21,8 +21,8 @@ import numpy as np
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
-from tinyflamingo.model.array_files import header_digest, read_arrays
-from tinyflamingo.model.byte_bpe import ByteTokenizer, Vocabulary
+from tinyflamingo.interop.byte_bpe import ByteTokenizer, Vocabulary
+from tinyflamingo.interop.files import header_digest, read_arrays
 from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_to_dict
 from tinyflamingo.model.contrastive import init_contrastive
 from tinyflamingo.model.encoders import init_encoder

@@ -6,7 +6,7 @@ with another slope in every head. MPT-1B, the language model of OpenFlamingo-3B,
 MPT with a layer norm over all heads of queries and of keys.
 
 Everything is `PUBLIC`, a `model.language_model.Decoder`, so that `flamingo`, generation and caches
-work as with our own. Not here: names in files (`interop/decoder_names.py`); kernels, for these are run
+work as with our own. Not here: names in files (`decoder_names.py`); kernels, for these are run
 where weights are read from memory once a token, and nothing else matters.
 """
 

@@ -7,11 +7,11 @@ import pytest
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
-from tinyflamingo.model import array_files
+from tinyflamingo.interop import files
 
 
 def write(path, arrays):
-    write_atomically(path, array_files.chunks(path.suffix, {n: a.shape for n, a in arrays.items()}, arrays.get))
+    write_atomically(path, files.chunks(path.suffix, {n: a.shape for n, a in arrays.items()}, arrays.get))
 
 
 @pytest.fixture
@@ -20,10 +20,10 @@ def arrays(rng):
     return {"a": a, "a transposed": a.T, "strided": a[:, ::2], "scalar": np.float32(2.5).reshape(()), "none": a[:0]}
 
 
-@pytest.mark.parametrize("ending", array_files.ENDINGS)
+@pytest.mark.parametrize("ending", files.ENDINGS)
 def test_round_trip_of_any_view(tmp_path, arrays, ending):
     write(tmp_path / f"x{ending}", arrays)
-    found = array_files.read_arrays(tmp_path / f"x{ending}")
+    found = files.read_arrays(tmp_path / f"x{ending}")
     assert list(found) == list(arrays)
     for name, array in arrays.items():
         assert found[name].dtype == np.float32
@@ -38,7 +38,7 @@ def test_the_library_reads_what_we_write_and_we_what_it_writes(tmp_path, arrays)
     theirs = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in arrays.items()}
     theirs["half"] = np.array([1.5, -2], np.float16)
     library.save_file(theirs, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
-    found = array_files.read_arrays(tmp_path / "theirs.safetensors")
+    found = files.read_arrays(tmp_path / "theirs.safetensors")
     assert found["half"].dtype == np.float32
     for name, array in theirs.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
@@ -46,7 +46,7 @@ def test_the_library_reads_what_we_write_and_we_what_it_writes(tmp_path, arrays)
 
 def test_a_file_is_mapped_not_read(tmp_path, arrays):
     write(tmp_path / "x.safetensors", arrays)
-    array = array_files.read_arrays(tmp_path / "x.safetensors")["a"]
+    array = files.read_arrays(tmp_path / "x.safetensors")["a"]
     while array.base is not None and not isinstance(array, np.memmap):
         array = array.base
     assert isinstance(array, np.memmap) and not array.flags.writeable
@@ -61,7 +61,7 @@ def test_bfloat16_is_widened(tmp_path):
     bits = np.array([0x3FC0, 0xC000], "<u2")  # 1.5, -2
     entry = {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}
     (tmp_path / "x.safetensors").write_bytes(header({"x": entry}, bits.tobytes()))
-    np.testing.assert_array_equal(array_files.read_arrays(tmp_path / "x.safetensors")["x"], np.float32([1.5, -2]))
+    np.testing.assert_array_equal(files.read_arrays(tmp_path / "x.safetensors")["x"], np.float32([1.5, -2]))
 
 
 def entry(**changed):
@@ -88,37 +88,37 @@ def entry(**changed):
 def test_damage_is_one_line(tmp_path, data):
     (tmp_path / "x.safetensors").write_bytes(data)
     with pytest.raises(UserError, match="cannot read .*x.safetensors"):
-        array_files.read_arrays(tmp_path / "x.safetensors")
+        files.read_arrays(tmp_path / "x.safetensors")
 
 
 def test_pickles_are_refused(tmp_path):
     (tmp_path / "x.pt").write_bytes(b"anything")
     with pytest.raises(UserError, match="pickle.*safetensors.torch.save_file"):
-        array_files.read_arrays(tmp_path / "x.pt")
+        files.read_arrays(tmp_path / "x.pt")
     np.savez(tmp_path / "x.npz", x=np.array([{}], object))
     with pytest.raises(UserError, match="cannot read"):
-        array_files.read_arrays(tmp_path / "x.npz")
+        files.read_arrays(tmp_path / "x.npz")
     with pytest.raises(UserError, match="no such file"):
-        array_files.read_arrays(tmp_path / "y.npz")
+        files.read_arrays(tmp_path / "y.npz")
     with pytest.raises(UserError, match="not to '.pt'"):
-        array_files.chunks(".pt", {}, None)
+        files.chunks(".pt", {}, None)
 
 
 def test_a_folder_is_its_files_together(tmp_path, arrays):
     with pytest.raises(UserError, match="no .safetensors or .npz file"):
-        array_files.read_arrays(tmp_path)
+        files.read_arrays(tmp_path)
     write(tmp_path / "1.safetensors", {"a": arrays["a"]})
     write(tmp_path / "2.npz", {"b": arrays["a"]})
-    assert set(array_files.read_arrays(tmp_path)) == {"a", "b"}
+    assert set(files.read_arrays(tmp_path)) == {"a", "b"}
     write(tmp_path / "3.npz", {"b": arrays["a"]})
     with pytest.raises(UserError, match="1 names stand in another file too, first b"):
-        array_files.read_arrays(tmp_path)
+        files.read_arrays(tmp_path)
 
 
 def test_a_wrong_shape_announced_writes_nothing(tmp_path):
     with pytest.raises(ValueError, match="announced"):
-        write_atomically(tmp_path / "x.npz", array_files.chunks(".npz", {"x": (3,)}, lambda name: np.zeros(2)))
+        write_atomically(tmp_path / "x.npz", files.chunks(".npz", {"x": (3,)}, lambda name: np.zeros(2)))
     with pytest.raises(ValueError, match="announced"):
         target = tmp_path / "x.safetensors"
-        write_atomically(target, array_files.chunks(".safetensors", {"x": (3,)}, lambda name: np.zeros(2)))
+        write_atomically(target, files.chunks(".safetensors", {"x": (3,)}, lambda name: np.zeros(2)))
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ A safetensors file is eight bytes (the length n of what follows, little-endian),
 enough to read and write by hand, which maps a file of 10 GB into memory without copying it, and
 cannot write a transposed view in the wrong order, as a release of the format's library does.
 
-Not here: what the names mean (`interop/names.py`). Pickles (`.pt`, `.bin`) are refused: they can run code.
+Not here: what the names mean (`names.py`). Pickles (`.pt`, `.bin`) are refused: they can run code.
 """
 
 from __future__ import annotations
