@@ -275,7 +275,7 @@ def _add_ablate(commands):
     p = commands.add_parser("ablate", help="the paper's ablations in short runs; --only also names studies")
     p.add_argument("--only", action="append", metavar="NAME", help="only this row or study (may be repeated)")
     p.add_argument("--seeds", type=_whole, default=3, help="runs of each row")
-    p.add_argument("--steps", type=_whole, help="of stage three, for each row (default: 300)")
+    p.add_argument("--steps", type=_whole, help="of stage three, for each row (default: 200)")
     p.add_argument("--json", type=Path, metavar="FILE", help=f"what it holds is not run again (default: {ABLATIONS})")
     p.add_argument("--checkpoint", type=Path, help="folder with the frozen parts (default: the one that ships)")
     p.set_defaults(run=_ablate)
