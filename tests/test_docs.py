@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tinyflamingo.evaluation.report import report
 from tinyflamingo.evaluation.tasks import TASKS
 from tinyflamingo.training.presets import get_preset
 
@@ -160,6 +161,17 @@ def test_answers_are_commands_that_can_be_copied():
 
 def test_generated_regions_are_fresh(capsys):
     assert tables.main(["--check"]) == 0, capsys.readouterr().out + "run `python docs/make_tables.py`"
+
+
+def test_the_results_are_what_their_files_say(tmp_path):
+    folder = ROOT / "docs" / "results"
+    report([folder, folder / "toy"], tmp_path / "results.md", quick=True, say=str)
+    fresh, written = (
+        path.read_text(encoding="utf-8") for path in (tmp_path / "results.md", folder.parent / "results.md")
+    )
+    figures = re.findall(r"^!\[[^]]+\]\((figures/[^)]+)\)\n\n?", written, re.M)
+    assert len(figures) >= 4 and all((folder.parent / path).is_file() for path in figures)
+    assert re.sub(r"\n\n!\[[^]]+\]\([^)]+\)", "", written) == fresh
 
 
 @pytest.mark.parametrize("path", tables.FILES, ids=lambda path: path.name)

@@ -159,6 +159,10 @@ def test_seeds_are_merged_with_an_interval_over_them():
     assert found["ci95"][1] - found["ci95"][0] == pytest.approx(2 * 4.303 * 0.01 / 3**0.5)
     assert cell_of(suites, "tasks", "captions", "shots", "64") is None and cell_of({}, "tasks") is None
     assert merged([None, cell(0.5)]) == cell(0.5) and show(None) == "–"
+    for s, suite_ in suites.items():
+        suite_["few_shot_words"]["2way"]["1"], suite_["tasks"]["captions"]["shots"]["0"] = cell(0.4 * s), cell(4.0 * s)
+    assert cell_of(suites, "few_shot_words", "2way", "1")["ci95"] == [0.0, 1.0]
+    assert cell_of(suites, "tasks", "captions", "shots", "0")["ci95"] == [0.0, 10.0]
 
 
 def test_a_suite_without_parts_of_it(run, tmp_path):

@@ -51,6 +51,7 @@ def _few_shot(plt, found):
                 axis.axhline(rival["score"], ls=style, color="0.4", lw=1, label=who)
         axis.set_xticks(range(len(SHOTS)), SHOTS)
         axis.set_title(name, fontsize=9)
+        axis.set_ylim(0, 10.5 if max(cell["score"] for cell in cells if cell) > 1 else 1.05)
     axes[0].legend(fontsize=7, frameon=False)
     figure.supxlabel("shots")
     return figure
@@ -144,14 +145,14 @@ def _gates(plt, found):
     logs = [log for log in found.logs if log[1]]
     if not logs:
         return None
-    figure, axes = _panels(plt, len(logs), 3, 4.0, 3.0)
+    figure, axes = _panels(plt, len(logs), 3, 5.2, 3.0)
     for axis, (run, records) in zip(axes, logs, strict=True):
         for i, name in enumerate(records[0]["gates"]):
             style = "-" if name.endswith("alpha_xattn") else ":"
             steps, values = [-1, *(r["step"] for r in records)], [0.0, *(r["gates"][name] for r in records)]
             axis.plot(steps, values, style, color=f"C{i // 2}", label=name)
         axis.set(title=run, xlabel="step of stage three", ylabel="|tanh(alpha)|", ylim=(0, 1))
-    axes[0].legend(fontsize=6, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7, frameon=False)
     return figure
 
 

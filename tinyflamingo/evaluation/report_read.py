@@ -87,13 +87,23 @@ def merged(cells):
 
 
 def cell_of(suites, *path):
-    """A cell by the keys that lead to it in every suite, merged; None where no suite has it."""
-    cells = []
-    for suite in suites.values():
-        for key in path:
-            suite = suite.get(key) if isinstance(suite, dict) else None
-        cells.append(suite)
-    return merged(cells)
+    """A cell by the keys that lead to it in every suite, merged; None where no suite has it.
+
+    An interval over seeds ends where the scale of the score does.
+    """
+    cell = merged([_at(suite, path) for suite in suites.values()])
+    if not cell or not cell.get("ci95"):
+        return cell
+    metrics = {_at(suite, (*path[:2], "metric")) for suite in suites.values()}
+    top = 10.0 if "CIDEr-D" in metrics and path[-1] != "swapped" else 1.0
+    low, high = cell["ci95"]
+    return cell | {"ci95": [max(low, 0.0), min(high, top)]}
+
+
+def _at(suite, path):
+    for key in path:
+        suite = suite.get(key) if isinstance(suite, dict) else None
+    return suite
 
 
 def task_names(suites):

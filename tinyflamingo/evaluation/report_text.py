@@ -37,7 +37,7 @@ def few_shot(found):
     if not found.suites:
         return None
     n = len(found.suites)
-    over = "its queries" if n == 1 else f"{n} seeds of the training"
+    over = "its queries" if n == 1 else f"{n} seeds of the training (Student's t, cut where the scale ends)"
     return f"Score against shots, each task with its own metric. Bars: 95% interval over {over}."
 
 
