@@ -170,7 +170,7 @@ def test_the_results_are_what_their_files_say(tmp_path):
         path.read_text(encoding="utf-8") for path in (tmp_path / "results.md", folder.parent / "results.md")
     )
     figures = re.findall(r"^!\[[^]]+\]\((figures/[^)]+)\)\n\n?", written, re.M)
-    assert len(figures) >= 4 and all((folder.parent / path).is_file() for path in figures)
+    assert len(figures) >= 3 and all((folder.parent / path).is_file() for path in figures)
     assert re.sub(r"\n\n!\[[^]]+\]\([^)]+\)", "", written) == fresh
 
 

@@ -219,7 +219,7 @@ def induction(found):
 def gates(found):
     """How far every gate is open at the end."""
     rows = [
-        [run, f"`{gate}`", f"{value:.3f}"]
+        [run, f"`{gate.replace('/', ' ')}`", f"{value:.3f}"]
         for run, records in found.logs
         if records
         for gate, value in records[-1]["gates"].items()
