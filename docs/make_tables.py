@@ -7,7 +7,8 @@
 A region stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `REGIONS`.
 Sources: `model.json` of the shipped checkpoint, the parameter counts of the presets, the example
 commands themselves, `docs/measured.json`, which `--measure` writes, and `docs/bench.json`, which
-`python -m tinyflamingo bench --json docs/bench.json` writes.
+`python -m tinyflamingo bench --json docs/bench.json` writes; and `docs/results/omniglot-validation.json`, the
+metrics.json of `python -m tinyflamingo train --preset omniglot-validation --data DIR`.
 
 Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
 """
@@ -30,7 +31,8 @@ sys.path.insert(0, str(ROOT))
 CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
 MEASURED = ROOT / "docs" / "measured.json"
 BENCH = ROOT / "docs" / "bench.json"
-DOCUMENTS = [ROOT / "docs" / name for name in ("performance.md", "sizes.md")]
+OMNIGLOT = ROOT / "docs" / "results" / "omniglot-validation.json"
+DOCUMENTS = [ROOT / "docs" / name for name in ("performance.md", "sizes.md", "omniglot.md")]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -168,6 +170,18 @@ def duration(seconds) -> str:
 
 def memory() -> str:
     return f"{card()['peak_memory_mb'] / 1000:.1f} GB"
+
+
+def omniglot() -> str:
+    """The error of the preset that holds two alphabets out."""
+    report = json.loads(OMNIGLOT.read_text(encoding="utf-8"))
+    row = report["tasks"]["omniglot"]
+    low, high = row["ci95"]
+    runs = list(row["runs"].values())
+    return (
+        f"{row['score']:.3f} ({low:.3f} to {high:.3f}) of {row['n']} drawings in {len(runs)} runs; the best run had "
+        f"{min(runs):.2f}, the worst {max(runs):.2f}; {duration(report['seconds'])} in all on one core of two"
+    )
 
 
 def facts() -> str:
@@ -314,7 +328,7 @@ REGIONS = {
     f.__name__: f
     for f in (
         *(scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
-        *(paper_parts, other_counts, table_a9, paper_costs, rate),
+        *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot),
     )
 }
 
