@@ -7,8 +7,8 @@
 A region stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `REGIONS`.
 Sources: `model.json` of the shipped checkpoint, the parameter counts of the presets, the example
 commands themselves, `docs/measured.json`, which `--measure` writes, and `docs/bench.json`, which
-`python -m tinyflamingo bench --json docs/bench.json` writes; and `docs/results/omniglot-validation.json`, the
-metrics.json of `python -m tinyflamingo train --preset omniglot-validation --data DIR`.
+`python -m tinyflamingo bench --json docs/bench.json` writes; and `docs/results/`, whose suites `evaluate --suite`
+wrote and whose `omniglot-validation.json` is the metrics.json of `train --preset omniglot-validation --data DIR`.
 
 Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
 """
@@ -31,7 +31,8 @@ sys.path.insert(0, str(ROOT))
 CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
 MEASURED = ROOT / "docs" / "measured.json"
 BENCH = ROOT / "docs" / "bench.json"
-OMNIGLOT = ROOT / "docs" / "results" / "omniglot-validation.json"
+RESULTS = ROOT / "docs" / "results"
+OMNIGLOT = RESULTS / "omniglot-validation.json"
 DOCUMENTS = [ROOT / "docs" / name for name in ("performance.md", "sizes.md", "omniglot.md")]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -170,6 +171,13 @@ def duration(seconds) -> str:
 
 def memory() -> str:
     return f"{card()['peak_memory_mb'] / 1000:.1f} GB"
+
+
+def headline() -> str:
+    """What the suite of sixteen tasks comes to, over all its seeds."""
+    from tinyflamingo.evaluation import report_read, report_text
+
+    return report_text.headline(report_read.read_runs([RESULTS]).suites)
 
 
 def omniglot() -> str:
@@ -328,7 +336,7 @@ REGIONS = {
     f.__name__: f
     for f in (
         *(scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
-        *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot),
+        *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline),
     )
 }
 
