@@ -76,6 +76,7 @@ def everything():
             "tokens": c / 18e4,
             "loss": 2.0,
             "coefficients": [1, -2 * np.log(3e4), 2 + np.log(3e4) ** 2],
+            "inside": True,
         }
         for c in (1e11, 2e11)
     ]

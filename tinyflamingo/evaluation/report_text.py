@@ -169,7 +169,12 @@ def isoflop(found):
     if "fits" not in raw:  # or not all runs are finished
         return None
     rows = [
-        [f"{fit['budget']:.1e}", f"{fit['parameters']:,.0f}", f"{fit['tokens']:,.0f}", f"{fit['loss']:.3f}"]
+        [
+            f"{fit['budget']:.1e}",
+            f"{fit['parameters']:,.0f}{'' if fit['inside'] else ' (an end of the sizes tried)'}",
+            f"{fit['tokens']:,.0f}",
+            f"{fit['loss']:.3f}",
+        ]
         for fit in raw["fits"]
     ]
     told = (
