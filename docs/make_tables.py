@@ -188,7 +188,7 @@ def omniglot() -> str:
     runs = list(row["runs"].values())
     return (
         f"{row['score']:.3f} ({low:.3f} to {high:.3f}) of {row['n']} drawings in {len(runs)} runs; the best run had "
-        f"{min(runs):.2f}, the worst {max(runs):.2f}; {duration(report['seconds'])} in all on one core of two"
+        f"{min(runs):.2f}, the worst {max(runs):.2f}; {duration(report['seconds'])} in all"
     )
 
 

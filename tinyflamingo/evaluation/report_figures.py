@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyflamingo.evaluation.ablations import differences
-from tinyflamingo.evaluation.report_read import SHOTS, cell_of, task_names
+from tinyflamingo.evaluation.report_read import SHOTS, best_of, cell_of, task_names
 from tinyflamingo.model.tokenizer import SPACE
 
 
@@ -51,7 +51,7 @@ def _few_shot(plt, found):
                 axis.axhline(rival["score"], ls=style, color="0.4", lw=1, label=who)
         axis.set_xticks(range(len(SHOTS)), SHOTS)
         axis.set_title(name, fontsize=9)
-        axis.set_ylim(0, 10.5 if max(cell["score"] for cell in cells if cell) > 1 else 1.05)
+        axis.set_ylim(0, 1.05 * best_of(found.suites, "tasks", name))
     axes[0].legend(fontsize=7, frameon=False)
     figure.supxlabel("shots")
     return figure

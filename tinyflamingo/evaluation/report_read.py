@@ -94,13 +94,18 @@ def cell_of(suites, *path):
     cell = merged([_at(suite, path) for suite in suites.values()])
     if not cell or not cell.get("ci95"):
         return cell
-    metrics = {_at(suite, (*path[:2], "metric")) for suite in suites.values()}
-    top = 10.0 if "CIDEr-D" in metrics and path[-1] != "swapped" else 1.0
     low, high = cell["ci95"]
-    return cell | {"ci95": [max(low, 0.0), min(high, top)]}
+    return cell | {"ci95": [max(low, 0.0), min(high, best_of(suites, *path))]}
+
+
+def best_of(suites, *path) -> float:
+    """The highest score that a cell can have: CIDEr-D ends at 10, all others at 1 (swapped queries are counted)."""
+    metrics = {_at(suite, (*path[:2], "metric")) for suite in suites.values()}
+    return 10.0 if "CIDEr-D" in metrics and path[-1] != "swapped" else 1.0
 
 
 def _at(suite, path):
+    """What the keys lead to, or None."""
     for key in path:
         suite = suite.get(key) if isinstance(suite, dict) else None
     return suite

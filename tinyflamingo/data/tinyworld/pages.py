@@ -79,7 +79,7 @@ def described(rng, scene):
 
 
 def drill(rng, pool, length=1):
-    """One task, for one picture after the other: what a prompt of shots looks like."""
+    """One task, for one picture or video after the other: what a prompt of shots looks like."""
     kinds, text_of = pick(rng, DRILLS)
     if kinds == ("clip",):
         media = [pool.any_clip(rng) for _ in range(min(9 * length, MOST_CLIPS))]
@@ -219,7 +219,7 @@ def video(rng, pool):
     return [medium, *(riddle(rng, clip) or dialogue_turns(rng, say.questions(clip), 2))]
 
 
-# Tasks of a drill: kinds of pictures, and what is said of each.
+# Tasks of a drill: kinds of pictures, or clips, and what is said of each.
 DRILLS = (
     (WEB_KINDS, captioned),
     (("single",), detailed),
