@@ -8,7 +8,8 @@ A region stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a
 Sources: `model.json` of the shipped checkpoint, the parameter counts of the presets, the example
 commands themselves, `docs/measured.json`, which `--measure` writes, and `docs/bench.json`, which
 `python -m tinyflamingo bench --json docs/bench.json` writes; and `docs/results/`, whose suites `evaluate --suite`
-wrote and whose `omniglot-validation.json` is the metrics.json of `train --preset omniglot-validation --data DIR`.
+wrote and whose `omniglot-validation.json` is the metrics.json of `train --preset omniglot-validation --data DIR`;
+`docs/ranks.json` and `docs/real_size.json`, which `docs/measure_ranks.py` and `docs/measure_real_size.py` write.
 
 Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
 """
@@ -31,9 +32,11 @@ sys.path.insert(0, str(ROOT))
 CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
 MEASURED = ROOT / "docs" / "measured.json"
 BENCH = ROOT / "docs" / "bench.json"
+RANKS = ROOT / "docs" / "ranks.json"
+REAL_SIZE = ROOT / "docs" / "real_size.json"
 RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
-DOCUMENTS = [ROOT / "docs" / name for name in ("performance.md", "sizes.md", "omniglot.md")]
+DOCUMENTS = [ROOT / "docs" / name for name in ("performance.md", "sizes.md", "omniglot.md", "scaling.md")]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -332,11 +335,41 @@ def rate() -> str:
     return f"{measured()['gflops']:.0f} GFLOP/s"
 
 
+def ranks() -> str:
+    """A training step in one process and in two."""
+    found, rows = json.loads(RANKS.read_text(encoding="utf-8")), []
+    for stage, one in found["1"].items():
+        two = found["2"][stage]
+        name = f"{stage}, {one['parameters'] / 1e6:.2f} million parameters"
+        rows.append([name, *(f"{1000 * row['wall']:.0f} ms" for row in (one, two))])
+        rows[-1] += [f"{one['wall'] / two['wall']:.2f}", f"{1000 * two['sum']:.1f} ms"]
+    return table(["stage", "1 rank", "2 ranks", "ratio", "one sum of the gradient"], rows)
+
+
+REAL_RUNS = {  # what was measured: its name in `docs/real_size.json`
+    "`convert --from open_flamingo`": "convert",
+    "`complete`, a picture and 2 tokens, from the disk": "disk, 2 tokens",
+    "`complete`, a picture and 2 tokens, from memory": "memory, 2 tokens",
+    "`complete`, a picture and 34 tokens, from memory": "memory, 34 tokens",
+}
+
+
+def real_size() -> str:
+    """A checkpoint of OpenFlamingo-3B's size: converted, and completing."""
+    found, rows = json.loads(REAL_SIZE.read_text(encoding="utf-8")), []
+    for what, name in REAL_RUNS.items():
+        row = found[name]
+        rows.append([what, f"{row['seconds']:.1f}", f"{row['own_gib']:.2f} GiB", f"{row['file_gib']:.1f} GiB"])
+    token = (found["memory, 34 tokens"]["seconds"] - found["memory, 2 tokens"]["seconds"]) / 32
+    rows.append(["a token more", f"{token:.2f}", "", ""])
+    return table(["what", "seconds", "own memory, peak", "pages of the mapped file, peak"], rows)
+
+
 REGIONS = {
     f.__name__: f
     for f in (
         *(scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
-        *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline),
+        *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, ranks, real_size),
     )
 }
 

@@ -1,13 +1,15 @@
 """Times a training step of stages one and two of the preset `toy`, in as many ranks as it is started in.
 
-    mpiexec -n 2 python docs/measure_ranks.py
+    mpiexec -n 2 python docs/measure_ranks.py [docs/ranks.json]
 
-Rank 0 prints the shortest of some steps, on the wall and in this rank's own processor time, and what one
-sum of the gradient over all ranks costs. docs/scaling.md shows what came out.
+Rank 0 prints the shortest of some steps, on the wall and in this rank's own processor time, and what one sum of the
+gradient over all ranks costs; into a file it writes them beside those of other numbers of ranks. `docs/make_tables.py`
+makes the table in scaling.md of that file.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import replace
@@ -40,20 +42,32 @@ def shortest(work):
     return tuple(min(column) for column in zip(*found, strict=True))
 
 
-def main():
-    us = world()
-    keep_memory()
+def measure(us) -> dict:
+    """{stage: seconds on the wall, of this process, of a sum over all ranks; and its number of parameters}."""
     preset = get_preset("toy")
     preset = replace(preset, contrastive=replace(preset.contrastive, families=200))
     tokenizer = train_tokenizer(tokenizer_lines(np.random.default_rng(0)), preset.config.language.vocab_size)
+    found = {}
     for index, kind in enumerate((ContrastiveStage, LanguageStage)):
         with one_team():
             stage = kind(preset, step_rng(0, index, -1), tokenizer, {})
             wall, own = shortest(lambda i, stage=stage, index=index: stage.gradient(step_rng(0, index, i), i))
             vector = np.zeros_like(stage.optimiser.vector)
             summing, _ = shortest(lambda i, vector=vector: us.allreduce(vector))
-        if us.rank == 0:
-            print(f"{us.size} ranks, {kind.name}: {wall:.3f} s a step, {own:.3f} s of it at work, sum {summing:.4f} s")
+        found[kind.name] = {"wall": wall, "own": own, "sum": summing, "parameters": vector.size}
+    return found
+
+
+def main():
+    us = world()
+    keep_memory()
+    found = measure(us)
+    if us.rank == 0:
+        print(json.dumps({us.size: found}, indent=1))
+        if len(sys.argv) > 1:
+            path = Path(sys.argv[1])
+            kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            path.write_text(json.dumps(kept | {str(us.size): found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A random checkpoint of OpenFlamingo-3B's exact names and shapes: converted, completed, measured, deleted.
 
-`python docs/measure_real_size.py [--folder DIR]` needs 21 GB of disk there. It prints the rows of the table in
-scaling.md: seconds, and the peak of a process's own memory beside that of the mapped file's pages in it, which
-the system may drop at any time.
+`python docs/measure_real_size.py [--folder DIR] [--json docs/real_size.json]` needs 21 GB of disk there. It measures
+seconds, and the peak of a process's own memory beside that of the mapped file's pages in it, which the system may
+drop at any time. `docs/make_tables.py` makes the table in scaling.md of the JSON file.
 """
 
 import argparse
@@ -17,19 +17,28 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyflamingo.interop import decoder_names, files, open_flamingo
-from tinyflamingo.interop.byte_bpe import LETTERS
-from tinyflamingo.interop.peers import RESAMPLER, XATTN
-from tinyflamingo.interop.vit_names import PIXELS
-from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig, TextTowerConfig, ViTConfig, XattnConfig
-from tinyflamingo.model.trained import write_atomically
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tinyflamingo.interop import decoder_names, files, open_flamingo  # noqa: E402
+from tinyflamingo.interop.byte_bpe import LETTERS  # noqa: E402
+from tinyflamingo.interop.peers import RESAMPLER, XATTN  # noqa: E402
+from tinyflamingo.interop.vit_names import PIXELS  # noqa: E402
+from tinyflamingo.model.config import (  # noqa: E402
+    FlamingoConfig,
+    ResamplerConfig,
+    TextTowerConfig,
+    ViTConfig,
+    XattnConfig,
+)
+from tinyflamingo.model.trained import write_atomically  # noqa: E402
 
 DECODER = {  # config.json of MPT-1B
     "model_type": "mosaic_gpt", "d_model": 2048, "n_heads": 16, "n_layers": 24, "mlp_ratio": 4, "max_seq_len": 2048,
     "vocab_size": 50368, "alibi": True, "alibi_bias_max": 8, "attn_qk_ln": True, "no_bias": True,
 }  # fmt: skip
 WORDS = 50277  # of GPT-NeoX's tokenizer; OpenFlamingo adds three
-PROMPT, PICTURE = "<image>Output:", Path(__file__).parent / "examples" / "red_circle.png"
+PROMPT, PICTURE = "<image>Output:", ROOT / "docs" / "examples" / "red_circle.png"
 TOKENS = (2, 34)  # two lengths of a completion: their difference is the time of 32 tokens
 
 
@@ -62,18 +71,19 @@ def write_random(folder: Path):
     (folder / "tokenizer.json").write_text(json.dumps(words))
 
 
-def measure(*arguments):
-    """Run a command: (seconds, peak of its own memory, peak of mapped pages), both in GiB."""
+def measure(*arguments) -> dict:
+    """Run a command: its seconds, and the peaks in GiB of its own memory and of the mapped pages."""
+    command, peaks = [sys.executable, "-m", "tinyflamingo", *map(str, arguments)], {"RssAnon": 0, "RssFile": 0}
     begin = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "tinyflamingo", *map(str, arguments)], stdout=subprocess.PIPE)
-    peaks = {"RssAnon": 0, "RssFile": 0}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     watcher = threading.Thread(target=watch, args=(process.pid, peaks), daemon=True)
     watcher.start()
     process.communicate()
     seconds = time.perf_counter() - begin
     if process.returncode:
         raise SystemExit(f"{arguments[0]} failed with exit code {process.returncode}")
-    return seconds, peaks["RssAnon"] / 2**20, peaks["RssFile"] / 2**20
+    own, mapped = (round(peaks[name] / 2**20, 2) for name in ("RssAnon", "RssFile"))
+    return {"seconds": round(seconds, 1), "own_gib": own, "file_gib": mapped}
 
 
 def watch(pid, peaks):
@@ -89,26 +99,40 @@ def watch(pid, peaks):
         time.sleep(0.05)
 
 
+def forget(folder):
+    """Have the system drop what it holds of a folder's files, so that the next reader goes to the disk."""
+    for path in folder.rglob("*.*"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure_all(folder) -> dict:
+    """{what was run: its measurements}, from a random checkpoint in the peer's names to completions."""
+    theirs, ours = folder / "theirs", folder / "ours"
+    theirs.mkdir()
+    write_random(theirs)
+    forget(theirs)
+    found = {"convert": measure("convert", "--from", "open_flamingo", theirs, "--to", ours)}
+    (theirs / "checkpoint.safetensors").unlink()
+    forget(ours)
+    for place, tokens in (("disk", TOKENS[0]), *(("memory", n) for n in TOKENS)):
+        asked = ("complete", PROMPT, PICTURE, "--checkpoint", ours, "--max-tokens", tokens)
+        found[f"{place}, {tokens} tokens"] = measure(*asked)
+    return found
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="where there is room for 21 GB (default: the temporary folder)")
-    with tempfile.TemporaryDirectory(dir=parser.parse_args().folder) as name:
-        theirs, ours = Path(name) / "theirs", Path(name) / "ours"
-        theirs.mkdir()
-        write_random(theirs)
-        size = os.path.getsize(theirs / "checkpoint.safetensors") / 2**30
-        print(f"checkpoint: {size:.1f} GiB")
-        report("convert", measure("convert", "--from", "open_flamingo", theirs, "--to", ours))
-        (theirs / "checkpoint.safetensors").unlink()
-        measure("complete", PROMPT, PICTURE, "--checkpoint", ours, "--max-tokens", 1)  # the file is in memory then
-        runs = [measure("complete", PROMPT, PICTURE, "--checkpoint", ours, "--max-tokens", n) for n in TOKENS]
-        report(f"complete, {TOKENS[0]} tokens", runs[0])
-        report(f"complete, {TOKENS[1]} tokens", runs[1])
-        print(f"a token: {(runs[1][0] - runs[0][0]) / (TOKENS[1] - TOKENS[0]):.2f} s")
-
-
-def report(name, found):
-    print("| {} | {:.0f} s | {:.2f} GiB | {:.1f} GiB |".format(name, *found), flush=True)
+    parser.add_argument("--json", type=Path, help="file that keeps what was measured")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        found = measure_all(Path(name).resolve())
+    text = json.dumps(found, indent=1) + "\n"
+    print(text, end="")
+    if args.json:
+        args.json.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

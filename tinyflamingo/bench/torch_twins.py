@@ -41,6 +41,7 @@ def linear(x, w, b=None):
 
 
 def gained_gelu(x):
+    """GELU in its tanh form, scaled to keep the variance of a normal input."""
     return F.gelu(x, approximate="tanh") * GELU_GAIN
 
 
@@ -53,6 +54,7 @@ def standardised(params):
 
 
 def ws_conv(params, x, stride=1):
+    """Convolution with standardised weights, padded as `same_padding` says: x (B, C, Y, X) to (B, C', Y', X')."""
     w = standardised(params).contiguous(memory_format=torch.channels_last)
     groups = x.shape[1] // w.shape[1]
     top, bottom = same_padding(x.shape[2], w.shape[2], stride)
@@ -64,12 +66,14 @@ def ws_conv(params, x, stride=1):
 
 
 def squeeze_excite(params, x):
+    """A gate for every channel, from the mean of its cells: x (B, C, Y, X), shape kept."""
     hidden = gained_gelu(linear(x.mean(dim=(2, 3)), params["w_squeeze"], params["b_squeeze"]))
     gates = torch.sigmoid(linear(hidden, params["w_excite"], params["b_excite"]))
     return x * (2 * gates)[:, :, None, None]
 
 
 def nf_block(params, h, beta, alpha, stride):
+    """A normaliser-free residual block: h (B, C, Y, X); beta is the standard deviation it expects there."""
     x = gained_gelu(h) * (1 / beta)
     shortcut = h
     if "shortcut" in params:
@@ -108,10 +112,12 @@ def heads_joined(x):
 
 
 def layer_norm(x, gain, bias):
+    """Over the last axis."""
     return F.layer_norm(x, x.shape[-1:], gain, bias, 1e-5)
 
 
 def text_tower(params, tokens, mask, config):
+    """Captions, tokens (B, T) with mask (B, T), to vectors (B, D): the mean over their tokens."""
     h = F.embedding(tokens, params["embedding"]) + params["positions"][: tokens.shape[1]]
     for i in range(config.layers):
         block = params[f"block_{i}"]
@@ -163,6 +169,7 @@ def encoder(frozen, media, config):
 
 
 def perceiver_resampler(params, features, config):
+    """Features (M, F, S, Dv) to visual tokens (M, R, Dv)."""
     M, frames = features.shape[:2]
     flat = (features + params["temporal"][:frames, None, :]).flatten(1, 2)
     x = params["latents"].expand(M, -1, -1)
@@ -172,6 +179,7 @@ def perceiver_resampler(params, features, config):
 
 
 def resampler_layer(params, x, features, config):
+    """One layer: latents x (M, R, D) read features (M, F S, D) and themselves, then a feed-forward."""
     latents = layer_norm(x, params["attn_gain"], params["attn_bias"])
     both = torch.cat([features, latents], dim=1)
     q = heads_first(linear(latents, params["w_q"]), config.heads)
@@ -185,6 +193,7 @@ def resampler_layer(params, x, features, config):
 
 
 def rms_norm(x, gain):
+    """Over the last axis."""
     return F.rms_norm(x, gain.shape, gain, 1e-6)
 
 
@@ -221,6 +230,7 @@ def append(cache, k, v):
 
 
 def decoder_block(params, h, mask, config, cache=None):
+    """Self-attention and feed-forward, each after a norm: h (B, T, D), mask as in `self_attention`."""
     h = h + self_attention(params, rms_norm(h, params["attn_gain"]), mask, config, cache)
     x = linear(rms_norm(h, params["ffw_gain"]), params["w_1"], params["b_1"])
     return h + linear(F.gelu(x, approximate="tanh"), params["w_2"], params["b_2"])
@@ -246,6 +256,7 @@ def language_loss(params, tokens, weights, start, config):
 
 
 def token_losses(logits, targets):
+    """Cross entropy of every token (B, T), from logits (B, T, V)."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
 
@@ -333,6 +344,7 @@ def flamingo_loss(params, frozen, batch, config):
 
 
 def tensors(*arrays):
+    """Arrays as tensors on the same memory where that is possible."""
     return [torch.from_numpy(np.ascontiguousarray(x)) for x in arrays]
 
 
@@ -357,12 +369,14 @@ class TrainingStep:
         self.clipped = list(named_leaves(self.params["vision"]).values()) if agc else []
 
     def loss_and_gradients(self):
+        """The loss, and the gradients in the order of `leaves`."""
         self.optimiser.zero_grad()
         loss = self.loss(self.params)
         loss.backward()
         return loss.item(), [p.grad for p in self.leaves]
 
     def step(self):
+        """One update, as `AdamW` of `training/optimiser.py` makes it."""
         self.loss_and_gradients()
         for p in self.clipped:
             adaptive_clip(p, self.config.agc)
