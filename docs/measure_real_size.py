@@ -71,19 +71,27 @@ def write_random(folder: Path):
     (folder / "tokenizer.json").write_text(json.dumps(words))
 
 
-def measure(*arguments) -> dict:
-    """Run a command: its seconds, and the peaks in GiB of its own memory and of the mapped pages."""
+def measure(*arguments):
+    """Run a command: what it printed; and its seconds, the peaks in GiB of its own memory and of the mapped pages."""
     command, peaks = [sys.executable, "-m", "tinyflamingo", *map(str, arguments)], {"RssAnon": 0, "RssFile": 0}
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     watcher = threading.Thread(target=watch, args=(process.pid, peaks), daemon=True)
     watcher.start()
-    process.communicate()
+    said, _ = process.communicate()
     seconds = time.perf_counter() - begin
     if process.returncode:
         raise SystemExit(f"{arguments[0]} failed with exit code {process.returncode}")
     own, mapped = (round(peaks[name] / 2**20, 2) for name in ("RssAnon", "RssFile"))
-    return {"seconds": round(seconds, 1), "own_gib": own, "file_gib": mapped}
+    return said, {"seconds": round(seconds, 1), "own_gib": own, "file_gib": mapped}
+
+
+def measure_completion(folder, tokens) -> dict:
+    """Complete a prompt with so many tokens, and see that none is missing: <EOC> would end it early."""
+    said, found = measure("complete", PROMPT, PICTURE, "--checkpoint", folder, "--max-tokens", tokens, "--json")
+    if (written := len(json.loads(said)["tokens"])) != tokens:
+        raise SystemExit(f"{tokens} tokens were asked for and {written} came: their time would be of another number")
+    return found
 
 
 def watch(pid, peaks):
@@ -113,12 +121,11 @@ def measure_all(folder) -> dict:
     theirs.mkdir()
     write_random(theirs)
     forget(theirs)
-    found = {"convert": measure("convert", "--from", "open_flamingo", theirs, "--to", ours)}
+    found = {"convert": measure("convert", "--from", "open_flamingo", theirs, "--to", ours)[1]}
     (theirs / "checkpoint.safetensors").unlink()
     forget(ours)
     for place, tokens in (("disk", TOKENS[0]), *(("memory", n) for n in TOKENS)):
-        asked = ("complete", PROMPT, PICTURE, "--checkpoint", ours, "--max-tokens", tokens)
-        found[f"{place}, {tokens} tokens"] = measure(*asked)
+        found[f"{place}, {tokens} tokens"] = measure_completion(ours, tokens)
     return found
 
 
