@@ -81,7 +81,7 @@ def _finish(model, title, parts, right):
 
 
 def picture_for_words(model, rng):
-    """Two pictures stand where a text would name a thing; facts come from text alone."""
+    """Two pictures stand where a text would name a thing; the facts were read in texts."""
     first, second = (sample_single(rng, (pick(rng, ASKED),)) for _ in range(2))
     place = [say.knowledge(*s.things[0].kind)["place"] for s in (first, second)]
     parts = [draw_scene(rng, first), say.ask("place"), place[0], draw_scene(rng, second), say.ask("place"), None]

@@ -3,7 +3,7 @@
 #
 # key: nf_resnet
 #
-# Chapter §2, the vision encoder. 40 minutes with the exercises, half a minute to run. Before it: notebooks 00 and
+# Chapter §2, the vision encoder. 80 minutes with the exercises, half a minute to run. Before it: notebooks 00 and
 # 01, and knowing what a convolution and a residual connection are.
 #
 # You will take apart the NF-ResNet that turns pictures into features: why it has no batch normalisation, and the
@@ -334,17 +334,10 @@ with replaced(library, "GELU_GAIN", 1.0):
     signals["no activation gain"] = signal(deep)
 with replaced(library, "block_plan", plan_without_beta):
     signals["h + f(h)"] = signal(dataclasses.replace(deep, alpha=1.0))
-for name, seen in signals.items():
-    print(f"{name:20s} variance after the stem {seen[0, 0]:.2f}, after {len(seen) - 1} blocks {seen[-1, 0]:.2g}")
 
 # %% [markdown]
 # **Predict** which of the curves below is which, before you look at the legend: one stays near 1, one grows slowly,
-# one grows by powers of two, one dies.
-#
-# *Figure: two panels against the number of blocks. On the left the variance, logarithmic: with all ingredients a
-# sawtooth near 1 that follows the dashed line of the book-keeping; h + f(h) rises in a straight line over many
-# powers of ten; without the activation gain it falls; raw weights drift upwards. On the right the squared mean of
-# the channels: near zero with all ingredients, growing with raw weights.*
+# one grows by powers of two and faster, one dies.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3))
@@ -354,18 +347,26 @@ for (name, seen), colour, style in styles:
     axes[1].plot(seen[:, 1] / seen[:, 0], style, color=colour)
 known = [beta**2 for *_, beta in plan(deep)]
 axes[0].semilogy(known, "k--", linewidth=0.7, label="the books")
-axes[0].set(xlabel="blocks passed", ylabel="variance", ylim=(1e-3, 1e7))
+axes[0].set(xlabel="blocks passed", ylabel="variance", ylim=(1e-3, 1e13))
 axes[1].set(xlabel="blocks passed", ylabel="squared mean / variance")
 axes[0].legend(frameon=False, loc="upper left")
 plt.show()
+for name, seen in signals.items():
+    print(f"{name:20s} variance after the stem {seen[0, 0]:.2f}, after {len(seen) - 1} blocks {seen[-1, 0]:.2g}")
 measured = signals["all of it"][:-1, 0]
 print(f"measured / books: between {(measured / known).min():.2f} and {(measured / known).max():.2f}")
 
 # %% [markdown]
-# The measured line lies a little below the books, because zeros are padded around every map, and zeros have no
-# variance. Remove the half line `- mean` from the standardisation and you get "raw weights": the positive mean of
-# each activation becomes a shift of every channel, the same for all pictures, and there is less and less of the
-# picture in the signal.
+# *Figure: two panels against the number of blocks. On the left the variance, logarithmic: with all ingredients a
+# sawtooth near 1 that follows the dashed line of the book-keeping; h + f(h) rises over many powers of ten; without
+# the activation gain it falls; raw weights drift upwards. On the right the squared mean of the channels: near zero
+# with all ingredients, growing with raw weights.*
+#
+# `h + f(h)` even outgrows powers of two: where the signal is large, the gates of squeeze-excite (below) stand at 0
+# or 2, and a branch counts for more than 1. The measured line lies a little below the books, because zeros are
+# padded around every map, and zeros have no variance. Remove the half line `- mean` from the standardisation and
+# you get "raw weights": the positive mean of each activation becomes a shift of every channel, the same for all
+# pictures, and there is less and less of the picture in the signal.
 #
 # ## Fourth thing: SkipInit
 #
@@ -386,6 +387,10 @@ for block in ("stage_0_block_0", "stage_1_block_0"):
 # %% [markdown]
 # Only the gain itself, and the shortcut, if the block has one. Sounds familiar? The gates of Flamingo's
 # cross-attention start at zero for the same reason, and notebook 08 meets the same first gradient again.
+#
+# One part of the block is no ingredient of this kind: *squeeze-excite*. It takes the mean of each channel over the
+# picture, sends it through two small layers and a sigmoid, and multiplies the channel by twice the result, so by
+# about 1 at the start. In the code below its factors are called `gates`.
 #
 # ## Adaptive gradient clipping
 #

@@ -3,7 +3,7 @@
 #
 # key: video
 #
-# Chapter §2, video. 35 minutes with the exercises, half a minute to run. Before it: notebook 00; notebook 05 goes
+# Chapter §2, video. 60 minutes with the exercises, half a minute to run. Before it: notebook 00; notebook 05 goes
 # on from here.
 #
 # You will take a video of uneven pace one frame a second, stamp every frame with the time it has, stretch eight
@@ -123,7 +123,8 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # The features of all frames become one long row, in which nobody could tell the first frame from the last. So
 # before that a learned vector is added to all features of a frame: one vector for frame 0, one for frame 1, and so
-# on. With loops:
+# on. (The chapter calls the row one vector. It is `F * S` vectors of width `D`; only the grid is flattened.) With
+# loops:
 
 
 # %%
@@ -263,6 +264,7 @@ def answers(videos, params=model.params):
     found = []
     for action in ACTIONS:
         words = f"it {action}" + (" blue." if action == "turns" else ".")
+        # 0 stands for a medium, whose features are passed by hand.
         rows = [encode_document([0, say.ask("action"), words], model.tokenizer, complete=False) for _ in videos]
         asked = len(encode_document([0, say.ask("action")], model.tokenizer, complete=False).tokens)
         for row in rows:  # up to the verb only, so that every colour counts as "turns"
@@ -348,7 +350,7 @@ axis.plot(lengths, stretched, "o-", color=BLUE, label="all frames, stamps stretc
 axis.plot(lengths, cut, "s--", color=ORANGE, label="first eight frames only")
 axis.axvline(8, color="black", linewidth=0.7, linestyle=":")
 axis.set(xlabel="frames of the video", ylabel="P(right answer)", ylim=(0, 1.02), xticks=lengths)
-axis.legend(frameon=False, loc="lower left")
+axis.legend(frameon=False, loc="center right")
 plt.show()
 
 # %% [markdown]

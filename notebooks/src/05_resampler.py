@@ -3,7 +3,7 @@
 #
 # key: resampler
 #
-# Chapter §3, the Perceiver resampler. 30 minutes with the exercises, seconds to run. Before it: notebook 00, and an
+# Chapter §3, the Perceiver resampler. 50 minutes with the exercises, seconds to run. Before it: notebook 00, and an
 # idea of what attention does.
 #
 # You will build the one step in which latents look at a picture, first with loops and then without, count what it
@@ -414,6 +414,7 @@ scenes = [sample_single(rng) for _ in range(40)]
 pictures = encode_media(model.frozen, np.stack([draw_scene(rng, s) for s in scenes])[:, None], config)
 batches = {
     name: make_batch(
+        # 0 stands for a medium, whose features are passed by hand. Quiet: read, not learned (notebook 09).
         [encode_document([0, Quiet(say.ask(name)), say.questions(scene)[name]], model.tokenizer) for scene in scenes]
     )
     for name in questions

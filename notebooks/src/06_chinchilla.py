@@ -3,7 +3,7 @@
 #
 # key: chinchilla
 #
-# Chapter §4, the language model. 40 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
+# Chapter §4, the language model. 85 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
 # of what a causal decoder does.
 #
 # You will build the two things that set Gopher's and Chinchilla's block apart from GPT-2's, RMSNorm and relative
@@ -261,7 +261,7 @@ check_06_3_sinusoids(sinusoids)
 # %% [markdown]
 # Why waves? Because shifting a sine by a fixed distance is a rotation, a linear map, so `W_R` can learn to favour
 # "three back" as easily as "one back", and because no table ends. In the figure, how alike the vectors of two
-# distances are: near ones are, far ones are not, and nothing special happens anywhere.
+# distances are: near ones are, far ones much less, and nothing special happens anywhere.
 #
 # *Figure: on the left the vectors of 96 distances as a heat map, fast waves on one side of each half and slow ones
 # on the other; on the right the cosine between the vector of a distance and those of its neighbours: a peak at 0
@@ -490,10 +490,6 @@ for name, (N, D) in rivals.items():
 # %% [markdown]
 # **Predict.** For one budget, plot the loss against the size of the model. What shape has the curve, and which way
 # does its lowest point move when the budget grows?
-#
-# *Figure: predicted loss against parameters, one U-shaped curve for each of five budgets, each with its lowest
-# point marked; with a larger budget the point lies lower and further to the right. Gopher, GPT-3 and Chinchilla are
-# drawn in: the first two far to the right of the valley.*
 
 # %%
 sizes = np.logspace(8, 12.5, 400)
@@ -511,6 +507,10 @@ axis.legend(frameon=False, title="budget", loc="upper left", ncols=2)
 plt.show()
 
 # %% [markdown]
+# *Figure: predicted loss against parameters, one U-shaped curve for each of five budgets, each with its lowest
+# point marked; with a larger budget the point lies lower and further to the right. Gopher, GPT-3 and Chinchilla are
+# drawn in: the first two far to the right of the valley.*
+#
 # Gopher and Chinchilla cost about the same and lie on about the same curve, Chinchilla nearer to its valley. That
 # is the chapter's sentence, as a picture.
 

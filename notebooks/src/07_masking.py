@@ -466,8 +466,9 @@ plt.show()
 # out right. But a word has seen a picture from its future: in training the model reads off the answer, and
 # when it writes for itself that picture is not there yet. More than one port of this model has had the fault.
 #
-# The whole trained model shows the first of the two in what it finally says. The option for the paper's ablation,
-# all images of a page at once, lets us open the mask altogether; a token then sees media from `first` to `phi`.
+# The whole trained model shows the other fault, every picture seen by every word, in what it finally says. The
+# option for the paper's ablation, all images of a page at once, lets us open the mask altogether; a token then sees
+# media from `first` to `phi`.
 
 # %%
 batch = make_batch([sequence])

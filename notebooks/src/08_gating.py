@@ -334,6 +334,7 @@ print(f"dbranch   measured {measured:+.5f}   by hand {np.sum(np.tanh(alpha) * g 
 # %%
 scenes = [sample_single(rng, (KNOWN[rng.integers(len(KNOWN))],)) for _ in range(400)]
 seen_once = encode_media(frozen, np.stack([draw_scene(rng, scene) for scene in scenes])[:, None], config)
+# Quiet: read, not learned (notebook 09).
 captions = [encode_document([scene, Quiet("Output:"), say.caption(scene)], tokenizer) for scene in scenes]
 print("features (M, F, S, Dv) =", seen_once.shape)
 

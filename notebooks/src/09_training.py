@@ -402,7 +402,8 @@ check_09_4_clip_globally(clip_globally)
 # %% [markdown]
 # ## A real run, small enough to watch
 #
-# Fresh resampler, fresh gated blocks, gates at exactly 0. While it trains we look at pairs that it does not
+# Fresh resampler, fresh gated blocks, gates at exactly 0. Before its first step the stage makes the gates' first
+# move (notebook 08), so step 0 below is not the loss with shut gates. While it trains we look at pairs that it does not
 # train on, once with their own pictures and once with somebody else's.
 #
 # **Predict.** The loss will fall from the first steps on. What falls first: the loss with the own picture,
@@ -519,8 +520,9 @@ for name in DATASETS:
     print(f"{name:16s}{loss_on(main.optimiser.params, some):12.3f}{loss_on(other.optimiser.params, some):13.3f}")
 
 # %% [markdown]
-# Do not read too much into three numbers of one seed: so early in training, round-robin's threefold number of
-# steps can even be ahead. What it costs shows late, when the sets pull against each other around the optimum.
+# Do not read too much into three numbers of one seed. Over three seeds and 200 steps round-robin is ahead too
+# ([the table of ablations](../docs/results.md#ablations)), for it makes three times as many steps, and so early that
+# is worth more than a clean direction. Whether it falls behind in a long run of the toy we have not tried.
 # At three billion parameters and 250,000 updates the paper measured an overall score of 70.7 with
 # accumulation and 62.9 with round-robin (its table 3), which is why it accumulates, and why this code does.
 #
@@ -555,8 +557,8 @@ for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
 # %% [markdown]
 # A perplexity of 1 would mean to know every token beforehand; the distance from 1 is what to look at. It
 # forgets, and fast: a handful of captions begin to write over what a whole stage of text had taught. In the paper,
-# too, a language model that trains along ends below the frozen one (62.7 against 70.7), unless text training
-# goes on beside (68.6), at three times the cost a step.
+# too, a language model that trains along ends below the frozen one (62.7 against 70.7), and still a little below
+# it if text training goes on beside (68.6), at three times the cost a step.
 #
 # ## The lines of the library it became
 

@@ -64,8 +64,9 @@ plt.show()
 
 # %% [markdown]
 # In the chapter's first example a picture stands where a text would name its subject, and the model completes
-# what it knows about it. No picture ever came with these facts. That a red circle is found in some garden
-# stands in text only; the language model read it in stage two, long before it could see.
+# what it knows about it. Where a red circle is found the language model read in stage two, long before it could
+# see. In stage three pictures of two thirds of all things were asked for such facts too; for the other third they
+# stand in text only, and those are the test below.
 
 # %% [markdown]
 # ## A picture instead of words

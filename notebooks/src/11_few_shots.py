@@ -432,10 +432,10 @@ plt.show()
 print("better than the fine-tuned specialist on", sum(r > 1 for r in ratio.values()), "tasks")
 
 # %% [markdown]
-# Six of sixteen, the sixteenth being a task for which no fine-tuned rival existed. Where specialists had much
-# data (captions by the hundred thousand) they stayed ahead; where they had little, the generalist won. The
-# toy's curves say something like it in small: few examples favour the model that knows its world, with many the
-# one that is made for the task catches up.
+# Six of sixteen, the sixteenth being a task for which no fine-tuned rival existed. Where specialists had more than
+# a hundred thousand examples they stayed ahead on every task; of the ten tasks with fewer than fifty thousand the
+# generalist won six. The toy's curves say something like it in small: few examples favour the model that knows its
+# world, with many the one that is made for the task catches up.
 #
 # ## The lines of the library it became
 

@@ -346,10 +346,11 @@ print(f"Chinchilla:   {1.4e12 / 70e9:.0f} tokens of text a parameter, before Fla
 # The chapter comes from DALL.E 2, and sets Flamingo beside it. Both join words and pictures, and they run in
 # opposite directions.
 #
-# *Figure: two rows of boxes with arrows. DALL.E 2 runs from text over a CLIP text embedding, a prior and a
-# CLIP image embedding to a diffusion decoder and a picture. Flamingo runs from pictures and text over a
-# frozen encoder, a resampler and a frozen language model with gated blocks to text. Frozen boxes are blue,
-# boxes trained for the task orange.*
+# *Figure: two rows of boxes with arrows. DALL.E 2 runs from text over CLIP's text encoder and a prior, which turns
+# the text's embedding into a picture's, to a diffusion decoder with upsamplers and one picture. Flamingo runs from
+# pictures and text over a frozen encoder, a resampler and a frozen language model with gated blocks to text. Frozen
+# boxes are blue, boxes trained for the task orange; the language model with its gated blocks is blue with an orange
+# edge.*
 
 # %%
 LANES = {

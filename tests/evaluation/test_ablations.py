@@ -26,7 +26,7 @@ def model(tokenizer):
 
 @pytest.fixture(scope="module")
 def media(model):
-    return ablations._shared_media(model, 3, 0)
+    return ablations._media(short(SMOKE, 3, ROWS["baseline"]), model.frozen, 0)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -38,6 +38,27 @@ def test_every_row_runs(model, media, name):
     assert np.isfinite(found["loss"]) and found["stopped_at"] is None and found["text_perplexity"] > 1
     assert json.loads(json.dumps(found)) == found
     assert all((a == before[n]).all() for n, a in named_leaves(model.frozen).items())  # the next row needs them
+
+
+def test_rows_of_a_seed_start_alike(model, media, monkeypatch):
+    """Their pictures and first parameters are the same, whether they share the checkpoint's encoder or not."""
+    stages = []
+
+    class Watched(ablations.FlamingoStage):
+        def __init__(self, *more):
+            super().__init__(*more)
+            stages.append(
+                (self.pool, self.optimiser.vector.copy(), self.optimiser.params["resampler"]["latents"].copy())
+            )
+
+    monkeypatch.setattr(ablations, "FlamingoStage", Watched)
+    for name in ("baseline", "p_next_0", "encoder_trained", "short_encoder"):
+        run_row(ROWS[name], model, 1, 0, 1, media)
+    for pool, _, latents in stages[1:]:
+        assert pool.scenes == stages[0][0].scenes
+        np.testing.assert_array_equal(latents, stages[0][2])
+    for _, vector, _ in (stages[1], stages[3]):  # the row with a trained encoder has its weights too
+        np.testing.assert_array_equal(vector, stages[0][1])
 
 
 @pytest.mark.parametrize("name", [n for n in ROWS if n not in ("baseline", "short_encoder")])

@@ -76,6 +76,7 @@ def everything():
             "tokens": c / 18e4,
             "loss": 2.0,
             "coefficients": [1, -2 * np.log(3e4), 2 + np.log(3e4) ** 2],
+            "between": [1e4, 9e4],
             "inside": True,
         }
         for c in (1e11, 2e11)
@@ -143,7 +144,15 @@ def test_quick_draws_nothing_and_what_is_missing_is_said(run, tmp_path):
 def test_the_headline_counts():
     text = headline({0: suite()})
     assert "same 32 examples on **2 of 3** tasks, clearly on 1" in text  # 0.7 against 0.69 is not clear
-    assert "whole training set on **1 of 3** tasks, clearly on 1" in text
+    assert "whole training set on **1 of 3** tasks, clearly on 1" in text and "only texts told" not in text
+
+
+def test_the_headline_counts_apart_what_no_specialist_can_know():
+    told = suite()
+    told["tasks"]["sums"] = told["tasks"].pop("memes")
+    text = headline({0: told})
+    assert "counts tasks (`sums`) that ask what only texts told" in text
+    assert re.search(r"without them it is \d of 2 tasks, clearly on \d and \d of 2 tasks, clearly on \d", text)
 
 
 def test_a_suite_without_specialists_has_no_headline_of_nothing():

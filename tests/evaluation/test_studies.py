@@ -47,6 +47,16 @@ def test_the_optimum_is_found_and_grows_as_it_should():
     assert all(f["inside"] and f["loss"] == pytest.approx(2.0) for f in fits)
     assert [f["tokens"] * f["parameters"] * 6 for f in fits] == pytest.approx([1e10, 1e11, 1e12])
     assert isoflop.exponents(fits) == pytest.approx({"parameters": 0.3, "tokens": 0.7})
+    outside = isoflop.fit(1e13, points(1e13, 1e9))
+    assert not outside["inside"] and isoflop.exponents([*fits, outside]) == isoflop.exponents(fits)
+    assert isoflop.exponents([fits[0], outside]) is None
+
+
+def test_far_sizes_do_not_move_the_optimum():
+    near = points(1e10, 5e4)
+    far = [{"budget": 1e10, "parameters": 1e6 * n, "loss": 9.0 * n} for n in (10, 20, 40)]
+    found = isoflop.fit(1e10, near + far)
+    assert found["parameters"] == pytest.approx(5e4) and found["between"] == [1e4, 1e6]
 
 
 def test_an_optimum_outside_of_the_sizes_is_not_made_up():

@@ -13,7 +13,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import few_shot, suite_run
 from tinyflamingo.evaluation.few_shot import ANSWER_TOKENS, MEDIUM, shot_items
 from tinyflamingo.evaluation.metrics import METRICS
-from tinyflamingo.evaluation.suite import DEV, QUERY, SUPPORT, TASKS, WAYS, side_of
+from tinyflamingo.evaluation.suite import DEV, FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example, side_of
 from tinyflamingo.evaluation.suite_run import with_room
 from tinyflamingo.model.generate import beam_search, score_continuations
 from tinyflamingo.model.interleave import encode_document, make_batch
@@ -73,6 +73,20 @@ def test_what_queries_ask_was_never_asked_of_a_picture():
         assert pair in UNASKED_SUMS and e.answers[-1] == f"{say.SUM_WORDS[sum(pair)]}."
 
 
+def test_tasks_from_text_are_those_whose_answers_no_example_of_the_support_side_holds():
+    apart = []
+    for name, task in TASKS.items():
+        asked = [{(e.asked[-1], _shown(e.medium)) for e in examples(task, side, 300)} for side in (SUPPORT, QUERY)]
+        apart += [name] if not asked[0] & asked[1] and name != "choice" else []
+    assert set(FROM_TEXT) <= set(apart) and FROM_TEXT == ("knowledge", "video_knowledge", "sums")
+
+
+def _shown(medium):
+    """What a scene shows, without sizes and places."""
+    things = [medium.thing] if isinstance(medium, Clip) else medium.things
+    return tuple((thing.shape, thing.colour) for thing in things)
+
+
 def test_new_words_are_the_instances_and_take_turns():
     task = TASKS["new_words"]
     shots = task.shots(np.random.default_rng(0), 16, KEY)
@@ -123,6 +137,21 @@ def test_reading_the_shots_once_changes_no_answer(model, k):
                 assert score == pytest.approx(whole, abs=1e-3)
 
 
+def test_a_candidate_right_after_the_prompt_counts_from_its_first_piece(model):
+    """A blind query of invented words says nothing before its candidate."""
+    task = TASKS["new_words"]
+    instance = few_shot.draw_instance(model, task, np.random.default_rng(4), KEY, 3, 2)
+    prompt = [x for e in instance.shots for x in few_shot.shot_items(e, object())]
+    for query, (_, scores) in zip(instance.queries, few_shot.few_shot(model, instance, 3, blind=True), strict=True):
+        for candidate, score in zip(query.candidates, scores, strict=True):
+            batch, known = make_batch([encode_document([*prompt, EOC, candidate], model.tokenizer)]), None
+            known = len(encode_document(prompt, model.tokenizer).tokens)
+            batch.weights[:] = np.arange(batch.tokens.shape[1]) >= known
+            batch.phi[:, known:] = 0
+            whole = score_continuations(model.params, model.frozen, batch, instance.shown[0], model.config)[0]
+            assert score == pytest.approx(whole, abs=1e-3)
+
+
 def test_all_previous_is_refused(model):
     config = dataclasses.replace(model.config, xattn=dataclasses.replace(model.config.xattn, attend="all_previous"))
     other = dataclasses.replace(model, config=config)
@@ -142,6 +171,43 @@ def test_a_perfect_answer_scores_full_and_chance_does_not(task):
     assert best["n"] == 60 and best["score"] > (5.0 if task.metric == "CIDEr-D" else 0.9)
     wrong = [("nothing at all.", [0.0] * len(q.candidates)) for q in queries]
     assert suite_run.score(task, queries, wrong, rng)["score"] < 0.6 * best["score"]
+
+
+def test_chance_answers_with_a_candidate(rng):
+    task = TASKS["choice"]
+    shots, queries = (
+        (task.example(rng, side) for side in (SUPPORT, QUERY)),
+        [task.example(rng, QUERY) for _ in range(30)],
+    )
+    instance = few_shot.Instance(list(shots), queries, None, None, None)
+    assert all(text in q.candidates for q, (text, _) in zip(queries, suite_run._most_common(instance), strict=True))
+    instance = few_shot.Instance([shots_of("b"), shots_of("a"), shots_of("a")], [shots_of("c")], None, None, None)
+    assert suite_run._most_common(instance) == [("a", [])]
+
+
+def shots_of(answer):
+    return Example(None, ("",), (answer,), (answer,))
+
+
+def test_orders_of_an_ensemble_do_not_hang_on_who_is_first(model, monkeypatch):
+    drawn = {}
+
+    def orders(model, instance, k, rng):
+        drawn[id(instance)] = rng.integers(1 << 30)
+        return [(q.candidates[0], [0.0] * len(q.candidates)) for q in instance.queries]
+
+    monkeypatch.setattr(suite_run, "over_orders", orders)
+    monkeypatch.setattr(suite_run, "by_likeness", lambda model, i, k: orders(model, i, k, np.random.default_rng(0)))
+    monkeypatch.setattr(suite_run, "few_shot", lambda model, i, k: orders(model, i, k, np.random.default_rng(0)))
+    found = []
+    for turn in (1, -1):
+        monkeypatch.setattr(
+            suite_run.ops, "share_out", lambda run, pairs, turn=turn: [run(p) for p in pairs[::turn]][::turn]
+        )
+        drawn.clear()
+        suite_run.retrieval(model, TASKS["new_words"], 0, [(1, 0, i) for i in range(3)], 1, np.random.default_rng(3))
+        found.append(sorted(drawn.values()))
+    assert found[0] == found[1] and len(set(found[0])) == 3
 
 
 def test_the_report_of_a_task(model):

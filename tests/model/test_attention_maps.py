@@ -7,10 +7,17 @@ import pytest
 from model_cases import tiny, tiny_config
 
 from tinyflamingo import ops
+from tinyflamingo.model import flamingo as library
 from tinyflamingo.model.attention_maps import attention_maps, gated_attention_map, resampler_maps
 from tinyflamingo.model.flamingo import embed_with_eoc, flamingo
-from tinyflamingo.model.gated_xattn import media_keys_values
-from tinyflamingo.model.perceiver_resampler import project_both, resampler_layer, temporal_embedding
+from tinyflamingo.model.gated_xattn import gated_xattn_dense, media_keys_values
+from tinyflamingo.model.perceiver_resampler import (
+    init_resampler,
+    perceiver_resampler,
+    project_both,
+    resampler_layer,
+    temporal_embedding,
+)
 
 ALL = tiny_config(xattn={"attend": "all_previous"})
 VANILLA = tiny_config(xattn={"kind": "vanilla"})
@@ -67,6 +74,42 @@ def test_deep_blocks_see_the_stream_of_the_model(tiny):
     after = attention_maps(params, tiny.frozen, tiny.tokens, tiny.phi, tiny.visual, tiny.config)
     np.testing.assert_array_equal(after[0], before[0])
     assert not np.allclose(after[-1], before[-1])
+
+
+@pytest.mark.parametrize(
+    "xattn", [{}, {"side": "after"}, {"every": 2}, {"start": 1}, {"attend": "all_previous"}], ids=str
+)
+def test_the_stream_is_that_of_the_model(xattn, monkeypatch):
+    m, met = tiny(config=tiny_config(xattn=xattn)), []
+
+    def watched(params, h, visual, phi, config, keys_values=None, first=None):
+        met.append(gated_attention_map(params, h, visual, phi, config, first))
+        return gated_xattn_dense(params, h, visual, phi, config, keys_values, first)
+
+    monkeypatch.setattr(library, "gated_xattn_dense", watched)
+    flamingo(m.params, m.frozen, m.tokens, m.phi, m.visual, m.config, first=m.first)
+    np.testing.assert_allclose(maps_of(m, first=m.first), np.stack(met), rtol=1e-9, atol=1e-12)
+
+
+RESAMPLERS = ({}, {"media_norm": True}, {"places": 3}, {"frames": 0}, {"output_norm": True}, {"input_width": 24})
+
+
+@pytest.mark.parametrize("resampler", RESAMPLERS, ids=str)
+def test_latents_look_where_the_resampler_of_any_configuration_does(resampler, rng, monkeypatch):
+    config = dataclasses.replace(tiny_config().resampler, **resampler)
+    params, met = init_resampler(rng, config, np.float64), []
+    features, place = rng.standard_normal((3, 2, 4, config.input_width)), np.arange(3)
+
+    def watched(q, k, v, *more, kept=ops.attention):
+        scores = np.einsum("mrhk,mshk->mhrs", q, k) * q.shape[-1] ** -0.5
+        shares = np.exp(scores - scores.max(-1, keepdims=True))
+        met.append(shares / shares.sum(-1, keepdims=True))
+        return kept(q, k, v, *more)
+
+    monkeypatch.setattr(ops, "attention", watched)
+    perceiver_resampler(params, features, config, place)
+    used = np.stack(met)
+    np.testing.assert_allclose(resampler_maps(params, features, config, place), used, rtol=1e-9)
 
 
 def test_vanilla_blocks_look_from_inside_the_decoder_block():

@@ -55,6 +55,8 @@ from tinyflamingo.model.config import (
         (lambda: XattnConfig(gated=1), ["gated is 1", "true or false"]),
         (lambda: ResamplerConfig(kind="qformer"), ["kind is 'qformer'", "'perceiver', 'mlp', 'transformer'"]),
         (lambda: ResamplerConfig(kind="mlp", input_width=64), ["kind 'mlp'", "input_width 64", "width 128"]),
+        (lambda: ResamplerConfig(kind="mlp", frames=0), ["kind 'mlp'", "frames"]),
+        (lambda: ResamplerConfig(kind="transformer", places=3, media_norm=True), ["places, media_norm"]),
         (lambda: ResamplerConfig(latents=0), ["latents is 0"]),
         (lambda: LanguageConfig(layers=-1), ["layers is -1"]),
         (lambda: LanguageConfig(heads=2.0), ["heads is 2.0", "whole number"]),

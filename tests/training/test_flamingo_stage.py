@@ -110,6 +110,12 @@ def test_the_gradient_has_the_trained_parts_alone_as_its_argument(stage, monkeyp
 def test_gradients_are_float32(stage, rng, dataset):
     losses, gradient = learn(stage, rng, stage.documents(rng, [dataset]))
     assert gradient.dtype == np.float32 and gradient.shape == stage.optimiser.vector.shape
+    shards = stage.shards(rng, stage.documents(rng, (dataset,)))
+    assert all(shard.shares.dtype == np.float32 for shard in shards)
+    assert (
+        flamingo_stage.shard_loss(stage.optimiser.params, shards[0], stage.frozen, (1.0,) * 3, stage.config)[0].dtype
+        == np.float32
+    )
     assert {name for name, loss in losses.items() if loss > 0} == {dataset}
 
 

@@ -34,7 +34,7 @@ def check_02_1_standardise(standardise):
         "The mean is still there: it turns the positive mean of an activation into a shift.": gain
         * w
         / np.sqrt(np.sum((w - w.mean(axis=AXES)) ** 2, axis=AXES)),
-        "This makes the variance of the weights 1; the root of the fan-in N is missing, so the output grows by N.": (
+        "The weights' variance is 1 now; the root of the fan-in N is missing, so the output's variance grows by N.": (
             want * np.sqrt(w[..., 0].size)
         ),
         "Every output channel has a mean and a spread of its own; here all channels share one.": gain

@@ -85,8 +85,9 @@ def run_row(row: Row, model: TrainedFlamingo, steps, seed, queries, media=None) 
     began = time.perf_counter()
     preset = short(preset_of(model), steps, row)
     frozen = frozen_parts(row, model, preset, seed, steps)
-    own = frozen["vision"] is not model.frozen["vision"] or "vision" in preset.flamingo.trained
-    media = None if own else media
+    if frozen["vision"] is not model.frozen["vision"] or "vision" in preset.flamingo.trained:
+        media = None
+    media = media or _media(preset, frozen, seed)
     stage = FlamingoStage(preset, step_rng(seed, 2, -1), model.tokenizer, frozen, media)
     training = time.perf_counter()
     loss, stopped = run_stage(stage, seed, 2)
@@ -136,7 +137,7 @@ def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, querie
     say(f"{'row':18s} {'seed':>4s} " + " ".join(f"{name:>10s}" for name in (*SCORES, "overall")) + "    seconds")
     for seed in range(seeds):
         todo = {n: r for n, r in rows.items() if str(seed) not in report["rows"].get(n, {"seeds": {}})["seeds"]}
-        media = _shared_media(model, steps, seed) if todo else None
+        media = _media(short(preset_of(model), steps, rows["baseline"]), model.frozen, seed) if todo else None
         for name, row in todo.items():
             found = run_row(row, model, steps, seed, queries, media)
             entry = report["rows"].setdefault(name, {**_told(row), "seeds": {}})
@@ -163,11 +164,13 @@ def chosen_rows(config, only):
     return {name: row for name, row in rows.items() if name in wanted}
 
 
-def _shared_media(model, steps, seed):
-    """The pool and features that all rows of a seed with the checkpoint's encoder use."""
-    preset = short(preset_of(model), steps, rows_of(model.config)["baseline"])
+def _media(preset, frozen, seed):
+    """A seed's pool, the same for all rows, and what their encoder makes of it.
+
+    Drawn apart from the stage, so that what the stage draws, its first parameters, is the same for all rows too.
+    """
     pool = draw_media(step_rng(seed, 2, -1), preset.flamingo, preset.config.vision.side)
-    return make_media(pool, preset.flamingo, model.frozen, preset.config)
+    return make_media(pool, preset.flamingo, frozen, preset.config)
 
 
 def differences(report) -> dict:

@@ -57,7 +57,7 @@ def maps(model, prompt) -> dict:
     visual = look(model, media)
     looks = attention_maps(model.params, model.frozen, batch.tokens, batch.phi, visual, model.config)[-1][0]
     looks = looks.mean(axis=1)  # (T, M, R)
-    grids = np.stack([latents_to_grid(model, picture) for picture in media])  # (M, R, S)
+    grids = np.stack([latents_to_grid(model, picture, place) for place, picture in enumerate(media)])  # (M, R, S)
     side = int(grids.shape[2] ** 0.5)
     at = range(before - 1, batch.tokens.shape[1] - 1)  # where each piece of the answer was foretold
     return {
@@ -68,11 +68,11 @@ def maps(model, prompt) -> dict:
     }
 
 
-def latents_to_grid(model, picture):
-    """Attention (R, S) of a picture's latents to its features, in the resampler's last layer, mean over heads.
+def latents_to_grid(model, picture, place=0):
+    """Attention (R, S) of the latents of a prompt's `place`-th picture to its features: last layer, mean over heads.
 
     What a latent gives to latents is left out, so rows sum to less than 1.
     """
     features = encode_media(model.frozen, picture[None, None], model.config)
-    weights = resampler_maps(model.params["resampler"], features, model.config.resampler)[-1][0]
+    weights = resampler_maps(model.params["resampler"], features, model.config.resampler, np.array([place]))[-1][0]
     return weights.mean(axis=0)[:, : features.shape[2]]

@@ -19,7 +19,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.retrieval import ensemble, permutations, pooled, rices
 from tinyflamingo.evaluation.suite import QUERY
 from tinyflamingo.model.flamingo import encode_media, flamingo, see
-from tinyflamingo.model.generate import beam_search, init_caches, score_continuations, spread
+from tinyflamingo.model.generate import beam_search, init_caches, log_softmax, score_continuations, spread
 from tinyflamingo.model.interleave import Batch, encode_document, phi
 from tinyflamingo.model.tokenizer import PAD
 
@@ -69,13 +69,16 @@ def shot_items(example, medium, answer=None):
 
 
 def read_prompt(model, items, visual, others):
-    """The cache after a prompt: items of all shots; visual (k, R, D) of its media; others (n, R, D) come later."""
+    """A prompt: items of all shots; visual (k, R, D) of its media; others (n, R, D) come later.
+
+    Returns the cache after it, all visual tokens, and log-probabilities (V + 1,) of what comes next.
+    """
     sequence = encode_document(items, model.tokenizer)
     tokens = np.array([sequence.tokens if items else sequence.tokens[:1]])
     everything = np.concatenate([visual, others])
     cache = init_caches(model.params, model.config, 1, tokens.shape[1], everything)
-    flamingo(model.params, model.frozen, tokens, phi(tokens), everything, model.config, cache=cache)
-    return cache, everything
+    logits = flamingo(model.params, model.frozen, tokens, phi(tokens), everything, model.config, cache=cache)
+    return cache, everything, log_softmax(logits[0, -1])
 
 
 def continuation(tokens, seen):
@@ -109,8 +112,11 @@ def write(model, rows, seen, cache, everything):
     return texts
 
 
-def rank(model, rows, candidates, seen, cache, everything):
-    """Log-likelihood of every candidate after each row, up to `<EOC>`: a list of lists."""
+def rank(model, rows, candidates, seen, cache, everything, ahead):
+    """Log-likelihood of every candidate after each row, up to `<EOC>`: a list of lists.
+
+    ahead: from `read_prompt`, for the first piece of a candidate that follows the prompt itself, its row being empty.
+    """
     flat = [(i, c) for i, options in enumerate(candidates) for c in options]
     scores = []
     for some in (flat[i : i + ROWS] for i in range(0, len(flat), ROWS)):
@@ -122,7 +128,8 @@ def rank(model, rows, candidates, seen, cache, everything):
             tokens[row, : len(mine)], weights[row, start : len(mine)] = mine, 1
         batch = replace(continuation(tokens, [seen[i] for i, _ in some]), weights=weights)
         grown = spread(cache, np.zeros(len(some), int), tokens.shape[1])
-        scores += score_continuations(model.params, model.frozen, batch, everything, model.config, grown).tolist()
+        likely = score_continuations(model.params, model.frozen, batch, everything, model.config, grown)
+        scores += (likely + [0.0 if start else ahead[mine[0]] for mine, start in zip(ids, known, strict=True)]).tolist()
     found = iter(scores)
     return [[next(found) for _ in options] for options in candidates]
 
@@ -135,7 +142,7 @@ def answer(model, examples, items, visual, others, blind=False):
     """
     if model.config.xattn.attend != "last":
         raise UserError("the suite reads shots once for many queries: that needs xattn.attend 'last'")
-    cache, everything = read_prompt(model, items, visual, others)
+    cache, everything, ahead = read_prompt(model, items, visual, others)
     seen = [0 if blind else len(visual) + 1 + i for i in range(len(examples))]
     rows = [[*([] if blind else [MEDIUM]), e.asked[0]] for e in examples]
     for turn in range(1, len(examples[0].asked)):
@@ -143,7 +150,7 @@ def answer(model, examples, items, visual, others, blind=False):
         rows = [[*row, text, e.asked[turn]] for row, text, e in zip(rows, said, examples, strict=True)]
     if not examples[0].candidates:
         return [(text, []) for text in write(model, rows, seen, cache, everything)]
-    scores = rank(model, rows, [e.candidates for e in examples], seen, cache, everything)
+    scores = rank(model, rows, [e.candidates for e in examples], seen, cache, everything, ahead)
     return [(e.candidates[int(np.argmax(s))], s) for e, s in zip(examples, scores, strict=True)]
 
 

@@ -25,8 +25,9 @@ from tinyflamingo.training.presets import get_preset
 from tinyflamingo.training.run import step_rng
 
 BUDGETS = (1e11, 2e11, 4e11, 8e11)  # flops
-SIZES = ((16, 1), (24, 2), (32, 2), (48, 3), (64, 3), (96, 4), (128, 4))  # (width, layers)
+SIZES = ((12, 1), (16, 1), (24, 2), (32, 2), (48, 3), (64, 3), (96, 4), (128, 4))  # (width, layers)
 ROWS = 8  # of 96 tokens, a step
+AROUND = 5  # sizes next to the best one, through which the parabola goes
 MIXTURE = ((math.inf, 0.08, 0.25),)  # the last phase of the curriculum, from the first step on
 TEST_BATCHES = 24
 
@@ -90,11 +91,16 @@ def validation_loss(stage) -> float:
 
 
 def fit(budget, points) -> dict:
-    """The parabola through the losses of one budget over log N, and its lowest point among the sizes tried.
+    """The parabola through the lowest losses of one budget over log N, and its lowest point among the sizes tried.
 
-    {"budget", "parameters", "tokens", "loss", "coefficients", "inside"}; inside: whether the parabola
-    opens upwards with its lowest point between the smallest size and the largest.
+    It goes through the best size and those next to it: far from its bottom a curve of losses is no parabola.
+    {"budget", "parameters", "tokens", "loss", "coefficients", "between", "inside"}; between: the smallest size it goes
+    through and the largest; inside: whether it opens upwards with its lowest point between these.
     """
+    points = sorted(points, key=lambda p: p["parameters"])
+    best = min(range(len(points)), key=lambda i: points[i]["loss"])
+    first = max(0, min(best - AROUND // 2, len(points) - AROUND))
+    points = points[first : first + AROUND]
     x, y = np.log([p["parameters"] for p in points]), np.array([p["loss"] for p in points])
     a, b, c = np.polyfit(x, y, 2)
     lowest = -b / (2 * a) if a > 0 else x[y.argmin()]
@@ -107,12 +113,19 @@ def fit(budget, points) -> dict:
         "tokens": budget / (6 * N),
         "loss": float(np.polyval((a, b, c), lowest)),
         "coefficients": [float(a), float(b), float(c)],
+        "between": [points[0]["parameters"], points[-1]["parameters"]],
         "inside": inside,
     }
 
 
 def exponents(fits) -> dict:
-    """How the best size and the best number of tokens grow: {"parameters": a, "tokens": b}, as C^a and C^b."""
+    """How the best size and the best number of tokens grow: {"parameters": a, "tokens": b}, as C^a and C^b.
+
+    By the budgets whose best size lies between two that were tried; None of fewer than two.
+    """
+    fits = [f for f in fits if f["inside"]]
+    if len(fits) < 2:
+        return None
     x = np.log([f["budget"] for f in fits])
     slopes = {name: np.polyfit(x, np.log([f[name] for f in fits]), 1)[0] for name in ("parameters", "tokens")}
     return {name: float(slope) for name, slope in slopes.items()}

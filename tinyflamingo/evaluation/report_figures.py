@@ -93,7 +93,7 @@ def _isoflop(plt, found):
         mine = [p for p in raw["points"] if p["budget"] == fit["budget"]]
         sizes = np.array([p["parameters"] for p in mine])
         axis.plot(sizes, [p["loss"] for p in mine], "o", color=f"C{i}", label=f"{fit['budget']:.1e} flops")
-        x = np.linspace(np.log(sizes.min()), np.log(sizes.max()), 50)
+        x = np.linspace(*np.log(fit["between"]), 50)
         axis.plot(np.exp(x), np.polyval(fit["coefficients"], x), color=f"C{i}", lw=1)
         axis.plot(fit["parameters"], fit["loss"], "*", color=f"C{i}", ms=12, mec="black")
     axis.set(xscale="log", xlabel="parameters", ylabel="loss on text not trained on")

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyflamingo.evaluation.ablations import differences
 from tinyflamingo.evaluation.report_read import SHOTS, cell_of, task_names
+from tinyflamingo.evaluation.suite import FROM_TEXT
 from tinyflamingo.evaluation.words import means_rise
 
 SAME_DATA = ("prototype", "linear", "finetuned")  # specialists trained on the same 32 examples
@@ -76,15 +77,26 @@ def tasks(found):
 
 def headline(suites) -> str:
     """On how many tasks 32 shots beat the specialists; it is clear where the intervals part."""
-    lines = []
+    lines, fair = [], []
     for rivals, what in ((SAME_DATA, "every specialist trained on the same 32 examples"),
                          (("whole",), "the specialist trained on the whole training set")):  # fmt: skip
-        margins = [margin for name in task_names(suites) if (margin := _margins(suites, name, rivals))]
-        wins, clear = (sum(margin[i] > 0 for margin in margins) for i in (0, 1))
-        count = f"**{wins} of {len(margins)}** tasks, clearly on {clear}"
-        told = f"With 32 shots in its prompt Flamingo beats {what} on {count}."
+        margins = {name: margin for name in task_names(suites) if (margin := _margins(suites, name, rivals))}
+        told = f"With 32 shots in its prompt Flamingo beats {what} on **{_wins(margins.values())}."
         lines.append(told if margins else f"No run has both 32 shots and {what}.")
+        fair.append(_wins([margin for name, margin in margins.items() if name not in FROM_TEXT]))
+    apart = ", ".join(f"`{name}`" for name in task_names(suites) if name in FROM_TEXT)
+    if apart and all(fair):
+        lines.append(
+            f"That counts tasks ({apart}) that ask what only texts told, which no specialist has read and no example "
+            f"of a training set holds; without them it is {' and '.join(fair).replace('**', '')}."
+        )
     return " ".join(lines)
+
+
+def _wins(margins) -> str:
+    """How many margins are above 0, and how many clearly; "" of none."""
+    wins, clear = (sum(margin[i] > 0 for margin in margins) for i in (0, 1))
+    return f"{wins} of {len(margins)}** tasks, clearly on {clear}" if margins else ""
 
 
 def _margins(suites, name, rivals):
@@ -108,7 +120,7 @@ def sanity(found):
     told = (
         "Swapped: of two queries that ask the same of pictures with different answers, both are right. Shuffled: the "
         "shots' answers are dealt out anew. No pictures: the shots' pictures are left out. Blind: the query's is. "
-        "Chance: always the answer that the shots give most often. Only invented words get all their meaning from the "
+        "Chance: always the answer that the shots give most often, of those to choose from. Only invented words get all their meaning from the "
         "shots; what the other tasks ask was trained, so shots can do them less good, and less harm."
     )
     head = ["task", "32 shots", *(check.replace("_", " ") for check in SANITY)]
@@ -178,10 +190,15 @@ def isoflop(found):
         for fit in raw["fits"]
     ]
     told = (
-        "The language model alone, in several sizes, trained with equal compute; the lowest point of a parabola "
-        "through each budget's losses. The best size grows as compute to the {parameters:.2f}, the best number of "
-        "tokens as compute to the {tokens:.2f}; Chinchilla's were 0.49 and 0.51 (Hoffmann et al. 2022, approach 2)."
-    ).format(**raw["exponents"])
+        "The language model alone, in several sizes, trained with equal compute, one seed; the lowest point of a "
+        "parabola through each budget's lowest losses. "
+    )
+    if raw["exponents"]:
+        told += (
+            "By the {budgets} budgets whose optimum lies between sizes tried, the best size grows as compute to the "
+            "{parameters:.2f}, the best number of tokens as compute to the {tokens:.2f}; Chinchilla's were 0.49 and "
+            "0.51 (Hoffmann et al. 2022, approach 2)."
+        ).format(budgets=sum(fit["inside"] for fit in raw["fits"]), **raw["exponents"])
     return f"{told}\n\n{table(['flops', 'best parameters', 'best tokens', 'loss there'], rows)}"
 
 

@@ -67,6 +67,7 @@ class Task:
     metric: str  # a name in `evaluation/metrics.py`
     dev: bool = False
     draw: object = None  # (rng, medium) -> pixels; by default as TinyWorld draws
+    from_text: bool = False  # its queries ask what only texts told: no example of the support side holds the answer
     ways: int = 0  # classes that take turns among the shots; 0: shots as they come
 
     def example(self, rng, side, instance=()):
@@ -254,7 +255,7 @@ def new_words(rng, side, instance):
 TASKS = {
     "captions": Task(captions, "COCO", "CIDEr-D", dev=True),
     "questions": Task(questions, "VQAv2", "VQA accuracy", dev=True),
-    "knowledge": Task(knowledge, "OKVQA", "exact match", dev=True),
+    "knowledge": Task(knowledge, "OKVQA", "exact match", dev=True, from_text=True),
     "details": Task(details, "Flickr30k", "CIDEr-D"),
     "poor_questions": Task(poor_questions, "VizWiz", "exact match", draw=draw_poorly),
     "digits": Task(digits, "TextVQA", "exact match"),
@@ -264,9 +265,10 @@ TASKS = {
     "video_questions": Task(video_questions, "MSVDQA", "exact match", dev=True),
     "change_captions": Task(change_captions, "YouCook2", "CIDEr-D"),
     "video_things": Task(video_things, "MSRVTTQA", "exact match"),
-    "video_knowledge": Task(video_knowledge, "iVQA", "exact match"),
+    "video_knowledge": Task(video_knowledge, "iVQA", "exact match", from_text=True),
     "new_words": Task(new_words, "RareAct", "exact match", ways=WAYS),
-    "sums": Task(sums, "NextQA", "exact match"),
+    "sums": Task(sums, "NextQA", "exact match", from_text=True),
     "choice": Task(choice, "STAR", "exact match"),
 }
 DEV = tuple(name for name, task in TASKS.items() if task.dev)
+FROM_TEXT = tuple(name for name, task in TASKS.items() if task.from_text)

@@ -34,7 +34,11 @@ ROOM = 2048  # tokens: 32 shots of a dialogue are more than the toy's context
 
 
 def score(task, queries, found, rng):
-    """{"score", "ci95", "n"} of the answers to queries, by the task's metric."""
+    """{"score", "ci95", "n"} of the answers to queries, by the task's metric.
+
+    The interval is that of the queries, the shots given: queries of an instance share theirs. How much the shots matter
+    is part of what several seeds differ in.
+    """
     if task.metric == "ROC AUC":
         margins = [scores[0] - scores[1] for _, scores in found]
         return summarise_auc(margins, [q.answers[-1] == q.candidates[0] for q in queries], rng)
@@ -93,13 +97,14 @@ def retrieval(model, task, seed, keys, queries, rng):
     k, pool = (CHOSEN, POOL) if len(keys) > 1 else (task.ways, 4 * task.ways)
     made = [draw_instance(model, task, split_rng("test", STREAM, seed, *key), key, pool, queries) for key in keys]
     runs = {
-        "random": lambda i: few_shot(model, i, k),
-        "rices": lambda i: by_likeness(model, i, k),
-        "ensemble": lambda i: over_orders(model, i, k, rng),
+        "random": lambda i, _: few_shot(model, i, k),
+        "rices": lambda i, _: by_likeness(model, i, k),
+        "ensemble": lambda i, own: over_orders(model, i, k, own),
     }
     asked = [q for instance in made for q in instance.queries]
+    pairs = list(zip(made, rng.spawn(len(made)), strict=True))  # a generator each: they are used side by side
     return {
-        name: score(task, asked, [f for found in ops.share_out(run, made) for f in found], rng)
+        name: score(task, asked, [f for found in ops.share_out(lambda p, run=run: run(*p), pairs) for f in found], rng)
         for name, run in runs.items()
     } | {"shots": k}
 
@@ -129,10 +134,14 @@ def _shuffled(rng, shots):
 
 
 def _most_common(instance):
-    """To every query the answer that the shots give most often."""
+    """To every query the answer that the shots give most often; where it has candidates, the one of them."""
     answers = [e.answers[-1] for e in instance.shots]
-    common = max(dict.fromkeys(answers), key=answers.count)
-    return [(common, [0.0] * len(q.candidates)) for q in instance.queries]
+    ranked = sorted(dict.fromkeys(answers), key=answers.count, reverse=True)
+    found = []
+    for query in instance.queries:
+        options = [a for a in ranked if a in query.candidates] if query.candidates else ranked
+        found.append(((options or query.candidates)[0], [0.0] * len(query.candidates)))
+    return found
 
 
 def with_room(model):

@@ -15,10 +15,9 @@ import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig
-from tinyflamingo.model.flamingo import embed_with_eoc
+from tinyflamingo.model.flamingo import decoder_of, embed_with_eoc
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, media_keys_values
-from tinyflamingo.model.language_model import decoder_block
-from tinyflamingo.model.perceiver_resampler import project_both, resampler_layer, temporal_embedding
+from tinyflamingo.model.perceiver_resampler import enter, project, resampler_layer
 from tinyflamingo.ops.reference import masked_softmax
 
 
@@ -37,12 +36,17 @@ def attention_maps(params, frozen, tokens, phi, visual, config: FlamingoConfig, 
         maps.append(gated_attention_map(block, h, visual, phi, config, first))
         return gated_xattn_dense(block, h, visual, phi, config, first=first)
 
-    h = embed_with_eoc(params["eoc"], language["embedding"], tokens)
+    decoder = decoder_of(config.language)
+    h = embed_with_eoc(params["eoc"], language["embedding"], tokens, decoder.scaled)
+    h = decoder.enter(language, h, start, T, config.language)
     for i in range(config.language.layers):
-        here = partial(look, block=params[f"xattn_{i}"]) if i in config.gated_layers else None
-        if here and config.xattn.kind == "dense":
-            h, here = here(h), None
-        h = decoder_block(language[f"block_{i}"], h, start, T, config.language, between=here)
+        here = partial(look, block=params[f"xattn_{i}"]) if i in config.gated_layers else lambda h: h
+        inside = (here,) if config.xattn.kind == "vanilla" else ()
+        if config.xattn.side == "before" and not inside:
+            h = here(h)
+        h = decoder.block(language[f"block_{i}"], h, start, T, config.language, None, *inside)
+        if config.xattn.side == "after" and not inside:
+            h = here(h)
     return np.stack(maps)
 
 
@@ -64,24 +68,19 @@ def gated_attention_map(params, h, visual, phi, config: FlamingoConfig, first=No
     return np.reshape(weights, (B, T, H, M, R))
 
 
-def resampler_maps(params, features, config: ResamplerConfig):
+def resampler_maps(params, features, config: ResamplerConfig, place=None):
     """What every latent looks at, in every layer: (L, M, H, R, F S + R) for features (M, F, S, Dv).
 
-    The columns are the cells of all frames, then the latents themselves; rows sum to 1. Raises
-    ValueError for a configuration without latents.
+    place: as of `perceiver_resampler`. The columns are the cells of all frames, then the latents themselves; rows sum
+    to 1. Raises ValueError for a configuration without latents.
     """
     if config.kind != "perceiver":
         raise ValueError(f"resampler_maps: a resampler of kind {config.kind!r} has no latents that look")
-    M, F, _, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
-    R, D = params["latents"].shape
-    heads, time = (config.heads, config.key_size), temporal_embedding(params["temporal"], F)
-    x = np.broadcast_to(params["latents"][None], (M, R, D))
+    x, features, time = enter(params, features, config, place)
     maps = []
     for i in range(config.layers):
         layer = params[f"layer_{i}"]
-        latents = ops.layer_norm(x, layer["attn_gain"], layer["attn_bias"])
-        q = np.reshape(ops.linear(latents, layer["w_q"]), (M, R, *heads))
-        k = np.reshape(project_both(features, time, latents, layer["w_k"]), (M, -1, *heads))
+        q, k, _ = project(layer, x, features, time, config)
         scores = np.einsum("mrhk,mshk->mhrs", q, k) * config.key_size**-0.5
         maps.append(masked_softmax(scores, np.ones(scores.shape, bool)))
         x = resampler_layer(layer, x, features, time, config)

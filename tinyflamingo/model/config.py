@@ -163,6 +163,12 @@ class ResamplerConfig:
             self.kind == "perceiver" or self.input_width == self.width,
             f"kind {self.kind!r} projects nothing, but input_width {self.input_width} differs from width {self.width}",
         )
+        odd = [name for name in ("places", "media_norm", "output_norm") if getattr(self, name)]
+        odd += [] if self.frames else ["frames"]
+        _require(
+            self.kind == "perceiver" or not odd,
+            f"kind {self.kind!r} does nothing with {', '.join(odd)} as given: leave the default",
+        )
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def see(params, features, config: FlamingoConfig, place=None):
     """
     if len(features) == 0:
         return np.zeros((0, config.resampler.latents, config.visual_width), features.dtype)
-    more = () if place is None else (place,)
+    more = (place,) if config.resampler.places else ()
     visual = RESAMPLERS[config.resampler.kind][1](params["resampler"], features, config.resampler, *more)
     return ops.linear(visual, params["w_visual"]) if config.xattn.project_media else visual
 

@@ -26,14 +26,8 @@ def perceiver_resampler(params, features, config: ResamplerConfig, place=None):
     frames does, through the temporal embedding. place (M,) int: a medium's place among those of its
     document, from 0; read where `config.places` only, which raises `UserError` for one more.
     """
-    M, F, _, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
-    R, D = params["latents"].shape
-    if "w_in" in params:
-        features = ops.linear(features, params["w_in"])
-    time = temporal_embedding(params["temporal"], F) if config.frames else None
-    if config.places:
-        features = features + embed_place(params["place"], place)
-    x = np.broadcast_to(params["latents"][None], (M, R, D)) + np.zeros((M, 1, 1), features.dtype)
+    x, features, time = enter(params, features, config, place)
+    M, R, D = x.shape
     for i in range(config.layers):
         x = resampler_layer(params[f"layer_{i}"], x, features, time, config)
     if config.output_norm:
@@ -41,9 +35,30 @@ def perceiver_resampler(params, features, config: ResamplerConfig, place=None):
     return ops.expect(x, "M R D", M=M, R=R, D=D)
 
 
+def enter(params, features, config: ResamplerConfig, place=None):
+    """What the first layer meets: latents (M, R, D), features (M, F, S, D), and the time (F, D) of frames or None."""
+    M, F, _, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
+    R, D = params["latents"].shape
+    if "w_in" in params:
+        features = ops.linear(features, params["w_in"])
+    time = temporal_embedding(params["temporal"], F) if config.frames else None
+    if config.places:
+        features = features + embed_place(params["place"], place)
+    return np.broadcast_to(params["latents"][None], (M, R, D)) + np.zeros((M, 1, 1), features.dtype), features, time
+
+
 def resampler_layer(params, x, features, time, config: ResamplerConfig):
     """One layer: latents x (M, R, D) look at [features + time ; x], then a feed-forward."""
-    M, R, D = x.shape
+    M, R, _ = x.shape
+    q, k, v = project(params, x, features, time, config)
+    x = x + ops.linear(np.reshape(ops.attention(q, k, v), (M, R, q.shape[2] * q.shape[3])), params["w_o"])
+    hidden = ops.linear(ops.layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
+    return x + ops.linear(getattr(ops, config.activation)(hidden), params["w_2"])
+
+
+def project(params, x, features, time, config: ResamplerConfig):
+    """Queries (M, R, H, K) of the latents x; keys and values (M, F S + R, H, K) of features and latents."""
+    M, R, _ = x.shape
     heads = (config.heads, config.key_size)
     if config.media_norm:
         features = features if time is None else features + time[:, None, :]
@@ -51,9 +66,7 @@ def resampler_layer(params, x, features, time, config: ResamplerConfig):
     latents = ops.layer_norm(x, params["attn_gain"], params["attn_bias"])
     q = np.reshape(ops.linear(latents, params["w_q"]), (M, R, *heads))
     k, v = (np.reshape(project_both(features, time, latents, params[n]), (M, -1, *heads)) for n in ("w_k", "w_v"))
-    x = x + ops.linear(np.reshape(ops.attention(q, k, v), (M, R, q.shape[2] * q.shape[3])), params["w_o"])
-    hidden = ops.linear(ops.layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
-    return x + ops.linear(getattr(ops, config.activation)(hidden), params["w_2"])
+    return q, k, v
 
 
 def project_both(features, time, latents, w):

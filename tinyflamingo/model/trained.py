@@ -67,7 +67,7 @@ def untrained(rng, config: FlamingoConfig, tokenizer) -> TrainedFlamingo:
 def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sampling | None = None, rng=None):
     """Continue a prompt: a list that mixes strings, `EOC`, pictures and videos, in order.
 
-    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3), all of one size Y, X (see
+    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3), each of its own size (see
     `data/images.py`, `data/video.py` for files). A string is text: a literal "<image>" in it is not a tag.
     Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt
     that is too long or an item of another kind.

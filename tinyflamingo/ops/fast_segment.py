@@ -18,7 +18,7 @@ FEW_TOKENS = 8  # ... or shorter are too small for BLAS: measured
 
 
 def segment_attention(q, k, v, phi, first=None):
-    """``reference.segment_attention``: 4 H K flops for a token and a latent it sees, backward 10.
+    """``reference.segment_attention``: 4 H K flops for a token and a latent it sees, backward 8.
 
     Without ``first`` these are 4 B T H R K, whatever N is. Keeps the probabilities of the latents
     seen, (B, T, H, R) of them without ``first``. Allocates no mask and no scores of other media.

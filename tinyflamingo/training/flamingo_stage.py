@@ -173,7 +173,8 @@ class FlamingoStage:
         for table in features if "vision" not in self.recipe.trained else ():
             table += rng.standard_normal(table.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)
         datasets = np.array([d.dataset for d in documents] + [-1])[batch.owner]
-        return Shard(batch, features, batch.weights / np.append(np.maximum(totals, 1), 1)[datasets], datasets)
+        totals = np.append(np.maximum(totals, 1), np.float32(1))  # the last is padding's
+        return Shard(batch, features, batch.weights / totals[datasets], datasets)
 
     def gradient(self, rng, step):
         """Gradient vector and what to log: all datasets accumulated, or one in turn (round-robin)."""
