@@ -120,8 +120,9 @@ def sanity(found):
     told = (
         "Swapped: of two queries that ask the same of pictures with different answers, both are right. Shuffled: the "
         "shots' answers are dealt out anew. No pictures: the shots' pictures are left out. Blind: the query's is. "
-        "Chance: always the answer that the shots give most often, of those to choose from. Only invented words get all their meaning from the "
-        "shots; what the other tasks ask was trained, so shots can do them less good, and less harm."
+        "Chance: always the answer that the shots give most often, of those to choose from. Only invented words get "
+        "all their meaning from the shots; what the other tasks ask was trained, so shots can do them less good, and "
+        "less harm."
     )
     head = ["task", "32 shots", *(check.replace("_", " ") for check in SANITY)]
     return f"{told}\n\n{table(head, rows)}" if rows else None
