@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -98,3 +99,22 @@ def test_one_process_may_write_again_and_again(tmp_path):
     for _ in range(2):
         with sole_writer(tmp_path):
             pass
+
+
+def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "far").mkdir()
+    link, target = tmp_path / "link.json", tmp_path / "far" / "real.json"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_atomically(link, b"new")
+    assert link.is_symlink() and target.read_bytes() == b"new" and os.listdir(tmp_path / "far") == ["real.json"]
+
+
+def test_a_pipe_stays_a_pipe(tmp_path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_atomically(pipe, b"through")
+    reader.join(10)
+    assert read == [b"through"] and pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]

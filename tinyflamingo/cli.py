@@ -108,6 +108,8 @@ def _writable(path, folder=False):
     """The path of a file to write (or of a folder), or a `UserError` before any work is done."""
     if path.is_dir() and not folder:
         raise UserError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file() and os.access(path, os.W_OK):
+        return path  # a device or a pipe
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: its folder does not exist")
     if not os.access(path.parent, os.W_OK):

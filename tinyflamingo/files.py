@@ -23,8 +23,16 @@ def write_atomically(path, data):
 
 @contextmanager
 def replacing(path):
-    """A file open for writing that takes the place of `path` when all of it is on the disk, and not before."""
+    """A file open for writing that takes the place of `path` when all of it is on the disk, and not before.
+
+    Of a link, that of the file it leads to. A device or a pipe stays what it is, and is written to at once.
+    """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with _as_it_is(path) as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -45,6 +53,15 @@ def replacing(path):
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _as_it_is(path):
+    try:
+        with open(path, "wb", buffering=0) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager

@@ -112,3 +112,25 @@ def test_a_card_that_leads_nowhere_else(store):
     (store.folder / CARD).write_text(json.dumps(card | {"side": 10**6}))
     with pytest.raises(UserError, match="damaged"):
         Store(store.folder)
+
+
+def test_a_folder_with_anything_else_in_it_is_left_alone(source, tmp_path):
+    folder = tmp_path / "out" / "data"
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="but there are other files: choose another --out"):
+        prepare(source, folder, 8)
+    assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
+    with pytest.raises(UserError, match="but there are the data themselves"):
+        prepare(source, source, 8)
+    assert (source / "captions.jsonl").exists()
+    assert len(prepare(source, tmp_path / "store", 8)) == len(prepare(source, tmp_path / "store", 8))  # its own goes
+
+
+def test_what_a_kill_left_of_a_store_is_removed(source, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / f".{PIXELS}.123.tmp").write_bytes(b"half")
+    assert len(prepare(source, folder, 8)) == 40 and sorted(os.listdir(folder)) == sorted(
+        (CARD, INDEX, PIXELS, RECORDS)
+    )

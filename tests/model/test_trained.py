@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from model_cases import shake, tiny_config, with_gates
 
+from tinyflamingo.data.images import prepare_picture
 from tinyflamingo.errors import UserError
 from tinyflamingo.model import trained
 from tinyflamingo.model.generate import Sampling
@@ -353,6 +354,20 @@ def test_look_keeps_order_and_takes_any_size(model):
     for i, medium in enumerate((CLIP, wide, RED)):
         np.testing.assert_allclose(tokens[i : i + 1], look(model, [medium]), rtol=1e-5, atol=1e-6)
     assert look(model, []).shape == (0, 3, 8)
+
+
+def test_a_prompt_takes_pictures_and_videos_of_any_size_as_it_takes_files(model):
+    side = model.config.vision.side
+    wide = np.zeros((17, 23, 3), np.uint8)
+    wide[:, :9] = 200
+    fitted = prepare_picture(wide, side)
+    assert complete(model, [wide, "Output:"], 4) == complete(model, [fitted, "Output:"], 4)
+    assert complete(model, [np.stack([wide] * 2), "a"], 4) == complete(model, [np.stack([fitted] * 2), "a"], 4)
+
+
+def test_a_bare_string_is_no_prompt(model):
+    with pytest.raises(UserError, match="a prompt is a list"):
+        complete(model, "Output:")
 
 
 @pytest.mark.parametrize(

@@ -247,3 +247,18 @@ def test_texts_without_any_picture_are_told(tmp_path, rng):
     made = stage(prepare(tmp_path, tmp_path / "store", 32), 0, 1.0, rng)
     with pytest.raises(UserError, match="at least two pictures"):
         made.batch(rng)
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+def test_a_share_too_small_for_a_batch_says_which_is_enough(source, tmp_path):
+    with pytest.raises(UserError, match="in a batch: --mix 0.19 is the least"):
+        run.train("smoke", tmp_path / "run", own=OwnData(str(source), mix=0.1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vocabulary_too_small_leaves_no_run_that_would_block_a_larger_one(source, tmp_path):
+    with pytest.raises(UserError, match="a vocabulary of 262 is too small"):
+        run.train("smoke", tmp_path / "run", own=OwnData(str(source), vocab=262))
+    assert not (tmp_path / "run").exists()

@@ -106,6 +106,21 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(undisturbed):
     assert files(undisturbed) == before
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "log.jsonl", "metrics.json"])
+def test_what_a_run_would_write_over_is_not_overwritten_without_a_state_either(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(UserError, match=f"holds {name}, but no run that could be resumed"):
+        run.train("smoke", tmp_path)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "precious")]
+
+
+def test_a_run_that_is_refused_before_its_first_step_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYFLAMINGO_THREADS", "abc")
+    with pytest.raises(UserError, match="TINYFLAMINGO_THREADS"):
+        run.train("smoke", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_resume_with_another_preset_is_refused(undisturbed):
     before = files(undisturbed)
     with pytest.raises(UserError, match="holds a run of preset 'smoke', not 'toy'"):

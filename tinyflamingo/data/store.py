@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -124,13 +125,14 @@ def _digest(file) -> str:
 
 
 def prepare(path, folder, side: int, name=None, allowed=ALLOWED) -> Store:
-    """Read, check and decode a data set into `folder`, which is emptied first.
+    """Read, check and decode a data set into `folder`; what is left there of a store is removed first.
 
     Raises `UserError`, and leaves no folder, if there is nothing to read or more than `allowed` of the
-    records are bad.
+    records are bad; and if the folder holds anything else, or the data themselves, which stay untouched.
     """
-    name, found = read_data(path, name)
     folder = Path(folder)
+    _require_ours(folder, Path(path))
+    name, found = read_data(path, name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -139,6 +141,17 @@ def prepare(path, folder, side: int, name=None, allowed=ALLOWED) -> Store:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Store(folder)
+
+
+def _require_ours(folder, data):
+    """A folder that may be removed: there is none, or all in it is a store's, or half of one that a kill left."""
+    found = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    ours = [n for n in found if any(n == name or n.startswith(f".{name}.") for name in (RECORDS, PIXELS, INDEX, CARD))]
+    odd = sorted(set(found) - set(ours))
+    inside = data.resolve().is_relative_to(folder.resolve())
+    if odd or inside or (os.path.lexists(folder) and not folder.is_dir()):
+        what = "the data themselves" if inside else "other files" if found else "a file of that name"
+        raise UserError(f"the prepared data would be written to {folder}, but there are {what}: choose another --out")
 
 
 def _write(folder, name, found, side, allowed):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyflamingo.data.images import prepare_picture
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
@@ -67,12 +68,16 @@ def untrained(rng, config: FlamingoConfig, tokenizer) -> TrainedFlamingo:
 def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sampling | None = None, rng=None):
     """Continue a prompt: a list that mixes strings, `EOC`, pictures and videos, in order.
 
-    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3), each of its own size (see
-    `data/images.py`, `data/video.py` for files). A string is text: a literal "<image>" in it is not a tag.
+    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3); those of another size than the model learned from are
+    fitted to it, as files are (see `data/images.py`, `data/video.py`). A string is text: a literal "<image>" in it is
+    not a tag.
     Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt
     that is too long or an item of another kind.
     """
-    sequence = encode_document([_checked(item) for item in items], model.tokenizer, complete=False)
+    if isinstance(items, str):
+        raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
+    side = model.config.vision.side
+    sequence = encode_document([_checked(item, side) for item in items], model.tokenizer, complete=False)
     if not sequence.tokens:
         raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
@@ -91,7 +96,7 @@ def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sa
     }
 
 
-def _checked(item):
+def _checked(item, side):
     if item is EOC or isinstance(item, str | Quiet):
         return item
     if (
@@ -101,11 +106,16 @@ def _checked(item):
         and item.size
         and item.shape[-1] == 3
     ):
-        return item
+        return item if item.shape[-3:-1] == (side, side) else _fitted(item, side)
     raise UserError(
         "a prompt mixes strings, EOC, pictures (uint8, shape (Y, X, 3)) and videos (uint8, shape (F, Y, X, 3)); "
         f"found {type(item).__name__}" + (f" {item.dtype} {item.shape}" if isinstance(item, np.ndarray) else "")
     )
+
+
+def _fitted(item, side):
+    """A picture or video of another size, fitted as one from a file would be: the model learned from this one."""
+    return prepare_picture(item, side) if item.ndim == 3 else np.stack([prepare_picture(f, side) for f in item])
 
 
 def look(model: TrainedFlamingo, media):

@@ -71,7 +71,7 @@ class OwnContrastiveStage(ContrastiveStage):
     def __init__(self, preset, rng, tokenizer, frozen, store: Store, mix: float):
         self.store, self.tokenizer, whole = store, tokenizer, preset.contrastive
         theirs = round((1 - mix) * whole.batch / FAMILY) * FAMILY
-        self.own = whole.batch - theirs
+        self.own, self.least = whole.batch - theirs, 3 / whole.batch
         recipe = replace(whole, batch=theirs, families=whole.families if theirs else 0)
         super().__init__(replace(preset, contrastive=recipe), rng, tokenizer, frozen)
         self.draws = Draws(store, rng, self.own)
@@ -90,7 +90,12 @@ class OwnContrastiveStage(ContrastiveStage):
         """Pixels (B, Y, X, 3) and captions, B lists of ids."""
         found = self._pairs(rng)
         if len(found) < 2:
-            raise UserError("stage one needs at least two pictures with a text beside each: the data have fewer")
+            few = (
+                "the data have fewer"
+                if self.own > 1
+                else f"--mix {self.least:.2g} is the least that leaves room for them"
+            )
+            raise UserError(f"stage one needs at least two pictures with a text beside each in a batch: {few}")
         pictures = np.concatenate([self._frame(rng, medium) for medium, _ in found])
         captions = [self.tokenizer.encode(text)[: self.config.text_tower.context] for _, text in found]
         if not self.recipe.batch:

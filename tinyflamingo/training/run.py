@@ -16,6 +16,7 @@ import os
 import platform
 import resource
 import shlex
+import shutil
 import sys
 import time
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.own_data import FOLDER, OwnData, fit, own_stages, prepare_store
 from tinyflamingo.training.presets import Preset, get_preset
 from tinyflamingo.training.ranks import world
-from tinyflamingo.training.state import STATE, Log, NoLog, Progress, load_state, save_state
+from tinyflamingo.training.state import LOG, STATE, Log, NoLog, Progress, load_state, save_state
 
 STAGES = (ContrastiveStage, LanguageStage, FlamingoStage)
 TOKENIZER_SEED = 0  # one vocabulary for all runs of a preset, whatever their seed
@@ -65,18 +66,19 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None, data=None
     stages = stages_of(preset, data)
     with _sole_run(folder, resume):
         progress, frozen, moments = _open_together(folder, preset, seed, resume, own)
-        preset, tokenizer, stages = _material(preset, progress, folder, stages)
-        log = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
-        for index in range(progress.stage, len(stages)):
-            began = time.perf_counter()
-            with one_team():
-                stage = stages[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
-                _restore(stage.optimiser, moments)
-                _run_stage(stage, preset, progress, frozen, folder, log, began)
-                frozen = frozen | stage.result()
-            progress.stage, progress.step, moments = index + 1, 0, {}
-            _save(folder, progress, log, frozen)
-        log.close()
+        with _left_as_found(folder, progress):
+            preset, tokenizer, stages = _material(preset, progress, folder, stages)
+            log = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
+            for index in range(progress.stage, len(stages)):
+                began = time.perf_counter()
+                with one_team():
+                    stage = stages[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
+                    _restore(stage.optimiser, moments)
+                    _run_stage(stage, preset, progress, frozen, folder, log, began)
+                    frozen = frozen | stage.result()
+                progress.stage, progress.step, moments = index + 1, 0, {}
+                _save(folder, progress, log, frozen)
+            log.close()
         params = frozen.pop("params")
         info = {
             "command": command_of(preset, progress),
@@ -162,11 +164,28 @@ def _open_run(folder, preset: Preset, seed, resume, own):
         return progress, frozen, moments
     if (folder / STATE).exists():
         raise UserError(f"{folder} holds a run already: add --resume to go on with it, or choose another --out")
+    for name in ("checkpoint", LOG, "metrics.json"):
+        if (folder / name).exists():
+            raise UserError(f"{folder} holds {name}, but no run that could be resumed: choose another --out")
     progress = Progress(preset.name, seed or 0, data=data)
     if own:
         prepare_store(own, preset, folder)
     save_state(folder, progress, {})  # from here on there is something to resume
     return progress, {}, {}
+
+
+@contextmanager
+def _left_as_found(folder, progress):
+    """A run that is refused before its first step leaves nothing: the corrected command can be given at once."""
+    try:
+        yield
+    except UserError:
+        if not progress.seconds and world().rank == 0:
+            for name in (STATE, LOG):
+                (folder / name).unlink(missing_ok=True)
+            if progress.data:
+                shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        raise
 
 
 def _sweep(folder):
