@@ -152,6 +152,9 @@ def test_names_of_mpt_1b_inside_openflamingo():
         ("mosaic_gpt", {"n_heads": 3, "d_model": 96}, "n_heads is 3, no power of two"),
         ("gpt2", {"n_layer": None}, "n_layer is None but must be a whole number"),
         ("gpt2", {"model_type": "llama"}, "model_type is 'llama' but must be one of"),
+        ("gpt2", {"model_type": ["a"]}, "model_type is .'a'. but must be one of"),
+        ("gpt2", {"n_inner": "wide"}, "n_inner is 'wide' but must be a whole number"),
+        ("mpt", {"attn_config": [1]}, "attn_config is .1. but must be a dictionary"),
     ],
 )
 def test_another_convention_is_refused(family, change, told):

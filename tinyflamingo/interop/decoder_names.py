@@ -137,9 +137,12 @@ def read_hugging_face_config(path) -> LanguageConfig:
 def hugging_face_config(raw: dict, where="config.json") -> LanguageConfig:
     """The `LanguageConfig` of the dictionary in a `config.json`."""
     kind = raw.get("model_type")
-    if kind not in SIZES:
+    if not isinstance(kind, str) or kind not in SIZES:
         raise UserError(f"{where}: model_type is {kind!r} but must be one of {', '.join(map(repr, SIZES))}")
-    flat = ABSENT.get(kind, {}) | raw | (raw.get("attn_config") or {})
+    inner = raw.get("attn_config") or {}
+    if not isinstance(inner, dict):
+        raise UserError(f"{where}: attn_config is {inner!r} but must be a dictionary")
+    flat = ABSENT.get(kind, {}) | raw | inner
     for field, value in FIXED[kind].items():
         if flat.get(field, value) != value:
             raise UserError(f"{where}: {field} is {flat[field]!r}, but only {value!r} is computed here")
@@ -147,6 +150,8 @@ def hugging_face_config(raw: dict, where="config.json") -> LanguageConfig:
     sizes = dict(zip(SIZES[kind], (width, layers, heads, context), strict=False)) | {
         "vocab_size": flat.get("vocab_size")
     }
+    if hidden is not None:  # a width of its own, or how many times the width
+        sizes[SIZES[kind][4]] = hidden
     odd = [name for name, value in sizes.items() if not isinstance(value, int) or value < 1]
     if odd:
         raise UserError(f"{where}: {odd[0]} is {sizes[odd[0]]!r} but must be a whole number of at least 1")
