@@ -21,6 +21,7 @@ from tinyflamingo.model.config import (
     TextTowerConfig,
     ViTConfig,
     XattnConfig,
+    config_to_dict,
 )
 from tinyflamingo.model.trained import complete, load_checkpoint, save_checkpoint, untrained
 
@@ -295,3 +296,49 @@ def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, arguments, told_th
     np.savez("x.npz", a=np.zeros(3))
     assert told_there in told(capsys, "convert", *arguments)
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+
+
+@pytest.fixture
+def resampler(tmp_path, random_tensors):
+    """A resampler in flamingo-mini's names, in a file; what to say to have it converted."""
+    config = peers.with_conventions(FlamingoConfig(), "flamingo-mini").resampler
+    write(tmp_path / "theirs.npz", random_tensors(names.resampler_rows("flamingo-mini", config), np.float32))
+    return ["convert", "--from", "flamingo-mini", tmp_path / "theirs.npz", "--head-size", "32", "--to"]
+
+
+@pytest.mark.parametrize("content", ["precious", "[]", '{"model_type": "opt"}', '{"part": 1, "peer": 2, "config": 3}'])
+def test_a_json_of_others_is_not_overwritten(tmp_path, capsys, resampler, content):
+    (tmp_path / "config.json").write_text(content)
+    assert "a file that convert did not write is there" in told(capsys, *resampler, tmp_path / "config.npz")
+    assert (tmp_path / "config.json").read_text() == content and not (tmp_path / "config.npz").exists()
+
+
+def test_a_part_of_ours_is_overwritten(tmp_path, resampler):
+    assert run(*resampler, tmp_path / "ours.npz") == run(*resampler, tmp_path / "ours.npz") == 0
+
+
+def test_a_head_has_a_size(tmp_path, capsys, resampler):
+    resampler[resampler.index("32")] = "0"
+    assert "the head size is 0 but must be at least 1" in told(capsys, *resampler, tmp_path / "y.npz")
+
+
+@pytest.mark.parametrize("config", [{}, {"config": None}, {"config": {"x": 1}}, {"config": {"activation": ["a"]}}])
+@pytest.mark.parametrize("part, peer", [
+    ("resampler", "flamingo-mini"), ("xattn", "flamingo-mini"), ("language", "transformers"), ("vision", "timm"),
+])  # fmt: skip
+def test_sizes_that_are_none_are_one_line(tmp_path, capsys, part, peer, config):
+    np.savez(tmp_path / "part.npz", a=np.zeros(3))
+    (tmp_path / "part.json").write_text(json.dumps({"part": part} | config))
+    error = told(capsys, "convert", tmp_path / "part.npz", "--to", peer, tmp_path / "o.npz")
+    assert f"part.json holds no sizes of a {part}" in error
+
+
+def test_a_decoder_or_encoder_that_no_peer_has(tmp_path, capsys):
+    np.savez(tmp_path / "part.npz", a=np.zeros(3))
+    config = config_to_dict(FlamingoConfig())
+    for part, peer, expected in (
+        ("language", "transformers", "decoder 'chinchilla' is none of"),
+        ("vision", "timm", "no array is called vision/"),
+    ):
+        (tmp_path / "part.json").write_text(json.dumps({"part": part, "config": config[part]}))
+        assert expected in told(capsys, "convert", tmp_path / "part.npz", "--to", peer, tmp_path / "o.npz")

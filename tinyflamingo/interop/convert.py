@@ -23,11 +23,19 @@ from tinyflamingo.interop.byte_bpe import ByteTokenizer
 from tinyflamingo.interop.encoders import ENCODERS, read_encoder, write_encoder
 from tinyflamingo.interop.files import ENDINGS, chunks, header_digest, read_arrays
 from tinyflamingo.interop.open_flamingo import Arrays
-from tinyflamingo.model.config import LanguageConfig, ResamplerConfig, config_from_dict, config_to_dict
+from tinyflamingo.model.config import (
+    LanguageConfig,
+    ResamplerConfig,
+    config_from_dict,
+    config_to_dict,
+    vision_from_dict,
+)
 from tinyflamingo.model.trained import CARD, FORMAT, MAPPED, WEIGHTS, WORDS, load_checkpoint
 from tinyflamingo.ops.tree import named_leaves
 
 SOURCES = (*peers.PORTS, "transformers", *ENCODERS)
+CARD_KEYS = {"peer", "part", "config"}  # of the JSON beside a part
+KINDS = ("resampler", "xattn", "language", "vision")
 SECTIONS = {  # where a port keeps its resampler, and the gated block of decoder block i
     "flamingo-pytorch": ("perceiver_resampler.", "layers.{}.1."),
     "flamingo-mini": ("resampler.", "lm.h.{}.xattn_block."),
@@ -71,10 +79,27 @@ def convert_from(peer, paths, out: Path, options=Options()) -> str:
     else:
         part = _language_part(tensors, paths, options) if peer == "transformers" else _port_part(peer, tensors, options)
     _check_ending(out)
+    sizes = _free_card(out)
     shapes = {name: array.shape for name, array in part.flat.items()}
     write_atomically(out, chunks(out.suffix, shapes, part.flat.get))
-    write_atomically(out.with_suffix(".json"), json.dumps(part.card, indent=1).encode())
-    return f"{part.card['part']} of {peer}: {_told(shapes)} written to {out}, sizes to {out.with_suffix('.json')}"
+    write_atomically(sizes, json.dumps(part.card, indent=1).encode())
+    return f"{part.card['part']} of {peer}: {_told(shapes)} written to {out}, sizes to {sizes}"
+
+
+def _free_card(out) -> Path:
+    """Where the JSON beside a part goes; `UserError` if a file is there that convert did not write."""
+    path = out.with_suffix(".json")
+    if not path.exists() and not path.is_symlink():
+        return path
+    try:
+        card = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        card = None
+    if not isinstance(card, dict) or set(card) != CARD_KEYS or card["part"] not in KINDS:
+        raise UserError(
+            f"cannot write {path} beside {out.name}: a file that convert did not write is there; give --to another name"
+        )
+    return path
 
 
 def _is_whole(tensors):
@@ -180,18 +205,30 @@ def _part_to(peer, path) -> Arrays:
     flat, card = read_arrays(path), _read_card(path.with_suffix(".json"))
     if (card["part"] == "vision") != (peer in ENCODERS):
         raise UserError(f"{path} is a {card['part']} part, which {peer} does not have")
+    if card["part"] == "language" and peer != "transformers":
+        raise UserError(f"{path} is a decoder, which goes to transformers, not to {peer}")
+    if card["part"] in ("resampler", "xattn") and peer == "transformers":
+        raise UserError(f"{path} is a {card['part']}, which transformers does not have")
+    config = _config_of(card, path.with_suffix(".json"))
     if card["part"] == "vision":
         return _held(write_encoder(peer, _of_encoder(flat), card["config"]))
     if card["part"] == "language":
-        if peer != "transformers":
-            raise UserError(f"{path} is a decoder, which goes to transformers, not to {peer}")
-        return _lazy(decoder_names.language_rows(LanguageConfig(**card["config"]), ours="language/"), flat, peer)
-    if peer == "transformers":
-        raise UserError(f"{path} is a {card['part']}, which transformers does not have")
-    if card["part"] == "resampler":
-        config = ResamplerConfig(**card["config"])
-        return _lazy(names.resampler_rows(peer, config), flat, peer)
-    return _lazy(names.xattn_rows(peer, config_from_dict(card["config"])), flat, peer)
+        return _lazy(decoder_names.language_rows(config, ours="language/"), flat, peer)
+    rows = names.resampler_rows if card["part"] == "resampler" else names.xattn_rows
+    return _lazy(rows(peer, config), flat, peer)
+
+
+def _config_of(card, path):
+    """The configuration that the JSON beside a part holds."""
+    make = {"vision": vision_from_dict, "xattn": config_from_dict}.get(card["part"])
+    kind = LanguageConfig if card["part"] == "language" else ResamplerConfig
+    try:
+        config = make(card["config"]) if make else kind(**card["config"])
+        if card["part"] == "language" and config.decoder not in decoder_names.NAMES:
+            raise UserError(f"decoder {config.decoder!r} is none of {', '.join(decoder_names.NAMES)}")
+        return config
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(f"{path} holds no sizes of a {card['part']} ({error}): convert the part again") from error
 
 
 def _of_encoder(flat):
@@ -213,10 +250,10 @@ def _lazy(rows, flat, peer) -> Arrays:
 def _read_card(path):
     try:
         card = json.loads(path.read_bytes())
-        if card["part"] not in ("resampler", "xattn", "language", "vision"):
+        if card["part"] not in KINDS:
             raise ValueError(f"part {card['part']!r}")
         return card
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"cannot read {path}, which stands beside a part that convert wrote ({error})") from error
 
 

@@ -36,6 +36,8 @@ def write_encoder(peer, flat, raw) -> dict:
         kind = "a ViT" if isinstance(config, ViTConfig) else "a ResNet"
         raise UserError(f"the encoder is {kind}, which {peer} has under no name that is known here")
     frozen = from_named_leaves(flat)
+    if "vision" not in frozen:
+        raise UserError(f"for {peer}: no array is called vision/..., as those of an encoder are")
     if peer == "timm":
         return timm.export_encoder(frozen["vision"], config)
     if config.activation != TOWERS[peer]:

@@ -106,6 +106,8 @@ def layers(tensors, pattern) -> int:
 
 def heads(inner, head_size) -> int:
     """How many heads of a size make an inner width."""
+    if head_size < 1:
+        raise UserError(f"the head size is {head_size} but must be at least 1")
     if inner % head_size:
         raise UserError(f"an inner width of {inner} is no multiple of the head size {head_size}: give another one")
     return inner // head_size
