@@ -218,6 +218,8 @@ BAD_ELEMENTS = {
     ("karpathy", "no 'split'"): lambda d: d["images"][0].pop("split"),
     ("karpathy", "path outside the folder"): lambda d: d["images"][0].update(filepath="../.."),
     ("vqav2", "no answer to the question"): lambda d: d["questions"][0].update(question_id=5),
+    ("vqav2", "'question_id' is no int"): lambda d: d["questions"][0].update(question_id=[5]),
+    ("vqav2", "no 'question_id'"): lambda d: d["questions"][0].pop("question_id"),
     ("vqav2", "'question' is no str"): lambda d: d["questions"][0].update(question=[]),
     ("vqav2", "file missing"): lambda d: d["questions"][0].update(image_id=999),
     ("msrvtt", "no such video_id"): lambda d: d["sentences"][1].update(video_id="video77"),
@@ -234,6 +236,16 @@ def test_a_bad_element_is_skipped_by_its_reason(tmp_path, name, why):
     spoilt(name, path, BAD_ELEMENTS[name, why])
     good, skipped = everything(path)
     assert [s.why for s in skipped if s.bad] == [why] and len(good) >= 2
+
+
+def test_a_video_that_is_no_object_leaves_the_others(tmp_path):
+    path = write("msrvtt", tmp_path)
+    good, skipped = everything(path)
+    spoilt("msrvtt", path, lambda d: d["videos"].append(3))
+    found = everything(path)
+    assert len(found[0]) == len(good) and found[1] == skipped
+    spoilt("msrvtt", path, lambda d: d["videos"].__setitem__(1, 3))
+    assert [s.why for s in everything(path)[1] if s.bad] == ["no such video_id"]
 
 
 BAD_PAGES = {

@@ -26,7 +26,8 @@ def read(path, root: Root):
     splits = {}
     for _, video in elements(path, "videos"):
         try:
-            splits[words(video, "video_id")] = words(video, "split") if "split" in video else "train"
+            name = words(video, "video_id")
+            splits[name] = words(video, "split") if "split" in video else "train"
         except BadRecord:
             continue  # its sentences will miss it
 

@@ -36,11 +36,10 @@ def read(path, root: Root):
             continue  # its question will miss it
 
     def build(row):
-        asked, number = words(row, "question"), field(row, "image_id", int)
-        if row.get("question_id") not in answers:
-            raise BadRecord("no answer to the question", row.get("question_id"))
-        answer = answers[row["question_id"]]
-        return [_picture(root, split, number), Quiet(f"Question: {asked} Answer:"), f"{answer}."]
+        asked, number, key = words(row, "question"), field(row, "image_id", int), field(row, "question_id", int)
+        if key not in answers:
+            raise BadRecord("no answer to the question", key)
+        return [_picture(root, split, number), Quiet(f"Question: {asked} Answer:"), f"{answers[key]}."]
 
     found = enumerate(elements(path, "questions"))
     return each(((f"{path.name} question {i}", row) for i, (_, row) in found), build)
