@@ -200,6 +200,47 @@ def test_files_that_are_no_reports(tmp_path, content, message):
     assert not (tmp_path / "r.md").exists()
 
 
+def damaged(name, change):
+    raw = everything()[name]
+    change(raw)
+    return raw
+
+
+@pytest.mark.parametrize("raw, message", [
+    ({"format": "tinyflamingo-suite/1"}, "x.json has no 'seed'"),
+    (damaged("suite", lambda r: r["tasks"]["memes"].pop("dev")), "x.json: tasks: memes has no 'dev'"),
+    (damaged("suite", lambda r: r["tasks"].update(memes=3)), "x.json: tasks: memes is '3'"),
+    (damaged("suite", lambda r: r["tasks"]["memes"]["shots"].update({"4": {}})), "memes: shots: 4 has no 'score'"),
+    (damaged("ablations", lambda r: r.pop("rows")), "x.json has no 'rows'"),
+    (damaged("isoflop", lambda r: r["fits"][1].pop("inside")), "x.json: fits: 1 has no 'inside'"),
+    (damaged("quadratic", lambda r: r.pop("kinds")), "x.json has no 'kinds'"),
+    (damaged("induction", lambda r: r.pop("curves")), "x.json has no 'curves'"),
+    (damaged("attention", lambda r: r.update(prompts={})), "x.json: prompts is '{}'"),
+    ({"format": ["a"]}, "holds no report"),
+])  # fmt: skip
+def test_reports_that_lack_something_are_told_by_its_place(tmp_path, raw, message):
+    (tmp_path / "x.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=message):
+        report([tmp_path / "x.json"], tmp_path / "r.md")
+    assert not (tmp_path / "r.md").exists()
+
+
+def test_lines_of_a_log_without_gates_are_passed_over(run, tmp_path):
+    log = run / "log.jsonl"
+    log.write_text('{"stage": "flamingo"}\n' + log.read_text() + '{"stage": "flamingo"}\n')
+    report([run], tmp_path / "r.md", quick=True, say=lambda line: None)
+    assert "| run | `xattn_0 alpha_xattn` | 0.400 |" in (tmp_path / "r.md").read_text()
+    assert len(read_runs([run]).logs[0][1]) == 2
+
+
+def test_one_of_a_thing_is_no_plural(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(ablation_report() | {"settings": {"steps": 1}}))
+    told = []
+    report([tmp_path / "a.json"], tmp_path / "r.md", say=told.append)
+    assert "Each run has 1 short step of" in (tmp_path / "r.md").read_text()
+    assert told == [f"{tmp_path / 'r.md'} and 1 figure are written"]
+
+
 def test_nothing_found(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         read_runs([tmp_path / "nowhere"])

@@ -30,7 +30,7 @@ def report(runs, out, quick=False, say=print):
         figures = draw_all(found, folder)
     text = "\n\n".join([HEAD, *(section(name, found, figures) for name in SECTIONS)]) + "\n"
     write_atomically(out, text.encode())
-    say(f"{out} and {len(figures)} figures are written")
+    say(f"{out} and {len(figures)} figure{'s' * (len(figures) != 1)} are written")
 
 
 def section(name, found, figures) -> str:

@@ -86,7 +86,7 @@ def _ablations(plt, found):
 
 def _isoflop(plt, found):
     raw = found.others.get("isoflop", {})
-    if "fits" not in raw:
+    if not raw.get("fits"):
         return None
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for i, fit in enumerate(raw["fits"]):
@@ -125,9 +125,9 @@ def _quadratic(plt, found):
 
 
 def _induction(plt, found):
-    if "induction" not in found.others:
+    curves = found.others.get("induction", {}).get("curves")
+    if not curves:
         return None
-    curves = found.others["induction"]["curves"]
     figure, axes = _panels(plt, 2 + len(curves), 4, 3.2, 2.8)
     for axis, what, title in zip(axes, ("repeat", "few_shot"), ("repeats foretold", "text few-shot"), strict=False):
         for name, curve in curves.items():

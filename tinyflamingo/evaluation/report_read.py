@@ -29,6 +29,28 @@ FORMATS = {f"tinyflamingo-{name}/1": name for name in
            ("suite", "ablations", "isoflop", "quadratic", "induction", "attention")}  # fmt: skip
 SHOTS = ("0", "4", "8", "16", "32")
 
+# What a file must have: keys and the kinds of values. "*": every key there is; with "?" it may lack or be null.
+NUMBER = (int, float)
+CELL = {"score": NUMBER, "ci95?": [NUMBER]}
+CELLS = {"*?": CELL}
+RETRIEVAL = {"shots": int, "random?": CELL, "rices?": CELL, "ensemble?": CELL}
+PARTS = {"shots": CELLS, "specialists?": CELLS, "sanity?": CELLS, "retrieval?": RETRIEVAL}
+ROW = {"what": str, "paper": NUMBER, "against": str, "seeds": {"*": {"scores": {"overall": NUMBER, "*": NUMBER}}}}
+FIT = dict.fromkeys(("budget", "parameters", "tokens", "loss"), NUMBER)
+COSTS = {"ms": [NUMBER], "mb": [NUMBER], "accuracy": list}
+CURVE = {"steps": [NUMBER], "repeat": [NUMBER], "few_shot": [NUMBER], "heads": [[NUMBER]]}
+NEEDS = {
+    "suite": {"seed": int, "tasks": {"*": {"paper": str, "dev": bool, "metric": str} | PARTS},
+              "few_shot_words?": {"*": CELLS}},
+    "ablations": {"settings": {"steps": int}, "rows": {"*": ROW}},
+    "isoflop": {"points": [dict.fromkeys(("budget", "parameters", "loss"), NUMBER)],
+                "fits?": [FIT | {"coefficients": [NUMBER], "between": [NUMBER], "inside": bool}],
+                "exponents?": {"parameters": NUMBER, "tokens": NUMBER}},
+    "quadratic": {"frames": [int], "kinds": {"perceiver": COSTS, "transformer": COSTS}},
+    "induction": {"curves": {"*": CURVE}},
+    "attention": {"prompts": [{"pictures": list, "tokens": [str], "sees": [int], "maps": list}]},
+}  # fmt: skip
+
 
 @dataclass
 class Found:
@@ -62,7 +84,10 @@ def _take(found, path, asked):
         raw = json.loads(path.read_bytes())
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
-    name = FORMATS.get(raw.get("format")) if isinstance(raw, dict) else None
+    form = raw.get("format") if isinstance(raw, dict) else None
+    name = FORMATS.get(form) if isinstance(form, str) else None
+    if name:
+        _check(raw, NEEDS[name], str(path))
     if name == "suite":
         found.suites[raw["seed"]] = raw
     elif name:
@@ -71,9 +96,27 @@ def _take(found, path, asked):
         raise UserError(f"{path} holds no report: its format should be one of {', '.join(FORMATS)}")
 
 
+def _check(value, need, where):
+    """`UserError` that tells the place where a value, or one in it, is not what the sections read (`NEEDS`)."""
+    if not isinstance(value, type(need) if isinstance(need, dict | list) else need):
+        raise UserError(f"{where} is {str(value)[:40]!r}, which a report does not have there: make the file again")
+    if isinstance(need, list):
+        for i, element in enumerate(value):
+            _check(element, need[0], f"{where}: {i}")
+    for key, inner in need.items() if isinstance(need, dict) else ():
+        name = key.rstrip("?")
+        for k in value if name == "*" else [name]:
+            if value.get(k) is not None:
+                _check(value[k], inner, f"{where}: {k}")
+            elif name == key:
+                raise UserError(f"{where} has no {k!r}, which every report has there: make the file again")
+
+
 def _log(run):
+    """(name, records of stage three); a record without gates has nothing to tell here."""
     try:
-        return run.name, [record for record in read_log(run) if record["stage"] == "flamingo"]
+        records = [record for record in read_log(run) if record["stage"] == "flamingo"]
+        return run.name, [record for record in records if "gates" in record]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run / LOG} is damaged ({error})") from error
 

@@ -105,7 +105,10 @@ def _margins(suites, name, rivals):
     cells = [cell for cell in (cell_of(suites, "tasks", name, "specialists", rival) for rival in rivals) if cell]
     if not ours or not cells:
         return None
-    low, high = (ours["ci95"] or [ours["score"]])[0], max((cell["ci95"] or [cell["score"]])[-1] for cell in cells)
+    low, high = (
+        (ours.get("ci95") or [ours["score"]])[0],
+        max((cell.get("ci95") or [cell["score"]])[-1] for cell in cells),
+    )
     return ours["score"] - max(cell["score"] for cell in cells), low - high
 
 
@@ -149,7 +152,7 @@ def ablations(found):
     raw = found.others.get("ablations")
     if raw is None:
         return None
-    rows, against = [], []
+    rows, against, steps = [], [], raw["settings"]["steps"]
     for name, row in differences(raw).items():
         what = raw["rows"][name]["what"]
         ends = "{:+.3f} to {:+.3f}".format(*row["ci95"]) if row["ci95"] else "–"
@@ -157,7 +160,7 @@ def ablations(found):
         against += [what] if row["verdict"] == "disagrees" else []
     told = (
         "Differences in overall score, the mean of captions (CIDEr-D over 10), questions, videos and new words, to a "
-        f"baseline of {_baseline(raw)}. Each run has {raw['settings']['steps']} short steps of stage three; intervals "
+        f"baseline of {_baseline(raw)}. Each run has {steps} short step{'s' * (steps != 1)} of stage three; intervals "
         "are over seeds, pair by pair. The paper's points are hundredths of what models fine-tuned for a task reach. "
     )
     told += (
@@ -179,7 +182,7 @@ def _baseline(raw):
 def isoflop(found):
     """The optimum at every budget, and how it grows."""
     raw = found.others.get("isoflop", {})
-    if "fits" not in raw:  # or not all runs are finished
+    if not raw.get("fits"):  # or not all runs are finished
         return None
     rows = [
         [
@@ -194,7 +197,7 @@ def isoflop(found):
         "The language model alone, in several sizes, trained with equal compute, one seed; the lowest point of a "
         "parabola through each budget's lowest losses. "
     )
-    if raw["exponents"]:
+    if raw.get("exponents"):
         told += (
             "By the {budgets} budgets whose optimum lies between sizes tried, the best size grows as compute to the "
             "{parameters:.2f}, the best number of tokens as compute to the {tokens:.2f}; Chinchilla's were 0.49 and "
