@@ -227,7 +227,7 @@ def test_reports_that_lack_something_are_told_by_its_place(tmp_path, raw, messag
 
 def test_lines_of_a_log_without_gates_are_passed_over(run, tmp_path):
     log = run / "log.jsonl"
-    log.write_text('{"stage": "flamingo"}\n' + log.read_text() + '{"stage": "flamingo"}\n')
+    log.write_text('{"stage": "flamingo"}\n' + log.read_text() + '{"stage": "flamingo", "gates": null}\n')
     report([run], tmp_path / "r.md", quick=True, say=lambda line: None)
     assert "| run | `xattn_0 alpha_xattn` | 0.400 |" in (tmp_path / "r.md").read_text()
     assert len(read_runs([run]).logs[0][1]) == 2

@@ -116,7 +116,7 @@ def _log(run):
     """(name, records of stage three); a record without gates has nothing to tell here."""
     try:
         records = [record for record in read_log(run) if record["stage"] == "flamingo"]
-        return run.name, [record for record in records if "gates" in record]
+        return run.name, [r for r in records if isinstance(r.get("gates"), dict) and "step" in r]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{run / LOG} is damaged ({error})") from error
 
