@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tinyflamingo.model.trained import load_checkpoint
 from tinyflamingo.training import run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.presets import PRESETS, get_preset, parameter_counts
-from tinyflamingo.training.state import LOG, STATE, load_state, read_log
+from tinyflamingo.training.state import LOG, STATE, Progress, load_state, read_log, save_state
 
 WEIGHTS = "checkpoint/weights.npz"
 
@@ -119,6 +120,16 @@ def test_a_run_that_is_refused_before_its_first_step_leaves_nothing(tmp_path, mo
     with pytest.raises(UserError, match="TINYFLAMINGO_THREADS"):
         run.train("smoke", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_that_is_refused_loses_nothing(undisturbed, tmp_path, monkeypatch):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    save_state(tmp_path / "run", Progress("smoke", 0), {})  # as it is before the first step
+    before = files(tmp_path / "run")
+    monkeypatch.setenv("TINYFLAMINGO_THREADS", "abc")
+    with pytest.raises(UserError, match="TINYFLAMINGO_THREADS"):
+        run.train("smoke", tmp_path / "run", resume=True)
+    assert set(files(tmp_path / "run")) == set(before)
 
 
 def test_a_resume_with_another_preset_is_refused(undisturbed):

@@ -19,7 +19,7 @@ import shlex
 import shutil
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None, data=None
     stages = stages_of(preset, data)
     with _sole_run(folder, resume):
         progress, frozen, moments = _open_together(folder, preset, seed, resume, own)
-        with _left_as_found(folder, progress):
+        with nullcontext() if resume else _left_as_found(folder, progress):
             preset, tokenizer, stages = _material(preset, progress, folder, stages)
             log = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
             for index in range(progress.stage, len(stages)):
