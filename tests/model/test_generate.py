@@ -14,6 +14,7 @@ from tinyflamingo.model.generate import (
     NEVER,
     Sampling,
     beam_search,
+    check_beams,
     check_length,
     generate,
     init_caches,
@@ -239,6 +240,12 @@ def test_too_long_a_prompt_is_a_user_error_with_the_numbers(floor):
     assert len(generate(m.params, m.frozen, batch, visual, m.config, max_tokens=4)[0][0]) <= 4  # exactly full
 
 
+@pytest.mark.parametrize("run", [generate, beam_search])
+def test_less_than_no_token_is_a_user_error(run):
+    with pytest.raises(UserError, match="max_tokens is -1"):
+        run(None, None, _plain_batch(1), EMPTY, _model().config, max_tokens=-1)
+
+
 # ---------------------------------------------------------------- sampling
 
 
@@ -269,13 +276,30 @@ def test_restrict_takes_each_row_for_itself():
     np.testing.assert_allclose(both[1], both[0][::-1])
 
 
-@pytest.mark.parametrize("sampling", [Sampling(1.3, top_k=1), Sampling(0.7, top_p=1e-6), Sampling(1e-6)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(1.3, top_k=1), Sampling(0.7, top_p=1e-6), Sampling(1e-6), Sampling(1e-308)]
+)
 def test_one_choice_left_is_greedy(floor, sampling):
     m = _model(1)
     batch, visual = _batch(m, _prompts(m.eoc))
     greedy = generate(m.params, m.frozen, batch, visual, m.config, 6)
     sampled = generate(m.params, m.frozen, batch, visual, m.config, 6, sampling, np.random.default_rng(5))
     assert sampled == greedy  # the scores too: they are the model's, before temperature
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-6, 1e308])
+def test_any_temperature_above_zero_samples(monkeypatch, temperature):
+    """Divided first, even the likeliest's log-probability would be -inf at the smallest."""
+    _scripted(monkeypatch, [np.arange(13.0)[None]])
+    rng = np.random.default_rng(0)
+    tokens, _ = generate(None, None, _plain_batch(1), EMPTY, _model().config, 1, Sampling(temperature), rng)
+    assert temperature > 1 or tokens == [[]]  # the likeliest is <EOC>
+
+
+def test_sampling_without_a_generator_is_a_user_error():
+    with pytest.raises(UserError, match="give rng="):
+        generate(None, None, _plain_batch(1), EMPTY, _model().config, 1, Sampling(1.0))
 
 
 def test_sampling_is_reproducible_by_its_generator(floor):
@@ -400,6 +424,16 @@ def test_a_beam_of_one_is_greedy(floor, seed, sharp):
         (tokens,), (score,) = beam_search(m.params, m.frozen, batch, visual, m.config, width=1, max_tokens=6)
         assert tokens == _greedy(m, sequence, 6)[0]
         assert score == pytest.approx(_greedy_score(m, sequence, 6), abs=1e-9)
+
+
+def test_beams_that_cannot_search_are_a_user_error():
+    for width in (0, -3, 65):
+        with pytest.raises(UserError, match=f"beams is {width} but must be from 1 to 64"):
+            beam_search(None, None, _plain_batch(1), EMPTY, _model().config, width=width)
+    with pytest.raises(UserError, match="choose one"):
+        check_beams(3, Sampling(1.0))
+    check_beams(1, Sampling(1.0))
+    check_beams(3, Sampling())
 
 
 def test_an_unlikely_early_end_does_not_win(monkeypatch):

@@ -24,6 +24,7 @@ from tinyflamingo.model.language_model import init_cache
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
 
 NEVER = (PAD, BOS, UNK, IMAGE)  # a continuation never holds these; with byte fallback nothing is unknown
+BEAMS = 64  # widest beam
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def generate(
     the batch, read already, with room for batch and continuation (`spread`); it grows.
     """
     sampling = sampling or Sampling()
+    if sampling.temperature > 0 and rng is None:
+        raise UserError("sampling needs a generator of random numbers: give rng=np.random.default_rng(seed)")
     B, eoc = len(batch.tokens), config.language.vocab_size
     check_length((cache["length"] if cache else 0) + batch.tokens.shape[1], max_tokens, config)
     cache = cache or init_caches(params, config, B, batch.tokens.shape[1] + max_tokens, visual)
@@ -107,12 +110,22 @@ def stepper(params, frozen, last, visual, config, cache):
 
 
 def check_length(prompt, more, config):
-    """`UserError` if prompt and continuation together exceed the context."""
+    """`UserError` if prompt and continuation together exceed the context, or the continuation is less than nothing."""
+    if more < 0:
+        raise UserError(f"max_tokens is {more} but must be at least 0")
     if prompt + more > config.language.context:
         raise UserError(
             f"the prompt has {prompt} tokens and up to {more} would follow, "
             f"but the context is {config.language.context}: shorten the prompt or generate fewer tokens"
         )
+
+
+def check_beams(width, sampling=None):
+    """`UserError` if no beam has this width, or if a search by beams is to sample too."""
+    if not 1 <= width <= BEAMS:
+        raise UserError(f"beams is {width} but must be from 1 to {BEAMS}")
+    if width > 1 and sampling not in (None, Sampling()):
+        raise UserError("beams search; temperature, top_k and top_p sample: choose one")
 
 
 def log_softmax(logits):
@@ -128,7 +141,9 @@ def _choose(log_probs, sampling, rng):
     if sampling.temperature == 0:
         chosen = log_probs.argmax(axis=-1)
     else:
-        probs = restrict(np.exp(log_softmax(log_probs / sampling.temperature)), sampling)
+        with np.errstate(over="ignore"):  # near temperature 0 all but the best go to -inf, and the best stays at 0
+            scaled = (log_probs - log_probs.max(axis=-1, keepdims=True)) / sampling.temperature
+        probs = restrict(np.exp(log_softmax(scaled)), sampling)
         chosen = np.array([rng.choice(len(p), p=p) for p in probs])
     return chosen, np.take_along_axis(log_probs, chosen[:, None], axis=-1)[:, 0]
 
@@ -151,6 +166,7 @@ def beam_search(params, frozen, batch: Batch, visual, config: FlamingoConfig, wi
     Returns (tokens, log_probs): a list and one number a row, with <EOC> if it was reached. Scores are sums of
     log-probabilities, with no length penalty (paper, appendix A.2: beam 3, stop at `<EOC>`). cache: as in `generate`.
     """
+    check_beams(width)
     B, T = batch.tokens.shape
     check_length((cache["length"] if cache else 0) + T, max_tokens, config)
     cache = cache or init_caches(params, config, B, 0, visual)
