@@ -16,7 +16,7 @@ from tinyflamingo import __version__
 from tinyflamingo.errors import UserError
 
 DIGITS = 100  # of a number on the command line
-BEAMS = 64  # widest beam
+QUERIES = 500  # of a task that is evaluated
 FIGURES = (".png", ".pdf", ".svg")
 ABLATIONS = Path("runs/ablate/ablations.json")
 
@@ -45,6 +45,7 @@ class _MixedParser(_Parser):
 def main(argv=None) -> int:
     """Exit code: 0 on success, 2 for a user's mistake, 130 after Ctrl-C."""
     try:
+        _ready_stdout()
         args = _parser().parse_args(argv)
         args.run(args)
         sys.stdout.flush()
@@ -59,6 +60,14 @@ def main(argv=None) -> int:
     except KeyboardInterrupt:
         print("tinyflamingo: stopped; a training run goes on with --resume", file=sys.stderr)
         return 130
+
+
+def _ready_stdout():
+    """A letter that stdout's encoding lacks is printed as an escape; a closed stdout is told before any work."""
+    if sys.stdout is None:
+        raise UserError("stdout is closed, so there is nowhere to print: leave it open, or send it to /dev/null")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _complain(error) -> int:
@@ -194,15 +203,15 @@ def _demo(args):
 def _add_complete(commands):
     p = commands.add_parser("complete", help="continue a prompt of text, pictures and videos")
     p.add_argument("template", help="text with <image>, <video> and <EOC> marks; one file for each of the first two")
-    p.add_argument("files", nargs="*", type=Path, help="pictures and videos, in the order of their marks")
+    p.add_argument("files", nargs="*", default=[], type=Path, help="pictures and videos, in the order of their marks")
     p.add_argument("--checkpoint", type=Path, help="folder (default: the one that ships)")
     p.add_argument("--json", action="store_true", help="also tokens, log-probabilities and phi")
     p.add_argument("--max-tokens", type=_whole, default=24)
     p.add_argument("--beams", type=_whole, default=1, help="width of the beam (the paper uses 3); 1: greedy")
-    p.add_argument("--temperature", type=float, default=0.0, help="0: no sampling")
-    p.add_argument("--top-k", type=_whole, default=0)
-    p.add_argument("--top-p", type=float, default=1.0)
-    p.add_argument("--seed", type=_whole, default=0, help="of the sampling")
+    p.add_argument("--temperature", type=float, help="0: no sampling (default: 0, or 1 with --top-k or --top-p)")
+    p.add_argument("--top-k", type=_whole, help="sample among the K likeliest tokens; 0: all")
+    p.add_argument("--top-p", type=float, help="sample among the likeliest tokens that together reach P")
+    p.add_argument("--seed", type=_whole, help="of the sampling (default: 0)")
     p.set_defaults(run=_complete)
 
 
@@ -210,20 +219,44 @@ def _complete(args):
     import numpy as np
 
     from tinyflamingo.data.prompt import read_prompt
-    from tinyflamingo.model.generate import Sampling
+    from tinyflamingo.model.generate import BEAMS, Sampling
     from tinyflamingo.model.trained import complete
 
     if args.max_tokens < 1:
         raise UserError("--max-tokens must be at least 1")
     if not 1 <= args.beams <= BEAMS:
         raise UserError(f"--beams is {args.beams} but must be from 1 to {BEAMS}")
-    sampling = Sampling(args.temperature, args.top_k, args.top_p)
+    sampling = _sampling(args)
     if args.beams > 1 and sampling != Sampling():
         raise UserError("--beams searches, --temperature, --top-k and --top-p sample: choose one")
     model = _load(args.checkpoint)
     items = read_prompt(args.template, args.files, model.config.vision.side)
-    found = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed))
-    print(json.dumps(found, ensure_ascii=False) if args.json else found["text"])
+    found = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed or 0))
+    print(_json_line(found) if args.json else found["text"])
+
+
+def _sampling(args):
+    """How the options say that tokens are drawn; one that would do nothing is refused."""
+    from tinyflamingo.model.generate import Sampling
+
+    cut = args.top_k is not None or args.top_p is not None
+    temperature = float(cut) if args.temperature is None else args.temperature
+    top_p = 1.0 if args.top_p is None else args.top_p
+    sampling = Sampling(temperature, args.top_k or 0, top_p)
+    if temperature == 0 and (cut or args.seed is not None):
+        option = "--seed" if not cut else "--top-k" if args.top_k is not None else "--top-p"
+        raise UserError(f"{option} does nothing without sampling: give a --temperature above 0, or leave it out")
+    return sampling
+
+
+def _json_line(found):
+    """JSON with letters as they are, or with JSON's own escapes where stdout's encoding lacks one of them."""
+    line = json.dumps(found, ensure_ascii=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(found)
+    return line
 
 
 def _add_evaluate(commands):
@@ -231,7 +264,7 @@ def _add_evaluate(commands):
     p.add_argument("--checkpoint", type=Path, help="folder (default: the one that ships)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
     p.add_argument("--seed", type=_whole, default=0, help="which test stream")
-    p.add_argument("--queries", type=_whole, default=500, help="per task")
+    p.add_argument("--queries", type=_whole, help=f"per task (default: {QUERIES})")
     p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot: see --runs")
     p.add_argument("--suite", action="store_true", help="the sixteen tasks with 0 to 32 shots, and specialists")
     p.add_argument("--quick", action="store_true", help="with --suite: a small part of it, in minutes")
@@ -243,12 +276,10 @@ def _evaluate(args):
     from tinyflamingo.evaluation.run import evaluate, format_report
     from tinyflamingo.files import write_atomically
 
-    if args.queries < 1:
-        raise UserError("--queries must be at least 1")
-    if args.quick and not args.suite:
-        raise UserError("--quick is a part of --suite: add it, or leave both out")
+    omniglot = args.runs or "omniglot" in (args.task or ())
+    _check_evaluate(args, omniglot)
     target = args.json and _writable(args.json)
-    if args.runs or "omniglot" in (args.task or ()):
+    if omniglot:
         report = _evaluate_runs(args)
         print(format_report(report))
     elif args.suite:
@@ -257,11 +288,23 @@ def _evaluate(args):
         report = run_suite(_load(args.checkpoint), args.seed, args.task, args.quick)
         print(format_suite(report))
     else:
-        report = evaluate(_load(args.checkpoint), args.queries, args.seed, args.task)
+        report = evaluate(_load(args.checkpoint), args.queries or QUERIES, args.seed, args.task)
         print(format_report(report))
     report["checkpoint"] = str(args.checkpoint or "the one that ships")
     if target:
         write_atomically(target, json.dumps(report, indent=1).encode())
+
+
+def _check_evaluate(args, omniglot):
+    """Options that do nothing together are refused."""
+    if args.queries == 0:
+        raise UserError("--queries must be at least 1")
+    if args.quick and not args.suite:
+        raise UserError("--quick is a part of --suite: add it, or leave both out")
+    if args.suite and omniglot:
+        raise UserError("--suite has no task of --runs: leave --suite out, or leave --task omniglot and --runs out")
+    if args.queries and (args.suite or omniglot):
+        raise UserError(f"--queries does nothing with {'--suite' if args.suite else '--task omniglot'}: leave it out")
 
 
 def _evaluate_runs(args):

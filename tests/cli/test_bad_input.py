@@ -162,10 +162,17 @@ BAD = {
     "beams 0": (("complete", "a", "--beams", "0"), ("--beams",)),
     "beams without end": (("complete", "a", "--beams", "1000000000"), ("--beams", "from 1 to 64")),
     "beams and sampling": (("complete", "a", "--beams", "3", "--temperature", "1"), ("choose one",)),
+    "greedy top-k": (("complete", "a", "--temperature", "0", "--top-k", "5"), ("--top-k does nothing",)),
+    "greedy top-p": (("complete", "a", "--temperature", "0", "--top-p", "0.5"), ("--top-p does nothing",)),
+    "greedy seed": (("complete", "a", "--seed", "0"), ("--seed does nothing", "--temperature")),
+    "beams and top-k": (("complete", "a", "--beams", "3", "--top-k", "5"), ("choose one",)),
     "seed -1": (("complete", "a", "--seed=-1"), ("--seed", "'-1'")),
     "seed 1.5": (("complete", "a", "--seed", "1.5"), ("--seed", "'1.5'")),
     "seed too long": (("train", "--seed", "9" * 5000), ("--seed", "at most 100 digits")),
     "queries 0": (("evaluate", "--queries", "0"), ("--queries must be at least 1",)),
+    "queries of the suite": (("evaluate", "--suite", "--quick", "--queries", "3"), ("--queries does nothing",)),
+    "queries of runs": (("evaluate", "--task", "omniglot", "--runs", "@x", "--queries", "3"), ("--queries does",)),
+    "suite of runs": (("evaluate", "--suite", "--task", "omniglot", "--runs", "@x"), ("leave --suite out",)),
     # checkpoints
     "no checkpoint": (("complete", "a", "--checkpoint", "@none"), ("none", "no such folder")),
     "file as checkpoint": (("complete", "a", "--checkpoint", "@file"), ("file", "no such folder")),
@@ -252,7 +259,7 @@ BAD = {
     "no command": ((), ("COMMAND",)),
     "unknown command": (("paint",), ("'paint'", "complete")),
     "unknown option": (("complete", "a", "--colour", "red"), ("--colour",)),
-    "no template": (("complete",), ("template",)),
+    "no template": (("complete",), ("required: template (see",)),
     "no preset": (("params",), ("preset",)),
     "option without value": (("complete", "a", "--seed"), ("--seed",)),
 }
@@ -308,6 +315,13 @@ def test_a_mistake_in_the_environment_is_one_line_too(name, value, files, checkp
     done = subprocess.run(line, capture_output=True, text=True, cwd=root, env=env)
     assert done.returncode == 2 and done.stdout == ""
     assert_one_line(done.stderr, (name, repr(value)))
+
+
+def test_a_closed_stdout_is_told_in_one_line(tmp_path):
+    line = ["sh", "-c", '"$0" -m tinyflamingo complete a >&-', sys.executable]
+    done = subprocess.run(line, stderr=subprocess.PIPE, text=True, cwd=Path(cli.__file__).parent.parent)
+    assert done.returncode == 2
+    assert_one_line(done.stderr, ("stdout is closed",))
 
 
 def test_a_finished_run_is_neither_overwritten_nor_taken_over(files, command):

@@ -1,6 +1,7 @@
 """What must work: every kind of picture, video, all ways of decoding, and the other commands."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,13 @@ def test_sampling_repeats_with_its_seed(media, checkpoint, command):
     assert said(10**90)
 
 
+@pytest.mark.parametrize("option", [("--top-k", 200), ("--top-p", 0.99)])
+def test_a_cut_alone_samples_at_temperature_1(option, media, checkpoint, command):
+    line = ("complete", "<image>a", media / "red.png", "--checkpoint", checkpoint, "--max-tokens", 8, *option)
+    assert command(*line) == command(*line, "--temperature", 1)
+    assert command(*line, "--seed", 1) != command(*line, "--seed", 2)
+
+
 def test_a_huge_context_of_text_alone_works(checkpoint, command):
     code, out, err = command("complete", "the dog " * 100, "--checkpoint", checkpoint, "--max-tokens", 1)
     assert (code, err) == (0, "")
@@ -122,6 +130,25 @@ def test_a_huge_context_of_text_alone_works(checkpoint, command):
 def test_unicode_goes_in_and_comes_out(checkpoint, command):
     code, out, err = command("complete", "ein Döner 🦩 ▁", "--checkpoint", checkpoint, "--json", "--max-tokens", 1)
     assert (code, err) == (0, "") and json.loads(out)["prompt_tokens"][0] == "<BOS>"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_letters_that_stdout_lacks_are_escaped(encoding, checkpoint):
+    line = [
+        sys.executable,
+        "-m",
+        "tinyflamingo",
+        "complete",
+        "a \u2581",
+        "--checkpoint",
+        str(checkpoint),
+        "--max-tokens=8",
+    ]
+    env, root = {**os.environ, "PYTHONIOENCODING": encoding}, Path(cli.__file__).parent.parent
+    for more in ([], ["--json"]):
+        done = subprocess.run(line + more, capture_output=True, cwd=root, env=env)
+        assert done.returncode == 0 and done.stderr == b""
+    assert any("\u2581" in token for token in json.loads(done.stdout.decode(encoding))["prompt_tokens"])
 
 
 # ---- evaluate --------------------------------------------------------------------------------
