@@ -98,11 +98,16 @@ def test_a_folder_holds_two_files_and_no_pickle(saved):
 # ---------------------------------------------------------------- damage
 
 
+def _unsealed(card):
+    """A card as those of before, without a checksum of its own: what it says is looked at for itself."""
+    return {name: value for name, value in card.items() if name != "card_sha256"}
+
+
 def _sign(folder, data):
     """Write these weights with a card that vouches for them."""
     (folder / WEIGHTS).write_bytes(data)
     card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | {"sha256": hashlib.sha256(data).hexdigest()}))
+    (folder / CARD).write_text(json.dumps(_unsealed(card) | {"sha256": hashlib.sha256(data).hexdigest()}))
 
 
 def _arrays(folder, change):
@@ -119,7 +124,7 @@ def _card(change):
     def spoil(folder):
         card = json.loads((folder / CARD).read_text())
         change(card)
-        (folder / CARD).write_text(json.dumps(card))
+        (folder / CARD).write_text(json.dumps(_unsealed(card)))
 
     return spoil
 
@@ -192,7 +197,7 @@ DAMAGE = {
     "card is a list": (lambda f: (f / CARD).write_text("[1, 2]"), "not of format 1"),
     "card too deep": (lambda f: (f / CARD).write_text("[" * 200_000), "model.json"),
     "card of another format": (_card(lambda c: c.update(format=2)), "not of format 1"),
-    "no checksum": (_card(lambda c: c.pop("sha256")), "checksum"),
+    "no checksum": (_card(lambda c: c.pop("sha256")), "no sha256 in it"),
     "no config": (_card(lambda c: c.pop("config")), "model.json is damaged"),
     "config is a number": (_card(lambda c: c.update(config=3)), "expected the parts .* found int"),
     "config with a foreign part": (_card(lambda c: c["config"].update(audio={})), "configuration: expected the parts"),
@@ -204,7 +209,14 @@ DAMAGE = {
     "config of another width": (_card(lambda c: c["config"]["language"].update(width=16)), "expected .* found"),
     "config width is a text": (_card(lambda c: c["config"]["language"].update(width="12")), "width is '12'"),
     "config width is a fraction": (_card(lambda c: c["config"]["xattn"].update(heads=1.5)), "heads is 1.5"),
-    "config stages are a number": (_card(lambda c: c["config"]["vision"].update(stages=3)), "model.json is damaged"),
+    "config stages are a number": (_card(lambda c: c["config"]["vision"].update(stages=3)), "stages is 3"),
+    "config without stages": (_card(lambda c: c["config"]["vision"].update(stages=[])), "stages is"),
+    "config share is a text": (_card(lambda c: c["config"]["vision"].update(se_ratio="x")), "se_ratio is 'x'"),
+    "config share is null": (_card(lambda c: c["config"]["vision"].update(alpha=None)), "alpha is None"),
+    "config without end": (
+        _card(lambda c: c["config"]["text_tower"].update(joint_width=10**30)),
+        "model.json is damaged",
+    ),
     "no tokenizer": (_card(lambda c: c.pop("tokenizer")), "model.json is damaged"),
     "tokenizer is a number": (_card(lambda c: c.update(tokenizer=5)), "model.json is damaged"),
     "tokenizer is empty": (_card(lambda c: c.update(tokenizer="")), "tokenizer: the data are empty"),
@@ -257,6 +269,18 @@ def test_damage_is_told_in_one_line(folder, name, monkeypatch, tmp_path):
         load_checkpoint(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     assert not (tmp_path / "unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    "part, changed",
+    [("vision", {"stages": []}), ("vision", {"se_ratio": "x"}), ("text_tower", {"joint_width": 10**30})],
+)
+def test_the_seal_of_a_card_is_looked_at_first(folder, part, changed):
+    card = json.loads((folder / CARD).read_text())
+    card["config"][part].update(changed)
+    (folder / CARD).write_text(json.dumps(card))
+    with pytest.raises(UserError, match="its own checksum differs"):
+        load_checkpoint(folder)
 
 
 def test_tokenizer_and_configuration_must_be_of_one_size(folder):

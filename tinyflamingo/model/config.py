@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 
 from tinyflamingo.errors import UserError
 
@@ -28,6 +28,12 @@ def _require_whole_fields(part, may_be_zero=()) -> None:
     """Every field declared `int` holds a size: a whole number of at least 1, or of at least 0 where that means none."""
     sizes = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.type == "int"}
     _require_sizes(**{n: 1 if n in may_be_zero and v == 0 and v is not False else v for n, v in sizes.items()})
+
+
+def _require_numbers(**numbers) -> None:
+    for name, value in numbers.items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        _require(number and 0 <= value < float("inf"), f"{name} is {value!r} but must be a number of at least 0")
 
 
 def _require_choice(name, value, choices) -> None:
@@ -72,6 +78,9 @@ class VisionConfig:
         for name, choices in {"activation": NF_ACTIVATIONS, "se_activation": NF_ACTIVATIONS, "odd_pixel": ENDS}.items():
             _require_choice(name, getattr(self, name), choices)
         _require_pixels(self.pixels)
+        _require_numbers(bottleneck=self.bottleneck, se_ratio=self.se_ratio, alpha=self.alpha)
+        threes = isinstance(self.stages, tuple) and all(isinstance(s, tuple) and len(s) == 3 for s in self.stages)
+        _require(threes and self.stages, f"stages is {self.stages!r} but must be one (width, blocks, stride) or more")
         last = self.stages[-1][0]
         _require(self.final or self.width == last, f"width {self.width} is not the last stage's {last}: final is False")
         _require(self.spatial <= 2, f"spatial is {self.spatial} but a block has 1 or 2 convolutions of 3x3")

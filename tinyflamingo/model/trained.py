@@ -174,7 +174,8 @@ def load_checkpoint(folder) -> TrainedFlamingo:
     try:
         config = config_from_dict(card["config"])
         tokenizer = _read_tokenizer(folder, card["tokenizer"])
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        like = untrained(HollowGenerator(), config, tokenizer)
+    except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
         raise UserError(f"checkpoint {folder}: {CARD} is damaged ({error}); train again or copy it anew") from error
     if len(tokenizer) != config.language.vocab_size:
         raise UserError(
@@ -182,9 +183,7 @@ def load_checkpoint(folder) -> TrainedFlamingo:
             f"but language.vocab_size {config.language.vocab_size}"
         )
     tree = _read_weights(folder, card)
-    _check_shapes(folder, tree, untrained(HollowGenerator(), config, tokenizer))
-    if card.get("card_sha256", told := _card_digest(card)) != told:  # cards of before have none
-        raise UserError(f"checkpoint {folder}: {CARD} was changed (its own checksum differs); copy it anew")
+    _check_shapes(folder, tree, like)
     info = {k: v for k, v in card.items() if k not in (*SEALED, "card_sha256")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info)
 
@@ -200,6 +199,7 @@ def _read_tokenizer(folder, raw):
 
 
 def _read_card(folder):
+    """The card, as it was written: its own seal is looked at before anything is made of it."""
     if not folder.is_dir():
         raise UserError(f"checkpoint {folder}: no such folder; train one with 'python -m tinyflamingo train'")
     try:
@@ -210,6 +210,10 @@ def _read_card(folder):
         raise UserError(f"checkpoint {folder}: {CARD} cannot be read ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"checkpoint {folder}: {CARD} is not of format {FORMAT}")
+    if missing := [name for name in SEALED if name not in card]:
+        raise UserError(f"checkpoint {folder}: {CARD} is damaged (no {', '.join(missing)} in it); copy it anew")
+    if card.get("card_sha256", told := _card_digest(card)) != told:  # cards of before have none
+        raise UserError(f"checkpoint {folder}: {CARD} was changed (its own checksum differs); copy it anew")
     return card
 
 
