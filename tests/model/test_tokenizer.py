@@ -11,6 +11,7 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
+from tinyflamingo.model import tokenizer as tokenizer_module
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD, SPECIAL, UNK, Tokenizer, train_tokenizer
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)  # anything but lone surrogates
@@ -86,6 +87,25 @@ def test_every_invented_word_is_two_pieces(tokenizer, kind):
 def test_training_depends_on_its_lines_alone(tokenizer):
     again = train_tokenizer(tokenizer_lines(np.random.default_rng(0)), 662)
     assert [again.piece(i) for i in range(662)] == [tokenizer.piece(i) for i in range(662)]
+
+
+def test_ctrl_c_while_lines_are_made_is_ctrl_c():
+    def lines():
+        yield "a red star"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(lines(), 300)
+
+
+@pytest.mark.parametrize("told, raised", [("INTERNAL: KeyboardInterrupt", KeyboardInterrupt), ("other", RuntimeError)])
+def test_ctrl_c_inside_sentencepiece_is_ctrl_c(monkeypatch, told, raised):
+    def stopped(**_):
+        raise RuntimeError(told)
+
+    monkeypatch.setattr(tokenizer_module.sentencepiece.SentencePieceTrainer, "train", stopped)
+    with pytest.raises(raised):
+        train_tokenizer(["a red star"], 300)
 
 
 def test_a_tokenizer_survives_its_bytes(tokenizer):

@@ -86,7 +86,17 @@ def fit_tokenizer(lines_of, most: int) -> Tokenizer:
 
 def train_tokenizer(lines, vocab_size: int, coverage=1.0) -> Tokenizer:
     """A byte-pair SentencePiece model of exactly `vocab_size` pieces from an iterable of lines."""
-    out = io.BytesIO()
+    out, lines = io.BytesIO(), list(lines)  # inside SentencePiece, Ctrl-C in making a line would be a RuntimeError
+    try:
+        _fit(lines, out, vocab_size, coverage)
+    except RuntimeError as error:
+        if "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from error
+        raise
+    return Tokenizer(out.getvalue())
+
+
+def _fit(lines, out, vocab_size, coverage):
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_writer=out,
@@ -108,4 +118,3 @@ def train_tokenizer(lines, vocab_size: int, coverage=1.0) -> Tokenizer:
         num_threads=1,
         minloglevel=2,
     )
-    return Tokenizer(out.getvalue())
