@@ -27,7 +27,9 @@ def run_doctor():
         print(f"{'BLAS':14s} {library}, {gemm_rate():.0f} GFLOP/s in float32")
     variables = ("TINYFLAMINGO_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     chosen = "".join(f"; {v}={os.environ[v]}" for v in variables if v in os.environ)
-    print(f"{'threads':14s} {os.cpu_count()} cores, {ops.workers()} workers in training{chosen}")
+    cores, workers = os.cpu_count(), ops.workers()
+    told = f"{cores} core{'s' * (cores != 1)}, {workers} worker{'s' * (workers != 1)} in training"
+    print(f"{'threads':14s} {told}{chosen}")
     print(f"{'memory':14s} {_memory()}")
     print(f"{'ops':14s} {ops.engine()}")
     checks = {"gradients": _check_gradients, "a prompt": _check_prompt}

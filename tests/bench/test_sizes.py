@@ -127,6 +127,14 @@ def test_an_unknown_preset_lists_what_there_is():
 # ---------------------------------------------------------------- costs
 
 
+@pytest.mark.parametrize(
+    "name, meant", [("toy", "(250,000 updates of the paper's batch)"), ("chinchilla-44m", "(20 tokens a parameter)")]
+)
+def test_the_whole_training_that_is_meant_is_told(name, meant):
+    (line,) = (line for line in sizes.format_sizes(sizes.sizes(name, 1e9)).split("\n") if "whole training" in line)
+    assert line.endswith(meant)
+
+
 @pytest.mark.parametrize("n, side, billions", [(0, 256, 12.38), (1, 320, 35.54), (6, 576, 377.28)])
 def test_flops_of_nfnets_are_those_their_paper_prints(n, side, billions):
     """Its table 3, at the test resolutions, a multiplication and an addition as one."""

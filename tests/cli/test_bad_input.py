@@ -124,9 +124,9 @@ OWN = ("train", "--preset", "smoke", "--out", "@run", "--data")
 # "CHECKPOINT" puts the good checkpoint there. Commands without --checkpoint fail before they need one.
 BAD = {
     # marks and files
-    "more marks": (("complete", "<image>a<image>b", "@red.png", "CHECKPOINT"), ("2 ", "1 file")),
-    "fewer marks": (("complete", "hello", "@red.png", "CHECKPOINT"), ("0 ", "1 file")),
-    "no file": (("complete", TEMPLATE, "CHECKPOINT"), ("1 ", "0 files")),
+    "more marks": (("complete", "<image>a<image>b", "@red.png", "CHECKPOINT"), ("2 marks", "1 file:")),
+    "fewer marks": (("complete", "hello", "@red.png", "CHECKPOINT"), ("0 marks", "1 file:")),
+    "no file": (("complete", TEMPLATE, "CHECKPOINT"), ("1 mark ", "0 files:")),
     "video as picture": (("complete", TEMPLATE, "@clip.mp4", "CHECKPOINT"), ("clip.mp4", "<video>")),
     "picture as video": (("complete", "<video>a", "@red.png", "CHECKPOINT"), ("red.png", "not a video")),
     "empty prompt": (("complete", "", "CHECKPOINT"), ("empty",)),

@@ -157,8 +157,10 @@ def costs(name) -> dict:
     if isinstance(config, FlamingoConfig):
         update = sum(n * step_flops(config, forward(config, sample)) for n, sample in BATCH)
         found["training_flops"] = UPDATES * update
+        found["training"] = f"{UPDATES:,d} updates of the paper's batch"  # whatever the preset's own training is
     if isinstance(config, LanguageConfig):
         found["training_flops"] = TOKENS_A_PARAMETER * total * found["step_flops"] // PAGE.tokens
+        found["training"] = f"{TOKENS_A_PARAMETER} tokens a parameter"
     return found
 
 
@@ -191,7 +193,8 @@ def format_sizes(found) -> str:
         lines.append(f"a forward pass:   {units(c['forward_flops'], 'flop')}, {duration(c['forward_seconds'])}")
         lines.append(f"a training step:  {units(c['step_flops'], 'flop')}, {duration(c['step_seconds'])}")
         if "training_flops" in c:
-            lines.append(f"a whole training: {units(c['training_flops'], 'flop')}, {duration(c['training_seconds'])}")
+            told = f"{units(c['training_flops'], 'flop')}, {duration(c['training_seconds'])}"
+            lines.append(f"a whole training: {told} ({c['training']})")
         lines.append(f"weights:          {units(c['weight_bytes'], 'B')}")
         memory = units(c["training_bytes"], "B"), units(c["training_bytes_unfrozen"], "B")
         lines.append(f"training holds:   {memory[0]}; were nothing frozen, {memory[1]}")

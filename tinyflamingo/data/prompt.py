@@ -27,13 +27,17 @@ def read_prompt(template: str, files, side: int) -> list:
     marks = [part for part in parts if part in ("<image>", "<video>")]
     if len(marks) != len(files):
         raise UserError(
-            f"the template has {len(marks)} <image> or <video> marks but {len(files)} files were given: "
+            f"the template has {_number(marks, 'mark')} (<image> or <video>) but was given {_number(files, 'file')}: "
             "there must be one file for each mark, in order"
         )
     if not template.strip():
         raise UserError("the prompt is empty: give some text, or an <image> mark and a file")
     media = iter(_read(mark, file, side) for mark, file in zip(marks, files, strict=True))
     return [next(media) if part in ("<image>", "<video>") else EOC if part == "<EOC>" else part for part in parts]
+
+
+def _number(things, noun):
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _read(mark, file, side):

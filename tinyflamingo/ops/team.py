@@ -21,6 +21,8 @@ from threadpoolctl import ThreadpoolController
 
 from tinyflamingo.errors import UserError
 
+MOST = 4096  # workers; more are a slip of the hand
+
 _workers = None
 _thread = threading.local()  # works: True in the threads of the team
 
@@ -28,13 +30,13 @@ _thread = threading.local()  # works: True in the threads of the team
 def workers():
     """How many shards a batch is cut into: TINYFLAMINGO_THREADS, or as many as there are cores.
 
-    Raises `UserError` if TINYFLAMINGO_THREADS is no number from 1 on.
+    Raises `UserError` if TINYFLAMINGO_THREADS is no number from 1 to `MOST`.
     """
     if _workers is not None:
         return _workers
     asked = os.environ.get("TINYFLAMINGO_THREADS", "")
-    if asked and not (asked.isdecimal() and int(asked) >= 1):
-        raise UserError(f"TINYFLAMINGO_THREADS must be a whole number of at least 1, not {asked!r}")
+    if asked and not (asked.isdecimal() and len(asked) <= 9 and 1 <= int(asked) <= MOST):
+        raise UserError(f"TINYFLAMINGO_THREADS must be a whole number from 1 to {MOST}, not {asked[:40]!r}")
     return int(asked) if asked else _cores()
 
 
