@@ -282,6 +282,16 @@ def test_cut_files_are_noticed(tmp_path, suffix, codec, pix_fmt, rate, options, 
     fails(cut(path, share))
 
 
+def test_a_header_that_names_an_impossible_place_prints_nothing(tmp_path, capfd):
+    path = tmp_path / "a.wmv"
+    write_video(path, plain(SECONDS))
+    data = bytearray(path.read_bytes())
+    data[302] = 0x26  # FFmpeg then seeks to before the start
+    path.write_bytes(data)
+    fails(path, "damaged or cut short")
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_flipped_bytes_never_give_another_error(tmp_path, seed):
     rng = np.random.default_rng(seed)

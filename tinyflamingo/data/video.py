@@ -70,9 +70,12 @@ def load_video(
     try:
         with (
             opened as file,
-            av.open(file, metadata_errors="ignore", container_options=_OPTIONS) as container,
+            av.open(calm := _Calm(file), metadata_errors="ignore", container_options=_OPTIONS) as container,
         ):
-            return _read(file, container, name, side, fps, max_frames, max_seconds)
+            frames = _read(file, container, name, side, fps, max_frames, max_seconds)
+        if calm.lost:
+            raise ValueError("the file names a place that it does not have")
+        return frames
     except (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
         # av.error.EOFError is a child of none of the built-in ones
         if hasattr(path_or_file, "read") or is_video(path_or_file):
@@ -80,6 +83,26 @@ def load_video(
         else:
             wrong, remedy = "it is not a video", _REMEDY
         raise Unreadable("video", name, wrong, remedy) from None
+
+
+class _Calm:
+    """A file whose `seek` to an impossible place, which damaged headers name, gives -1 and sets `lost`.
+
+    FFmpeg takes -1 for a failure; of an exception, PyAV prints the traceback before it raises.
+    """
+
+    def __init__(self, file):
+        self.file, self.lost = file, False
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def seek(self, *place):
+        try:
+            return self.file.seek(*place)
+        except (OSError, ValueError, OverflowError):
+            self.lost = True
+            return -1
 
 
 def _import_av():
