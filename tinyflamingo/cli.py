@@ -102,6 +102,13 @@ def _whole(text):
     return int(text)
 
 
+def _path(text):
+    """A path; the empty text, as of a shell's variable that is not set, is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path: is a variable of the shell not set?")
+    return Path(text)
+
+
 def _share(text):
     """A number from 0 to 1."""
     try:
@@ -136,12 +143,12 @@ def _figure(path):
 def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
     p.add_argument("--preset", default="toy", help="toy (minutes, the default), smoke (seconds), or omniglot")
-    p.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
+    p.add_argument("--out", type=_path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or that of the run which is resumed")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
     own = p.add_argument_group("data of your own ('data check' looks at them first)")
     own.add_argument(
-        "--data", type=Path, metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
+        "--data", type=_path, metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
     )
     own.add_argument("--format", metavar="NAME", help="of the data (default: found out)")
     own.add_argument("--mix", type=_share, metavar="SHARE", help="of these data beside TinyWorld (default: 1)")
@@ -182,14 +189,16 @@ def _own_data(args):
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     own = args.data is not None and not get_preset(args.preset).handwriting
     if options and not own:
-        raise UserError(f"--{next(iter(options)).replace('_', '-')} is about data of your own: add --data PATH")
+        odd, preset = next(iter(options)).replace("_", "-"), args.preset
+        remedy = f"preset {preset!r} has data of its own" if get_preset(preset).handwriting else "add --data PATH"
+        raise UserError(f"--{odd} is about data of your own: {remedy}")
     return OwnData(str(args.data), **options) if own else None
 
 
 def _add_demo(commands):
     p = commands.add_parser("demo", help="a page of prompts, completed, with a figure")
-    p.add_argument("--checkpoint", type=Path, help="folder (default: the one that ships)")
-    p.add_argument("--out", type=Path, default=Path("demo.png"), help="where the figure goes")
+    p.add_argument("--checkpoint", type=_path, help="folder (default: the one that ships)")
+    p.add_argument("--out", type=_path, default=Path("demo.png"), help="where the figure goes")
     p.add_argument("--seed", type=_whole, default=0, help="which pictures")
     p.set_defaults(run=_demo)
 
@@ -203,8 +212,8 @@ def _demo(args):
 def _add_complete(commands):
     p = commands.add_parser("complete", help="continue a prompt of text, pictures and videos")
     p.add_argument("template", help="text with <image>, <video> and <EOC> marks; one file for each of the first two")
-    p.add_argument("files", nargs="*", default=[], type=Path, help="pictures and videos, in the order of their marks")
-    p.add_argument("--checkpoint", type=Path, help="folder (default: the one that ships)")
+    p.add_argument("files", nargs="*", default=[], type=_path, help="pictures and videos, in the order of their marks")
+    p.add_argument("--checkpoint", type=_path, help="folder (default: the one that ships)")
     p.add_argument("--json", action="store_true", help="also tokens, log-probabilities and phi")
     p.add_argument("--max-tokens", type=_whole, default=24)
     p.add_argument("--beams", type=_whole, default=1, help="width of the beam (the paper uses 3); 1: greedy")
@@ -261,14 +270,14 @@ def _json_line(found):
 
 def _add_evaluate(commands):
     p = commands.add_parser("evaluate", help="every task on fresh pictures, with intervals")
-    p.add_argument("--checkpoint", type=Path, help="folder (default: the one that ships)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the report there")
+    p.add_argument("--checkpoint", type=_path, help="folder (default: the one that ships)")
+    p.add_argument("--json", type=_path, metavar="FILE", help="write the report there")
     p.add_argument("--seed", type=_whole, default=0, help="which test stream")
     p.add_argument("--queries", type=_whole, help=f"per task (default: {QUERIES})")
     p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot: see --runs")
     p.add_argument("--suite", action="store_true", help="the sixteen tasks with 0 to 32 shots, and specialists")
     p.add_argument("--quick", action="store_true", help="with --suite: a small part of it, in minutes")
-    p.add_argument("--runs", type=Path, metavar="ZIP", help="of --task omniglot: the data set's all_runs.zip")
+    p.add_argument("--runs", type=_path, metavar="ZIP", help="of --task omniglot: the data set's all_runs.zip")
     p.set_defaults(run=_evaluate)
 
 
@@ -321,8 +330,8 @@ def _add_ablate(commands):
     p.add_argument("--only", action="append", metavar="NAME", help="only this row or study (may be repeated)")
     p.add_argument("--seeds", type=_whole, default=3, help="runs of each row")
     p.add_argument("--steps", type=_whole, help="of stage three, for each row (default: 200)")
-    p.add_argument("--json", type=Path, metavar="FILE", help=f"what it holds is not run again (default: {ABLATIONS})")
-    p.add_argument("--checkpoint", type=Path, help="folder with the frozen parts (default: the one that ships)")
+    p.add_argument("--json", type=_path, metavar="FILE", help=f"what it holds is not run again (default: {ABLATIONS})")
+    p.add_argument("--checkpoint", type=_path, help="folder with the frozen parts (default: the one that ships)")
     p.set_defaults(run=_ablate)
 
 
@@ -337,8 +346,8 @@ def _ablate(args):
 
 def _add_report(commands):
     p = commands.add_parser("report", help="results and figures from the files of runs, as Markdown")
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder of a run, or a JSON file")
-    p.add_argument("--out", type=Path, default=Path("docs/results.md"), help="figures go into figures/ beside it")
+    p.add_argument("runs", nargs="+", type=_path, metavar="RUN", help="a folder of a run, or a JSON file")
+    p.add_argument("--out", type=_path, default=Path("docs/results.md"), help="figures go into figures/ beside it")
     p.add_argument("--quick", action="store_true", help="text alone, no figures")
     p.set_defaults(run=_report)
 
@@ -351,10 +360,10 @@ def _report(args):
 
 def _add_bench(commands):
     p = commands.add_parser("bench", help="times, against PyTorch if it is installed")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the times there")
+    p.add_argument("--json", type=_path, metavar="FILE", help="write the times there")
     p.add_argument("--only", action="append", metavar="NAME", help="only this line (may be repeated)")
     p.add_argument("--threads", type=_whole, action="append", help="on both sides (may be repeated; default: 1 and 2)")
-    p.add_argument("--figure", type=Path, metavar="FILE", help="also measure how costs grow, and draw it there")
+    p.add_argument("--figure", type=_path, metavar="FILE", help="also measure how costs grow, and draw it there")
     p.set_defaults(run=_bench)
 
 
@@ -372,7 +381,7 @@ def _add_params(commands):
     p = commands.add_parser("params", help="how many parameters a preset or a model of the paper has, by part")
     p.add_argument("preset", help="toy, smoke, flamingo-3b, flamingo-80b, nfnet-f6, clip-vit-l14, chinchilla-70b ...")
     p.add_argument("--costs", action="store_true", help="also flops, memory, and the time at this machine's rate")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
+    p.add_argument("--json", type=_path, metavar="FILE", help="write the counts there")
     p.set_defaults(run=_params)
 
 
@@ -391,13 +400,13 @@ def _params(args):
 
 def _add_convert(commands):
     p = commands.add_parser("convert", help="weights from and to the public ports of Flamingo")
-    p.add_argument("files", nargs="+", type=Path, help="a peer's files or folders, or a checkpoint or part of ours")
+    p.add_argument("files", nargs="+", type=_path, help="a peer's files or folders, or a checkpoint or part of ours")
     p.add_argument("--from", dest="source", metavar="PEER", help="whose files they are (default: ours)")
     p.add_argument("--to", nargs="+", required=True, metavar="OUT", help="OUT: what to write, or PEER OUT: for whom")
     p.add_argument("--prefix", default="", help="of the peer's names, to read or write one part of a whole")
     p.add_argument("--head-size", type=_whole, default=64, help="of a port's heads, which no tensor tells")
-    p.add_argument("--config", type=Path, help="the decoder's config.json (default: beside the weights)")
-    p.add_argument("--tokenizer", type=Path, help="the decoder's tokenizer.json (default: beside the weights)")
+    p.add_argument("--config", type=_path, help="the decoder's config.json (default: beside the weights)")
+    p.add_argument("--tokenizer", type=_path, help="the decoder's tokenizer.json (default: beside the weights)")
     p.set_defaults(run=_convert)
 
 
@@ -418,7 +427,7 @@ def _convert(args):
 
 def _add_parity(commands):
     p = commands.add_parser("parity", help="our outputs beside those of the public ports that are installed")
-    p.add_argument("--out", type=Path, metavar="FILE", help="write the report there")
+    p.add_argument("--out", type=_path, metavar="FILE", help="write the report there")
     p.set_defaults(run=_parity)
 
 
@@ -436,9 +445,9 @@ def _parity(args):
 def _add_data(commands):
     p = commands.add_parser("data", help="look at data of your own before training on them")
     p.add_argument("action", choices=["check"], help="what was found, what would be skipped and why")
-    p.add_argument("path", type=Path, help="a folder with captions.jsonl, or a file or folder of a known format")
+    p.add_argument("path", type=_path, help="a folder with captions.jsonl, or a file or folder of a known format")
     p.add_argument("--format", metavar="NAME", help="default: found out")
-    p.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet there (PNG)")
+    p.add_argument("--sheet", type=_path, metavar="FILE", help="draw a contact sheet there (PNG)")
     p.add_argument("--allow-bad", type=_share, default=0.05, metavar="SHARE", help="of the records (default: 0.05)")
     p.set_defaults(run=_data_check)
 

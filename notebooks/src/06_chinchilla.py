@@ -554,7 +554,7 @@ for C in (1e20, 1e21, 1e22, 1e23, 5.76e23):
 
 # %% [markdown]
 # How such curves are measured, and not only drawn, is in the library, at toy size: `evaluation/isoflop.py` trains
-# models of seven sizes on four budgets and puts a parabola through each.
+# models of eight sizes on four budgets and puts a parabola through the lowest losses of each.
 #
 # There is a second reason, and for Flamingo it is the better one: a smaller model is cheaper for everybody who
 # *uses* it afterwards. Flamingo reads every prompt through these 70 billion parameters, not through 280.

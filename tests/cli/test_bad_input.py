@@ -188,6 +188,11 @@ BAD = {
     # training
     "unknown preset": (("train", "--preset", "giant", "--out", "@run"), ("'giant'", "smoke, toy")),
     "unknown preset of params": (("params", "giant"), ("'giant'", "smoke, toy", "flamingo-80b", "chinchilla-44m")),
+    "out is empty": (("train", "--preset", "smoke", "--out", ""), ("--out", "an empty path")),
+    "mix with data of the preset's own": (
+        ("train", "--preset", "omniglot", "--data", "folder", "--mix", "0.5", "--out", "run"),
+        ("--mix", "preset 'omniglot' has data of its own"),
+    ),
     "out at a file": (("train", "--preset", "smoke", "--out", "@file"), ("cannot write",)),
     "out below a file": (("train", "--preset", "smoke", "--out", "@file/below"), ("cannot write",)),
     "out in /proc": (("train", "--preset", "smoke", "--out", "/proc/tinyflamingo"), ("cannot write",)),

@@ -152,7 +152,7 @@ def test_the_headline_counts_apart_what_no_specialist_can_know():
     told["tasks"]["sums"] = told["tasks"].pop("memes")
     text = headline({0: told})
     assert "counts tasks (`sums`) that ask what only texts told" in text
-    assert re.search(r"without them it is \d of 2 tasks, clearly on \d and \d of 2 tasks, clearly on \d", text)
+    assert re.search(r"without them it is \d of 2, clearly on \d, and \d of 2, clearly on \d\.", text)
 
 
 def test_a_suite_without_specialists_has_no_headline_of_nothing():

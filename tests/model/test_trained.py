@@ -389,6 +389,12 @@ def test_a_prompt_takes_pictures_and_videos_of_any_size_as_it_takes_files(model)
     assert complete(model, [np.stack([wide] * 2), "a"], 4) == complete(model, [np.stack([fitted] * 2), "a"], 4)
 
 
+@pytest.mark.parametrize("options", [{"beams": 0}, {"beams": -3}, {"beams": 2, "sampling": Sampling(1.0)}], ids=str)
+def test_beams_are_from_one_on_and_do_not_sample(model, options):
+    with pytest.raises(UserError, match="beams"):
+        complete(model, [RED, "Output:"], 2, rng=np.random.default_rng(0), **options)
+
+
 def test_a_bare_string_is_no_prompt(model):
     with pytest.raises(UserError, match="a prompt is a list"):
         complete(model, "Output:")

@@ -81,22 +81,24 @@ def headline(suites) -> str:
     for rivals, what in ((SAME_DATA, "every specialist trained on the same 32 examples"),
                          (("whole",), "the specialist trained on the whole training set")):  # fmt: skip
         margins = {name: margin for name in task_names(suites) if (margin := _margins(suites, name, rivals))}
-        told = f"With 32 shots in its prompt Flamingo beats {what} on **{_wins(margins.values())}."
-        lines.append(told if margins else f"No run has both 32 shots and {what}.")
-        fair.append(_wins([margin for name, margin in margins.items() if name not in FROM_TEXT]))
+        told = "With 32 shots in its prompt Flamingo beats {} on **{} of {}** tasks, clearly on {}."
+        none = f"No run has both 32 shots and {what}."
+        lines.append(told.format(what, *_wins(margins.values())) if margins else none)
+        fair += _wins([margin for name, margin in margins.items() if name not in FROM_TEXT])
     apart = ", ".join(f"`{name}`" for name in task_names(suites) if name in FROM_TEXT)
-    if apart and all(fair):
-        lines.append(
-            f"That counts tasks ({apart}) that ask what only texts told, which no specialist has read and no example "
-            f"of a training set holds; without them it is {' and '.join(fair).replace('**', '')}."
+    if apart and all(fair[1::3]):
+        told = (
+            "That counts tasks ({}) that ask what only texts told, which no specialist has read and no example of a "
+            "training set holds; without them it is {} of {}, clearly on {}, and {} of {}, clearly on {}."
         )
+        lines.append(told.format(apart, *fair))
     return " ".join(lines)
 
 
-def _wins(margins) -> str:
-    """How many margins are above 0, and how many clearly; "" of none."""
+def _wins(margins) -> tuple:
+    """How many margins are above 0, of how many, and how many clearly."""
     wins, clear = (sum(margin[i] > 0 for margin in margins) for i in (0, 1))
-    return f"{wins} of {len(margins)}** tasks, clearly on {clear}" if margins else ""
+    return wins, len(margins), clear
 
 
 def _margins(suites, name, rivals):

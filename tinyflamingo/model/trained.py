@@ -28,7 +28,7 @@ from tinyflamingo.model.config import FlamingoConfig, config_from_dict, config_t
 from tinyflamingo.model.contrastive import init_contrastive
 from tinyflamingo.model.encoders import init_encoder
 from tinyflamingo.model.flamingo import decoder_of, encode_media, init_flamingo, see
-from tinyflamingo.model.generate import Sampling, beam_search, generate
+from tinyflamingo.model.generate import Sampling, beam_search, check_beams, generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.hollow import HollowGenerator
@@ -76,6 +76,7 @@ def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling: Sa
     """
     if isinstance(items, str):
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
+    check_beams(beams, sampling)
     side = model.config.vision.side
     sequence = encode_document([_checked(item, side) for item in items], model.tokenizer, complete=False)
     if not sequence.tokens:
