@@ -55,7 +55,8 @@ def words(found):
             told.append(f"`{kind}` {'rises' if means_rise(curve) else 'does not always rise'} with shots")
     head = (
         "Classes differ in colour, in shape, or are things of one colour and shape, each in a third of episodes; in "
-        "rows that name one of these, that one alone. A curve rises if no mean is more than 0.01 below the one before."
+        "rows that name one of these, that one alone. One shot a class does not tell which of them is meant. A curve "
+        "rises if no mean is more than 0.01 below the one before."
     )
     text = " ".join([head, *(f"{line}." for line in told)])
     return f"{text}\n\n{table(['classes', 'shots a class', 'score (95% interval)'], rows)}" if rows else None
