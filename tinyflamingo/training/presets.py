@@ -113,7 +113,9 @@ def _smoke() -> Preset:
         "smoke",
         config,
         ContrastiveRecipe(steps=6, batch=16, families=16),
-        LanguageRecipe(steps=8, rows=4, length=48, long_from=4, phases=((3, 0.8, 0.12), (math.inf, 0.1, 0.4))),
+        LanguageRecipe(  # two long rows a step: one for each of two ranks
+            steps=8, rows=4, length=48, long_from=4, longer=2, phases=((3, 0.8, 0.12), (math.inf, 0.1, 0.4))
+        ),
         FlamingoRecipe(
             steps=6,
             rows=(2, 4, 2),
