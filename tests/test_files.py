@@ -113,7 +113,7 @@ def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
 def test_a_pipe_stays_a_pipe(tmp_path):
     pipe, read = tmp_path / "pipe", []
     os.mkfifo(pipe)
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)  # a failure must not hang
     reader.start()
     write_atomically(pipe, b"through")
     reader.join(10)

@@ -1,5 +1,6 @@
 """A trained Flamingo on disk: a round trip, every kind of damage, atomic writes; and `complete`."""
 
+import dataclasses
 import errno
 import hashlib
 import io
@@ -393,6 +394,13 @@ def test_a_prompt_takes_pictures_and_videos_of_any_size_as_it_takes_files(model)
 def test_beams_are_from_one_on_and_do_not_sample(model, options):
     with pytest.raises(UserError, match="beams"):
         complete(model, [RED, "Output:"], 2, rng=np.random.default_rng(0), **options)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "transformer"])
+def test_what_stands_in_the_resamplers_place_completes_too(model, kind):
+    config = dataclasses.replace(CONFIG, resampler=dataclasses.replace(CONFIG.resampler, kind=kind))
+    plain = untrained(np.random.default_rng(0), config, model.tokenizer)
+    assert len(complete(plain, [RED, "Output:"], 3)["log_probs"]) <= 3
 
 
 def test_a_bare_string_is_no_prompt(model):

@@ -1,8 +1,8 @@
 """Chinchilla's point at toy size: for a given compute, how large a model, and how many tokens (chapter §4).
 
 IsoFLOP curves as in Hoffmann et al. 2022 (approach 2): for each budget C, models of several sizes N
-are trained on D = C / 6N tokens, each with a schedule of its own length; a parabola in log N through
-their losses has its lowest point at the best size. N counts every weight, the tied table too.
+are trained on D = C / 6N tokens, each with a schedule of its own length; a parabola in log N through the lowest
+of their losses has its lowest point at the best size. N counts every weight, the tied table too.
 
 Not here: the language model (`model/language_model.py`) and its training (`training/language_stage.py`).
 """

@@ -36,7 +36,10 @@ def perceiver_resampler(params, features, config: ResamplerConfig, place=None):
 
 
 def enter(params, features, config: ResamplerConfig, place=None):
-    """What the first layer meets: latents (M, R, D), features (M, F, S, D), and the time (F, D) of frames or None."""
+    """What the first layer meets: latents (M, R, D), features (M, F, S, D), and the time (F, D) of frames or None.
+
+    Paper, figure 5; arguments and errors as of `perceiver_resampler`.
+    """
     M, F, _, _ = ops.expect(features, "M F S Dv", Dv=config.input_width).shape
     R, D = params["latents"].shape
     if "w_in" in params:
@@ -57,7 +60,7 @@ def resampler_layer(params, x, features, time, config: ResamplerConfig):
 
 
 def project(params, x, features, time, config: ResamplerConfig):
-    """Queries (M, R, H, K) of the latents x; keys and values (M, F S + R, H, K) of features and latents."""
+    """Queries (M, R, H, K) of the latents x; keys and values (M, F S + R, H, K) of features and latents (figure 5)."""
     M, R, _ = x.shape
     heads = (config.heads, config.key_size)
     if config.media_norm:
