@@ -289,7 +289,7 @@ def paper_parts() -> str:
 def other_counts() -> str:
     """The encoders and the largest language models, each beside what its paper prints."""
     from tinyflamingo.bench.sizes import counts
-    from tinyflamingo.model.paper import A9, PAPER
+    from tinyflamingo.variants.paper import A9, PAPER
 
     rows = []
     for name in [n for n in PAPER if n not in A9 and not n.startswith("flamingo")]:
@@ -301,7 +301,7 @@ def other_counts() -> str:
 def table_a9() -> str:
     """How well all rows of Chinchilla's table fit."""
     from tinyflamingo.bench.sizes import counts
-    from tinyflamingo.model.paper import A9
+    from tinyflamingo.variants.paper import A9
 
     off = [abs(counts(name)["total"]["parameters"] / 1e6 - millions) for name, (millions, *_) in A9.items()]
     return f"All {len(off)} rows fit: none is off by more than {max(off):.2f} million; the table prints whole ones."

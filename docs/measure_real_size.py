@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tinyflamingo.interop import decoder_names, files, open_flamingo  # noqa: E402
-from tinyflamingo.interop.byte_bpe import LETTERS  # noqa: E402
+from tinyflamingo.variants.byte_bpe import LETTERS  # noqa: E402
 from tinyflamingo.interop.peers import RESAMPLER, XATTN  # noqa: E402
 from tinyflamingo.interop.vit_names import PIXELS  # noqa: E402
 from tinyflamingo.model.config import (  # noqa: E402

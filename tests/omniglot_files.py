@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from tinyflamingo.data.omniglot import BACKGROUND, DRAWERS, SIDE, Character
+from tinyflamingo.handwriting.omniglot import BACKGROUND, DRAWERS, SIDE, Character
 
 
 def png(drawing):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyflamingo.evaluation.report import report
+from tinyflamingo.studies.report import report
 from tinyflamingo.evaluation.tasks import TASKS
 from tinyflamingo.training.presets import get_preset
 

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+import tinyflamingo
 from tinyflamingo import __version__
 from tinyflamingo.errors import UserError
 
@@ -160,9 +161,9 @@ def _add_train(commands):
 
 
 def _train(args):
-    from tinyflamingo.evaluation.one_shot import validator
-    from tinyflamingo.evaluation.own import evaluate_run
     from tinyflamingo.evaluation.run import format_report
+    from tinyflamingo.handwriting.one_shot import validator
+    from tinyflamingo.own_data.scores import evaluate_run
     from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
@@ -171,7 +172,7 @@ def _train(args):
     out = args.out or Path("runs") / ("own" if own else args.preset)
     ending = validator(handwriting, args.data, out) if handwriting else evaluate_run(out)
     with together():
-        model = train(args.preset, out, args.seed, args.resume, ending, handwriting and args.data, own)
+        model = train(args.preset, out, args.seed, args.resume, ending, _source(args, own, out))
     if world().rank > 0:
         return
     print(format_report(model.info["metrics"]))
@@ -180,9 +181,20 @@ def _train(args):
     print(f"checkpoint, log, figures and metrics.json are in {out}")
 
 
+def _source(args, own, out):
+    """What a run learns from: handwriting, data of the user's own, or TinyWorld."""
+    from tinyflamingo.handwriting.stages import Handwriting
+    from tinyflamingo.own_data.options import source_of
+    from tinyflamingo.training.presets import get_preset
+
+    if get_preset(args.preset).handwriting and args.data is not None:
+        return Handwriting(args.data)
+    return source_of(own, out, args.resume)
+
+
 def _own_data(args):
     """The options of the user's own data, or None; the data of a preset that needs some are not the user's own."""
-    from tinyflamingo.training.own_data import OwnData
+    from tinyflamingo.own_data.options import OwnData
     from tinyflamingo.training.presets import get_preset
 
     names = ("format", "mix", "side", "vocab", "context", "allow_bad")
@@ -228,13 +240,13 @@ def _complete(args):
     import numpy as np
 
     from tinyflamingo.data.prompt import read_prompt
-    from tinyflamingo.model.generate import BEAMS, Sampling
-    from tinyflamingo.model.trained import complete
+    from tinyflamingo.decoding.beams import check_beams
+    from tinyflamingo.decoding.complete import complete
+    from tinyflamingo.decoding.sampling import Sampling
 
     if args.max_tokens < 1:
         raise UserError("--max-tokens must be at least 1")
-    if not 1 <= args.beams <= BEAMS:
-        raise UserError(f"--beams is {args.beams} but must be from 1 to {BEAMS}")
+    check_beams(args.beams)
     sampling = _sampling(args)
     if args.beams > 1 and sampling != Sampling():
         raise UserError("--beams searches, --temperature, --top-k and --top-p sample: choose one")
@@ -246,7 +258,7 @@ def _complete(args):
 
 def _sampling(args):
     """How the options say that tokens are drawn; one that would do nothing is refused."""
-    from tinyflamingo.model.generate import Sampling
+    from tinyflamingo.decoding.sampling import Sampling
 
     cut = args.top_k is not None or args.top_p is not None
     temperature = float(cut) if args.temperature is None else args.temperature
@@ -317,8 +329,8 @@ def _check_evaluate(args, omniglot):
 
 
 def _evaluate_runs(args):
-    from tinyflamingo.data.omniglot import read_runs
-    from tinyflamingo.evaluation.one_shot import evaluate_runs
+    from tinyflamingo.handwriting.omniglot import read_runs
+    from tinyflamingo.handwriting.one_shot import evaluate_runs
 
     if args.task != ["omniglot"] or not args.runs:
         raise UserError("--task omniglot and --runs ZIP belong together, and no other task beside them")
@@ -336,7 +348,7 @@ def _add_ablate(commands):
 
 
 def _ablate(args):
-    from tinyflamingo.evaluation.studies import run_studies
+    from tinyflamingo.studies.run import run_studies
 
     if args.seeds < 1 or args.steps == 0:
         raise UserError("--seeds and --steps must be at least 1")
@@ -353,7 +365,7 @@ def _add_report(commands):
 
 
 def _report(args):
-    from tinyflamingo.evaluation.report import report
+    from tinyflamingo.studies.report import report
 
     report(args.runs, _writable(args.out), args.quick)
 
@@ -468,6 +480,4 @@ def _doctor(args):
 
 
 def _load(folder):
-    from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
-
-    return load_checkpoint(folder or shipped_checkpoint())
+    return tinyflamingo.load(folder)

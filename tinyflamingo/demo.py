@@ -26,8 +26,9 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_single,
 )
 from tinyflamingo.data.tinyworld.text import shot_order
+from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.trained import TrainedFlamingo, complete
+from tinyflamingo.model.flamingo import TrainedFlamingo
 
 DEMO = 7  # number of the demo's own stream of pictures
 

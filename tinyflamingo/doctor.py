@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_rate
 from tinyflamingo.errors import UserError
@@ -65,11 +66,10 @@ def _check_prompt() -> str:
     """The shipped model names a drawn picture."""
     from tinyflamingo.data.tinyworld.pool import split_rng
     from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
-    from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
 
     rng = split_rng("test", DOCTOR)
     picture = draw_scene(rng, sample_single(rng, (("circle", "red"),)))
-    said = complete(load_checkpoint(shipped_checkpoint()), [picture, "Output:"])["text"]
+    said = tinyflamingo.complete(tinyflamingo.load(), [picture, "Output:"])["text"]
     if said != "a red circle.":
         raise UserError(f"self-test: the shipped model says {said!r} of a red circle; is the package complete?")
     return f"answered: {said}"

@@ -31,7 +31,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
 from tinyflamingo.model import vision_encoder as library
-from tinyflamingo.model import vit as clip_vit
+from tinyflamingo.variants import vit as clip_vit
 from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops import reference

@@ -32,7 +32,7 @@ from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
 from tinyflamingo.model import perceiver_resampler as library
-from tinyflamingo.model.attention_maps import resampler_maps
+from tinyflamingo.studies.attention_maps import resampler_maps
 from tinyflamingo.model.flamingo import encode_media, see
 from tinyflamingo.model.generate import score_continuations
 from tinyflamingo.model.interleave import encode_document, make_batch

@@ -37,7 +37,7 @@ from tinyflamingo.demo import panels_figure, picture_for_words, video_question, 
 from tinyflamingo.evaluation.metrics import interval
 from tinyflamingo.evaluation.run import answer
 from tinyflamingo.evaluation.tasks import knowledge, knowledge_direct, knowledge_heldout
-from tinyflamingo.model.attention_maps import attention_maps, gated_attention_map, resampler_maps
+from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
 from tinyflamingo.model.flamingo import embed_with_eoc, encode_media, flamingo, see
 from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.generate import NEVER, log_softmax

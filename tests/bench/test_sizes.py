@@ -14,7 +14,7 @@ from tinyflamingo.bench.sizes import counts, find_model, forward
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.language_model import init_language_model, language_model
-from tinyflamingo.model.paper import A9, CLIP_VIT_L14, PAPER, nfnet
+from tinyflamingo.variants.paper import A9, CLIP_VIT_L14, PAPER, nfnet
 from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import count
 from tinyflamingo.training.presets import get_preset, parameter_counts

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from omniglot_files import make_characters
 
-from tinyflamingo.data.handwriting import (
+from tinyflamingo.handwriting.drawings import (
     GROUND,
     INK,
     TURNS,
@@ -16,7 +16,7 @@ from tinyflamingo.data.handwriting import (
     turned,
 )
 from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.omniglot import DRAWERS, SIDE
+from tinyflamingo.handwriting.omniglot import DRAWERS, SIDE
 from tinyflamingo.data.tinyworld.pool import Medium
 
 

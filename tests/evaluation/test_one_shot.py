@@ -7,10 +7,10 @@ import pytest
 from omniglot_files import make_characters
 
 from tinyflamingo import cli
-from tinyflamingo.data.omniglot import Run, make_runs, pack_runs
+from tinyflamingo.handwriting.omniglot import Run, make_runs, pack_runs
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation import one_shot
-from tinyflamingo.evaluation.one_shot import answer_run, evaluate_runs, label_scores, word_scores
+from tinyflamingo.handwriting import one_shot
+from tinyflamingo.handwriting.one_shot import answer_run, evaluate_runs, label_scores, word_scores
 from tinyflamingo.model.flamingo import encode_media, see
 from tinyflamingo.model.generate import score_continuations
 from tinyflamingo.model.interleave import encode_document, make_batch

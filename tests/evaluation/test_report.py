@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.report import report
-from tinyflamingo.evaluation.report_read import cell_of, merged, read_runs
-from tinyflamingo.evaluation.report_text import SECTIONS, headline, show
+from tinyflamingo.studies.report import report
+from tinyflamingo.studies.report_read import cell_of, merged, read_runs
+from tinyflamingo.studies.report_text import SECTIONS, headline, show
 
 
 def cell(score, half=0.02, n=500):

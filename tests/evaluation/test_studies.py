@@ -10,7 +10,7 @@ import pytest
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import attention, induction, isoflop, quadratic, resume, studies
-from tinyflamingo.evaluation.ablation_rows import preset_of
+from tinyflamingo.studies.ablation_rows import preset_of
 from tinyflamingo.model.language_model import init_language_model, self_attention
 from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint, untrained
 from tinyflamingo.training.presets import get_preset

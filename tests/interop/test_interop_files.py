@@ -7,7 +7,7 @@ import pytest
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
-from tinyflamingo.interop import files
+from tinyflamingo import array_files as files
 
 
 def write(path, arrays):

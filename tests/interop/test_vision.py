@@ -8,12 +8,12 @@ import pytest
 from tinyflamingo import cli
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop import clip, timm, vision_parity
-from tinyflamingo.interop.files import chunks, read_arrays
+from tinyflamingo.array_files import chunks, read_arrays
 from tinyflamingo.interop.names import export_arrays, import_arrays, our_shapes
 from tinyflamingo.interop.vit_names import PIXELS, vit_rows
 from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.model.encoders import encode_pictures, init_encoder
-from tinyflamingo.model.paper import CLIP_VIT_L14
+from tinyflamingo.variants.paper import CLIP_VIT_L14
 from tinyflamingo.model.vision_encoder import GAINS, normalise_pixels
 from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import named_leaves

@@ -8,7 +8,7 @@ from model_cases import tiny, tiny_config
 
 from tinyflamingo import ops
 from tinyflamingo.model import flamingo as library
-from tinyflamingo.model.attention_maps import attention_maps, gated_attention_map, resampler_maps
+from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
 from tinyflamingo.model.flamingo import embed_with_eoc, flamingo
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, media_keys_values
 from tinyflamingo.model.perceiver_resampler import (

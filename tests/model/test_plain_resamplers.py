@@ -8,7 +8,7 @@ from model_cases import assert_float32_inside, check_tree, shake, tiny, tiny_con
 
 from tinyflamingo.model.config import ResamplerConfig
 from tinyflamingo.model.flamingo import flamingo, see
-from tinyflamingo.model.plain_resamplers import RESAMPLERS
+from tinyflamingo.variants.plain_resamplers import RESAMPLERS
 from tinyflamingo.ops.tree import count
 
 PLAIN = ("mlp", "transformer")

@@ -16,7 +16,7 @@ from tinyflamingo.model.encoder_block import encoder_block
 from tinyflamingo.model.encoders import encode_pictures, init_encoder
 from tinyflamingo.model.flamingo import encode_media, flamingo, see
 from tinyflamingo.model.trained import load_checkpoint, save_checkpoint, untrained
-from tinyflamingo.model.vit import cut_patches, init_vit, stretch_places, vit
+from tinyflamingo.variants.vit import cut_patches, init_vit, stretch_places, vit
 
 CONFIG = ViTConfig(patch=3, width=8, layers=2, heads=2, ffw_multiplier=3, side=9)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from omniglot_files import make_characters, write_background
 
-from tinyflamingo.data.omniglot import DRAWERS, read_runs
+from tinyflamingo.handwriting.omniglot import DRAWERS, read_runs
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.one_shot import validator
+from tinyflamingo.handwriting.one_shot import validator
 from tinyflamingo.model.trained import load_checkpoint, untrained
 from tinyflamingo.training import presets
-from tinyflamingo.training.handwriting_stages import handwriting_stages
+from tinyflamingo.handwriting.stages import handwriting_stages
 from tinyflamingo.training.presets import HandwritingRecipe, get_preset
 from tinyflamingo.training.run import stages_of, train
 from tinyflamingo.training.state import read_log

@@ -11,13 +11,13 @@ from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers.record import OUTPUT
 from tinyflamingo.data.store import Store, Stored, prepare
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.own import evaluate_run, held_out
+from tinyflamingo.own_data.scores import evaluate_run, held_out
 from tinyflamingo.evaluation.run import format_report
 from tinyflamingo.model.trained import load_checkpoint, untrained
 from tinyflamingo.training import run
-from tinyflamingo.training.features import StoredFeatures, features_key
-from tinyflamingo.training.own_data import OwnData, fit, own_stages
-from tinyflamingo.training.own_stages import pairs
+from tinyflamingo.own_data.features import StoredFeatures, features_key
+from tinyflamingo.own_data.options import OwnData, fit, own_stages
+from tinyflamingo.own_data.stages import pairs
 from tinyflamingo.training.presets import get_preset
 from tinyflamingo.training.state import LOG
 
@@ -157,7 +157,7 @@ def test_features_are_those_of_the_encoder_in_the_order_of_the_media(store, tmp_
 
 
 def test_features_are_kept_and_made_anew_when_encoder_or_pixels_change(store, tmp_path, monkeypatch):
-    from tinyflamingo.training import features
+    from tinyflamingo.own_data import features
 
     config, frozen = frozen_of(store)
     StoredFeatures(frozen, store, config, tmp_path)

@@ -18,14 +18,13 @@ import autograd.numpy as anp
 import numpy as np
 from PIL import Image
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_flops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.model.flamingo import encode_media, flamingo
-from tinyflamingo.model.generate import init_caches, stepper
 from tinyflamingo.model.perceiver_resampler import perceiver_resampler
 from tinyflamingo.model.tokenizer import BOS, IMAGE
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops.tree import named_leaves, view_tree
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
 from tinyflamingo.training.flamingo_stage import FlamingoStage
@@ -69,7 +68,7 @@ class Inputs:
     """What several lines share, made once: the shipped model and small pools of pictures."""
 
     def __init__(self, torch_is_here):
-        self.model = load_checkpoint(shipped_checkpoint())
+        self.model = tinyflamingo.load()
         self.twins = None
         if torch_is_here:
             from tinyflamingo.bench import torch_twins
@@ -157,12 +156,12 @@ def _flamingo_step(inputs):
 
     def gradient_of():
         losses, gradient = stage.losses_and_gradient(shards)
-        return sum(weight * loss for weight, loss in zip(stage.recipe.weights, losses.values(), strict=True)), gradient
+        return sum(dataset.weight * losses[dataset.name] for dataset in stage.recipe.datasets), gradient
 
     if inputs.twins:
         with ops.use_workers(1):
             (whole,) = stage.shards(inputs.rng(), documents)
-        batch = inputs.twins.flamingo_batch(whole, stage.recipe.weights)
+        batch = inputs.twins.flamingo_batch(whole, [dataset.weight for dataset in stage.recipe.datasets])
         frozen = inputs.twins.to_torch({"language": stage.frozen["language"]})
 
     def loss(params):
@@ -232,16 +231,14 @@ def _decode(inputs):
     model, rng = inputs.model, inputs.rng()
     params, frozen, config = model.params, model.frozen, model.config
     visual = _normal(rng, 1, config.resampler.latents, config.resampler.width)
-    prompt, phi, start = np.array([[BOS, IMAGE, 40]]), np.array([[0, 1, 1]]), np.zeros((1, 3), int)
+    prompt, phi = np.array([[BOS, IMAGE, 40]]), np.array([[0, 1, 1]])
 
     def ours():
-        cache = init_caches(params, config, 1, prompt.size + DECODED, visual)
-        logits = flamingo(params, frozen, prompt, phi, visual, config, start, cache)[:, -1]
-        step_on = stepper(params, frozen, (phi[:, -1:], start[:, -1:], phi[:, -1:]), visual, config, cache)
-        tokens = []
+        cache, row, seen, tokens = {}, prompt, phi, []
         for _ in range(DECODED):
-            tokens.append(int(logits[0].argmax()))
-            logits = step_on(np.array(tokens[-1:]))
+            logits = flamingo(params, frozen, row, seen, visual, config, cache=cache)
+            tokens.append(int(logits[0, -1].argmax()))
+            row, seen = np.array([tokens[-1:]]), phi[:, -1:]
         return tokens
 
     if not inputs.twins:

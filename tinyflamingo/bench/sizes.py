@@ -19,14 +19,14 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig, LanguageConfig
-from tinyflamingo.model.encoders import encode_pictures, init_encoder
-from tinyflamingo.model.flamingo import init_flamingo, see
+from tinyflamingo.model.flamingo import CHAPTER
 from tinyflamingo.model.gated_xattn import gated_xattn_dense
 from tinyflamingo.model.language_model import init_language_model, language_model
-from tinyflamingo.model.paper import A9, CLASSES, CLIP_JOINT, PAPER
 from tinyflamingo.ops.hollow import HollowGenerator, hollow, tally
 from tinyflamingo.ops.tree import count
 from tinyflamingo.training.presets import PRESETS, parameter_counts
+from tinyflamingo.variants.paper import A9, CLASSES, CLIP_JOINT, PAPER
+from tinyflamingo.variants.registry import OTHER, init_flamingo, init_part, parts_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def counts(name) -> dict:
         head, size = ("classifier", (config.width + 1) * CLASSES)
         if name.startswith("clip"):
             head, size = "projection", config.width * CLIP_JOINT
-        encoder = count(init_encoder(HollowGenerator(), config))
+        encoder = count(init_part(HollowGenerator(), config))
         parts = {"vision encoder": {"parameters": encoder}, head: {"parameters": size}}
     parts.setdefault("total", {"parameters": sum(row["parameters"] for row in parts.values())})
     return {n: {"state": "", **row} | ({"printed": printed[n]} if n in printed else {}) for n, row in parts.items()}
@@ -88,8 +88,8 @@ def forward(config, sample=PAGE) -> dict:
         if isinstance(config, LanguageConfig):
             return {"language model": _read(config, sample.tokens)}
         if not isinstance(config, FlamingoConfig):
-            return {"vision encoder": _look(config)[1]}
-        cells, encoder = _look(config.vision)
+            return {"vision encoder": _encode(config)[1]}
+        cells, encoder = _encode(config.vision)
         return {
             "vision encoder": encoder * (sample.media * sample.frames),
             **_join(config, sample, cells),
@@ -98,12 +98,13 @@ def forward(config, sample=PAGE) -> dict:
 
 
 @functools.cache
-def _look(config):
+def _encode(config):
     """One picture through an encoder: (features it becomes, Tally)."""
-    params = init_encoder(HollowGenerator(), config)
-    with tally() as found:
-        features, _ = encode_pictures(params, hollow((1, config.side, config.side, 3)), config)
-    return features.shape[1], found
+    params = init_part(HollowGenerator(), config)
+    encode = CHAPTER._replace(**OTHER[type(config)](config) if type(config) in OTHER else {}).encode
+    with tally() as passed:
+        features, _ = encode(params, hollow((1, config.side, config.side, 3)), config)
+    return features.shape[1], passed
 
 
 def _read(config, tokens):
@@ -123,12 +124,13 @@ def _join(config, sample, cells):
     """What Flamingo adds: media through the resampler, and every token looking at one through each gated block."""
     params = init_flamingo(HollowGenerator(), config)
     with tally() as resampler:
-        visual = see(params, hollow((sample.media, sample.frames, cells, config.vision.width)), config)
+        features = hollow((sample.media, sample.frames, cells, config.vision.width))
+        visual = parts_of(config).resample(params, [features], config)
     h = hollow((1, sample.tokens, config.language.width))
     numbers = 1 + np.arange(sample.tokens)[None] * sample.media // sample.tokens
     with tally() as gated:
         for i in config.gated_layers:
-            gated_xattn_dense(params[f"xattn_{i}"], h, visual, numbers, config, first=numbers)
+            gated_xattn_dense(params[f"xattn_{i}"], h, visual, numbers, config.xattn)
     return {"resampler": resampler, "gated blocks": gated}
 
 

@@ -211,7 +211,7 @@ def self_attention(params, x, mask, config, cache=None):
     q, k, v = (heads_first(linear(x, params[n]), config.heads) for n in ("w_q", "w_k", "w_v"))
     if cache is not None:
         k, v = append(cache, k, v)
-    far_first = torch.from_numpy(sinusoids(k.shape[2], config.width)).flip(0)
+    far_first = torch.from_numpy(sinusoids(0, k.shape[2], config.width)).flip(0)
     r = linear(far_first, params["w_r"]).unflatten(-1, (config.heads, -1)).permute(1, 2, 0)
     position = (q + params["v"][:, None, :]) @ r
     if q.shape[2] > 1:

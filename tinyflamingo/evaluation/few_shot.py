@@ -15,11 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tinyflamingo.data.items import EOC
+from tinyflamingo.decoding.beams import beam_search, score_continuations
+from tinyflamingo.decoding.caches import take_rows
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.retrieval import ensemble, permutations, pooled, rices
 from tinyflamingo.evaluation.suite import QUERY
-from tinyflamingo.model.flamingo import encode_media, flamingo, see
-from tinyflamingo.model.generate import beam_search, init_caches, log_softmax, score_continuations, spread
+from tinyflamingo.model.flamingo import encode_media, own_medium
+from tinyflamingo.model.generate import read_on
 from tinyflamingo.model.interleave import Batch, encode_document, phi
 from tinyflamingo.model.tokenizer import PAD
 
@@ -52,8 +54,8 @@ def draw_instance(model, task, rng, number, shots, queries) -> Instance:
     chosen = task.shots(rng, shots, number)
     asked = [task.example(rng, QUERY, number) for _ in range(queries)]
     pixels = np.stack([task.pixels(rng, e.medium) for e in chosen + asked])
-    features = encode_media(model.frozen, pixels, model.config)
-    return Instance(chosen, asked, pixels, features, see(model.params, features, model.config))
+    features = encode_media(model.frozen, pixels, model.config, model.parts)
+    return Instance(chosen, asked, pixels, features, model.parts.resample(model.params, [features], model.config))
 
 
 # ---- prompts ---------------------------------------------------------------------------------
@@ -76,16 +78,16 @@ def read_prompt(model, items, visual, others):
     sequence = encode_document(items, model.tokenizer)
     tokens = np.array([sequence.tokens if items else sequence.tokens[:1]])
     everything = np.concatenate([visual, others])
-    cache = init_caches(model.params, model.config, 1, tokens.shape[1], everything)
-    logits = flamingo(model.params, model.frozen, tokens, phi(tokens), everything, model.config, cache=cache)
-    return cache, everything, log_softmax(logits[0, -1])
+    cache: dict = {}
+    log_probs = read_on(model, tokens, phi(tokens), everything, None, cache)
+    return cache, everything, log_probs[0]
 
 
 def continuation(tokens, seen):
     """A batch of rows of ids (B, T) that go on from a prompt, all tokens of a row seeing its medium of `seen` (B,)."""
     looks = np.repeat(np.asarray(seen)[:, None], tokens.shape[1], axis=1)
     zeros = np.zeros(tokens.shape, int)
-    return Batch(tokens, zeros.astype(np.float32), looks, looks, zeros, zeros, [])
+    return Batch(tokens, zeros.astype(np.float32), looks, zeros, zeros, [])
 
 
 def suffix(model, items):
@@ -103,10 +105,8 @@ def write(model, rows, seen, cache, everything):
         same = [i for i, row in enumerate(ids) if len(row) == length]
         for some in (same[i : i + ROWS // BEAMS] for i in range(0, len(same), ROWS // BEAMS)):
             batch = continuation(np.array([ids[i] for i in some]), [seen[i] for i in some])
-            out, _ = beam_search(
-                model.params, model.frozen, batch, everything, model.config, BEAMS, ANSWER_TOKENS,
-                spread(cache, np.zeros(len(some), int), 0),
-            )  # fmt: skip
+            own = take_rows(cache, np.zeros(len(some), int))
+            out, _ = beam_search(model, batch, everything, BEAMS, ANSWER_TOKENS, own)
             for i, said in zip(some, out, strict=True):
                 texts[i] = model.tokenizer.decode(said).strip()
     return texts
@@ -127,8 +127,7 @@ def rank(model, rows, candidates, seen, cache, everything, ahead):
         for row, (mine, start) in enumerate(zip(ids, known, strict=True)):
             tokens[row, : len(mine)], weights[row, start : len(mine)] = mine, 1
         batch = replace(continuation(tokens, [seen[i] for i, _ in some]), weights=weights)
-        grown = spread(cache, np.zeros(len(some), int), tokens.shape[1])
-        likely = score_continuations(model.params, model.frozen, batch, everything, model.config, grown)
+        likely = score_continuations(model, batch, everything, take_rows(cache, np.zeros(len(some), int)))
         scores += (likely + [0.0 if start else ahead[mine[0]] for mine, start in zip(ids, known, strict=True)]).tolist()
     found = iter(scores)
     return [[next(found) for _ in options] for options in candidates]
@@ -140,8 +139,8 @@ def answer(model, examples, items, visual, others, blind=False):
     items: of the prompt's shots, with media in the order of visual (k, R, D); others (n, R, D): what the
     examples show, one each; blind: their pictures are left out. `UserError` if tokens see all media before them.
     """
-    if model.config.xattn.attend != "last":
-        raise UserError("the suite reads shots once for many queries: that needs xattn.attend 'last'")
+    if model.parts.visible is not own_medium:
+        raise UserError("the suite reads shots once for many queries: that needs tokens that see one medium each")
     cache, everything, ahead = read_prompt(model, items, visual, others)
     seen = [0 if blind else len(visual) + 1 + i for i in range(len(examples))]
     rows = [[*([] if blind else [MEDIUM]), e.asked[0]] for e in examples]

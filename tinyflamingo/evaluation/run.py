@@ -22,11 +22,10 @@ from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import language_model
-from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.ops.team import keep_memory
 from tinyflamingo.training.contrastive_stage import pad_captions
-from tinyflamingo.training.flamingo_stage import MediaFeatures, cut, see_all
-from tinyflamingo.training.language_stage import shares_of, token_losses
+from tinyflamingo.training.flamingo_stage import MediaFeatures, cut
+from tinyflamingo.training.losses import shares_of, token_losses
 
 STREAM = 20260101  # test streams are numbered from here; no other code uses the number
 BATCH = 50  # prompts decoded side by side
@@ -101,8 +100,8 @@ def answer(model, queries, features):
 def decode_batch(model, prompts, features):
     """Greedy continuations of prompts over a pool's media."""
     batch = make_batch([encode_document(p, model.tokenizer, complete=False) for p in prompts], left=True)
-    visual = see_all(model.params, features.of(batch.media), model.config)
-    tokens, _ = generate(model.params, model.frozen, batch, visual, model.config, ANSWER_TOKENS)
+    visual = model.parts.resample(model.params, features.of(batch.media), model.config)
+    tokens, _ = generate(model, batch, visual, ANSWER_TOKENS)
     return [model.tokenizer.decode(t).strip() for t in tokens]
 
 
@@ -112,8 +111,8 @@ def zero_shot_classification(model, rng, n):
     pool = draw_pool(rng, [sample_single(rng, KNOWN) for _ in range(n)])
     towers = {"vision": model.frozen["vision"], **model.frozen["contrastive"]}
     read = embed_captions(towers, *pad_captions([model.tokenizer.encode(x) for x in names]), model.config)
-    pixels = normalise_pixels(pool.pictures[:n], model.config.vision.pixels)
-    seen = np.concatenate([embed_pictures(towers, pixels[i : i + 64], model.config) for i in range(0, n, 64)])
+    batches = [pool.pictures[i : min(n, i + 64)] for i in range(0, n, 64)]
+    seen = np.concatenate([embed_pictures(towers, batch, model.config, model.parts.encode) for batch in batches])
     guesses = (seen @ read.T).argmax(axis=1)
     return report(np.array([names[g] == say.caption(s) for g, s in zip(guesses, pool.scenes, strict=True)]))
 
@@ -126,12 +125,12 @@ def text_perplexity(model, rng, n=128, T=96):
     rows = [cut(encode_document(text_document(rng), model.tokenizer), T) for _ in range(n)]
     batch = make_batch(rows)
     real = batch.weights[:, 1:] * (batch.tokens[:, 1:] != model.tokenizer.eoc)
-    visual = np.zeros((1, model.config.resampler.latents, model.config.visual_width), np.float32)
+    visual = np.zeros((1, model.config.resampler.latents, model.config.resampler.output_width), np.float32)
     V = model.config.language.vocab_size
     safe = np.minimum(batch.tokens, V - 1)
     alone = language_model(model.frozen["language"], safe[:, :-1], model.config.language)
-    phi, first = batch.phi[:, :-1], batch.first[:, :-1]
-    whole = flamingo(model.params, model.frozen, safe[:, :-1], phi, visual, model.config, first=first)[..., :V]
+    phi = model.parts.visible(batch)[:, :-1]
+    whole = flamingo(model.params, model.frozen, safe[:, :-1], phi, visual, model.config, parts=model.parts)[..., :V]
     return {
         name: float(np.exp(np.sum(token_losses(logits, safe[:, 1:]) * shares_of(real))))
         for name, logits in (("language_model", alone), ("flamingo", whole))

@@ -152,7 +152,7 @@ def finetuned(rng, train: Examples, test: Examples, candidates, model, recipe: R
     }
     steps = recipe.frames // (min(recipe.batch, len(targets)) * train.pixels.shape[1])
     _train(rng, trained, steps, train.pixels, asked, targets, model, recipe)
-    features = encode_media(model.frozen | {"vision": trained["vision"].params}, test.pixels, model.config)
+    features = encode_media(model.frozen | {"vision": trained["vision"].params}, test.pixels, model.config, model.parts)
     logits = head_logits(
         trained["head"].params, features, question_words(train.questions, test.questions), slots.length
     )
@@ -170,7 +170,7 @@ def _train(rng, trained, steps, media, asked, targets, model, recipe):
     def loss_of(params, shard):
         media, noise, asked, targets = shard
         if "vision" in params:
-            media = encode_media(model.frozen | {"vision": params["vision"]}, media, model.config)
+            media = encode_media(model.frozen | {"vision": params["vision"]}, media, model.config, model.parts)
         logits = head_logits(params["head"], media + noise, asked, targets.shape[1])
         losses = ops.cross_entropy(anp.reshape(logits, (-1, logits.shape[-1])), targets.reshape(-1))
         return anp.sum(losses) * np.float32(1 / len(batch)), ()

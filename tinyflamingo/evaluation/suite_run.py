@@ -19,6 +19,7 @@ from tinyflamingo.evaluation.metrics import METRICS, summarise, summarise_auc
 from tinyflamingo.evaluation.specialists import Examples, finetuned, linear, prototype, whole
 from tinyflamingo.evaluation.suite import SUPPORT, TASKS
 from tinyflamingo.evaluation.words import few_shot_words
+from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.ops.team import keep_memory
 
@@ -146,7 +147,7 @@ def _most_common(instance):
 
 def with_room(model):
     """The same model, which accepts prompts of ROOM tokens, if its positions are relative and so none is missing."""
-    if model.config.language.decoder != "chinchilla":
+    if type(model.config.language) is not LanguageConfig:
         return model
     language = replace(model.config.language, context=max(ROOM, model.config.language.context))
     return replace(model, config=replace(model.config, language=language))
@@ -207,7 +208,7 @@ def whole_data(model, task, made, keys, asked, rng):
     used = made[:1] if task.ways else made
     examples = [task.example(rng, SUPPORT, keys[0]) for _ in range(WHOLE_SET)]
     pixels = np.stack([task.pixels(rng, e.medium) for e in examples])
-    train = _examples(examples, encode_media(model.frozen, pixels, model.config), pixels)
+    train = _examples(examples, encode_media(model.frozen, pixels, model.config, model.parts), pixels)
     queries = [q for instance in used for q in instance.queries]
     features, shown = (np.concatenate([x(i)[len(i.shots) :] for i in used]) for x in (_features, _pixels))
     found = whole(rng, train, _examples(queries, features, shown), [q.candidates for q in queries], model)

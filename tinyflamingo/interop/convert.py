@@ -16,12 +16,11 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from tinyflamingo.array_files import ENDINGS, chunks, header_digest, read_arrays
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import decoder_names, names, open_flamingo, peers
-from tinyflamingo.interop.byte_bpe import ByteTokenizer
 from tinyflamingo.interop.encoders import ENCODERS, read_encoder, write_encoder
-from tinyflamingo.interop.files import ENDINGS, chunks, header_digest, read_arrays
 from tinyflamingo.interop.open_flamingo import Arrays
 from tinyflamingo.model.config import (
     LanguageConfig,
@@ -32,6 +31,7 @@ from tinyflamingo.model.config import (
 )
 from tinyflamingo.model.trained import CARD, FORMAT, MAPPED, WEIGHTS, WORDS, load_checkpoint
 from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.variants.byte_bpe import ByteTokenizer
 
 SOURCES = (*peers.PORTS, "transformers", *ENCODERS)
 CARD_KEYS = {"peer", "part", "config"}  # of the JSON beside a part

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.interop.decoders import ALIBI_MAX, FAMILIES
 from tinyflamingo.interop.names import Row, prefixed
 from tinyflamingo.model.config import LanguageConfig
+from tinyflamingo.variants.decoders import ALIBI_MAX, FAMILIES
 
 
 class Names(NamedTuple):

@@ -19,11 +19,11 @@ import numpy as np
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop import names, peers
-from tinyflamingo.interop.byte_bpe import ByteTokenizer, find_vocabulary
 from tinyflamingo.interop.decoder_names import NAMES, language_rows
 from tinyflamingo.interop.vit_names import vit_config, vit_rows
 from tinyflamingo.model.config import FlamingoConfig, LanguageConfig, TextTowerConfig, XattnConfig
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.variants.byte_bpe import ByteTokenizer, find_vocabulary
 
 PEER = "open_flamingo"
 LM, VISION, RESAMPLER = "lang_encoder.", "vision_encoder.", "perceiver."

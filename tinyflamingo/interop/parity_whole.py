@@ -13,11 +13,11 @@ import json
 import numpy as np
 
 from tinyflamingo.interop import decoder_names, open_flamingo, parity
-from tinyflamingo.interop.byte_bpe import LETTERS
 from tinyflamingo.interop.vit_names import MEAN, SPREAD
 from tinyflamingo.model.flamingo import encode_media, flamingo, see
 from tinyflamingo.model.interleave import phi
 from tinyflamingo.model.tokenizer import IMAGE
+from tinyflamingo.variants.byte_bpe import LETTERS
 
 LAYERS = {"mpt": "transformer.blocks", "opt": "model.decoder.layers"}
 ROWS = 256 + 1 + 3  # bytes, the end, and what OpenFlamingo adds

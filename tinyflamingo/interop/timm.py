@@ -22,10 +22,10 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, export_arrays, import_arrays, prefixed
 from tinyflamingo.interop.peers import layers
 from tinyflamingo.model.config import VisionConfig
-from tinyflamingo.model.paper import NFNETS, nfnet
 from tinyflamingo.model.vision_encoder import GAINS, block_plan
 from tinyflamingo.ops.reference import STANDARDISE_FLOOR
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.variants.paper import NFNETS, nfnet
 
 _SKIP = "stages.0.0.skipinit_gain"  # DeepMind's have it, timm's own have not
 EPS = 1e-5  # timm's, added to the variance of a kernel's weights

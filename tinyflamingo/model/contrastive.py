@@ -15,7 +15,7 @@ import autograd.numpy as np
 from tinyflamingo import ops
 from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
 from tinyflamingo.model.encoder_block import encoder_block, init_encoder_block
-from tinyflamingo.model.encoders import encode_pictures
+from tinyflamingo.model.vision_encoder import encode_pictures
 
 START_TEMPERATURE = 0.07  # the paper gives none; CLIP's
 MAX_LOGIT_SCALE = 100.0  # cap of the inverse temperature, as in CLIP
@@ -35,9 +35,9 @@ def text_tower(params, tokens, mask, config: TextTowerConfig):
     return np.sum(h * share.astype(h.dtype)[:, :, None], axis=1)
 
 
-def embed_pictures(params, pictures, config: FlamingoConfig):
-    """Pictures (B, Y, X, 3) to unit vectors (B, J)."""
-    _, pooled = encode_pictures(params["vision"], pictures, config.vision)
+def embed_pictures(params, pictures, config: FlamingoConfig, encode=encode_pictures):
+    """Pictures, uint8 (B, Y, X, 3), to unit vectors (B, J). encode: the encoder, with its vector for each picture."""
+    _, pooled = encode(params["vision"], pictures, config.vision)
     return unit(ops.linear(pooled, params["picture_projection"]))
 
 

@@ -1,14 +1,13 @@
 """GATED XATTN-DENSE: the layer that lets a frozen language model look at pictures.
 
-Chapter §4; paper section 2.2 and figure 4. Text tokens query the visual tokens of one medium, their
-own (`phi`), or in the paper's ablation (table 10) of all media of their document up to it; then a
-feed-forward layer. Both are added through tanh gates that start at exactly 0,
-so the untrained layer is the identity, to the last bit. Layer norms stand on the queries, on keys
-and values (one norm for both) and before the feed-forward, as the paper's first version says; the
-public ports have none on keys and values, and GELU for squared ReLU. Two more of the paper's ablations
-(table 3) are fields of `XattnConfig` too: no gates, and no feed-forward ("vanilla").
+Chapter §4; paper section 2.2 and figure 4. The text tokens are the queries. The keys and values are
+the visual tokens of one medium: the medium whose number is the token's `phi`. A feed-forward layer
+follows. Both are added through tanh gates that start at exactly 0, so the untrained layer is the
+identity, to the last bit. There is a layer norm on the queries, one on keys and values, and one
+before the feed-forward layer (first version of the paper).
 
-Not here: where the blocks stand (`model/flamingo.py`) and what `phi` is (`model/interleave.py`).
+Not here: where the blocks are (`model/flamingo.py`), what `phi` is (`model/interleave.py`), and other
+forms of the block (`variants/`).
 """
 
 from __future__ import annotations
@@ -16,65 +15,63 @@ from __future__ import annotations
 import autograd.numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.config import FlamingoConfig, XattnConfig
 
 
-def gated_xattn_dense(params, h, visual, phi, config: FlamingoConfig, keys_values=None, first=None):
-    """h (B, T, D) text, visual (M, R, D) tokens of all media of the batch -> (B, T, D).
+def gated_xattn_dense(params, h, visual, phi, config: XattnConfig, cache=None):
+    """Text h (B, T, D) and visual tokens (M, R, D) of all media of the batch -> (B, T, D).
 
-    phi (B, T): 0, no medium: the cross-attention adds exactly nothing; m > 0: medium m of the
-    batch, counted from 1. keys_values: from `media_keys_values`, when they are cached. first (B, T):
-    first medium of a token's document; read where `config.xattn.attend` is "all_previous" only.
+    phi (B, T): m > 0 means medium m of the batch, counted from 1; 0 means no medium, and then the
+    cross-attention adds exactly nothing. cache: see `media_keys_values`.
     """
-    B, T, _ = ops.expect(h, "B T D", D=config.language.width).shape
-    ops.expect(phi, "B T", B=B, T=T)
-    heads = (config.xattn.heads, config.xattn.key_size)
-    k, v = media_keys_values(params, visual, config) if keys_values is None else keys_values
+    k, v = media_keys_values(params, visual, config, cache)
+    h = h + np.tanh(params["alpha_xattn"]) * cross_attention(params, h, k, v, phi, config)
+    return h + np.tanh(params["alpha_dense"]) * feed_forward(params, h)
+
+
+def cross_attention(params, h, k, v, phi, config: XattnConfig):
+    """What every token takes from the latents of its own medium, (B, T, D); k, v from `media_keys_values`."""
+    B, T, _ = h.shape
     x = ops.layer_norm(h, params["query_gain"], params["query_bias"])
-    # Every token says itself which media it meets, so the rows of a batch can stand in one long row.
-    q = np.reshape(ops.linear(x, params["w_q"]), (1, B * T, *heads))
-    seen = ops.segment_attention(q, k, v, np.reshape(phi, (1, B * T)), _first_seen(phi, first, config))
-    seen = np.reshape(seen, (B, T, -1))
-    h = h + gate(params, "alpha_xattn", config) * ops.linear(seen, params["w_o"])
-    if config.xattn.kind == "vanilla":
-        return h
+    # Each token names its own medium, so the rows of a batch can be joined into one long row.
+    q = np.reshape(ops.linear(x, params["w_q"]), (1, B * T, config.heads, config.key_size))
+    attended = ops.segment_attention(q, k, v, np.reshape(ops.expect(phi, "B T", B=B, T=T), (1, B * T)))
+    return ops.linear(np.reshape(attended, (B, T, -1)), params["w_o"])
+
+
+def media_keys_values(params, visual, config: XattnConfig, cache=None):
+    """Keys and values of all media, each (1, M, R, H, K).
+
+    They do not depend on the text. A cache, a dict, keeps them as "k" and "v" from the first call on.
+    """
+    if cache and "k" in cache:
+        return cache["k"], cache["v"]
+    M, R, D = visual.shape
+    media = ops.layer_norm(visual, params["media_gain"], params["media_bias"])
+    shape = (1, M, R, config.heads, config.key_size)
+    k, v = (np.reshape(ops.linear(media, params[name]), shape) for name in ("w_k", "w_v"))
+    if cache is not None:
+        cache["k"], cache["v"] = k, v
+    return k, v
+
+
+def feed_forward(params, h):
+    """W_2 relu(W_1 norm(h))^2 for every token by itself, (B, T, D) -> (B, T, D)."""
     x = ops.layer_norm(h, params["ffw_gain"], params["ffw_bias"])
-    dense = ops.linear(getattr(ops, config.xattn.activation)(ops.linear(x, params["w_1"])), params["w_2"])
-    return h + gate(params, "alpha_dense", config) * dense
-
-
-def gate(params, name, config: FlamingoConfig):
-    """How far a branch is open: tanh(alpha), and 1 where there are no gates."""
-    return np.tanh(params[name]) if config.xattn.gated else 1.0
-
-
-def _first_seen(phi, first, config: FlamingoConfig):
-    """The first medium each token attends to, (1, B T); None: its own only."""
-    if config.xattn.attend == "last":
-        return None
-    if first is None:
-        raise ValueError("gated_xattn_dense: xattn.attend is 'all_previous', so `first` is needed beside phi")
-    return np.reshape(ops.expect(first, "B T", B=phi.shape[0], T=phi.shape[1]), (1, phi.size))
-
-
-def media_keys_values(params, visual, config: FlamingoConfig):
-    """Keys and values of all media, each (1, M, R, H, K). They do not depend on the text: cache them."""
-    M, R, _ = ops.expect(visual, "M R D", D=config.visual_width).shape
-    shape = (1, M, R, config.xattn.heads, config.xattn.key_size)
-    media = ops.layer_norm(visual, params["media_gain"], params["media_bias"]) if config.xattn.media_norm else visual
-    return tuple(np.reshape(ops.linear(media, params[name]), shape) for name in ("w_k", "w_v"))
+    return ops.linear(ops.squared_relu(ops.linear(x, params["w_1"])), params["w_2"])
 
 
 def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
-    """One block. The gates are exactly 0; the paper gives no initialisation for the rest."""
-    D, media = config.language.width, config.visual_width
+    """Parameters of one block. The gates are exactly 0; the paper says nothing about the other values."""
+    D, media = config.language.width, config.resampler.output_width
     inner, hidden = config.xattn.heads * config.xattn.key_size, config.xattn.ffw_multiplier * D
 
     def matrix(rows, columns, scale=1.0):
         return (rng.standard_normal((rows, columns)) * scale * rows**-0.5).astype(dtype)
 
-    norm = {"media_gain": np.ones(media, dtype), "media_bias": np.zeros(media, dtype)}
-    params = (norm if config.xattn.media_norm else {}) | {
+    return {
+        "media_gain": np.ones(media, dtype),
+        "media_bias": np.zeros(media, dtype),
         "query_gain": np.ones(D, dtype),
         "query_bias": np.zeros(D, dtype),
         "w_q": matrix(D, inner),
@@ -88,7 +85,3 @@ def init_gated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
         "w_2": matrix(hidden, D, 0.5),
         "alpha_dense": np.zeros((), dtype),
     }
-    absent = set() if config.xattn.gated else {"alpha_xattn", "alpha_dense"}
-    if config.xattn.kind == "vanilla":
-        absent |= {"ffw_gain", "ffw_bias", "w_1", "w_2", "alpha_dense"}
-    return {name: leaf for name, leaf in params.items() if name not in absent}

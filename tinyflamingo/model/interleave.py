@@ -51,15 +51,9 @@ def phi_next(tokens):
     return np.minimum(before + 1, is_tag.sum(axis=-1, keepdims=True))
 
 
-def cross_attention_mask(phi_row, N, R, first_row=None):
-    """The mask of the paper's figure 7, for people to look at: (T, N * R), True where attention may go.
-
-    first_row (T,): tokens see all media from it to their phi; by default their phi alone.
-    """
-    last = np.asarray(phi_row)[:, None]
-    first = last if first_row is None else np.asarray(first_row)[:, None]
-    owner = np.repeat(np.arange(1, N + 1), R)
-    return (first <= owner) & (owner <= last)
+def cross_attention_mask(phi_row, N, R):
+    """The mask of the paper's figure 7, for people to look at: phi (T,) -> (T, N * R), True where attention may go."""
+    return np.asarray(phi_row)[:, None] == np.repeat(np.arange(1, N + 1), R)
 
 
 def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
@@ -72,15 +66,12 @@ def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
     sequence = Sequence()
     sequence.add(list(tokenizer.opening), 0.0)
     for item in items:
-        if not isinstance(item, str | Quiet) and len(sequence.tokens) > len(
-            tokenizer.opening
-        ):  # an image or `EOC` ends a chunk
-            _close_chunk(sequence, tokenizer)
         if isinstance(item, str | Quiet):
-            text = item.text if isinstance(item, Quiet) else item
-            if text.strip():
-                sequence.add(tokenizer.encode(text.strip(" ")), 0.0 if isinstance(item, Quiet) else 1.0)
-        elif item is not EOC:
+            _add_text(sequence, item, tokenizer)
+            continue
+        if len(sequence.tokens) > len(tokenizer.opening):  # an image or `EOC` ends a chunk
+            _close_chunk(sequence, tokenizer)
+        if item is not EOC:
             sequence.add([IMAGE], 0.0)
             sequence.media.append(item)
     if complete:
@@ -88,8 +79,15 @@ def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
     return sequence
 
 
+def _add_text(sequence, item, tokenizer):
+    """The tokens of a string, with weight 1, or of a `Quiet` string, with weight 0."""
+    text, weight = (item.text, 0.0) if isinstance(item, Quiet) else (item, 1.0)
+    if text.strip():
+        sequence.add(tokenizer.encode(text.strip(" ")), weight)
+
+
 def _close_chunk(sequence, tokenizer):
-    """`<EOC>`, unless the chunk was closed already."""
+    """`<EOC>`, unless the chunk is closed already."""
     if sequence.tokens[-1:] != [tokenizer.eoc]:
         sequence.add([tokenizer.eoc], 1.0)
 
@@ -105,17 +103,15 @@ def check_media(tokens, media):
 class Batch:
     """Sequences side by side, padded with `<PAD>`.
 
-    tokens (B, T); weights (B, T): loss weight of each token; phi (B, T): medium seen, counted from
-    1 over the whole batch, 0 for none; first (B, T): first medium of a token's own sequence, counted
-    likewise, 0 where that has none; start (B, T): first position of a token's own sequence;
+    tokens (B, T); weights (B, T): loss weight of each token; phi (B, T): the medium that it sees,
+    counted from 1 over the whole batch, 0 for none; start (B, T): first position of its own sequence;
     owner (B, T): number of that sequence, -1 for padding; media: the media of all sequences in order,
-    so the first medium of one is number 1 + those of the sequences before.
+    so the first medium of a sequence is number 1 + the media of the sequences before it.
     """
 
     tokens: np.ndarray
     weights: np.ndarray
     phi: np.ndarray
-    first: np.ndarray
     start: np.ndarray
     owner: np.ndarray
     media: list
@@ -138,18 +134,17 @@ def make_batch(sequences, left=False, phi_of=phi) -> Batch:
 
 
 def _empty_batch(B, T):
-    phi, first, start = np.zeros((3, B, T), int)
-    return Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), phi, first, start, np.full((B, T), -1), [])
+    phi, start = np.zeros((2, B, T), int)
+    return Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), phi, start, np.full((B, T), -1), [])
 
 
 def _put(batch, b, place, sequence, phi_of):
-    """Write a sequence into row b; what follows it in the row, padding, sees it and nothing before."""
+    """Write a sequence into row b. The padding after it sees this sequence and nothing before it."""
     check_media(sequence.tokens, sequence.media)
     batch.owner[b, place] = batch.owner.max(initial=-1) + 1
     batch.tokens[b, place] = sequence.tokens
     batch.weights[b, place] = sequence.weights
     batch.phi[b, place] = batch_phi(phi_of(sequence.tokens), len(batch.media))
-    batch.first[b, place] = len(batch.media) + 1 if sequence.media else 0
     batch.start[b, place.start :] = place.start
     batch.media += sequence.media
 

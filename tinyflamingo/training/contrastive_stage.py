@@ -33,12 +33,11 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_wild,
 )
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures, init_contrastive
-from tinyflamingo.model.encoders import encode_pictures, init_encoder
 from tinyflamingo.model.tokenizer import PAD
-from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.training.optimiser import AdamW, adaptive_clip
 from tinyflamingo.training.shards import cut_rows, joined_gradient
+from tinyflamingo.variants.registry import init_part, parts_of
 
 FAMILY = 4
 STANDARDISE_PICTURES = 1024  # pictures from which the features' mean and scale are taken
@@ -133,8 +132,8 @@ class ContrastiveStage:
         self.config, self.recipe = preset.config, preset.contrastive
         self.steps = self.recipe.steps
         self.collect(rng, tokenizer)
-        vision = init_encoder(rng, self.config.vision)
-        params = init_contrastive(rng, self.config, vision)
+        self.encode = parts_of(self.config).encode
+        params = init_contrastive(rng, self.config, init_part(rng, self.config.vision))
         self.optimiser = AdamW(params, self.recipe.optimiser)
 
     def collect(self, rng, tokenizer):
@@ -143,6 +142,9 @@ class ContrastiveStage:
         self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
         side = self.config.vision.side
         self.pictures = np.stack([[draw_scene(rng, s, side) for s in family] for family in families])
+
+    def prepare(self, rng):
+        """Nothing to prepare."""
 
     def gradient(self, rng, step):
         """Gradient vector and what to log, for one batch."""
@@ -169,7 +171,7 @@ class ContrastiveStage:
 
         def embed(params, shard):
             pixels, words, real = shard
-            seen = embed_pictures(params, normalise_pixels(pixels, self.config.vision.pixels), self.config)
+            seen = embed_pictures(params, pixels, self.config, self.encode)
             return anp.concatenate([seen, embed_captions(params, words, real, self.config)], axis=1)
 
         def loss_of(head, both):
@@ -190,16 +192,16 @@ class ContrastiveStage:
         The towers' projections come too, for zero-shot classification; Flamingo does not use them.
         """
         params = self.optimiser.params
-        constants = standardiser(params["vision"], self.sample(), self.config.vision)
+        constants = standardiser(params["vision"], self.sample(), self.config)
         towers = {"contrastive": {k: v for k, v in params.items() if k != "vision"}}
         return half_precision({"vision": params["vision"], **constants, **towers})
 
 
 def standardiser(vision, pictures, config):
-    """The mean and one over the spread of each channel of an encoder's features, on pictures (n, Y, X, 3)."""
-    pixels = normalise_pixels(pictures, config.pixels)
-    parts = [encode_pictures(vision, pixels[i : i + 64], config)[0] for i in range(0, len(pixels), 64)]
-    features = np.concatenate(parts).reshape(-1, config.width)
+    """The mean and one over the spread of each channel of an encoder's features, on pictures, uint8 (n, Y, X, 3)."""
+    encode = parts_of(config).encode
+    found = [encode(vision, pictures[i : i + 64], config.vision)[0] for i in range(0, len(pictures), 64)]
+    features = np.concatenate(found).reshape(-1, config.vision.width)
     return {"feature_mean": features.mean(axis=0), "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3))}
 
 

@@ -20,16 +20,16 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pages import page, pair, video
 from tinyflamingo.data.tinyworld.pool import make_pool
-from tinyflamingo.model.flamingo import encode_media, flamingo, gates, init_flamingo, see
+from tinyflamingo.model.flamingo import encode_media, flamingo, gates
 from tinyflamingo.model.interleave import Batch, Sequence, encode_document, pack_batch, phi, phi_next
 from tinyflamingo.model.tokenizer import IMAGE
 from tinyflamingo.ops.tree import half_precision, view_tree
-from tinyflamingo.training.language_stage import token_losses
+from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.optimiser import AdamW
-from tinyflamingo.training.ranks import mine, world
+from tinyflamingo.training.ranks import mine
 from tinyflamingo.training.shards import shard_count, summed_gradient
+from tinyflamingo.variants.registry import init_flamingo, parts_of
 
-DATASETS = ("pages", "pairs", "videos")
 PARTS = ("vision", "language")  # frozen, unless the recipe says that they train too
 
 
@@ -52,8 +52,10 @@ class MediaFeatures(MediaPixels):
 
     def __init__(self, frozen, pool, config):
         super().__init__(pool)
+        parts = parts_of(config)
         self.pictures, self.videos = (
-            None if media is None else encode_media(frozen, media, config) for media in (self.pictures, self.videos)
+            None if media is None else encode_media(frozen, media, config, parts)
+            for media in (self.pictures, self.videos)
         )
 
 
@@ -85,27 +87,21 @@ def cut(sequence: Sequence, T) -> Sequence:
     return Sequence(tokens, sequence.weights[:T], sequence.media[: tokens.count(IMAGE)])
 
 
-def see_all(params, features, config):
-    """Visual tokens of media in order; features: a list from `MediaFeatures.of`, which may be empty."""
-    seen = [see(params, table, config) for table in features]
-    return anp.concatenate(seen) if seen else see(params, np.zeros((0, 1, 1, 1), np.float32), config)
+def shard_loss(params, shard: Shard, frozen, weights, config, parts):
+    """A shard's part of the loss: the sum over data sets of lambda (`weights`) times the mean loss.
 
-
-def shard_loss(params, shard: Shard, frozen, weights, config):
-    """A shard's part of the loss: the sum over datasets of lambda (`weights`) times the mean loss.
-
-    Returns (loss, its parts by dataset before lambda).
+    Returns (loss, its parts by data set before lambda).
     """
     batch, features = shard.batch, shard.features
     frozen = frozen | {name: params[name] for name in PARTS if name in params}
     if "vision" in params:
-        features = [encode_media(frozen, pixels, config) for pixels in features]
-    visual = see_all(params, features, config)
-    tokens, phi, start, first = (x[:, :-1] for x in (batch.tokens, batch.phi, batch.start, batch.first))
-    logits = flamingo(params, frozen, tokens, phi, visual, config, start, first=first)
+        features = [encode_media(frozen, pixels, config, parts) for pixels in features]
+    visual = parts.resample(params, features, config)
+    tokens, phi, start = (x[:, :-1] for x in (batch.tokens, parts.visible(batch), batch.start))
+    logits = flamingo(params, frozen, tokens, phi, visual, config, start, parts=parts)
     losses = token_losses(logits, batch.tokens[:, 1:]) * shard.shares[:, 1:]
-    parts = [anp.sum(losses * (shard.datasets[:, 1:] == i)) for i in range(len(weights))]
-    return sum(part * np.float32(weight) for part, weight in zip(parts, weights, strict=True)), parts
+    means = [anp.sum(losses * (shard.datasets[:, 1:] == i)) for i in range(len(weights))]
+    return sum(mean * np.float32(weight) for mean, weight in zip(means, weights, strict=True)), means
 
 
 def draw_media(rng, recipe, side):
@@ -123,12 +119,11 @@ class FlamingoStage:
     """Data, parameters and one step of the stage, for `training/run.py`."""
 
     name = "flamingo"
-    datasets = DATASETS
 
     def __init__(self, preset, rng, tokenizer, frozen, media=None):
         """media: from `make_media`, if several runs share them."""
         self.config, self.recipe, self.tokenizer = preset.config, preset.flamingo, tokenizer
-        self.steps, self.frozen = self.recipe.steps, frozen
+        self.steps, self.frozen, self.parts = self.recipe.steps, frozen, parts_of(self.config)
         self.pool, self.features = media or make_media(self.collect(rng), self.recipe, frozen, self.config)
         params = init_flamingo(rng, self.config) | {name: frozen[name] for name in self.recipe.trained}
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
@@ -138,27 +133,28 @@ class FlamingoStage:
         """The pool of pictures and videos, drawn once."""
         return draw_media(rng, self.recipe, self.config.vision.side)
 
-    def documents(self, rng, names=None, longer=1):
-        """The documents of one step, of these datasets or of all; longer: how many times as long its pages are."""
-        found = []
-        for name in names or self.datasets:
-            index = self.datasets.index(name)
-            longer_here, rows = longer if name == "pages" else 1, self.recipe.rows[index]
-            for _ in range(max(1, rows // longer_here) if rows else 0):
-                kind, items = self._draw(rng, name, longer_here)
-                sequence = cut(encode_document(items, self.tokenizer), self.recipe.lengths[index] * longer_here)
+    def documents(self, rng, datasets=None, longer=1):
+        """The documents of one step, of these data sets or of all; longer: how many times as long its pages are."""
+        drawn = []
+        for dataset in datasets or self.recipe.datasets:
+            index = self.recipe.datasets.index(dataset)
+            times = longer if dataset.name == "pages" else 1
+            for _ in range(max(1, dataset.rows // times) if dataset.rows else 0):
+                kind, items = self._draw(rng, dataset.name, times)
+                sequence = cut(encode_document(items, self.tokenizer), dataset.length * times)
                 ahead = kind == "web_page" and rng.random() < self.recipe.p_next
-                found.append(Document(index, sequence, phi_next if ahead else phi))
-        return found
+                drawn.append(Document(index, sequence, phi_next if ahead else phi))
+        return drawn
 
     def _draw(self, rng, name, longer):
+        """(kind, items) of one document of a data set."""
         if name == "pages":
             return page(rng, self.pool, length=longer)
         return name, (pair if name == "pairs" else video)(rng, self.pool)
 
     def shards(self, rng, documents):
-        """The documents dealt out to the workers, each with a generator of its own; of ranks, its own shards."""
-        totals = np.zeros(len(self.datasets), np.float32)
+        """The documents dealt out to the workers, each with a generator of its own; a rank makes its own shards."""
+        totals = np.zeros(len(self.recipe.datasets), np.float32)
         for document in documents:
             totals[document.dataset] += sum(document.sequence.weights)
         n = min(shard_count(), len(documents))
@@ -166,50 +162,52 @@ class FlamingoStage:
         return ops.share_out(lambda hand: self._shard(*hand, totals), hands)
 
     def _shard(self, documents, rng, totals):
-        """Noise on the frozen features keeps the new layers from learning single pictures by heart."""
-        length = max(*self.recipe.lengths, *(len(d.sequence.tokens) for d in documents))
+        """One worker's documents. Noise on the frozen features keeps the new layers from memorising single pictures."""
+        lengths = [dataset.length for dataset in self.recipe.datasets]
+        length = max(*lengths, *(len(d.sequence.tokens) for d in documents))
         batch = pack_batch([d.sequence for d in documents], length, [d.phi_of for d in documents])
         features = self.features.of(batch.media)
         for table in features if "vision" not in self.recipe.trained else ():
             table += rng.standard_normal(table.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)
         datasets = np.array([d.dataset for d in documents] + [-1])[batch.owner]
-        totals = np.append(np.maximum(totals, 1), np.float32(1))  # the last is padding's
+        totals = np.append(np.maximum(totals, 1), np.float32(1))  # the last one is for padding
         return Shard(batch, features, batch.weights / totals[datasets], datasets)
 
+    def prepare(self, rng):
+        """The first move of the gates, from exactly 0.
+
+        At 0 only the gates have a gradient, and the sign of one batch's gradient is noise. So the gradient is
+        averaged over some batches, and every gate moves along its sign.
+        """
+        params = self.optimiser.params
+        closed = [name.split("/") for name in gates(params)]
+        total = 0.0
+        for _ in range(self.recipe.gate_batches if closed else 0):
+            total = total + self.losses_and_gradient(self.shards(rng, self.documents(rng)))[1]
+        for name, gate in closed:
+            slope = view_tree(total, params)[name][gate]
+            params[name][gate][...] = -np.sign(slope) * self.recipe.gate_push
+
     def gradient(self, rng, step):
-        """Gradient vector and what to log: all datasets accumulated, or one in turn (round-robin)."""
-        if step == 0:
-            self.open_gates(rng)
-        names = self.datasets if self.recipe.accumulate else (self.datasets[step % len(self.datasets)],)
+        """Gradient vector and what to log: all data sets accumulated, or one in turn (round-robin)."""
+        datasets = self.recipe.datasets
+        if not self.recipe.accumulate:
+            datasets = (datasets[step % len(datasets)],)
         longer = self.recipe.longer if step % self.recipe.long_every == self.recipe.long_every - 1 else 1
-        losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, names, longer)))
-        info = {f"loss_{name}": losses[name] for name in names}
-        info["loss"] = sum(info.values()) / len(names)
+        losses, gradient = self.losses_and_gradient(self.shards(rng, self.documents(rng, datasets, longer)))
+        info = {f"loss_{dataset.name}": losses[dataset.name] for dataset in datasets}
+        info["loss"] = sum(info.values()) / len(datasets)
         return gradient, info | {"gates": gates(self.optimiser.params)}
 
     def losses_and_gradient(self, shards):
-        """The mean loss of every dataset, and the gradient vector of their sum weighed by lambda."""
-
-        weights = self.recipe.weights[: len(self.datasets)]
+        """The mean loss of every data set, and the gradient vector of their sum weighted by lambda."""
+        weights = [dataset.weight for dataset in self.recipe.datasets]
 
         def loss_of(params, shard):
-            return shard_loss(params, shard, self.frozen, weights, self.config)
+            return shard_loss(params, shard, self.frozen, weights, self.config, self.parts)
 
         _, losses, gradient = summed_gradient(loss_of, self.optimiser.params, shards)
-        sums = world().allreduce(np.sum(losses, axis=0, dtype=np.float64))
-        return dict(zip(self.datasets, map(float, sums), strict=True)), gradient
-
-    def open_gates(self, rng):
-        """The first move, from exactly 0: at zero only the gates have a gradient, and one batch's
-        sign is noise. So it is averaged over some steps, and every gate moves along its sign."""
-        params = self.optimiser.params
-        shut = [name.split("/") for name in gates(params)]
-        total = 0.0
-        for _ in range(self.recipe.gate_batches if shut else 0):
-            total = total + self.losses_and_gradient(self.shards(rng, self.documents(rng)))[1]
-        for name, gate in shut:
-            slope = view_tree(total, params)[name][gate]
-            params[name][gate][...] = -np.sign(slope) * self.recipe.gate_push
+        return dict(zip((dataset.name for dataset in self.recipe.datasets), losses, strict=True)), gradient
 
     def result(self):
         """What the finished Flamingo adds to the frozen parts, or puts in their place."""

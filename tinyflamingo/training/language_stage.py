@@ -12,12 +12,12 @@ from __future__ import annotations
 import autograd.numpy as anp
 import numpy as np
 
-from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.text import episode, random_repeat, text_document
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.language_model import init_language_model, language_model
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
 from tinyflamingo.ops.tree import half_precision
+from tinyflamingo.training.losses import shares_of, token_losses
 from tinyflamingo.training.optimiser import AdamW
 from tinyflamingo.training.shards import cut_rows, summed_gradient
 
@@ -78,6 +78,9 @@ class LanguageStage:
                 place += n
         return tokens, weights, start
 
+    def prepare(self, rng):
+        """Nothing to prepare."""
+
     def gradient(self, rng, step):
         """Gradient vector and what to log, for one batch."""
         loss, gradient = self.loss_and_gradient(*self.batch(rng, step))
@@ -98,14 +101,3 @@ class LanguageStage:
     def result(self):
         """What the next stage keeps, frozen."""
         return half_precision({"language": self.optimiser.params})
-
-
-def token_losses(logits, targets):
-    """Cross-entropy of every token: logits (B, T, V) against targets (B, T) -> (B, T)."""
-    flat = anp.reshape(logits, (-1, logits.shape[-1]))
-    return anp.reshape(ops.cross_entropy(flat, targets.reshape(-1)), targets.shape)
-
-
-def shares_of(weights):
-    """Weights as shares of their sum, so that a weighted mean is a sum; all 0 if all weights are."""
-    return weights / np.maximum(np.sum(weights), np.finfo(weights.dtype).tiny)

@@ -17,10 +17,10 @@ from tinyflamingo.model.config import (
     TextTowerConfig,
     VisionConfig,
 )
-from tinyflamingo.model.trained import untrained
 from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import count
 from tinyflamingo.training.optimiser import OptimiserConfig
+from tinyflamingo.variants.registry import untrained
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,24 @@ class LanguageRecipe:
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """One data set of stage three."""
+
+    name: str
+    rows: int  # documents in a batch
+    length: int  # tokens of a document, at most
+    weight: float  # lambda of its mean loss (paper, equation 2)
+
+
+@dataclass(frozen=True)
 class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
     steps: int = 1500
-    rows: tuple = (16, 24, 10)  # pages, pairs, videos in a batch
-    lengths: tuple = (96, 20, 40)  # tokens a row of each
+    datasets: tuple = (Dataset("pages", 16, 96, 1.0), Dataset("pairs", 24, 20, 0.4), Dataset("videos", 10, 40, 0.4))
     long_every: int = 4  # every so many steps pages are fewer and longer: prompts of 32 shots are long
     longer: int = 6  # how many times as long they are
-    weights: tuple = (1.0, 0.4, 0.4)  # lambda of each dataset (paper, equation 2)
-    accumulate: bool = True  # False: round-robin, one dataset a step (the paper's ablation)
+    accumulate: bool = True  # False: round-robin, one data set in a step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
     trained: tuple = ()  # parts that train too, though the paper freezes them (its ablation): "vision", "language"
     feature_noise: float = 0.2  # standard deviation, of features whose own is 1
@@ -118,7 +126,7 @@ def _smoke() -> Preset:
         ),
         FlamingoRecipe(
             steps=6,
-            rows=(2, 4, 2),
+            datasets=(Dataset("pages", 2, 96, 1.0), Dataset("pairs", 4, 20, 0.4), Dataset("videos", 2, 40, 0.4)),
             gate_batches=2,
             singles=96,
             uncoloured=12,
@@ -139,9 +147,7 @@ def _omniglot(name, held_out=()) -> Preset:
         name,
         FlamingoConfig(text_tower=TextTowerConfig(width=16, layers=1), resampler=ResamplerConfig(layers=1)),
         ContrastiveRecipe(steps=2800, optimiser=OptimiserConfig(agc=0.08, warmup=40)),
-        flamingo=FlamingoRecipe(
-            steps=1000, rows=(16, 0, 0), longer=1, lengths=(264, 0, 0), weights=(1.0, 0.0, 0.0), gate_batches=8
-        ),
+        flamingo=FlamingoRecipe(steps=1000, datasets=(Dataset("pages", 16, 264, 1.0),), longer=1, gate_batches=8),
         handwriting=HandwritingRecipe(held_out),
         test_queries=400,
     )

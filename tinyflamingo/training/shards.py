@@ -30,17 +30,20 @@ def shard_count() -> int:
 
 
 def summed_gradient(loss_fn, params, shards):
-    """`loss_fn(params, shard) -> (loss, aux)`, summed over the shards.
+    """`loss_fn(params, shard) -> (loss, parts)`, summed over all shards of all ranks.
 
-    Returns (loss, [aux of every shard of this rank], gradient vector).
+    parts: a sequence of numbers, to be reported beside the loss; it may be empty. Returns (loss, parts, gradient
+    vector).
     """
 
     def work(shard):
-        (loss, aux), gradients = ops.value_and_grad(loss_fn)(params, shard)
-        return loss, aux, flatten(gradients)
+        (loss, parts), gradients = ops.value_and_grad(loss_fn)(params, shard)
+        return loss, parts, flatten(gradients)
 
-    losses, auxes, vectors = zip(*ops.share_out(work, shards), strict=True)
-    return float(_total(sum(losses))), list(auxes), world().allreduce(_sum(vectors))
+    losses, parts, vectors = zip(*ops.share_out(work, shards), strict=True)
+    loss = world().allreduce(np.array([sum(losses)], np.float64))[0]
+    parts = world().allreduce(np.sum(parts, axis=0, dtype=np.float64))
+    return float(loss), parts.tolist(), world().allreduce(_sum(vectors))
 
 
 def joined_gradient(rows_fn, loss_fn, params, head, shards):
@@ -62,10 +65,6 @@ def joined_gradient(rows_fn, loss_fn, params, head, shards):
     for name, gradient in gradients["head"].items():
         leaves[name] += gradient
     return loss, total
-
-
-def _total(number):
-    return world().allreduce(np.array([number], np.float64))[0]
 
 
 def _sum(vectors):

@@ -1,0 +1,1 @@
+"""Completion beyond the chapter's greedy loop (`model/generate.py`): sampling, beams, scores, and whole prompts."""

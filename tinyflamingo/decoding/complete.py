@@ -1,0 +1,73 @@
+"""`complete`: one prompt in, one continuation out (chapter §5).
+
+A prompt is a list that mixes strings, pictures and videos, in order. Not here: reading them from files
+(`data/prompt.py`), and the loops over tokens (`model/generate.py`, `beams.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyflamingo.data.images import prepare_picture
+from tinyflamingo.data.items import EOC, Quiet
+from tinyflamingo.decoding.beams import beam_search, check_beams
+from tinyflamingo.decoding.sampling import GREEDY, sampler
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample
+from tinyflamingo.model.generate import generate
+from tinyflamingo.model.interleave import encode_document, make_batch
+
+
+def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling=GREEDY, rng=None) -> dict:
+    """Continue a prompt: a list that mixes strings, `EOC`, pictures and videos, in order.
+
+    sampling: a `Sampling`; rng: the generator that it needs. Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). If their size is not the one that the model learned
+    from, they are fitted to it as files are (`data/images.py`). A string is text: a literal "<image>" in it is
+    not a tag. Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt
+    that is too long, for an item of another kind, and for options that exclude each other.
+    """
+    if isinstance(items, str):
+        raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
+    check_beams(beams)
+    if beams > 1 and sampling != GREEDY:
+        raise UserError("beams search; temperature, top_k and top_p sample: choose one")
+    side = model.config.vision.side
+    sequence = encode_document([_checked(item, side) for item in items], model.tokenizer, complete=False)
+    if not sequence.tokens:
+        raise UserError("the prompt is empty: give some text, or a picture")
+    batch = make_batch([sequence], left=True)
+    visual = encode_and_resample(model, batch.media)
+    if beams > 1:
+        (tokens,), log_probs = beam_search(model, batch, visual, beams, max_tokens)
+    else:
+        (tokens,), (log_probs,) = generate(model, batch, visual, max_tokens, sampler(sampling, rng))
+    return {
+        "text": model.tokenizer.decode(tokens).strip(),
+        "tokens": [model.tokenizer.piece(t) for t in tokens],
+        "log_probs": log_probs,
+        "phi": [int(p) for p in batch.phi[0]],
+        "prompt_tokens": [model.tokenizer.piece(t) for t in sequence.tokens],
+    }
+
+
+def _checked(item, side):
+    """An item of a prompt, its pictures fitted; `UserError` for anything else."""
+    if item is EOC or isinstance(item, str | Quiet):
+        return item
+    if _is_medium(item):
+        return item if item.shape[-3:-1] == (side, side) else _fitted(item, side)
+    raise UserError(
+        "a prompt mixes strings, EOC, pictures (uint8, shape (Y, X, 3)) and videos (uint8, shape (F, Y, X, 3)); "
+        f"found {type(item).__name__}" + (f" {item.dtype} {item.shape}" if isinstance(item, np.ndarray) else "")
+    )
+
+
+def _is_medium(item) -> bool:
+    """A picture or a video, with at least one pixel."""
+    is_bytes = isinstance(item, np.ndarray) and item.dtype == np.uint8
+    return is_bytes and item.ndim in (3, 4) and item.size > 0 and item.shape[-1] == 3
+
+
+def _fitted(item, side):
+    """A picture or video of another size, fitted to the square that the model learned from."""
+    return prepare_picture(item, side) if item.ndim == 3 else np.stack([prepare_picture(f, side) for f in item])

@@ -1,0 +1,61 @@
+"""Sampling: the next token is drawn from the model's probabilities (chapter §5).
+
+Temperature, top-k and top-p. Not here: the loop over tokens (`model/generate.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.generate import likeliest, log_softmax_allowed
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. temperature 0: greedy."""
+
+    temperature: float = 0.0
+    top_k: int = 0  # 0: all
+    top_p: float = 1.0  # smallest set of tokens whose probability reaches top_p
+
+    def __post_init__(self):
+        if not 0 <= self.temperature < np.inf or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"sampling: temperature {self.temperature} and top_k {self.top_k} must be finite and >= 0, "
+                f"top_p {self.top_p} in (0, 1]"
+            )
+
+
+GREEDY = Sampling()
+
+
+def sampler(sampling: Sampling, rng=None):
+    """The function that `generate` takes as `choose`. Raises `UserError` where a generator is needed and missing."""
+    if sampling.temperature == 0:
+        return likeliest
+    if rng is None:
+        raise UserError("sampling needs a generator of random numbers: give rng=np.random.default_rng(seed)")
+    return lambda log_probs: draw(log_probs, sampling, rng)
+
+
+def draw(log_probs, sampling: Sampling, rng):
+    """One token for each row of log-probabilities (B, V + 1)."""
+    with np.errstate(over="ignore"):  # near temperature 0 all but the best go to -inf, and the best stays at 0
+        scaled = (log_probs - log_probs.max(axis=-1, keepdims=True)) / sampling.temperature
+    probs = restrict(np.exp(log_softmax_allowed(scaled)), sampling)
+    return np.array([rng.choice(len(p), p=p) for p in probs])
+
+
+def restrict(probs, sampling: Sampling):
+    """Probabilities (B, V) cut to the top_k likeliest and to the smallest set that reaches top_p."""
+    order = np.argsort(-probs, axis=-1, kind="stable")
+    ranked = np.take_along_axis(probs, order, axis=-1)
+    keep = np.cumsum(ranked, axis=-1) - ranked < sampling.top_p
+    if sampling.top_k:
+        keep &= np.arange(probs.shape[-1]) < sampling.top_k
+    kept = np.zeros_like(probs)
+    np.put_along_axis(kept, order, ranked * keep, axis=-1)
+    return kept / kept.sum(axis=-1, keepdims=True)

@@ -1,0 +1,130 @@
+"""Omniglot's one-shot classification, in context: 20 drawings with invented names, then one without.
+
+Chapter §5; paper section 3.1 (close-ended tasks by likelihood) and appendix A.2 (ensembles over
+permutations of the prompt). No weight changes: a run's 20 characters are told to the model in its
+prompt, and of their names the likeliest one is its answer. An answer is the mean over several
+prompts, which differ in the order of the characters, in their names and in small shifts of the views.
+
+Not here: the files (`data/omniglot.py`), drawings as pictures (`data/handwriting.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.data.items import EOC
+from tinyflamingo.data.tinyworld.language import ONSETS
+from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.decoding.caches import take_media, take_rows
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.metrics import interval
+from tinyflamingo.files import write_atomically
+from tinyflamingo.handwriting.drawings import draw_plain, episode_words, sheet
+from tinyflamingo.handwriting.omniglot import make_runs, pack_runs, read_background, read_runs
+from tinyflamingo.model.flamingo import encode_media, flamingo
+from tinyflamingo.model.generate import log_softmax_allowed
+from tinyflamingo.model.interleave import encode_document, phi
+from tinyflamingo.model.tokenizer import IMAGE, PAD
+from tinyflamingo.ops.team import keep_memory
+
+PROMPTS = 16  # in the ensemble
+VIEW_SHIFT, VIEW_ANGLE = 0.04, 0.06  # spread of a prompt's views, in half sides and radians
+
+
+def evaluate_runs(model, runs, seed=0, prompts=PROMPTS):
+    """All runs -> {"tasks": {"omniglot": {"metric", "score", "ci95", "n", "runs"}}, "seconds"}.
+
+    score: share of wrong answers over all queries; ci95: its Wilson interval.
+    """
+    large = [run.name for run in runs if len(run.support) > len(ONSETS)]
+    if large:
+        raise UserError(f"run {large[0]} has more than {len(ONSETS)} characters; there are no more names for them")
+    keep_memory()
+    began = time.perf_counter()
+
+    def wrong(pair):
+        number, run = pair
+        guesses = answer_run(model, run, np.random.default_rng([seed, number]), prompts)
+        return guesses != run.answers
+
+    errors = ops.share_out(wrong, list(enumerate(runs)))
+    rows = {run.name: round(float(np.mean(e)), 4) for run, e in zip(runs, errors, strict=True)}
+    score, ci95 = interval(np.concatenate(errors))
+    task = {"metric": "error rate", "score": score, "ci95": ci95, "n": sum(map(len, errors)), "runs": rows}
+    return {"tasks": {"omniglot": task}, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def validator(recipe, data, folder):
+    """The evaluation that ends a training on handwriting: a function (model, queries, seed) -> report.
+
+    It makes runs of the alphabets that were held out and writes them to `validation_runs.zip` in the
+    run's folder, in the official format; without such alphabets there is nothing to report.
+    """
+
+    def validate(model, n, seed):
+        held_out = [c for c in read_background(data) if c.alphabet in recipe.held_out]
+        if not held_out:
+            return {"tasks": {}}
+        path = Path(folder) / "validation_runs.zip"
+        write_atomically(path, pack_runs(make_runs(split_rng("validation", seed), held_out, -(-n // len(ONSETS)))))
+        return evaluate_runs(model, read_runs(path), seed)
+
+    return validate
+
+
+def answer_run(model, run, rng, prompts=PROMPTS):
+    """Which character of the support each query shows: (Q,) int."""
+    return sum(label_scores(model, run, rng) for _ in range(prompts)).argmax(axis=1)
+
+
+def label_scores(model, run, rng):
+    """Log-likelihood (Q, W) of every character's name after one prompt, normalised over the names."""
+    W = len(run.support)
+    order, words = rng.permutation(W), episode_words(rng, W)
+    shift, angle = rng.normal(0, VIEW_SHIFT, 2), rng.normal(0, VIEW_ANGLE)
+    page = sheet(np.concatenate([run.support[order], run.queries]))
+    pictures = draw_plain(page, np.arange(len(page.ink)), model.config.vision.side, shift=shift, angle=angle)
+    features = encode_media(model.frozen, pictures[:, None], model.config, model.parts)
+    visual = model.parts.resample(model.params, [features], model.config)
+    scores = np.empty((len(run.queries), W))
+    scores[:, order] = word_scores(model, visual, words)
+    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+
+
+def word_scores(model, visual, words):
+    """Log-likelihood (Q, W) of each word after the support, its words, and each query's picture.
+
+    visual (W + Q, R, D). The support is read once; every query and word goes on from copies of its cache.
+    """
+    W = len(words)
+    items = [item for medium, word in enumerate(words) for item in (medium, word)]
+    support = np.array([encode_document([*items, EOC], model.tokenizer, complete=False).tokens])
+    tails, weights = _tails(model.tokenizer, words)
+    cache: dict = {}
+    _go_on(model, support, phi(support), visual, cache)
+    scores = np.empty((len(visual) - W, W))
+    for q in range(len(scores)):
+        own = take_media(take_rows(cache, [0] * W), [*range(W), W + q])
+        logits = _go_on(model, tails[:, :-1], np.full((W, tails.shape[1] - 1), W + 1), visual, own)
+        found = np.take_along_axis(log_softmax_allowed(logits), tails[:, 1:, None], axis=-1)[..., 0]
+        scores[q] = np.where(weights, found, 0.0).sum(axis=1)
+    return scores
+
+
+def _tails(tokenizer, words):
+    """What follows a support, a row for each word: the query's tag and the word, padded -> tokens (W, L),
+    and (W, L - 1), True where the next token is a word's."""
+    rows = [[IMAGE, *tokenizer.encode(word)] for word in words]
+    tails = np.full((len(rows), max(map(len, rows))), PAD)
+    for tail, row in zip(tails, rows, strict=True):
+        tail[: len(row)] = row
+    return tails, tails[:, 1:] != PAD
+
+
+def _go_on(model, tokens, phi, visual, cache):
+    """Logits of tokens that continue a cache."""
+    return flamingo(model.params, model.frozen, tokens, phi, visual, model.config, cache=cache, parts=model.parts)

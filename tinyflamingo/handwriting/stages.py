@@ -1,0 +1,115 @@
+"""Stages one and three on handwriting: the losses and loops of TinyWorld's, other pictures.
+
+Chapter §1, §2 and §4. Stage one has no captions to learn from, so two drawings of a character by two
+people are each other's caption; stage three reads few-shot episodes (docs/deviations.md). Stage two
+is TinyWorld's: the language model learns to bind words to what stands before them from its texts.
+
+Not here: the losses (`contrastive_stage.py`, `flamingo_stage.py`), drawings and episodes
+(`data/handwriting.py`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from tinyflamingo.data.tinyworld.pool import Pool
+from tinyflamingo.handwriting.drawings import TURNS, Sheet, draw_varied, picture_episode, sheet
+from tinyflamingo.handwriting.omniglot import DRAWERS, read_background
+from tinyflamingo.model.contrastive import contrastive_loss, embed_pictures
+from tinyflamingo.training.contrastive_stage import STANDARDISE_PICTURES, ContrastiveStage
+from tinyflamingo.training.flamingo_stage import FlamingoStage
+from tinyflamingo.training.language_stage import LanguageStage
+from tinyflamingo.training.presets import Preset
+from tinyflamingo.training.run import TinyWorld, tinyworld_tokenizer
+from tinyflamingo.training.shards import cut_rows, joined_gradient
+
+
+class Handwriting(TinyWorld):
+    """What a run on Omniglot learns from: its drawings, and TinyWorld's texts."""
+
+    def __init__(self, folder):
+        """folder: of the data set."""
+        self.folder = folder
+
+    def material(self, preset: Preset, folder):
+        """(preset, tokenizer, the three stages over all alphabets but those that are held out)."""
+        characters = [c for c in read_background(self.folder) if c.alphabet not in preset.handwriting.held_out]
+        page = sheet(np.concatenate([c.drawings for c in characters]))
+        episodes = partial(EpisodesStage, page=page, alphabets=[c.alphabet for c in characters])
+        return preset, tinyworld_tokenizer(preset), (partial(DrawingsStage, page=page), LanguageStage, episodes)
+
+    def arguments(self) -> dict:
+        """The folder is another one on another machine."""
+        return {"data": "DIR"}
+
+
+class DrawingsStage(ContrastiveStage):
+    """Stage one: a batch holds two drawings each of many classes (a character and a turn)."""
+
+    def __init__(self, preset, rng, tokenizer, frozen, page: Sheet):
+        self.page = page
+        super().__init__(preset, rng, tokenizer, frozen)
+
+    def collect(self, rng, tokenizer):
+        """Nothing is drawn beforehand: every step draws anew."""
+
+    def batch(self, rng):
+        """Pictures (2, n, Y, X, 3), two people's drawings of n classes, and the classes (n,)."""
+        classes = rng.choice(len(self.page.ink) // DRAWERS * TURNS, size=self.recipe.batch // 2, replace=False)
+        people = np.argsort(rng.random((len(classes), DRAWERS)), axis=1)[:, :2].T
+        index = (classes // TURNS * DRAWERS + people).reshape(-1)
+        pictures = draw_varied(rng, self.page, index, self.config.vision.side, np.tile(classes % TURNS, 2))
+        return pictures.reshape(2, len(classes), *pictures.shape[1:]), classes
+
+    def loss_and_gradient(self, pictures, classes):
+        """The two-way softmax loss between first and second drawings, and its gradient vector."""
+        n = len(classes)
+
+        def embed(params, shard):
+            return embed_pictures(params, shard[0], self.config, self.encode)
+
+        def loss_of(head, seen):
+            return contrastive_loss(seen[:n], seen[n:], head["log_scale"], classes)
+
+        params = self.optimiser.params
+        head = {"log_scale": params["log_scale"]}
+        return joined_gradient(embed, loss_of, params, head, cut_rows(pictures.reshape(2 * n, *pictures.shape[2:])))
+
+    def sample(self):
+        """Varied pictures of all alphabets."""
+        rng = np.random.default_rng(0)
+        index = np.linspace(0, len(self.page.ink) - 1, STANDARDISE_PICTURES).astype(int)
+        return draw_varied(rng, self.page, index, self.config.vision.side, rng.integers(TURNS, size=len(index)))
+
+
+class EpisodesStage(FlamingoStage):
+    """Stage three: few-shot episodes of pictures from a pool, in which every drawing stands in every turn."""
+
+    def __init__(self, preset, rng, tokenizer, frozen, page: Sheet, alphabets):
+        """alphabets: the alphabet of every character, in the order of the page."""
+        self.page, self.episodes = page, preset.handwriting
+        self.alphabets = [np.flatnonzero(np.array(alphabets) == name) for name in sorted(set(alphabets))]
+        super().__init__(preset, rng, tokenizer, frozen)
+
+    def collect(self, rng):
+        """A varied picture of every drawing in every turn: number (character * TURNS + turn) * DRAWERS + drawer."""
+        index = np.arange(len(self.page.ink)).reshape(-1, 1, DRAWERS)
+        turns = np.arange(TURNS)[:, None]
+        index, turns = (x.reshape(-1) for x in np.broadcast_arrays(index, turns))
+        parts = np.array_split(np.arange(len(index)), max(1, len(index) // 1024))
+        pictures = [draw_varied(rng, self.page, index[p], self.config.vision.side, turns[p]) for p in parts]
+        return Pool(scenes=list(range(len(index))), pictures=np.concatenate(pictures))
+
+    def classes(self, rng, ways):
+        """What an episode may be about: mostly an alphabet in one turn, else any class."""
+        fitting = [a for a in self.alphabets if len(a) >= ways]
+        if not fitting or rng.random() < self.episodes.mixed:
+            return np.arange(len(self.page.ink) // DRAWERS * TURNS)
+        return fitting[int(rng.integers(len(fitting)))] * TURNS + int(rng.integers(TURNS))
+
+    def _draw(self, rng, name, longer):
+        e = self.episodes
+        ways = int(rng.integers(e.ways[0], e.ways[1] + 1))
+        return "episode", picture_episode(rng, self.classes(rng, ways), ways, e.queries)

@@ -1,0 +1,69 @@
+"""Features of the frozen encoder for a store of the user's own, computed once and kept on disk.
+
+Chapter §2: frozen parts see every picture once. The file's name is a key of all that decides what is in
+it: the encoder's weights, the constants that standardise its features, and the store's texts and pixels
+with the version of their preprocessing. Change any of them and another file is made.
+
+Not here: the store itself (`data/store.py`), features of TinyWorld, which live in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tinyflamingo.data.store import PREPROCESSING, Store
+from tinyflamingo.files import replacing
+from tinyflamingo.model.flamingo import encode_media
+from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.training.ranks import world
+from tinyflamingo.variants.registry import parts_of
+
+CHUNK = 256  # frames encoded at a time
+
+
+def features_key(frozen, store: Store) -> str:
+    """A name for the features that this encoder makes of this store."""
+    key = hashlib.sha256(f"{PREPROCESSING} {store.side} {store.fingerprint}".encode())
+    seen_by = {name: frozen[name] for name in ("vision", "feature_mean", "feature_scale")}
+    for name, leaf in named_leaves(seen_by).items():
+        key.update(f"{name} {leaf.shape}".encode() + np.ascontiguousarray(leaf, np.float32).tobytes())
+    return key.hexdigest()[:16]
+
+
+class StoredFeatures:
+    """Features of every frame of a store, float16 on disk: (frames, S, Dv)."""
+
+    def __init__(self, frozen, store: Store, config, folder):
+        self.firsts = store.firsts
+        path = Path(folder) / f"features-{features_key(frozen, store)}.f16"
+        one = np.zeros((1, 1, store.side, store.side, 3), np.uint8)
+        S, Dv = encode_media(frozen, one, config, parts_of(config)).shape[2:]
+        frames = int(store.firsts[-1])
+        if world().rank == 0 and not (path.exists() and path.stat().st_size == 2 * frames * S * Dv):
+            for stale in path.parent.glob("features-*.f16"):
+                stale.unlink()
+            _write(path, frozen, store, config)
+        world().wait()
+        self.table = np.memmap(path, np.float16, "r", shape=(frames, S, Dv)) if frames else None
+
+    def of(self, media):
+        """Features (M, F, S, Dv) in float32 of every run of media with equally many frames, in order."""
+        return [self._run(list(run), F) for F, run in groupby(media, key=lambda medium: medium.frames)]
+
+    def _run(self, media, F):
+        first = np.array([self.firsts[m.index] + m.first for m in media])
+        return np.asarray(self.table[first[:, None] + np.arange(F)], np.float32)
+
+
+def _write(path, frozen, store, config):
+    frames = len(store.pixels) if store.pixels is not None else 0
+    with replacing(path) as file:
+        for place in tqdm(range(0, frames, CHUNK), desc="features   "):
+            pictures = np.asarray(store.pixels[place : place + CHUNK])[:, None]
+            features = encode_media(frozen, pictures, config, parts_of(config))
+            file.write(features[:, 0].astype(np.float16).tobytes())

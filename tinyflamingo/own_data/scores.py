@@ -1,0 +1,66 @@
+"""How well a model knows data of the user's own: on records that training never saw.
+
+Chapter §5. Two numbers: the perplexity of the learned text, and the same with every record's media
+exchanged for the next record's. Where they are equal, the model does not look.
+
+Not here: TinyWorld's tasks (`run.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tinyflamingo.data.store import Store, Stored
+from tinyflamingo.evaluation.run import evaluate
+from tinyflamingo.model.flamingo import encode_and_resample, flamingo
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.own_data.options import FOLDER
+from tinyflamingo.training.flamingo_stage import cut
+from tinyflamingo.training.losses import token_losses
+
+LONGEST = 256  # tokens of a record that are scored
+
+
+def evaluate_run(folder):
+    """A function (model, queries a task, seed) -> report for the run in a folder, on whatever it learned from."""
+
+    def judge(model, n, seed):
+        own = model.info.get("data")
+        report = {"tasks": {}} if own and own["mix"] == 1 else evaluate(model, n, seed)
+        return report | ({"own": held_out(model, Store(Path(folder) / FOLDER), n)} if own else {})
+
+    return judge
+
+
+def held_out(model, store: Store, most: int) -> dict:
+    """{"n", "perplexity", "perplexity_exchanged"} over at most `most` held-out records with media."""
+    records = [store.items(int(number)) for number in store.held_out]
+    records = [items for items in records if any(isinstance(item, Stored) for item in items)][:most]
+    if len(records) < 2:
+        return {"n": len(records), "perplexity": None, "perplexity_exchanged": None}
+    exchanged = [_with_media(items, records[i - 1]) for i, items in enumerate(records)]
+    right, wrong = (_perplexity(model, store, chosen) for chosen in (records, exchanged))
+    return {"n": len(records), "perplexity": right, "perplexity_exchanged": wrong}
+
+
+def _with_media(items, other) -> list:
+    """A record with the media of another one, repeated as often as need be."""
+    theirs = [item for item in other if isinstance(item, Stored)]
+    places = [i for i, item in enumerate(items) if isinstance(item, Stored)]
+    return [theirs[places.index(i) % len(theirs)] if i in places else item for i, item in enumerate(items)]
+
+
+def _perplexity(model, store, records) -> float:
+    total, count = 0.0, 0.0
+    for items in records:
+        sequence = cut(encode_document(items, model.tokenizer), LONGEST)
+        batch = make_batch([sequence])
+        visual = encode_and_resample(model, [store.frames(medium) for medium in batch.media])
+        tokens, phi = batch.tokens[:, :-1], model.parts.visible(batch)[:, :-1]
+        logits = flamingo(model.params, model.frozen, tokens, phi, visual, model.config, parts=model.parts)
+        weights = batch.weights[:, 1:]
+        total += float(np.sum(token_losses(logits, batch.tokens[:, 1:]) * weights))
+        count += float(weights.sum())
+    return float(np.exp(total / max(count, 1)))

@@ -1,0 +1,212 @@
+"""The paper's ablations that a toy can answer: rows of its tables 3 and 10, trained and scored (chapter §4).
+
+Every row is a short run of stage three that differs from the baseline in one field of a configuration
+or of a recipe, and starts from the frozen parts of one checkpoint. Runs of a seed share their
+pictures, their random numbers and the test's queries, so a row's difference to the baseline is taken
+seed by seed. What is finished is written down at once and never run again.
+
+Not here: the switches themselves (`model/config.py`, `training/presets.py`), and the tables and
+figures for people (`report.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_scene
+from tinyflamingo.evaluation.metrics import cider_d, exact_match, over_seeds
+from tinyflamingo.evaluation.run import BATCH, answer, text_perplexity
+from tinyflamingo.evaluation.tasks import TASKS
+from tinyflamingo.model.flamingo import TrainedFlamingo
+from tinyflamingo.model.language_model import init_language_model
+from tinyflamingo.ops.team import keep_memory, one_team
+from tinyflamingo.ops.tree import count, flatten
+from tinyflamingo.studies.ablation_rows import PAPER_BASELINE, Row, preset_of, rows_of, short
+from tinyflamingo.studies.growing_report import open_report, save_report
+from tinyflamingo.training.contrastive_stage import ContrastiveStage, standardiser
+from tinyflamingo.training.flamingo_stage import FlamingoStage, MediaFeatures, draw_media, make_media
+from tinyflamingo.training.presets import Preset
+from tinyflamingo.training.stage import step_rng
+from tinyflamingo.variants.registry import init_part, parts_of
+
+STREAM = 20260202  # of the validation split: ablations are choices, the tests are not for them
+STEPS, QUERIES = 200, 300
+# What a run is scored on: name -> (task of `tasks.py`, metric, by which 1 is the best score).
+SCORES = {
+    "captions": ("caption_relation", lambda said, answers: cider_d(said, answers) / 10),
+    "questions": ("vqa", exact_match),
+    "videos": ("video_action", exact_match),
+    "new words": ("few_shot_new_words", exact_match),
+}
+
+
+# ---------------------------------------------------------------- one run
+
+
+def frozen_parts(row: Row, model: TrainedFlamingo, preset: Preset, seed, steps):
+    """What a run starts from: the checkpoint's frozen parts, but for those that the row makes anew."""
+    frozen, rng = dict(model.frozen), step_rng(seed, 0, -1)
+    if "language" in row.fresh:
+        frozen["language"] = init_language_model(rng, preset.config.language)
+    if "vision" in row.fresh:
+        vision = init_part(rng, preset.config.vision)
+        pictures = np.stack([draw_scene(rng, sample_scene(rng)) for _ in range(256)])
+        frozen |= {"vision": vision, **standardiser(vision, pictures, preset.config)}
+    if row.short_encoder:
+        recipe = dataclasses.replace(
+            preset.contrastive, steps=steps, families=max(16, preset.contrastive.families // 4)
+        )
+        stage = ContrastiveStage(dataclasses.replace(preset, contrastive=recipe), rng, model.tokenizer, {})
+        run_stage(stage, seed, 0)
+        frozen |= stage.result()
+    return frozen
+
+
+def run_stage(stage, seed, index):
+    """All steps of a stage; returns the last loss and the step of the first number that was not finite, or None."""
+    with one_team():
+        for step in range(stage.steps):
+            rng = step_rng(seed, index, step)
+            if step == 0:
+                stage.prepare(rng)
+            gradient, info = stage.gradient(rng, step)
+            try:
+                stage.optimiser.step(gradient, step, stage.steps)
+            except FloatingPointError:
+                return info["loss"], step
+    return info["loss"], None
+
+
+def run_row(row: Row, model: TrainedFlamingo, steps, seed, queries, media=None) -> dict:
+    """Train and score one row with one seed. media: of the checkpoint's encoder, if there are any already."""
+    began = time.perf_counter()
+    preset = short(preset_of(model), steps, row)
+    frozen = frozen_parts(row, model, preset, seed, steps)
+    if frozen["vision"] is not model.frozen["vision"] or "vision" in preset.flamingo.trained:
+        media = None
+    media = media or _media(preset, frozen, seed)
+    stage = FlamingoStage(preset, step_rng(seed, 2, -1), model.tokenizer, frozen, media)
+    training = time.perf_counter()
+    loss, stopped = run_stage(stage, seed, 2)
+    step_seconds = (time.perf_counter() - training) / stage.steps
+    result = frozen | stage.result()
+    params = result.pop("params")
+    trained = TrainedFlamingo(preset.config, params, result, model.tokenizer, parts=parts_of(preset.config))
+    return {
+        "scores": score(trained, seed, queries),
+        "queries": queries,
+        "loss": float(loss),
+        "stopped_at": stopped,
+        "text_perplexity": text_perplexity(trained, split_rng("validation", STREAM, seed, len(SCORES)))["flamingo"],
+        "trained_parameters": count(stage.optimiser.params),
+        "step_seconds": round(step_seconds, 4),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def score(model: TrainedFlamingo, seed, n) -> dict:
+    """{name: 0 to 1} for every name of `SCORES`, and "overall", their mean, on validation pictures."""
+
+    def run(name):
+        task, metric = SCORES[name]
+        pool, queries = TASKS[task](split_rng("validation", STREAM, seed, list(SCORES).index(name)), n)
+        features = MediaFeatures(model.frozen, pool, model.config)
+        said = [a for i in range(0, n, BATCH) for a in answer(model, queries[i : i + BATCH], features)]
+        return float(np.mean(metric(said, [(q.answer,) for q in queries])))
+
+    scores = dict(zip(SCORES, ops.share_out(run, SCORES), strict=True))
+    return scores | {"overall": float(np.mean(list(scores.values())))}
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, queries=QUERIES, say=print) -> dict:
+    """Run all rows, or `only` some with what they are compared to, for seeds 0, 1, ...; the report is in `path`.
+
+    A run that `path` holds already is not run again. Raises `UserError` for a file of another model or
+    other settings, and for a model that no preset made. Returns the report: {"format", "settings",
+    "rows": {name: {"what", "paper", "against", "seeds": {seed: what `run_row` returns}}}}.
+    """
+    settings = {"preset": preset_of(model).name, "frozen": fingerprint(model), "steps": steps, "queries": queries}
+    rows, report = chosen_rows(model.config, only), open_report(path, "ablations", settings, rows={})
+    keep_memory()
+    say(f"{'row':18s} {'seed':>4s} " + " ".join(f"{name:>10s}" for name in (*SCORES, "overall")) + "    seconds")
+    for seed in range(seeds):
+        todo = {n: r for n, r in rows.items() if str(seed) not in report["rows"].get(n, {"seeds": {}})["seeds"]}
+        media = _media(short(preset_of(model), steps, rows["baseline"]), model.frozen, seed) if todo else None
+        for name, row in todo.items():
+            found = run_row(row, model, steps, seed, queries, media)
+            entry = report["rows"].setdefault(name, {**_told(row), "seeds": {}})
+            entry["seeds"][str(seed)] = found
+            save_report(path, report)
+            scores = " ".join(f"{score:10.3f}" for score in found["scores"].values())
+            say(f"{name:18s} {seed:4d} {scores} {found['seconds']:10.1f}")
+    return report
+
+
+def fingerprint(model) -> str:
+    """What tells the frozen parts of one checkpoint from those of another in a report."""
+    return hashlib.sha256(flatten(model.frozen).tobytes()).hexdigest()[:12]
+
+
+def _told(row):
+    return {"what": row.what, "paper": row.paper, "against": row.against}
+
+
+def chosen_rows(config, only):
+    """The rows called `only`, and those they are compared to; all if there is none."""
+    rows = rows_of(config)
+    wanted = set(only or rows) | {rows[name].against for name in only or ()}
+    return {name: row for name, row in rows.items() if name in wanted}
+
+
+def _media(preset, frozen, seed):
+    """A seed's pool, the same for all rows, and what their encoder makes of it.
+
+    Drawn apart from the stage, so that what the stage draws, its first parameters, is the same for all rows too.
+    """
+    pool = draw_media(step_rng(seed, 2, -1), preset.flamingo, preset.config.vision.side)
+    return make_media(pool, preset.flamingo, frozen, preset.config)
+
+
+def differences(report) -> dict:
+    """{row: {"score", "ci95", "n", "paper", "verdict"}}: overall score less that of what it is compared to.
+
+    By seeds that both have. paper: the paper's difference, in its points. verdict: "agrees" or
+    "disagrees" in sign where the interval leaves 0 out, else "undecided".
+    """
+    found = {}
+    for name, row in report["rows"].items():
+        other = report["rows"].get(row["against"])
+        if name == row["against"] or row["paper"] == PAPER_BASELINE or other is None:
+            continue
+        both = [s for s in row["seeds"] if s in other["seeds"]]
+        if both:
+            pairs = [[r["seeds"][s]["scores"]["overall"] for r in (row, other)] for s in both]
+            difference = over_seeds([mine - theirs for mine, theirs in pairs])
+            paper = round(row["paper"] - PAPER_BASELINE, 1)
+            found[name] = difference | {"paper": paper, "verdict": _verdict(difference, paper)}
+    return found
+
+
+def _verdict(difference, paper):
+    low, high = difference["ci95"] or (-np.inf, np.inf)
+    if low <= 0 <= high:
+        return "undecided"
+    return "agrees" if (difference["score"] > 0) == (paper > 0) else "disagrees"
+
+
+def format_report(report) -> str:
+    """Differences as people read them, beside the paper's."""
+    lines = [f"{'row':18s} difference   95% interval     paper  verdict"]
+    for name, row in differences(report).items():
+        low_high = "{:+.3f} to {:+.3f}".format(*row["ci95"]) if row["ci95"] else "one seed"
+        lines.append(f"{name:18s} {row['score']:+10.3f}   {low_high:16s} {row['paper']:+6.1f}  {row['verdict']}")
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""Chinchilla's point at toy size: for a given compute, how large a model, and how many tokens (chapter §4).
+
+IsoFLOP curves as in Hoffmann et al. 2022 (approach 2): for each budget C, models of several sizes N
+are trained on D = C / 6N tokens, each with a schedule of its own length; a parabola in log N through the lowest
+of their losses has its lowest point at the best size. N counts every weight, the tied table too.
+
+Not here: the language model (`model/language_model.py`) and its training (`training/language_stage.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.model.config import LanguageConfig
+from tinyflamingo.model.language_model import language_model
+from tinyflamingo.ops.tree import count
+from tinyflamingo.studies.growing_report import open_report, save_report
+from tinyflamingo.training.language_stage import LanguageStage
+from tinyflamingo.training.losses import shares_of, token_losses
+from tinyflamingo.training.presets import get_preset
+from tinyflamingo.training.stage import step_rng
+
+BUDGETS = (1e11, 2e11, 4e11, 8e11)  # flops
+SIZES = ((12, 1), (16, 1), (24, 2), (32, 2), (48, 3), (64, 3), (96, 4), (128, 4))  # (width, layers)
+ROWS = 8  # of 96 tokens, a step
+AROUND = 5  # sizes next to the best one, through which the parabola goes
+MIXTURE = ((math.inf, 0.08, 0.25),)  # the last phase of the curriculum, from the first step on
+TEST_BATCHES = 24
+
+
+def isoflop(tokenizer, path, seed=0, budgets=BUDGETS, sizes=SIZES, say=print) -> dict:
+    """Train all sizes at all budgets; the report, whose points are kept in `path` as they come.
+
+    Returns {"format", "settings", "points": [{"budget", "width", "layers", "parameters", "tokens",
+    "loss"}], "fits": see `fit`, "exponents": see `exponents`}.
+    """
+    report = open_report(path, "isoflop", {"seed": seed, "budgets": budgets, "sizes": sizes}, points=[])
+    done = {(p["budget"], p["width"], p["layers"]) for p in report["points"]}
+    todo = [(c, *size) for c in budgets for size in sizes if (c, *size) not in done]
+    for i in range(0, len(todo), ops.workers()):
+        points = ops.share_out(lambda job: train_point(tokenizer, *job, seed), todo[i : i + ops.workers()])
+        report["points"] += points
+        save_report(path, report)
+        for p in points:
+            say(f"{p['budget']:.1e} flops, {p['parameters']:9,d} parameters, {p['tokens']:9,d} tokens: {p['loss']:.4f}")
+    report["fits"] = [fit(budget, [p for p in report["points"] if p["budget"] == budget]) for budget in budgets]
+    report["exponents"] = exponents(report["fits"])
+    save_report(path, report)
+    return report
+
+
+def train_point(tokenizer, budget, width, layers, seed) -> dict:
+    """One model of one size on as many tokens as the budget allows, and its loss on others."""
+    stage = stage_of(tokenizer, width, layers, seed)
+    N = count(stage.optimiser.params)
+    steps = max(1, round(budget / (6 * N * ROWS * stage.recipe.length)))
+    warmup = max(1, min(50, steps // 5))
+    stage.optimiser.config = dataclasses.replace(stage.optimiser.config, warmup=warmup)
+    for step in range(steps):
+        gradient, _ = stage.gradient(step_rng(seed, 1, step), step)
+        stage.optimiser.step(gradient, step, steps)
+    loss = validation_loss(stage)
+    tokens = steps * ROWS * stage.recipe.length
+    return {"budget": budget, "width": width, "layers": layers, "parameters": N, "tokens": tokens, "loss": loss}
+
+
+def stage_of(tokenizer, width, layers, seed) -> LanguageStage:
+    """Stage two for a model of another size; the learning rate falls with the root of the width."""
+    preset = get_preset("toy")
+    language = LanguageConfig(preset.config.language.vocab_size, width, layers, max(1, width // 16), 16)
+    optimiser = dataclasses.replace(preset.language.optimiser, learning_rate=0.02 * width**-0.5)
+    recipe = dataclasses.replace(preset.language, rows=ROWS, long_from=math.inf, phases=MIXTURE, optimiser=optimiser)
+    config = dataclasses.replace(preset.config, language=language)
+    return LanguageStage(
+        dataclasses.replace(preset, config=config, language=recipe), step_rng(seed, 1, -1), tokenizer, {}
+    )
+
+
+def validation_loss(stage) -> float:
+    """Mean loss on text of the validation split."""
+    rng, losses = split_rng("validation", 0), []
+    for _ in range(TEST_BATCHES):
+        tokens, weights, start = stage.batch(rng, 0)
+        logits = language_model(stage.optimiser.params, tokens[:, :-1], stage.config, start[:, :-1])
+        losses.append(np.sum(token_losses(logits, tokens[:, 1:]) * shares_of(weights[:, 1:])))
+    return float(np.mean(losses))
+
+
+def fit(budget, points) -> dict:
+    """The parabola through the lowest losses of one budget over log N, and its lowest point among the sizes tried.
+
+    It goes through the best size and those next to it: far from its bottom a curve of losses is no parabola.
+    {"budget", "parameters", "tokens", "loss", "coefficients", "between", "inside"}; between: the smallest size it goes
+    through and the largest; inside: whether it opens upwards with its lowest point between these.
+    """
+    points = sorted(points, key=lambda p: p["parameters"])
+    best = min(range(len(points)), key=lambda i: points[i]["loss"])
+    first = max(0, min(best - AROUND // 2, len(points) - AROUND))
+    points = points[first : first + AROUND]
+    x, y = np.log([p["parameters"] for p in points]), np.array([p["loss"] for p in points])
+    a, b, c = np.polyfit(x, y, 2)
+    lowest = -b / (2 * a) if a > 0 else x[y.argmin()]
+    inside = bool(a > 0 and x.min() <= lowest <= x.max())
+    lowest = float(np.clip(lowest, x.min(), x.max()))
+    N = math.exp(lowest)
+    return {
+        "budget": budget,
+        "parameters": N,
+        "tokens": budget / (6 * N),
+        "loss": float(np.polyval((a, b, c), lowest)),
+        "coefficients": [float(a), float(b), float(c)],
+        "between": [points[0]["parameters"], points[-1]["parameters"]],
+        "inside": inside,
+    }
+
+
+def exponents(fits) -> dict:
+    """How the best size and the best number of tokens grow: {"parameters": a, "tokens": b}, as C^a and C^b.
+
+    By the budgets whose best size lies between two that were tried; None of fewer than two.
+    """
+    fits = [f for f in fits if f["inside"]]
+    if len(fits) < 2:
+        return None
+    x = np.log([f["budget"] for f in fits])
+    slopes = {name: np.polyfit(x, np.log([f[name] for f in fits]), 1)[0] for name in ("parameters", "tokens")}
+    return {name: float(slope) for name, slope in slopes.items()}

@@ -1,0 +1,126 @@
+"""The quadratic point: latents that look at a video's features, against features that look at each other (chapter §3).
+
+The Perceiver resampler costs as much again for every further frame; self-attention of all to all, as
+in BERT, as much as all frames before together. Measured as frames grow: time and memory of forward and
+backward, and how well what happens in a video can be read from the visual tokens.
+
+Not here: both networks (`model/perceiver_resampler.py`, `model/plain_resamplers.py`) and attention
+alone (`bench/scaling.py`).
+"""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import autograd.numpy as anp
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.data.tinyworld.scenes import ACTIONS, draw_clip, sample_clip
+from tinyflamingo.evaluation.metrics import summarise
+from tinyflamingo.model.config import ResamplerConfig
+from tinyflamingo.model.flamingo import encode_media
+from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
+from tinyflamingo.studies.growing_report import open_report, save_report
+from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
+from tinyflamingo.training.shards import cut_rows, summed_gradient
+from tinyflamingo.variants.plain_resamplers import TransformerConfig, init_transformer, transformer
+from tinyflamingo.variants.registry import in_form
+
+FRAMES = (1, 2, 4, 8, 16, 32)
+KINDS = {"perceiver": ResamplerConfig, "transformer": TransformerConfig}
+NETWORKS = {  # configuration -> (parameters, features to visual tokens)
+    ResamplerConfig: (init_resampler, perceiver_resampler),
+    TransformerConfig: (init_transformer, transformer),
+}
+CLIPS = (600, 300)  # to train on, to test with
+STEPS, BATCH = 200, 32
+ROUNDS, VIDEOS = 5, 4  # of a measurement: how often, and how many videos at once
+OPTIMISER = OptimiserConfig(learning_rate=1e-3, warmup=20)
+
+
+def quadratic(model, path, frames=FRAMES, clips=CLIPS, steps=STEPS, seed=0, say=print) -> dict:
+    """Costs and accuracies of both kinds; the report, kept in `path` as it grows.
+
+    Returns {"format", "settings", "frames", "kinds": {kind: {"ms", "mb", "accuracy"}}}, a number or
+    {"score", "ci95", "n"} for every number of frames.
+    """
+    settings = {"frames": frames, "clips": clips, "steps": steps, "seed": seed}
+    kinds = {kind: {"ms": [], "mb": [], "accuracy": []} for kind in KINDS}
+    report = open_report(path, "quadratic", settings, frames=list(frames), kinds=kinds)
+    for F in frames[len(report["kinds"]["transformer"]["accuracy"]) :]:
+        data = [
+            labelled_clips(model, split_rng(split, F, seed), n, F)
+            for split, n in zip(("train", "validation"), clips, strict=True)
+        ]
+        for kind in KINDS:
+            config = in_form(model.config.resampler, KINDS[kind], frames=F)
+            ms, mb = cost(np.random.default_rng(seed), config, data[0][0].shape[1:])
+            score = accuracy(np.random.default_rng(seed), config, *data, steps)
+            for name, value in (("ms", ms), ("mb", mb), ("accuracy", score)):
+                report["kinds"][kind][name].append(value)
+            say(f"{F:3d} frames, {kind:12s} {ms:9.1f} ms {mb:9.1f} MB, accuracy {score['score']:.3f}")
+        save_report(path, report)
+    return report
+
+
+def labelled_clips(model, rng, n, frames):
+    """Features (n, F, S, Dv) of videos of so many frames, and the number of what happens in each, (n,)."""
+    clips = [sample_clip(rng, action=ACTIONS[i % len(ACTIONS)]) for i in range(n)]
+    pixels = np.stack([draw_clip(rng, clip, frames) for clip in clips])
+    return encode_media(model.frozen, pixels, model.config, model.parts), np.arange(n) % len(ACTIONS)
+
+
+def cost(rng, config, shape):
+    """(milliseconds, megabytes) of forward and backward for a few videos with features of a shape (F, S, Dv).
+
+    The median of some rounds, and the most that was held at once beyond the parameters.
+    """
+    init, resample = NETWORKS[type(config)]
+    params = init(rng, config)
+    features = rng.standard_normal((VIDEOS, *shape), np.float32)
+
+    def run():
+        return ops.value_and_grad(lambda p: anp.sum(resample(p, features, config)))(params)
+
+    run()
+    times = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    tracemalloc.start()
+    run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return float(np.median(times)) * 1e3, peak / 2**20
+
+
+def accuracy(rng, config, train, test, steps) -> dict:
+    """Train the network and a linear layer on the mean of its visual tokens; {"score", "ci95", "n"} on the test."""
+    init, resample = NETWORKS[type(config)]
+    D = config.width
+    params = {"resampler": init(rng, config), "w": np.zeros((D, len(ACTIONS)), np.float32)}
+    optimiser = AdamW(params, OPTIMISER)
+
+    def logits(params, features):
+        tokens = resample(params["resampler"], features, config)
+        return ops.linear(anp.sum(tokens, axis=1) * np.float32(1 / tokens.shape[1]), params["w"])
+
+    def loss_of(params, shard):
+        features, labels = shard
+        return anp.sum(ops.cross_entropy(logits(params, features), labels)) * np.float32(1 / BATCH), ()
+
+    features, labels = train
+    for step in range(steps):
+        chosen = rng.permutation(len(labels))[:BATCH]
+        optimiser.step(
+            summed_gradient(loss_of, optimiser.params, cut_rows(features[chosen], labels[chosen]))[2], step, steps
+        )
+    features, labels = test
+    said = np.concatenate(
+        [logits(optimiser.params, part).argmax(axis=1) for part in np.array_split(features, -(-len(features) // BATCH))]
+    )
+    return summarise((said == labels).astype(float), rng)

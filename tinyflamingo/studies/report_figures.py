@@ -1,0 +1,187 @@
+"""The figures of docs/results.md (chapter §5). Not here: reading the files and the text (`report.py`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyflamingo.model.tokenizer import SPACE
+from tinyflamingo.studies.ablations import differences
+from tinyflamingo.studies.report_read import SHOTS, best_of, cell_of, task_names
+
+
+def draw_all(found, folder) -> list:
+    """Draw what `found` (a `report_read.Found`) has, as folder/results_NAME.png; the paths, in order."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    paths = []
+    for name, draw in FIGURES.items():
+        figure = draw(plt, found)
+        if figure is not None:
+            paths.append(folder / f"results_{name}.png")
+            figure.savefig(paths[-1], dpi=90)
+            plt.close(figure)
+    return paths
+
+
+def _panels(plt, n, columns, width=3.0, height=2.4):
+    """A figure with n panels in rows of `columns`; the axes that are left over are switched off."""
+    columns = min(n, columns)
+    rows = -(-n // columns)
+    size = (width * columns, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat[n:]:
+        axis.axis("off")
+    return figure, list(axes.flat[:n])
+
+
+def _few_shot(plt, found):
+    names = task_names(found.suites)
+    if not names:
+        return None
+    figure, axes = _panels(plt, len(names), 4)
+    for axis, name in zip(axes, names, strict=True):
+        cells = [cell_of(found.suites, "tasks", name, "shots", n) for n in SHOTS]
+        have = [i for i, cell in enumerate(cells) if cell]
+        _curve(axis, have, [cells[i] for i in have], "in context")
+        for who, style in (("finetuned", ":"), ("whole", "--")):
+            if rival := cell_of(found.suites, "tasks", name, "specialists", who):
+                axis.axhline(rival["score"], ls=style, color="0.4", lw=1, label=who)
+        axis.set_xticks(range(len(SHOTS)), SHOTS)
+        axis.set_title(name, fontsize=9)
+        axis.set_ylim(0, 1.05 * best_of(found.suites, "tasks", name))
+    axes[0].legend(fontsize=7, frameon=False)
+    figure.supxlabel("shots")
+    return figure
+
+
+def _curve(axis, x, cells, label):
+    """Scores with bars for their intervals, where there are any."""
+    scores = np.array([cell["score"] for cell in cells])
+    ends = [cell.get("ci95") or (cell["score"], cell["score"]) for cell in cells]
+    bars = np.abs(np.array(ends).T.reshape(2, -1) - scores)
+    axis.errorbar(x, scores, bars, marker="o", ms=3, capsize=2, lw=1.2, label=label)
+
+
+def _ablations(plt, found):
+    rows = differences(found.others["ablations"]) if "ablations" in found.others else {}
+    if not rows:
+        return None
+    figure, (ours, paper) = plt.subplots(
+        1, 2, figsize=(9, 0.28 * len(rows) + 1.2), layout="constrained", sharey=True, width_ratios=(2, 1)
+    )
+    y = np.arange(len(rows))[::-1]
+    scores = np.array([row["score"] for row in rows.values()])
+    ends = np.array([row["ci95"] or (row["score"], row["score"]) for row in rows.values()]).T
+    ours.errorbar(scores, y, xerr=np.abs(ends - scores), fmt="o", ms=4, capsize=2)
+    paper.barh(y, [row["paper"] for row in rows.values()], color="0.7", height=0.6)
+    ours.set_yticks(y, [found.others["ablations"]["rows"][name]["what"] for name in rows], fontsize=8)
+    for axis, title in ((ours, "here: difference in overall score"), (paper, "the paper's, in its points")):
+        axis.axvline(0, color="0.3", lw=0.8)
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def _isoflop(plt, found):
+    raw = found.others.get("isoflop", {})
+    if not raw.get("fits"):
+        return None
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    for i, fit in enumerate(raw["fits"]):
+        mine = [p for p in raw["points"] if p["budget"] == fit["budget"]]
+        sizes = np.array([p["parameters"] for p in mine])
+        axis.plot(sizes, [p["loss"] for p in mine], "o", color=f"C{i}", label=f"{fit['budget']:.1e} flops")
+        x = np.linspace(*np.log(fit["between"]), 50)
+        axis.plot(np.exp(x), np.polyval(fit["coefficients"], x), color=f"C{i}", lw=1)
+        axis.plot(fit["parameters"], fit["loss"], "*", color=f"C{i}", ms=12, mec="black")
+    axis.set(xscale="log", xlabel="parameters", ylabel="loss on text not trained on")
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _quadratic(plt, found):
+    raw = found.others.get("quadratic")
+    done = len(raw["kinds"]["transformer"]["ms"]) if raw else 0
+    if not done:
+        return None
+    frames = raw["frames"][:done]
+    figure, axes = _panels(plt, 3, 3, 3.6, 3.0)
+    for kind, label in (("perceiver", "resampler"), ("transformer", "self-attention, all to all")):
+        mine = raw["kinds"][kind]
+        axes[0].plot(frames, mine["ms"][:done], "o-", label=label)
+        axes[1].plot(frames, mine["mb"][:done], "o-", label=label)
+        have = [i for i, cell in enumerate(mine["accuracy"][:done]) if cell]
+        _curve(axes[2], [frames[i] for i in have], [mine["accuracy"][i] for i in have], label)
+    for axis, what in zip(axes, ("ms, forward and backward", "MB, forward and backward", "accuracy"), strict=True):
+        axis.set(xscale="log", xlabel="frames", title=what)
+        axis.set_xticks(frames, [str(n) for n in frames])
+        axis.minorticks_off()
+        if what != "accuracy":
+            axis.set_yscale("log")
+    axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _induction(plt, found):
+    curves = found.others.get("induction", {}).get("curves")
+    if not curves:
+        return None
+    figure, axes = _panels(plt, 2 + len(curves), 4, 3.2, 2.8)
+    for axis, what, title in zip(axes, ("repeat", "few_shot"), ("repeats foretold", "text few-shot"), strict=False):
+        for name, curve in curves.items():
+            axis.plot(curve["steps"], curve[what], label=name)
+        axis.set(title=title, xlabel="step", ylim=(0, 1))
+    axes[0].legend(fontsize=8, frameon=False)
+    for axis, (name, curve) in zip(axes[2:], curves.items(), strict=True):
+        drawn = axis.imshow(curve["heads"], vmin=0, vmax=1, cmap="viridis")
+        axis.set(title=f"heads, {name}", xlabel="head", ylabel="block")
+    figure.colorbar(drawn, ax=axes[-1], label="prefix matching")
+    return figure
+
+
+def _gates(plt, found):
+    logs = [log for log in found.logs if log[1]]
+    if not logs:
+        return None
+    figure, axes = _panels(plt, len(logs), 3, 5.2, 3.0)
+    for axis, (run, records) in zip(axes, logs, strict=True):
+        for i, name in enumerate(records[0]["gates"]):
+            style = "-" if name.endswith("alpha_xattn") else ":"
+            steps, values = [-1, *(r["step"] for r in records)], [0.0, *(r["gates"][name] for r in records)]
+            axis.plot(steps, values, style, color=f"C{i // 2}", label=name)
+        axis.set(title=run, xlabel="step of stage three", ylabel="|tanh(alpha)|", ylim=(0, 1))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7, frameon=False)
+    return figure
+
+
+def _attention(plt, found):
+    prompts = found.others.get("attention", {}).get("prompts")
+    if not prompts:
+        return None
+    columns = max(len(p["tokens"]) for p in prompts)
+    figure, axes = _panels(plt, len(prompts) * columns, columns, 1.3, 1.5)
+    for p, prompt in enumerate(prompts):
+        for axis, token, sees, grid in zip(
+            axes[p * columns :], prompt["tokens"], prompt["sees"], prompt["maps"], strict=False
+        ):
+            picture = np.array(prompt["pictures"][sees], np.uint8)
+            axis.imshow(picture)
+            extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
+            axis.imshow(grid, extent=extent, cmap="magma", alpha=0.55, interpolation="bilinear")
+            axis.set_title(token.replace(SPACE, " "), fontsize=8)
+    for axis in axes:
+        axis.axis("off")
+    return figure
+
+
+FIGURES = {
+    "few_shot": _few_shot,
+    "ablations": _ablations,
+    "isoflop": _isoflop,
+    "quadratic": _quadratic,
+    "induction": _induction,
+    "gates": _gates,
+    "attention": _attention,
+}

@@ -1,0 +1,21 @@
+"""The loss of every token, and weights as shares of their sum (chapter §4; paper, equation 2).
+
+Not here: the contrastive loss (`model/contrastive.py`).
+"""
+
+from __future__ import annotations
+
+import autograd.numpy as np
+
+from tinyflamingo import ops
+
+
+def token_losses(logits, targets):
+    """Cross-entropy of every token: logits (B, T, V) against targets (B, T) -> (B, T)."""
+    flat = np.reshape(logits, (-1, logits.shape[-1]))
+    return np.reshape(ops.cross_entropy(flat, targets.reshape(-1)), targets.shape)
+
+
+def shares_of(weights):
+    """Weights as shares of their sum, so that a weighted mean is a sum; all 0 if all weights are 0."""
+    return weights / np.maximum(np.sum(weights), np.finfo(weights.dtype).tiny)

@@ -1,0 +1,154 @@
+"""The gated blocks of the paper's ablations (tables 3 and 10): what the chapter's block would be without a part.
+
+Beside chapter §4. No gates; cross-attention alone, inside a decoder block ("vanilla"); attention to all
+previous images; one block in the middle. The functions have the arguments of `gated_xattn_dense` and
+`decoder_block`, so the loop in `model/flamingo.py` calls them in their place.
+
+Not here: running the ablations (`studies/ablations.py`), other resamplers (`plain_resamplers.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import autograd.numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.model.config import FlamingoConfig, LanguageConfig, XattnConfig, require_whole_fields
+from tinyflamingo.model.gated_xattn import (
+    cross_attention,
+    feed_forward,
+    init_gated_xattn,
+    media_keys_values,
+)
+from tinyflamingo.model.language_model import feed_forward as decoder_feed_forward
+from tinyflamingo.model.language_model import self_attention
+
+# ---- a block at other places
+
+
+@dataclass(frozen=True)
+class PlacedXattnConfig(XattnConfig):
+    """Gated blocks at decoder blocks start, start + every, ...: in the middle alone, or as in OpenFlamingo."""
+
+    start: int = 0  # the first decoder block with a gated block
+
+    def __post_init__(self):
+        require_whole_fields(self, may_be_zero=("start",))
+
+    def gated_layers(self, layers: int) -> tuple:
+        """The numbers of the decoder blocks that have a gated block."""
+        return tuple(range(self.start, layers, self.every))
+
+
+# ---- no gates (table 3)
+
+
+@dataclass(frozen=True)
+class UngatedXattnConfig(XattnConfig):
+    """New layers count in full from the first step on."""
+
+
+def ungated_xattn_dense(params, h, visual, phi, config: XattnConfig, cache=None):
+    """`gated_xattn_dense` with both gates at 1."""
+    k, v = media_keys_values(params, visual, config, cache)
+    h = h + cross_attention(params, h, k, v, phi, config)
+    return h + feed_forward(params, h)
+
+
+def init_ungated_xattn(rng, config: FlamingoConfig, dtype=np.float32):
+    """Parameters of one block, without gates."""
+    return without(init_gated_xattn(rng, config, dtype), "alpha_xattn", "alpha_dense")
+
+
+def without(params, *names) -> dict:
+    """The same parameters but for these."""
+    return {name: leaf for name, leaf in params.items() if name not in names}
+
+
+# ---- a block that acts later than where the loop calls it
+
+
+class Pending(NamedTuple):
+    """The stream before a decoder block, and a block that has to act on it inside or after that decoder block."""
+
+    h: Any  # (B, T, D)
+    act: Callable  # h -> h
+
+
+def pending(block):
+    """A gated block that is not applied but handed on to the decoder block that the loop calls next."""
+
+    def hand_on(params, h, visual, phi, config, cache=None):
+        return Pending(h, lambda h: block(params, h, visual, phi, config, cache))
+
+    return hand_on
+
+
+def then_pending(decoder_block):
+    """A decoder block after which the pending block acts (flamingo-pytorch)."""
+
+    def block(params, h, start, config, cache=None):
+        if not isinstance(h, Pending):
+            return decoder_block(params, h, start, config, cache)
+        return h.act(decoder_block(params, h.h, start, config, cache))
+
+    return block
+
+
+# ---- vanilla cross-attention (table 3)
+
+
+@dataclass(frozen=True)
+class VanillaXattnConfig(XattnConfig):
+    """Cross-attention alone, inside a decoder block, before its feed-forward layer."""
+
+
+def vanilla_xattn(params, h, visual, phi, config: XattnConfig, cache=None):
+    """The gated cross-attention without a feed-forward layer."""
+    k, v = media_keys_values(params, visual, config, cache)
+    return h + np.tanh(params["alpha_xattn"]) * cross_attention(params, h, k, v, phi, config)
+
+
+def vanilla_decoder_block(params, h, start, config: LanguageConfig, cache=None):
+    """`decoder_block` with the pending cross-attention between its two parts."""
+    h, act = h if isinstance(h, Pending) else (h, lambda h: h)
+    h = act(h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), start, config, cache))
+    return h + decoder_feed_forward(params, ops.rms_norm(h, params["ffw_gain"]))
+
+
+def init_vanilla_xattn(rng, config: FlamingoConfig, dtype=np.float32):
+    """Parameters of one block, without those of the feed-forward layer."""
+    return without(init_gated_xattn(rng, config, dtype), "ffw_gain", "ffw_bias", "w_1", "w_2", "alpha_dense")
+
+
+# ---- all previous images (table 10)
+
+
+@dataclass(frozen=True)
+class AllPreviousXattnConfig(XattnConfig):
+    """A token sees its own medium and all media before it in its document."""
+
+
+def all_previous_media(batch):
+    """First and last medium that each token sees, (B, T, 2): its document's first one, and phi. 0, 0: none."""
+    first = np.zeros_like(batch.phi)
+    for number in range(batch.owner.max() + 1):
+        own = batch.owner == number
+        seen = batch.phi[own & (batch.phi > 0)]
+        first[own] = np.where(batch.phi[own] > 0, seen.min(initial=len(batch.media)), 0)
+    return np.stack([first, batch.phi], axis=-1)
+
+
+def all_previous_xattn_dense(params, h, visual, phi, config: XattnConfig, cache=None):
+    """`gated_xattn_dense` with phi (B, T, 2) from `all_previous_media`: one softmax over all of these media."""
+    B, T, _ = h.shape
+    first, last = (np.reshape(phi[..., i], (1, B * T)) for i in (0, 1))
+    k, v = media_keys_values(params, visual, config, cache)
+    x = ops.layer_norm(h, params["query_gain"], params["query_bias"])
+    q = np.reshape(ops.linear(x, params["w_q"]), (1, B * T, config.heads, config.key_size))
+    attended = np.reshape(ops.segment_attention(q, k, v, last, first), (B, T, -1))
+    h = h + np.tanh(params["alpha_xattn"]) * ops.linear(attended, params["w_o"])
+    return h + np.tanh(params["alpha_dense"]) * feed_forward(params, h)

@@ -1,0 +1,176 @@
+"""Frozen decoders of the public ports: GPT-2, OPT and MPT, in place of the Chinchilla block.
+
+Pre-norm decoders all, as ours; they differ from it and from each other in the columns of `FAMILIES`.
+MPT knows its positions by ALiBi (Press et al. 2021): a key's score falls linearly with its distance,
+with another slope in every head. MPT-1B, the language model of OpenFlamingo-3B, is a "mosaic_gpt":
+MPT with a layer norm over all heads of queries and of keys.
+
+Its functions have the arguments of those in `model/language_model.py` and `model/flamingo.py`, so that the
+loop, completion and caches work as with our own decoder. Not here: names in files
+(`interop/decoder_names.py`); kernels, because these models read their weights from memory once for
+every token, and nothing else costs time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import autograd.numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.model.cache import cached_length, entry, extend
+from tinyflamingo.model.config import LanguageConfig, require_choice
+from tinyflamingo.ops.reference import masked_softmax
+
+ALIBI_MAX = 8  # exponents of the slopes end here (MPT's alibi_bias_max)
+
+
+class Family(NamedTuple):
+    """The conventions of one family of decoders."""
+
+    activation: Callable
+    biases: bool  # in all projections and norms
+    positions: int | None  # rows of the learned table before position 0; None: ALiBi instead
+    qk_norm: bool = False  # layer norms on queries and keys, over all heads together
+
+
+FAMILIES = {
+    "gpt2": Family(ops.gelu, True, 0),
+    "opt": Family(ops.relu, True, 2),
+    "mpt": Family(ops.gelu_erf, False, None),
+    "mosaic_gpt": Family(ops.gelu_erf, False, None, qk_norm=True),
+}
+
+
+@dataclass(frozen=True)
+class PublicDecoderConfig(LanguageConfig):
+    """A public decoder. context: the longest sequence; GPT-2 and OPT have a learned position for each token."""
+
+    family: str = "gpt2"  # a name in `FAMILIES`
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_choice("family", self.family, tuple(FAMILIES))
+
+
+def decoder(params, tokens, config: PublicDecoderConfig, start=None, cache=None):
+    """Logits (B, T, V) of the decoder alone, without anything visual; as `model.language_model`."""
+    start = np.zeros(tokens.shape, np.int64) if start is None else start
+    places = cached_length(cache) + np.arange(tokens.shape[1]) - start
+    h = add_positions(params, ops.embed(params["embedding"], tokens), places, config)
+    for i in range(config.layers):
+        h = decoder_block(params[f"block_{i}"], h, start, config, entry(cache, f"block_{i}"))
+    return ops.linear(final_norm(params, h), params["embedding"].T)
+
+
+def embed_plainly(config: PublicDecoderConfig):
+    """The function (eoc, language, tokens, places) -> h (B, T, D) of this family.
+
+    Rows of the frozen table (V, D), the row `eoc` for the id V, and learned positions; nothing is scaled.
+    """
+
+    def embed(eoc, language, tokens, places):
+        table = language["embedding"]
+        is_eoc = (tokens == len(table)).astype(table.dtype)[:, :, None]
+        rows = ops.embed(table, np.minimum(tokens, len(table) - 1)) * (1 - is_eoc)
+        return add_positions(language, rows + is_eoc * eoc, places, config)
+
+    return embed
+
+
+def add_positions(params, h, places, config: PublicDecoderConfig):
+    """h (B, T, D) plus the learned position of each token, places (B, T), where the family has such a table."""
+    offset = FAMILIES[config.family].positions
+    return h if offset is None else h + ops.embed(params["position"], np.maximum(places, 0) + offset)
+
+
+def decoder_block(params, h, start, config: PublicDecoderConfig, cache=None):
+    """One pre-norm block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D)."""
+    h = h + self_attention(params, norm(params, "attn", h), start, config, cache)
+    hidden = project(params, "1", norm(params, "ffw", h))
+    return h + project(params, "2", FAMILIES[config.family].activation(hidden))
+
+
+def final_norm(params, h):
+    """The final layer norm."""
+    return norm(params, "final", h)
+
+
+def norm(params, name, x):
+    """Layer norm; where the family has no biases, without one."""
+    gain = params[f"{name}_gain"]
+    return ops.layer_norm(x, gain, params.get(f"{name}_bias", np.zeros_like(gain)))
+
+
+def project(params, name, x):
+    """x @ w_name, with its bias where the family has one."""
+    return ops.linear(x, params[f"w_{name}"], params.get(f"b_{name}"))
+
+
+def self_attention(params, x, start, config: PublicDecoderConfig, cache=None):
+    """Causal attention of x (B, T, D) to all positions from its start on, those of the cache included."""
+    B, T, _ = x.shape
+    q, k, v = (project(params, name, x) for name in "qkv")
+    if FAMILIES[config.family].qk_norm:
+        q, k = norm(params, "q", q), norm(params, "k", k)
+    q, k, v = (np.reshape(a, (B, T, config.heads, config.key_size)) for a in (q, k, v))
+    k, v = extend(cache, k=k, v=v)
+    attended = causal_attention(q, k, v, start, alibi_slopes(config))
+    return project(params, "o", np.reshape(attended, (B, T, -1)))
+
+
+def causal_attention(q, k, v, start, slopes=None):
+    """softmax(q k^T / sqrt(K) - slope * distance) v over the positions from start (B, T) to a query's own.
+
+    q (B, T, H, K), k and v (B, S, H, K); query i stands at S - T + i. slopes (H,) or None.
+    """
+    T, S = q.shape[1], k.shape[1]
+    q, k, v = (np.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
+    distance = (S - T + np.arange(T))[:, None] - np.arange(S)
+    scores = np.matmul(q, np.swapaxes(k, 2, 3)) * q.shape[3] ** -0.5
+    if slopes is not None:
+        scores = scores - slopes.astype(q.dtype)[:, None, None] * np.maximum(distance, 0).astype(q.dtype)
+    visible = (distance >= 0) & (np.arange(S) >= start[:, :, None])
+    return np.transpose(np.matmul(masked_softmax(scores, visible[:, None]), v), (0, 2, 1, 3))
+
+
+def alibi_slopes(config: PublicDecoderConfig):
+    """Slopes (H,) of a family with ALiBi: 2^(-8 n / H) for n = 1..H; None for the others.
+
+    H that is no power of two takes the next one's slopes: every second of them first, then the rest.
+    """
+    if FAMILIES[config.family].positions is not None:
+        return None
+    size = 1 << (config.heads - 1).bit_length()
+    slopes = 2.0 ** (-np.arange(1, size + 1) * ALIBI_MAX / size)
+    return slopes if size == config.heads else np.concatenate([slopes[1::2], slopes[::2]])[: config.heads]
+
+
+def init_decoder(rng, config: PublicDecoderConfig, dtype=np.float32):
+    """Parameters of a public decoder as nested dicts, at the scale of ours: to train one, or to know its shapes."""
+    family, D = FAMILIES[config.family], config.width
+
+    def norm_of(name, size, biases=family.biases):
+        gain = {f"{name}_gain": np.ones(size, dtype)}
+        return gain | {f"{name}_bias": np.zeros(size, dtype)} if biases else gain
+
+    params = {"embedding": _matrix(rng, config.vocab_size, D, dtype, D)} | norm_of("final", D)
+    if family.positions is not None:
+        params["position"] = _matrix(rng, config.context + family.positions, D, dtype, D)
+    inner, hidden = config.heads * config.key_size, config.ffw_multiplier * D
+    layers = {"q": (D, inner), "k": (D, inner), "v": (D, inner), "o": (inner, D), "1": (D, hidden), "2": (hidden, D)}
+    for i in range(config.layers):
+        params[f"block_{i}"] = norm_of("attn", D) | norm_of("ffw", D)
+        if family.qk_norm:
+            params[f"block_{i}"] |= norm_of("q", inner, False) | norm_of("k", inner, False)
+        for name, (rows, columns) in layers.items():
+            params[f"block_{i}"][f"w_{name}"] = _matrix(rng, rows, columns, dtype, rows)
+            if family.biases:
+                params[f"block_{i}"][f"b_{name}"] = np.zeros(columns, dtype)
+    return params
+
+
+def _matrix(rng, rows, columns, dtype, fan_in):
+    return (rng.standard_normal((rows, columns)) * fan_in**-0.5).astype(dtype)

@@ -1,0 +1,156 @@
+"""Resampler and gated block as the public ports of Flamingo have them.
+
+`flamingo-pytorch` (0.1.2), `flamingo-mini` (0.0.2) and `open_flamingo` (2.0.1) agree on exact GELU, on a layer
+norm of the features in every resampler layer and one after the last, and on none on the media in a gated
+block. They differ in where the gated blocks are, and in what is added to the features: an embedding of a
+frame's time, of a medium's place in its document, or both.
+
+Not here: names in their files (`interop/names.py`), their decoders (`decoders.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import autograd.numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.errors import UserError
+from tinyflamingo.model.config import (
+    FlamingoConfig,
+    ResamplerConfig,
+    XattnConfig,
+    require,
+    require_choice,
+    require_whole_fields,
+)
+from tinyflamingo.model.gated_xattn import cross_attention, init_gated_xattn
+from tinyflamingo.model.perceiver_resampler import init_layer, temporal_embedding
+from tinyflamingo.variants.ablations import PlacedXattnConfig, without
+
+ACTIVATIONS = {"gelu_erf": ops.gelu_erf, "squared_relu": ops.squared_relu}  # flamingo-mini has both
+
+
+# ---- the resampler
+
+
+@dataclass(frozen=True)
+class PortResamplerConfig(ResamplerConfig):
+    """A port's resampler. frames 0: no temporal embedding (flamingo-pytorch)."""
+
+    places: int = 0  # media of a document with a learned embedding of their place in it; 0: no such embedding
+    activation: str = "gelu_erf"  # of the feed-forward layer
+
+    def __post_init__(self):
+        require_whole_fields(self, may_be_zero=("frames", "places"))
+        require_choice("activation", self.activation, tuple(ACTIVATIONS))
+        require(self.input_width == self.width, f"input_width {self.input_width} differs from width {self.width}")
+
+
+def resample_as_ports(params, groups, config: FlamingoConfig):
+    """Features of the media of one document, in order, to visual tokens (M, R, D).
+
+    groups: a list of arrays (m, F, S, Dv). `UserError` for more media than the resampler knows places.
+    """
+    tokens, place = [], 0
+    for group in groups:
+        tokens.append(port_resampler(params["resampler"], group, config.resampler, place))
+        place += len(group)
+    latents = params["resampler"]["latents"]
+    return np.concatenate(tokens) if place else np.zeros((0, *latents.shape), latents.dtype)
+
+
+def port_resampler(params, features, config: PortResamplerConfig, place=0):
+    """Features (M, F, S, Dv) to visual tokens (M, R, D); place: that of the first medium in its document."""
+    M, F, S, Dv = features.shape
+    if config.frames:
+        features = features + np.reshape(temporal_embedding(params["temporal"], F), (F, 1, Dv))
+    if config.places:
+        features = features + embed_places(params["place"], place, M)
+    x = np.broadcast_to(params["latents"][None], (M, *params["latents"].shape)) + np.zeros((M, 1, 1), features.dtype)
+    for i in range(config.layers):
+        x = port_resampler_layer(params[f"layer_{i}"], x, features, config)
+    return ops.layer_norm(x, params["out_gain"], params["out_bias"])
+
+
+def port_resampler_layer(params, x, features, config: PortResamplerConfig):
+    """One layer: the latents x (M, R, D) attend to [norm(features) ; x], then a feed-forward layer."""
+    M, R, _ = x.shape
+    q, k, v = project_normed(params, x, features, config)
+    x = x + ops.linear(np.reshape(ops.attention(q, k, v), (M, R, -1)), params["w_o"])
+    hidden = ops.linear(ops.layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
+    return x + ops.linear(ACTIVATIONS[config.activation](hidden), params["w_2"])
+
+
+def project_normed(params, x, features, config: PortResamplerConfig):
+    """Queries (M, R, H, K) of the latents x; keys and values (M, F S + R, H, K) of normed features and latents."""
+    M, R, D = x.shape
+    features = ops.layer_norm(features, params["media_gain"], params["media_bias"])
+    latents = ops.layer_norm(x, params["attn_gain"], params["attn_bias"])
+    both = np.concatenate([np.reshape(features, (M, -1, D)), latents], axis=1)
+    shape = (M, -1, config.heads, config.key_size)
+    pairs = ((latents, "w_q"), (both, "w_k"), (both, "w_v"))
+    return tuple(np.reshape(ops.linear(array, params[name]), shape) for array, name in pairs)
+
+
+def embed_places(table, first, count):
+    """Rows of the learned table (places, D) for `count` media from place `first` on -> (count, 1, 1, D)."""
+    if first + count > len(table):
+        raise UserError(
+            f"a document has {first + count} pictures or videos, but this resampler knows {len(table)} places"
+        )
+    return table[first : first + count, None, None, :]
+
+
+def init_port_resampler(rng, config: PortResamplerConfig, dtype=np.float32):
+    """Parameters as nested dicts, at the scale of the chapter's."""
+    D = config.width
+    params = {"latents": (rng.standard_normal((config.latents, D)) * 0.3).astype(dtype)}
+    for name, rows in (("temporal", config.frames), ("place", config.places)):
+        if rows:
+            params[name] = (rng.standard_normal((rows, D)) * 0.5).astype(dtype)
+    params |= {"out_gain": np.ones(D, dtype), "out_bias": np.zeros(D, dtype)}
+    for i in range(config.layers):
+        norm = {"media_gain": np.ones(D, dtype), "media_bias": np.zeros(D, dtype)}
+        params[f"layer_{i}"] = norm | init_layer(rng, config, dtype)
+    return params
+
+
+# ---- the gated block
+
+
+@dataclass(frozen=True)
+class PortXattnConfig(PlacedXattnConfig):
+    """A port's gated blocks."""
+
+    side: str = "before"  # of its decoder block; flamingo-pytorch: "after"
+    activation: str = "gelu_erf"  # of the feed-forward layer
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_choice("side", self.side, ("before", "after"))
+        require_choice("activation", self.activation, tuple(ACTIVATIONS))
+
+
+def port_xattn_dense(params, h, visual, phi, config: PortXattnConfig, cache=None):
+    """`gated_xattn_dense` without a layer norm on the media; arguments as there."""
+    k, v = plain_keys_values(params, visual, config, cache)
+    h = h + np.tanh(params["alpha_xattn"]) * cross_attention(params, h, k, v, phi, config)
+    x = ops.layer_norm(h, params["ffw_gain"], params["ffw_bias"])
+    hidden = ACTIVATIONS[config.activation](ops.linear(x, params["w_1"]))
+    return h + np.tanh(params["alpha_dense"]) * ops.linear(hidden, params["w_2"])
+
+
+def plain_keys_values(params, visual, config: XattnConfig, cache=None):
+    """Keys and values of all media as they are, each (1, M, R, H, K); a cache keeps them."""
+    cache = {} if cache is None else cache
+    if "k" not in cache:
+        shape = (1, *visual.shape[:2], config.heads, config.key_size)
+        for name in ("k", "v"):
+            cache[name] = np.reshape(ops.linear(visual, params[f"w_{name}"]), shape)
+    return cache["k"], cache["v"]
+
+
+def init_port_xattn(rng, config: FlamingoConfig, dtype=np.float32):
+    """Parameters of one block, without the layer norm on the media."""
+    return without(init_gated_xattn(rng, config, dtype), "media_gain", "media_bias")
