@@ -178,7 +178,7 @@ def memory() -> str:
 
 def headline() -> str:
     """What the suite of sixteen tasks comes to, over all its seeds."""
-    from tinyflamingo.evaluation import report_read, report_text
+    from tinyflamingo.studies import report_read, report_text
 
     return report_text.headline(report_read.read_runs([RESULTS]).suites)
 
@@ -219,14 +219,14 @@ def command(info) -> str:
 
 def answers() -> str:
     """The example commands, each with what the shipped checkpoint answers."""
+    import tinyflamingo
     from tinyflamingo.data.prompt import read_prompt
-    from tinyflamingo.model.trained import complete, load_checkpoint
 
-    model, lines = load_checkpoint(CHECKPOINT), []
+    model, lines = tinyflamingo.load(CHECKPOINT), []
     for template, *files in EXAMPLES:
         items = read_prompt(template, [ROOT / f for f in files], model.config.vision.side)
         lines.append(f"$ python -m tinyflamingo complete {shlex.quote(template)} {' '.join(files)}")
-        lines.append(complete(model, items)["text"])
+        lines.append(tinyflamingo.complete(model, items)["text"])
     return "\n".join(["```console", *lines, "```"])
 
 

@@ -26,7 +26,7 @@ from tinyflamingo.training.contrastive_stage import ContrastiveStage  # noqa: E4
 from tinyflamingo.training.language_stage import LanguageStage  # noqa: E402
 from tinyflamingo.training.presets import get_preset  # noqa: E402
 from tinyflamingo.training.ranks import world  # noqa: E402
-from tinyflamingo.training.run import step_rng  # noqa: E402
+from tinyflamingo.training.stage import step_rng  # noqa: E402
 
 STEPS = 8
 

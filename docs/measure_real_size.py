@@ -20,18 +20,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tinyflamingo.interop import decoder_names, files, open_flamingo  # noqa: E402
-from tinyflamingo.variants.byte_bpe import LETTERS  # noqa: E402
-from tinyflamingo.interop.peers import RESAMPLER, XATTN  # noqa: E402
+from tinyflamingo import array_files  # noqa: E402
+from tinyflamingo.files import write_atomically  # noqa: E402
+from tinyflamingo.interop import decoder_names, open_flamingo  # noqa: E402
 from tinyflamingo.interop.vit_names import PIXELS  # noqa: E402
-from tinyflamingo.model.config import (  # noqa: E402
-    FlamingoConfig,
-    ResamplerConfig,
-    TextTowerConfig,
-    ViTConfig,
-    XattnConfig,
-)
-from tinyflamingo.model.trained import write_atomically  # noqa: E402
+from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig  # noqa: E402
+from tinyflamingo.variants.byte_bpe import LETTERS  # noqa: E402
+from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig  # noqa: E402
+from tinyflamingo.variants.vit import ViTConfig  # noqa: E402
 
 DECODER = {  # config.json of MPT-1B
     "model_type": "mosaic_gpt", "d_model": 2048, "n_heads": 16, "n_layers": 24, "mlp_ratio": 4, "max_seq_len": 2048,
@@ -48,9 +44,9 @@ def config() -> FlamingoConfig:
     return FlamingoConfig(
         vision=ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224, norm_features=False, pixels=PIXELS),
         text_tower=TextTowerConfig(vocab_size=language.vocab_size, joint_width=768),
-        resampler=ResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0, **RESAMPLER),
+        resampler=PortResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0),
         language=language,
-        xattn=XattnConfig(heads=8, key_size=64, **XATTN),
+        xattn=PortXattnConfig(heads=8, key_size=64),
     )
 
 
@@ -64,7 +60,7 @@ def write_random(folder: Path):
         x = np.resize(pool, shapes[name])
         return 1 + 0.1 * x if name.endswith("norm.weight") or "ln" in name else 0.02 * x
 
-    write_atomically(folder / "checkpoint.safetensors", files.chunks(".safetensors", shapes, draw))
+    write_atomically(folder / "checkpoint.safetensors", array_files.chunks(".safetensors", shapes, draw))
     (folder / "config.json").write_text(json.dumps(DECODER))
     vocab = {word: i for i, word in enumerate([*LETTERS, "<|endoftext|>", *(f"w{i}" for i in range(257, WORDS))])}
     words = {"pre_tokenizer": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": vocab, "merges": []}}

@@ -1,9 +1,12 @@
-"""For every test: shape checks on, both floors of the operations, one tokenizer, and the keys of the notebooks."""
+"""For every test: shape checks on, both floors, one tokenizer, a tiny model, and the keys of the notebooks."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TINYFLAMINGO_CHECK", "1")  # before the package is imported
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # `model_cases`, from any folder
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -28,8 +31,11 @@ KEYS = {
     "training": ["training/test_flamingo_stage.py", "training/test_run.py", "training/test_shards.py"],
     "applications": [
         "model/test_generate.py",
-        "model/test_decode.py",
-        "model/test_attention_maps.py",
+        "decoding/test_sampling.py",
+        "decoding/test_beams.py",
+        "decoding/test_caches.py",
+        "decoding/test_complete.py",
+        "studies/test_attention_maps.py",
         "cli/test_shipped.py",
     ],
     "few_shot": [
@@ -42,7 +48,6 @@ KEYS = {
     "scale": ["model/test_config.py", "bench/test_sizes.py"],
 }
 OF_ALL_NOTEBOOKS = {"test_notebooks.py", "test_cards.py"}
-HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items):
@@ -81,3 +86,11 @@ def rng():
 def tokenizer():
     """The tokenizer of the toy: 662 pieces, half a second."""
     return train_tokenizer(tokenizer_lines(np.random.default_rng(0)), 662)
+
+
+@pytest.fixture
+def tiny():
+    """A tiny Flamingo in float64 with open gates: config, parts, params, frozen, and a batch of two rows."""
+    import model_cases
+
+    return model_cases.tiny()

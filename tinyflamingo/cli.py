@@ -445,13 +445,23 @@ def _add_parity(commands):
 
 def _parity(args):
     from tinyflamingo.files import write_atomically
-    from tinyflamingo.interop.report import parity_report
 
     target = args.out and _writable(args.out)
-    report = parity_report()
+    report = _parity_report()
     print(report, end="")
     if target:
         write_atomically(target, report.encode())
+
+
+def _parity_report() -> str:
+    """The report of the tests that compare with the peers; they are in the repository, not in the package."""
+    tests = Path(tinyflamingo.__file__).parents[1] / "tests" / "interop"
+    if not (tests / "parity_report.py").is_file():
+        raise UserError("parity runs the repository's tests: run it in a clone of the repository")
+    sys.path.insert(0, str(tests))
+    from parity_report import parity_report
+
+    return parity_report()
 
 
 def _add_data(commands):

@@ -24,6 +24,7 @@ sys.path.insert(0, "..")  # the package lies beside this folder
 import copy
 import inspect
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,15 +35,14 @@ import tinyflamingo
 from tinyflamingo import demo, ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
-from tinyflamingo.model.flamingo import encode_media, flamingo, gates, see
-from tinyflamingo.model.generate import score_continuations
+from tinyflamingo.decoding.beams import score_continuations
+from tinyflamingo.model.flamingo import encode_media, flamingo, gates, resample
 from tinyflamingo.model.interleave import cross_attention_mask, encode_document, make_batch, phi, phi_next
 from tinyflamingo.model.language_model import language_model
-from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
 from tinyflamingo.training.presets import parameter_counts
 
 plt.rcParams.update({"figure.dpi": 60, "font.size": 9, "figure.constrained_layout.use": True})
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 config, params, frozen = model.config, model.params, model.frozen
 
 # %% [markdown]
@@ -87,7 +87,7 @@ def draw_architecture(picture, prompt):
     """The whole, with the shapes of one prompt; `prompt` follows the picture."""
     batch = make_batch([encode_document([picture, prompt], model.tokenizer, complete=False)])
     features = encode_media(frozen, picture[None, None], config)
-    visual = see(params, features, config)
+    visual = resample(params, [features], config)
     logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config)
     h = (*batch.tokens.shape, config.language.width)
     left = [
@@ -183,7 +183,7 @@ for name, medium in (("picture", circle[None]), ("picture, doubled", big[None]),
     grid = encode_media(frozen, medium[None], config)
     print(
         f"{name:17s} {grid.shape[1] * grid.shape[2]:4d} features -> visual tokens (M, R, D) =",
-        see(params, grid, config).shape,
+        resample(params, [grid], config).shape,
     )
 
 # %% [markdown]
@@ -221,9 +221,9 @@ plt.show()
 
 # %%
 video = encode_media(frozen, clip[None], config)
-tokens = see(params, video, config)
-shuffled = see(params, video[:, :, rng.permutation(S)], config)
-backwards = see(params, video[:, ::-1], config)
+tokens = resample(params, [video], config)
+shuffled = resample(params, [video[:, :, rng.permutation(S)]], config)
+backwards = resample(params, [video[:, ::-1]], config)
 print("largest change after shuffling cells:   ", f"{np.abs(shuffled - tokens).max():.1e}")
 print("largest change after reversing frames:  ", f"{np.abs(backwards - tokens).max():.1e}")
 
@@ -305,7 +305,7 @@ plt.show()
 
 # %%
 batch = make_batch([sequence])
-visual = see(params, encode_media(frozen, np.stack(sequence.media)[:, None], config), config)
+visual = resample(params, [encode_media(frozen, np.stack(sequence.media)[:, None], config)], config)
 logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config)
 changed = flamingo(params, frozen, batch.tokens, batch.phi, np.stack([visual[0], 0 * visual[1]]), config)
 print("logits (B, T, V + 1) =", logits.shape)
@@ -335,7 +335,7 @@ for name in closed:
         closed[name]["alpha_xattn"] = closed[name]["alpha_dense"] = np.zeros((), np.float32)
 
 asked = make_batch([encode_document([circle, "Output: a"], model.tokenizer, complete=False)])
-one = see(params, encode_media(frozen, circle[None, None], config), config)
+one = resample(params, [encode_media(frozen, circle[None, None], config)], config)
 whole = flamingo(closed, frozen, asked.tokens, asked.phi, one, config)[:, :, : len(model.tokenizer)]
 alone = language_model(frozen["language"], asked.tokens, config.language)
 print("equal bit for bit:", np.array_equal(whole, alone))
@@ -384,7 +384,7 @@ for row in rows:  # count the caption's tokens, not the prompt's
 pair = make_batch(rows)
 twice = np.concatenate([one, one])
 shares = np.linspace(0, 1, 9)
-likely = np.array([score_continuations(scaled(s), frozen, pair, twice, config) for s in shares])
+likely = np.array([score_continuations(replace(model, params=scaled(s)), pair, twice) for s in shares])
 
 figure, axis = plt.subplots(figsize=(5, 2.2))
 for column, c in zip(likely.T, captions, strict=True):
@@ -401,11 +401,11 @@ plt.show()
 
 # %%
 for question in ("Output:", say.ask("color"), say.ask("shape"), say.ask("position")):
-    answers = [complete(model, [image, question])["text"] for image in (circle, star)]
+    answers = [tinyflamingo.complete(model, [image, question])["text"] for image in (circle, star)]
     print(f"{question:42s} red circle: {answers[0]:22s} blue star, top right: {answers[1]}")
 
 # %%
-print("video:", say.ask("action"), complete(model, [clip, say.ask("action")])["text"])
+print("video:", say.ask("action"), tinyflamingo.complete(model, [clip, say.ask("action")])["text"])
 
 # %% [markdown]
 # ### A word learned from four pictures
@@ -420,7 +420,7 @@ first_word, second_word = (f"{w}." for w in say.NEW_WORDS[:2])
 red = [picture(s, "red", p) for s, p in (("circle", "left"), ("star", "top"), ("cross", "middle"))]
 blue = [picture(s, "blue", p) for s, p in (("star", "right"), ("ring", "bottom"))]
 shots = [red[0], first_word, blue[0], second_word, red[1], first_word, blue[1], second_word, red[2]]
-said = complete(model, shots)["text"]
+said = tinyflamingo.complete(model, shots)["text"]
 
 figure, axes = plt.subplots(1, 5, figsize=(8, 1.9))
 for axis, image, word in zip(axes, shots[::2], [*shots[1::2], f"[{said}]"], strict=True):
@@ -435,14 +435,15 @@ plt.show()
 # %%
 swap = {first_word: second_word, second_word: first_word}
 print("before:", said)
-print("after: ", complete(model, [item if isinstance(item, np.ndarray) else swap[item] for item in shots])["text"])
+swapped = [item if isinstance(item, np.ndarray) else swap[item] for item in shots]
+print("after: ", tinyflamingo.complete(model, swapped)["text"])
 
 # %% [markdown]
 # ### Exercise 00.2 · Write the prompt
 # *difficulty: easy · minutes: 5*
 #
 # Write such a prompt for any task: `pictures` and their `words`, equally many, and `query`, the picture that
-# is asked about. Return the list that `complete` takes. Remember what `phi` lets a word see.
+# is asked about. Return the list that `tinyflamingo.complete` takes. Remember what `phi` lets a word see.
 
 
 # %% exercise 00.2
@@ -464,7 +465,9 @@ check_00_2_few_shot_prompt(few_shot_prompt)
 # ## The lines of the library
 #
 # The whole model is one function. It reads like this notebook: embed, then for every decoder block perhaps a
-# gated block before it, then the logits.
+# gated block before it, then the logits. `parts` holds the functions of the parts: by default `embed_with_eoc`,
+# `gated_xattn_dense`, `decoder_block` and `final_norm`. `cache` is for the completion of a prompt: a dict that
+# keeps what was computed for the tokens before.
 
 # %%
 print(inspect.getsource(flamingo))

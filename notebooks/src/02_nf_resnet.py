@@ -28,20 +28,20 @@ import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
 from tinyflamingo.model import vision_encoder as library
-from tinyflamingo.variants import vit as clip_vit
 from tinyflamingo.model.config import VisionConfig
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops import reference
 from tinyflamingo.ops.tree import count, named_leaves
 from tinyflamingo.training.optimiser import adaptive_clip
+from tinyflamingo.variants import vit as clip_vit
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # told apart by colour-blind readers, too
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 np.seterr(over="ignore")  # autograd's slope of a far-out tanh is 1 / cosh(x)**2: it overflows to 0, as it should
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 config, vision = model.config.vision, model.frozen["vision"]
 rng = np.random.default_rng(2022)
 
@@ -390,7 +390,7 @@ for block in ("stage_0_block_0", "stage_1_block_0"):
 #
 # One part of the block is no ingredient of this kind: *squeeze-excite*. It takes the mean of each channel over the
 # picture, sends it through two small layers and a sigmoid, and multiplies the channel by twice the result, so by
-# about 1 at the start. In the code below its factors are called `gates`.
+# about 1 at the start. In the library it is `squeeze_excite`, and its factors are called gates.
 #
 # ## Adaptive gradient clipping
 #
@@ -595,7 +595,7 @@ except ValueError as error:
 print(reference.__name__.replace(".", "/") + ".py")
 print(inspect.getsource(reference.standardise_weight))
 print(library.__name__.replace(".", "/") + ".py")
-for function in (library.nf_block, library.block_plan):
+for function in (library.nf_block, library.gained_gelu, library.squeeze_excite, library.block_plan):
     print(inspect.getsource(function))
 print(clip_vit.__name__.replace(".", "/") + ".py")
 print(inspect.getsource(clip_vit.vit))

@@ -26,24 +26,25 @@ import inspect
 import matplotlib.pyplot as plt
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import HELD_OUT, KNOWN, THINGS, draw_scene, sample_single
 from tinyflamingo.model import contrastive as library
 from tinyflamingo.model.config import ResamplerConfig, TextTowerConfig, VisionConfig
-from tinyflamingo.model.flamingo import flamingo, see
+from tinyflamingo.model.flamingo import flamingo, resample
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint, untrained
-from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels
+from tinyflamingo.model.vision_encoder import init_vision_encoder
 from tinyflamingo.ops.tree import count, flatten
 from tinyflamingo.training.contrastive_stage import pad_captions
-from tinyflamingo.training.language_stage import token_losses
+from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
+from tinyflamingo.variants.registry import untrained
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # told apart by colour-blind readers, too
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 np.seterr(over="ignore")  # autograd's slope of a far-out tanh is 1 / cosh(x)**2: it overflows to 0, as it should
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 rng = np.random.default_rng(2022)
 
 
@@ -68,7 +69,7 @@ def embed(model, things, pictures):
     """Unit vectors of pictures and of the things' captions, both (B, J)."""
     towers = {"vision": model.frozen["vision"], **model.frozen["contrastive"]}
     tokens, mask = pad_captions([tokenizer.encode(f"{say.thing_phrase(*thing)}.") for thing in things])
-    seen = library.embed_pictures(towers, normalise_pixels(pictures), model.config)
+    seen = library.embed_pictures(towers, pictures, model.config)
     return seen, library.embed_captions(towers, tokens, mask, model.config)
 
 
@@ -296,17 +297,17 @@ optimiser = AdamW(params, OptimiserConfig(learning_rate=5e-3, warmup=5))
 print("parameters:", count(params), " album (copies, B, Y, X, 3) =", album.shape)
 
 
-def loss_of(params, pixels):
+def loss_of(params, pictures):
     """The contrastive loss of one picture of each of the sixteen things."""
-    seen = library.embed_pictures(params, pixels, small)
+    seen = library.embed_pictures(params, pictures, small)
     read = library.embed_captions(params, tokens, mask, small)
     return library.contrastive_loss(seen, read, params["log_scale"], np.arange(16))
 
 
 step, losses, steps = ops.value_and_grad(loss_of), [], 80
 for n in range(steps):
-    pixels = normalise_pixels(album[rng.integers(len(album), size=16), np.arange(16)])
-    loss, gradient = step(optimiser.params, pixels)
+    drawn = album[rng.integers(len(album), size=16), np.arange(16)]
+    loss, gradient = step(optimiser.params, drawn)
     optimiser.step(flatten(gradient), n, steps)
     losses.append(loss)
 print(f"loss: first {losses[0]:.2f}, last five {np.mean(losses[-5:]):.2f}, guessing among 16 {2 * np.log(16):.2f}")
@@ -316,8 +317,7 @@ print(f"loss: first {losses[0]:.2f}, last five {np.mean(losses[-5:]):.2f}, guess
 # suspect the towers have learned by now, and what not?
 
 # %%
-fresh_pixels = normalise_pixels(draw(sixteen))
-seen = library.embed_pictures(optimiser.params, fresh_pixels, small)
+seen = library.embed_pictures(optimiser.params, draw(sixteen), small)
 read = library.embed_captions(optimiser.params, tokens, mask, small)
 by_colour = np.argsort([colours.index(colour) for _, colour in sixteen], kind="stable")
 figure, axes = plt.subplots(1, 2, figsize=(8, 3))
@@ -429,9 +429,8 @@ features = np.zeros((1, 1, 16, model.config.vision.width), np.float32)
 
 def flamingo_loss(params):
     """The loss of one caption below one picture."""
-    logits = flamingo(
-        params, model.frozen, page.tokens[:, :-1], page.phi[:, :-1], see(params, features, model.config), model.config
-    )
+    visual = resample(params, [features], model.config)
+    logits = flamingo(params, model.frozen, page.tokens[:, :-1], page.phi[:, :-1], visual, model.config)
     return (token_losses(logits, page.tokens[:, 1:]) * page.weights[:, 1:]).sum()
 
 

@@ -22,24 +22,25 @@ os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step th
 
 import inspect
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import ACTIONS, draw_clip, sample_clip
 from tinyflamingo.data.video import load_video, write_video
+from tinyflamingo.decoding.beams import score_continuations
 from tinyflamingo.model import perceiver_resampler as library
-from tinyflamingo.model.flamingo import encode_media, see
-from tinyflamingo.model.generate import score_continuations
+from tinyflamingo.model.flamingo import encode_media, resample
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # told apart by colour-blind readers, too
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 config, table = model.config, model.params["resampler"]["temporal"]
 rng = np.random.default_rng(2022)
 
@@ -258,9 +259,9 @@ print(
 
 
 # %%
-def answers(videos, params=model.params):
+def answers(videos, model=model):
     """Probability of each action's sentence, given videos uint8 (M, F, Y, X, 3) -> (M, actions)."""
-    visual = see(params, encode_media(model.frozen, videos, config), config)
+    visual = resample(model.params, [encode_media(model.frozen, videos, config)], config)
     found = []
     for action in ACTIONS:
         words = f"it {action}" + (" blue." if action == "turns" else ".")
@@ -270,7 +271,7 @@ def answers(videos, params=model.params):
         for row in rows:  # up to the verb only, so that every colour counts as "turns"
             verb = len(model.tokenizer.encode(f"it {action}"))
             row.weights = [float(asked <= t < asked + verb) for t in range(len(row.tokens))]
-        found.append(score_continuations(params, model.frozen, make_batch(rows), visual, config))
+        found.append(score_continuations(model, make_batch(rows), visual))
     return np.exp(np.array(found).T)
 
 
@@ -310,7 +311,8 @@ plt.show()
 # **Predict.** Which actions can still be told? What will the model answer for "moves left" and "moves right"?
 
 # %%
-timeless = {**model.params, "resampler": {**model.params["resampler"], "temporal": np.zeros_like(table)}}
+without_stamps = {**model.params["resampler"], "temporal": np.zeros_like(table)}
+timeless = replace(model, params={**model.params, "resampler": without_stamps})
 forwards, backwards = answers(everything, timeless), answers(everything[:, ::-1], timeless)
 print(f"without stamps, in order and backwards differ by {np.abs(forwards - backwards).max():.1e}")
 right = np.diagonal(forwards.reshape(8, 6, 8).mean(axis=1))
@@ -364,6 +366,9 @@ print(library.__name__.replace(".", "/") + ".py")
 print(inspect.getsource(library.temporal_embedding))
 print(encode_media.__module__.replace(".", "/") + ".py")
 print(inspect.getsource(encode_media))
+
+# %% [markdown]
+# `parts.encode` is `encode_pictures` of notebook 02's encoder: pixels in, features out.
 
 # %% [markdown]
 # ## Summary

@@ -26,21 +26,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_flops
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
+from tinyflamingo.decoding.beams import score_continuations
 from tinyflamingo.model import perceiver_resampler as library
-from tinyflamingo.studies.attention_maps import resampler_maps
-from tinyflamingo.model.flamingo import encode_media, see
-from tinyflamingo.model.generate import score_continuations
+from tinyflamingo.model.flamingo import encode_media, resample
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+from tinyflamingo.studies.attention_maps import resampler_maps
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # told apart by colour-blind readers, too
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 config, resampler = model.config, model.params["resampler"]
 rng = np.random.default_rng(2022)
 
@@ -423,7 +423,7 @@ batches = {
 
 def right(visual):
     """Mean probability of the right answer to each question, given visual tokens (M, R, D)."""
-    scores = [score_continuations(model.params, model.frozen, b, visual, config) for b in batches.values()]
+    scores = [score_continuations(model, batch, visual) for batch in batches.values()]
     return np.exp(scores).mean(axis=1)
 
 
@@ -433,10 +433,10 @@ def without_latents(features, time, latents, w):
 
 
 whole = library.project_both
-visual = see(model.params, pictures, config)
+visual = resample(model.params, [pictures], config)
 library.project_both = without_latents
 try:
-    broken = see(model.params, pictures, config)
+    broken = resample(model.params, [pictures], config)
 finally:
     library.project_both = whole
 print(f"{'':28s}" + "".join(f"{name:>10s}" for name in questions))
@@ -463,12 +463,13 @@ plt.show()
 #
 # ## In the library
 #
-# The whole layer is a dozen lines. Exercise 05.1 is `ops.attention`, exercise 05.2 is hidden in `project_both`, and
-# what follows the attention is a feed-forward with a squared ReLU.
+# The whole layer is two short functions. Exercise 05.1 is `ops.attention`, exercise 05.2 is hidden in
+# `project_both`, which `project` calls, and what follows the attention is a feed-forward with a squared ReLU.
 
 # %%
 print(library.__name__.replace(".", "/") + ".py")
-print(inspect.getsource(library.resampler_layer))
+for function in (library.resampler_layer, library.project):
+    print(inspect.getsource(function))
 paper = {"layers": 6, "latents": 64, "width": 1536, "heads": 16}
 print(f"{'':10s}{'here':>8s}{'paper':>8s}")
 for name, number in paper.items():

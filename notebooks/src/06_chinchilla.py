@@ -29,17 +29,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 from autograd.extend import defvjp, primitive
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.text import episode, text_document
 from tinyflamingo.model import language_model as library
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.tokenizer import BOS
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops import reference
 
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # told apart by colour-blind readers, too
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 config, language, tokenizer = model.config.language, model.frozen["language"], model.tokenizer
 rng = np.random.default_rng(2022)
 
@@ -74,13 +74,13 @@ def attention_of(language, tokens):
         block = language[f"block_{i}"]
         x = ops.rms_norm(h, block["attn_gain"])
         q, k = ((x @ block[name]).reshape(B, T, H, K) for name in ("w_q", "w_k"))
-        r = (library.sinusoids(T, config.width) @ block["w_r"]).reshape(T, H, K)
+        r = (library.sinusoids(0, T, config.width) @ block["w_r"]).reshape(T, H, K)
         content = np.einsum("bthk,bshk->bhts", q + block["u"], k)
         position = np.einsum("bthk,nhk->bhtn", q + block["v"], r)
         distance = np.maximum(np.arange(T)[:, None] - np.arange(T), 0)
         position = np.take_along_axis(position, np.broadcast_to(distance, content.shape), axis=-1)
         looks.append(softmax(np.where(past, (content + position) / K**0.5, -1e9)))
-        h = library.decoder_block(block, h, start, T, config)
+        h = library.decoder_block(block, h, start, config)
     return looks
 
 
@@ -268,7 +268,7 @@ check_06_3_sinusoids(sinusoids)
 # that falls off alike everywhere.*
 
 # %%
-s = library.sinusoids(96, config.width)
+s = library.sinusoids(0, 96, config.width)
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.6))
 axes[0].imshow(s, cmap="cividis", aspect="auto")
 axes[0].set(xlabel="column (sines | cosines)", ylabel="distance n", title="$s_n$")
@@ -553,13 +553,16 @@ for C in (1e20, 1e21, 1e22, 1e23, 5.76e23):
     print(f"{C:9.3g}{N:10.2g}{C / (6 * N):10.2g}{C / (6 * N * N):20.0f}")
 
 # %% [markdown]
-# How such curves are measured, and not only drawn, is in the library, at toy size: `evaluation/isoflop.py` trains
+# How such curves are measured, and not only drawn, is in the library, at toy size: `studies/isoflop.py` trains
 # models of eight sizes on four budgets and puts a parabola through the lowest losses of each.
 #
 # There is a second reason, and for Flamingo it is the better one: a smaller model is cheaper for everybody who
 # *uses* it afterwards. Flamingo reads every prompt through these 70 billion parameters, not through 280.
 #
 # ## In the library
+#
+# With a cache (notebook 10) the tokens before are there already: `extend` puts the new keys, values and distances
+# behind the old ones, and `sinusoids` begins at the first new distance. Without a cache it begins at 0.
 
 # %%
 print(library.__name__.replace(".", "/") + ".py")

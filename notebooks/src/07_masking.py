@@ -29,17 +29,19 @@ import numpy as np
 from autograd import make_vjp
 from matplotlib.colors import ListedColormap
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
 from tinyflamingo.model import interleave
-from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.model.flamingo import encode_and_resample, flamingo
 from tinyflamingo.model.interleave import cross_attention_mask, encode_document, make_batch
-from tinyflamingo.model.trained import load_checkpoint, look, shipped_checkpoint
 from tinyflamingo.ops import reference
+from tinyflamingo.variants.ablations import AllPreviousXattnConfig
+from tinyflamingo.variants.registry import in_form, parts_of
 
 plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
 COLOURS = ["#DDDDDD", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442"]  # of phi 0, 1, 2, ...
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 rng = np.random.default_rng(7)
 
 
@@ -466,23 +468,25 @@ plt.show()
 # out right. But a word has seen a picture from its future: in training the model reads off the answer, and
 # when it writes for itself that picture is not there yet. More than one port of this model has had the fault.
 #
-# The whole trained model shows the other fault, every picture seen by every word, in what it finally says. The
-# option for the paper's ablation, all images of a page at once, lets us open the mask altogether; a token then sees
-# media from `first` to `phi`.
+# The whole trained model shows the other fault, every picture seen by every word, in what it finally says. For the
+# paper's ablation, all previous images at once, the library has another gated block with the same parameters. Its
+# `phi` is two numbers for each token, `(B, T, 2)`: the first and the last medium that the token sees. With 1 and
+# `N` for all tokens the mask is open altogether.
 
 # %%
 batch = make_batch([sequence])
-visual = look(model, [house, star])  # (M, R, D)
-changed = look(model, [house, picture("circle", "pink")])
-wide = replace(model.config, xattn=replace(model.config.xattn, attend="all_previous"))
+visual = encode_and_resample(model, [house, star])  # (M, R, D)
+changed = encode_and_resample(model, [house, picture("circle", "pink")])
+wide = replace(model.config, xattn=in_form(model.config.xattn, AllPreviousXattnConfig))
 
 
 def logits(visual, config=model.config, phi=batch.phi):
-    return flamingo(model.params, model.frozen, batch.tokens, phi, visual, config, first=np.ones_like(batch.phi))[0]
+    return flamingo(model.params, model.frozen, batch.tokens, phi, visual, config, parts=parts_of(config))[0]
 
 
 early = phi < 2
-everything = {"config": wide, "phi": np.full_like(batch.phi, N)}
+first, last = np.ones_like(batch.phi), np.full_like(batch.phi, N)
+everything = {"config": wide, "phi": np.stack([first, last], axis=-1)}
 for name, more in {"own picture only": {}, "all pictures": everything}.items():
     moved = np.abs(logits(changed, **more) - logits(visual, **more)).max(-1)
     before, after = moved[early].max(), moved[~early].max()
@@ -493,7 +497,7 @@ for name, more in {"own picture only": {}, "all pictures": everything}.items():
 # its words cannot look at picture 1?
 
 # %%
-first_changed = look(model, [picture("circle", "pink"), star])
+first_changed = encode_and_resample(model, [picture("circle", "pink"), star])
 moved = np.abs(logits(first_changed) - logits(visual)).max(-1)
 for n in range(N + 1):
     print(f"picture 1 exchanged: logits of tokens with phi {n} move by at most {moved[phi == n].max():.3g}")

@@ -27,24 +27,24 @@ import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import KNOWN, draw_scene, sample_single
 from tinyflamingo.data.tinyworld.text import text_document
-from tinyflamingo.model.flamingo import encode_media, flamingo, gates, init_flamingo, see
-from tinyflamingo.model.gated_xattn import gated_xattn_dense
+from tinyflamingo.model.flamingo import encode_and_resample, encode_media, flamingo, gates, init_flamingo, resample
+from tinyflamingo.model.gated_xattn import cross_attention, feed_forward, gated_xattn_dense, media_keys_values
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import language_model
-from tinyflamingo.model.trained import load_checkpoint, look, shipped_checkpoint
 from tinyflamingo.ops.team import one_team
 from tinyflamingo.ops.tree import flatten, named_leaves
-from tinyflamingo.training.language_stage import token_losses
+from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 
 plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 config, trained, frozen, tokenizer = model.config, model.params, model.frozen, model.tokenizer
 blocks = [name for name in trained if name.startswith("xattn_")]
 GATES = ("alpha_xattn", "alpha_dense")
@@ -139,7 +139,7 @@ h, visual = rng.standard_normal((T, D)), rng.standard_normal((M, R, D))
 phi = np.array([0, 1, 1, 2, 2])
 
 by_hand = block_by_hand(p, h, visual, phi, H, K)
-in_the_library = gated_xattn_dense(p, h[None], visual, phi[None], config)[0]
+in_the_library = gated_xattn_dense(p, h[None], visual, phi[None], config.xattn)[0]
 print("h (T, D) =", h.shape, " visual (M, R, D) =", visual.shape, " out (T, D) =", by_hand.shape)
 print("loops and library differ by at most", f"{np.abs(by_hand - in_the_library).max():.0e}")
 
@@ -191,7 +191,7 @@ features = encode_media(frozen, np.stack([circle, star])[:, None], config)
 
 def say_logits(params, image):
     """Logits (T, V) of the words, with picture 0 or 1 in the prompt."""
-    seen = see(params, features[image : image + 1], config)
+    seen = resample(params, [features[image : image + 1]], config)
     return flamingo(params, frozen, asked.tokens, asked.phi, seen, config)[0, :, : len(tokenizer)]
 
 
@@ -341,7 +341,7 @@ print("features (M, F, S, Dv) =", seen_once.shape)
 
 def caption_loss(params, batch, features):
     """Mean loss of a caption's token; frozen parts are no argument of the gradient."""
-    visual = see(params, features, config)
+    visual = resample(params, [features], config)
     logits = flamingo(params, frozen, batch.tokens[:, :-1], batch.phi[:, :-1], visual, config)
     weights = batch.weights[:, 1:]
     losses = token_losses(logits, batch.tokens[:, 1:])
@@ -532,7 +532,8 @@ caption = words[prompt_length:]
 def likelihoods(params, items):
     """Probability of each token of the caption after a prompt."""
     batch = make_batch([encode_document([*items, "Output:", "a red circle."], tokenizer)])
-    logits = flamingo(params, frozen, batch.tokens, batch.phi, look(model, batch.media), config)[0]
+    visual = encode_and_resample(model, batch.media)
+    logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config)[0]
     places = np.arange(-len(caption) - 1, -1)  # the row before a token is the one that foretells it
     return np.exp(-ops.cross_entropy(logits[places], batch.tokens[0, places + 1]))
 
@@ -570,7 +571,8 @@ plt.show()
 # %% [markdown]
 # ## In the library
 #
-# The block that you built, as its lines are now.
+# The block that you built, the whole of it, as its lines are now. `ops.segment_attention` is the attention under the
+# mask of notebook 07. A cache keeps the keys and values of the pictures while a text grows (notebook 10).
 
 
 # %%
@@ -580,12 +582,12 @@ def show(*functions):
         print(inspect.getsource(function))
 
 
-show(gated_xattn_dense, gates)
+show(gated_xattn_dense, media_keys_values, cross_attention, feed_forward, gates)
 
 # %% [markdown]
 # The tests of this section are `python -m pytest -m gating`. Among them: with shut gates every bit is the language
 # model's, in float32 and in float64; the first gradient is at the gates alone; without a picture the attention adds
-# exactly nothing. The first move is `FlamingoStage.open_gates` in `tinyflamingo/training/flamingo_stage.py`, and
+# exactly nothing. The first move is `FlamingoStage.prepare` in `tinyflamingo/training/flamingo_stage.py`, and
 # `docs/deviations.md` says why the toy makes it.
 #
 # ## In three sentences

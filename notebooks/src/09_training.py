@@ -27,33 +27,25 @@ import inspect
 import matplotlib.pyplot as plt
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld.pages import page, pair, video
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
 from tinyflamingo.demo import Panel, Said, panels_figure
 from tinyflamingo.evaluation.run import text_perplexity
-from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.model.flamingo import flamingo, resample
 from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch
-from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops.tree import count, flatten, named_leaves
-from tinyflamingo.training.flamingo_stage import (
-    DATASETS,
-    Document,
-    FlamingoStage,
-    draw_media,
-    make_media,
-    see_all,
-    shard_loss,
-)
-from tinyflamingo.training.language_stage import token_losses
+from tinyflamingo.training.flamingo_stage import Document, FlamingoStage, draw_media, make_media, shard_loss
+from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 from tinyflamingo.training.presets import get_preset
 
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.55"
 
-shipped = load_checkpoint(shipped_checkpoint())
+shipped = tinyflamingo.load()
 config, frozen, tokenizer = shipped.config, shipped.frozen, shipped.tokenizer
 
 # %% [markdown]
@@ -69,15 +61,18 @@ pool_sizes = {
     if type(size) is int and size >= 1000 and kind != "steps"
 }
 STEPS = 80
+fewer = zip(toy.flamingo.datasets, (6, 10, 4), strict=True)  # documents of pages, pairs and videos in a step
 recipe = dataclasses.replace(
     toy.flamingo,
     **pool_sizes,
     steps=STEPS,
-    rows=(6, 10, 4),
+    datasets=tuple(dataclasses.replace(dataset, rows=rows) for dataset, rows in fewer),
     gate_batches=6,
     optimiser=dataclasses.replace(toy.flamingo.optimiser, warmup=8),
 )
 preset = dataclasses.replace(toy, flamingo=recipe)
+DATASETS = {dataset.name: dataset for dataset in recipe.datasets}
+LAMBDAS = [dataset.weight for dataset in recipe.datasets]
 pool = draw_media(np.random.default_rng(0), recipe, config.vision.side)  # pictures and videos
 drawn = make_media(pool, recipe, frozen, config)  # and their features
 stage = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn)
@@ -131,7 +126,7 @@ for number, name in enumerate(DATASETS):
     mine = [d.sequence for d in documents if d.dataset == number]
     tokens, learned = sum(len(s.tokens) for s in mine), int(sum(sum(s.weights) for s in mine))
     media = sum(len(s.media) for s in mine)
-    print(f"{name:10s}{len(mine):10d}{tokens:8d}{learned:11d}{media:7d}{recipe.weights[number]:8.1f}")
+    print(f"{name:10s}{len(mine):10d}{tokens:8d}{learned:11d}{media:7d}{LAMBDAS[number]:8.1f}")
 
 # %% [markdown]
 # ## The loss, in loops
@@ -146,10 +141,10 @@ def losses_by_loops(params, documents):
     total, tokens = dict.fromkeys(DATASETS, 0.0), dict.fromkeys(DATASETS, 0.0)
     for document in documents:
         batch = make_batch([document.sequence], phi_of=document.phi_of)
-        visual = see_all(params, stage.features.of(batch.media), config)  # (M, R, D)
+        visual = resample(params, stage.features.of(batch.media), config)  # (M, R, D)
         logits = flamingo(params, frozen, batch.tokens[:, :-1], batch.phi[:, :-1], visual, config)
         losses = token_losses(logits, batch.tokens[:, 1:])  # (1, T - 1): token t is predicted from those before
-        name = DATASETS[document.dataset]
+        name = recipe.datasets[document.dataset].name
         for loss, weight in zip(losses[0], batch.weights[0, 1:], strict=True):
             total[name] += float(weight) * float(loss)
             tokens[name] += float(weight)
@@ -171,7 +166,7 @@ print("loops:", {name: round(loss, 4) for name, loss in slow.items()})
 # %%
 exact = copy.copy(stage)
 exact.recipe = dataclasses.replace(recipe, feature_noise=0.0)
-rows = pack_batch([d.sequence for d in documents], max(recipe.lengths))
+rows = pack_batch([d.sequence for d in documents], max(dataset.length for dataset in recipe.datasets))
 packed, gradient = exact.losses_and_gradient(exact.shards(np.random.default_rng(0), documents))
 print("packed:", {name: round(loss, 4) for name, loss in packed.items()})
 print("the same:", all(np.isclose(slow[name], packed[name], rtol=1e-4) for name in DATASETS))
@@ -318,14 +313,12 @@ print("after 50 steps without any gradient:", optimiser.params["w"].ravel())
 # diagonal.*
 
 # %%
-stage.open_gates(np.random.default_rng(6))
+stage.prepare(np.random.default_rng(6))  # the first move of the gates
 alone = {}
-for name in DATASETS:
-    mine = stage.documents(np.random.default_rng(7), (name,))
-    alone[name] = (
-        stage.losses_and_gradient(stage.shards(np.random.default_rng(8), mine))[1]
-        / recipe.weights[DATASETS.index(name)]
-    )
+for name, dataset in DATASETS.items():
+    some = stage.documents(np.random.default_rng(7), (dataset,))
+    _, weighted = stage.losses_and_gradient(stage.shards(np.random.default_rng(8), some))
+    alone[name] = weighted / dataset.weight
 unit = np.stack([g / np.linalg.norm(g) for g in alone.values()])
 cosines = unit @ unit.T
 
@@ -333,7 +326,9 @@ figure, axis = plt.subplots(figsize=(2.8, 2.4))
 axis.imshow(cosines, cmap="PuOr", vmin=-1, vmax=1)
 for i, j in np.ndindex(3, 3):
     axis.text(j, i, f"{cosines[i, j]:.2f}", ha="center", va="center", color="white" if cosines[i, j] > 0.6 else "black")
-axis.set(xticks=range(3), xticklabels=DATASETS, yticks=range(3), yticklabels=DATASETS, title="cosine of gradients")
+axis.set_xticks(range(3), DATASETS)
+axis.set_yticks(range(3), DATASETS)
+axis.set_title("cosine of gradients")
 plt.show()
 
 # %% [markdown]
@@ -403,8 +398,8 @@ check_09_4_clip_globally(clip_globally)
 # ## A real run, small enough to watch
 #
 # Fresh resampler, fresh gated blocks, gates at exactly 0. Before its first step the stage makes the gates' first
-# move (notebook 08), so step 0 below is not the loss with shut gates. While it trains we look at pairs that it does not
-# train on, once with their own pictures and once with somebody else's.
+# move (notebook 08) in `prepare`, so step 0 below is not the loss with shut gates. While it trains we look at
+# pairs that it does not train on, once with their own pictures and once with somebody else's.
 #
 # **Predict.** The loss will fall from the first steps on. What falls first: the loss with the own picture,
 # the loss with a wrong picture, or both?
@@ -414,14 +409,15 @@ check_09_4_clip_globally(clip_globally)
 def held_out(name, n, seed):
     """Documents of one data set over the same pool, from another seed than training's."""
     keep = copy.copy(stage)
-    keep.recipe = dataclasses.replace(recipe, rows=tuple(n if d == name else 0 for d in DATASETS))
-    return keep.documents(np.random.default_rng(seed), (name,))
+    only = (dataclasses.replace(d, rows=n if d.name == name else 0) for d in recipe.datasets)
+    keep.recipe = dataclasses.replace(recipe, datasets=tuple(only))
+    return keep.documents(np.random.default_rng(seed))
 
 
 def loss_on(params, documents):
     """Their mean loss, without noise and without a gradient."""
     shards = exact.shards(np.random.default_rng(0), documents)
-    return sum(float(sum(shard_loss(params, shard, frozen, recipe.weights, config)[1])) for shard in shards)
+    return sum(float(sum(shard_loss(params, shard, frozen, LAMBDAS, config, stage.parts)[1])) for shard in shards)
 
 
 def exchanged(documents):
@@ -434,10 +430,13 @@ def exchanged(documents):
 
 
 def run(stage, every=5, watch=None):
-    """The loop of training: a gradient, a step. Returns what was logged."""
+    """The loop of training: first what the stage prepares, then a gradient, a step. Returns what was logged."""
     log = []
     for step in range(stage.steps):
-        gradient, info = stage.gradient(np.random.default_rng([11, step]), step)
+        rng = np.random.default_rng([11, step])
+        if step == 0:
+            stage.prepare(rng)
+        gradient, info = stage.gradient(rng, step)
         stage.optimiser.step(gradient, step, stage.steps)
         info["step"] = step
         if watch and (step % every == 0 or step == stage.steps - 1):
@@ -493,7 +492,7 @@ for n in range(40):
     scene = sample_single(rng)
     prompt, (shape, colour) = [draw_scene(rng, scene), "Output:"], scene.things[0].kind
     models = (learned, started, shipped) if n < 5 else (learned,)
-    said = [complete(m, prompt, max_tokens=6)["text"] for m in models]
+    said = [tinyflamingo.complete(m, prompt, max_tokens=6)["text"] for m in models]
     hits.append((colour in said[0], shape in said[0]))
     if n < 5:
         print(f"{colour + ' ' + shape:18s} {said[1]:38s} {said[0]:30s} {said[2]}")
@@ -538,11 +537,11 @@ all_free = AdamW(main.optimiser.params | {"language": frozen["language"]}, recip
 
 def loss_of_both(params, shard):
     """As before, but a language model among the params takes the place of the frozen one."""
-    return shard_loss(params, shard, frozen, recipe.weights, config)
+    return shard_loss(params, shard, frozen, LAMBDAS, config, stage.parts)
 
 
 for step in range(25):
-    some = main.documents(np.random.default_rng([14, step]), ("pairs",))
+    some = main.documents(np.random.default_rng([14, step]), (DATASETS["pairs"],))
     shards = main.shards(np.random.default_rng([13, step]), some)
     gradient = sum(flatten(ops.value_and_grad(loss_of_both)(all_free.params, shard)[1]) for shard in shards)
     all_free.step(gradient, step, 25)

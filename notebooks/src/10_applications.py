@@ -11,7 +11,7 @@
 # **You will build** greedy decoding, a visual dialogue, the attention weights of a gated block, and their way
 # back onto the picture.
 #
-# **You will not** train anything, nor search with beams (`model/generate.py` can).
+# **You will not** train anything, nor search with beams (`decoding/beams.py` can).
 
 # %%
 import sys
@@ -23,6 +23,7 @@ import inspect
 import matplotlib.pyplot as plt
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import (
@@ -33,21 +34,22 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_pair,
     sample_single,
 )
+from tinyflamingo.decoding.complete import complete
 from tinyflamingo.demo import panels_figure, picture_for_words, video_question, visual_dialogue
 from tinyflamingo.evaluation.metrics import interval
 from tinyflamingo.evaluation.run import answer
 from tinyflamingo.evaluation.tasks import knowledge, knowledge_direct, knowledge_heldout
-from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
-from tinyflamingo.model.flamingo import embed_with_eoc, encode_media, flamingo, see
+from tinyflamingo.model.flamingo import embed_with_eoc, encode_and_resample, encode_media, flamingo, resample
 from tinyflamingo.model.gated_xattn import media_keys_values
-from tinyflamingo.model.generate import NEVER, log_softmax
+from tinyflamingo.model.generate import NEVER, generate, log_softmax_allowed
 from tinyflamingo.model.interleave import encode_document, make_batch, phi
-from tinyflamingo.model.trained import complete, load_checkpoint, look, shipped_checkpoint
+from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
+from tinyflamingo.studies.attention_maps import attention_weights as weights_of_the_library
 from tinyflamingo.training.flamingo_stage import MediaFeatures
 
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.45"
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 config, params, frozen, tokenizer = model.config, model.params, model.frozen, model.tokenizer
 rng = np.random.default_rng(10)
 
@@ -78,8 +80,8 @@ print(f"{'thing':16s}{'told in words':20s}{'shown as a picture':22s}{'the texts 
 for _ in range(5):
     scene = sample_single(rng, ASKED)
     shape, colour = scene.things[0].kind
-    words = complete(model, [f"Output: {say.caption(scene)}", say.ask("place")])["text"]
-    seen = complete(model, [draw_scene(rng, scene), say.ask("place")])["text"]
+    words = tinyflamingo.complete(model, [f"Output: {say.caption(scene)}", say.ask("place")])["text"]
+    seen = tinyflamingo.complete(model, [draw_scene(rng, scene), say.ask("place")])["text"]
     print(f"{colour + ' ' + shape:16s}{words:20s}{seen:22s}{say.knowledge(shape, colour)['place']}")
 
 # %% [markdown]
@@ -116,12 +118,12 @@ for name, task in (
 
 # %%
 clip = draw_clip(rng, sample_clip(rng, action="moves left"))
-print("a picture: visual tokens (M, R, D) =", look(model, [clip[0]]).shape)
-print("a video:   visual tokens (M, R, D) =", look(model, [clip]).shape)
+print("a picture: visual tokens (M, R, D) =", encode_and_resample(model, [clip[0]]).shape)
+print("a video:   visual tokens (M, R, D) =", encode_and_resample(model, [clip]).shape)
 print(f"\n{'drawn':14s}{'seen':22s}{'seen backwards':24s}first frame only")
 for action in ("moves left", "moves up", "grows", "shrinks", "moves right"):
     video = draw_clip(rng, sample_clip(rng, action=action))
-    said = [complete(model, [v, say.ask("action")])["text"] for v in (video, video[::-1], video[:1])]
+    said = [tinyflamingo.complete(model, [v, say.ask("action")])["text"] for v in (video, video[::-1], video[:1])]
     print(f"{action:14s}{said[0]:22s}{said[1]:24s}{said[2]}")
 
 # %% [markdown]
@@ -140,11 +142,11 @@ for action in ("moves left", "moves up", "grows", "shrinks", "moves right"):
 def write_by_loops(items, limit=24):
     """Greedy; the whole sequence is computed anew for every token. Returns the tokens, and how many were computed."""
     sequence = encode_document(items, tokenizer, complete=False)
-    visual, tokens, work = look(model, sequence.media), list(sequence.tokens), 0
+    visual, tokens, work = encode_and_resample(model, sequence.media), list(sequence.tokens), 0
     for _ in range(limit):
         logits = flamingo(params, frozen, np.array([tokens]), phi([tokens]), visual, config)[0, -1]  # (V + 1,)
         work += len(tokens)
-        chosen = int(log_softmax(logits[None])[0].argmax())
+        chosen = int(log_softmax_allowed(logits[None])[0].argmax())
         if chosen == tokenizer.eoc:
             break
         tokens.append(chosen)
@@ -155,13 +157,13 @@ rng = np.random.default_rng(2)
 scene = sample_pair(rng)
 picture = draw_scene(rng, scene)
 slow, work = write_by_loops([picture, "Output:"])
-fast = complete(model, [picture, "Output:"])
+fast = tinyflamingo.complete(model, [picture, "Output:"])
 T, new = len(fast["prompt_tokens"]), len(fast["tokens"])
 print("the picture shows:", say.caption(scene))
 print("by loops:         ", tokenizer.decode(slow).strip())
 print("complete:         ", fast["text"])
 print("the same:", [tokenizer.piece(t) for t in slow] == fast["tokens"])
-print(f"tokens sent through the model: {work} by loops, {T + new} with the caches of `generate`")
+print(f"tokens sent through the model: {work} by loops, {T + new} with the cache of `generate`")
 
 # %% [markdown]
 # With keys and values kept, each token goes through the model once. The keys and values of the *picture* are
@@ -251,11 +253,11 @@ for items in ([picture, "Output:", fast["text"], question], [picture, "Output:",
 # %%
 scene = sample_pair(np.random.default_rng(3), kinds=(("star", "blue"), ("circle", "red")), relation="left of")
 picture = draw_scene(np.random.default_rng(4), scene)
-caption = complete(model, [picture, "Output:"])["text"]
+caption = tinyflamingo.complete(model, [picture, "Output:"])["text"]
 batch = make_batch([encode_document([picture, "Output:", caption], tokenizer)])
 pieces = [tokenizer.piece(t).replace("\u2581", "") for t in batch.tokens[0]]
 features = encode_media(frozen, picture[None, None], config)  # (M, F, S, Dv)
-visual = see(params, features, config)  # (M, R, D)
+visual = resample(params, [features], config)  # (M, R, D)
 M, R, D = visual.shape
 H, K, T, S = config.xattn.heads, config.xattn.key_size, batch.tokens.shape[1], features.shape[2]
 print("caption:", caption)
@@ -279,11 +281,11 @@ def weights_by_loops(q, k, phi):
 
 
 block = params["xattn_0"]
-h = embed_with_eoc(params["eoc"], frozen["language"]["embedding"], batch.tokens)  # (B, T, D)
+h = embed_with_eoc(params["eoc"], frozen["language"], batch.tokens)  # (B, T, D)
 q = np.reshape(ops.linear(ops.layer_norm(h, block["query_gain"], block["query_bias"]), block["w_q"]), (T, H, K))
-k = media_keys_values(block, visual, config)[0][0]  # (M, R, H, K)
+k = media_keys_values(block, visual, config.xattn)[0][0]  # (M, R, H, K)
 by_loops = weights_by_loops(q, k, batch.phi[0])
-by_library = gated_attention_map(block, h, visual, batch.phi, config)  # (B, T, H, M, R)
+by_library = gated_attention_map(block, h, visual, batch.phi, config.xattn)  # (B, T, H, M, R)
 print(
     "library (B, T, H, M, R) =",
     by_library.shape,
@@ -382,7 +384,7 @@ def cell_maps(picture, caption):
     batch = make_batch([encode_document([picture, "Output:", caption], tokenizer)])
     features = encode_media(frozen, picture[None, None], config)
     S = features.shape[2]
-    maps = attention_maps(params, frozen, batch.tokens, batch.phi, see(params, features, config), config)
+    maps = attention_maps(params, frozen, batch.tokens, batch.phi, resample(params, [features], config), config)
     cells = resampler_maps(params["resampler"], features, config.resampler)[0, 0].mean(axis=0)[:, :S]  # (R, S)
     looked = maps[:, 0, :, :, 0].mean(axis=2) @ cells  # mean over heads, then through the first layer's latents
 
@@ -391,7 +393,7 @@ def cell_maps(picture, caption):
         variants[cell + 1, :, cell] = 0  # the mean of all pictures
     tokens = np.repeat(batch.tokens, S + 1, axis=0)
     phi = np.where(batch.phi > 0, np.arange(1, S + 2)[:, None], 0)  # row i sees variant i
-    logits = flamingo(params, frozen, tokens, phi, see(params, variants, config), config)
+    logits = flamingo(params, frozen, tokens, phi, resample(params, [variants], config), config)
     likely = np.take_along_axis(logits[:, :-1], tokens[:, 1:, None], axis=-1)[:, :, 0]
     likely = likely - np.log(np.exp(logits[:, :-1]).sum(axis=-1))  # log-probabilities (S + 1, T - 1)
     pieces = [tokenizer.piece(t).replace("\u2581", "") for t in batch.tokens[0]]
@@ -497,7 +499,7 @@ print(f"largest derivative: {np.abs(by_hand).max():.2f}; of a softmax that is su
 # %%
 grey = np.full_like(picture, 128)
 for name in ("color", "shape", "position"):
-    found = complete(model, [grey, say.ask(name)])
+    found = tinyflamingo.complete(model, [grey, say.ask(name)])
     sure = np.exp(found["log_probs"][0])
     print(f"{say.QUESTIONS[name]:22s} {found['text']:15s} its first token has probability {sure:.2f}")
 
@@ -507,6 +509,9 @@ for name in ("color", "shape", "position"):
 # seen.
 #
 # ## The lines of the library it became
+#
+# `tinyflamingo.complete` hands its arguments on to the first of these functions. `choose` is the greedy choice here;
+# `read_on` calls `flamingo` with a cache, and `read_token` does so for one more token of each row.
 
 
 # %%
@@ -516,7 +521,9 @@ def show(function):
 
 
 show(complete)
+show(generate)
 show(gated_attention_map)
+show(weights_of_the_library)
 print("never written:", [tokenizer.piece(t) for t in NEVER])
 
 # %% [markdown]
@@ -533,4 +540,4 @@ print("never written:", [tokenizer.piece(t) for t in NEVER])
 #
 # **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figure 1, appendix B.1.5 for prompts and
 # appendix D.1 for what goes wrong. `python -m tinyflamingo complete --json` prints tokens, log-probabilities
-# and `phi`. `tinyflamingo/model/attention_maps.py` has both kinds of maps.
+# and `phi`. `tinyflamingo/studies/attention_maps.py` has both kinds of maps.

@@ -25,6 +25,7 @@ import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.demo import few_shot as few_shot_panel
@@ -34,12 +35,11 @@ from tinyflamingo.evaluation.metrics import interval
 from tinyflamingo.evaluation.retrieval import pooled
 from tinyflamingo.evaluation.retrieval import rices as rices_of_the_library
 from tinyflamingo.evaluation.run import answer
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.training.flamingo_stage import MediaFeatures
 
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 
 # %% [markdown]
 # ## One prompt

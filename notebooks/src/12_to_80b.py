@@ -22,21 +22,21 @@ import inspect
 import matplotlib.pyplot as plt
 import numpy as np
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_flops
-from tinyflamingo.model.config import FlamingoConfig
-from tinyflamingo.model.flamingo import flamingo, init_flamingo, see
+from tinyflamingo.model.config import FlamingoConfig, XattnConfig
+from tinyflamingo.model.flamingo import flamingo, init_flamingo, resample
 from tinyflamingo.model.gated_xattn import init_gated_xattn
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.model.tokenizer import IMAGE
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
 from tinyflamingo.ops.tree import named_leaves
-from tinyflamingo.training.language_stage import token_losses
+from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.presets import parameter_counts
 
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 COLOURS = ("#56B4E9", "#0072B2", "#E69F00", "#D55E00")
-model = load_checkpoint(shipped_checkpoint())
+model = tinyflamingo.load()
 config = model.config
 rng = np.random.default_rng(12)
 
@@ -270,7 +270,7 @@ def step_flops(train_language):
 
     def loss(tree):
         frozen = {"language": tree.get("language", language)}
-        visual = see(tree["params"], features, own)
+        visual = resample(tree["params"], [features], own)
         logits = flamingo(tree["params"], frozen, tokens[:, :-1], phi, visual, own)
         return ops.linear(token_losses(logits, tokens[:, 1:]), np.ones((64, 1), np.float32) / 128).sum()
 
@@ -429,7 +429,7 @@ def show(function):
 
 
 show(parameter_counts)
-show(FlamingoConfig.gated_layers.fget)
+show(XattnConfig.gated_layers)
 
 # %% [markdown]
 # ## In three sentences

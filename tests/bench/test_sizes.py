@@ -199,7 +199,7 @@ def test_durations(seconds, text):
 
 
 def test_hollow_parameters_are_named_and_shaped_as_real_ones():
-    from tinyflamingo.model.trained import untrained
+    from tinyflamingo.variants.registry import untrained
     from tinyflamingo.ops.tree import named_leaves
 
     config = get_preset("smoke").config

@@ -6,7 +6,8 @@ from PIL import Image
 
 from tinyflamingo import cli
 from tinyflamingo.data.video import write_video
-from tinyflamingo.model.trained import save_checkpoint, untrained
+from tinyflamingo.checkpoint import save_checkpoint
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training.presets import get_preset
 
 

@@ -14,7 +14,8 @@ import tinyflamingo
 from tinyflamingo import cli
 from tinyflamingo.bench import run as bench_run
 from tinyflamingo.evaluation.tasks import TASKS
-from tinyflamingo.model.trained import save_checkpoint, untrained
+from tinyflamingo.checkpoint import save_checkpoint
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training.presets import get_preset
 
 FORMATS = {

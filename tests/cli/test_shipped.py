@@ -8,12 +8,12 @@ from PIL import Image, ImageDraw
 
 from tinyflamingo.data.images import load_picture
 from tinyflamingo.demo import Said, run_demo
-from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint
+import tinyflamingo
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_checkpoint(shipped_checkpoint())
+    return tinyflamingo.load()
 
 
 def test_it_is_small():

@@ -18,7 +18,7 @@ from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, HELD_OUT, KNOWN, NA
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import run as evaluation_run
 from tinyflamingo.model.tokenizer import IMAGE
-from tinyflamingo.model.trained import untrained
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training import contrastive_stage, run
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, describe, sample_family
 from tinyflamingo.training.flamingo_stage import FlamingoStage

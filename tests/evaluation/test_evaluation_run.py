@@ -9,7 +9,8 @@ from tinyflamingo.data.tinyworld.pool import Medium, split_rng
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import run
 from tinyflamingo.evaluation.tasks import TASKS, Query
-from tinyflamingo.model.trained import complete, load_checkpoint, shipped_checkpoint, untrained
+import tinyflamingo
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training.presets import get_preset
 
 
@@ -90,7 +91,7 @@ def test_decoding_side_by_side_is_decoding_alone(model):
 @pytest.mark.parametrize("task", ["dialogue", "video_action"])
 def test_decoding_over_a_pool_is_completing_with_its_pixels(task):
     """With the trained model, whose answers depend on what it sees; more prompts than the compiled step takes."""
-    model = load_checkpoint(shipped_checkpoint())
+    model = tinyflamingo.load()
     pool, queries = TASKS[task](np.random.default_rng(2), 6)
     prompts = [q.prompt for q in reversed(queries)]
     said = run.decode_batch(model, prompts, run.MediaFeatures(model.frozen, pool, model.config))

@@ -12,14 +12,14 @@ from tinyflamingo.evaluation.metrics import auc, exact_match
 from tinyflamingo.evaluation.slots import Slots, question_words
 from tinyflamingo.evaluation.specialists import SPECIALISTS, Examples
 from tinyflamingo.model.flamingo import encode_media
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+import tinyflamingo
 
 SMALL = dataclasses.replace(specialists.SHOTS, head_steps=80, frames=256)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_checkpoint(shipped_checkpoint())
+    return tinyflamingo.load()
 
 
 @pytest.fixture(autouse=True)

@@ -17,14 +17,14 @@ from tinyflamingo.evaluation.suite import DEV, FROM_TEXT, QUERY, SUPPORT, TASKS,
 from tinyflamingo.evaluation.suite_run import with_room
 from tinyflamingo.model.generate import beam_search, score_continuations
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+import tinyflamingo
 
 KEY = (1, 2, 3)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_checkpoint(shipped_checkpoint())
+    return tinyflamingo.load()
 
 
 @pytest.fixture(params=TASKS)

@@ -9,7 +9,7 @@ from tinyflamingo.data.tinyworld.scenes import KNOWN
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import words
 from tinyflamingo.evaluation.words import CURVE, UNSEEN, Words, _episode, measure
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint
+import tinyflamingo
 
 
 def shown(scenes, prompt):
@@ -52,7 +52,7 @@ def test_a_score_counts_exact_words(monkeypatch):
         return [prompt[1] for prompt in prompts]
 
     monkeypatch.setattr(words, "decode_batch", say_the_first)
-    score = measure(load_checkpoint(shipped_checkpoint()), Words(ways=2, shots=1), np.random.default_rng(0), 40)
+    score = measure(tinyflamingo.load(), Words(ways=2, shots=1), np.random.default_rng(0), 40)
     assert len(told) == score["n"] == 40 and 0.2 < score["score"] < 0.8
 
 

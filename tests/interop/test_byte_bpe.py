@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.variants.byte_bpe import LETTERS, ByteTokenizer, Vocabulary, find_vocabulary
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD, UNK
+from tinyflamingo.variants.byte_bpe import LETTERS, ByteTokenizer, Vocabulary, find_vocabulary
 
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "Ġw o", "t h", "Ġ Ġ", "ĠĠ ĠĠ", "Ã ©", "1 2", "' s", ". .", "Ċ Ċ"]
 

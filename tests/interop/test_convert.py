@@ -1,5 +1,6 @@
 """`convert`, there and back: parts, whole checkpoints in several files, and every mistake as one line."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,23 +8,19 @@ import pytest
 from test_byte_bpe import tokenizer_json
 from test_decoders import PUBLISHED
 
+import tinyflamingo
+from tinyflamingo import array_files as files
+from tinyflamingo.checkpoint import load_checkpoint, save_checkpoint
 from tinyflamingo.cli import main
 from tinyflamingo.data.items import EOC
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
-from tinyflamingo.interop import convert, decoder_names, files, names, open_flamingo, peers
-from tinyflamingo.interop.peers import RESAMPLER, XATTN
+from tinyflamingo.interop import convert, decoder_names, names, open_flamingo, peers
 from tinyflamingo.interop.vit_names import PIXELS
-from tinyflamingo.model.config import (
-    FlamingoConfig,
-    LanguageConfig,
-    ResamplerConfig,
-    TextTowerConfig,
-    ViTConfig,
-    XattnConfig,
-    config_to_dict,
-)
-from tinyflamingo.model.trained import complete, load_checkpoint, save_checkpoint, untrained
+from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
+from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig
+from tinyflamingo.variants.registry import config_to_dict, untrained
+from tinyflamingo.variants.vit import ViTConfig
 
 SIZES = {"vocab_size": 300, "d_model": 24, "n_layers": 3, "n_heads": 4, "max_seq_len": 64, "mlp_ratio": 2}
 DECODER = {"model_type": "mosaic_gpt", "alibi": True, "attn_qk_ln": True, "no_bias": True} | SIZES
@@ -114,9 +111,9 @@ def whole(every=2) -> FlamingoConfig:
     return FlamingoConfig(
         vision=ViTConfig(patch=4, width=64, layers=2, heads=1, side=8, norm_features=False, pixels=PIXELS),
         text_tower=TextTowerConfig(vocab_size=ROWS + 1, joint_width=16),
-        resampler=ResamplerConfig(64, 64, layers=2, heads=2, key_size=64, latents=5, frames=0, **RESAMPLER),
-        language=LanguageConfig(**{**language.__dict__, "vocab_size": ROWS + 1}),
-        xattn=XattnConfig(every=every, start=every - 1, heads=2, key_size=64, **XATTN),
+        resampler=PortResamplerConfig(64, 64, layers=2, heads=2, key_size=64, latents=5, frames=0),
+        language=dataclasses.replace(language, vocab_size=ROWS + 1),
+        xattn=PortXattnConfig(every=every, start=every - 1, heads=2, key_size=64),
     )
 
 
@@ -157,11 +154,11 @@ def test_a_whole_checkpoint_is_completed(tmp_path, capsys, checkpoint, convert_a
     model = load_checkpoint(tmp_path / "out")
     assert model.config == whole()
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    found = complete(model, [picture, "hello", EOC, picture[::-1].copy(), "Output:"], max_tokens=5)
+    found = tinyflamingo.complete(model, [picture, "hello", EOC, picture[::-1].copy(), "Output:"], max_tokens=5)
     assert found["phi"] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2]
     assert found["prompt_tokens"][:4] == ["<image>", "hello", "<EOC>", "<image>"]
     assert len(found["log_probs"]) == len(found["tokens"]) <= 5
-    other = complete(model, [picture, "hello", EOC, 255 - picture, "Output:"], max_tokens=5)
+    other = tinyflamingo.complete(model, [picture, "hello", EOC, 255 - picture, "Output:"], max_tokens=5)
     assert other["log_probs"] != found["log_probs"]
 
 
@@ -175,20 +172,20 @@ def test_mapped_weights_are_not_copied(tmp_path, convert_all):
 
 def test_generation_by_cache_equals_the_whole(tmp_path, convert_all):
     """Both caches: the log-probability of each written token is that of one pass over all of them."""
-    from tinyflamingo.model.flamingo import flamingo
-    from tinyflamingo.model.generate import generate, log_softmax
+    from tinyflamingo.model.flamingo import encode_and_resample, flamingo
+    from tinyflamingo.model.generate import generate, log_softmax_allowed
     from tinyflamingo.model.interleave import encode_document, make_batch
-    from tinyflamingo.model.trained import look
 
     assert run(*convert_all()) == 0
     model = load_checkpoint(tmp_path / "out")
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     batch = make_batch([encode_document(["a b", picture, "c"], model.tokenizer, complete=False)], left=True)
-    visual = look(model, batch.media)
-    (tokens,), (scores,) = generate(model.params, model.frozen, batch, visual, model.config, 6)
+    visual = encode_and_resample(model, batch.media)
+    (tokens,), (scores,) = generate(model, batch, visual, 6)
     row = np.concatenate([batch.tokens[0], tokens])[None]
     phi = np.concatenate([batch.phi[0], np.ones(len(tokens), int)])[None]
-    logits = log_softmax(flamingo(model.params, model.frozen, row, phi, visual, model.config))[0]
+    logits = flamingo(model.params, model.frozen, row, phi, visual, model.config, parts=model.parts)
+    logits = log_softmax_allowed(logits)[0]
     own = logits[batch.tokens.shape[1] - 1 : -1] if tokens else logits[:0]
     np.testing.assert_allclose(scores, own[np.arange(len(tokens)), tokens], atol=1e-4)
 
@@ -227,9 +224,9 @@ def test_names_and_shapes_of_openflamingo_3b():
     config = FlamingoConfig(
         vision=ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224, norm_features=False, pixels=PIXELS),
         text_tower=TextTowerConfig(vocab_size=language.vocab_size, joint_width=768),
-        resampler=ResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0, **RESAMPLER),
+        resampler=PortResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0),
         language=language,
-        xattn=XattnConfig(heads=8, key_size=64, **XATTN),
+        xattn=PortXattnConfig(heads=8, key_size=64),
     )
     shapes = {row.theirs: row.shape for row in open_flamingo.checkpoint_rows(config)}
     gated = "lang_encoder.transformer.blocks.23.gated_cross_attn_layer."
@@ -337,7 +334,7 @@ def test_a_decoder_or_encoder_that_no_peer_has(tmp_path, capsys):
     np.savez(tmp_path / "part.npz", a=np.zeros(3))
     config = config_to_dict(FlamingoConfig())
     for part, peer, expected in (
-        ("language", "transformers", "decoder 'chinchilla' is none of"),
+        ("language", "transformers", "kind 'chinchilla'"),
         ("vision", "timm", "no array is called vision/"),
     ):
         (tmp_path / "part.json").write_text(json.dumps({"part": part, "config": config[part]}))

@@ -1,18 +1,18 @@
 """GPT-2, OPT and MPT as frozen decoders: their logits, their tables, and all that they refuse."""
 
-import dataclasses
 from statistics import NormalDist
 
 import numpy as np
+import parity_parts as parity
 import pytest
 from autograd import make_vjp
 
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
-from tinyflamingo.interop import decoder_names, decoders, names, parity
-from tinyflamingo.model.config import LanguageConfig
-from tinyflamingo.model.language_model import init_cache
+from tinyflamingo.interop import decoder_names, names
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.variants import decoders
+from tinyflamingo.variants.decoders import PublicDecoderConfig, decoder
 
 FAMILIES = tuple(decoders.FAMILIES)
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -20,7 +20,7 @@ each_family = pytest.mark.parametrize("family", FAMILIES)
 
 def small(family, **changed):
     sizes = {"vocab_size": 30, "width": 24, "layers": 2, "heads": 3, "key_size": 8, "ffw_multiplier": 2, "context": 16}
-    return LanguageConfig(**sizes | changed, decoder=family)
+    return PublicDecoderConfig(**sizes | changed, family=family)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_a_cache_changes_nothing(floor, model, family):
     config, params = model(family)
     tokens = np.random.default_rng(0).integers(0, 30, (2, 9))
     start = np.repeat([[0], [2]], 9, axis=1)
-    whole = decoders.logits(params, tokens, start, config)
-    cache = init_cache(config, 2, 9, np.float64)
-    parts = [decoders.logits(params, tokens[:, p], start[:, p], config, cache) for p in (slice(0, 5), slice(5, 9))]
+    whole = decoder(params, tokens, config, start)
+    cache: dict = {}
+    parts = [decoder(params, tokens[:, p], config, start[:, p], cache) for p in (slice(0, 5), slice(5, 9))]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-10)
 
 
@@ -61,8 +61,8 @@ def test_nothing_before_the_start_is_seen(floor, model, family):
     config, params = model(family)
     tokens = np.random.default_rng(0).integers(0, 30, (1, 8))
     start = np.array([[0, 0, 0, 3, 3, 3, 3, 3]])
-    padded = decoders.logits(params, tokens, start, config)[:, 3:]
-    alone = decoders.logits(params, tokens[:, 3:], start[:, :5] * 0, config)
+    padded = decoder(params, tokens, config, start)[:, 3:]
+    alone = decoder(params, tokens[:, 3:], config, start[:, :5] * 0)
     np.testing.assert_allclose(padded, alone, atol=1e-10)
 
 
@@ -72,7 +72,7 @@ def test_later_tokens_change_no_earlier_logit(floor, model, family):
     tokens = np.random.default_rng(0).integers(0, 30, (1, 8))
     other = np.where(np.arange(8) > 4, 29 - tokens, tokens)
     start = np.zeros((1, 8), int)
-    one, two = (decoders.logits(params, t, start, config) for t in (tokens, other))
+    one, two = (decoder(params, t, config, start) for t in (tokens, other))
     np.testing.assert_array_equal(one[:, :5], two[:, :5])
     assert np.abs(one - two)[:, 5:].max() > 1e-3
 
@@ -173,15 +173,6 @@ def test_buffers_and_a_tied_head_are_left_out(random_tensors):
         decoder_names.tidy(tensors | {"lm_head.weight": tensors["transformer.wte.weight"] + 1}, config)
 
 
-def test_a_public_decoder_has_no_kernels():
-    from tinyflamingo.model import decode
-    from tinyflamingo.model.config import FlamingoConfig
-
-    assert decode.serves(FlamingoConfig())
-    language = dataclasses.replace(FlamingoConfig().language, decoder="mpt")
-    assert not decode.serves(FlamingoConfig(language=language))
-
-
 # ---------------------------------------------------------------- the same thing in loops, and gradients
 
 
@@ -206,7 +197,7 @@ def test_loops_agree_on_a_block_of_mpt_1b(floor, model):
     h2 = h + out @ p["w_o"]
     hidden = np.stack([_norm(row, p["ffw_gain"]) for row in h2]) @ p["w_1"]
     gelu = hidden * np.vectorize(NormalDist().cdf)(hidden)
-    found = decoders.block(p, h[None], np.zeros((1, 5), int), 5, config)
+    found = decoders.decoder_block(p, h[None], np.zeros((1, 5), int), config)
     np.testing.assert_allclose(found[0], h2 + gelu @ p["w_2"], atol=1e-9)
 
 
@@ -218,14 +209,14 @@ def test_gradients_pass_through_a_frozen_block(floor, model, family):
     start = np.array([[0, 0, 0, 0], [0, 1, 1, 1]])
 
     def through(h, block):
-        return decoders.leave(params, decoders.block(block, h, start, 4, config))
+        return decoders.final_norm(params, decoders.decoder_block(block, h, start, config))
 
     ops.check_grad(lambda h: through(h, params["block_1"]), h, tol=1e-5)
     single = from_named_leaves({n: a.astype(np.float32) for n, a in named_leaves(params).items()})
 
     def checked(h):
-        return decoders.leave(
-            single, decoders.block(single["block_1"], ops.assert_float32_backward(h), start, 4, config)
+        return decoders.final_norm(
+            single, decoders.decoder_block(single["block_1"], ops.assert_float32_backward(h), start, config)
         )
 
     vjp, value = make_vjp(checked)(h.astype(np.float32))
@@ -243,13 +234,16 @@ def test_fresh_parameters_are_those_of_the_table(family):
 def test_closed_gates_leave_the_decoders_logits(floor, model, family):
     """Flamingo around a public decoder: at closed gates its logits, bit for bit, and one column for <EOC>."""
     from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
-    from tinyflamingo.model.flamingo import flamingo, init_flamingo, see
+    from tinyflamingo.model.flamingo import flamingo, init_flamingo, resample
+    from tinyflamingo.variants.registry import parts_of
 
     language, frozen = model(family)
     config = FlamingoConfig(text_tower=TextTowerConfig(vocab_size=30), language=language)
     params = init_flamingo(np.random.default_rng(0), config, np.float64)
     tokens, start = np.array([[4, 7, 8, 4, 9]]), np.zeros((1, 5), int)
-    visual = see(params, np.random.default_rng(1).standard_normal((2, 1, 3, 128)), config)
-    found = flamingo(params, {"language": frozen}, tokens, np.array([[1, 1, 1, 2, 2]]), visual, config)
-    np.testing.assert_array_equal(found[..., :-1], decoders.logits(frozen, tokens, start, language))
+    visual = resample(params, [np.random.default_rng(1).standard_normal((2, 1, 3, 128))], config)
+    found = flamingo(
+        params, {"language": frozen}, tokens, np.array([[1, 1, 1, 2, 2]]), visual, config, parts=parts_of(config)
+    )
+    np.testing.assert_array_equal(found[..., :-1], decoder(frozen, tokens, language, start))
     assert found.shape == (1, 5, 31)

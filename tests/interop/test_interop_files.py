@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from tinyflamingo import array_files as files
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
-from tinyflamingo import array_files as files
 
 
 def write(path, arrays):

@@ -1,9 +1,8 @@
 """Whole checkpoints of OpenFlamingo: its logits, its names, several files, and the way back."""
 
 import numpy as np
+import parity_whole
 import pytest
-
-from tinyflamingo.interop import parity_whole
 
 
 def installed():

@@ -1,8 +1,7 @@
 """The parity report tells what ran and what could not."""
 
 import numpy as np
-
-from tinyflamingo.interop.report import CASES, Case, parity_report
+from parity_report import CASES, Case, parity_report
 
 
 def test_a_row_of_numbers_and_a_row_without():

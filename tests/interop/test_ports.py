@@ -3,14 +3,24 @@
 import dataclasses
 
 import numpy as np
+import parity_parts as parity
 import pytest
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.interop import names, parity, peers
-from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig
-from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
-from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
+from tinyflamingo.interop import names, peers
+from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.variants.ablations import all_previous_attention
+from tinyflamingo.variants.ports import (
+    PortResamplerConfig,
+    init_port_resampler,
+    init_port_xattn,
+    plain_keys_values,
+    port_feed_forward,
+    port_resampler,
+    port_xattn_dense,
+    resample_as_ports,
+)
 
 each_port = pytest.mark.parametrize("peer", peers.PORTS)
 TOLERANCE = [(np.float32, 1e-4), (np.float64, 1e-9)]
@@ -49,7 +59,8 @@ def test_flamingo_mini_has_other_activations(activation, act):
     with torch.no_grad():
         want = parity.call_block(theirs, *map(torch.from_numpy, (h, media, tags))).numpy()
     config = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, activation=activation))
-    np.testing.assert_allclose(gated_xattn_dense(params, h, media[0], np.ones((1, 4), int), config), want, atol=1e-9)
+    got = port_xattn_dense(params, h, media[0], np.ones((1, 4), int), config.xattn)
+    np.testing.assert_allclose(got, want, atol=1e-9)
 
 
 @each_port
@@ -60,7 +71,7 @@ def test_what_we_train_loads_into_the_port(peer):
 
     config = peers.with_conventions(FlamingoConfig(), peer)
     rng = np.random.default_rng(0)
-    params = init_resampler(rng, config.resampler, np.float64)
+    params = init_port_resampler(rng, config.resampler, np.float64)
     module = parity.importlib.import_module(parity.MODULES[peer][0])
     sizes = {"open_flamingo": {"max_num_frames": 8}, "flamingo-mini": {"num_time_embeds": 8}}.get(peer, {})
     theirs = module.PerceiverResampler(dim=128, depth=2, dim_head=32, heads=4, num_latents=8, **sizes).double()
@@ -68,7 +79,7 @@ def test_what_we_train_loads_into_the_port(peer):
     theirs.load_state_dict({n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in exported.items()}, strict=True)
     x = rng.standard_normal((2, 1, 1, 6, 128))
     want = theirs(torch.from_numpy(x if peer == "open_flamingo" else x[:, 0])).detach().numpy().reshape(2, 8, 128)
-    got = perceiver_resampler(params, x[:, 0], config.resampler, np.zeros(2, int))
+    got = np.concatenate([port_resampler(params, document, config.resampler) for document in x])
     np.testing.assert_allclose(got, want, atol=1e-9)
 
 
@@ -84,14 +95,22 @@ def wrong(peer, phi, tags, first=None, **more):
     h, media = rng.standard_normal((1, 6, 16)), rng.standard_normal((1, 2, 5, config.resampler.width))
     other = media.copy()
     other[:, 1] += 1
-    attend = "last" if first is None else "all_previous"
-    config = dataclasses.replace(config, xattn=dataclasses.replace(config.xattn, attend=attend))
     found = []
     for seen in (media, other):
         with torch.no_grad():
             out = parity.call_block(theirs, *map(torch.from_numpy, (h, seen, np.array([tags])))).numpy()
-        found.append((out, gated_xattn_dense(params, h, seen[0], phi, config, first=first)))
+        found.append((out, ours_of(params, h, seen[0], phi, config.xattn, first)))
     return found
+
+
+def ours_of(params, h, visual, phi, config, first):
+    """Our block with a port's conventions; first: tokens see all media from it to phi."""
+    if first is None:
+        return port_xattn_dense(params, h, visual, phi, config)
+    k, v = plain_keys_values(params, visual, config)
+    span = np.stack([first, phi], axis=-1)
+    h = h + np.tanh(params["alpha_xattn"]) * all_previous_attention(params, h, k, v, span, config)
+    return h + np.tanh(params["alpha_dense"]) * port_feed_forward(params, h, config)
 
 
 @pytest.mark.parametrize("peer", ["flamingo-pytorch", "open_flamingo"])
@@ -132,8 +151,8 @@ def test_tables_go_both_ways(peer, random_tensors, round_trip):
 def test_tables_make_exactly_our_parameters(peer, rng):
     config = peers.with_conventions(FlamingoConfig(), peer)
     for rows, params in (
-        (names.resampler_rows(peer, config.resampler, ours=""), init_resampler(rng, config.resampler)),
-        (names.xattn_rows(peer, config, ours=""), init_gated_xattn(rng, config)),
+        (names.resampler_rows(peer, config.resampler, ours=""), init_port_resampler(rng, config.resampler)),
+        (names.xattn_rows(peer, config, ours=""), init_port_xattn(rng, config)),
     ):
         assert names.our_shapes(rows) == {name: leaf.shape for name, leaf in named_leaves(params).items()}
 
@@ -149,7 +168,7 @@ def test_sizes_are_read_from_tensors(peer, random_tensors):
 
 def test_real_shapes_of_openflamingo_3b():
     """Its resampler reads CLIP ViT-L/14 (1024 wide) with 6 layers of 8 heads of 64; MPT-1B is 2048 wide."""
-    config = ResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0, **peers.RESAMPLER)
+    config = PortResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0)
     shapes = {row.theirs: row.shape for row in names.resampler_rows("open_flamingo", config)}
     assert len(shapes) == 1 + 6 * 11 + 2
     assert shapes["latents"] == (64, 1024)
@@ -180,15 +199,14 @@ def test_misfits_name_all_tensors_and_both_shapes(random_tensors):
 
 @each_port
 def test_other_conventions_are_not_exported_silently(peer):
-    with pytest.raises(UserError, match="resampler.media_norm is False, there True.*xattn.media_norm is True"):
+    with pytest.raises(UserError, match="resampler.kind is 'perceiver', there 'port'.*xattn.kind is 'gated'"):
         peers.check_conventions(FlamingoConfig(), peer)
     peers.check_conventions(peers.with_conventions(FlamingoConfig(), peer), peer)
 
 
 def test_a_resampler_refuses_more_media_than_it_has_places(rng):
-    config = peers.with_conventions(FlamingoConfig(), "flamingo-pytorch").resampler
-    params, features = init_resampler(rng, config), np.zeros((5, 1, 2, 128), np.float32)
+    config = peers.with_conventions(FlamingoConfig(), "flamingo-pytorch")
+    params, picture = init_port_resampler(rng, config.resampler), np.zeros((1, 1, 2, 128), np.float32)
+    assert resample_as_ports({"resampler": params}, [picture] * 4, config).shape == (4, 8, 128)
     with pytest.raises(UserError, match="has 5 pictures or videos, but this resampler knows 4 places"):
-        perceiver_resampler(params, features, config, np.arange(5))
-    with pytest.raises(ValueError, match="`place` is needed"):
-        perceiver_resampler(params, features, config)
+        resample_as_ports({"resampler": params}, [picture] * 5, config)

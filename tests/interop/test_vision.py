@@ -3,20 +3,22 @@
 import dataclasses
 
 import numpy as np
+import parity_vision as vision_parity
 import pytest
 
 from tinyflamingo import cli
-from tinyflamingo.errors import UserError
-from tinyflamingo.interop import clip, timm, vision_parity
 from tinyflamingo.array_files import chunks, read_arrays
+from tinyflamingo.errors import UserError
+from tinyflamingo.interop import clip, timm
 from tinyflamingo.interop.names import export_arrays, import_arrays, our_shapes
 from tinyflamingo.interop.vit_names import PIXELS, vit_rows
 from tinyflamingo.model.config import VisionConfig
-from tinyflamingo.model.encoders import encode_pictures, init_encoder
-from tinyflamingo.variants.paper import CLIP_VIT_L14
-from tinyflamingo.model.vision_encoder import GAINS, normalise_pixels
+from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.variants.nf_resnets import ACTIVATIONS, TimmConfig, timm_encoder
+from tinyflamingo.variants.paper import CLIP_VIT_L14
+from tinyflamingo.variants.registry import in_form, init_part
 
 NAMES = ["nf_resnet50", "dm_nfnet_f0", "nfnet_f0"]
 
@@ -26,9 +28,9 @@ def small(request):
     """A small configuration with the conventions of one of timm's models."""
     if request.param == "nf_resnet50":
         more = {"stem": ((4, 2, 7),), "bottleneck": 0.25, "width": 16, **timm.RESNET}
-        return VisionConfig(stages=((8, 1, 1), (16, 2, 2)), **more)
+        return TimmConfig(stages=((8, 1, 1), (16, 2, 2)), **more)
     more = timm.DM if request.param.startswith("dm_") else timm.OWN
-    return VisionConfig(stem=((2, 2), (4, 1)), stages=((8, 1, 1), (16, 2, 2)), group_size=4, width=12, **more)
+    return TimmConfig(stem=((2, 2, 3), (4, 1, 3)), stages=((8, 1, 1), (16, 2, 2)), group_size=4, width=12, **more)
 
 
 # ---------------------------------------------------------------- beside the peers
@@ -47,21 +49,20 @@ def test_outputs_of_timm(name):
     [
         ("nfnet_f0", {"odd_pixel": "end"}),
         ("dm_nfnet_f0", {"odd_pixel": "start"}),
-        ("dm_nfnet_f0", {"activation": "gelu"}),
-        ("dm_nfnet_f0", {"se_activation": "gelu_erf"}),
+        ("dm_nfnet_f0", {"activation": "relu"}),
         ("nf_resnet50", {"stem_pool": False}),
     ],
 )
 def test_a_wrong_convention_shows(name, change, random_tensors):
     """The comparison above would notice each of them."""
     sizes = {"group_size": 8} if "nfnet" in name else {"group_size": 512, "bottleneck": 0.25}
-    stem = ((16, 2, 7),) if name == "nf_resnet50" else ((2, 2), (4, 1), (8, 1), (16, 2))
+    stem = ((16, 2, 7),) if name == "nf_resnet50" else ((2, 2, 3), (4, 1, 3), (8, 1, 3), (16, 2, 3))
     conventions = {"nf_resnet50": timm.RESNET, "dm_nfnet_f0": timm.DM, "nfnet_f0": timm.OWN}[name]
-    config = VisionConfig(stem=stem, stages=vision_parity.STAGES, width=96, **sizes, **conventions)
+    config = TimmConfig(stem=stem, stages=vision_parity.STAGES, width=96, **sizes, **conventions)
     frozen = timm.import_encoder(random_tensors(timm.encoder_rows(config), np.float32), config)
     x = np.random.default_rng(1).standard_normal((1, 32, 64, 3)).astype(np.float32)
-    right = encode_pictures(frozen["vision"], x, config)[0]
-    wrong = encode_pictures(frozen["vision"], x, dataclasses.replace(config, **change))[0]
+    right = timm_encoder(frozen["vision"], x, config)
+    wrong = timm_encoder(frozen["vision"], x, dataclasses.replace(config, **change))
     assert wrong.shape != right.shape or np.abs(wrong - right).max() > 1e-4
 
 
@@ -80,7 +81,7 @@ def test_timm_loads_what_we_export_and_computes_the_same(name):
     torch, _ = pytest.importorskip("torch"), pytest.importorskip("timm")
     theirs, config = vision_parity.small(name)
     rng = np.random.default_rng(0)
-    vision = init_encoder(rng, config, np.float64)
+    vision = init_part(rng, config, np.float64)
     for path, leaf in named_leaves(vision).items():
         leaf[...] = leaf + 0.2 * rng.standard_normal(leaf.shape) + 0.3 * (path.endswith("skip_init_gain"))
     tensors = {n: torch.from_numpy(np.array(a)) for n, a in timm.export_encoder(vision, config).items()}
@@ -88,8 +89,8 @@ def test_timm_loads_what_we_export_and_computes_the_same(name):
     x = rng.standard_normal((2, 32, 64, 3))
     with torch.no_grad():
         want = theirs.eval().forward_features(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    gain = GAINS[config.activation] if timm.is_folded(config) else 1.0
-    got = encode_pictures(vision, x, config)[0] / gain
+    gain = ACTIVATIONS[config.activation].gain if timm.is_folded(config) else 1.0
+    got = timm_encoder(vision, x, config) / gain
     np.testing.assert_allclose(got, want.transpose(0, 2, 3, 1).reshape(got.shape), rtol=1e-8, atol=1e-9)
 
 
@@ -123,7 +124,7 @@ def test_published_sizes_of_timm(name, parameters, told):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_makes_the_encoder_of_the_configuration(name):
     config = timm.timm_model(name)
-    ours = {n: a.shape for n, a in named_leaves(init_encoder(HollowGenerator(), config)).items()}
+    ours = {n: a.shape for n, a in named_leaves(init_part(HollowGenerator(), config)).items()}
     made = our_shapes(timm.encoder_rows(config))
     skips = {n for n in ours if n.endswith("skip_init_gain")} if timm.is_folded(config) else set()
     assert made == {n: shape for n, shape in ours.items() if n not in skips}
@@ -136,7 +137,7 @@ def test_published_sizes_of_clip():
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == 303_966_208
     assert shapes["visual.conv1.weight"] == (1024, 3, 14, 14) and shapes["visual.proj"] == (1024, 768)
     assert shapes["visual.transformer.resblocks.23.attn.in_proj_weight"] == (3072, 1024)
-    ours = {n: a.shape for n, a in named_leaves(init_encoder(HollowGenerator(), CLIP_VIT_L14)).items()}
+    ours = {n: a.shape for n, a in named_leaves(init_part(HollowGenerator(), CLIP_VIT_L14)).items()}
     made = {n.removeprefix("vision/"): shape for n, shape in our_shapes(rows).items() if n.startswith("vision/")}
     assert made == ours
 
@@ -175,17 +176,15 @@ def test_a_skip_of_zero_exports(small, random_tensors):
     assert all(np.all(np.isfinite(a)) for a in tensors.values())
     x = np.random.default_rng(0).standard_normal((1, 16, 16, 3))
     again = timm.import_encoder(tensors, small)["vision"]
-    np.testing.assert_allclose(
-        encode_pictures(again, x, small)[0], encode_pictures(vision, x, small)[0], rtol=1e-9, atol=1e-12
-    )
+    np.testing.assert_allclose(timm_encoder(again, x, small), timm_encoder(vision, x, small), rtol=1e-9, atol=1e-12)
 
 
 def test_other_conventions_are_refused():
     config = VisionConfig()
-    with pytest.raises(UserError, match="vision.activation is 'gelu'.*'gelu_erf'"):
-        timm.export_encoder(init_encoder(np.random.default_rng(0), config), config)
-    exact = dataclasses.replace(config, activation="gelu_erf", se_activation="relu")
-    assert "stages.0.0.conv1.weight" in timm.export_encoder(init_encoder(np.random.default_rng(0), exact), exact)
+    with pytest.raises(UserError, match="timm has other conventions"):
+        timm.export_encoder(init_part(np.random.default_rng(0), config), config)
+    exact = in_form(config, TimmConfig, stem=((16, 2, 3), (48, 1, 3)))
+    assert "stages.0.0.conv1.weight" in timm.export_encoder(init_part(np.random.default_rng(0), exact), exact)
 
 
 @pytest.mark.parametrize("name", ["nf_regnet_b0", "nfnet_l0", "resnet50", "nfnet_f7"])
@@ -223,7 +222,7 @@ def test_a_file_of_clip(random_tensors):
         np.testing.assert_array_equal(array, tensors[name])
     white = np.full((1, 1, 1, 3), 255, np.uint8)
     want = (1 - np.array([0.48145466, 0.4578275, 0.40821073])) / [0.26862954, 0.26130258, 0.27577711]
-    np.testing.assert_allclose(normalise_pixels(white, found.pixels)[0, 0, 0], want, rtol=1e-6)
+    np.testing.assert_allclose(normalise_pixels(white, *found.pixels)[0, 0, 0], want, rtol=1e-6)
 
 
 def test_a_file_that_is_not_clips(random_tensors):
@@ -265,7 +264,7 @@ def _write(path, tensors):
 def test_convert_there_and_back(peer, tmp_path, random_tensors, capsys):
     if peer == "timm":
         sizes = {"stages": vision_parity.STAGES, "group_size": 8, "width": 48}
-        config = VisionConfig(stem=((2, 2), (4, 1), (8, 1), (16, 2)), **sizes, **timm.DM)
+        config = TimmConfig(stem=((2, 2, 3), (4, 1, 3), (8, 1, 3), (16, 2, 3)), **sizes, **timm.DM)
         tensors = random_tensors(timm.encoder_rows(config), np.float32)
     else:
         config = dataclasses.replace(CLIP_VIT_L14, width=128, layers=1, heads=2, side=28)

@@ -156,7 +156,7 @@ def test_empty_caption_is_finite(floor):
 
 def test_rows_are_unit_vectors(floor, rng):
     params = _params()
-    seen = embed_pictures(params, rng.standard_normal((3, 9, 7, 3)), CONFIG)
+    seen = embed_pictures(params, rng.integers(0, 256, (3, 9, 7, 3)).astype(np.uint8), CONFIG)
     tokens = rng.integers(5, 12, (3, 4))
     read = embed_captions(params, tokens, np.ones((3, 4), bool), CONFIG)
     assert seen.shape == read.shape == (3, CONFIG.text_tower.joint_width)
@@ -172,7 +172,7 @@ def test_text_tower_gradient(floor, rng):
 
 def test_float32_inside_backward(floor, rng):
     params = _params(np.float32)
-    pictures = rng.standard_normal((3, 8, 8, 3)).astype(np.float32)
+    pictures = rng.integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
     tokens, mask = rng.integers(5, 12, (3, 5)), np.arange(5) < np.array([[5], [3], [4]])
 
     def loss(p):

@@ -11,16 +11,19 @@ from tinyflamingo import ops
 from tinyflamingo.model import flamingo as flamingo_module
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import (
+    CHAPTER,
+    TrainedFlamingo,
     embed_with_eoc,
+    encode_and_resample,
     encode_media,
     flamingo,
     gates,
     init_flamingo,
-    see,
+    own_medium,
+    resample,
 )
 from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch, phi, phi_next
 from tinyflamingo.model.language_model import embed_tokens, init_language_model, language_model
-from tinyflamingo.model.perceiver_resampler import perceiver_resampler
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
 from tinyflamingo.model.vision_encoder import init_vision_encoder, normalise_pixels, vision_encoder
 from tinyflamingo.ops.tree import named_leaves
@@ -28,13 +31,13 @@ from tinyflamingo.ops.tree import named_leaves
 
 def _logits(m, **changes):
     a = vars(m) | changes
-    start, first = a.get("start"), a["first"]
-    return flamingo(a["params"], a["frozen"], a["tokens"], a["phi"], a["visual"], a["config"], start, first=first)
+    return flamingo(a["params"], a["frozen"], a["tokens"], a["phi"], a["visual"], a["config"], a.get("start"))
 
 
 def _loss(m, params):
     """Next-token loss over the whole batch, through the resampler."""
-    logits = flamingo(params, m.frozen, m.tokens[:, :-1], m.phi[:, :-1], see(params, m.features, m.config), m.config)
+    visual = resample(params, [m.features], m.config)
+    logits = flamingo(params, m.frozen, m.tokens[:, :-1], m.phi[:, :-1], visual, m.config)
     targets = m.tokens[:, 1:].ravel()
     losses = ops.cross_entropy(anp.reshape(logits, (targets.size, -1)), targets)
     return anp.sum(losses) * logits.dtype.type(1 / targets.size)
@@ -94,7 +97,7 @@ def test_a_later_image_changes_no_earlier_logit(floor, rng, medium):
     before = _logits(m)
     features = m.features.copy()
     features[medium - 1] = 3 * rng.standard_normal(features[0].shape)
-    after = _logits(m, visual=see(m.params, features, m.config))
+    after = _logits(m, visual=resample(m.params, [features], m.config))
     row = 0 if medium < 3 else 1
     first = int(np.argmax(m.phi[row] == medium))
     np.testing.assert_array_equal(after[1 - row], before[1 - row])  # nor any of another row
@@ -149,97 +152,21 @@ def test_rows_of_a_batch_equal_rows_alone(floor):
     np.testing.assert_allclose(np.concatenate([first, second]), whole, atol=1e-11)
 
 
-# ---------------------------------------------------------------- all previous images (paper, table 10)
-
-
-ALL = tiny_config(xattn={"attend": "all_previous"})
-NEXT = {"phi": phi_next(tiny().tokens) + [[0], [2]]}  # of the tiny batch, numbered over it
-
-
-@pytest.mark.parametrize("ahead", [{}, NEXT], ids=["phi", "phi_next"])
-@pytest.mark.parametrize("medium", [1, 2, 3])
-def test_all_previous_reads_from_its_own_row_up_to_phi(floor, rng, medium, ahead):
-    """No logit before a token that sees the image changes, nor any of the other row; all others do."""
-    m = tiny(config=ALL)
-    visual = m.visual.copy()
-    visual[medium - 1] = 3 * rng.standard_normal(visual[0].shape)
-    before, after = _logits(m, **ahead), _logits(m, visual=visual, **ahead)
-    row, numbers = int(medium == 3), (ahead or vars(m))["phi"]
-    first = int(np.argmax(numbers[row] >= medium))
-    np.testing.assert_array_equal(after[1 - row], before[1 - row])
-    np.testing.assert_array_equal(after[row, :first], before[row, :first])
-    assert np.all(np.abs(after[row, first:] - before[row, first:]).max(axis=-1) > 1e-9)
-
-
-@pytest.mark.parametrize("ahead", [False, True])
-def test_only_all_previous_attends_to_an_earlier_image(floor, rng, ahead):
-    """Row 0 without what self-attention carries: one layer, so text alone comes from before."""
-    for attend, changes in (("last", False), ("all_previous", True)):
-        m = tiny(config=tiny_config(xattn={"attend": attend, "every": 3}, language={"layers": 1}))
-        numbers = NEXT["phi"] if ahead else m.phi
-        tail = slice(6, 8)  # tokens of image 2, read by themselves
-        part = {"tokens": m.tokens[:1, tail], "phi": numbers[:1, tail], "first": m.first[:1, tail]}
-        visual = m.visual.copy()
-        visual[0] += rng.standard_normal(visual[0].shape)
-        same = np.array_equal(_logits(m, **part), _logits(m, visual=visual, **part))
-        assert same is not changes
-
-
-def test_all_previous_with_one_image_is_last(floor):
-    m, one = tiny(), {"phi": np.minimum(tiny().phi, [[1], [3]])}
-    np.testing.assert_array_equal(_logits(m, config=ALL, **one), _logits(m, **one))
-
-
-def test_all_previous_without_an_image_is_blind(floor):
-    m = tiny(config=ALL)
-    none = _logits(m, phi=0 * m.phi, visual=m.visual[:0], first=0 * m.phi)
-    np.testing.assert_array_equal(none, _logits(m, phi=0 * m.phi))
-    closed = with_gates(m.params, 0, 0)
-    np.testing.assert_array_equal(_logits(m, params=closed), _logits(m, params=closed, phi=0 * m.phi))
-
-
-@pytest.mark.parametrize("left, right", [(3, 0), (0, 3), (2, 1)])
-def test_padding_and_rows_alone_with_all_previous(floor, left, right):
-    m = tiny(config=ALL)
-    alone, pads = _logits(m), ((0, 0), (left, right))
-    padded = _logits(
-        m,
-        tokens=np.pad(m.tokens, pads, constant_values=PAD),
-        phi=np.pad(m.phi, pads),
-        first=np.pad(m.first, pads),
-        start=np.full((2, 8 + left + right), left),
-    )
-    np.testing.assert_allclose(padded[:, left : left + 8], alone, atol=1e-11)
-    second = {"tokens": m.tokens[1:], "phi": np.maximum(m.phi[1:] - 2, 0), "first": m.first[1:] - 2}
-    np.testing.assert_allclose(_logits(m, visual=m.visual[2:], **second), alone[1:], atol=1e-11)
-
-
-def test_floors_agree_with_all_previous():
-    m, found = tiny(config=ALL), []
-    for name in ("reference", "fast"):
-        with ops.use(name):
-            found.append(ops.value_and_grad(lambda v: anp.sum(_logits(m, visual=v) ** 2))(m.visual))
-    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-10)
-    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-7, atol=1e-11)
-
-
 # ---------------------------------------------------------------- several documents in a row
 
 
-@pytest.mark.parametrize("config", [tiny_config(), ALL], ids=["last", "all_previous"])
 @pytest.mark.parametrize("mode", [phi, phi_next], ids=["phi", "phi_next"])
-def test_logits_in_a_packed_row_are_those_of_the_sequence_alone(floor, config, mode):
-    m = tiny(config=config)
+def test_logits_in_a_packed_row_are_those_of_the_sequence_alone(floor, mode):
+    m = tiny()
     documents = [([BOS, 6, 7], []), ([BOS, IMAGE, 6, m.eoc, IMAGE, 5], [0, 1]), ([BOS, 5, IMAGE, 9], [2])]
     sequences = [Sequence(tokens, [0.0] * len(tokens), media) for tokens, media in documents]
     packed = pack_batch(sequences, 14, mode)
     assert packed.tokens.shape == (1, 14) and packed.media == [0, 1, 2]
-    more = {"tokens": packed.tokens, "phi": packed.phi, "start": packed.start, "first": packed.first}
-    together = _logits(m, **more)[0]
+    together = _logits(m, tokens=packed.tokens, phi=own_medium(packed), start=packed.start)[0]
     for i, sequence in enumerate(sequences):
         one = make_batch([sequence], phi_of=mode)
         visual = m.visual[np.array(sequence.media, int)]
-        alone = _logits(m, tokens=one.tokens, phi=one.phi, first=one.first, visual=visual)
+        alone = _logits(m, tokens=one.tokens, phi=own_medium(one), visual=visual)
         np.testing.assert_allclose(together[packed.owner[0] == i], alone[0], atol=1e-11)
 
 
@@ -271,11 +198,11 @@ def test_everything_else_trains_once_the_gates_are_open(floor):
 def test_eoc_trains_through_input_and_output(floor, rng):
     """Its row is read where <EOC> stands and written into the last column."""
     table, eoc = rng.standard_normal((V, 12)), rng.standard_normal(12)
-    tokens = np.array([[3, V, 0], [V, V, 5]])
-    found = embed_with_eoc(eoc, table, tokens)
+    tokens, language = np.array([[3, V, 0], [V, V, 5]]), {"embedding": table}
+    found = embed_with_eoc(eoc, language, tokens)
     np.testing.assert_array_equal(found[tokens == V], np.stack([eoc * 12**0.5] * 3))
     np.testing.assert_array_equal(found[tokens < V], embed_tokens(table, tokens[tokens < V][None])[0])
-    ops.check_grad(lambda e: embed_with_eoc(e, table, tokens), eoc)
+    ops.check_grad(lambda e: embed_with_eoc(e, language, tokens), eoc)
     m = tiny()
     no_eoc = np.where(m.tokens == m.eoc, 7, m.tokens)
     weights = rng.standard_normal(8)
@@ -291,59 +218,28 @@ def test_eoc_trains_through_input_and_output(floor, rng):
 @pytest.mark.parametrize(
     "every, layers, expected", [(1, 3, (0, 1, 2)), (2, 4, (0, 2)), (2, 5, (0, 2, 4)), (7, 3, (0,))]
 )
-def test_gated_blocks_stand_before_blocks_0_k_2k(monkeypatch, every, layers, expected):
+def test_gated_blocks_are_before_blocks_0_k_2k(every, layers, expected):
     config = tiny_config(xattn={"every": every}, language={"layers": layers})
     assert config.gated_layers == expected
     m = tiny(config=config)
     assert {n for n in m.params if n.startswith("xattn_")} == {f"xattn_{i}" for i in expected}
     calls = []
 
-    def noting(name, function):
+    def noting(name):
         def noted(params, *args):
             calls.append((name, id(params)))
-            return function(params, *args)
+            return getattr(CHAPTER, name)(params, *args)
 
         return noted
 
-    gated = noting("gated_xattn_dense", flamingo_module.gated_xattn_dense)
-    monkeypatch.setattr(flamingo_module, "gated_xattn_dense", gated)
-    chinchilla = flamingo_module.CHINCHILLA
-    monkeypatch.setattr(
-        flamingo_module, "CHINCHILLA", chinchilla._replace(block=noting("decoder_block", chinchilla.block))
-    )
-    _logits(m)
+    watched = CHAPTER._replace(gated_block=noting("gated_block"), decoder_block=noting("decoder_block"))
+    flamingo(m.params, m.frozen, m.tokens, m.phi, m.visual, m.config, parts=watched)
     order = []
     for i in range(layers):
         if i in expected:
-            order.append(("gated_xattn_dense", id(m.params[f"xattn_{i}"])))
+            order.append(("gated_block", id(m.params[f"xattn_{i}"])))
         order.append(("decoder_block", id(m.frozen["language"][f"block_{i}"])))
     assert calls == order
-
-
-def test_one_gated_block_can_stand_anywhere():
-    config = tiny_config(xattn={"every": 9, "start": 1})
-    assert config.gated_layers == (1,) and "xattn_1" in tiny(config=config).params
-
-
-def test_vanilla_stands_between_attention_and_feed_forward(floor):
-    """A decoder block whose feed-forward writes nothing cannot tell; one whose attention writes nothing can."""
-    m = tiny(config=tiny_config(xattn={"kind": "vanilla"}, language={"layers": 1}))
-    block = m.frozen["language"]["block_0"]
-    dense = m.params["xattn_0"] | {n: tiny().params["xattn_0"][n] for n in ("ffw_gain", "ffw_bias", "w_1", "w_2")}
-    before = m.params | {"xattn_0": dense | {"alpha_dense": np.array(0.0)}}
-    zero = {n: np.zeros_like(a) for n, a in block.items()}
-
-    def logits(params, config, changed):
-        frozen = {"language": m.frozen["language"] | {"block_0": block | changed}}
-        return flamingo(params, frozen, m.tokens, m.phi, m.visual, config)
-
-    for names, same in ((("w_o", "b_o"), True), (("w_2", "b_2"), False)):
-        changed = {n: zero[n] for n in names}
-        inside, ahead = (
-            logits(m.params, m.config, changed),
-            logits(before, tiny_config(language={"layers": 1}), changed),
-        )
-        assert np.allclose(inside, ahead, atol=1e-10) == same
 
 
 def test_gates_report():
@@ -382,18 +278,6 @@ def test_floors_agree_on_logits_and_gradients():
         np.testing.assert_allclose(gradient, fast_gradients[name], rtol=1e-7, atol=1e-11, err_msg=name)
 
 
-def test_visual_tokens_projected_to_the_language_models_width(floor, rng):
-    """As in the paper's models: one matrix for all gated blocks, whose keys and values then read D."""
-    m = tiny(config=tiny_config(xattn={"project_media": True}))
-    assert m.params["w_visual"].shape == (8, 12) and m.visual.shape[-1] == m.config.visual_width == 12
-    assert m.params["xattn_0"]["w_k"].shape == (12, 10)
-    resampled = perceiver_resampler(m.params["resampler"], m.features, m.config.resampler)
-    np.testing.assert_allclose(m.visual, resampled @ m.params["w_visual"], rtol=1e-10)
-    assert see(m.params, m.features[:0], m.config).shape == (0, 3, 12)
-    assert tiny_config().visual_width == 8 and "w_visual" not in tiny().params
-    check_tree(lambda w: _loss(m, m.params | w), {"w_visual": m.params["w_visual"]}, tol=1e-5)
-
-
 # ---------------------------------------------------------------- pictures
 
 
@@ -426,9 +310,45 @@ def test_pixels_to_logits(floor, rng):
     m = tiny(dtype=np.float32)
     frozen = m.frozen | _frozen_vision(rng, m.config)
     media = rng.integers(0, 256, (3, 1, 8, 8, 3)).astype(np.uint8)
-    before = _logits(m, visual=see(m.params, encode_media(frozen, media, m.config), m.config))
+    before = _logits(m, visual=resample(m.params, [encode_media(frozen, media, m.config)], m.config))
     media[1] = 255 - media[1]
-    after = _logits(m, visual=see(m.params, encode_media(frozen, media, m.config), m.config))
+    after = _logits(m, visual=resample(m.params, [encode_media(frozen, media, m.config)], m.config))
     assert before.dtype == np.float32
     np.testing.assert_array_equal(after[0, :5], before[0, :5])
     assert np.all(np.abs(after[0, 5:] - before[0, 5:]).max(axis=-1) > 1e-5)
+
+
+def _model(rng):
+    m = tiny(dtype=np.float32)
+    return TrainedFlamingo(m.config, m.params, m.frozen | _frozen_vision(rng, m.config), None)
+
+
+PICTURE, CLIP = np.full((8, 8, 3), (200, 10, 30), np.uint8), np.arange(576, dtype=np.uint8).reshape(3, 8, 8, 3)
+
+
+def test_a_picture_is_a_video_of_one_frame(floor, rng):
+    model = _model(rng)
+    np.testing.assert_array_equal(encode_and_resample(model, [PICTURE]), encode_and_resample(model, [PICTURE[None]]))
+
+
+def test_media_of_any_size_are_resampled_in_order(floor, rng):
+    model, wide = _model(rng), np.zeros((17, 23, 3), np.uint8)
+    tokens = encode_and_resample(model, [CLIP, wide, PICTURE])
+    config = model.config.resampler
+    assert tokens.shape == (3, config.latents, config.output_width) and tokens.dtype == np.float32
+    for i, medium in enumerate((CLIP, wide, PICTURE)):
+        np.testing.assert_allclose(tokens[i : i + 1], encode_and_resample(model, [medium]), rtol=1e-5, atol=1e-6)
+    none = encode_and_resample(model, [])
+    assert none.shape == (0, 3, 8) and none.dtype == np.float32
+
+
+def test_runs_of_media_with_equally_many_frames_are_resampled_together(floor, rng):
+    """One array for each run; an empty one changes nothing."""
+    m = tiny()
+    pictures, clips = rng.standard_normal((2, 1, 4, 8)), rng.standard_normal((1, 3, 4, 8))
+    tokens = resample(m.params, [pictures, clips[:0], clips], m.config)
+    one_by_one = [
+        resample(m.params, [group[i : i + 1]], m.config) for group in (pictures, clips) for i in range(len(group))
+    ]
+    np.testing.assert_allclose(tokens, np.concatenate(one_by_one), atol=1e-12)
+    assert resample(m.params, [], m.config).shape == resample(m.params, [clips[:0]], m.config).shape == (0, 3, 8)

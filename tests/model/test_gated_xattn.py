@@ -9,14 +9,15 @@ from tinyflamingo import ops
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn, media_keys_values
 from tinyflamingo.ops.tree import named_leaves
 
-CONFIG = tiny_config()  # text D 12, visual tokens 3 x 8
+WHOLE = tiny_config()  # text D 12, visual tokens 3 x 8
+CONFIG = WHOLE.xattn
 PHI = np.array([[0, 1, 1, 2], [0, 0, 3, 3]])
 
 
 @pytest.fixture
 def block(rng):
     """Shaken, gates open."""
-    params = shake(init_gated_xattn(rng, CONFIG, np.float64), rng)
+    params = shake(init_gated_xattn(rng, WHOLE, np.float64), rng)
     return params | {"alpha_xattn": np.array(0.9), "alpha_dense": np.array(-0.7)}
 
 
@@ -27,7 +28,7 @@ def inputs(rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_closed_gates_are_the_identity_to_the_last_bit(floor, rng, inputs, dtype):
-    params = init_gated_xattn(rng, CONFIG, dtype)
+    params = init_gated_xattn(rng, WHOLE, dtype)
     assert params["alpha_xattn"] == 0 and params["alpha_dense"] == 0
     h, visual = (x.astype(dtype) for x in inputs)
     out = gated_xattn_dense(params, h, visual, PHI, CONFIG)
@@ -36,7 +37,7 @@ def test_closed_gates_are_the_identity_to_the_last_bit(floor, rng, inputs, dtype
 
 
 def test_the_first_gradient_is_at_the_gates_alone(floor, rng, inputs):
-    params = init_gated_xattn(rng, CONFIG, np.float64)
+    params = init_gated_xattn(rng, WHOLE, np.float64)
     h, visual = inputs
 
     def loss(tree):
@@ -115,38 +116,6 @@ def test_phi_beyond_the_media_is_an_error(floor, inputs, block):
         gated_xattn_dense(block, h, visual[:2], PHI, CONFIG)
 
 
-FIRST = np.array([[1, 1, 1, 1], [3, 3, 3, 3]])
-ALL = tiny_config(xattn={"attend": "all_previous"})
-
-
-def test_all_previous_media_are_one_long_medium(floor, inputs, block):
-    """Row 0 ends with media 1 and 2 in sight, so laid end to end they give the same; the rest sees one, or none."""
-    h, visual = inputs
-    one = gated_xattn_dense(block, h, visual, PHI, CONFIG)
-    found = gated_xattn_dense(block, h, visual, PHI, ALL, first=FIRST)
-    np.testing.assert_array_equal(found[PHI != 2], one[PHI != 2])
-    joined = np.reshape(visual[:2], (1, 6, 8))
-    expected = gated_xattn_dense(block, h[:1, 3:], joined, np.ones((1, 1), int), CONFIG)
-    np.testing.assert_allclose(found[0, 3], expected[0, 0], atol=1e-12)
-    assert np.all(np.abs(found - one)[PHI == 2].max(axis=-1) > 1e-6)
-
-
-def test_all_previous_needs_first_and_last_ignores_it(floor, inputs, block):
-    h, visual = inputs
-    with pytest.raises(ValueError, match="`first` is needed"):
-        gated_xattn_dense(block, h, visual, PHI, ALL)
-    with pytest.raises(ValueError, match="axis T"):
-        gated_xattn_dense(block, h, visual, PHI, ALL, first=FIRST[:, :2])
-    np.testing.assert_array_equal(
-        gated_xattn_dense(block, h, visual, PHI, CONFIG, first=FIRST), gated_xattn_dense(block, h, visual, PHI, CONFIG)
-    )
-
-
-def test_gradient_with_all_previous(floor, inputs, block):
-    h, visual = inputs
-    check_tree(lambda p, h, v: gated_xattn_dense(p, h, v, PHI, ALL, first=FIRST), block, h, visual, tol=1e-5)
-
-
 def _norm(x, gain, bias):
     return (x - x.mean()) / np.sqrt(x.var() + 1e-5) * gain + bias
 
@@ -154,7 +123,7 @@ def _norm(x, gain, bias):
 def test_loops_agree(floor, inputs, block):
     """Paper, figure 4, token by token; layer norm on queries and, one for both, on keys and values."""
     h, visual = inputs
-    p, H, K = block, CONFIG.xattn.heads, CONFIG.xattn.key_size
+    p, H, K = block, CONFIG.heads, CONFIG.key_size
     got = gated_xattn_dense(p, h, visual, PHI, CONFIG)
     for b, t in np.ndindex(2, 4):
         y = h[b, t]
@@ -174,12 +143,19 @@ def test_loops_agree(floor, inputs, block):
 
 def test_cached_keys_and_values_are_equal(floor, inputs, block):
     h, visual = inputs
-    cached = media_keys_values(block, visual, CONFIG)
-    assert [x.shape for x in cached] == [(1, 3, 3, 2, 5)] * 2
-    fresh = gated_xattn_dense(block, h, visual, PHI, CONFIG)
-    np.testing.assert_array_equal(gated_xattn_dense(block, h, None, PHI, CONFIG, cached), fresh)
-    one = gated_xattn_dense(block, h[:, 2:3], None, PHI[:, 2:3], CONFIG, cached)
+    assert [x.shape for x in media_keys_values(block, visual, CONFIG)] == [(1, 3, 3, 2, 5)] * 2
+    fresh, cache = gated_xattn_dense(block, h, visual, PHI, CONFIG), {}
+    np.testing.assert_array_equal(gated_xattn_dense(block, h, visual, PHI, CONFIG, cache), fresh)
+    assert set(cache) == {"k", "v"}
+    np.testing.assert_array_equal(gated_xattn_dense(block, h, None, PHI, CONFIG, cache), fresh)  # no media are read
+    one = gated_xattn_dense(block, h[:, 2:3], None, PHI[:, 2:3], CONFIG, cache)
     np.testing.assert_allclose(one, fresh[:, 2:3], atol=1e-12)
+
+
+def test_phi_of_another_length_is_an_error(floor, inputs, block):
+    h, visual = inputs
+    with pytest.raises(ValueError, match="axis T"):
+        gated_xattn_dense(block, h, visual, PHI[:, :2], CONFIG)
 
 
 def test_gradient_with_open_gates(floor, inputs, block):
@@ -188,33 +164,7 @@ def test_gradient_with_open_gates(floor, inputs, block):
 
 
 def test_float32_inside_backward(floor, rng, inputs):
-    params = shake(init_gated_xattn(rng, CONFIG), rng)
+    params = shake(init_gated_xattn(rng, WHOLE), rng)
     h, visual = (x.astype(np.float32) for x in inputs)
     tree = {"block": params, "h": h, "visual": visual}
     assert_float32_inside(lambda t: anp.sum(gated_xattn_dense(t["block"], t["h"], t["visual"], PHI, CONFIG)), tree)
-
-
-# ---- the paper's ablations ------------------------------------------------------------------
-
-
-def test_without_gates_both_branches_count_in_full(floor, rng, inputs, block):
-    config = tiny_config(xattn={"gated": False})
-    bare = {name: leaf for name, leaf in block.items() if not name.startswith("alpha_")}
-    assert init_gated_xattn(rng, config).keys() == bare.keys()
-    open_wide = block | {"alpha_xattn": np.array(40.0), "alpha_dense": np.array(40.0)}  # tanh of it is 1
-    h, visual = inputs
-    out = gated_xattn_dense(bare, h, visual, PHI, config)
-    np.testing.assert_allclose(out, gated_xattn_dense(open_wide, h, visual, PHI, CONFIG), rtol=1e-12)
-    check_tree(lambda p: gated_xattn_dense(p, h, visual, PHI, config).sum(), bare)
-
-
-def test_vanilla_is_the_cross_attention_alone(floor, rng, inputs, block):
-    config = tiny_config(xattn={"kind": "vanilla"})
-    params = init_gated_xattn(rng, config)
-    assert block.keys() - params.keys() == {"ffw_gain", "ffw_bias", "w_1", "w_2", "alpha_dense"}
-    h, visual = inputs
-    shut = block | {"alpha_dense": np.array(0.0)}
-    vanilla = {name: leaf for name, leaf in block.items() if name in params}
-    found = gated_xattn_dense(vanilla, h, visual, PHI, config)
-    np.testing.assert_array_equal(found, gated_xattn_dense(shut, h, visual, PHI, CONFIG))
-    np.testing.assert_array_equal(found[PHI == 0], h[PHI == 0])

@@ -97,13 +97,6 @@ def test_cross_attention_mask_is_the_picture_of_phi():
     assert mask.shape == (4, 4) and cross_attention_mask([0, 0], N=0, R=2).shape == (2, 0)
 
 
-def test_cross_attention_mask_of_all_previous_images():
-    mask = cross_attention_mask([0, 1, 2, 3], N=3, R=2, first_row=[1, 1, 1, 2])
-    expected = [[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]]
-    np.testing.assert_array_equal(mask, np.array(expected, bool))
-    np.testing.assert_array_equal(cross_attention_mask([0, 2], 2, 3), cross_attention_mask([0, 2], 2, 3, [0, 2]))
-
-
 # ---------------------------------------------------------------- <EOC>
 
 
@@ -257,17 +250,6 @@ def test_media_are_numbered_over_the_batch(left):
         np.testing.assert_array_equal(found, blank + row if left else row + blank)
 
 
-@pytest.mark.parametrize("mode", [phi, phi_next])
-@pytest.mark.parametrize("left", [False, True])
-def test_first_is_the_first_medium_of_the_own_sequence(left, mode):
-    """0 where the sequence has none, and on padding; never beyond phi."""
-    batch = make_batch(_sequences(), left=left, phi_of=mode)
-    for row, found in zip([[1] * 4, [0] * 2, [2] * 6], batch.first, strict=True):
-        blank = [0] * (6 - len(row))
-        np.testing.assert_array_equal(found, blank + row if left else row + blank)
-    assert np.all((batch.first <= batch.phi) | (batch.phi == 0)) and np.all((batch.first > 0) | (batch.phi == 0))
-
-
 def test_phi_may_differ_from_row_to_row():
     batch = make_batch(_sequences(), phi_of=[phi_next, phi_next, phi])
     np.testing.assert_array_equal(batch.phi[0], [1, 1, 1, 1, 0, 0])
@@ -287,7 +269,6 @@ def test_packed_by_hand():
     np.testing.assert_array_equal(batch.owner, [[0, 0, 0, 0, 1, 1, -1], [2, 2, 2, 2, 2, 2, -1]])
     np.testing.assert_array_equal(batch.start, [[0, 0, 0, 0, 4, 4, 4], [0] * 7])
     np.testing.assert_array_equal(batch.phi, [[0, 1, 1, 1, 0, 0, 0], [0, 0, 2, 2, 3, 3, 0]])
-    np.testing.assert_array_equal(batch.first, [[1, 1, 1, 1, 0, 0, 0], [2, 2, 2, 2, 2, 2, 0]])
     assert [id(m) for m in batch.media] == [id(m) for m in (PICTURE, CAT, CLIP)]
     assert batch.weights.dtype == np.float32
 
@@ -332,7 +313,6 @@ def test_packing_properties(drawn, spare):
         np.testing.assert_array_equal(batch.start[place], columns[0])
         own = mode(sequence.tokens)
         np.testing.assert_array_equal(batch.phi[place], np.where(own > 0, own + before, 0))
-        np.testing.assert_array_equal(batch.first[place], before + 1 if sequence.media else 0)
         before += len(sequence.media)
     assert batch.media == [medium for sequence in sequences for medium in sequence.media]
     padding = batch.owner < 0

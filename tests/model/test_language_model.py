@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 from model_cases import V, assert_float32_inside, check_tree, shake, tiny_config
 
+from tinyflamingo.model.cache import block_length, cached_length, entry, extend
 from tinyflamingo.model.language_model import (
-    append,
     decoder_block,
     embed_tokens,
-    init_cache,
     init_language_model,
     language_model,
     self_attention,
@@ -103,10 +102,11 @@ def test_initialisation_keeps_the_logits_modest(rng):
 
 def test_sinusoids_known_values():
     """All sines first, then all cosines; frequencies 10000^(-2m/D)."""
-    table = sinusoids(5, 4, np.float64)
+    table = sinusoids(0, 5, 4, np.float64)
     np.testing.assert_array_equal(table[0], [0, 0, 1, 1])
     np.testing.assert_allclose(table[3], [np.sin(3), np.sin(0.03), np.cos(3), np.cos(0.03)], rtol=1e-12)
-    assert sinusoids(2, 4).dtype == np.float32
+    np.testing.assert_array_equal(sinusoids(3, 2, 4, np.float64), table[3:])  # from distance 3 on
+    assert sinusoids(0, 2, 4).dtype == np.float32
 
 
 def test_self_attention_is_the_formula_in_loops(floor, params, rng):
@@ -114,7 +114,7 @@ def test_self_attention_is_the_formula_in_loops(floor, params, rng):
     p, x = params["block_0"], rng.standard_normal((2, 6, 12))
     start = np.array([[0, 0, 1, 0, 3, 5], [0, 1, 2, 2, 2, 2]])
     H, K = CONFIG.heads, CONFIG.key_size
-    got = self_attention(p, x, start, 6, CONFIG)
+    got = self_attention(p, x, start, CONFIG)
     for b, i in np.ndindex(2, 6):
         heads = []
         for h in range(H):
@@ -140,10 +140,10 @@ def test_block_is_pre_norm_with_two_residuals(floor, params, rng):
     h, start = rng.standard_normal((1, 5, 12)), np.zeros((1, 5), int)
     p = params["block_1"]
     shut = p | {n: 0 * p[n] for n in ("w_o", "b_o", "w_2", "b_2")}
-    np.testing.assert_array_equal(decoder_block(shut, h, start, 5, CONFIG), h)
+    np.testing.assert_array_equal(decoder_block(shut, h, start, CONFIG), h)
     # RMSNorm: the branches do not know the scale of h.
-    grown = decoder_block(p, 1e4 * h, start, 5, CONFIG) - 1e4 * h
-    first = h + self_attention(p, h / np.sqrt((h**2).mean(-1, keepdims=True)) * p["attn_gain"], start, 5, CONFIG)
+    grown = decoder_block(p, 1e4 * h, start, CONFIG) - 1e4 * h
+    first = h + self_attention(p, h / np.sqrt((h**2).mean(-1, keepdims=True)) * p["attn_gain"], start, CONFIG)
     attended = first - h
     x = (1e4 * h + attended) / np.sqrt(((1e4 * h + attended) ** 2).mean(-1, keepdims=True)) * p["ffw_gain"]
     z = x @ p["w_1"] + p["b_1"]
@@ -161,33 +161,56 @@ def test_cache_against_no_cache(floor, rng, tokens, dtype, atol, cuts):
     start = np.zeros((2, 9), int)
     start[1] = 2  # the second row is padded on the left
     whole = language_model(params, tokens, CONFIG, start)
-    cache, done, parts = init_cache(CONFIG, 2, 11, dtype), 0, []
+    cache, done, parts = {}, 0, []
     for stop in cuts:
         parts.append(language_model(params, tokens[:, done:stop], CONFIG, start[:, done:stop], cache))
         done = stop
-        assert cache["length"] == stop
+        assert cached_length(cache) == stop
     joined = np.concatenate(parts, axis=1)
     assert joined.dtype == dtype
     np.testing.assert_allclose(joined, whole, atol=atol)
 
 
-def test_cache_overflow_is_an_error_with_both_numbers(floor, params, tokens):
-    cache = init_cache(CONFIG, 2, 5, np.float64)
-    language_model(params, tokens[:, :4], CONFIG, cache=cache)
-    with pytest.raises(ValueError, match="holds 5 tokens; 6 are needed"):
-        language_model(params, tokens[:, 4:6], CONFIG, cache=cache)
-    language_model(params, tokens[:, 4:5], CONFIG, cache=cache)  # the failed call used nothing up
-    assert cache["length"] == 5
+def test_the_cache_of_a_block_holds_keys_values_and_distances(floor, params, tokens):
+    cache = {}
+    language_model(params, tokens, CONFIG, cache=cache)
+    assert list(cache) == ["block_0", "block_1", "block_2"]
+    for i in range(3):
+        assert set(cache[f"block_{i}"]) == {"k", "v", "r", "length"} and cache[f"block_{i}"]["length"] == 9
+    fresh = sinusoids(0, 9, 12, np.float64) @ params["block_1"]["w_r"]  # one row for each distance, of no batch
+    np.testing.assert_allclose(cache["block_1"]["r"][0, :9].reshape(9, -1), fresh, atol=1e-12)
 
 
-def test_append_writes_in_place(rng):
-    cache = init_cache(CONFIG, 1, 4, np.float64)["block_0"]
-    k = rng.standard_normal((1, 2, 3, 4))
-    append(cache, k, 2 * k, 2)
-    keys, values = append(cache, 3 * k[:, :1], 4 * k[:, :1], 3)
+def test_a_cache_has_room_for_any_number_of_tokens(floor, params, rng):
+    """Token by token to five times the length of the first call; the arrays are made anew a few times only."""
+    tokens, cache, parts, arrays = rng.integers(0, V, (2, 60)), {}, [], []
+    for done in range(60):
+        parts.append(language_model(params, tokens[:, done : done + 1], CONFIG, cache=cache))
+        if not arrays or cache["block_2"]["k"] is not arrays[-1]:
+            arrays.append(cache["block_2"]["k"])
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), language_model(params, tokens, CONFIG), atol=1e-11)
+    assert cached_length(cache) == 60 and len(arrays) <= 6  # room for 2, 6, 14, 30, 62
+
+
+def test_new_arrays_are_written_in_place(rng):
+    block, k = {}, rng.standard_normal((1, 2, 3, 4))
+    extend(block, k=k, v=2 * k)
+    held = block["k"]
+    keys, values = extend(block, k=3 * k[:, :1], v=4 * k[:, :1])
     np.testing.assert_array_equal(keys, np.concatenate([k, 3 * k[:, :1]], axis=1))
     np.testing.assert_array_equal(values, np.concatenate([2 * k, 4 * k[:, :1]], axis=1))
-    assert np.shares_memory(keys, cache["k"])
+    assert block["k"] is held and np.shares_memory(keys, held) and block_length(block) == 3
+    grown, _ = extend(block, k=np.repeat(k, 4, axis=1), v=np.repeat(k, 4, axis=1))
+    assert block["k"] is not held and block_length(block) == 11
+    np.testing.assert_array_equal(grown[:, :3], keys)  # what was held moves into the longer array
+
+
+def test_without_a_cache_nothing_is_kept(rng):
+    k = rng.standard_normal((1, 2, 3, 4))
+    assert extend(None, k=k)[0] is k
+    assert entry(None, "block_0") is None and cached_length(None) == cached_length({}) == block_length(None) == 0
+    cache = {}
+    assert entry(cache, "block_0") is entry(cache, "block_0") is cache["block_0"]
 
 
 # ---------------------------------------------------------------- gradients
@@ -195,7 +218,7 @@ def test_append_writes_in_place(rng):
 
 def test_block_gradient(floor, params, rng):
     h, start = rng.standard_normal((2, 4, 12)), np.array([[0, 0, 0, 0], [0, 0, 2, 2]])
-    check_tree(lambda p, h: decoder_block(p, h, start, 4, CONFIG), params["block_0"], h, tol=1e-5)
+    check_tree(lambda p, h: decoder_block(p, h, start, CONFIG), params["block_0"], h, tol=1e-5)
 
 
 def test_gradient_of_the_tied_table(floor, params, tokens):

@@ -11,7 +11,7 @@ from tinyflamingo import ops
 from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.model.vision_encoder import (
     block_plan,
-    gained,
+    encode_pictures,
     gained_gelu,
     init_vision_encoder,
     nf_block,
@@ -222,52 +222,6 @@ def test_block_gradient(floor, rng, name, stride):
     check_tree(lambda p, h: nf_block(p, h, 1.1, 0.2, stride), params, h, tol=1e-5)
 
 
-RELU = VisionConfig(
-    stem=((4, 2, 7),), stages=((8, 2, 1), (12, 1, 2)), bottleneck=0.25, group_size=64, width=12, side=8,
-    activation="relu", se_ratio=0, stem_pool=True, spatial=1, final=False, odd_pixel="start",
-)  # fmt: skip
-
-
-def test_the_conventions_of_an_nf_resnet_50(floor, rng):
-    """7x7 stem and a maximum, one 3x3 a block, ReLU with its gain, no squeeze-excite, no final convolution."""
-    params, pictures = _params(RELU), rng.standard_normal((2, 16, 14, 3))
-    assert set(params["stage_0_block_1"]) == {"reduce", "spatial_0", "expand", "skip_init_gain"}
-    assert "final" not in params and params["stem_0"]["w"].shape == (7, 7, 3, 4)
-
-    def act(x, beta=1.0):
-        return np.maximum(x, 0) * 1.7139588594436646 / beta
-
-    h = ops.max_pool3(ws_conv(params["stem_0"], pictures, 2, "start"), "start")
-    for name, _, stride, first, beta in block_plan(RELU):
-        p, x = params[name], act(h, beta)
-        shortcut = ws_conv(p["shortcut"], ops.avg_pool2(x) if stride == 2 else x) if first else h
-        branch = ws_conv(p["spatial_0"], act(ws_conv(p["reduce"], x)), stride, "start")
-        h = shortcut + 0.2 * p["skip_init_gain"] * ws_conv(p["expand"], act(branch))
-    features = vision_encoder(params, pictures, RELU)
-    np.testing.assert_allclose(features, act(h).reshape(2, -1, 12), rtol=1e-9, atol=1e-11)
-
-
-def test_activation_of_squeeze_excite(floor, rng):
-    params, x = _params()["stage_0_block_0"]["squeeze_excite"], rng.standard_normal((2, 3, 4, 8))
-    hidden = np.maximum(x.mean(axis=(1, 2)) @ params["w_squeeze"] + params["b_squeeze"], 0) * 1.7139588594436646
-    gates = 2 / (1 + np.exp(-(hidden @ params["w_excite"] + params["b_excite"])))
-    np.testing.assert_allclose(squeeze_excite(params, x, "relu"), gates, rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["gelu", "gelu_erf", "relu"])
-def test_every_gain_keeps_unit_variance(floor, name):
-    """ReLU's is an estimate of the NFNet code, 0.06 % off the exact one; the edge costs the quadrature the rest."""
-    points, weights = np.polynomial.hermite_e.hermegauss(80)
-    y, p = gained(points, name), weights / weights.sum()
-    assert p @ y**2 - (p @ y) ** 2 == pytest.approx(1.0, abs=2e-2 if name == "relu" else 2e-3)
-
-
-def test_float32_with_other_conventions(floor, rng):
-    params = shake(init_vision_encoder(rng, RELU), rng)
-    pictures = rng.standard_normal((2, 16, 14, 3)).astype(np.float32)
-    assert_float32_inside(lambda p: anp.sum(vision_encoder(p, pictures, RELU)), params)
-
-
 def test_float32_inside_backward(floor, rng):
     params = shake(init_vision_encoder(rng, CONFIG), rng)
     pictures = rng.standard_normal((2, 9, 9, 3)).astype(np.float32)
@@ -287,6 +241,14 @@ def test_normalise_pixels():
     pixels = normalise_pixels(np.array([[[0, 110, 190]]], np.uint8))
     assert pixels.dtype == np.float32
     np.testing.assert_allclose(pixels, [[[-1.375, 0.0, 1.0]]], rtol=1e-6)
-    pixels = normalise_pixels(np.array([[[0, 110, 190]]], np.uint8), ((1.0, 10.0, 90.0), (2.0, 50.0, 10.0)))
+    pixels = normalise_pixels(np.array([[[0, 110, 190]]], np.uint8), (1.0, 10.0, 90.0), (2.0, 50.0, 10.0))
     assert pixels.dtype == np.float32
     np.testing.assert_allclose(pixels, [[[-0.5, 2.0, 10.0]]], rtol=1e-6)
+
+
+def test_pictures_are_encoded_to_features_and_their_mean(floor, rng):
+    pictures, params = rng.integers(0, 256, (2, 9, 8, 3)).astype(np.uint8), _params(dtype=np.float32)
+    features, pooled = encode_pictures(params, pictures, CONFIG)
+    np.testing.assert_array_equal(features, vision_encoder(params, normalise_pixels(pictures), CONFIG))
+    assert pooled.dtype == np.float32 and pooled.shape == (2, 8)
+    np.testing.assert_allclose(pooled, features.mean(axis=1), rtol=1e-5, atol=1e-6)

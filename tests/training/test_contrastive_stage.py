@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from tinyflamingo import ops
-from tinyflamingo.model.config import ViTConfig
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.model.tokenizer import PAD
-from tinyflamingo.model.vision_encoder import normalise_pixels
 from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
 from tinyflamingo.training.contrastive_stage import FAMILY, ContrastiveStage, pad_captions
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.vit import ViTConfig, encode_with_vit
 
 
 def make_stage(tokenizer, agc=0.08, vision=None):
@@ -56,7 +55,7 @@ def test_the_gradient_is_that_of_the_whole_batch(stage, rng, n):
     ids = [captions.index(c) for c in captions]
 
     def whole(params):
-        seen = embed_pictures(params, normalise_pixels(pictures), stage.config)
+        seen = embed_pictures(params, pictures, stage.config)
         read = embed_captions(params, tokens, mask, stage.config)
         return contrastive_loss(seen, read, params["log_scale"], np.array(ids))
 
@@ -86,6 +85,27 @@ def test_without_adaptive_clipping_nothing_is_clipped(tokenizer, rng):
     gradient = np.full_like(stage.optimiser.vector, 5.0)
     stage.clip(gradient)
     assert np.all(gradient == 5.0)
+
+
+def test_neither_prepare_nor_a_gradient_writes_a_parameter(stage):
+    before, vector = flatten(stage.optimiser.params).tobytes(), stage.optimiser.vector.tobytes()
+    rng = np.random.default_rng(3)
+    state = rng.bit_generator.state
+    stage.prepare(rng)
+    assert rng.bit_generator.state == state
+    for step in range(2):
+        assert stage.gradient(rng, step)[0].any()
+    assert flatten(stage.optimiser.params).tobytes() == before and stage.optimiser.vector.tobytes() == vector
+
+
+def test_a_stage_uses_the_encoder_of_its_configuration(tokenizer):
+    """The loss and what is kept: both would fail with the parameters of a ResNet."""
+    stage = make_stage(tokenizer, vision=ViTConfig(patch=8, width=32, layers=1, heads=2))
+    assert stage.encode is encode_with_vit
+    kept = stage.result()
+    features, _ = encode_with_vit(kept["vision"], stage.sample(), stage.config.vision)
+    scaled = (features - kept["feature_mean"]) * kept["feature_scale"]
+    np.testing.assert_allclose(scaled.reshape(-1, 32).std(axis=0), 1, atol=0.1)
 
 
 def test_a_step_reports_the_loss_before_clipping_and_the_scale(stage):

@@ -9,14 +9,19 @@ import pytest
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import pages
 from tinyflamingo.data.tinyworld.pool import Medium
-from tinyflamingo.model.flamingo import encode_media, see
+from tinyflamingo.model.config import XattnConfig
+from tinyflamingo.model.flamingo import encode_media, resample
 from tinyflamingo.model.interleave import Sequence, phi, phi_next
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
-from tinyflamingo.model.trained import untrained
 from tinyflamingo.ops.tree import named_leaves, view_tree
 from tinyflamingo.training import flamingo_stage
-from tinyflamingo.training.flamingo_stage import DATASETS, FlamingoStage, cut, see_all
+from tinyflamingo.training.flamingo_stage import FlamingoStage, cut
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.ablations import AllPreviousXattnConfig, UngatedXattnConfig
+from tinyflamingo.variants.registry import in_form, parts_of, untrained
+
+DATASETS = get_preset("smoke").flamingo.datasets
+NAMES = tuple(dataset.name for dataset in DATASETS)
 
 
 def make_stage(tokenizer, **recipe):
@@ -24,6 +29,11 @@ def make_stage(tokenizer, **recipe):
     rng, smoke = np.random.default_rng(8), get_preset("smoke")
     preset = dataclasses.replace(smoke, flamingo=dataclasses.replace(smoke.flamingo, **recipe))
     return FlamingoStage(preset, rng, tokenizer, untrained(rng, preset.config, tokenizer).frozen)
+
+
+def with_other(field, *values):
+    """The data sets of the smoke preset, with another value of one field for each."""
+    return tuple(dataclasses.replace(d, **{field: value}) for d, value in zip(DATASETS, values, strict=True))
 
 
 @pytest.fixture
@@ -45,9 +55,9 @@ def learn(stage, rng, documents):
     return stage.losses_and_gradient(stage.shards(rng, documents))
 
 
-def gradients(stage, rng, *names):
+def gradients(stage, rng, *datasets):
     """The tree of gradients of fresh documents."""
-    return view_tree(learn(stage, rng, stage.documents(rng, names or DATASETS))[1], stage.optimiser.params)
+    return view_tree(learn(stage, rng, stage.documents(rng, datasets))[1], stage.optimiser.params)
 
 
 def close(found, expected, rtol=1e-5):
@@ -60,7 +70,10 @@ def hashes(tree):
 
 def walk(stage, steps):
     for step in range(steps):
-        gradient, info = stage.gradient(np.random.default_rng([5, step]), step)
+        rng = np.random.default_rng([5, step])
+        if step == 0:
+            stage.prepare(rng)
+        gradient, info = stage.gradient(rng, step)
         stage.optimiser.step(gradient, step, steps)
     return info
 
@@ -106,17 +119,15 @@ def test_the_gradient_has_the_trained_parts_alone_as_its_argument(stage, monkeyp
     assert seen and all(a == g == names for a, g in seen)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", DATASETS, ids=NAMES)
 def test_gradients_are_float32(stage, rng, dataset):
     losses, gradient = learn(stage, rng, stage.documents(rng, [dataset]))
     assert gradient.dtype == np.float32 and gradient.shape == stage.optimiser.vector.shape
     shards = stage.shards(rng, stage.documents(rng, (dataset,)))
     assert all(shard.shares.dtype == np.float32 for shard in shards)
-    assert (
-        flamingo_stage.shard_loss(stage.optimiser.params, shards[0], stage.frozen, (1.0,) * 3, stage.config)[0].dtype
-        == np.float32
-    )
-    assert {name for name, loss in losses.items() if loss > 0} == {dataset}
+    arguments = (shards[0], stage.frozen, (1.0,) * 3, stage.config, stage.parts)
+    assert flamingo_stage.shard_loss(stage.optimiser.params, *arguments)[0].dtype == np.float32
+    assert {name for name, loss in losses.items() if loss > 0} == {dataset.name}
 
 
 @pytest.mark.parametrize("part", ["language", "vision"])
@@ -164,17 +175,17 @@ def test_at_zero_only_the_gates_and_eoc_have_a_gradient(stage, rng):
 
 
 def test_the_first_move_of_the_gates_goes_against_their_averaged_gradient(tokenizer):
-    """Datasets one by one, weighed by hand, against all of them at once."""
-    stage = make_stage(tokenizer, feature_noise=0.0, weights=(1.0, 1.0, 1.0))
+    """Data sets one by one, weighed by hand, against all of them at once."""
+    stage = make_stage(tokenizer, feature_noise=0.0, datasets=with_other("weight", 1.0, 1.0, 1.0))
     total, rng = dict.fromkeys(alphas(stage.optimiser.params), 0.0), np.random.default_rng(31)
-    weights = dict(zip(DATASETS, (1.0, 0.4, 3.0), strict=True))
+    weights = (1.0, 0.4, 3.0)
     for _ in range(stage.recipe.gate_batches):
-        for dataset, weight in weights.items():
+        for dataset, weight in zip(stage.recipe.datasets, weights, strict=True):
             for name, slope in alphas(gradients(stage, rng, dataset)).items():
                 total[name] += weight * slope
     before = {n: v.copy() for n, v in named_leaves(stage.optimiser.params).items() if "alpha" not in n}
-    stage.recipe = dataclasses.replace(stage.recipe, weights=tuple(weights.values()))
-    stage.open_gates(np.random.default_rng(31))
+    stage.recipe = dataclasses.replace(stage.recipe, datasets=with_other("weight", *weights))
+    stage.prepare(np.random.default_rng(31))
     push = stage.recipe.gate_push
     assert alphas(stage.optimiser.params) == {name: -push * np.sign(slope) for name, slope in total.items()}
     for name, leaf in before.items():  # nothing else has moved
@@ -183,26 +194,57 @@ def test_the_first_move_of_the_gates_goes_against_their_averaged_gradient(tokeni
     assert (np.abs(stage.optimiser.vector) == push).sum() >= len(total)
 
 
-def test_gates_are_opened_at_step_0_and_never_again(stage, monkeypatch):
-    calls = []
-    monkeypatch.setattr(stage, "open_gates", lambda rng: calls.append(1))
-    walk(stage, 3)
-    assert len(calls) == 1
+def test_the_gates_are_opened_by_prepare_alone(tokenizer):
+    """With the generator of the first step, whose gradient then continues where `prepare` stopped."""
+    one, other = make_stage(tokenizer), make_stage(tokenizer)
+    rng, again = np.random.default_rng(4), np.random.default_rng(4)
+    one.prepare(rng)
+    assert {abs(value) for value in alphas(one.optimiser.params).values()} == {one.recipe.gate_push}
+    for _ in range(other.recipe.gate_batches):
+        other.shards(again, other.documents(again))
+    for name, value in alphas(one.optimiser.params).items():
+        named_leaves(other.optimiser.params)[name][...] = value
+    np.testing.assert_array_equal(one.gradient(rng, 0)[0], other.gradient(again, 0)[0])
 
 
-# ---- gradients of several datasets -----------------------------------------------------------
+@pytest.mark.parametrize("accumulate", [True, False])
+@pytest.mark.parametrize("trained", [(), ("vision", "language")])
+def test_a_gradient_writes_no_parameter(tokenizer, accumulate, trained):
+    """Not in the first step either, when the gates are closed."""
+    stage = make_stage(tokenizer, accumulate=accumulate, trained=trained)
+    before, frozen = hashes(stage.optimiser.params), hashes(stage.frozen)
+    vectors = [getattr(stage.optimiser, name).tobytes() for name in ("vector", "m", "v")]
+    for step in range(2):
+        gradient, info = stage.gradient(np.random.default_rng(step), step)
+        assert gradient.any() and set(info["gates"].values()) == {0.0}
+    assert hashes(stage.optimiser.params) == before and hashes(stage.frozen) == frozen
+    assert [getattr(stage.optimiser, name).tobytes() for name in ("vector", "m", "v")] == vectors
+
+
+def test_a_form_without_gates_has_nothing_to_prepare(tokenizer, rng):
+    smoke = get_preset("smoke")
+    config = dataclasses.replace(smoke.config, xattn=in_form(smoke.config.xattn, UngatedXattnConfig))
+    frozen = untrained(rng, config, tokenizer).frozen
+    stage = FlamingoStage(dataclasses.replace(smoke, config=config), rng, tokenizer, frozen)
+    before, state = hashes(stage.optimiser.params), rng.bit_generator.state
+    stage.prepare(rng)
+    assert hashes(stage.optimiser.params) == before and rng.bit_generator.state == state
+
+
+# ---- gradients of several data sets ----------------------------------------------------------
 
 
 def test_accumulation_is_the_weighted_sum_of_single_gradients(quiet, rng):
     documents = quiet.documents(rng)
     losses, together = learn(quiet, rng, documents)
-    weights = quiet.recipe.weights
-    quiet.recipe = dataclasses.replace(quiet.recipe, weights=(1.0, 1.0, 1.0))
+    datasets = quiet.recipe.datasets
+    assert len({dataset.weight for dataset in datasets}) > 1
+    quiet.recipe = dataclasses.replace(quiet.recipe, datasets=with_other("weight", 1.0, 1.0, 1.0))
     total = 0.0
-    for i, (name, weight) in enumerate(zip(DATASETS, weights, strict=True)):
+    for i, dataset in enumerate(datasets):
         single, gradient = learn(quiet, rng, [d for d in documents if d.dataset == i])
-        assert single[name] == pytest.approx(losses[name], rel=1e-5)
-        total = total + np.float32(weight) * gradient
+        assert single[dataset.name] == pytest.approx(losses[dataset.name], rel=1e-5)
+        total = total + np.float32(dataset.weight) * gradient
     assert close(together, total)
 
 
@@ -211,7 +253,7 @@ def test_a_step_reports_the_loss_of_every_dataset_and_the_gates(quiet):
     rng = np.random.default_rng(4)
     losses, expected = learn(quiet, rng, quiet.documents(rng))
     np.testing.assert_array_equal(gradient, expected)
-    assert {k: info[f"loss_{k}"] for k in DATASETS} == losses
+    assert {k: info[f"loss_{k}"] for k in NAMES} == losses
     assert info["loss"] == pytest.approx(sum(losses.values()) / 3)
     assert set(info["gates"]) == set(alphas(quiet.optimiser.params))
 
@@ -219,12 +261,11 @@ def test_a_step_reports_the_loss_of_every_dataset_and_the_gates(quiet):
 def test_round_robin_takes_one_dataset_a_step(tokenizer, monkeypatch):
     stage, taken = make_stage(tokenizer, accumulate=False), []
     documents = stage.documents
-    monkeypatch.setattr(stage, "documents", lambda rng, names, longer: taken.extend(names) or documents(rng, names))
-    monkeypatch.setattr(stage, "open_gates", lambda rng: None)
+    monkeypatch.setattr(stage, "documents", lambda rng, chosen, longer: taken.extend(chosen) or documents(rng, chosen))
     for step in range(6):
         _, info = stage.gradient(np.random.default_rng(step), step)
-        assert [k for k in info if k.startswith("loss_")] == [f"loss_{DATASETS[step % 3]}"]
-        assert info["loss"] == info[f"loss_{DATASETS[step % 3]}"] > 0
+        assert [k for k in info if k.startswith("loss_")] == [f"loss_{NAMES[step % 3]}"]
+        assert info["loss"] == info[f"loss_{NAMES[step % 3]}"] > 0
     assert taken == list(DATASETS) * 2
 
 
@@ -232,20 +273,26 @@ def test_the_loss_is_the_mean_over_the_tokens_of_a_dataset(quiet, rng, floor):
     """Documents alone, one by one, each with a loss that is a mean over its own tokens."""
     documents = quiet.documents(rng)
     losses, _ = learn(quiet, rng, documents)
-    for i, name in enumerate(DATASETS):
-        mine = [d for d in documents if d.dataset == i]
-        sizes = [sum(d.sequence.weights) for d in mine]
-        means = [learn(quiet, rng, [d])[0][name] for d in mine]
+    for i, name in enumerate(NAMES):
+        own = [d for d in documents if d.dataset == i]
+        sizes = [sum(d.sequence.weights) for d in own]
+        means = [learn(quiet, rng, [d])[0][name] for d in own]
         assert losses[name] == pytest.approx(np.average(means, weights=sizes), rel=1e-4)
 
 
 # ---- workers ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attend", ["last", "all_previous"])
-def test_workers_change_the_result_by_rounding_alone(quiet, attend):
-    xattn = dataclasses.replace(quiet.config.xattn, attend=attend)
-    quiet.config, found = dataclasses.replace(quiet.config, xattn=xattn), []
+def in_other_form(stage, form):
+    """The stage, its gated blocks in another form that has the same parameters."""
+    stage.config = dataclasses.replace(stage.config, xattn=in_form(stage.config.xattn, form))
+    stage.parts = parts_of(stage.config)
+
+
+@pytest.mark.parametrize("form", [XattnConfig, AllPreviousXattnConfig])
+def test_workers_change_the_result_by_rounding_alone(quiet, form):
+    in_other_form(quiet, form)
+    found = []
     for n in (1, 2, 3, 50):
         with ops.use_workers(n):
             gradient, info = quiet.gradient(np.random.default_rng(6), step=1)
@@ -253,6 +300,16 @@ def test_workers_change_the_result_by_rounding_alone(quiet, attend):
     for loss, gradient in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-5)
         assert close(gradient, found[0][1])
+
+
+def test_a_stage_trains_the_form_of_its_configuration(quiet, rng):
+    """With all previous media the loss of pages is another one, that of pairs is the same: they have one medium."""
+    shards, losses = quiet.shards(rng, quiet.documents(rng)), []
+    for form in (XattnConfig, AllPreviousXattnConfig):
+        in_other_form(quiet, form)
+        losses.append(quiet.losses_and_gradient(shards)[0])
+    assert losses[1]["pages"] != pytest.approx(losses[0]["pages"], rel=1e-4)
+    assert losses[1]["pairs"] == pytest.approx(losses[0]["pairs"], rel=1e-5)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -287,7 +344,7 @@ def test_every_document_is_in_one_shard_and_every_dataset_counts_once(quiet, rng
             found.append((dataset, batch.tokens[own].tolist()))
         assert not shard.shares[batch.owner < 0].any() and (shard.datasets[batch.owner < 0] == -1).all()
     assert sorted(found) == sorted((d.dataset, d.sequence.tokens) for d in documents)
-    for i in range(len(DATASETS)):
+    for i in range(len(NAMES)):
         assert sum(s.shares[s.datasets == i].sum() for s in shards) == pytest.approx(1, rel=1e-5)
 
 
@@ -344,16 +401,16 @@ def test_noise_is_of_the_size_that_was_asked_for_and_new_every_time(stage, rng):
 def test_pictures_and_videos_are_seen_one_after_the_other(stage, rng):
     params, config = stage.optimiser.params, stage.config
     pictures, clips = stage.features.of([Medium("picture", 1), Medium("picture", 2), Medium("clip", 0)])
-    both = see_all(params, [pictures, clips], config)
-    np.testing.assert_array_equal(both[:2], see(params, pictures, config))
-    np.testing.assert_array_equal(both[2:], see(params, clips, config))
-    nothing = see_all(params, [], config)
+    both = resample(params, [pictures, clips], config)
+    np.testing.assert_array_equal(both[:2], resample(params, [pictures], config))
+    np.testing.assert_array_equal(both[2:], resample(params, [clips], config))
+    nothing = resample(params, [], config)
     assert nothing.shape == (0, *both.shape[1:]) and nothing.dtype == np.float32
 
 
 def test_text_pages_alone_have_a_loss(stage, rng, monkeypatch):
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: ("text_page", pages.text_page(rng, pool)))
-    shards = stage.shards(rng, stage.documents(rng, ["pages"]))
+    shards = stage.shards(rng, stage.documents(rng, stage.recipe.datasets[:1]))
     assert all(s.features == [] and s.batch.media == [] and not s.batch.phi.any() for s in shards)
     losses, gradient = stage.losses_and_gradient(shards)
     assert losses["pages"] > 0 and np.all(np.isfinite(gradient)) and gradient.any()
@@ -364,9 +421,9 @@ def test_text_pages_alone_have_a_loss(stage, rng, monkeypatch):
 
 @pytest.mark.parametrize("p_next, mode", [(1.0, phi_next), (0.0, phi)])
 def test_web_pages_are_read_in_next_mode_as_often_as_asked(tokenizer, rng, monkeypatch, p_next, mode):
-    stage = make_stage(tokenizer, p_next=p_next, rows=(6, 1, 1))
+    stage = make_stage(tokenizer, p_next=p_next, datasets=with_other("rows", 6, 1, 1))
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: ("web_page", pages.web_page(rng, pool)))
-    documents = stage.documents(rng, ["pages"])
+    documents = stage.documents(rng, stage.recipe.datasets[:1])
     assert {d.phi_of for d in documents} == {mode}
     with ops.use_workers(1):
         (shard,) = stage.shards(rng, documents)
@@ -379,9 +436,9 @@ def test_web_pages_are_read_in_next_mode_as_often_as_asked(tokenizer, rng, monke
 
 
 def test_half_of_the_web_pages_look_ahead(tokenizer, rng, monkeypatch):
-    stage = make_stage(tokenizer, p_next=0.5, rows=(200, 1, 1))
+    stage = make_stage(tokenizer, p_next=0.5, datasets=with_other("rows", 200, 1, 1))
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: ("web_page", pages.web_page(rng, pool)))
-    ahead = [d.phi_of is phi_next for d in stage.documents(rng, ["pages"])]
+    ahead = [d.phi_of is phi_next for d in stage.documents(rng, stage.recipe.datasets[:1])]
     assert 65 < sum(ahead) < 135  # five standard errors
 
 
@@ -405,11 +462,11 @@ def test_cut_keeps_the_media_whose_tags_are_left():
 def test_a_step_has_as_many_documents_as_the_recipe_says_and_none_too_long(stage, rng):
     for _ in range(5):
         documents = stage.documents(rng)
-        assert [sum(d.dataset == i for d in documents) for i in range(3)] == list(stage.recipe.rows)
+        assert [sum(d.dataset == i for d in documents) for i in range(3)] == [dataset.rows for dataset in DATASETS]
         for document in documents:
             tokens = document.sequence.tokens
             assert tokens[0] == BOS and PAD not in tokens
-            assert len(tokens) <= stage.recipe.lengths[document.dataset]
+            assert len(tokens) <= DATASETS[document.dataset].length
             assert len(document.sequence.media) == tokens.count(IMAGE)
         for shard in stage.shards(rng, documents):
-            assert shard.batch.tokens.shape[1] == max(stage.recipe.lengths)
+            assert shard.batch.tokens.shape[1] == max(dataset.length for dataset in DATASETS)

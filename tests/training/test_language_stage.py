@@ -12,7 +12,8 @@ from tinyflamingo.model.language_model import language_model
 from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
 from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.training import language_stage
-from tinyflamingo.training.language_stage import LanguageStage, shares_of, token_losses
+from tinyflamingo.training.language_stage import LanguageStage
+from tinyflamingo.training.losses import shares_of, token_losses
 from tinyflamingo.training.presets import get_preset
 
 
@@ -137,6 +138,16 @@ def test_the_loss_is_the_mean_over_the_tokens_that_count(stage, rng, floor):
     doubled, again = stage.loss_and_gradient(tokens, 2 * weights, start)  # a weight is a share of all of them
     assert doubled == pytest.approx(loss, rel=1e-6)
     np.testing.assert_allclose(again, gradient, atol=1e-6)
+
+
+def test_neither_prepare_nor_a_gradient_writes_a_parameter(stage):
+    before, rng = stage.optimiser.vector.tobytes(), np.random.default_rng(3)
+    state = rng.bit_generator.state
+    stage.prepare(rng)
+    assert rng.bit_generator.state == state
+    for step in range(2):
+        assert stage.gradient(rng, step)[0].any()
+    assert stage.optimiser.vector.tobytes() == before
 
 
 def test_a_batch_where_nothing_counts_has_loss_and_gradient_zero(stage, rng):

@@ -41,17 +41,17 @@ def rows(params, shard):
     return ops.gelu(ops.linear(shard[0], params["w"])) * params["scale"]
 
 def squares(params, shard):
-    return anp.sum((rows(params, shard) - shard[1]) ** 2), ()
+    return anp.sum((rows(params, shard) - shard[1]) ** 2), [len(shard[0]), anp.sum(rows(params, shard))]
 
 def contrast(head, joined):
     return anp.sum(ops.cross_entropy(ops.linear(joined, joined.T) * head["scale"], np.arange(7)))
 
-loss, _, gradient = summed_gradient(squares, params, cut_rows(x, y))
+loss, parts, gradient = summed_gradient(squares, params, cut_rows(x, y))
 other, joined = joined_gradient(rows, contrast, params, {"scale": params["scale"]}, cut_rows(x, y))
 everyone = world().gather(np.concatenate([gradient, joined])[None])
 assert all(np.array_equal(one, everyone[0]) for one in everyone), "ranks differ"
 if world().rank == 0:
-    np.savez(sys.argv[1], gradient=gradient, joined=joined, losses=[loss, other])
+    np.savez(sys.argv[1], gradient=gradient, joined=joined, losses=[loss, other], parts=parts)
 """
 
 
@@ -113,7 +113,8 @@ def test_gradients_of_ranks_are_those_of_one(tmp_path):
         assert code == 0, said
         found[n] = np.load(tmp_path / f"{n}.npz")
     for n in (2, 3):
-        for name in ("gradient", "joined", "losses"):
+        assert found[n]["parts"][0] == 7
+        for name in ("gradient", "joined", "losses", "parts"):
             assert np.linalg.norm(found[n][name] - found[1][name]) < 1e-6 * np.linalg.norm(found[1][name])
 
 

@@ -12,11 +12,14 @@ import time
 import numpy as np
 import pytest
 
+import tinyflamingo
+from tinyflamingo.checkpoint import load_checkpoint
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.trained import load_checkpoint
+from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.training import run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.presets import PRESETS, get_preset, parameter_counts
+from tinyflamingo.training.stage import step_rng
 from tinyflamingo.training.state import LOG, STATE, Progress, load_state, read_log, save_state
 
 WEIGHTS = "checkpoint/weights.npz"
@@ -58,6 +61,53 @@ def test_a_run_leaves_its_files(undisturbed):
     model = load_checkpoint(undisturbed / "checkpoint")
     assert model.info["seed"] == 0 and model.info["preset"] == "smoke"
     assert {"numpy", "autograd", "python", "tinyflamingo"} <= set(model.info["versions"])
+
+
+def test_the_folder_of_a_run_is_read_as_its_checkpoint(undisturbed):
+    expected = named_leaves(load_checkpoint(undisturbed / "checkpoint").params)
+    for model in (load_checkpoint(undisturbed), tinyflamingo.load(undisturbed), tinyflamingo.load(str(undisturbed))):
+        assert model.info["preset"] == "smoke"
+        for name, leaf in named_leaves(model.params).items():
+            np.testing.assert_array_equal(leaf, expected[name])
+
+
+def test_the_folder_of_a_run_that_is_not_finished_has_no_checkpoint_yet(tmp_path, monkeypatch):
+    folder = interrupted(tmp_path, monkeypatch, at=1)
+    with pytest.raises(UserError, match="no model.json in it") as error:
+        tinyflamingo.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_every_stage_is_prepared_once_with_the_generator_of_its_first_step(tmp_path, monkeypatch):
+    """And a run that is resumed in the middle of a stage prepares it no more."""
+    calls = []
+
+    def watch(kind):
+        prepare, gradient = kind.prepare, kind.gradient
+
+        def prepared(self, rng):
+            calls.append((self.name, "prepare", rng, rng.bit_generator.state))
+            prepare(self, rng)
+
+        def stepped(self, rng, step):
+            calls.append((self.name, step, rng, None))
+            return gradient(self, rng, step)
+
+        monkeypatch.setattr(kind, "prepare", prepared)
+        monkeypatch.setattr(kind, "gradient", stepped)
+
+    for kind in run.STAGES:
+        watch(kind)
+    folder = interrupted(tmp_path, monkeypatch, at=18)  # the fifth step of the last stage
+    run.train("smoke", folder, resume=True)
+    p = get_preset("smoke")
+    steps = {"contrastive": p.contrastive.steps, "language": p.language.steps}
+    expected = [(name, what) for name, n in steps.items() for what in ("prepare", *range(n))]
+    expected += [("flamingo", what) for what in ("prepare", 0, 1, 2, 3, 4, 5)]
+    assert [(name, what) for name, what, _, _ in calls] == expected
+    for index, kind in enumerate(run.STAGES):
+        first, second = [call for call in calls if call[0] == kind.name][:2]
+        assert first[2] is second[2] and first[3] == step_rng(0, index, 0).bit_generator.state
 
 
 def test_the_log_has_every_stage_in_order(undisturbed):

@@ -32,9 +32,9 @@ def vectors(params, shard):
 
 
 def squares(params, shard):
-    """A loss that is a sum over rows, and what else there is to tell."""
+    """A loss that is a sum over rows, and more numbers: how many rows, and the sum of their vectors."""
     y = vectors(params, shard)
-    return anp.sum((y - shard[1]) ** 2), {"rows": len(shard[0]), "y": y}
+    return anp.sum((y - shard[1]) ** 2), [len(shard[0]), *anp.sum(y, axis=0)]
 
 
 def contrast(head, rows):
@@ -69,13 +69,24 @@ def test_shards_are_runs_of_rows_of_all_arrays(arrays, n):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
 def test_a_summed_gradient_is_that_of_the_whole_batch(floor, params, arrays, n):
-    (loss, aux), gradients = ops.value_and_grad(squares)(params, arrays)
+    (loss, whole), gradients = ops.value_and_grad(squares)(params, arrays)
     with ops.use_workers(2):
         found, parts, gradient = summed_gradient(squares, params, split(arrays, n))
     assert found == pytest.approx(loss, rel=1e-5)
     assert close(gradient, flatten(gradients))
-    assert sum(part["rows"] for part in parts) == ROWS
-    np.testing.assert_allclose(np.concatenate([part["y"] for part in parts]), aux["y"], rtol=1e-5, atol=1e-6)
+    assert parts[0] == ROWS and {type(number) for number in (found, *parts)} == {float}
+    np.testing.assert_allclose(parts[1:], np.sum(vectors(params, arrays), axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_without_parts_has_none(params, arrays):
+    def alone(params, shard):
+        return squares(params, shard)[0], ()
+
+    loss, parts, gradient = summed_gradient(alone, params, split(arrays, 3))
+    expected = summed_gradient(squares, params, split(arrays, 3))
+    assert parts == [] and loss == expected[0]
+    np.testing.assert_array_equal(gradient, expected[2])
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])

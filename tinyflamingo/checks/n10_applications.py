@@ -1,6 +1,6 @@
 """Checks of notebook 10: decoding, dialogue, attention weights and their way back onto the picture (chapter §5).
 
-Not here: the library's own decoding (`model/generate.py`) and maps (`model/attention_maps.py`).
+Not here: the library's own decoding (`model/generate.py`) and maps (`studies/attention_maps.py`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A whole file holds a text tower too, which Flamingo throws away; it is left out. The tower's projection
 becomes the contrastive head's, so pictures stand where CLIP puts them.
 
-Not here: the names (`vit_names.py`), the encoder (`model/vit.py`), CLIP's ResNets.
+Not here: the names (`vit_names.py`), the encoder (`variants/vit.py`), CLIP's ResNets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyflamingo.interop.names import export_arrays, import_arrays
 from tinyflamingo.interop.vit_names import vit_config, vit_rows
-from tinyflamingo.model.config import ViTConfig
+from tinyflamingo.variants.vit import ViTConfig
 
 TOWER = "visual."
 

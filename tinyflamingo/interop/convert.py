@@ -16,22 +16,17 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from tinyflamingo.array_files import ENDINGS, chunks, header_digest, read_arrays
+from tinyflamingo.array_files import ENDINGS, chunks, read_arrays
+from tinyflamingo.checkpoint import load_checkpoint, save_mapped
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import decoder_names, names, open_flamingo, peers
 from tinyflamingo.interop.encoders import ENCODERS, read_encoder, write_encoder
 from tinyflamingo.interop.open_flamingo import Arrays
-from tinyflamingo.model.config import (
-    LanguageConfig,
-    ResamplerConfig,
-    config_from_dict,
-    config_to_dict,
-    vision_from_dict,
-)
-from tinyflamingo.model.trained import CARD, FORMAT, MAPPED, WEIGHTS, WORDS, load_checkpoint
 from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.variants.byte_bpe import ByteTokenizer
+from tinyflamingo.variants.decoders import PublicDecoderConfig
+from tinyflamingo.variants.registry import config_from_dict, config_to_dict, part_from_dict, part_to_dict
 
 SOURCES = (*peers.PORTS, "transformers", *ENCODERS)
 CARD_KEYS = {"peer", "part", "config"}  # of the JSON beside a part
@@ -83,7 +78,7 @@ def convert_from(peer, paths, out: Path, options=Options()) -> str:
     shapes = {name: array.shape for name, array in part.flat.items()}
     write_atomically(out, chunks(out.suffix, shapes, part.flat.get))
     write_atomically(sizes, json.dumps(part.card, indent=1).encode())
-    return f"{part.card['part']} of {peer}: {_told(shapes)} written to {out}, sizes to {sizes}"
+    return f"{part.card['part']} of {peer}: {_counted(shapes)} written to {out}, sizes to {sizes}"
 
 
 def _free_card(out) -> Path:
@@ -109,23 +104,23 @@ def _is_whole(tensors):
 def _port_part(peer, tensors, options) -> Part:
     if "latents" in tensors:
         config = peers.resampler_config(peer, tensors, options.head_size)
-        rows, kind, told = names.resampler_rows(peer, config), "resampler", dataclasses.asdict(config)
+        rows, kind, sizes = names.resampler_rows(peer, config), "resampler", part_to_dict("resampler", config)
     elif "attn.to_q.weight" in tensors:
         config = peers.xattn_config(peer, tensors, head_size=options.head_size)
-        rows, kind, told = names.xattn_rows(peer, config), "xattn", config_to_dict(config)
+        rows, kind, sizes = names.xattn_rows(peer, config), "xattn", config_to_dict(config)
     else:
         raise UserError(
             f"--from {peer}: neither a resampler (latents) nor a gated block (attn.to_q.weight); a part of a whole "
             f"model is read with --prefix, for example {SECTIONS[peer][0]} or {SECTIONS[peer][1].format(0)}"
         )
-    return Part(rows, _checked(rows, tensors, peer), {"peer": peer, "part": kind, "config": told})
+    return Part(rows, _checked(rows, tensors, peer), {"peer": peer, "part": kind, "config": sizes})
 
 
 def _language_part(tensors, paths, options) -> Part:
     config = decoder_names.read_hugging_face_config(_beside(options.config, paths, "config.json", "--config"))
     rows = decoder_names.language_rows(config, ours="language/")
     flat = _checked(rows, decoder_names.tidy(tensors, config), "transformers")
-    return Part(rows, flat, {"peer": "transformers", "part": "language", "config": dataclasses.asdict(config)})
+    return Part(rows, flat, {"peer": "transformers", "part": "language", "config": part_to_dict("language", config)})
 
 
 def _checked(rows, tensors, where):
@@ -136,8 +131,8 @@ def _whole_from(files, paths, out, options):
     language = decoder_names.read_hugging_face_config(_beside(options.config, paths, "config.json", "--config"))
     words = _beside(options.tokenizer, paths, "tokenizer.json", "--tokenizer").read_bytes()
     found = open_flamingo.import_checkpoint(files, language, words)
-    save_mapped(out, found, {"peer": "open_flamingo"})
-    return f"open_flamingo: {_told(found.arrays.shapes)} written to the checkpoint {out}"
+    save_mapped(out, found.config, found.tokenizer, *found.arrays, {"peer": "open_flamingo"})
+    return f"open_flamingo: {_counted(found.arrays.shapes)} written to the checkpoint {out}"
 
 
 def _beside(given, paths, name, option) -> Path:
@@ -146,27 +141,6 @@ def _beside(given, paths, name, option) -> Path:
         if path.is_file():
             return path
     raise UserError(f"{given} is no file" if given else f"no {name} beside the weights: give one with {option}")
-
-
-def save_mapped(folder, found: open_flamingo.Imported, info):
-    """Write a checkpoint of any size, one array at a time: the weights, the tokenizer, then the card."""
-    folder = Path(folder)
-    if (folder / WEIGHTS).exists():
-        raise UserError(f"cannot write {folder}: another checkpoint is there")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from error
-    write_atomically(folder / MAPPED, chunks(Path(MAPPED).suffix, *found.arrays))
-    write_atomically(folder / WORDS, found.tokenizer.data)
-    card = {
-        "format": FORMAT,
-        "sha256": header_digest(folder / MAPPED),
-        "config": config_to_dict(found.config),
-        "tokenizer": found.tokenizer.vocabulary._asdict(),
-        **info,
-    }
-    write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
 
 
 # ---------------------------------------------------------------- to a peer
@@ -180,7 +154,7 @@ def convert_to(peer, path: Path, out: Path, options=Options()) -> str:
     arrays = _checkpoint_to(peer, path) if path.is_dir() else _part_to(peer, path)
     shapes = {options.prefix + name: shape for name, shape in arrays.shapes.items()}
     write_atomically(out, chunks(out.suffix, shapes, lambda name: arrays.get(name.removeprefix(options.prefix))))
-    return f"for {peer}: {_told(shapes)} written to {out}"
+    return f"for {peer}: {_counted(shapes)} written to {out}"
 
 
 def _checkpoint_to(peer, folder) -> Arrays:
@@ -220,15 +194,14 @@ def _part_to(peer, path) -> Arrays:
 
 def _config_of(card, path):
     """The configuration that the JSON beside a part holds."""
-    make = {"vision": vision_from_dict, "xattn": config_from_dict}.get(card["part"])
-    kind = LanguageConfig if card["part"] == "language" else ResamplerConfig
+    part = card["part"]
     try:
-        config = make(card["config"]) if make else kind(**card["config"])
-        if card["part"] == "language" and config.decoder not in decoder_names.NAMES:
-            raise UserError(f"decoder {config.decoder!r} is none of {', '.join(decoder_names.NAMES)}")
+        config = config_from_dict(card["config"]) if part == "xattn" else part_from_dict(part, card["config"])
+        if part == "language" and not isinstance(config, PublicDecoderConfig):
+            raise UserError(f"kind {card['config']['kind']!r} is no public decoder")
         return config
     except (KeyError, TypeError, UserError) as error:
-        raise UserError(f"{path} holds no sizes of a {card['part']} ({error}): convert the part again") from error
+        raise UserError(f"{path} holds no sizes of a {part} ({error}): convert the part again") from error
 
 
 def _of_encoder(flat):
@@ -262,5 +235,5 @@ def _check_ending(out):
         raise UserError(f"cannot write {out}: the name of a file of weights ends in {' or '.join(ENDINGS)}")
 
 
-def _told(shapes) -> str:
+def _counted(shapes) -> str:
     return f"{len(shapes)} tensors, {sum(map(math.prod, shapes.values())):,} numbers"

@@ -4,7 +4,7 @@ A folder from there has a `config.json`, which tells sizes, and conventions that
 that would change the arithmetic and has another value is an error, never passed over. MPT-1B came
 with names of its own ("mosaic_gpt"); OpenFlamingo-3B is built on it.
 
-Not here: the arithmetic (`decoders.py`).
+Not here: the arithmetic (`variants/decoders.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import numpy as np
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, prefixed
-from tinyflamingo.model.config import LanguageConfig
-from tinyflamingo.variants.decoders import ALIBI_MAX, FAMILIES
+from tinyflamingo.variants.decoders import ALIBI_MAX, FAMILIES, PublicDecoderConfig
 
 
 class Names(NamedTuple):
@@ -60,12 +59,12 @@ NAMES = {
 }  # fmt: skip
 
 
-def language_rows(config: LanguageConfig, theirs="", ours="", inside="", tables=True) -> list:
+def language_rows(config: PublicDecoderConfig, theirs="", ours="", inside="", tables=True) -> list:
     """The table of a decoder. inside: what stands between a block's number and its parts' names.
 
     tables: with the token embedding; a Flamingo's, which has new rows, is handled on its own.
     """
-    names, family, D = NAMES[config.decoder], FAMILIES[config.decoder], config.width
+    names, family, D = NAMES[config.family], FAMILIES[config.family], config.width
     rows = [Row(f"{names.table}.weight", ("embedding",), (config.vocab_size, D))] if tables else []
     if names.positions:
         rows.append(Row(f"{names.positions}.weight", ("position",), (config.context + family.positions, D)))
@@ -76,7 +75,7 @@ def language_rows(config: LanguageConfig, theirs="", ours="", inside="", tables=
 
 
 def _block_rows(config):
-    names, family = NAMES[config.decoder], FAMILIES[config.decoder]
+    names, family = NAMES[config.family], FAMILIES[config.family]
     D, inner, hidden = config.width, config.heads * config.key_size, config.ffw_multiplier * config.width
     rows = _norm(names.attn_norm, "attn", D, family.biases)
     if len(names.qkv) == 1:
@@ -104,12 +103,12 @@ def _layer(names, theirs, ours, inputs, outputs, biases):
     return rows + [Row(f"{theirs}.bias", tuple(f"b_{x}" for x in ours), (outputs,))] if biases else rows
 
 
-def tidy(tensors, config: LanguageConfig) -> dict:
+def tidy(tensors, config: PublicDecoderConfig) -> dict:
     """A decoder's own {name: array}: with its root prefix, without buffers and the tied head.
 
     Raises `UserError` if there is a head that is not the table.
     """
-    names = NAMES[config.decoder]
+    names = NAMES[config.family]
     bare = names.root.split(".", 1)[1]  # a model without its head is saved without the first part
     if not any(name.startswith(names.root) for name in tensors):
         tensors = {names.root + name.removeprefix(bare): a for name, a in tensors.items()}
@@ -123,8 +122,8 @@ def tidy(tensors, config: LanguageConfig) -> dict:
 # ---------------------------------------------------------------- config.json
 
 
-def read_hugging_face_config(path) -> LanguageConfig:
-    """The `LanguageConfig` of a `config.json`. Anything that we would compute otherwise is a `UserError`."""
+def read_hugging_face_config(path) -> PublicDecoderConfig:
+    """The `PublicDecoderConfig` of a `config.json`. Anything that we would compute otherwise is a `UserError`."""
     try:
         raw = json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
@@ -134,8 +133,8 @@ def read_hugging_face_config(path) -> LanguageConfig:
     return hugging_face_config(raw, str(path))
 
 
-def hugging_face_config(raw: dict, where="config.json") -> LanguageConfig:
-    """The `LanguageConfig` of the dictionary in a `config.json`."""
+def hugging_face_config(raw: dict, where="config.json") -> PublicDecoderConfig:
+    """The `PublicDecoderConfig` of the dictionary in a `config.json`."""
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in SIZES:
         raise UserError(f"{where}: model_type is {kind!r} but must be one of {', '.join(map(repr, SIZES))}")
@@ -160,7 +159,7 @@ def hugging_face_config(raw: dict, where="config.json") -> LanguageConfig:
         raise UserError(f"{where}: a width of {width} does not go with {heads} heads and a hidden width of {hidden}")
     if kind == "mosaic_gpt" and heads & (heads - 1):
         raise UserError(f"{where}: n_heads is {heads}, no power of two; releases of its program differ in its ALiBi")
-    return LanguageConfig(flat["vocab_size"], width, layers, heads, width // heads, hidden // width, context, kind)
+    return PublicDecoderConfig(flat["vocab_size"], width, layers, heads, width // heads, hidden // width, context, kind)
 
 
 SIZES = {  # width, layers, heads, context, and what tells the hidden width (absent: 4 times the width)

@@ -8,12 +8,11 @@ Not here: names and conventions (`timm.py`, `clip.py`).
 
 from __future__ import annotations
 
-import dataclasses
-
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop import clip, timm
-from tinyflamingo.model.config import ViTConfig, vision_from_dict
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.variants.registry import part_from_dict, part_to_dict
+from tinyflamingo.variants.vit import ViTConfig
 
 TOWERS = {"clip": "quick_gelu", "open_clip": "gelu_erf"}
 ENCODERS = ("timm", *TOWERS)
@@ -26,12 +25,12 @@ def read_encoder(peer, tensors) -> tuple:
         frozen = timm.import_encoder(tensors, config)
     else:
         config, frozen = clip.import_tower(tensors, TOWERS[peer])
-    return named_leaves(frozen), {"peer": peer, "part": "vision", "config": dataclasses.asdict(config)}
+    return named_leaves(frozen), {"peer": peer, "part": "vision", "config": part_to_dict("vision", config)}
 
 
 def write_encoder(peer, flat, raw) -> dict:
     """A peer's {name: array} of {our path: array} and the configuration as a dictionary."""
-    config = vision_from_dict(raw)
+    config = part_from_dict("vision", raw)
     if isinstance(config, ViTConfig) != (peer in TOWERS):
         kind = "a ViT" if isinstance(config, ViTConfig) else "a ResNet"
         raise UserError(f"the encoder is {kind}, which {peer} has under no name that is known here")

@@ -11,6 +11,7 @@ Not here: the names inside the parts (`names.py`, `decoder_names.py`, `vit_names
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,9 +22,10 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.interop import names, peers
 from tinyflamingo.interop.decoder_names import NAMES, language_rows
 from tinyflamingo.interop.vit_names import vit_config, vit_rows
-from tinyflamingo.model.config import FlamingoConfig, LanguageConfig, TextTowerConfig, XattnConfig
+from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 from tinyflamingo.variants.byte_bpe import ByteTokenizer, find_vocabulary
+from tinyflamingo.variants.decoders import PublicDecoderConfig
 
 PEER = "open_flamingo"
 LM, VISION, RESAMPLER = "lang_encoder.", "vision_encoder.", "perceiver."
@@ -45,13 +47,13 @@ class Imported(NamedTuple):
     arrays: Arrays
 
 
-def import_checkpoint(files, language: LanguageConfig, tokenizer: bytes, norm_features=False) -> Imported:
+def import_checkpoint(files, language: PublicDecoderConfig, tokenizer: bytes, norm_features=False) -> Imported:
     """Ours of OpenFlamingo's. files: {name: array} of each file; language: from the decoder's `config.json`.
 
     tokenizer: the decoder's `tokenizer.json`. norm_features: see `vit_names.vit_config`. Tensors that
     are unknown, missing or of another shape are a `UserError` that names them.
     """
-    tensors = gather(files, language.decoder)
+    tensors = gather(files, language.family)
     table = tensors.pop(_table(language))
     vocabulary = find_vocabulary(tokenizer, len(table))
     order = vocabulary.order()
@@ -98,13 +100,13 @@ def checkpoint_rows(config: FlamingoConfig, projection=True) -> list:
     rows = vit_rows(config.vision, joint, VISION, "vision/")
     rows = names.prefixed(rows, "", "frozen/")
     rows += names.resampler_rows(PEER, config.resampler, RESAMPLER, "params/resampler/")
-    blocks = NAMES[config.language.decoder].root + NAMES[config.language.decoder].blocks
+    blocks = NAMES[config.language.family].root + NAMES[config.language.family].blocks
     for i in config.gated_layers:
         rows += names.xattn_rows(PEER, config, f"{LM}{blocks}.{i}.gated_cross_attn_layer.", f"params/xattn_{i}/")
     return rows + language_rows(config.language, LM, "frozen/language/", "decoder_layer.", tables=False)
 
 
-def read_config(tensors, language: LanguageConfig, vocab_size, norm_features) -> FlamingoConfig:
+def read_config(tensors, language: PublicDecoderConfig, vocab_size, norm_features) -> FlamingoConfig:
     """The configuration that a full set of {name: array} has. vocab_size: ours, without `<EOC>`."""
     vision = vit_config(tensors, VISION, norm_features=norm_features)
     part = {n.removeprefix(RESAMPLER): a for n, a in tensors.items() if n.startswith(RESAMPLER)}
@@ -124,16 +126,9 @@ def read_config(tensors, language: LanguageConfig, vocab_size, norm_features) ->
             vocab_size=vocab_size, joint_width=64 if projection is None else projection.shape[1]
         ),
         resampler=peers.resampler_config(PEER, part),
-        language=_with_vocabulary(language, vocab_size),
-        xattn=XattnConfig(
-            every=every, start=places[0], heads=block.heads, key_size=block.key_size,
-            ffw_multiplier=block.ffw_multiplier, **peers.XATTN,
-        ),
-    )  # fmt: skip
-
-
-def _with_vocabulary(language, vocab_size):
-    return LanguageConfig(**{**language.__dict__, "vocab_size": vocab_size})
+        language=dataclasses.replace(language, vocab_size=vocab_size),
+        xattn=dataclasses.replace(block, every=every, start=places[0]),
+    )
 
 
 # ---------------------------------------------------------------- several files, several names
@@ -184,8 +179,8 @@ def full_name(name, decoder) -> str:
     return re.sub(rf"^{LM}gated_cross_attn_layers\.(\d+)\.", rf"{blocks}\1.gated_cross_attn_layer.", name)
 
 
-def _table(language: LanguageConfig) -> str:
-    return f"{LM}{NAMES[language.decoder].root}{NAMES[language.decoder].table}.weight"
+def _table(language: PublicDecoderConfig) -> str:
+    return f"{LM}{NAMES[language.family].root}{NAMES[language.family].table}.weight"
 
 
 def as_tree(arrays: Arrays) -> dict:

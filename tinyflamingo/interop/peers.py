@@ -1,9 +1,7 @@
-"""The conventions of each public port, as fields of our configuration, and its sizes from its tensors.
+"""The conventions of each public port, as our configurations, and its sizes from its tensors.
 
-`flamingo-pytorch` (0.1.2), `flamingo-mini` (0.0.2) and `open_flamingo` (2.0.1) agree on GELU, on a
-norm of the features and after the resampler, and on none on the media in a gated block; they differ
-in where the gated blocks stand and in what they embed beside the features. Only the size of a head
-is in no tensor: 64 by default, in all three.
+The functions are in `variants/ports.py`. Only the size of a head is in no tensor: 64 by default, in
+all three ports.
 
 Not here: the names of the tensors (`names.py`) and the language models (`decoder_names.py`).
 """
@@ -14,20 +12,22 @@ import dataclasses
 import re
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig, VisionConfig, XattnConfig
+from tinyflamingo.model.config import FlamingoConfig, VisionConfig
+from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig
+from tinyflamingo.variants.registry import in_form, part_to_dict
 
 PORTS = ("flamingo-pytorch", "flamingo-mini", "open_flamingo")
 HEAD_SIZE = 64
-RESAMPLER = {"activation": "gelu_erf", "media_norm": True, "output_norm": True}
-XATTN = {"activation": "gelu_erf", "media_norm": False}
 PLACES = 4  # flamingo-pytorch's own default: media in a document
 
 
 def with_conventions(config: FlamingoConfig, peer: str) -> FlamingoConfig:
     """The same sizes with a port's conventions: what trains so can be exported to it."""
-    resampler, xattn = dict(RESAMPLER), dict(XATTN)
+    places = getattr(config.resampler, "places", 0)
+    resampler: dict = {"activation": "gelu_erf", "places": places}
+    xattn: dict = {"activation": "gelu_erf", "side": "before", "start": 0}
     if peer == "flamingo-pytorch":
-        resampler |= {"frames": 0, "places": config.resampler.places or PLACES}
+        resampler |= {"frames": 0, "places": places or PLACES}
         xattn |= {"side": "after"}
     if peer == "flamingo-mini":
         resampler |= {"places": 0}
@@ -35,34 +35,35 @@ def with_conventions(config: FlamingoConfig, peer: str) -> FlamingoConfig:
         xattn |= {"start": config.xattn.every - 1}
     return dataclasses.replace(
         config,
-        resampler=dataclasses.replace(config.resampler, **resampler),
-        xattn=dataclasses.replace(config.xattn, **xattn),
+        resampler=in_form(config.resampler, PortResamplerConfig, **resampler),
+        xattn=in_form(config.xattn, PortXattnConfig, **xattn),
     )
 
 
 def check_conventions(config: FlamingoConfig, peer: str):
     """`UserError` naming every field in which a configuration differs from what a port can hold."""
     want = with_conventions(config, peer)
-    odd = [
-        f"{part}.{field.name} is {have!r}, there {must!r}"
-        for part in ("resampler", "xattn")
-        for field in dataclasses.fields(getattr(config, part))
-        if (have := getattr(getattr(config, part), field.name)) != (must := getattr(getattr(want, part), field.name))
-        and not (peer == "flamingo-mini" and field.name == "activation")  # an option there
-    ]
-    if odd:
+    differences = []
+    for part in ("resampler", "xattn"):
+        here, there = part_to_dict(part, getattr(config, part)), part_to_dict(part, getattr(want, part))
+        differences += [
+            f"{part}.{name} is {here.get(name)!r}, there {value!r}"
+            for name, value in there.items()
+            if here.get(name) != value and not (peer == "flamingo-mini" and name == "activation")  # an option there
+        ]
+    if differences:
         raise UserError(
-            f"{peer} has other conventions than this model: {'; '.join(odd)}; train with those of "
+            f"{peer} has other conventions than this model: {'; '.join(differences)}; train with those of "
             f"interop.peers.with_conventions(config, {peer!r})"
         )
 
 
-def resampler_config(peer, tensors, head_size=HEAD_SIZE, activation="gelu_erf") -> ResamplerConfig:
+def resampler_config(peer, tensors, head_size=HEAD_SIZE, activation="gelu_erf") -> PortResamplerConfig:
     """The sizes of a port's resampler from its {name: array}, without prefix."""
     (R, D), inner = _shape(tensors, "latents", 2), _shape(tensors, "layers.0.0.to_q.weight", 2)[0]
     time = {"flamingo-mini": "time_pos_emb", "open_flamingo": "frame_embs"}.get(peer)
     place = {"flamingo-pytorch": "media_pos_emb", "open_flamingo": "media_time_embs"}.get(peer)
-    return ResamplerConfig(
+    return PortResamplerConfig(
         input_width=D,
         width=D,
         layers=layers(tensors, r"layers\.(\d+)\."),
@@ -72,7 +73,7 @@ def resampler_config(peer, tensors, head_size=HEAD_SIZE, activation="gelu_erf") 
         frames=len(tensors[time]) if time in tensors else 0,
         places=len(tensors[place]) if place in tensors else 0,
         ffw_multiplier=_multiplier(tensors, "layers.0.1.1.weight"),
-        **RESAMPLER | {"activation": activation},
+        activation=activation,
     )
 
 
@@ -84,16 +85,17 @@ def xattn_config(peer, tensors, latents=64, head_size=HEAD_SIZE, activation="gel
     inner, D = _shape(tensors, "attn.to_q.weight", 2)
     Dv = _shape(tensors, "attn.to_kv.weight", 2)[1]
     base = FlamingoConfig()
-    xattn = XattnConfig(
+    xattn = PortXattnConfig(
         heads=heads(inner, head_size),
         key_size=head_size,
         ffw_multiplier=_multiplier(tensors, "ffw.1.weight" if peer == "flamingo-mini" else "ff.1.weight"),
-        **XATTN | {"activation": activation, "side": "after" if peer == "flamingo-pytorch" else "before"},
+        activation=activation,
+        side="after" if peer == "flamingo-pytorch" else "before",
     )
     return dataclasses.replace(
         base,
         vision=VisionConfig(width=Dv),
-        resampler=dataclasses.replace(base.resampler, input_width=Dv, width=Dv, latents=latents),
+        resampler=in_form(base.resampler, PortResamplerConfig, input_width=Dv, width=Dv, latents=latents),
         language=dataclasses.replace(base.language, width=D),
         xattn=xattn,
     )

@@ -5,15 +5,14 @@
 have no SkipInit, and pad as PyTorch does. What a convolution computes is settled by its standardised
 weights alone, so all that differs in their making goes into its gain, exactly and both ways: the
 place of the activation's gain, and of eps (timm adds it to the variance, we have a floor under it).
-What does not fold are fields of `VisionConfig`.
+What does not fold are fields of `TimmConfig`.
 
-Not here: the encoder (`model/vision_encoder.py`), the classifier (Flamingo has none), and timm's
+Not here: the encoder (`variants/nf_resnets.py`), the classifier (Flamingo has none), and timm's
 variants with other blocks (RegNets, "light" and "eca" NFNets).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import numpy as np
@@ -21,19 +20,19 @@ import numpy as np
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, export_arrays, import_arrays, prefixed
 from tinyflamingo.interop.peers import layers
-from tinyflamingo.model.config import VisionConfig
-from tinyflamingo.model.vision_encoder import GAINS, block_plan
+from tinyflamingo.model.vision_encoder import block_plan
 from tinyflamingo.ops.reference import STANDARDISE_FLOOR
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.variants.nf_resnets import ACTIVATIONS, TimmConfig
 from tinyflamingo.variants.paper import NFNETS, nfnet
+from tinyflamingo.variants.registry import in_form
 
 _SKIP = "stages.0.0.skipinit_gain"  # DeepMind's have it, timm's own have not
 EPS = 1e-5  # timm's, added to the variance of a kernel's weights
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # means and spreads of 0..255 that timm standardises by
-DM = {"activation": "gelu_erf", "se_activation": "relu", "pixels": IMAGENET}
-OWN = DM | {"odd_pixel": "start"}  # and gains folded, which no field tells
+DM: dict = {"odd_pixel": "end"}
+OWN: dict = {"odd_pixel": "start"}  # their gains are folded too, which no field says
 RESNET = OWN | {"activation": "relu", "se_ratio": 0, "stem_pool": True, "spatial": 1, "final": False}
-NF_RESNET50 = VisionConfig(
+NF_RESNET50 = TimmConfig(
     stem=((64, 2, 7),),
     stages=((256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2)),
     bottleneck=0.25,
@@ -44,7 +43,7 @@ NF_RESNET50 = VisionConfig(
 )
 
 
-def timm_model(name) -> VisionConfig:
+def timm_model(name) -> TimmConfig:
     """The configuration of a timm model. Raises `UserError` for one that has other blocks than ours."""
     if name == "nf_resnet50":
         return NF_RESNET50
@@ -52,10 +51,12 @@ def timm_model(name) -> VisionConfig:
     if not found:
         raise UserError(f"timm's {name!r} cannot be read: known are dm_nfnet_f0 to f6, nfnet_f0 to f6, nf_resnet50")
     n = int(found[2])
-    return dataclasses.replace(nfnet(n, NFNETS[n][0]), **(DM if found[1] else OWN))
+    paper = nfnet(n, NFNETS[n][0])
+    stem = tuple((width, stride, 3) for width, stride in paper.stem)
+    return in_form(paper, TimmConfig, stem=stem, **(DM if found[1] else OWN))
 
 
-def read_config(tensors) -> VisionConfig:
+def read_config(tensors) -> TimmConfig:
     """The configuration of a model of these kinds from its {name: array}; only `side` is in none of them."""
     stem = [a.shape for n, a in tensors.items() if re.fullmatch(r"stem\.conv\d*\.weight", n)]
     depths = [layers(tensors, rf"stages\.{s}\.(\d+)\.") for s in range(layers(tensors, r"stages\.(\d+)\."))]
@@ -72,9 +73,8 @@ def read_config(tensors) -> VisionConfig:
     widths = [shape[0] for shape in third]
     if kind is not RESNET:
         kind = kind | {"se_ratio": tensors["stages.0.0.attn_last.fc1.weight"].shape[0] / widths[0]}
-    size = (stem[0][2],) if kind["activation"] == "relu" else ()
-    return VisionConfig(
-        stem=tuple((shape[0], stride, *size) for shape, stride in zip(stem, strides, strict=True)),
+    return TimmConfig(
+        stem=tuple((shape[0], stride, shape[2]) for shape, stride in zip(stem, strides, strict=True)),
         stages=tuple(zip(widths, depths, (1, *[2] * (len(depths) - 1)), strict=True)),
         bottleneck=first[0][0] / widths[0],
         group_size=max(shape[1] for shape in second),
@@ -84,12 +84,12 @@ def read_config(tensors) -> VisionConfig:
     )
 
 
-def is_folded(config: VisionConfig) -> bool:
+def is_folded(config: TimmConfig) -> bool:
     """timm's own models, in contrast to DeepMind's: they alone pad as PyTorch does."""
     return config.odd_pixel == "start"
 
 
-def import_encoder(tensors, config: VisionConfig) -> dict:
+def import_encoder(tensors, config: TimmConfig) -> dict:
     """{"vision", "feature_mean", "feature_scale"} of timm's {name: array}; a classifier is left out.
 
     Anything unknown, missing or of another shape is a `UserError` that names it. The scale takes the
@@ -100,32 +100,24 @@ def import_encoder(tensors, config: VisionConfig) -> dict:
     if is_folded(config):
         for name, *_ in block_plan(config):
             vision[name]["skip_init_gain"] = np.ones((), vision["stem_0"]["w"].dtype)
-    scale = 1 / GAINS[config.activation] if is_folded(config) else 1.0
+    scale = 1 / ACTIVATIONS[config.activation].gain if is_folded(config) else 1.0
     dtype = vision["stem_0"]["w"].dtype
     constants = {"feature_mean": np.zeros(config.width, dtype), "feature_scale": np.full(config.width, scale, dtype)}
     return {"vision": _carried(vision, config)} | constants
 
 
-def export_encoder(vision, config: VisionConfig) -> dict:
+def export_encoder(vision, config: TimmConfig) -> dict:
     """timm's {name: array} of our encoder, without a classifier; load it with `num_classes=0`.
 
-    The configuration must have timm's conventions. timm's own models have no SkipInit: its gain goes
+    The configuration must be one of timm's. timm's own models have no SkipInit: its gain goes
     into the block's last convolution, and out of what squeeze-excite reads.
     """
-    _check_conventions(config)
+    if not isinstance(config, TimmConfig):
+        raise UserError("timm has other conventions than this encoder: convert one of timm's, or train with TimmConfig")
     vision = _carried(vision, config, back=True)
     if is_folded(config):
         vision |= {name: _without_skip(vision[name]) for name, *_ in block_plan(config)}
     return export_arrays(encoder_rows(config), vision, "timm")
-
-
-def _check_conventions(config):
-    odd = {name: getattr(config, name) for name in ("activation", "se_activation") if getattr(config, name) == "gelu"}
-    if config.se_ratio == 0:
-        odd.pop("se_activation", None)
-    if odd:
-        told = ", ".join(f"vision.{name} is {value!r}" for name, value in odd.items())
-        raise UserError(f"timm has other conventions than this model: {told}; there it is 'gelu_erf', 'relu'")
 
 
 # ---------------------------------------------------------------- what folds
@@ -136,10 +128,10 @@ def _carried(vision, config, back=False):
     flat = dict(named_leaves(vision))
     plain = ("stem_0", "final") if is_folded(config) else ()  # convolutions of what no activation has touched
     for path in [name[: -len("/gain")] for name in flat if name.endswith("/gain")]:
-        factor = _standardising(flat[f"{path}/w"]) * (GAINS[config.activation] if path in plain else 1.0)
+        factor = _standardising(flat[f"{path}/w"]) * (ACTIVATIONS[config.activation].gain if path in plain else 1.0)
         flat[f"{path}/gain"] = _scaled(flat[f"{path}/gain"], factor, back)
     for path in [name for name in flat if name.endswith("/w_excite")]:  # timm's activation there has no gain
-        flat[path] = _scaled(flat[path], 1 / GAINS[config.se_activation], back)
+        flat[path] = _scaled(flat[path], 1 / ACTIVATIONS["relu"].gain, back)
     return from_named_leaves(flat)
 
 
@@ -168,12 +160,12 @@ def _without_skip(block):
 # ---------------------------------------------------------------- names
 
 
-def encoder_rows(config: VisionConfig) -> list:
+def encoder_rows(config: TimmConfig) -> list:
     """The table of an encoder: timm's names and shapes, our paths."""
     rows, cin = [], 3
-    for i, (width, _, *size) in enumerate(config.stem):
+    for i, (width, _, size) in enumerate(config.stem):
         name = f"stem.conv{i + 1}" if len(config.stem) > 1 else "stem.conv"
-        rows += _conv_rows(name, f"stem_{i}", *(size or [3]), cin, width)
+        rows += _conv_rows(name, f"stem_{i}", size, cin, width)
         cin = width
     for name, width, _, transition, _ in block_plan(config):
         _, stage, _, block = name.split("_")

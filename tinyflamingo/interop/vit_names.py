@@ -1,6 +1,6 @@
 """Names of CLIP's image tower as `open_clip` writes them, and how CLIP standardises pixels.
 
-Its convolution over patches is our matrix, read in another order. Not here: the encoder (`model/vit.py`).
+Its convolution over patches is our matrix, read in another order. Not here: the encoder (`variants/vit.py`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, norm_rows, prefixed
 from tinyflamingo.interop.peers import layers
-from tinyflamingo.model.config import ViTConfig
+from tinyflamingo.variants.vit import ViTConfig
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, in 0..1, channel by channel
 SPREAD = (0.26862954, 0.26130258, 0.27577711)

@@ -182,7 +182,7 @@ class FlamingoConfig:
         )
         require(
             len(self.gated_layers) > 0,
-            f"xattn has no gated block at any of the language.layers {self.language.layers} decoder blocks",
+            f"{self.xattn} has no gated block at any of the language.layers {self.language.layers} decoder blocks",
         )
 
     @property

@@ -167,8 +167,9 @@ class OwnFlamingoStage(FlamingoStage):
         return Pool() if self.alone else super().collect(rng)
 
     def gradient(self, rng, step):
-        """Gradient vector and what to log."""
-        self.draws.at(step)
+        """Gradient vector and what to log. The first step continues after the records that `prepare` took."""
+        if step:
+            self.draws.at(step)
         return super().gradient(rng, step)
 
     def _draw(self, rng, name, longer):

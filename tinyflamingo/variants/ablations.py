@@ -143,12 +143,18 @@ def all_previous_media(batch):
 
 
 def all_previous_xattn_dense(params, h, visual, phi, config: XattnConfig, cache=None):
-    """`gated_xattn_dense` with phi (B, T, 2) from `all_previous_media`: one softmax over all of these media."""
-    B, T, _ = h.shape
-    first, last = (np.reshape(phi[..., i], (1, B * T)) for i in (0, 1))
+    """`gated_xattn_dense` with phi (B, T, 2) from `all_previous_media`."""
     k, v = media_keys_values(params, visual, config, cache)
+    h = h + np.tanh(params["alpha_xattn"]) * all_previous_attention(params, h, k, v, phi, config)
+    return h + np.tanh(params["alpha_dense"]) * feed_forward(params, h)
+
+
+def all_previous_attention(params, h, k, v, phi, config: XattnConfig):
+    """`cross_attention` with phi (B, T, 2): one softmax over all media from the first to the last."""
+    B, T, _ = h.shape
+    phi = ops.expect(phi, "B T 2", B=B, T=T)
+    first, last = (np.reshape(phi[..., i], (1, B * T)) for i in (0, 1))
     x = ops.layer_norm(h, params["query_gain"], params["query_bias"])
     q = np.reshape(ops.linear(x, params["w_q"]), (1, B * T, config.heads, config.key_size))
     attended = np.reshape(ops.segment_attention(q, k, v, last, first), (B, T, -1))
-    h = h + np.tanh(params["alpha_xattn"]) * ops.linear(attended, params["w_o"])
-    return h + np.tanh(params["alpha_dense"]) * feed_forward(params, h)
+    return ops.linear(attended, params["w_o"])

@@ -28,7 +28,7 @@ from tinyflamingo.model.gated_xattn import cross_attention, init_gated_xattn
 from tinyflamingo.model.perceiver_resampler import init_layer, temporal_embedding
 from tinyflamingo.variants.ablations import PlacedXattnConfig, without
 
-ACTIVATIONS = {"gelu_erf": ops.gelu_erf, "squared_relu": ops.squared_relu}  # flamingo-mini has both
+ACTIVATIONS = {"gelu_erf": ops.gelu_erf, "squared_relu": ops.squared_relu, "relu": ops.relu}  # flamingo-mini has all
 
 
 # ---- the resampler
@@ -136,9 +136,13 @@ def port_xattn_dense(params, h, visual, phi, config: PortXattnConfig, cache=None
     """`gated_xattn_dense` without a layer norm on the media; arguments as there."""
     k, v = plain_keys_values(params, visual, config, cache)
     h = h + np.tanh(params["alpha_xattn"]) * cross_attention(params, h, k, v, phi, config)
+    return h + np.tanh(params["alpha_dense"]) * port_feed_forward(params, h, config)
+
+
+def port_feed_forward(params, h, config: PortXattnConfig):
+    """W_2 f(W_1 norm(h)) for every token by itself, (B, T, D) -> (B, T, D)."""
     x = ops.layer_norm(h, params["ffw_gain"], params["ffw_bias"])
-    hidden = ACTIVATIONS[config.activation](ops.linear(x, params["w_1"]))
-    return h + np.tanh(params["alpha_dense"]) * ops.linear(hidden, params["w_2"])
+    return ops.linear(ACTIVATIONS[config.activation](ops.linear(x, params["w_1"])), params["w_2"])
 
 
 def plain_keys_values(params, visual, config: XattnConfig, cache=None):

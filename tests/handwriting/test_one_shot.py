@@ -14,7 +14,8 @@ from tinyflamingo.handwriting.one_shot import answer_run, evaluate_runs, label_s
 from tinyflamingo.model.flamingo import encode_media, see
 from tinyflamingo.model.generate import score_continuations
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.trained import save_checkpoint, untrained
+from tinyflamingo.checkpoint import save_checkpoint
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training.presets import get_preset
 
 

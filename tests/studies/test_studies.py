@@ -12,7 +12,8 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import attention, induction, isoflop, quadratic, resume, studies
 from tinyflamingo.studies.ablation_rows import preset_of
 from tinyflamingo.model.language_model import init_language_model, self_attention
-from tinyflamingo.model.trained import load_checkpoint, shipped_checkpoint, untrained
+import tinyflamingo
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training.presets import get_preset
 
 SMOKE = get_preset("smoke")
@@ -24,7 +25,7 @@ def quiet(line):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return load_checkpoint(shipped_checkpoint())
+    return tinyflamingo.load()
 
 
 @pytest.fixture(scope="module")

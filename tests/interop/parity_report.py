@@ -11,8 +11,11 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import parity_parts as parity
+import parity_vision as vision_parity
+import parity_whole
 
-from tinyflamingo.interop import parity, parity_whole, peers, vision_parity
+from tinyflamingo.interop import peers
 
 
 class Case(NamedTuple):

@@ -9,7 +9,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.studies import ablations
 from tinyflamingo.studies.ablation_rows import PAPER_BASELINE, rows_of, short
 from tinyflamingo.studies.ablations import ablate, differences, format_report, run_row
-from tinyflamingo.model.trained import untrained
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.ops.tree import count, named_leaves
 from tinyflamingo.training.presets import get_preset
 

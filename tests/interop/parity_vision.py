@@ -1,6 +1,6 @@
 """Our image encoders beside the peers' own, on random weights: the largest difference.
 
-As `parity.py`, which tells how: timm's NFNets and NF-ResNets, and the image tower of `open_clip`, which
+As `parity_parts.py`, which explains how: timm's NFNets and NF-ResNets, and the image tower of `open_clip`, which
 is OpenAI CLIP's, in small sizes and with the names of the real ones.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib
 
 import numpy as np
+from parity_parts import arrays_of, randomise
 
 from tinyflamingo.interop import names, timm, vit_names
-from tinyflamingo.interop.parity import arrays_of, randomise
-from tinyflamingo.model.config import VisionConfig
-from tinyflamingo.model.encoders import encode_pictures
+from tinyflamingo.variants.nf_resnets import TimmConfig, timm_encoder
+from tinyflamingo.variants.vit import vit
 
 SIZES = {"depths": (1, 2, 1, 1), "channels": (32, 64, 96, 96), "stem_chs": 16}  # timm rounds widths to eights
 STAGES = ((32, 1, 1), (64, 2, 2), (96, 1, 2), (96, 1, 2))
@@ -24,12 +24,12 @@ def small(name) -> tuple:
     create = importlib.import_module("timm").create_model
     if name == "nf_resnet50":
         theirs = create(name, num_classes=0, **SIZES)
-        return theirs, VisionConfig(
+        return theirs, TimmConfig(
             stem=((16, 2, 7),), stages=STAGES, bottleneck=0.25, group_size=512, width=96, **timm.RESNET
         )
     theirs = create(name, num_classes=0, group_size=8, num_features=48, **SIZES)
-    stem, conventions = ((2, 2), (4, 1), (8, 1), (16, 2)), timm.DM if name.startswith("dm_") else timm.OWN
-    return theirs, VisionConfig(stem=stem, stages=STAGES, group_size=8, width=48, **conventions)
+    stem, conventions = ((2, 2, 3), (4, 1, 3), (8, 1, 3), (16, 2, 3)), timm.DM if name.startswith("dm_") else timm.OWN
+    return theirs, TimmConfig(stem=stem, stages=STAGES, group_size=8, width=48, **conventions)
 
 
 def encoder(name, dtype, size=(43, 64)) -> float:
@@ -41,7 +41,7 @@ def encoder(name, dtype, size=(43, 64)) -> float:
     with torch.no_grad():
         want = theirs.forward_features(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
     frozen = timm.import_encoder(arrays_of(theirs), config)
-    features, _ = encode_pictures(frozen["vision"], x, config)
+    features = timm_encoder(frozen["vision"], x, config)
     got = (features - frozen["feature_mean"]) * frozen["feature_scale"]
     return largest(got, want.transpose(0, 2, 3, 1).reshape(got.shape))
 
@@ -60,7 +60,7 @@ def tower(activation, norm_features, dtype) -> tuple:
     tensors = arrays_of(theirs)
     config = vit_names.vit_config(tensors, "", activation, norm_features)
     params = names.import_arrays(vit_names.vit_rows(config, 20, theirs=""), tensors, "open_clip")
-    features, vector = encode_pictures(params["vision"], x, config)
+    features, vector = vit(params["vision"], x, config)
     return largest(vector @ params["contrastive"]["picture_projection"], pooled), largest(features, patches)
 
 

@@ -11,7 +11,8 @@ from omniglot_files import make_characters, write_background
 from tinyflamingo.handwriting.omniglot import DRAWERS, read_runs
 from tinyflamingo.errors import UserError
 from tinyflamingo.handwriting.one_shot import validator
-from tinyflamingo.model.trained import load_checkpoint, untrained
+from tinyflamingo.checkpoint import load_checkpoint
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training import presets
 from tinyflamingo.handwriting.stages import handwriting_stages
 from tinyflamingo.training.presets import HandwritingRecipe, get_preset

@@ -2,7 +2,7 @@
 
 Its image tower comes from `open_clip`, its decoder from `transformers`, and its own program puts
 resampler and gated blocks between them; the `state_dict` of all that goes through `convert`'s path.
-Not here: the comparison of single parts (`parity.py`).
+Not here: the comparison of single parts (`parity_parts.py`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import importlib
 import json
 
 import numpy as np
+import parity_parts as parity
 
-from tinyflamingo.interop import decoder_names, open_flamingo, parity
+from tinyflamingo.interop import decoder_names, open_flamingo
 from tinyflamingo.interop.vit_names import MEAN, SPREAD
-from tinyflamingo.model.flamingo import encode_media, flamingo, see
+from tinyflamingo.model.flamingo import encode_media, flamingo
 from tinyflamingo.model.interleave import phi
 from tinyflamingo.model.tokenizer import IMAGE
 from tinyflamingo.variants.byte_bpe import LETTERS
+from tinyflamingo.variants.registry import parts_of
 
 LAYERS = {"mpt": "transformer.blocks", "opt": "model.decoder.layers"}
 ROWS = 256 + 1 + 3  # bytes, the end, and what OpenFlamingo adds
@@ -74,8 +76,10 @@ def whole(kind, dtype) -> float:
     order = np.array(found.tokenizer.vocabulary.order())
     tokens = np.array([[70, 80, IMAGE, 90, 100, found.tokenizer.eoc, IMAGE, 200, 201]])
     media = np.random.default_rng(5).integers(0, 256, (2, 1, 28, 28, 3), dtype=np.uint8)
-    visual = see(tree["params"], encode_media(tree["frozen"], media, found.config).astype(dtype), found.config)
-    got = flamingo(tree["params"], tree["frozen"], tokens, phi(tokens), visual, found.config)
+    parts = parts_of(found.config)
+    features = encode_media(tree["frozen"], media, found.config, parts).astype(dtype)
+    visual = parts.resample(tree["params"], [features], found.config)
+    got = flamingo(tree["params"], tree["frozen"], tokens, phi(tokens), visual, found.config, parts=parts)
     pixels = ((media / 255 - MEAN) / SPREAD).astype(dtype).transpose(0, 1, 4, 2, 3)[None]
     with torch.no_grad():
         want = theirs(torch.from_numpy(pixels), torch.from_numpy(order[tokens]), torch.ones(1, 9).long()).logits.numpy()

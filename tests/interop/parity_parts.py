@@ -1,7 +1,7 @@
 """Our outputs beside a peer's own, on random weights: the largest difference, part by part.
 
-`python -m tinyflamingo parity` prints what ran; a peer that is not installed is a line that says so.
-The tests call the same functions. A peer is its own code from its own package: its weights leave it
+The tests call these functions, and so does `parity_report.py`, which `python -m tinyflamingo parity` prints. A peer
+is its own code from its own package: its weights leave it
 through `state_dict`, enter ours through the tables that `convert` uses, and both compute. float64
 shows that the arithmetic is the same, float32 what a user sees.
 
@@ -16,11 +16,10 @@ import importlib.metadata
 
 import numpy as np
 
-from tinyflamingo.interop import decoder_names, decoders, names, peers
-from tinyflamingo.model.gated_xattn import gated_xattn_dense
+from tinyflamingo.interop import decoder_names, names, peers
 from tinyflamingo.model.interleave import batch_phi
-from tinyflamingo.model.language_model import init_cache
-from tinyflamingo.model.perceiver_resampler import perceiver_resampler
+from tinyflamingo.variants.decoders import decoder
+from tinyflamingo.variants.ports import port_resampler, port_xattn_dense
 
 MODULES = {  # where a port's two parts are
     "flamingo-pytorch": ("flamingo_pytorch.flamingo_pytorch",) * 2,
@@ -55,7 +54,7 @@ def resampler(peer, dtype) -> float:
         want = theirs(torch.from_numpy(x.reshape(shape))).numpy()
     config = peers.resampler_config(peer, arrays_of(theirs), head_size=4)
     params = names.import_arrays(names.resampler_rows(peer, config, ours=""), arrays_of(theirs), peer)
-    got = perceiver_resampler(params, x.reshape(B * N, F, S, D), config, np.tile(np.arange(N), B))
+    got = np.concatenate([port_resampler(params, document, config) for document in x])
     return difference(got, want.reshape(got.shape))
 
 
@@ -71,7 +70,7 @@ def gated_block(peer, dtype) -> float:
     with torch.no_grad():
         want = call_block(theirs, *map(torch.from_numpy, (h, media, tags))).numpy()
     phi = np.stack([batch_phi(row, N * b) for b, row in enumerate(np.cumsum(tags, axis=1))])
-    return difference(gated_xattn_dense(params, h, media.reshape(B * N, R, Dv), phi, config), want)
+    return difference(port_xattn_dense(params, h, media.reshape(B * N, R, Dv), phi, config.xattn), want)
 
 
 def port_block(peer, dtype, **more):
@@ -137,7 +136,7 @@ def language(kind, dtype) -> float:
     more = {"position_ids": torch.from_numpy(places)} if kind == "gpt2" else {}
     with torch.no_grad():
         want = theirs(torch.from_numpy(tokens), attention_mask=torch.from_numpy(seen).long(), **more).logits.numpy()
-    cache, got = init_cache(config, 2, 12, dtype), []
+    cache, got = {}, []
     for part in (slice(0, 9), slice(9, 10), slice(10, 11), slice(11, 12)):
-        got.append(decoders.logits(params, tokens[:, part], start[:, part], config, cache))
+        got.append(decoder(params, tokens[:, part], config, start[:, part], cache))
     return difference(np.concatenate(got, axis=1)[seen], want[seen])

@@ -1,4 +1,4 @@
-"""Tiny models and the checks that all files here share. Widths differ, so that no two can be confused."""
+"""Tiny models and the checks that several folders share. Widths differ, so that no two can be confused."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -17,17 +17,32 @@ from tinyflamingo.model.config import (
     VisionConfig,
     XattnConfig,
 )
-from tinyflamingo.model.flamingo import init_flamingo, see
-from tinyflamingo.model.interleave import phi
-from tinyflamingo.model.language_model import init_language_model
+from tinyflamingo.model.interleave import Sequence, make_batch
 from tinyflamingo.model.tokenizer import BOS, IMAGE
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.variants.ablations import (
+    AllPreviousXattnConfig,
+    PlacedXattnConfig,
+    UngatedXattnConfig,
+    VanillaXattnConfig,
+)
+from tinyflamingo.variants.decoders import PublicDecoderConfig
+from tinyflamingo.variants.nf_resnets import TimmConfig
+from tinyflamingo.variants.plain_resamplers import MLPConfig, TransformerConfig
+from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig
+from tinyflamingo.variants.projected import ProjectedResamplerConfig
+from tinyflamingo.variants.registry import in_form, init_flamingo, init_part, parts_of
+from tinyflamingo.variants.vit import ViTConfig
 
 V = 12  # pieces of the tiny vocabulary; <EOC> is V
 
 
 def tiny_config(vocab=V, **parts) -> FlamingoConfig:
-    """A FlamingoConfig of a few hundred parameters; parts replace fields: language={"layers": 1}."""
+    """A FlamingoConfig of a few hundred parameters.
+
+    parts: fields to replace, such as language={"layers": 1}; "form" among them is another class of that part,
+    such as xattn={"form": PlacedXattnConfig, "start": 1}.
+    """
     config = FlamingoConfig(
         vision=VisionConfig(stem=((4, 2),), stages=((8, 1, 1), (8, 2, 2)), group_size=2, width=8, side=8),
         text_tower=TextTowerConfig(vocab_size=vocab, width=10, layers=1, heads=2, context=10, joint_width=6),
@@ -39,8 +54,44 @@ def tiny_config(vocab=V, **parts) -> FlamingoConfig:
         ),
         xattn=XattnConfig(heads=2, key_size=5, ffw_multiplier=2),
     )
-    changed = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in parts.items()}
+    changed = {}
+    for name, fields in parts.items():
+        part = getattr(config, name)
+        changed[name] = in_form(part, **({"form": type(part)} | fields))
     return dataclasses.replace(config, **changed)
+
+
+_PORT = {"form": PortXattnConfig}
+_PORT_RESAMPLER = {"form": PortResamplerConfig, "places": 4}
+VARIANTS = {  # every form of every part in a tiny model; the first is the chapter's
+    "chapter": tiny_config(),
+    "vit": tiny_config(vision={"form": ViTConfig, "patch": 4, "layers": 1, "heads": 2, "ffw_multiplier": 2}),
+    "timm": tiny_config(vision={"form": TimmConfig, "stem": ((4, 2, 3),)}),
+    "mlp": tiny_config(resampler={"form": MLPConfig}),
+    "transformer": tiny_config(resampler={"form": TransformerConfig}),
+    "port resampler": tiny_config(resampler=_PORT_RESAMPLER),
+    "port resampler without frames": tiny_config(resampler=_PORT_RESAMPLER | {"frames": 0}),
+    "projected": tiny_config(resampler={"form": ProjectedResamplerConfig, "projected_width": 12}),
+    "every second block": tiny_config(xattn={"every": 2}),
+    "placed": tiny_config(xattn={"form": PlacedXattnConfig, "start": 1, "every": 9}),
+    "ungated": tiny_config(xattn={"form": UngatedXattnConfig}),
+    "vanilla": tiny_config(xattn={"form": VanillaXattnConfig}),
+    "vanilla, every second block": tiny_config(xattn={"form": VanillaXattnConfig, "every": 2}),
+    "all previous": tiny_config(xattn={"form": AllPreviousXattnConfig}),
+    "port before": tiny_config(xattn=_PORT),
+    "port after": tiny_config(xattn=_PORT | {"side": "after"}),
+    "port after, every second block": tiny_config(xattn=_PORT | {"side": "after", "start": 1, "every": 2}),
+    **{
+        family: tiny_config(language={"form": PublicDecoderConfig, "family": family})
+        for family in ("gpt2", "opt", "mpt", "mosaic_gpt")
+    },
+    "a port, whole": tiny_config(
+        vision={"form": ViTConfig, "patch": 4, "layers": 1, "heads": 2, "ffw_multiplier": 2},
+        resampler=_PORT_RESAMPLER,
+        language={"form": PublicDecoderConfig, "family": "opt"},
+        xattn=_PORT | {"side": "after", "activation": "squared_relu"},
+    ),
+}
 
 
 def shake(tree, rng, scale=0.2):
@@ -50,43 +101,44 @@ def shake(tree, rng, scale=0.2):
 
 
 def with_gates(params, xattn, dense):
-    """The same parameters with every pair of gates set."""
-    changed = {}
+    """The same parameters with all gates set, where a block has them."""
+    values, changed = {"alpha_xattn": xattn, "alpha_dense": dense}, {}
     for name, value in params.items():
         if name.startswith("xattn_"):
             dtype = value["w_q"].dtype.type
-            value = value | {"alpha_xattn": np.array(dtype(xattn)), "alpha_dense": np.array(dtype(dense))}
+            value = value | {gate: np.array(dtype(alpha)) for gate, alpha in values.items() if gate in value}
         changed[name] = value
     return changed
 
 
 def tiny(seed=0, dtype=np.float64, config=None, gates=(0.8, -0.6), shaken=True):
-    """A model with everything that a forward pass needs.
+    """A model with everything that a forward pass needs; what completes (`generate`) takes it as a model too.
 
     The batch: row 0 is `<BOS><image>ab<EOC><image>cd`, row 1 `<BOS>abc<EOC><image>de`; three media.
+    phi (2, 8): numbered over the batch; visible: what the gated blocks of this configuration take as phi.
     """
     rng = np.random.default_rng(seed)
     config = config or tiny_config()
+    parts = parts_of(config)
     params = init_flamingo(rng, config, dtype)
-    frozen = {"language": init_language_model(rng, config.language, dtype)}
+    frozen = {"language": init_part(rng, config.language, dtype)}
     if shaken:
         params, frozen = shake(params, rng), shake(frozen, rng)
     params = with_gates(params, *gates)
     eoc = config.language.vocab_size
-    tokens = np.array([[BOS, IMAGE, 6, 5, eoc, IMAGE, 6, 2], [BOS, 5, 6, 3, eoc, IMAGE, 5, 6]])
-    numbers = phi(tokens)
-    numbers[1][numbers[1] > 0] += 2
-    first = np.repeat([[1], [3]], tokens.shape[1], axis=1)
+    rows = [[BOS, IMAGE, 6, 5, eoc, IMAGE, 6, 2], [BOS, 5, 6, 3, eoc, IMAGE, 5, 6]]
+    batch = make_batch([Sequence(row, [1.0] * 8, [None] * row.count(IMAGE)) for row in rows])
     features = rng.standard_normal((3, 2, 4, config.vision.width)).astype(dtype)
     return SimpleNamespace(
         config=config,
+        parts=parts,
         params=params,
         frozen=frozen,
-        tokens=tokens,
-        phi=numbers,
-        first=first,
+        tokens=batch.tokens,
+        phi=batch.phi,
+        visible=parts.visible(batch),
         features=features,
-        visual=see(params, features, config),
+        visual=parts.resample(params, [features], config),
         eoc=eoc,
     )
 

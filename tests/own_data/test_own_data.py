@@ -13,7 +13,8 @@ from tinyflamingo.data.store import Store, Stored, prepare
 from tinyflamingo.errors import UserError
 from tinyflamingo.own_data.scores import evaluate_run, held_out
 from tinyflamingo.evaluation.run import format_report
-from tinyflamingo.model.trained import load_checkpoint, untrained
+from tinyflamingo.checkpoint import load_checkpoint
+from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training import run
 from tinyflamingo.own_data.features import StoredFeatures, features_key
 from tinyflamingo.own_data.options import OwnData, fit, own_stages
