@@ -7,9 +7,10 @@ from model_cases import tiny, tiny_config
 
 from tinyflamingo.model import generate as generate_module
 from tinyflamingo.model.flamingo import CHAPTER, flamingo
-from tinyflamingo.model.generate import log_softmax_allowed
+from tinyflamingo.model.generate import log_softmax_allowed, read_on
 from tinyflamingo.model.interleave import Sequence, make_batch
 from tinyflamingo.model.tokenizer import BOS, IMAGE
+from tinyflamingo.ops.cache import cached_length
 
 EMPTY = np.zeros((0, 3, 8))  # visual tokens of no medium
 
@@ -49,12 +50,12 @@ def logits_of(m, sequence):
 
 
 def log_probs_after(m, sequence, tail=()):
-    """Log-probabilities (V + 1,) of what follows a sequence and more tokens, the whole row anew."""
+    """Log-probabilities (V + 1,) of what follows a sequence and more tokens; nothing is cached."""
     return log_softmax_allowed(logits_of(m, sequence_of([*sequence.tokens, *tail], sequence.media))[-1])
 
 
 def greedy(m, sequence, max_tokens):
-    """Argmax after argmax, the whole row anew each time: (tokens, log-probabilities) without <EOC>."""
+    """Argmax after argmax, from the whole row each time: (tokens, log-probabilities) without <EOC>."""
     tokens, scores = [], []
     for _ in range(max_tokens):
         log_probs = log_probs_after(m, sequence, tokens)
@@ -69,6 +70,41 @@ def greedy_score(m, sequence, max_tokens):
     """Sum of log-probabilities, with that of the closing <EOC> if it came."""
     tokens, scores = greedy(m, sequence, max_tokens)
     return sum(scores) + (0 if len(tokens) == max_tokens else log_probs_after(m, sequence, tokens)[m.eoc])
+
+
+def random_words(m, rng, rows, n=12):
+    """Any but `<image>`; <EOC> among them, as its own input."""
+    words = rng.choice([t for t in range(3, m.eoc) if t != IMAGE], (rows, n))
+    words[:, 3::5] = m.eoc
+    return words
+
+
+def begun(m, sequences):
+    """A batch, its visual tokens, and a cache that holds it."""
+    batch, visual = batch_of(m, sequences)
+    cache = {}
+    read_on(m, batch.tokens, m.parts.visible(batch), visual, batch.visible_from, cache)
+    return batch, visual, cache
+
+
+def step_by_step(m, sequences, words):
+    """Logits after every column of words (B, n), (n, B, V + 1), with a cache."""
+    batch, visual, cache = begun(m, sequences)
+    seen, visible_from, steps = m.parts.visible(batch)[:, -1:], batch.visible_from[:, -1:], []
+    for tokens in words.T:
+        args = m.params, m.frozen, tokens[:, None], seen, visual, m.config, visible_from, cache, m.parts
+        steps.append(flamingo(*args)[:, -1])
+    assert cached_length(cache) == batch.tokens.shape[1] + words.shape[1]
+    return np.stack(steps)
+
+
+def row_by_row(m, sequences, words):
+    """The same of every row alone, unpadded, in one call without a cache."""
+    rows = []
+    for sequence, tail in zip(sequences, words.tolist(), strict=True):
+        whole = sequence_of(sequence.tokens + tail, sequence.media)
+        rows.append(logits_of(m, whole)[len(sequence.tokens) :])
+    return np.stack(rows, axis=1)
 
 
 def scripted_model(monkeypatch, steps):

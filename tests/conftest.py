@@ -31,10 +31,7 @@ KEYS = {
     "training": ["training/test_flamingo_stage.py", "training/test_run.py", "training/test_shards.py"],
     "applications": [
         "model/test_generate.py",
-        "decoding/test_sampling.py",
         "decoding/test_beams.py",
-        "decoding/test_caches.py",
-        "decoding/test_complete.py",
         "studies/test_attention_maps.py",
         "cli/test_shipped.py",
     ],

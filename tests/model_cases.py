@@ -19,7 +19,7 @@ from tinyflamingo.model.config import (
 )
 from tinyflamingo.model.interleave import Sequence, make_batch
 from tinyflamingo.model.tokenizer import BOS, IMAGE
-from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.ops.tree import from_named_leaves, half_precision, named_leaves
 from tinyflamingo.variants.ablations import (
     AllPreviousXattnConfig,
     PlacedXattnConfig,
@@ -31,7 +31,7 @@ from tinyflamingo.variants.nf_resnets import TimmConfig
 from tinyflamingo.variants.plain_resamplers import MLPConfig, TransformerConfig
 from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig
 from tinyflamingo.variants.projected import ProjectedResamplerConfig
-from tinyflamingo.variants.registry import in_form, init_flamingo, init_part, parts_of
+from tinyflamingo.variants.registry import in_form, init_flamingo, init_part, parts_of, untrained
 from tinyflamingo.variants.vit import ViTConfig
 
 V = 12  # pieces of the tiny vocabulary; <EOC> is V
@@ -94,6 +94,12 @@ VARIANTS = {  # every form of every part in a tiny model; the first is the chapt
 }
 
 
+def with_vocabulary(config, size):
+    """The same configuration for a tokenizer of this many pieces."""
+    language, tower = (dataclasses.replace(part, vocab_size=size) for part in (config.language, config.text_tower))
+    return dataclasses.replace(config, language=language, text_tower=tower)
+
+
 def shake(tree, rng, scale=0.2):
     """The same tree with noise on every leaf: no gain is 1 and no bias 0 any more."""
     noisy = {n: a + (scale * rng.standard_normal(a.shape)).astype(a.dtype) for n, a in named_leaves(tree).items()}
@@ -143,6 +149,15 @@ def tiny(seed=0, dtype=np.float64, config=None, gates=(0.8, -0.6), shaken=True):
     )
 
 
+def shaken_flamingo(tokenizer, config=None):
+    """A whole model: fresh weights, shaken, gates open; frozen parts as 16 bits hold them."""
+    rng = np.random.default_rng(0)
+    model = untrained(rng, config or tiny_config(vocab=len(tokenizer)), tokenizer)
+    model.params = with_gates(shake(model.params, rng), 0.7, 0.4)
+    model.frozen = half_precision(shake(model.frozen, rng))
+    return model
+
+
 def check_tree(function, tree, *arrays, directions=1, tol=1e-6):
     """`ops.check_grad` of function(tree, *arrays) for every leaf of the tree and every array."""
     leaves = named_leaves(tree)
@@ -164,13 +179,13 @@ def assert_float32_inside(function, tree):
         boxes = {n: new_box(a, trace, roots.setdefault(n, VJPNode.new_root())) for n, a in named_leaves(tree).items()}
         loss = function(from_named_leaves(boxes))
     assert getval(loss).dtype == np.float32
-    found, checked = {loss._node: (vspace(getval(loss)).ones(), False)}, 0
+    gradients, checked = {loss._node: (vspace(getval(loss)).ones(), False)}, 0
     for node in toposort(loss._node):
         if not node.parents:
             continue
-        for parent, share in zip(node.parents, node.vjp(found.pop(node)[0]), strict=True):
+        for parent, share in zip(node.parents, node.vjp(gradients.pop(node)[0]), strict=True):
             dtype = share.vs.dtype if isinstance(share, SparseObject) else share.dtype
             assert dtype == np.float32, f"a gradient of {dtype}, shape {np.shape(share)}, passes inside"
-            found[parent] = add_outgrads(found.get(parent), share)
+            gradients[parent] = add_outgrads(gradients.get(parent), share)
             checked += 1
-    assert checked > 10 and all(root in found for root in roots.values())
+    assert checked > 10 and all(root in gradients for root in roots.values())

@@ -1,6 +1,5 @@
-"""A trained Flamingo on disk: a round trip, every kind of damage, atomic writes; and `complete`."""
+"""A trained Flamingo on disk: a round trip, every kind of damage, atomic writes."""
 
-import dataclasses
 import errno
 import hashlib
 import io
@@ -11,23 +10,16 @@ import zipfile
 
 import numpy as np
 import pytest
-from model_cases import shake, tiny_config, with_gates
+from model_cases import shaken_flamingo, tiny_config
 
-from tinyflamingo.data.images import prepare_picture
+import tinyflamingo
+from tinyflamingo import checkpoint
+from tinyflamingo.checkpoint import CARD, FORMAT, IN_RUN, SEALED, WEIGHTS, load_checkpoint, save_checkpoint
+from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
-from tinyflamingo.model import trained
-from tinyflamingo.model.generate import Sampling
-from tinyflamingo.model.interleave import EOC, Quiet
-from tinyflamingo.model.trained import (
-    CARD,
-    WEIGHTS,
-    complete,
-    load_checkpoint,
-    look,
-    save_checkpoint,
-    untrained,
-)
-from tinyflamingo.ops.tree import half_precision, named_leaves
+from tinyflamingo.model.flamingo import CHAPTER
+from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.variants.registry import untrained
 
 CONFIG = tiny_config(vocab=662)
 RED, CLIP = np.full((8, 8, 3), (200, 10, 30), np.uint8), np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3)
@@ -36,13 +28,10 @@ PROMPT = [RED, "a red star.", CLIP, "Output:"]
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    """Untrained weights, shaken, gates open; frozen parts as 16 bits hold them. Never changed."""
-    rng = np.random.default_rng(0)
-    fresh = untrained(rng, CONFIG, tokenizer)
-    fresh.params = with_gates(shake(fresh.params, rng), 0.7, 0.4)
-    fresh.frozen = half_precision(shake(fresh.frozen, rng))
-    fresh.info = {"seed": 7, "metrics": {"accuracy": 0.5}}
-    return fresh
+    """Never changed."""
+    made = shaken_flamingo(tokenizer, CONFIG)
+    made.info = {"seed": 7, "metrics": {"accuracy": 0.5}}
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +52,7 @@ def folder(saved, tmp_path):
 
 def test_round_trip(model, saved):
     again = load_checkpoint(saved)
-    assert again.config == model.config and again.info == model.info
+    assert again.config == model.config and again.info == model.info and again.parts == CHAPTER
     for part in ("params", "frozen"):
         here, there = named_leaves(getattr(model, part)), named_leaves(getattr(again, part))
         assert here.keys() == there.keys()
@@ -96,19 +85,29 @@ def test_a_folder_holds_two_files_and_no_pickle(saved):
         assert all(arrays[name].dtype.kind == "f" for name in arrays.files)
 
 
+def test_the_folder_of_a_run_is_the_checkpoint_in_it(model, saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "run" / IN_RUN)
+    assert load_checkpoint(tmp_path / "run").info == tinyflamingo.load(tmp_path / "run").info == model.info
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="no model.json"):
+        load_checkpoint(tmp_path / "other")
+
+
 # ---------------------------------------------------------------- damage
 
 
-def _unsealed(card):
-    """A card as those of before, without a checksum of its own: what it says is looked at for itself."""
-    return {name: value for name, value in card.items() if name != "card_sha256"}
+def _write_sealed(folder, card):
+    """Write a card with the checksum of what it holds now: each field is then judged for itself."""
+    sealed = json.dumps([card.get(name) for name in SEALED], sort_keys=True)
+    card["card_sha256"] = hashlib.sha256(sealed.encode()).hexdigest()
+    (folder / CARD).write_text(json.dumps(card))
 
 
 def _sign(folder, data):
     """Write these weights with a card that vouches for them."""
     (folder / WEIGHTS).write_bytes(data)
     card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(_unsealed(card) | {"sha256": hashlib.sha256(data).hexdigest()}))
+    _write_sealed(folder, card | {"sha256": hashlib.sha256(data).hexdigest()})
 
 
 def _arrays(folder, change):
@@ -125,9 +124,15 @@ def _card(change):
     def spoil(folder):
         card = json.loads((folder / CARD).read_text())
         change(card)
-        (folder / CARD).write_text(json.dumps(_unsealed(card)))
+        _write_sealed(folder, card)
 
     return spoil
+
+
+def _unsealed(folder):
+    card = json.loads((folder / CARD).read_text())
+    del card["card_sha256"]
+    (folder / CARD).write_text(json.dumps(card))
 
 
 def _cut(share):
@@ -195,15 +200,25 @@ DAMAGE = {
     "empty card": (lambda f: (f / CARD).write_bytes(b""), "model.json cannot be read"),
     "card cut": (lambda f: (f / CARD).write_bytes((f / CARD).read_bytes()[:-40]), "model.json cannot be read"),
     "card is no text": (lambda f: (f / CARD).write_bytes(b"\xff\xfe\x00"), "model.json cannot be read"),
-    "card is a list": (lambda f: (f / CARD).write_text("[1, 2]"), "not of format 1"),
+    "card is a list": (lambda f: (f / CARD).write_text("[1, 2]"), "not of format 2"),
     "card too deep": (lambda f: (f / CARD).write_text("[" * 200_000), "model.json"),
-    "card of another format": (_card(lambda c: c.update(format=2)), "not of format 1"),
+    "card of another format": (_card(lambda c: c.update(format=1)), "not of format 2"),
+    "card without a format": (_card(lambda c: c.pop("format")), "not of format 2"),
+    "card without its checksum": (_unsealed, r"damaged \(no card_sha256 in it\)"),
     "no checksum": (_card(lambda c: c.pop("sha256")), "no sha256 in it"),
-    "no config": (_card(lambda c: c.pop("config")), "model.json is damaged"),
+    "no config": (_card(lambda c: c.pop("config")), r"model.json is damaged \(no config in it\)"),
     "config is a number": (_card(lambda c: c.update(config=3)), "expected the parts .* found int"),
     "config with a foreign part": (_card(lambda c: c["config"].update(audio={})), "configuration: expected the parts"),
     "config with a foreign field": (_card(lambda c: c["config"]["language"].update(x=1)), r"missing fields \['x'\]"),
-    "config part is null": (_card(lambda c: c["config"].update(xattn=None)), "model.json is damaged"),
+    "config part is null": (_card(lambda c: c["config"].update(xattn=None)), "'xattn' is of kind None but must"),
+    "config part is a list": (_card(lambda c: c["config"].update(vision=[1])), "'vision' is of kind None but must"),
+    "config part of no kind": (_card(lambda c: c["config"]["xattn"].pop("kind")), "'xattn' is of kind None"),
+    "config part of a foreign kind": (
+        _card(lambda c: c["config"]["resampler"].update(kind="qformer")),
+        "'resampler' is of kind 'qformer' but must be one of perceiver, mlp",
+    ),
+    "config part of another kind": (_card(lambda c: c["config"]["vision"].update(kind="vit")), "unknown or missing"),
+    "config of another form": (_card(lambda c: c["config"]["xattn"].update(kind="vanilla")), "do not fit"),
     "config at odds": (_card(lambda c: c["config"]["vision"].update(width=16)), "vision.width 16"),
     "config of a larger model": (_card(lambda c: c["config"]["language"].update(layers=4)), "do not fit"),
     "config of a smaller model": (_card(lambda c: c["config"]["language"].update(layers=1)), "do not fit"),
@@ -218,7 +233,7 @@ DAMAGE = {
         _card(lambda c: c["config"]["text_tower"].update(joint_width=10**30)),
         "model.json is damaged",
     ),
-    "no tokenizer": (_card(lambda c: c.pop("tokenizer")), "model.json is damaged"),
+    "no tokenizer": (_card(lambda c: c.pop("tokenizer")), r"model.json is damaged \(no tokenizer in it\)"),
     "tokenizer is a number": (_card(lambda c: c.update(tokenizer=5)), "model.json is damaged"),
     "tokenizer is empty": (_card(lambda c: c.update(tokenizer="")), "tokenizer: the data are empty"),
     "tokenizer is no base64": (_card(lambda c: c.update(tokenizer="???")), "model.json is damaged"),
@@ -262,7 +277,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damage_is_told_in_one_line(folder, name, monkeypatch, tmp_path):
+def test_damage_is_one_clear_line(folder, name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     spoil, match = DAMAGE[name]
     spoil(folder)
@@ -276,7 +291,7 @@ def test_damage_is_told_in_one_line(folder, name, monkeypatch, tmp_path):
     "part, changed",
     [("vision", {"stages": []}), ("vision", {"se_ratio": "x"}), ("text_tower", {"joint_width": 10**30})],
 )
-def test_the_seal_of_a_card_is_looked_at_first(folder, part, changed):
+def test_the_checksum_of_a_card_is_compared_first(folder, part, changed):
     card = json.loads((folder / CARD).read_text())
     card["config"][part].update(changed)
     (folder / CARD).write_text(json.dumps(card))
@@ -296,7 +311,8 @@ def test_tokenizer_and_configuration_must_be_of_one_size(folder):
 def test_the_copy_without_damage_loads(folder):
     """Else every test above would pass for the wrong reason."""
     _arrays(folder, lambda arrays: None)
-    assert load_checkpoint(folder).config == CONFIG
+    _card(lambda card: None)(folder)
+    assert load_checkpoint(folder).config == CONFIG and FORMAT == 2
 
 
 # ---------------------------------------------------------------- writing
@@ -324,108 +340,16 @@ def test_a_save_that_cannot_write_leaves_the_old_checkpoint(model, folder, monke
 
 
 def test_a_save_cut_between_its_two_files_is_never_loaded_as_a_mixture(model, folder, monkeypatch):
-    """New weights beside the old card: told, not used."""
-    real, other = trained.write_atomically, untrained(np.random.default_rng(9), CONFIG, model.tokenizer)
+    """New weights beside the old card are refused."""
+    real, other = checkpoint.write_atomically, untrained(np.random.default_rng(9), CONFIG, model.tokenizer)
 
     def only_weights(path, data):
         if path.name == CARD:
             raise KeyboardInterrupt
         real(path, data)
 
-    monkeypatch.setattr(trained, "write_atomically", only_weights)
+    monkeypatch.setattr(checkpoint, "write_atomically", only_weights)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(other, folder)
     with pytest.raises(UserError, match="checksum"):
         load_checkpoint(folder)
-
-
-# ---------------------------------------------------------------- complete
-
-
-def test_complete_tells_what_it_did(model):
-    found = complete(model, PROMPT, max_tokens=5)
-    assert set(found) == {"text", "tokens", "log_probs", "phi", "prompt_tokens"}
-    assert found["prompt_tokens"][:2] == ["<BOS>", "<image>"] and found["prompt_tokens"].count("<image>") == 2
-    assert len(found["phi"]) == len(found["prompt_tokens"])
-    assert found["phi"][0] == 0 and found["phi"][1] == 1 and found["phi"][-1] == 2
-    assert len(found["tokens"]) == len(found["log_probs"]) <= 5 and all(p <= 0 for p in found["log_probs"])
-    json.dumps(found)  # for --json
-
-
-def test_complete_stays_within_the_model(model):
-    text_only = complete(model, ["Output: a red star.", EOC, Quiet("Output:")], max_tokens=3)
-    assert set(text_only["phi"]) == {0} and "<EOC>" in text_only["prompt_tokens"]
-    assert complete(model, [], max_tokens=2)["prompt_tokens"] == ["<BOS>"]
-    literal = complete(model, ["<image>"], max_tokens=1)
-    assert "<image>" not in literal["prompt_tokens"] and set(literal["phi"]) == {0}
-
-
-def test_complete_samples_by_its_generator(model):
-    runs = [
-        complete(model, PROMPT, 6, sampling=Sampling(1.5, top_k=50), rng=np.random.default_rng(s)) for s in (1, 1, 2)
-    ]
-    assert runs[0] == runs[1] != runs[2]
-
-
-def test_a_picture_is_a_video_of_one_frame(model):
-    np.testing.assert_array_equal(look(model, [RED]), look(model, [RED[None]]))
-    assert complete(model, [RED, "Output:"], 4) == complete(model, [RED[None], "Output:"], 4)
-
-
-def test_look_keeps_order_and_takes_any_size(model):
-    wide = np.zeros((17, 23, 3), np.uint8)
-    tokens = look(model, [CLIP, wide, RED])
-    assert tokens.shape == (3, CONFIG.resampler.latents, CONFIG.resampler.width) and tokens.dtype == np.float32
-    for i, medium in enumerate((CLIP, wide, RED)):
-        np.testing.assert_allclose(tokens[i : i + 1], look(model, [medium]), rtol=1e-5, atol=1e-6)
-    assert look(model, []).shape == (0, 3, 8)
-
-
-def test_a_prompt_takes_pictures_and_videos_of_any_size_as_it_takes_files(model):
-    side = model.config.vision.side
-    wide = np.zeros((17, 23, 3), np.uint8)
-    wide[:, :9] = 200
-    fitted = prepare_picture(wide, side)
-    assert complete(model, [wide, "Output:"], 4) == complete(model, [fitted, "Output:"], 4)
-    assert complete(model, [np.stack([wide] * 2), "a"], 4) == complete(model, [np.stack([fitted] * 2), "a"], 4)
-
-
-@pytest.mark.parametrize("options", [{"beams": 0}, {"beams": -3}, {"beams": 2, "sampling": Sampling(1.0)}], ids=str)
-def test_beams_are_from_one_on_and_do_not_sample(model, options):
-    with pytest.raises(UserError, match="beams"):
-        complete(model, [RED, "Output:"], 2, rng=np.random.default_rng(0), **options)
-
-
-@pytest.mark.parametrize("kind", ["mlp", "transformer"])
-def test_what_stands_in_the_resamplers_place_completes_too(model, kind):
-    config = dataclasses.replace(CONFIG, resampler=dataclasses.replace(CONFIG.resampler, kind=kind))
-    plain = untrained(np.random.default_rng(0), config, model.tokenizer)
-    assert len(complete(plain, [RED, "Output:"], 3)["log_probs"]) <= 3
-
-
-def test_a_bare_string_is_no_prompt(model):
-    with pytest.raises(UserError, match="a prompt is a list"):
-        complete(model, "Output:")
-
-
-@pytest.mark.parametrize(
-    "item, found",
-    [
-        (3, "int"),
-        (None, "NoneType"),
-        (b"bytes", "bytes"),
-        (RED.astype(np.float32), r"float32 \(8, 8, 3\)"),
-        (RED[..., :2], r"uint8 \(8, 8, 2\)"),
-        (RED[0], r"uint8 \(8, 3\)"),
-        (CLIP[:0], r"uint8 \(0, 8, 8, 3\)"),
-        (RED[:0], r"uint8 \(0, 8, 3\)"),
-    ],
-)
-def test_items_of_another_kind_are_a_user_error(model, item, found):
-    with pytest.raises(UserError, match=f"a prompt mixes strings.* found .*{found}"):
-        complete(model, ["a", item])
-
-
-def test_a_prompt_that_is_too_long_is_a_user_error(model):
-    with pytest.raises(UserError, match="but the context is 64"):
-        complete(model, ["a red star. " * 30])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyflamingo.studies.report import report
 from tinyflamingo.evaluation.tasks import TASKS
+from tinyflamingo.studies.report import report
 from tinyflamingo.training.presets import get_preset
 
 ROOT = Path(__file__).parent.parent

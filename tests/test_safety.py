@@ -9,20 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from card_files import write_sealed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from own_files import WRITERS
 
 import tinyflamingo
 from tinyflamingo import cli
+from tinyflamingo.checkpoint import load_checkpoint, save_checkpoint
 from tinyflamingo.data.store import Store, prepare
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.tokenizer import IMAGE
-from tinyflamingo.model.trained import complete, load_checkpoint, save_checkpoint, shipped_checkpoint, untrained
 from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.training.presets import get_preset
 from tinyflamingo.training.state import STATE, load_state
+from tinyflamingo.variants.registry import untrained
 
 PACKAGE = Path(tinyflamingo.__file__).parent
 EXAMPLES = PACKAGE.parent / "docs" / "examples"
@@ -115,12 +117,16 @@ def test_a_pickle_in_any_file_of_arrays_is_refused_unopened(tmp_path, checkpoint
     np.savez(tmp_path / "model/weights.npz", bait=bait)
     card = json.loads((tmp_path / "model/model.json").read_text())
     card["sha256"] = hashlib.sha256((tmp_path / "model/weights.npz").read_bytes()).hexdigest()
-    (tmp_path / "model/model.json").write_text(json.dumps(card))
+    write_sealed(tmp_path / "model/model.json", card)
     np.savez(tmp_path / STATE, progress=bait)
     store = prepare(WRITERS["folder"](tmp_path / "data"), tmp_path / "store", 8)
     np.savez(store.folder / "index.npz", offsets=bait, firsts=bait)
-    for load, path in ((load_checkpoint, tmp_path / "model"), (load_state, tmp_path), (Store, store.folder)):
-        with pytest.raises(UserError):
+    for load, path, message in (
+        (load_checkpoint, tmp_path / "model", "not a file of arrays"),
+        (load_state, tmp_path, "is damaged"),
+        (Store, store.folder, "damaged"),
+    ):
+        with pytest.raises(UserError, match=message):
             load(path)
     assert not sprung.exists()
 
@@ -152,7 +158,7 @@ def test_a_mutated_checkpoint_is_an_error_or_the_same_model(tmp_path, checkpoint
             np.testing.assert_array_equal(leaf, wanted)
 
 
-@pytest.mark.parametrize("part, field, value", [("vision", "alpha", 0.3), ("xattn", "attend", "all_previous")])
+@pytest.mark.parametrize("part, field, value", [("vision", "alpha", 0.3), ("xattn", "kind", "all_previous")])
 def test_a_changed_knob_that_fits_every_shape_is_noticed(tmp_path, checkpoint, part, field, value):
     shutil.copytree(checkpoint, tmp_path / "model")
     card = json.loads((tmp_path / "model/model.json").read_text())
@@ -182,7 +188,7 @@ def test_no_string_becomes_a_tag(tokenizer, parts):
 @given(parts=st.lists(HOSTILE | st.text(max_size=8), min_size=1, max_size=6))
 def test_any_string_can_be_completed(parts):
     try:
-        found = complete(tinyflamingo.load(), ["".join(parts)], max_tokens=2)
+        found = tinyflamingo.complete(tinyflamingo.load(), ["".join(parts)], max_tokens=2)
     except UserError as error:
         assert "\n" not in str(error)
     else:

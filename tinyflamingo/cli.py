@@ -240,13 +240,14 @@ def _complete(args):
     import numpy as np
 
     from tinyflamingo.data.prompt import read_prompt
-    from tinyflamingo.decoding.beams import check_beams
+    from tinyflamingo.decoding.beams import WIDEST
     from tinyflamingo.decoding.complete import complete
     from tinyflamingo.decoding.sampling import Sampling
 
     if args.max_tokens < 1:
         raise UserError("--max-tokens must be at least 1")
-    check_beams(args.beams)
+    if not 1 <= args.beams <= WIDEST:
+        raise UserError(f"--beams is {args.beams} but must be from 1 to {WIDEST}")
     sampling = _sampling(args)
     if args.beams > 1 and sampling != Sampling():
         raise UserError("--beams searches, --temperature, --top-k and --top-p sample: choose one")

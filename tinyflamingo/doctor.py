@@ -51,11 +51,11 @@ def _check_gradients() -> str:
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((1, 5, 2, 3)) for _ in range(3))
     r, u, b = rng.standard_normal((5, 2, 3)), rng.standard_normal((2, 3)), rng.standard_normal((2, 3))
-    start = np.zeros((1, 5), int)
+    visible_from = np.zeros((1, 5), int)
     media_k, media_v = (rng.standard_normal((1, 2, 3, 2, 3)) for _ in range(2))
     phi = np.array([[0, 1, 1, 2, 2]])
     try:
-        ops.check_grad(lambda *a: np.sum(ops.relative_attention(*a, start) ** 2), q, k, v, r, u, b)
+        ops.check_grad(lambda *a: np.sum(ops.relative_attention(*a, visible_from) ** 2), q, k, v, r, u, b)
         ops.check_grad(lambda *a: np.sum(ops.segment_attention(*a, phi) ** 2), q, media_k, media_v)
     except AssertionError as error:
         raise UserError(f"self-test: a gradient is wrong ({error}); please report this with the lines above") from error

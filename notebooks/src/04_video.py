@@ -368,7 +368,7 @@ print(encode_media.__module__.replace(".", "/") + ".py")
 print(inspect.getsource(encode_media))
 
 # %% [markdown]
-# `parts.encode` is `encode_pictures` of notebook 02's encoder: pixels in, features out.
+# By default `parts.encode` is `encode_pictures` in `model/vision_encoder.py`, the encoder of notebook 02.
 
 # %% [markdown]
 # ## Summary

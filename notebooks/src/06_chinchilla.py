@@ -68,7 +68,7 @@ def attention_of(language, tokens):
     """Attention weights of every block, each (B, H, T, T), by the reference's own formula."""
     B, T = tokens.shape
     h, looks = library.embed_tokens(language["embedding"], tokens), []
-    start = np.zeros((B, T), int)
+    visible_from = np.zeros((B, T), int)
     past = np.tril(np.ones((T, T), bool))
     for i in range(config.layers):
         block = language[f"block_{i}"]
@@ -80,7 +80,7 @@ def attention_of(language, tokens):
         distance = np.maximum(np.arange(T)[:, None] - np.arange(T), 0)
         position = np.take_along_axis(position, np.broadcast_to(distance, content.shape), axis=-1)
         looks.append(softmax(np.where(past, (content + position) / K**0.5, -1e9)))
-        h = library.decoder_block(block, h, start, config)
+        h = library.decoder_block(block, h, visible_from, config)
     return looks
 
 
@@ -358,10 +358,10 @@ print("shifted, below the diagonal by key (row i, column j holds distance i - j)
 document = np.array(encode_document(["a red circle is found in the"], tokenizer, complete=False).tokens)[None]
 filler = np.array(tokenizer.encode("green house small yellow ring " * 6))[None, :20]
 later = np.concatenate([filler, document], axis=1)
-start = np.full(later.shape, filler.shape[1])
-start[:, : filler.shape[1]] = 0
+visible_from = np.full(later.shape, filler.shape[1])
+visible_from[:, : filler.shape[1]] = 0
 at_once = library.language_model(language, document, config)
-moved = library.language_model(language, later, config, start)[:, filler.shape[1] :]
+moved = library.language_model(language, later, config, visible_from)[:, filler.shape[1] :]
 print("tokens (B, T) =", document.shape, "->", later.shape)
 print(f"relative positions: logits change by {np.abs(at_once - moved).max():.0e}")
 
@@ -369,16 +369,16 @@ embed_tokens = library.embed_tokens
 places = rng.standard_normal((later.shape[1], config.width)).astype(np.float32) * 0.01
 
 
-def with_absolute(tokens, start=None):
+def with_absolute(tokens, visible_from=None):
     """The same model after somebody has added a small vector for every absolute place."""
     library.embed_tokens = lambda table, ids: embed_tokens(table, ids) + places[: ids.shape[1]]
     try:
-        return library.language_model(language, tokens, config, start)
+        return library.language_model(language, tokens, config, visible_from)
     finally:
         library.embed_tokens = embed_tokens
 
 
-changed = with_absolute(later, start)[:, filler.shape[1] :] - with_absolute(document)
+changed = with_absolute(later, visible_from)[:, filler.shape[1] :] - with_absolute(document)
 print(f"absolute positions: logits change by {np.abs(changed).max():.0e}")
 
 # %% [markdown]

@@ -510,8 +510,8 @@ for name in ("color", "shape", "position"):
 #
 # ## The lines of the library it became
 #
-# `tinyflamingo.complete` hands its arguments on to the first of these functions. `choose` is the greedy choice here;
-# `read_on` calls `flamingo` with a cache, and `read_token` does so for one more token of each row.
+# `tinyflamingo.complete` hands its arguments on to the first of these functions. Without `choose`, `generate` takes
+# the likeliest token. `read_on` calls `flamingo` with the cache; `read_token` does so for one more token of each row.
 
 
 # %%

@@ -103,6 +103,25 @@ def test_optimisers_of_both_sides_go_the_same_way(with_torch, rng):
     assert np.abs(ours.vector - flatten(params)).max() > 0.1
 
 
+def test_the_line_of_decoding_says_what_flamingo_says_without_a_cache(monkeypatch):
+    monkeypatch.setattr(lines, "DECODED", 6)
+    inputs, calls, plain = lines.Inputs(False), [], lines.flamingo
+
+    def watched(*arguments, **options):
+        calls.append((arguments, options))
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(lines, "flamingo", watched)
+    tokens = LINES["decode"].build(inputs).ours()
+    assert [arguments[2].shape[1] for arguments, _ in calls] == [3, 1, 1, 1, 1, 1]  # the prompt, then token by token
+    params, frozen, prompt, phi, visual, config = calls[0][0]
+    for i, token in enumerate(tokens):
+        row = np.concatenate([prompt, np.array([tokens[:i]], int)], axis=1)
+        looks = np.concatenate([phi, np.ones((1, i), int)], axis=1)
+        assert token == plain(params, frozen, row, looks, visual, config)[0, -1].argmax()
+    assert len(tokens) == 6
+
+
 # ---- the table -------------------------------------------------------------------------------
 
 
@@ -253,12 +272,12 @@ def test_flops_of_attention_by_hand(rng):
 def test_flops_of_relative_attention_by_hand(rng):
     """70 queries in blocks of 64: 64 rows meet 64 keys, 6 rows all 70."""
     q, k, v = rng.standard_normal((3, 1, 70, 2, 3))
-    r, u, start = rng.standard_normal((70, 2, 3)), np.zeros((2, 3)), np.zeros((1, 70), int)
+    r, u, visible_from = rng.standard_normal((70, 2, 3)), np.zeros((2, 3)), np.zeros((1, 70), int)
     product = 2 * 2 * 3 * (64 * 64 + 6 * 70)
-    assert gemm_flops(lambda: ops.relative_attention(q, k, v, r, u, u, start)) == 3 * product
+    assert gemm_flops(lambda: ops.relative_attention(q, k, v, r, u, u, visible_from)) == 3 * product
 
     def loss(params):
-        return anp.sum(ops.relative_attention(q, params["k"], v, params["r"], u, u, start))
+        return anp.sum(ops.relative_attention(q, params["k"], v, params["r"], u, u, visible_from))
 
     assert gemm_flops(lambda: ops.value_and_grad(loss)({"k": k, "r": r})) == 9 * product
 
@@ -272,7 +291,7 @@ def test_flops_of_workers_are_counted_and_the_operations_put_back(rng):
         return ops.linear(x, w)
 
     with ops.use_workers(2):
-        assert gemm_flops(lambda: ops.share_out(work, range(4))) == 4 * 120
+        assert gemm_flops(lambda: ops.parallel_map(work, range(4))) == 4 * 120
     with pytest.raises(KeyError):
         gemm_flops(lambda: {}["nothing"])
     assert ops.linear is before

@@ -14,10 +14,10 @@ from tinyflamingo.bench.sizes import counts, find_model, forward
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.language_model import init_language_model, language_model
-from tinyflamingo.variants.paper import A9, CLIP_VIT_L14, PAPER, nfnet
 from tinyflamingo.ops.hollow import HollowGenerator
 from tinyflamingo.ops.tree import count
 from tinyflamingo.training.presets import get_preset, parameter_counts
+from tinyflamingo.variants.paper import A9, CLIP_VIT_L14, PAPER, nfnet
 
 # What the parts must be, from the papers' hyper-parameters, written out by hand.
 VISION = 435_286_116
@@ -199,8 +199,8 @@ def test_durations(seconds, text):
 
 
 def test_hollow_parameters_are_named_and_shaped_as_real_ones():
-    from tinyflamingo.variants.registry import untrained
     from tinyflamingo.ops.tree import named_leaves
+    from tinyflamingo.variants.registry import untrained
 
     config = get_preset("smoke").config
     real, empty = (untrained(rng, config, None) for rng in (np.random.default_rng(0), HollowGenerator()))

@@ -9,7 +9,7 @@ from tinyflamingo.checks import (
     check_11_3_probe_gradient,
     check_11_4_rices,
 )
-from tinyflamingo.evaluation.run import interval
+from tinyflamingo.evaluation.metrics import interval
 
 
 def standard_errors(hits, z=1.96):

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from tinyflamingo import cli
-from tinyflamingo.data.video import write_video
 from tinyflamingo.checkpoint import save_checkpoint
-from tinyflamingo.variants.registry import untrained
+from tinyflamingo.data.video import write_video
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.registry import untrained
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from card_files import write_sealed
 from PIL import Image
 
+import tinyflamingo
 from tinyflamingo import cli
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.interleave import check_media
@@ -109,12 +111,27 @@ def damaged_checkpoints(folder, checkpoint):
     path = copy("other_config") / "model.json"
     card = json.loads(path.read_text())
     card["config"]["language"]["layers"] = 3
-    del card["card_sha256"]  # a card of before, which has no checksum of its own
+    write_sealed(path, card)
+    path = copy("changed_card") / "model.json"
+    path.write_text(json.dumps(card))
+    path = copy("unsealed") / "model.json"
+    card = json.loads(path.read_text())
+    del card["card_sha256"]
     path.write_text(json.dumps(card))
     path = copy("old_format") / "model.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
+    old_card(path)
+    shutil.copytree(folder / "old_format", folder / "old_run/checkpoint")
     path = copy("other_weights") / "weights.npz"
     np.savez(path, nothing=np.zeros(3))
+
+
+def old_card(path):
+    """A card as version 0.1 wrote it: format 1, where no part has a kind."""
+    card = json.loads(path.read_text())
+    config = {name: {k: v for k, v in part.items() if k != "kind"} for name, part in card["config"].items()}
+    config["vision"] |= {"activation": "gelu", "se_activation": "gelu", "pixels": [110, 80]}
+    config["xattn"] |= {"start": 0, "gated": True, "kind": "dense", "attend": "last"}
+    write_sealed(path, card | {"format": 1, "config": config})
 
 
 TEMPLATE = "<image>Output:"
@@ -181,7 +198,10 @@ BAD = {
     "checkpoint without weights": (("evaluate", "--checkpoint", "@no_weights"), ("weights.npz cannot be read",)),
     "checkpoint with cut weights": (("demo", "--checkpoint", "@cut_weigh", "--out", "@a.png"), ("cut or changed",)),
     "checkpoint with cut card": (("complete", "a", "--checkpoint", "@cut_model"), ("model.json",)),
-    "checkpoint of another format": (("complete", "a", "--checkpoint", "@old_format"), ("format 1",)),
+    "checkpoint of another format": (("complete", "a", "--checkpoint", "@old_format"), ("json is not of format 2",)),
+    "run of another format": (("evaluate", "--checkpoint", "@old_run"), ("old_run/checkpoint", "not of format 2")),
+    "checkpoint with a changed card": (("complete", "a", "--checkpoint", "@changed_card"), ("model.json was changed",)),
+    "card without its checksum": (("complete", "a", "--checkpoint", "@unsealed"), ("no card_sha256 in it",)),
     "checkpoint of another configuration": (("complete", "a", "--checkpoint", "@other_config"), ("do not fit",)),
     "weights of another checkpoint": (("complete", "a", "--checkpoint", "@other_weights"), ("cut or changed",)),
     "name too long": (("complete", "a", "--checkpoint", "@" + "x" * 5000), ("too long",)),
@@ -387,9 +407,7 @@ def test_ctrl_c_is_one_line(command, monkeypatch):
 
 
 def test_a_literal_tag_in_text_is_text(checkpoint):
-    from tinyflamingo.model.trained import complete, load_checkpoint
-
-    found = complete(load_checkpoint(checkpoint), ["a literal <image> and <EOC>"], max_tokens=2)
+    found = tinyflamingo.complete(tinyflamingo.load(checkpoint), ["a literal <image> and <EOC>"], max_tokens=2)
     assert "<image>" not in found["prompt_tokens"] and "<EOC>" not in found["prompt_tokens"]
     pieces = "".join(found["prompt_tokens"]).replace("▁", " ")
     words = re.sub("<0x(..)>", lambda byte: chr(int(byte[1], 16)), pieces)  # letters that no piece holds
@@ -413,10 +431,8 @@ def test_a_literal_tag_in_text_is_text(checkpoint):
     ],
 )
 def test_an_item_of_another_kind_is_a_user_error(checkpoint, item):
-    from tinyflamingo.model.trained import complete, load_checkpoint
-
     with pytest.raises(UserError, match="a prompt mixes strings") as error:
-        complete(load_checkpoint(checkpoint), ["a", item])
+        tinyflamingo.complete(tinyflamingo.load(checkpoint), ["a", item])
     assert "\n" not in str(error.value)
 
 

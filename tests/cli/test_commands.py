@@ -13,10 +13,10 @@ from PIL import Image
 import tinyflamingo
 from tinyflamingo import cli
 from tinyflamingo.bench import run as bench_run
-from tinyflamingo.evaluation.tasks import TASKS
 from tinyflamingo.checkpoint import save_checkpoint
-from tinyflamingo.variants.registry import untrained
+from tinyflamingo.evaluation.tasks import TASKS
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.registry import untrained
 
 FORMATS = {
     "rgb.png": lambda im: (im, {}),
@@ -239,8 +239,11 @@ def test_train_from_the_command_line(tmp_path, command):
     assert {"tasks", "checkpoint", "seconds", "stages"} <= set(metrics)
     assert set(metrics["tasks"]) == {"zero_shot_classification", *TASKS}
     assert set(metrics["stages"]) == {"contrastive", "language", "flamingo", "evaluation"}
-    code, out, err = command("complete", "what", "--checkpoint", tmp_path / "run/checkpoint", "--max-tokens", 1)
-    assert (code, err) == (0, "")
+    line = ("complete", "what", "--max-tokens", 3, "--json", "--checkpoint")
+    code, out, err = command(*line, tmp_path / "run/checkpoint")
+    assert (code, err) == (0, "") and command(*line, tmp_path / "run") == (code, out, err)  # a run's folder is enough
+    code, out, err = command("evaluate", "--checkpoint", tmp_path / "run", "--queries", 1, "--task", "vqa")
+    assert (code, err) == (0, "") and "vqa" in out
 
 
 def test_a_reader_that_leaves_early_is_no_traceback():

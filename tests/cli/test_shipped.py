@@ -6,9 +6,10 @@ import time
 import pytest
 from PIL import Image, ImageDraw
 
+import tinyflamingo
+from tinyflamingo.checkpoint import shipped_checkpoint
 from tinyflamingo.data.images import load_picture
 from tinyflamingo.demo import Said, run_demo
-import tinyflamingo
 
 
 @pytest.fixture(scope="module")
@@ -65,4 +66,4 @@ def test_a_red_circle_from_another_program_is_named(ground, tmp_path, model, com
     picture.save(tmp_path / "circle.png")
     code, out, err = command("complete", "<image>Output:", tmp_path / "circle.png")
     assert (code, out, err) == (0, "a red circle.\n", "")
-    assert complete(model, [load_picture(tmp_path / "circle.png"), "Output:"])["text"] == "a red circle."
+    assert tinyflamingo.complete(model, [load_picture(tmp_path / "circle.png"), "Output:"])["text"] == "a red circle."

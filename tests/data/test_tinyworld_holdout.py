@@ -18,12 +18,12 @@ from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, HELD_OUT, KNOWN, NA
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import run as evaluation_run
 from tinyflamingo.model.tokenizer import IMAGE
-from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training import contrastive_stage, run
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, describe, sample_family
 from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.registry import untrained
 
 # "red moon" is also in "red moons"; "\b" keeps things from being found inside longer words.
 PAIRS = re.compile(rf"\b({'|'.join(f'{colour} {shape}' for shape, colour in sorted(HELD_OUT))})", re.I)
@@ -101,7 +101,7 @@ def small_preset(**flamingo):
     toy_language = {"phases": toy.language.phases, "repeat_lengths": toy.language.repeat_lengths}
     language = dataclasses.replace(smoke.language, **toy_language)
     sizes = {"singles": 168, "uncoloured": 60, "pairs": 60, "counts": 60, "clips": 60} | flamingo
-    recipe = dataclasses.replace(smoke.flamingo, **sizes, lengths=toy.flamingo.lengths, rows=toy.flamingo.rows)
+    recipe = dataclasses.replace(smoke.flamingo, **sizes, datasets=toy.flamingo.datasets)
     contrastive = dataclasses.replace(smoke.contrastive, families=300)
     return dataclasses.replace(smoke, contrastive=contrastive, language=language, flamingo=recipe)
 
@@ -320,14 +320,18 @@ def test_no_seed_of_the_user_turns_training_into_a_test_stream():
     assert len(trainings) == len(NUMBERS) * 3 * 21  # nor do two steps share one
 
 
+OF_SHAPES = {1837, 1871}  # written digits and wild shapes have streams of their own, each drawn once a process
+
+
 def test_training_and_evaluation_draw_from_their_own_split_alone(tmp_path, monkeypatch):
+    assert not OF_SHAPES & set(SPLITS.values())
     seeds, make = [], np.random.default_rng
     monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or make(seed))
     model = run.train("smoke", tmp_path / "run", seed=9)
-    lists = [s for s in seeds if isinstance(s, list)]
+    lists = [s for s in seeds if isinstance(s, list) and s[0] not in OF_SHAPES]
     assert lists and {s[0] for s in lists} == {SPLITS["train"]}
     seeds.clear()
     evaluation_run.evaluate(model, 2, seed=9)
-    lists = [s for s in seeds if isinstance(s, list)]
+    lists = [s for s in seeds if isinstance(s, list) and s[0] not in OF_SHAPES]
     assert lists and {s[0] for s in lists} == {SPLITS["test"]}
     assert evaluation_run.STREAM == lists[0][1]

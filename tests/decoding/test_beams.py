@@ -96,14 +96,14 @@ def test_a_left_padded_batch_equals_one_by_one(floor, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_all_floors_find_the_same(seed, monkeypatch):
     """The fast floor with Numba and without it, and the reference."""
-    m, found = sharp_model(seed), []
+    m, results = sharp_model(seed), []
     for floor, engine in (("fast", kernels.ENGINE), ("fast", "numpy"), ("reference", kernels.ENGINE)):
         with monkeypatch.context() as patch, ops.use(floor):
             patch.setattr(kernels, "ENGINE", engine)
-            found.append(beam_search(m, *batch_of(m, prompts(m.eoc)[:1]), width=3, max_tokens=5))
-    for tokens, scores in found[1:]:
-        assert tokens == found[0][0]
-        np.testing.assert_allclose(scores, found[0][1], atol=1e-9)
+            results.append(beam_search(m, *batch_of(m, prompts(m.eoc)[:1]), width=3, max_tokens=5))
+    for tokens, scores in results[1:]:
+        assert tokens == results[0][0]
+        np.testing.assert_allclose(scores, results[0][1], atol=1e-9)
 
 
 def test_beams_that_cannot_search_are_a_user_error(monkeypatch):
@@ -129,7 +129,7 @@ def test_too_long_a_prompt_is_a_user_error_with_the_numbers(floor):
 def test_what_the_cache_holds_counts_too(floor):
     m, cache = sharp_model(), {}
     batch, visual = batch_of(m, [sequence_of([BOS] + [5] * 29, [])])
-    read_on(m, batch.tokens, batch.phi, visual, batch.start, cache)
+    read_on(m, batch.tokens, batch.phi, visual, batch.visible_from, cache)
     with pytest.raises(UserError, match="has 60 tokens and up to 5 would follow, but the context is 64"):
         beam_search(m, batch, visual, max_tokens=5, cache=cache)
 
@@ -157,7 +157,7 @@ def test_never_writes_reserved_tokens(floor):
 
 
 def test_beams_keep_their_own_caches(floor):
-    """Long enough that parents change places; the score is what scoring the row anew gives."""
+    """Long enough that parents change places; the score is that of the whole row, without a cache."""
     for seed in range(4):
         m = sharp_model(seed, sharp=0.5)
         sequence = prompts(m.eoc)[2]
@@ -168,12 +168,12 @@ def test_beams_keep_their_own_caches(floor):
 
 
 def test_beams_after_what_a_cache_holds(floor):
-    """A prompt read in two parts gives what it gives as a whole; the cache that was given stays as it was."""
+    """A prompt read in two parts gives what it gives as a whole."""
     m, cache = sharp_model(1, sharp=0.5), {}
     batch, visual = batch_of(m, [prompts(m.eoc)[2]])
     expected = beam_search(m, batch, visual, width=3, max_tokens=6)
-    read_on(m, batch.tokens[:, :5], batch.phi[:, :5], visual, batch.start[:, :5], cache)
-    batch.tokens, batch.phi, batch.start = batch.tokens[:, 5:], batch.phi[:, 5:], batch.start[:, 5:]
+    read_on(m, batch.tokens[:, :5], batch.phi[:, :5], visual, batch.visible_from[:, :5], cache)
+    batch.tokens, batch.phi, batch.visible_from = batch.tokens[:, 5:], batch.phi[:, 5:], batch.visible_from[:, 5:]
     tokens, scores = beam_search(m, batch, visual, width=3, max_tokens=6, cache=cache)
     assert tokens == expected[0] and scores == pytest.approx(expected[1], abs=1e-9)
 
@@ -205,7 +205,7 @@ def test_score_after_what_a_cache_holds(floor):
     whole = Sequence(prompt.tokens + tail, [0.0] * 8 + [1.0] * 3, prompt.media)
     batch, visual = batch_of(m, [whole], left=False)
     expected = score_continuations(m, batch, visual)
-    read_on(m, batch.tokens[:, :6], batch.phi[:, :6], visual, batch.start[:, :6], cache)
+    read_on(m, batch.tokens[:, :6], batch.phi[:, :6], visual, batch.visible_from[:, :6], cache)
     for name in ("tokens", "weights", "phi", "start"):
         setattr(batch, name, getattr(batch, name)[:, 6:])
     np.testing.assert_allclose(score_continuations(m, batch, visual, cache), expected, atol=1e-9)

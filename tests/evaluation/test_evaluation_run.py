@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+import tinyflamingo
 from tinyflamingo.data.tinyworld.pool import Medium, split_rng
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import run
 from tinyflamingo.evaluation.tasks import TASKS, Query
-import tinyflamingo
-from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.registry import untrained
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +90,14 @@ def test_decoding_side_by_side_is_decoding_alone(model):
 
 @pytest.mark.parametrize("task", ["dialogue", "video_action"])
 def test_decoding_over_a_pool_is_completing_with_its_pixels(task):
-    """With the trained model, whose answers depend on what it sees; more prompts than the compiled step takes."""
+    """With the trained model, whose answers depend on what it sees; several prompts side by side."""
     model = tinyflamingo.load()
     pool, queries = TASKS[task](np.random.default_rng(2), 6)
     prompts = [q.prompt for q in reversed(queries)]
     said = run.decode_batch(model, prompts, run.MediaFeatures(model.frozen, pool, model.config))
     for prompt, answer in zip(prompts, said, strict=True):
         pixels = {"picture": pool.pictures, "clip": pool.videos}[prompt[0].kind][prompt[0].index]
-        assert answer == complete(model, [pixels, *prompt[1:]], run.ANSWER_TOKENS)["text"]
+        assert answer == tinyflamingo.complete(model, [pixels, *prompt[1:]], run.ANSWER_TOKENS)["text"]
     assert len(set(said)) > 2
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+import tinyflamingo
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, draw_clip, draw_scene, sample_clip, sample_single
 from tinyflamingo.evaluation import specialists
@@ -12,7 +13,6 @@ from tinyflamingo.evaluation.metrics import auc, exact_match
 from tinyflamingo.evaluation.slots import Slots, question_words
 from tinyflamingo.evaluation.specialists import SPECIALISTS, Examples
 from tinyflamingo.model.flamingo import encode_media
-import tinyflamingo
 
 SMALL = dataclasses.replace(specialists.SHOTS, head_steps=80, frames=256)
 

@@ -5,19 +5,22 @@ import dataclasses
 import numpy as np
 import pytest
 
+import tinyflamingo
 from tinyflamingo.data.items import EOC
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import UNASKED, UNASKED_SUMS, Clip
+from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import few_shot, suite_run
 from tinyflamingo.evaluation.few_shot import ANSWER_TOKENS, MEDIUM, shot_items
 from tinyflamingo.evaluation.metrics import METRICS
 from tinyflamingo.evaluation.suite import DEV, FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example, side_of
 from tinyflamingo.evaluation.suite_run import with_room
-from tinyflamingo.model.generate import beam_search, score_continuations
 from tinyflamingo.model.interleave import encode_document, make_batch
-import tinyflamingo
+from tinyflamingo.variants.ablations import AllPreviousXattnConfig
+from tinyflamingo.variants.decoders import PublicDecoderConfig
+from tinyflamingo.variants.registry import in_form, parts_of
 
 KEY = (1, 2, 3)
 
@@ -94,8 +97,8 @@ def test_new_words_are_the_instances_and_take_turns():
     assert len(words) == WAYS and words <= set(say.NEW_WORDS)
     assert {e.candidates for e in task.shots(np.random.default_rng(1), 4, KEY)} == {shots[0].candidates}
     assert task.shots(np.random.default_rng(1), 1, (1, 2, 4))[0].candidates != shots[0].candidates
-    for start in range(0, 16, WAYS):
-        assert len({e.answers for e in shots[start : start + WAYS]}) == WAYS
+    for begin in range(0, 16, WAYS):
+        assert len({e.answers for e in shots[begin : begin + WAYS]}) == WAYS
     shape_of = {}
     for e in shots:
         assert shape_of.setdefault(e.answers[-1], e.medium.things[0].shape) == e.medium.things[0].shape
@@ -126,14 +129,14 @@ def test_reading_the_shots_once_changes_no_answer(model, k):
             seen = np.concatenate([visual[:k], others[i : i + 1]])
             if not query.candidates:
                 batch = make_batch([encode_document(prompt, model.tokenizer, complete=False)])
-                tokens, _ = beam_search(model.params, model.frozen, batch, seen, model.config, 3, 16)
+                tokens, _ = beam_search(model, batch, seen, 3, 16)
                 assert text == model.tokenizer.decode(tokens[0]).strip()
                 continue
             for candidate, score in zip(query.candidates, scores, strict=True):
                 known = len(encode_document(prompt, model.tokenizer, complete=False).tokens)
                 batch = make_batch([encode_document([*prompt, candidate], model.tokenizer)])
                 batch.weights[:] = np.arange(batch.tokens.shape[1]) >= known
-                whole = score_continuations(model.params, model.frozen, batch, seen, model.config)[0]
+                whole = score_continuations(model, batch, seen)[0]
                 assert score == pytest.approx(whole, abs=1e-3)
 
 
@@ -148,15 +151,15 @@ def test_a_candidate_right_after_the_prompt_counts_from_its_first_piece(model):
             known = len(encode_document(prompt, model.tokenizer).tokens)
             batch.weights[:] = np.arange(batch.tokens.shape[1]) >= known
             batch.phi[:, known:] = 0
-            whole = score_continuations(model.params, model.frozen, batch, instance.shown[0], model.config)[0]
+            whole = score_continuations(model, batch, instance.shown[0])[0]
             assert score == pytest.approx(whole, abs=1e-3)
 
 
 def test_all_previous_is_refused(model):
-    config = dataclasses.replace(model.config, xattn=dataclasses.replace(model.config.xattn, attend="all_previous"))
-    other = dataclasses.replace(model, config=config)
+    config = dataclasses.replace(model.config, xattn=in_form(model.config.xattn, AllPreviousXattnConfig))
+    other = dataclasses.replace(model, config=config, parts=parts_of(config))
     instance = few_shot.draw_instance(model, TASKS["new_words"], np.random.default_rng(4), KEY, 1, 1)
-    with pytest.raises(UserError, match="needs xattn.attend 'last'"):
+    with pytest.raises(UserError, match="needs tokens that see one medium each"):
         few_shot.few_shot(other, instance, 1)
 
 
@@ -202,7 +205,7 @@ def test_orders_of_an_ensemble_do_not_hang_on_who_is_first(model, monkeypatch):
     found = []
     for turn in (1, -1):
         monkeypatch.setattr(
-            suite_run.ops, "share_out", lambda run, pairs, turn=turn: [run(p) for p in pairs[::turn]][::turn]
+            suite_run.ops, "parallel_map", lambda run, pairs, turn=turn: [run(p) for p in pairs[::turn]][::turn]
         )
         drawn.clear()
         suite_run.retrieval(model, TASKS["new_words"], 0, [(1, 0, i) for i in range(3)], 1, np.random.default_rng(3))
@@ -235,7 +238,7 @@ def test_an_unknown_task_is_refused():
 
 
 def test_a_decoder_with_learned_positions_gets_no_more_room(model):
-    language = dataclasses.replace(model.config.language, decoder="gpt2")
+    language = in_form(model.config.language, PublicDecoderConfig, family="gpt2")
     peer = dataclasses.replace(model, config=dataclasses.replace(model.config, language=language))
     assert with_room(peer).config.language.context == 1024 < with_room(model).config.language.context
 

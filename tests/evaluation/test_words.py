@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+import tinyflamingo
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import KNOWN
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import words
 from tinyflamingo.evaluation.words import CURVE, UNSEEN, Words, _episode, measure
-import tinyflamingo
 
 
 def shown(scenes, prompt):

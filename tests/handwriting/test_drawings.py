@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from omniglot_files import make_characters
 
+from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.tinyworld.pool import Medium
 from tinyflamingo.handwriting.drawings import (
     GROUND,
     INK,
@@ -15,9 +17,7 @@ from tinyflamingo.handwriting.drawings import (
     sheet,
     turned,
 )
-from tinyflamingo.data.items import Quiet
 from tinyflamingo.handwriting.omniglot import DRAWERS, SIDE
-from tinyflamingo.data.tinyworld.pool import Medium
 
 
 @pytest.fixture(scope="module")

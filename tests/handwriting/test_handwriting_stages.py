@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from omniglot_files import make_characters, write_background
 
-from tinyflamingo.handwriting.omniglot import DRAWERS, read_runs
-from tinyflamingo.errors import UserError
-from tinyflamingo.handwriting.one_shot import validator
 from tinyflamingo.checkpoint import load_checkpoint
-from tinyflamingo.variants.registry import untrained
+from tinyflamingo.errors import UserError
+from tinyflamingo.handwriting.omniglot import DRAWERS, read_runs
+from tinyflamingo.handwriting.one_shot import validator
+from tinyflamingo.handwriting.stages import Handwriting
 from tinyflamingo.training import presets
-from tinyflamingo.handwriting.stages import handwriting_stages
-from tinyflamingo.training.presets import HandwritingRecipe, get_preset
-from tinyflamingo.training.run import stages_of, train
+from tinyflamingo.training.presets import Dataset, HandwritingRecipe, get_preset
+from tinyflamingo.training.run import TINYWORLD, train
 from tinyflamingo.training.state import read_log
+from tinyflamingo.variants.registry import untrained
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,7 @@ def preset():
         name="smoke-omniglot",
         contrastive=dataclasses.replace(smoke.contrastive, steps=3),
         language=dataclasses.replace(smoke.language, steps=3),
-        flamingo=dataclasses.replace(
-            smoke.flamingo, steps=3, rows=(3, 0, 0), lengths=(96, 0, 0), weights=(1.0, 0.0, 0.0)
-        ),
+        flamingo=dataclasses.replace(smoke.flamingo, steps=3, datasets=(Dataset("pages", 3, 96, 1.0),)),
         handwriting=HandwritingRecipe(held_out=("Gimel",), ways=(2, 4), queries=3),
         test_queries=20,
     )
@@ -46,7 +44,7 @@ def preset():
 
 @pytest.fixture(scope="module")
 def stages(preset, folder):
-    return handwriting_stages(preset.handwriting, folder)
+    return Handwriting(folder).material(preset, None)[2]
 
 
 def test_two_hands_draw_every_class_of_a_batch(stages, preset, tokenizer):
@@ -67,6 +65,17 @@ def test_stage_one_learns(stages, preset, tokenizer):
         losses.append(info["loss"])
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
     assert set(stage.result()) == {"vision", "feature_mean", "feature_scale", "contrastive"}
+
+
+def test_a_gradient_writes_no_parameter(stages, preset, tokenizer):
+    rng = np.random.default_rng(0)
+    frozen = untrained(rng, preset.config, tokenizer).frozen
+    for make in stages:
+        stage = make(preset, rng, tokenizer, frozen)
+        before = stage.optimiser.vector.tobytes()
+        for step in range(2):
+            assert stage.gradient(np.random.default_rng(step), step)[0].any()
+        assert stage.optimiser.vector.tobytes() == before
 
 
 def test_a_pool_holds_every_drawing_in_every_turn(stages, preset, tokenizer):
@@ -93,7 +102,8 @@ def test_an_episode_is_about_one_alphabet_in_one_turn(stages, preset, tokenizer)
 def test_a_run_from_files_to_validation(preset, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, preset.name, preset)
     out = tmp_path / "run"
-    model = train(preset.name, out, evaluate=validator(preset.handwriting, folder, out), data=folder)
+    evaluate = validator(preset.handwriting, folder, out)
+    model = train(preset.name, out, evaluate=evaluate, source=Handwriting(folder))
     task = json.loads((out / "metrics.json").read_text())["tasks"]["omniglot"]
     assert task["n"] == 20 and 0 <= task["ci95"][0] <= task["score"] <= task["ci95"][1] <= 1
     assert model.info["command"] == "python -m tinyflamingo train --preset smoke-omniglot --data DIR"
@@ -110,9 +120,12 @@ def test_nothing_held_out_is_nothing_to_report(folder, tmp_path):
 
 def test_data_and_preset_belong_together(preset, folder, tmp_path):
     with pytest.raises(UserError, match="--data"):
-        stages_of(preset, None)
-    with pytest.raises(UserError, match="leave --data out"):
-        stages_of(get_preset("smoke"), folder)
-    with pytest.raises(UserError, match="cannot find .*download"):
-        train("omniglot", tmp_path / "out", data=tmp_path)
-    assert not (tmp_path / "out").exists()
+        TINYWORLD.material(preset, None)
+    for name, source, message in (
+        ("omniglot", TINYWORLD, "'omniglot' learns from Omniglot: give its folder with --data"),
+        ("smoke", Handwriting(folder), "'smoke' does not learn from Omniglot: choose --preset omniglot"),
+        ("omniglot", Handwriting(tmp_path), "cannot find .*download"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(name, tmp_path / "out", source=source)
+        assert not (tmp_path / "out").exists()

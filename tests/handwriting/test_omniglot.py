@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from omniglot_files import make_characters, members_of, png, write_background, write_zip
 
-from tinyflamingo.handwriting.omniglot import BACKGROUND, DRAWERS, SIDE, make_runs, pack_runs, read_background, read_runs
 from tinyflamingo.errors import UserError
+from tinyflamingo.handwriting.omniglot import (
+    BACKGROUND,
+    DRAWERS,
+    SIDE,
+    make_runs,
+    pack_runs,
+    read_background,
+    read_runs,
+)
 
 
 @pytest.fixture(scope="module")

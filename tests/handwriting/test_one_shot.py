@@ -1,5 +1,6 @@
 """The one-shot protocol: the mathematics of its likelihoods, known answers, and its commands."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,16 +8,16 @@ import pytest
 from omniglot_files import make_characters
 
 from tinyflamingo import cli
-from tinyflamingo.handwriting.omniglot import Run, make_runs, pack_runs
+from tinyflamingo.checkpoint import save_checkpoint
+from tinyflamingo.decoding.beams import score_continuations
 from tinyflamingo.errors import UserError
 from tinyflamingo.handwriting import one_shot
+from tinyflamingo.handwriting.omniglot import Run, make_runs, pack_runs
 from tinyflamingo.handwriting.one_shot import answer_run, evaluate_runs, label_scores, word_scores
-from tinyflamingo.model.flamingo import encode_media, see
-from tinyflamingo.model.generate import score_continuations
+from tinyflamingo.model.flamingo import encode_media, resample
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.checkpoint import save_checkpoint
-from tinyflamingo.variants.registry import untrained
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.registry import untrained
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_the_caches_change_no_likelihood(model, rng):
     """Against the plain way: every prompt read from its beginning, with every word at its end."""
     words = ["lofa", "kimu", "dojo"]
     pictures = rng.integers(256, size=(5, 1, 32, 32, 3), dtype=np.uint8)
-    visual = see(model.params, encode_media(model.frozen, pictures, model.config), model.config)
+    visual = resample(model.params, [encode_media(model.frozen, pictures, model.config)], model.config)
     found = word_scores(model, visual, words)
     assert found.shape == (2, 3)
     for q in range(2):
@@ -47,7 +48,7 @@ def test_the_caches_change_no_likelihood(model, rng):
             sequence.weights[:-2] = [0.0] * (len(sequence.weights) - 2)
         batch = make_batch(sequences)
         seen = visual[np.array(batch.media)]
-        expected = score_continuations(model.params, model.frozen, batch, seen, model.config)
+        expected = score_continuations(model, batch, seen)
         np.testing.assert_allclose(found[q], expected, rtol=1e-4)
     assert np.abs(found[0] - found[1]).max() > 1e-3  # the query's picture matters
 
@@ -56,8 +57,9 @@ def test_scores_are_normalised_over_the_names_and_in_the_order_of_the_support(mo
     scores = label_scores(model, runs[0], rng)
     np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1)
     told = []
-    monkeypatch.setattr(one_shot, "encode_media", lambda frozen, media, config: media)
-    monkeypatch.setattr(one_shot, "see", lambda params, media, config: media[:, 0, :, :, 0].astype(float))
+    monkeypatch.setattr(one_shot, "encode_media", lambda frozen, media, config, parts: media)
+    as_they_are = model.parts._replace(resample=lambda params, groups, config: groups[0][:, 0, :, :, 0].astype(float))
+    model = dataclasses.replace(model, parts=as_they_are)
 
     def nearest(model, visual, words):
         told.append(words)

@@ -129,8 +129,8 @@ def language(kind, dtype) -> float:
     torch = importlib.import_module("torch")
     theirs, config, params = hugging_face(kind, torch, dtype)
     tokens = np.random.default_rng(3).integers(0, config.vocab_size, (2, 12))
-    start = np.zeros((2, 12), int)
-    start[1, 4:] = 4
+    visible_from = np.zeros((2, 12), int)
+    visible_from[1, 4:] = 4
     seen = np.arange(12) >= np.array([[0], [4]])
     places = np.maximum(np.arange(12) - np.array([[0], [4]]), 0)
     more = {"position_ids": torch.from_numpy(places)} if kind == "gpt2" else {}
@@ -138,5 +138,5 @@ def language(kind, dtype) -> float:
         want = theirs(torch.from_numpy(tokens), attention_mask=torch.from_numpy(seen).long(), **more).logits.numpy()
     cache, got = {}, []
     for part in (slice(0, 9), slice(9, 10), slice(10, 11), slice(11, 12)):
-        got.append(decoder(params, tokens[:, part], config, start[:, part], cache))
+        got.append(decoder(params, tokens[:, part], config, visible_from[:, part], cache))
     return difference(np.concatenate(got, axis=1)[seen], want[seen])

@@ -48,10 +48,10 @@ def model(request, random_tensors):
 def test_a_cache_changes_nothing(floor, model, family):
     config, params = model(family)
     tokens = np.random.default_rng(0).integers(0, 30, (2, 9))
-    start = np.repeat([[0], [2]], 9, axis=1)
-    whole = decoder(params, tokens, config, start)
+    visible_from = np.repeat([[0], [2]], 9, axis=1)
+    whole = decoder(params, tokens, config, visible_from)
     cache: dict = {}
-    parts = [decoder(params, tokens[:, p], config, start[:, p], cache) for p in (slice(0, 5), slice(5, 9))]
+    parts = [decoder(params, tokens[:, p], config, visible_from[:, p], cache) for p in (slice(0, 5), slice(5, 9))]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-10)
 
 
@@ -60,9 +60,9 @@ def test_nothing_before_the_start_is_seen(floor, model, family):
     """Left padding: other tokens there change no logit, and the row is the unpadded row."""
     config, params = model(family)
     tokens = np.random.default_rng(0).integers(0, 30, (1, 8))
-    start = np.array([[0, 0, 0, 3, 3, 3, 3, 3]])
-    padded = decoder(params, tokens, config, start)[:, 3:]
-    alone = decoder(params, tokens[:, 3:], config, start[:, :5] * 0)
+    visible_from = np.array([[0, 0, 0, 3, 3, 3, 3, 3]])
+    padded = decoder(params, tokens, config, visible_from)[:, 3:]
+    alone = decoder(params, tokens[:, 3:], config, visible_from[:, :5] * 0)
     np.testing.assert_allclose(padded, alone, atol=1e-10)
 
 
@@ -71,8 +71,8 @@ def test_later_tokens_change_no_earlier_logit(floor, model, family):
     config, params = model(family)
     tokens = np.random.default_rng(0).integers(0, 30, (1, 8))
     other = np.where(np.arange(8) > 4, 29 - tokens, tokens)
-    start = np.zeros((1, 8), int)
-    one, two = (decoder(params, t, config, start) for t in (tokens, other))
+    visible_from = np.zeros((1, 8), int)
+    one, two = (decoder(params, t, config, visible_from) for t in (tokens, other))
     np.testing.assert_array_equal(one[:, :5], two[:, :5])
     assert np.abs(one - two)[:, 5:].max() > 1e-3
 
@@ -206,17 +206,17 @@ def test_gradients_pass_through_a_frozen_block(floor, model, family):
     """What trains stands below: its gradient goes through the block, in float32 where that came in."""
     config, params = model(family)
     h = np.random.default_rng(0).standard_normal((2, 4, 24))
-    start = np.array([[0, 0, 0, 0], [0, 1, 1, 1]])
+    visible_from = np.array([[0, 0, 0, 0], [0, 1, 1, 1]])
 
     def through(h, block):
-        return decoders.final_norm(params, decoders.decoder_block(block, h, start, config))
+        return decoders.final_norm(params, decoders.decoder_block(block, h, visible_from, config))
 
     ops.check_grad(lambda h: through(h, params["block_1"]), h, tol=1e-5)
     single = from_named_leaves({n: a.astype(np.float32) for n, a in named_leaves(params).items()})
 
     def checked(h):
         return decoders.final_norm(
-            single, decoders.decoder_block(single["block_1"], ops.assert_float32_backward(h), start, config)
+            single, decoders.decoder_block(single["block_1"], ops.assert_float32_backward(h), visible_from, config)
         )
 
     vjp, value = make_vjp(checked)(h.astype(np.float32))
@@ -240,10 +240,10 @@ def test_closed_gates_leave_the_decoders_logits(floor, model, family):
     language, frozen = model(family)
     config = FlamingoConfig(text_tower=TextTowerConfig(vocab_size=30), language=language)
     params = init_flamingo(np.random.default_rng(0), config, np.float64)
-    tokens, start = np.array([[4, 7, 8, 4, 9]]), np.zeros((1, 5), int)
+    tokens, visible_from = np.array([[4, 7, 8, 4, 9]]), np.zeros((1, 5), int)
     visual = resample(params, [np.random.default_rng(1).standard_normal((2, 1, 3, 128))], config)
     found = flamingo(
         params, {"language": frozen}, tokens, np.array([[1, 1, 1, 2, 2]]), visual, config, parts=parts_of(config)
     )
-    np.testing.assert_array_equal(found[..., :-1], decoder(frozen, tokens, language, start))
+    np.testing.assert_array_equal(found[..., :-1], decoder(frozen, tokens, language, visible_from))
     assert found.shape == (1, 5, 31)

@@ -144,8 +144,8 @@ def test_text_tower_in_loops(floor, rng):
             hidden = _gelu(_norm(h[i], b["ffw_gain"], b["ffw_bias"]) @ b["w_1"] + b["b_1"])
             h[i] = h[i] + hidden @ b["w_2"] + b["b_2"]
     expected = np.mean([_norm(row, p["final_gain"], p["final_bias"]) for row in h], axis=0)
-    found = text_tower(p, tokens[None], np.ones((1, 4), bool), tower)
-    np.testing.assert_allclose(found[0], expected, atol=1e-11)
+    actual = text_tower(p, tokens[None], np.ones((1, 4), bool), tower)
+    np.testing.assert_allclose(actual[0], expected, atol=1e-11)
 
 
 def test_empty_caption_is_finite(floor):

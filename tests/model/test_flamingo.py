@@ -31,7 +31,7 @@ from tinyflamingo.ops.tree import named_leaves
 
 def _logits(m, **changes):
     a = vars(m) | changes
-    return flamingo(a["params"], a["frozen"], a["tokens"], a["phi"], a["visual"], a["config"], a.get("start"))
+    return flamingo(a["params"], a["frozen"], a["tokens"], a["phi"], a["visual"], a["config"], a.get("visible_from"))
 
 
 def _loss(m, params):
@@ -80,8 +80,8 @@ def test_init_has_closed_gates_everywhere(rng):
 def test_the_first_gradient_is_at_gates_and_eoc_alone(floor):
     """Contract: training starts from closed gates, so the resampler's first gradient is exactly 0."""
     m = tiny(gates=(0, 0), shaken=False)
-    _, found = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
-    for name, gradient in named_leaves(found).items():
+    _, gradients = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
+    for name, gradient in named_leaves(gradients).items():
         if name == "eoc" or name.rpartition("/")[2].startswith("alpha_"):
             assert np.any(gradient != 0), name
         else:
@@ -132,7 +132,7 @@ def test_padding_changes_no_real_tokens_logits(floor, left, right):
         m,
         tokens=np.pad(m.tokens, pads, constant_values=PAD),
         phi=np.pad(m.phi, pads),
-        start=np.full((2, 8 + left + right), left),
+        visible_from=np.full((2, 8 + left + right), left),
     )
     np.testing.assert_allclose(padded[:, left : left + 8], alone, atol=1e-11)
 
@@ -162,7 +162,7 @@ def test_logits_in_a_packed_row_are_those_of_the_sequence_alone(floor, mode):
     sequences = [Sequence(tokens, [0.0] * len(tokens), media) for tokens, media in documents]
     packed = pack_batch(sequences, 14, mode)
     assert packed.tokens.shape == (1, 14) and packed.media == [0, 1, 2]
-    together = _logits(m, tokens=packed.tokens, phi=own_medium(packed), start=packed.start)[0]
+    together = _logits(m, tokens=packed.tokens, phi=own_medium(packed), visible_from=packed.visible_from)[0]
     for i, sequence in enumerate(sequences):
         one = make_batch([sequence], phi_of=mode)
         visual = m.visual[np.array(sequence.media, int)]
@@ -180,28 +180,28 @@ def test_frozen_parameters_are_no_arguments_of_the_gradient(rng):
     names = set(named_leaves(m.params))
     assert {n.split("/")[0] for n in names} == {"resampler", "eoc", "xattn_0", "xattn_1", "xattn_2"}
     before = {n: a.copy() for n, a in named_leaves(m.frozen).items()}
-    _, found = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
-    assert set(named_leaves(found)) == names
+    _, gradients = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
+    assert set(named_leaves(gradients)) == names
     for name, leaf in named_leaves(m.frozen).items():
         np.testing.assert_array_equal(leaf, before[name], err_msg=name)
 
 
 def test_everything_else_trains_once_the_gates_are_open(floor):
     m = tiny()
-    _, found = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
+    _, gradients = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
     unused = "resampler/temporal"  # two frames of four are in use
-    for name, gradient in named_leaves(found).items():
+    for name, gradient in named_leaves(gradients).items():
         assert np.all(gradient[:2] != 0) if name == unused else np.any(gradient != 0), name
-    np.testing.assert_array_equal(found["resampler"]["temporal"][2:], 0)
+    np.testing.assert_array_equal(gradients["resampler"]["temporal"][2:], 0)
 
 
 def test_eoc_trains_through_input_and_output(floor, rng):
-    """Its row is read where <EOC> stands and written into the last column."""
+    """Its row is the embedding of <EOC>, and gives the last column of the logits."""
     table, eoc = rng.standard_normal((V, 12)), rng.standard_normal(12)
     tokens, language = np.array([[3, V, 0], [V, V, 5]]), {"embedding": table}
-    found = embed_with_eoc(eoc, language, tokens)
-    np.testing.assert_array_equal(found[tokens == V], np.stack([eoc * 12**0.5] * 3))
-    np.testing.assert_array_equal(found[tokens < V], embed_tokens(table, tokens[tokens < V][None])[0])
+    gradients = embed_with_eoc(eoc, language, tokens)
+    np.testing.assert_array_equal(gradients[tokens == V], np.stack([eoc * 12**0.5] * 3))
+    np.testing.assert_array_equal(gradients[tokens < V], embed_tokens(table, tokens[tokens < V][None])[0])
     ops.check_grad(lambda e: embed_with_eoc(e, language, tokens), eoc)
     m = tiny()
     no_eoc = np.where(m.tokens == m.eoc, 7, m.tokens)
@@ -211,8 +211,8 @@ def test_eoc_trains_through_input_and_output(floor, rng):
         logits = flamingo(params, m.frozen, no_eoc, m.phi, m.visual, m.config)
         return anp.sum(logits[..., -1] * weights)
 
-    _, found = ops.value_and_grad(last_column)(m.params)
-    assert np.all(found["eoc"] != 0)
+    _, gradients = ops.value_and_grad(last_column)(m.params)
+    assert np.all(gradients["eoc"] != 0)
 
 
 @pytest.mark.parametrize(
@@ -266,12 +266,12 @@ def test_float32_inside_backward(floor):
 
 
 def test_floors_agree_on_logits_and_gradients():
-    m, found = tiny(), []
+    m, results = tiny(), []
     for name in ("reference", "fast"):
         with ops.use(name):
             loss, gradients = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
-            found.append((_logits(m), loss, named_leaves(gradients)))
-    (slow, slow_loss, slow_gradients), (fast, fast_loss, fast_gradients) = found
+            results.append((_logits(m), loss, named_leaves(gradients)))
+    (slow, slow_loss, slow_gradients), (fast, fast_loss, fast_gradients) = results
     np.testing.assert_allclose(slow, fast, rtol=1e-9, atol=1e-11)
     assert slow_loss == pytest.approx(fast_loss, rel=1e-10)
     for name, gradient in slow_gradients.items():

@@ -44,14 +44,14 @@ def test_the_first_gradient_is_at_the_gates_alone(floor, rng, inputs):
         out = gated_xattn_dense(tree["block"], tree["h"], tree["visual"], PHI, CONFIG)
         return anp.sum(out * np.linspace(-1, 1, out.size).reshape(out.shape))
 
-    _, found = ops.value_and_grad(loss)({"block": params, "h": h, "visual": visual})
-    for name, gradient in named_leaves(found["block"]).items():
+    _, gradients = ops.value_and_grad(loss)({"block": params, "h": h, "visual": visual})
+    for name, gradient in named_leaves(gradients["block"]).items():
         if name.startswith("alpha_"):
             assert abs(gradient) > 1e-6, name
         else:
             np.testing.assert_array_equal(gradient, 0, err_msg=name)
-    np.testing.assert_array_equal(found["visual"], 0)
-    assert np.all(found["h"] != 0)
+    np.testing.assert_array_equal(gradients["visual"], 0)
+    assert np.all(gradients["h"] != 0)
 
 
 def test_gates_are_tanh_of_alpha(floor, inputs, block):

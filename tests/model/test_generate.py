@@ -18,7 +18,6 @@ from model_cases import tiny
 
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.cache import cached_length
 from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.generate import (
     NEVER,
@@ -31,6 +30,7 @@ from tinyflamingo.model.generate import (
 )
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
 from tinyflamingo.ops import kernels
+from tinyflamingo.ops.cache import cached_length
 
 # ---------------------------------------------------------------- greedy and the cache
 
@@ -86,48 +86,48 @@ def test_a_prompt_read_in_two_parts_is_continued_as_a_whole_one(floor):
     batch, visual = batch_of(m, [sequence])
     expected, expected_scores = generate(m, batch, visual, max_tokens=6)
     cache = {}
-    read_on(m, batch.tokens[:, :5], batch.phi[:, :5], visual, batch.start[:, :5], cache)
-    batch.tokens, batch.phi, batch.start = batch.tokens[:, 5:], batch.phi[:, 5:], batch.start[:, 5:]
+    read_on(m, batch.tokens[:, :5], batch.phi[:, :5], visual, batch.visible_from[:, :5], cache)
+    batch.tokens, batch.phi, batch.visible_from = batch.tokens[:, 5:], batch.phi[:, 5:], batch.visible_from[:, 5:]
     tokens, scores = generate(m, batch, visual, max_tokens=6, cache=cache)
     assert tokens == expected
     np.testing.assert_allclose(scores[0], expected_scores[0], atol=1e-9)
 
 
 def test_one_token_more_for_each_row(floor):
-    """`read_token` gives what the rows would give anew; each token sees what the last one of its row saw."""
+    """`read_token` gives what the whole rows give; each token sees what the last one of its row saw."""
     m, cache = sharp_model(), {}
     sequences, words = prompts(m.eoc), [[7, 8, 9, m.eoc], [5, m.eoc, 5, 6]]
     batch, visual = batch_of(m, sequences)
-    read_on(m, batch.tokens, batch.phi, visual, batch.start, cache)
+    read_on(m, batch.tokens, batch.phi, visual, batch.visible_from, cache)
     for n, chosen in enumerate(words):
-        found = read_token(m, np.array(chosen), batch, visual, cache)
+        actual = read_token(m, np.array(chosen), batch, visual, cache)
         for b, sequence in enumerate(sequences):
             tail = [column[b] for column in words[: n + 1]]
-            np.testing.assert_allclose(found[b], log_probs_after(m, sequence, tail), atol=1e-9)
+            np.testing.assert_allclose(actual[b], log_probs_after(m, sequence, tail), atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_all_floors_write_the_same(seed, monkeypatch):
     """The fast floor with Numba and without it, and the reference."""
-    m, found = sharp_model(seed), []
+    m, results = sharp_model(seed), []
     batch, visual = batch_of(m, prompts(m.eoc))
     for floor, engine in (("fast", kernels.ENGINE), ("fast", "numpy"), ("reference", kernels.ENGINE)):
         with monkeypatch.context() as patch, ops.use(floor):
             patch.setattr(kernels, "ENGINE", engine)
-            found.append(generate(m, batch, visual, max_tokens=8))
-    for tokens, scores in found[1:]:
-        assert tokens == found[0][0]
-        np.testing.assert_allclose(np.concatenate(scores), np.concatenate(found[0][1]), atol=1e-9)
+            results.append(generate(m, batch, visual, max_tokens=8))
+    for tokens, scores in results[1:]:
+        assert tokens == results[0][0]
+        np.testing.assert_allclose(np.concatenate(scores), np.concatenate(results[0][1]), atol=1e-9)
 
 
 def test_the_picture_matters(floor):
     """Same words, another picture: other probabilities."""
     m, sequence = sharp_model(), sequence_of([BOS, IMAGE, 6, 5], [0])
-    found = []
+    results = []
     for medium in (0, 1):
         batch, _ = batch_of(m, [sequence])
-        found.append(generate(m, batch, m.visual[[medium]], 3)[1][0])
-    assert found[0] != found[1]
+        results.append(generate(m, batch, m.visual[[medium]], 3)[1][0])
+    assert results[0] != results[1]
 
 
 # ---------------------------------------------------------------- when to stop, what is never written
@@ -175,7 +175,7 @@ def test_never_writes_reserved_tokens(floor):
     assert set(NEVER) == {PAD, BOS, UNK, IMAGE}
     m = loud_model()
     batch, visual = batch_of(m, prompts(m.eoc))
-    wish = flamingo(m.params, m.frozen, batch.tokens, batch.phi, visual, m.config, batch.start)[:, -1].argmax(-1)
+    wish = flamingo(m.params, m.frozen, batch.tokens, batch.phi, visual, m.config, batch.visible_from)[:, -1].argmax(-1)
     assert any(t in NEVER for t in wish)
     for row in generate(m, batch, visual, 8)[0]:
         assert not set(row) & set(NEVER)
@@ -192,11 +192,11 @@ def loud_model():
 
 def test_log_softmax_is_over_what_is_allowed(rng):
     logits = rng.standard_normal((2, 9)).astype(np.float32)
-    found = log_softmax_allowed(logits)
-    assert found.dtype == np.float64 and np.all(np.isneginf(found[:, list(NEVER)]))
-    np.testing.assert_allclose(np.exp(found).sum(axis=-1), 1.0, rtol=1e-12)
-    np.testing.assert_allclose(found[0, 7] - found[0, 5], logits[0, 7] - logits[0, 5], rtol=1e-5)
-    np.testing.assert_allclose(log_softmax_allowed(logits + 1e4), found, atol=1e-2)  # no overflow
+    actual = log_softmax_allowed(logits)
+    assert actual.dtype == np.float64 and np.all(np.isneginf(actual[:, list(NEVER)]))
+    np.testing.assert_allclose(np.exp(actual).sum(axis=-1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(actual[0, 7] - actual[0, 5], logits[0, 7] - logits[0, 5], rtol=1e-5)
+    np.testing.assert_allclose(log_softmax_allowed(logits + 1e4), actual, atol=1e-2)  # no overflow
 
 
 def test_too_long_a_prompt_is_a_user_error_with_the_numbers(floor):
@@ -211,7 +211,7 @@ def test_too_long_a_prompt_is_a_user_error_with_the_numbers(floor):
 def test_what_the_cache_holds_counts_too(floor):
     m, cache = sharp_model(), {}
     batch, visual = batch_of(m, [sequence_of([BOS] + [5] * 29, [])])
-    read_on(m, batch.tokens, batch.phi, visual, batch.start, cache)
+    read_on(m, batch.tokens, batch.phi, visual, batch.visible_from, cache)
     with pytest.raises(UserError, match="has 60 tokens and up to 5 would follow, but the context is 64"):
         generate(m, batch, visual, max_tokens=5, cache=cache)
 

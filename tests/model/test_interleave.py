@@ -219,7 +219,7 @@ def test_batch_padded_on_the_right():
     np.testing.assert_array_equal(batch.tokens[0], [BOS, IMAGE, 7, 8, PAD, PAD])
     np.testing.assert_array_equal(batch.tokens[1], [BOS, 7, PAD, PAD, PAD, PAD])
     np.testing.assert_array_equal(batch.weights, [[0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]])
-    np.testing.assert_array_equal(batch.start, 0)
+    np.testing.assert_array_equal(batch.visible_from, 0)
     assert batch.weights.dtype == np.float32
 
 
@@ -228,7 +228,7 @@ def test_batch_padded_on_the_left():
     np.testing.assert_array_equal(batch.tokens[0], [PAD, PAD, BOS, IMAGE, 7, 8])
     np.testing.assert_array_equal(batch.tokens[1], [PAD, PAD, PAD, PAD, BOS, 7])
     np.testing.assert_array_equal(batch.weights[1], [0, 0, 0, 0, 0, 1])
-    np.testing.assert_array_equal(batch.start, [[2] * 6, [4] * 6, [0] * 6])
+    np.testing.assert_array_equal(batch.visible_from, [[2] * 6, [4] * 6, [0] * 6])
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -245,9 +245,9 @@ def test_media_are_numbered_over_the_batch(left):
     batch = make_batch(_sequences(), left=left)
     assert [id(m) for m in batch.media] == [id(m) for m in (PICTURE, CAT, CLIP)]
     expected = [[0, 1, 1, 1], [0, 0], [0, 0, 2, 2, 3, 3]]
-    for row, found in zip(expected, batch.phi, strict=True):
+    for row, actual in zip(expected, batch.phi, strict=True):
         blank = [0] * (6 - len(row))
-        np.testing.assert_array_equal(found, blank + row if left else row + blank)
+        np.testing.assert_array_equal(actual, blank + row if left else row + blank)
 
 
 def test_phi_may_differ_from_row_to_row():
@@ -267,7 +267,7 @@ def test_packed_by_hand():
     np.testing.assert_array_equal(batch.tokens, [[BOS, IMAGE, 7, 8, BOS, 7, PAD], [BOS, 9, IMAGE, 7, IMAGE, 8, PAD]])
     np.testing.assert_array_equal(batch.weights, [[0, 1, 1, 1, 0, 1, 0], [0, 1, 1, 1, 1, 1, 0]])
     np.testing.assert_array_equal(batch.owner, [[0, 0, 0, 0, 1, 1, -1], [2, 2, 2, 2, 2, 2, -1]])
-    np.testing.assert_array_equal(batch.start, [[0, 0, 0, 0, 4, 4, 4], [0] * 7])
+    np.testing.assert_array_equal(batch.visible_from, [[0, 0, 0, 0, 4, 4, 4], [0] * 7])
     np.testing.assert_array_equal(batch.phi, [[0, 1, 1, 1, 0, 0, 0], [0, 0, 2, 2, 3, 3, 0]])
     assert [id(m) for m in batch.media] == [id(m) for m in (PICTURE, CAT, CLIP)]
     assert batch.weights.dtype == np.float32
@@ -310,7 +310,7 @@ def test_packing_properties(drawn, spare):
         place = rows[0], slice(columns[0], columns[0] + n)
         np.testing.assert_array_equal(batch.tokens[place], sequence.tokens)
         np.testing.assert_array_equal(batch.weights[place], sequence.weights)
-        np.testing.assert_array_equal(batch.start[place], columns[0])
+        np.testing.assert_array_equal(batch.visible_from[place], columns[0])
         own = mode(sequence.tokens)
         np.testing.assert_array_equal(batch.phi[place], np.where(own > 0, own + before, 0))
         before += len(sequence.media)

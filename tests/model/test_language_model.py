@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from model_cases import V, assert_float32_inside, check_tree, shake, tiny_config
 
-from tinyflamingo.model.cache import block_length, cached_length, entry, extend
 from tinyflamingo.model.language_model import (
     decoder_block,
     embed_tokens,
@@ -14,6 +13,7 @@ from tinyflamingo.model.language_model import (
     self_attention,
     sinusoids,
 )
+from tinyflamingo.ops.cache import block_length, cached_length, entry, extend
 from tinyflamingo.ops.tree import count
 
 CONFIG = tiny_config().language
@@ -48,8 +48,8 @@ def test_the_same_text_further_right_has_the_same_logits(floor, params, tokens, 
     """Positions are relative: behind `pad` hidden tokens of any kind nothing changes."""
     alone = language_model(params, tokens, CONFIG)
     padded = np.concatenate([np.full((2, pad), 7), tokens], axis=1)
-    start = np.full(padded.shape, pad)
-    np.testing.assert_allclose(language_model(params, padded, CONFIG, start)[:, pad:], alone, atol=1e-11)
+    visible_from = np.full(padded.shape, pad)
+    np.testing.assert_allclose(language_model(params, padded, CONFIG, visible_from)[:, pad:], alone, atol=1e-11)
 
 
 def test_order_matters(floor, params):
@@ -60,8 +60,8 @@ def test_order_matters(floor, params):
 
 def test_packed_documents_do_not_see_each_other(floor, params, rng):
     first, second = rng.integers(0, V, (1, 4)), rng.integers(0, V, (1, 5))
-    start = np.array([[0] * 4 + [4] * 5])
-    packed = language_model(params, np.concatenate([first, second], axis=1), CONFIG, start)
+    visible_from = np.array([[0] * 4 + [4] * 5])
+    packed = language_model(params, np.concatenate([first, second], axis=1), CONFIG, visible_from)
     np.testing.assert_allclose(packed[:, :4], language_model(params, first, CONFIG), atol=1e-11)
     np.testing.assert_allclose(packed[:, 4:], language_model(params, second, CONFIG), atol=1e-11)
 
@@ -79,8 +79,8 @@ def test_embeddings_are_tied(floor, params, tokens):
 
 
 def test_embeddings_are_scaled_by_the_root_of_the_width(params):
-    found = embed_tokens(params["embedding"], np.array([[3, 5]]))
-    np.testing.assert_allclose(found[0], params["embedding"][[3, 5]] * 12**0.5, rtol=1e-12)
+    actual = embed_tokens(params["embedding"], np.array([[3, 5]]))
+    np.testing.assert_allclose(actual[0], params["embedding"][[3, 5]] * 12**0.5, rtol=1e-12)
 
 
 def test_parameter_count_follows_chinchilla():
@@ -112,14 +112,14 @@ def test_sinusoids_known_values():
 def test_self_attention_is_the_formula_in_loops(floor, params, rng):
     """score(i, j) = [(q_i + u).k_j + (q_i + v).W_R s_(i-j)] / sqrt(K), j from start_i to i."""
     p, x = params["block_0"], rng.standard_normal((2, 6, 12))
-    start = np.array([[0, 0, 1, 0, 3, 5], [0, 1, 2, 2, 2, 2]])
+    visible_from = np.array([[0, 0, 1, 0, 3, 5], [0, 1, 2, 2, 2, 2]])
     H, K = CONFIG.heads, CONFIG.key_size
-    got = self_attention(p, x, start, CONFIG)
+    got = self_attention(p, x, visible_from, CONFIG)
     for b, i in np.ndindex(2, 6):
         heads = []
         for h in range(H):
             own = slice(h * K, (h + 1) * K)
-            q, keys = x[b, i] @ p["w_q"][:, own], range(start[b, i], i + 1)
+            q, keys = x[b, i] @ p["w_q"][:, own], range(visible_from[b, i], i + 1)
             scores = [
                 ((q + p["u"][h]) @ (x[b, j] @ p["w_k"][:, own]) + (q + p["v"][h]) @ (_s(i - j) @ p["w_r"][:, own]))
                 / K**0.5
@@ -137,13 +137,13 @@ def _s(n, D=12):
 
 def test_block_is_pre_norm_with_two_residuals(floor, params, rng):
     """With both ways back into the stream shut, the block is the identity; the norm's gain rules each."""
-    h, start = rng.standard_normal((1, 5, 12)), np.zeros((1, 5), int)
+    h, visible_from = rng.standard_normal((1, 5, 12)), np.zeros((1, 5), int)
     p = params["block_1"]
     shut = p | {n: 0 * p[n] for n in ("w_o", "b_o", "w_2", "b_2")}
-    np.testing.assert_array_equal(decoder_block(shut, h, start, CONFIG), h)
+    np.testing.assert_array_equal(decoder_block(shut, h, visible_from, CONFIG), h)
     # RMSNorm: the branches do not know the scale of h.
-    grown = decoder_block(p, 1e4 * h, start, CONFIG) - 1e4 * h
-    first = h + self_attention(p, h / np.sqrt((h**2).mean(-1, keepdims=True)) * p["attn_gain"], start, CONFIG)
+    grown = decoder_block(p, 1e4 * h, visible_from, CONFIG) - 1e4 * h
+    first = h + self_attention(p, h / np.sqrt((h**2).mean(-1, keepdims=True)) * p["attn_gain"], visible_from, CONFIG)
     attended = first - h
     x = (1e4 * h + attended) / np.sqrt(((1e4 * h + attended) ** 2).mean(-1, keepdims=True)) * p["ffw_gain"]
     z = x @ p["w_1"] + p["b_1"]
@@ -158,12 +158,12 @@ def test_block_is_pre_norm_with_two_residuals(floor, params, rng):
 @pytest.mark.parametrize("cuts", [(9,), (4, 9), (1, 2, 3, 4, 5, 6, 7, 8, 9)])
 def test_cache_against_no_cache(floor, rng, tokens, dtype, atol, cuts):
     params = shake(init_language_model(rng, CONFIG, dtype), rng)
-    start = np.zeros((2, 9), int)
-    start[1] = 2  # the second row is padded on the left
-    whole = language_model(params, tokens, CONFIG, start)
+    visible_from = np.zeros((2, 9), int)
+    visible_from[1] = 2  # the second row is padded on the left
+    whole = language_model(params, tokens, CONFIG, visible_from)
     cache, done, parts = {}, 0, []
     for stop in cuts:
-        parts.append(language_model(params, tokens[:, done:stop], CONFIG, start[:, done:stop], cache))
+        parts.append(language_model(params, tokens[:, done:stop], CONFIG, visible_from[:, done:stop], cache))
         done = stop
         assert cached_length(cache) == stop
     joined = np.concatenate(parts, axis=1)
@@ -182,7 +182,7 @@ def test_the_cache_of_a_block_holds_keys_values_and_distances(floor, params, tok
 
 
 def test_a_cache_has_room_for_any_number_of_tokens(floor, params, rng):
-    """Token by token to five times the length of the first call; the arrays are made anew a few times only."""
+    """Token by token to five times the length of the first call; new arrays are made a few times only."""
     tokens, cache, parts, arrays = rng.integers(0, V, (2, 60)), {}, [], []
     for done in range(60):
         parts.append(language_model(params, tokens[:, done : done + 1], CONFIG, cache=cache))
@@ -217,8 +217,8 @@ def test_without_a_cache_nothing_is_kept(rng):
 
 
 def test_block_gradient(floor, params, rng):
-    h, start = rng.standard_normal((2, 4, 12)), np.array([[0, 0, 0, 0], [0, 0, 2, 2]])
-    check_tree(lambda p, h: decoder_block(p, h, start, CONFIG), params["block_0"], h, tol=1e-5)
+    h, visible_from = rng.standard_normal((2, 4, 12)), np.array([[0, 0, 0, 0], [0, 0, 2, 2]])
+    check_tree(lambda p, h: decoder_block(p, h, visible_from, CONFIG), params["block_0"], h, tol=1e-5)
 
 
 def test_gradient_of_the_tied_table(floor, params, tokens):

@@ -104,11 +104,11 @@ def test_interpolation_is_exact_up_to_the_trained_frames(floor, params):
 def test_interpolation_thirty_from_eight():
     """Paper, appendix B.1.2. On a table whose row t is (t, t^2): places are i * 7 / 29."""
     t = np.arange(8.0)
-    found = temporal_embedding(np.stack([t, t**2], axis=1), 30)
-    assert found.shape == (30, 2)
-    np.testing.assert_allclose(found[:, 0], np.arange(30) * 7 / 29, rtol=1e-12)
-    np.testing.assert_allclose(found[:, 1], np.interp(np.arange(30) * 7 / 29, t, t**2), rtol=1e-12)
-    np.testing.assert_allclose(found[5, 1], 1 + 3 * (35 / 29 - 1), rtol=1e-12)  # between 1 and 4
+    actual = temporal_embedding(np.stack([t, t**2], axis=1), 30)
+    assert actual.shape == (30, 2)
+    np.testing.assert_allclose(actual[:, 0], np.arange(30) * 7 / 29, rtol=1e-12)
+    np.testing.assert_allclose(actual[:, 1], np.interp(np.arange(30) * 7 / 29, t, t**2), rtol=1e-12)
+    np.testing.assert_allclose(actual[5, 1], 1 + 3 * (35 / 29 - 1), rtol=1e-12)  # between 1 and 4
 
 
 @pytest.mark.parametrize("F", [5, 7, 30])
@@ -121,9 +121,9 @@ def test_interpolation_keeps_endpoints_and_is_linear(rng, params, F):
 
 
 def test_interpolation_at_twice_minus_one_hits_every_trained_row(params):
-    found = temporal_embedding(params["temporal"], 7)
-    np.testing.assert_allclose(found[::2], params["temporal"], atol=1e-12)
-    np.testing.assert_allclose(found[1], (params["temporal"][0] + params["temporal"][1]) / 2, atol=1e-12)
+    actual = temporal_embedding(params["temporal"], 7)
+    np.testing.assert_allclose(actual[::2], params["temporal"], atol=1e-12)
+    np.testing.assert_allclose(actual[1], (params["temporal"][0] + params["temporal"][1]) / 2, atol=1e-12)
 
 
 def test_interpolation_from_one_trained_frame():

@@ -98,10 +98,12 @@ def test_ctrl_c_while_lines_are_made_is_ctrl_c():
         train_tokenizer(lines(), 300)
 
 
-@pytest.mark.parametrize("told, raised", [("INTERNAL: KeyboardInterrupt", KeyboardInterrupt), ("other", RuntimeError)])
-def test_ctrl_c_inside_sentencepiece_is_ctrl_c(monkeypatch, told, raised):
+@pytest.mark.parametrize(
+    "message, raised", [("INTERNAL: KeyboardInterrupt", KeyboardInterrupt), ("other", RuntimeError)]
+)
+def test_ctrl_c_inside_sentencepiece_is_ctrl_c(monkeypatch, message, raised):
     def stopped(**_):
-        raise RuntimeError(told)
+        raise RuntimeError(message)
 
     monkeypatch.setattr(tokenizer_module.sentencepiece.SentencePieceTrainer, "train", stopped)
     with pytest.raises(raised):

@@ -82,9 +82,9 @@ def test_variance_follows_the_prediction_through_twenty_blocks(alpha):
     inputs = np.array([beta**2 for *_, beta in plan[1:]])
     np.testing.assert_allclose(inputs, expected[:-1], rtol=1e-12)  # beta knows the same numbers
     np.testing.assert_allclose(measured / expected, 1.0, atol=0.15 if alpha == 0.2 else 0.30)
-    for start, stop in ((0, 7), (7, 14), (14, 20)):
-        grown = measured[start:stop] / measured[start]
-        predicted = expected[start:stop] / expected[start]
+    for visible_from, stop in ((0, 7), (7, 14), (14, 20)):
+        grown = measured[visible_from:stop] / measured[visible_from]
+        predicted = expected[visible_from:stop] / expected[visible_from]
         np.testing.assert_allclose(grown / predicted, 1.0, atol=0.04 if alpha == 0.2 else 0.12)
 
 
@@ -158,7 +158,7 @@ def test_a_block_is_its_shortcut_and_its_gated_branch(floor, rng):
 
 
 def test_stem_blocks_and_head_in_order(floor, rng):
-    """Gained activations stand between the stem's convolutions, none after the last; one after the final 1x1."""
+    """Gained activations are between the stem's convolutions, none after the last; one is after the final 1x1."""
     config = VisionConfig(stem=((4, 2), (8, 1)), stages=((8, 2, 1), (8, 1, 2)), group_size=2, width=6)
     params, seen = _params(config), {}
     pictures = rng.standard_normal((2, 9, 8, 3))

@@ -24,7 +24,7 @@ def build():
     ids = np.array([[1, 2, 1], [0, 1, 1]])
     targets = np.array([1, 2, 0, 5])
     key_mask = np.arange(S)[None, :] < np.array([[0], [4]])
-    start = np.array([[0, 3, 7, 2, 6], [2, 2, 0, 5, 5]])  # the 7 is beyond its position: empty
+    visible_from = np.array([[0, 3, 7, 2, 6], [2, 2, 0, 5, 5]])  # the 7 is beyond its position: empty
     qkv = normal(B, T, H, K), normal(B, S, H, K), normal(B, S, H, K)
     media = normal(B, N, R, H, K), normal(B, N, R, H, K)
     first = np.array([[0, 0, 1, 1, 2], [2, 1, 4, 2, 1]])
@@ -53,9 +53,9 @@ def build():
         "cross_entropy": (lambda x: ops.cross_entropy(x, targets), [normal(4, 6)]),
         "attention": (ops.attention, qkv),
         "attention, masked": (lambda q, k, v: ops.attention(q, k, v, key_mask), qkv),
-        "relative_attention": (lambda *a: ops.relative_attention(*a, start), relative),
+        "relative_attention": (lambda *a: ops.relative_attention(*a, visible_from), relative),
         "relative_attention, one query": (
-            lambda *a: ops.relative_attention(*a, start[:, :1]),
+            lambda *a: ops.relative_attention(*a, visible_from[:, :1]),
             [qkv[0][:, :1], *relative[1:]],
         ),
         "relative_attention, blocks": (
@@ -172,9 +172,9 @@ def compare_floors(function, args, tol):
 def compare_adamw(tol):
     """Three steps of the optimiser on both floors: the largest difference of parameters and moments."""
     rng, results = np.random.default_rng(5), []
-    start, gradients, decay = rng.standard_normal(33), rng.standard_normal((3, 33)), rng.uniform(0, 1, 33)
+    initial, gradients, decay = rng.standard_normal(33), rng.standard_normal((3, 33)), rng.uniform(0, 1, 33)
     for name in ("reference", "fast"):
-        found = np.stack([start, np.zeros(33), np.zeros(33)])
+        found = np.stack([initial, np.zeros(33), np.zeros(33)])
         with ops.use(name):
             for t, g in enumerate(gradients, start=1):
                 ops.adamw(*found, g, decay, 0.01, 0.9, 0.98, 1 - 0.9**t, 1 - 0.98**t, 1e-8)

@@ -65,11 +65,11 @@ def _relative(rng, batch=B, T=T, S=S):
 def test_relative_attention_by_hand(floor, rng):
     """The formula in three plain loops."""
     q, k, v, r, u, vb = _relative(rng, T=3, S=5)
-    start = np.array([[0, 1, 4], [2, 3, 0]])
-    got = ops.relative_attention(q, k, v, r, u, vb, start)
+    visible_from = np.array([[0, 1, 4], [2, 3, 0]])
+    got = ops.relative_attention(q, k, v, r, u, vb, visible_from)
     for b, i, h in np.ndindex(B, 3, H):
         own = 2 + i
-        keys = range(start[b, i], own + 1)
+        keys = range(visible_from[b, i], own + 1)
         scores = [((q[b, i, h] + u[h]) @ k[b, j, h] + (q[b, i, h] + vb[h]) @ r[own - j, h]) / K**0.5 for j in keys]
         p = np.exp(scores) / np.sum(np.exp(scores))
         expected = sum(p[n] * v[b, j, h] for n, j in enumerate(keys))
@@ -78,11 +78,11 @@ def test_relative_attention_by_hand(floor, rng):
 
 def test_relative_attention_is_causal(floor, rng):
     args = _relative(rng)
-    start = np.zeros((B, T), int)
-    before = ops.relative_attention(*args, start)
+    visible_from = np.zeros((B, T), int)
+    before = ops.relative_attention(*args, visible_from)
     args[1][:, 4:] += 1.0
     args[2][:, 4:] += 1.0
-    after = ops.relative_attention(*args, start)
+    after = ops.relative_attention(*args, visible_from)
     np.testing.assert_array_equal(before[:, :4], after[:, :4])
     assert np.all(before[:, 4:] != after[:, 4:])
 
@@ -91,11 +91,11 @@ def test_relative_attention_is_causal(floor, rng):
 def test_relative_attention_decodes_as_it_reads(floor, rng, long):
     """One query at a time over a growing cache gives what one pass gives."""
     q, k, v, r, u, vb = _relative(rng, T=long, S=long)
-    start = np.zeros((B, long), int)
-    whole = ops.relative_attention(q, k, v, r, u, vb, start)
+    visible_from = np.zeros((B, long), int)
+    whole = ops.relative_attention(q, k, v, r, u, vb, visible_from)
     for n in (1, 3, long):
         row = slice(n - 1, n)
-        one = ops.relative_attention(q[:, row], k[:, :n], v[:, :n], r[:n], u, vb, start[:, row])
+        one = ops.relative_attention(q[:, row], k[:, :n], v[:, :n], r[:n], u, vb, visible_from[:, row])
         np.testing.assert_allclose(one, whole[:, row], atol=1e-12)
 
 
@@ -109,8 +109,8 @@ def test_relative_attention_padding_left_and_right(floor, rng):
             np.concatenate([np.full((1, before, H, K), 9.0), x, np.full((1, after, H, K), 9.0)], 1) for x in (q, k, v)
         )
         r2 = np.concatenate([r, np.full((pad, H, K), 9.0)])
-        start = np.full((1, T + pad), before)
-        return ops.relative_attention(q2, k2, v2, r2, u, vb, start)
+        visible_from = np.full((1, T + pad), before)
+        return ops.relative_attention(q2, k2, v2, r2, u, vb, visible_from)
 
     left, right = padded(pad, 0), padded(0, pad)
     np.testing.assert_allclose(left[:, pad:], alone, atol=1e-12)
@@ -120,8 +120,8 @@ def test_relative_attention_padding_left_and_right(floor, rng):
 
 def test_relative_attention_packed_documents_do_not_see_each_other(floor, rng):
     q, k, v, r, u, vb = _relative(rng, batch=1)
-    start = np.array([[0, 0, 0, 3, 3, 3]])
-    packed = ops.relative_attention(q, k, v, r, u, vb, start)
+    visible_from = np.array([[0, 0, 0, 3, 3, 3]])
+    packed = ops.relative_attention(q, k, v, r, u, vb, visible_from)
     zeros = np.zeros((1, 3), int)
     for part in (slice(0, 3), slice(3, 6)):
         alone = ops.relative_attention(q[:, part], k[:, part], v[:, part], r[:3], u, vb, zeros)
@@ -130,8 +130,8 @@ def test_relative_attention_packed_documents_do_not_see_each_other(floor, rng):
 
 def test_relative_attention_empty_rows(floor, rng):
     args = _relative(rng)
-    start = np.full((B, T), S)
-    y, found = ops_cases.gradients(lambda *a: ops.relative_attention(*a, start), args)
+    visible_from = np.full((B, T), S)
+    y, found = ops_cases.gradients(lambda *a: ops.relative_attention(*a, visible_from), args)
     assert np.all(y == 0)
     assert all(np.all(g == 0) for g in found)
 
@@ -525,7 +525,7 @@ def test_floors_agree_at_training_size(rng):
     q, k, v = (rng.standard_normal((n, t, 4, 32)).astype(np.float32) for _ in range(3))
     r = rng.standard_normal((t, 4, 32)).astype(np.float32)
     u, vb = rng.standard_normal((2, 4, 32)).astype(np.float32)
-    start = np.minimum(rng.integers(0, 60, (n, 1)), np.arange(t))
-    relative = lambda *a: ops.relative_attention(*a, start)  # noqa: E731
+    visible_from = np.minimum(rng.integers(0, 60, (n, 1)), np.arange(t))
+    relative = lambda *a: ops.relative_attention(*a, visible_from)  # noqa: E731
     ops_cases.compare_floors(relative, [q, k, v, r, u, vb], tol=5e-3)
     ops_cases.compare_floors(ops.attention, [q, k, v], tol=5e-4)

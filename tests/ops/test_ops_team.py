@@ -70,7 +70,7 @@ def test_results_come_in_the_order_of_the_shards(n, shards):
         return i * i
 
     with ops.use_workers(n):
-        assert ops.share_out(work, iter(range(shards))) == [i * i for i in range(shards)]
+        assert ops.parallel_map(work, iter(range(shards))) == [i * i for i in range(shards)]
 
 
 def test_every_worker_has_a_thread_and_one_worker_is_the_caller():
@@ -81,10 +81,10 @@ def test_every_worker_has_a_thread_and_one_worker_is_the_caller():
         return threading.current_thread()
 
     with ops.use_workers(3):
-        assert len(set(ops.share_out(work, range(3)))) == 3
-        assert ops.share_out(lambda _: threading.current_thread(), [0]) == [threading.current_thread()]
+        assert len(set(ops.parallel_map(work, range(3)))) == 3
+        assert ops.parallel_map(lambda _: threading.current_thread(), [0]) == [threading.current_thread()]
     with ops.use_workers(1):
-        found = ops.share_out(lambda _: threading.current_thread(), range(3))
+        found = ops.parallel_map(lambda _: threading.current_thread(), range(3))
     assert found == [threading.current_thread()] * 3
 
 
@@ -97,8 +97,8 @@ def test_an_error_in_a_worker_is_raised_here_and_the_team_goes_on(n):
 
     with ops.use_workers(n):
         with pytest.raises(ArithmeticError, match="shard 1"):
-            ops.share_out(work, range(4))
-        assert ops.share_out(work, [0, 2]) == [0, 2]
+            ops.parallel_map(work, range(4))
+        assert ops.parallel_map(work, [0, 2]) == [0, 2]
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -108,11 +108,11 @@ def test_blas_has_one_thread_inside_and_afterwards_what_it_had(n):
 
     with threadpool_limits(2, user_api="blas"), ops.use_workers(n):
         before = blas_threads()
-        inside = ops.share_out(lambda _: blas_threads(), range(3))
+        inside = ops.parallel_map(lambda _: blas_threads(), range(3))
         assert all(set(threads) == {1} for threads in inside)
         assert blas_threads() == before
         with pytest.raises(KeyError):
-            ops.share_out(fail, range(2))
+            ops.parallel_map(fail, range(2))
         assert blas_threads() == before
 
 
@@ -121,7 +121,7 @@ def test_in_one_team_blas_has_one_thread_between_the_pieces_too():
         before = blas_threads()
         with team.one_team():
             assert set(blas_threads()) == {1}
-            ops.share_out(abs, range(3))
+            ops.parallel_map(abs, range(3))
             assert set(blas_threads()) == {1}
         assert blas_threads() == before
     assert len(team.blas_libraries()) >= 1 and all(" for " in name for name in team.blas_libraries())
@@ -132,7 +132,7 @@ def test_a_worker_may_share_out_its_own_work():
     code = (
         "from tinyflamingo import ops\n"
         "with ops.use_workers(2):\n"
-        "    print(ops.share_out(lambda i: sum(ops.share_out(lambda j: 10 * i + j, range(3))), range(4)))"
+        "    print(ops.parallel_map(lambda i: sum(ops.parallel_map(lambda j: 10 * i + j, range(3))), range(4)))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=30)
@@ -141,7 +141,7 @@ def test_a_worker_may_share_out_its_own_work():
 
 def test_the_floor_that_is_chosen_is_that_of_the_workers_too(floor):
     with ops.use_workers(2):
-        assert ops.share_out(lambda _: ops.backend_name(), range(3)) == [floor] * 3
+        assert ops.parallel_map(lambda _: ops.backend_name(), range(3)) == [floor] * 3
 
 
 def test_keeping_memory_never_fails(monkeypatch):

@@ -1,26 +1,28 @@
 """Training on data of the user's own: batches hold what they should, nothing held out, killed runs end alike."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from own_files import COLOURS, lines, page, picture, video
 
+from tinyflamingo import cli
+from tinyflamingo.checkpoint import load_checkpoint
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers.record import OUTPUT
 from tinyflamingo.data.store import Store, Stored, prepare
 from tinyflamingo.errors import UserError
-from tinyflamingo.own_data.scores import evaluate_run, held_out
 from tinyflamingo.evaluation.run import format_report
-from tinyflamingo.checkpoint import load_checkpoint
-from tinyflamingo.variants.registry import untrained
-from tinyflamingo.training import run
 from tinyflamingo.own_data.features import StoredFeatures, features_key
-from tinyflamingo.own_data.options import OwnData, fit, own_stages
+from tinyflamingo.own_data.options import FOLDER, OwnData, OwnSource, fit, source_of
+from tinyflamingo.own_data.scores import evaluate_run, held_out
 from tinyflamingo.own_data.stages import pairs
+from tinyflamingo.training import run
 from tinyflamingo.training.presets import get_preset
-from tinyflamingo.training.state import LOG
+from tinyflamingo.training.state import LOG, STATE, load_state, save_state
+from tinyflamingo.variants.registry import untrained
 
 A, B = Stored(0, 1), Stored(1, 3)
 
@@ -43,14 +45,15 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(source, tmp_path_factory):
-    return prepare(source, tmp_path_factory.mktemp("store") / "data", 32)
+    return prepare(source, tmp_path_factory.mktemp("store") / FOLDER, 32)
 
 
 def stage(store, index, mix, rng, **options):
-    own = OwnData("anywhere", mix=mix, **options)
-    preset, tokenizer = fit(own, get_preset("smoke"), store)
+    """One of the three stages, from the folder of a run that holds the store."""
+    own = OwnSource(OwnData("anywhere", mix=mix, **options))
+    preset, tokenizer, stages = own.material(get_preset("smoke"), store.folder.parent)
     frozen = untrained(np.random.default_rng(0), preset.config, tokenizer).frozen
-    return own_stages(own, store)[index](preset, rng, tokenizer, frozen)
+    return stages[index](preset, rng, tokenizer, frozen)
 
 
 # ---- pairs of stage one --------------------------------------------------------------------------
@@ -99,6 +102,30 @@ def test_a_step_is_a_function_of_seed_and_step(store):
     np.testing.assert_array_equal(one_gradient, other_gradient)
 
 
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_gradient_writes_no_parameter(store, rng, index):
+    made = stage(store, index, 0.5, rng)
+    before = made.optimiser.vector.tobytes()
+    for step in range(2):
+        assert made.gradient(rng, step)[0].any()
+    assert made.optimiser.vector.tobytes() == before
+
+
+def test_the_first_step_continues_after_the_records_that_opened_the_gates(store, rng, monkeypatch):
+    """Two batches of 8 records open them; a later step takes the records of its own number."""
+    made, taken, records = stage(store, 2, 1.0, rng), [], store.items
+    made.draws.at(0)
+    in_order = [made.draws.next() for _ in range(24)]
+    made.draws.at(0)
+    monkeypatch.setattr(made.store, "items", lambda number: taken.append(number) or records(number))
+    made.prepare(rng)
+    assert made.recipe.gate_batches == 2 and taken == in_order[:16]
+    made.gradient(rng, 0)
+    assert taken == in_order
+    made.gradient(rng, 1)
+    assert taken[24:] == in_order[8:16]
+
+
 def test_a_long_video_gives_as_many_frames_as_there_are_embeddings(store, rng):
     made, long = stage(store, 2, 1.0, rng), Stored(41, 12)
     clips = {made._clip(rng, long) for _ in range(200)}
@@ -108,8 +135,9 @@ def test_a_long_video_gives_as_many_frames_as_there_are_embeddings(store, rng):
 
 def test_mixed_documents_are_tinyworlds_and_ones_own(store, rng):
     made = stage(store, 2, 0.5, rng)
-    datasets = [made.datasets[d.dataset] for d in made.documents(rng)]
-    assert {n: datasets.count(n) for n in made.datasets} == {"pages": 1, "pairs": 2, "videos": 1, "own": 4}
+    names = [dataset.name for dataset in made.recipe.datasets]
+    drawn = [names[d.dataset] for d in made.documents(rng)]
+    assert {name: drawn.count(name) for name in names} == {"pages": 1, "pairs": 2, "videos": 1, "own": 4}
     loss = made.gradient(rng, 1)[1]
     assert {"loss_pages", "loss_pairs", "loss_videos", "loss_own"} <= set(loss)
 
@@ -120,7 +148,7 @@ def test_pages_that_are_too_long_begin_anywhere(tmp_path, rng):
     texts = [f"{name} " * 30 for name in COLOURS]
     infos = [{"matched_text_index": i, "image_name": f"{name}.png"} for i, name in enumerate(COLOURS)]
     lines(tmp_path / "a.jsonl", [page("red") | {"text_list": texts, "image_info": infos}] * 3)
-    made = stage(prepare(tmp_path, tmp_path / "store", 32), 2, 1.0, rng)
+    made = stage(prepare(tmp_path, tmp_path / FOLDER, 32), 2, 1.0, rng)
     first = {made._draw(rng, "own", 1)[1][0].index % 3 for _ in range(40)}
     assert first == {0, 1, 2}
     assert all(len(d.sequence.tokens) <= 96 for d in made.documents(rng))
@@ -129,7 +157,8 @@ def test_pages_that_are_too_long_begin_anywhere(tmp_path, rng):
 def test_sizes_follow_the_flags_and_the_text(store):
     preset, tokenizer = fit(OwnData("x", vocab=292, context=24), get_preset("smoke"), store)
     assert len(tokenizer) == preset.config.language.vocab_size == preset.config.text_tower.vocab_size <= 292
-    assert preset.language.length == 24 and preset.flamingo.lengths == (24, 24, 24)
+    assert preset.language.length == 24 and {d.length for d in preset.flamingo.datasets} == {24}
+    assert [(d.name, d.rows) for d in preset.flamingo.datasets] == [("pages", 2), ("pairs", 4), ("videos", 2)]
     smoke = get_preset("smoke")
     assert fit(OwnData("x", mix=0.5), smoke, store)[0].config.language.vocab_size == smoke.config.language.vocab_size
     with pytest.raises(UserError, match="vocabulary of 262 is too small for this text: give --vocab"):
@@ -185,7 +214,7 @@ def test_features_are_kept_and_made_anew_when_encoder_or_pixels_change(store, tm
 @pytest.fixture(scope="module")
 def finished(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("own") / "run"
-    run.train("smoke", folder, evaluate=evaluate_run(folder), own=OwnData(str(source), mix=0.5))
+    run.train("smoke", folder, evaluate=evaluate_run(folder), source=OwnSource(OwnData(str(source), mix=0.5)))
     return folder
 
 
@@ -208,7 +237,7 @@ class Killed(BaseException):
     """Stands for a kill -9."""
 
 
-@pytest.mark.parametrize("at", [3, 8, 16])
+@pytest.mark.parametrize("at", [3, 8, 15, 16])
 def test_killed_in_any_stage_it_ends_with_the_same_bits(finished, source, tmp_path, monkeypatch, at):
     """Resumed without the data, which may even be gone."""
     real, count = run._one_step, iter(range(100))
@@ -221,8 +250,8 @@ def test_killed_in_any_stage_it_ends_with_the_same_bits(finished, source, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(run, "_one_step", step)
         with pytest.raises(Killed):
-            run.train("smoke", tmp_path / "run", own=OwnData(str(source), mix=0.5))
-    run.train("smoke", tmp_path / "run", resume=True)
+            run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), mix=0.5)))
+    run.train("smoke", tmp_path / "run", resume=True, source=source_of(None, tmp_path / "run", True))
     for name in ("checkpoint/weights.npz", LOG):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
@@ -231,21 +260,69 @@ def test_a_resume_on_other_data_is_refused(finished, source):
     own = OwnData(str(source), mix=0.5)
     for other in (replace(own, mix=0.4), replace(own, side=48), replace(own, path="elsewhere")):
         with pytest.raises(UserError, match="other data"):
-            run.train("smoke", finished, resume=True, own=other)
+            run.train("smoke", finished, resume=True, source=OwnSource(other))
+    with pytest.raises(UserError, match="other data"):
+        run.train("smoke", finished, resume=True)  # on TinyWorld
+
+
+def test_a_resume_takes_the_data_of_its_run(finished, source, tmp_path):
+    own = OwnData(str(source), mix=0.5)
+    taken = source_of(None, finished, resume=True)
+    assert isinstance(taken, OwnSource) and taken.own == own
+    assert source_of(OwnData("elsewhere"), finished, resume=True).own.path == "elsewhere"
+    for folder, resume in ((finished, False), (tmp_path, True), (tmp_path / "none", True)):
+        assert type(source_of(None, folder, resume)) is run.TinyWorld
+
+
+def test_a_run_is_resumed_from_the_command_line_without_its_data(finished, source, tmp_path, capsys):
+    """A run that stopped before its last stage; its data are gone."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    for name in ("metrics.json", LOG):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "checkpoint")
+    progress, frozen, _ = load_state(folder)
+    progress.stage, progress.log_bytes = 2, 0
+    save_state(folder, progress, {name: part for name, part in frozen.items() if name != "params"})
+    assert cli.main(["train", "--preset", "smoke", "--out", str(folder), "--resume"]) == 0
+    assert "perplexity of 2 records held out" in capsys.readouterr().out
+    name = "checkpoint/weights.npz"
+    assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    assert load_checkpoint(folder).info["command"] == load_checkpoint(finished).info["command"]
+
+
+@pytest.mark.parametrize("options", [("--data", "@other"), ("--data", "@source", "--mix", "0.4")])
+def test_a_resume_on_other_data_from_the_command_line_is_one_line(finished, source, tmp_path, capsys, options):
+    places = {"@source": str(source), "@other": str(tmp_path)}
+    before = (finished / STATE).read_bytes()
+    line = ["train", "--preset", "smoke", "--out", str(finished), "--resume", *(places.get(o, o) for o in options)]
+    assert cli.main(line) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "holds a run on other data" in err and "leave --data out" in err
+    assert (finished / STATE).read_bytes() == before
+
+
+def test_a_run_on_tinyworld_is_not_resumed_on_other_data(source, tmp_path, capsys):
+    save_state(tmp_path, run.Progress("smoke", 0), {})
+    before = (tmp_path / STATE).read_bytes()
+    line = ["train", "--preset", "smoke", "--out", str(tmp_path), "--resume", "--data", str(source)]
+    assert cli.main(line) == 2
+    assert "holds a run on other data" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == [STATE] and (tmp_path / STATE).read_bytes() == before
 
 
 def test_data_that_cannot_be_used_leave_no_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     for path, told in (("empty", "no data in a format"), ("none", "no such file")):
         with pytest.raises(UserError, match=told):
-            run.train("smoke", tmp_path / "run", own=OwnData(str(tmp_path / path)))
+            run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(tmp_path / path))))
         assert not (tmp_path / "run").exists()
 
 
 def test_texts_without_any_picture_are_told(tmp_path, rng):
     picture(tmp_path / "red.png", "red")
     lines(tmp_path / "captions.jsonl", [{"file": "red.png", "text": "red"}])
-    made = stage(prepare(tmp_path, tmp_path / "store", 32), 0, 1.0, rng)
+    made = stage(prepare(tmp_path, tmp_path / FOLDER, 32), 0, 1.0, rng)
     with pytest.raises(UserError, match="at least two pictures"):
         made.batch(rng)
 
@@ -255,11 +332,11 @@ def test_texts_without_any_picture_are_told(tmp_path, rng):
 
 def test_a_share_too_small_for_a_batch_says_which_is_enough(source, tmp_path):
     with pytest.raises(UserError, match="in a batch: --mix 0.19 is the least"):
-        run.train("smoke", tmp_path / "run", own=OwnData(str(source), mix=0.1))
+        run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), mix=0.1)))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_vocabulary_too_small_leaves_no_run_that_would_block_a_larger_one(source, tmp_path):
     with pytest.raises(UserError, match="a vocabulary of 262 is too small"):
-        run.train("smoke", tmp_path / "run", own=OwnData(str(source), vocab=262))
+        run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), vocab=262)))
     assert not (tmp_path / "run").exists()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.ops.tree import count, named_leaves
 from tinyflamingo.studies import ablations
 from tinyflamingo.studies.ablation_rows import PAPER_BASELINE, rows_of, short
 from tinyflamingo.studies.ablations import ablate, differences, format_report, run_row
-from tinyflamingo.variants.registry import untrained
-from tinyflamingo.ops.tree import count, named_leaves
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.registry import untrained
 
 SMOKE = get_preset("smoke")
 ROWS = rows_of(SMOKE.config)

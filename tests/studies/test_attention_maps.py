@@ -7,10 +7,8 @@ import pytest
 from model_cases import tiny, tiny_config
 
 from tinyflamingo import ops
-from tinyflamingo.model import flamingo as library
-from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
 from tinyflamingo.model.flamingo import embed_with_eoc, flamingo
-from tinyflamingo.model.gated_xattn import gated_xattn_dense, media_keys_values
+from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.perceiver_resampler import (
     init_resampler,
     perceiver_resampler,
@@ -18,14 +16,21 @@ from tinyflamingo.model.perceiver_resampler import (
     resampler_layer,
     temporal_embedding,
 )
+from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
+from tinyflamingo.variants.ablations import AllPreviousXattnConfig, PlacedXattnConfig, VanillaXattnConfig
+from tinyflamingo.variants.plain_resamplers import MLPConfig, TransformerConfig
+from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig, port_xattn_dense
+from tinyflamingo.variants.projected import ProjectedResamplerConfig
+from tinyflamingo.variants.registry import in_form
 
-ALL = tiny_config(xattn={"attend": "all_previous"})
-VANILLA = tiny_config(xattn={"kind": "vanilla"})
+ALL = tiny_config(xattn={"form": AllPreviousXattnConfig})
+VANILLA = tiny_config(xattn={"form": VanillaXattnConfig})
+AFTER = {"form": PortXattnConfig, "side": "after"}
 
 
 def maps_of(m, visual=None, **more):
     visual = m.visual if visual is None else visual
-    return attention_maps(m.params, m.frozen, m.tokens, m.phi, visual, m.config, **more)
+    return attention_maps(m.params, m.frozen, m.tokens, m.visible, visual, m.config, parts=m.parts, **more)
 
 
 def test_shape_and_sums(floor, tiny):
@@ -46,9 +51,9 @@ def test_a_token_looks_at_its_own_medium_only(tiny):
 
 def test_all_previous_media_share_the_weights():
     m = tiny(config=ALL)
-    maps = maps_of(m, first=m.first)
-    number = np.arange(1, len(m.visual) + 1)
-    seen = (m.first[:, :, None] <= number) & (number <= m.phi[:, :, None])
+    maps = maps_of(m)
+    number, first, last = np.arange(1, len(m.visual) + 1), m.visible[..., :1], m.visible[..., 1:]
+    seen = (first <= number) & (number <= last)
     np.testing.assert_array_equal(maps.min(axis=(0, 3, 5)) > 0, seen)
     np.testing.assert_allclose(maps.sum((-1, -2))[:, m.phi > 0], 1)
 
@@ -57,18 +62,18 @@ def test_all_previous_media_share_the_weights():
 def test_the_weights_times_the_values_are_what_the_block_gathers(floor, rng, config):
     m = tiny(config=config)
     block, h = m.params["xattn_0"], rng.standard_normal((*m.tokens.shape, config.language.width))
-    weights = gated_attention_map(block, h, m.visual, m.phi, config, m.first)
-    k, v = media_keys_values(block, m.visual, config)
+    weights = gated_attention_map(block, h, m.visual, m.visible, config.xattn)
+    k, v = media_keys_values(block, m.visual, config.xattn)
     q = ops.linear(ops.layer_norm(h, block["query_gain"], block["query_bias"]), block["w_q"])
     q = q.reshape(1, -1, config.xattn.heads, config.xattn.key_size)
-    first = m.first.reshape(1, -1) if config.xattn.attend == "all_previous" else None
+    first = m.visible[..., 0].reshape(1, -1) if m.visible.ndim == 3 else None
     gathered = ops.segment_attention(q, k, v, m.phi.reshape(1, -1), first)
     by_map = np.einsum("bthmr,mrhk->bthk", weights, v[0])
     np.testing.assert_allclose(by_map.reshape(gathered.shape), gathered, rtol=1e-9, atol=1e-12)
 
 
 def test_deep_blocks_see_the_stream_of_the_model(tiny):
-    """What only a block further down could tell: a change of the first block's gate moves the last map."""
+    """A change of the first block's gate moves the last map."""
     before = maps_of(tiny)
     params = tiny.params | {"xattn_0": tiny.params["xattn_0"] | {"alpha_xattn": np.array(0.1)}}
     after = attention_maps(params, tiny.frozen, tiny.tokens, tiny.phi, tiny.visual, tiny.config)
@@ -77,47 +82,75 @@ def test_deep_blocks_see_the_stream_of_the_model(tiny):
 
 
 @pytest.mark.parametrize(
-    "xattn", [{}, {"side": "after"}, {"every": 2}, {"start": 1}, {"attend": "all_previous"}], ids=str
+    "xattn",
+    [
+        {},
+        {"every": 2},
+        {"form": PlacedXattnConfig, "start": 1},
+        {"form": AllPreviousXattnConfig},
+        {"form": VanillaXattnConfig},
+        {"form": PortXattnConfig},
+        AFTER,
+        AFTER | {"start": 1, "every": 2},
+    ],
+    ids=str,
 )
-def test_the_stream_is_that_of_the_model(xattn, monkeypatch):
-    m, met = tiny(config=tiny_config(xattn=xattn)), []
+def test_the_weights_are_those_of_the_model(xattn, monkeypatch):
+    """Taken from inside the very attention that the model runs, over its own queries and keys."""
+    m, used = tiny(config=tiny_config(xattn=xattn)), []
 
-    def watched(params, h, visual, phi, config, keys_values=None, first=None):
-        met.append(gated_attention_map(params, h, visual, phi, config, first))
-        return gated_xattn_dense(params, h, visual, phi, config, keys_values, first)
+    def watched(q, k, v, last, first=None, *more, kept=ops.segment_attention):
+        (M, R), owner = k.shape[1:3], np.repeat(np.arange(1, k.shape[1] + 1), k.shape[2])
+        seen = ((last if first is None else first)[0][:, None] <= owner) & (owner <= last[0][:, None])  # (B T, M R)
+        scores = np.einsum("thk,mrhk->thmr", q[0], k[0]).reshape(*q.shape[1:3], M * R) * q.shape[3] ** -0.5
+        shares = np.where(seen[:, None], np.exp(scores), 0)
+        shares = shares / np.maximum(shares.sum(-1, keepdims=True), 1e-300)
+        used.append(shares.reshape(*m.tokens.shape, q.shape[2], M, R))
+        return kept(q, k, v, last, first, *more)
 
-    monkeypatch.setattr(library, "gated_xattn_dense", watched)
-    flamingo(m.params, m.frozen, m.tokens, m.phi, m.visual, m.config, first=m.first)
-    np.testing.assert_allclose(maps_of(m, first=m.first), np.stack(met), rtol=1e-9, atol=1e-12)
+    monkeypatch.setattr(ops, "segment_attention", watched)
+    flamingo(m.params, m.frozen, m.tokens, m.visible, m.visual, m.config, parts=m.parts)
+    used_by_the_model = np.stack(used)
+    assert len(used_by_the_model) == len(m.config.gated_layers)
+    np.testing.assert_allclose(maps_of(m), used_by_the_model, rtol=1e-9, atol=1e-12)
 
 
-RESAMPLERS = ({}, {"media_norm": True}, {"places": 3}, {"frames": 0}, {"output_norm": True}, {"input_width": 24})
+def test_maps_of_a_ports_block_have_no_norm_on_the_media(rng):
+    """Its keys are the media as they are."""
+    m = tiny(config=tiny_config(xattn={"form": PortXattnConfig}))
+    h = embed_with_eoc(m.params["eoc"], m.frozen["language"], m.tokens)
+    block, cache = m.params["xattn_0"], {}
+    port_xattn_dense(block, h, m.visual, m.phi, m.config.xattn, cache)
+    q = ops.linear(ops.layer_norm(h, block["query_gain"], block["query_bias"]), block["w_q"]).reshape(2, 8, 2, 5)
+    scores = np.einsum("hk,rhk->hr", q[0, 2], (m.visual[0] @ block["w_k"]).reshape(3, 2, 5)) * 5**-0.5
+    shares = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    np.testing.assert_allclose(maps_of(m)[0, 0, 2, :, 0], shares, rtol=1e-9)
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS, ids=str)
-def test_latents_look_where_the_resampler_of_any_configuration_does(resampler, rng, monkeypatch):
+@pytest.mark.parametrize("resampler", [{}, {"layers": 1}, {"input_width": 24}], ids=str)
+def test_latents_look_where_the_resampler_does(resampler, rng, monkeypatch):
     config = dataclasses.replace(tiny_config().resampler, **resampler)
-    params, met = init_resampler(rng, config, np.float64), []
-    features, place = rng.standard_normal((3, 2, 4, config.input_width)), np.arange(3)
+    params, used = init_resampler(rng, config, np.float64), []
+    features = rng.standard_normal((3, 2, 4, config.input_width))
 
     def watched(q, k, v, *more, kept=ops.attention):
         scores = np.einsum("mrhk,mshk->mhrs", q, k) * q.shape[-1] ** -0.5
         shares = np.exp(scores - scores.max(-1, keepdims=True))
-        met.append(shares / shares.sum(-1, keepdims=True))
+        used.append(shares / shares.sum(-1, keepdims=True))
         return kept(q, k, v, *more)
 
     monkeypatch.setattr(ops, "attention", watched)
-    perceiver_resampler(params, features, config, place)
-    used = np.stack(met)
-    np.testing.assert_allclose(resampler_maps(params, features, config, place), used, rtol=1e-9)
+    perceiver_resampler(params, features, config)
+    used_by_the_model = np.stack(used)
+    np.testing.assert_allclose(resampler_maps(params, features, config), used_by_the_model, rtol=1e-9)
 
 
 def test_vanilla_blocks_look_from_inside_the_decoder_block():
     m = tiny(config=VANILLA)
     maps = maps_of(m)
     np.testing.assert_allclose(maps.sum((-1, -2))[:, m.phi > 0], 1)
-    h = embed_with_eoc(m.params["eoc"], m.frozen["language"]["embedding"], m.tokens)
-    before_the_block = gated_attention_map(m.params["xattn_0"], h, m.visual, m.phi, m.config)
+    h = embed_with_eoc(m.params["eoc"], m.frozen["language"], m.tokens)
+    before_the_block = gated_attention_map(m.params["xattn_0"], h, m.visual, m.phi, m.config.xattn)
     assert not np.allclose(maps[0], before_the_block), "self-attention comes first"
 
 
@@ -127,7 +160,7 @@ def test_start_hides_earlier_tokens(tiny):
     alone = attention_maps(
         tiny.params, tiny.frozen, tiny.tokens[b : b + 1, cut:], tiny.phi[b : b + 1, cut:], tiny.visual, tiny.config
     )
-    padded = maps_of(tiny, start=np.full(tiny.tokens.shape, cut))
+    padded = maps_of(tiny, visible_from=np.full(tiny.tokens.shape, cut))
     np.testing.assert_allclose(padded[:, b, cut:], alone[:, 0], rtol=1e-9, atol=1e-12)
 
 
@@ -171,7 +204,10 @@ def test_resampler_layers_follow_one_another(tiny):
     assert not np.allclose(both[0], both[1])
 
 
-def test_what_has_no_latents_has_no_maps(tiny):
-    config = dataclasses.replace(tiny.config.resampler, kind="mlp")
-    with pytest.raises(ValueError, match="no latents"):
+@pytest.mark.parametrize(
+    "form", [MLPConfig, TransformerConfig, PortResamplerConfig, ProjectedResamplerConfig], ids=lambda f: f.__name__
+)
+def test_other_resamplers_have_no_maps(tiny, form):
+    config = in_form(tiny.config.resampler, form)
+    with pytest.raises(ValueError, match=f"{form.__name__} is not a Perceiver resampler of the chapter"):
         resampler_maps(tiny.params["resampler"], tiny.features, config)

@@ -7,14 +7,21 @@ import math
 import numpy as np
 import pytest
 
+import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation import attention, induction, isoflop, quadratic, resume, studies
-from tinyflamingo.studies.ablation_rows import preset_of
 from tinyflamingo.model.language_model import init_language_model, self_attention
-import tinyflamingo
-from tinyflamingo.variants.registry import untrained
+from tinyflamingo.studies import attention, growing_report, induction, isoflop, quadratic, run
+from tinyflamingo.studies.ablation_rows import preset_of
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.ablations import (
+    AllPreviousXattnConfig,
+    PlacedXattnConfig,
+    UngatedXattnConfig,
+    VanillaXattnConfig,
+)
+from tinyflamingo.variants.plain_resamplers import MLPConfig
+from tinyflamingo.variants.registry import in_form, untrained
 
 SMOKE = get_preset("smoke")
 
@@ -87,9 +94,10 @@ def test_isoflop_spends_its_budget_and_goes_on_where_it_stopped(tokenizer, tmp_p
 def test_all_to_all_costs_more_and_more(smoke):
     config = dataclasses.replace(smoke.config.resampler, frames=64)
     rng = np.random.default_rng(0)
-    memory = {kind: [quadratic.cost(rng, dataclasses.replace(config, kind=kind), (F, 16, 32))[1] for F in (16, 64)]
-              for kind in quadratic.KINDS}  # fmt: skip
-    latents, each = (memory[kind][1] / memory[kind][0] for kind in quadratic.KINDS)
+    memory = [[quadratic.cost(rng, in_form(config, form), (F, 16, 32))[1] for F in (16, 64)]
+              for form in quadratic.KINDS.values()]  # fmt: skip
+    latents, each = (most / least for least, most in memory)
+    assert list(quadratic.KINDS) == ["perceiver", "transformer"]
     assert latents < 5 < 9 < each  # four times the frames
 
 
@@ -127,7 +135,7 @@ def test_attention_weights_are_those_that_self_attention_uses(rng):
     np.testing.assert_allclose(weights.sum(axis=3), 1)
     values = ops.linear(x, params["w_v"]).reshape(2, 7, 3, 4)
     mixed = np.einsum("bhij,bjhk->bihk", weights, values).reshape(2, 7, 12)
-    wanted = self_attention(params, x, np.zeros((2, 7), int), 7, config)
+    wanted = self_attention(params, x, np.zeros((2, 7), int), config)
     np.testing.assert_allclose(ops.linear(mixed, params["w_o"], params["b_o"]), wanted, rtol=1e-6, atol=1e-9)
 
 
@@ -169,10 +177,20 @@ def test_maps_are_shares_of_attention_on_the_right_picture(shipped, tmp_path):
 
 
 def test_a_model_without_such_maps_is_refused(smoke, tmp_path):
-    other = dataclasses.replace(smoke.config.resampler, kind="mlp")
-    model = dataclasses.replace(smoke, config=dataclasses.replace(smoke.config, resampler=other))
-    with pytest.raises(UserError, match="attention maps are of models with a Perceiver resampler"):
-        attention.attention(model, tmp_path / "x.json", say=quiet)
+    for part, form in (("resampler", MLPConfig), ("xattn", AllPreviousXattnConfig), ("xattn", VanillaXattnConfig)):
+        config = dataclasses.replace(smoke.config, **{part: in_form(getattr(smoke.config, part), form)})
+        with pytest.raises(UserError, match="attention maps are of models with a Perceiver resampler"):
+            attention.attention(dataclasses.replace(smoke, config=config), tmp_path / "x.json", say=quiet)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", [PlacedXattnConfig, UngatedXattnConfig])
+def test_other_forms_that_see_one_picture_have_maps_too(tokenizer, tmp_path, form):
+    config = dataclasses.replace(SMOKE.config, xattn=in_form(SMOKE.config.xattn, form, every=2))
+    model = untrained(np.random.default_rng(0), config, tokenizer)
+    report = attention.attention(model, tmp_path / "x.json", say=quiet)
+    pieces = [len(prompt["maps"]) for prompt in report["prompts"]]
+    assert pieces == [len(prompt["tokens"]) for prompt in report["prompts"]] and sum(pieces) > 0
 
 
 # ---- files and names -------------------------------------------------------------------------
@@ -189,22 +207,20 @@ def test_a_file_that_cannot_be_gone_on_with(tmp_path, content, message):
     path = tmp_path / "x.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
-        resume.open_report(path, "x", {"a": (2,)}, rows={})
+        growing_report.open_report(path, "x", {"a": (2,)}, rows={})
     assert path.read_text() == content
 
 
 def test_names_of_rows_and_studies_can_be_mixed(smoke, tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(
-        studies, "ablate", lambda model, path, rows, *a, **k: ran.append((path.name, rows)) or {"rows": {}}
-    )
-    monkeypatch.setitem(studies.STUDIES, "isoflop", lambda model, path, say: ran.append((path.name, "isoflop")))
-    studies.run_studies(smoke, tmp_path / "a.json", ["mlp", "isoflop"], say=quiet)
-    studies.run_studies(smoke, tmp_path / "a.json", ["isoflop"], say=quiet)
-    studies.run_studies(smoke, tmp_path / "a.json", say=quiet)
+    monkeypatch.setattr(run, "ablate", lambda model, path, rows, *a, **k: ran.append((path.name, rows)) or {"rows": {}})
+    monkeypatch.setitem(run.STUDIES, "isoflop", lambda model, path, say: ran.append((path.name, "isoflop")))
+    run.run_studies(smoke, tmp_path / "a.json", ["mlp", "isoflop"], say=quiet)
+    run.run_studies(smoke, tmp_path / "a.json", ["isoflop"], say=quiet)
+    run.run_studies(smoke, tmp_path / "a.json", say=quiet)
     assert ran == [("a.json", ["mlp"]), ("isoflop.json", "isoflop"), ("isoflop.json", "isoflop"), ("a.json", [])]
     with pytest.raises(UserError, match="no ablation is called 'nogates': choose from baseline, no_gates, .*, isoflop"):
-        studies.run_studies(smoke, tmp_path / "a.json", ["nogates"])
+        run.run_studies(smoke, tmp_path / "a.json", ["nogates"])
     with pytest.raises(UserError, match="does not say which preset"):
         preset_of(dataclasses.replace(smoke, info={}))
     assert preset_of(smoke).name == "smoke" and preset_of(smoke).config is smoke.config

@@ -29,11 +29,11 @@ def with_phases(stage, *phases):
 
 def test_a_batch_is_packed_to_the_brim(stage, rng):
     for step in range(12):
-        tokens, weights, start = stage.batch(rng, step)
+        tokens, weights, visible_from = stage.batch(rng, step)
         r = stage.recipe
         longer = r.longer if step >= r.long_from and step % r.long_every == r.long_every - 1 else 1
         B, T = r.rows // longer, r.length * longer
-        assert tokens.shape == weights.shape == start.shape == (B, T)
+        assert tokens.shape == weights.shape == visible_from.shape == (B, T)
         assert weights.dtype == np.float32 and set(np.unique(weights)) <= {0.0, 1.0}
         assert not np.isin(tokens, (PAD, IMAGE, stage.tokenizer.eoc)).any()
         assert (tokens[:, 0] == BOS).all() and (weights[tokens == BOS] == 0).all()
@@ -41,8 +41,8 @@ def test_a_batch_is_packed_to_the_brim(stage, rng):
 
 def test_start_is_the_bos_of_a_tokens_own_document(stage, rng):
     for step in range(12):
-        tokens, _, start = stage.batch(rng, step)
-        for row, places in zip(tokens, start, strict=True):
+        tokens, _, visible_from = stage.batch(rng, step)
+        for row, places in zip(tokens, visible_from, strict=True):
             expected = np.maximum.accumulate(np.where(row == BOS, np.arange(len(row)), 0))
             np.testing.assert_array_equal(places, expected)
             ends = np.flatnonzero(row == EOS)
@@ -51,13 +51,14 @@ def test_start_is_the_bos_of_a_tokens_own_document(stage, rng):
 
 def test_a_token_sees_its_own_document_only(stage, rng):
     batches = (stage.batch(rng, 6) for _ in range(20))
-    tokens, start = next((t[row], s[row]) for t, _, s in batches for row in [s[:, -1].argmax()] if s[row, -1] > 0)
-    tokens, start, last = tokens[None], start[None], int(start[-1])  # a row that holds several documents
+    rows = ((t[row], s[row]) for t, _, s in batches for row in [s[:, -1].argmax()] if s[row, -1] > 0)
+    tokens, visible_from = next(rows)  # a row that holds several documents
+    tokens, visible_from, last = tokens[None], visible_from[None], int(visible_from[-1])
     params = stage.optimiser.params
-    before = language_model(params, tokens, stage.config, start)[:, last:]
+    before = language_model(params, tokens, stage.config, visible_from)[:, last:]
     other = tokens.copy()
     other[:, :last] = rng.integers(IMAGE + 1, len(stage.tokenizer), size=last)
-    np.testing.assert_allclose(language_model(params, other, stage.config, start)[:, last:], before, atol=1e-5)
+    np.testing.assert_allclose(language_model(params, other, stage.config, visible_from)[:, last:], before, atol=1e-5)
 
 
 def test_of_random_tokens_only_the_repetition_is_learned(stage, rng):
@@ -129,13 +130,13 @@ def test_shares_make_a_sum_of_a_weighted_mean(rng):
 
 
 def test_the_loss_is_the_mean_over_the_tokens_that_count(stage, rng, floor):
-    tokens, weights, start = stage.batch(rng, 5)
-    logits = language_model(stage.optimiser.params, tokens[:, :-1], stage.config, start[:, :-1])
+    tokens, weights, visible_from = stage.batch(rng, 5)
+    logits = language_model(stage.optimiser.params, tokens[:, :-1], stage.config, visible_from[:, :-1])
     losses, counted = token_losses(logits, tokens[:, 1:]), weights[:, 1:] > 0
-    loss, gradient = stage.loss_and_gradient(tokens, weights, start)
+    loss, gradient = stage.loss_and_gradient(tokens, weights, visible_from)
     assert loss == pytest.approx(losses[counted].mean(), rel=1e-5)
     assert gradient.shape == stage.optimiser.vector.shape and gradient.dtype == np.float32 and gradient.any()
-    doubled, again = stage.loss_and_gradient(tokens, 2 * weights, start)  # a weight is a share of all of them
+    doubled, again = stage.loss_and_gradient(tokens, 2 * weights, visible_from)  # a weight is a share of all of them
     assert doubled == pytest.approx(loss, rel=1e-6)
     np.testing.assert_allclose(again, gradient, atol=1e-6)
 
@@ -151,8 +152,8 @@ def test_neither_prepare_nor_a_gradient_writes_a_parameter(stage):
 
 
 def test_a_batch_where_nothing_counts_has_loss_and_gradient_zero(stage, rng):
-    tokens, weights, start = stage.batch(rng, 5)
-    loss, gradient = stage.loss_and_gradient(tokens, 0 * weights, start)
+    tokens, weights, visible_from = stage.batch(rng, 5)
+    loss, gradient = stage.loss_and_gradient(tokens, 0 * weights, visible_from)
     assert loss == 0.0 and not gradient.any()
 
 

@@ -82,9 +82,9 @@ def test_where_the_gated_blocks_are():
     def blocks(layers, form, **fields):
         return tiny_config(language={"layers": layers}, xattn={"form": form} | fields).gated_layers
 
-    assert blocks(3, PlacedXattnConfig, start=1, every=9) == (1,)
-    assert blocks(8, PlacedXattnConfig, start=3, every=4) == (3, 7)  # OpenFlamingo: start = every - 1
-    assert blocks(4, PortXattnConfig, start=1, every=2, side="after") == (1, 3)
+    assert blocks(3, PlacedXattnConfig, visible_from=1, every=9) == (1,)
+    assert blocks(8, PlacedXattnConfig, visible_from=3, every=4) == (3, 7)  # OpenFlamingo: start = every - 1
+    assert blocks(4, PortXattnConfig, visible_from=1, every=2, side="after") == (1, 3)
     for form in (UngatedXattnConfig, VanillaXattnConfig, AllPreviousXattnConfig):
         assert blocks(5, form, every=2) == (0, 2, 4)
 

@@ -3,6 +3,7 @@
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from completion_cases import batch_of, prompts, sharp_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_cases import V, check_tree, shake, tiny, tiny_config, with_gates
@@ -10,6 +11,7 @@ from model_cases import V, check_tree, shake, tiny, tiny_config, with_gates
 from tinyflamingo import ops
 from tinyflamingo.model.flamingo import embed_with_eoc, flamingo
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
+from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch, phi, phi_next
 from tinyflamingo.model.language_model import decoder_block, final_norm, language_model
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD
@@ -85,13 +87,13 @@ def test_vanilla_is_the_cross_attention_alone(floor, rng, inputs, block):
     h, visual = inputs
     shut = block | {"alpha_dense": np.array(0.0)}
     vanilla = {name: leaf for name, leaf in block.items() if name in params}
-    found = vanilla_xattn(vanilla, h, visual, PHI, VANILLA.xattn)
-    np.testing.assert_array_equal(found, gated_xattn_dense(shut, h, visual, PHI, CONFIG))
-    np.testing.assert_array_equal(found[PHI == 0], h[PHI == 0])
+    actual = vanilla_xattn(vanilla, h, visual, PHI, VANILLA.xattn)
+    np.testing.assert_array_equal(actual, gated_xattn_dense(shut, h, visual, PHI, CONFIG))
+    np.testing.assert_array_equal(actual[PHI == 0], h[PHI == 0])
 
 
 def test_vanilla_is_between_attention_and_feed_forward(floor):
-    """A decoder block whose feed-forward writes nothing cannot tell; one whose attention writes nothing can."""
+    """With a feed-forward layer that adds nothing, both places are one; with an attention that adds nothing, not."""
     m = tiny(config=tiny_config(xattn={"form": VanillaXattnConfig}, language={"layers": 1}))
     block = m.frozen["language"]["block_0"]
     dense = m.params["xattn_0"] | {n: tiny().params["xattn_0"][n] for n in ("ffw_gain", "ffw_bias", "w_1", "w_2")}
@@ -112,8 +114,8 @@ def test_vanilla_is_between_attention_and_feed_forward(floor):
 
 
 @pytest.mark.parametrize("start, every", [(0, 1), (1, 2)])
-def test_after_is_a_decoder_block_and_then_the_gated_block(floor, start, every):
-    config = tiny_config(xattn={"form": PortXattnConfig, "side": "after", "start": start, "every": every})
+def test_after_is_a_decoder_block_and_then_the_gated_block(floor, visible_from, every):
+    config = tiny_config(xattn={"form": PortXattnConfig, "side": "after", "start": visible_from, "every": every})
     m = tiny(config=config)
     h = embed_with_eoc(m.params["eoc"], m.frozen["language"], m.tokens)
     for i in range(3):
@@ -160,15 +162,15 @@ def test_one_gated_block_can_be_anywhere(rng):
 
 
 def test_all_previous_media_are_one_long_medium(floor, inputs, block):
-    """Row 0 ends with media 1 and 2 in sight, so laid end to end they give the same; the rest sees one, or none."""
+    """The last token of row 0 sees media 1 and 2: joined to one, they give the same. The others see one, or none."""
     h, visual = inputs
     one = gated_xattn_dense(block, h, visual, PHI, CONFIG)
-    found = all_previous_xattn_dense(block, h, visual, _from_first(PHI), ALL.xattn)
-    np.testing.assert_array_equal(found[PHI != 2], one[PHI != 2])
+    actual = all_previous_xattn_dense(block, h, visual, _from_first(PHI), ALL.xattn)
+    np.testing.assert_array_equal(actual[PHI != 2], one[PHI != 2])
     joined = np.reshape(visual[:2], (1, 6, 8))
     expected = gated_xattn_dense(block, h[:1, 3:], joined, np.ones((1, 1), int), CONFIG)
-    np.testing.assert_allclose(found[0, 3], expected[0, 0], atol=1e-12)
-    assert np.all(np.abs(found - one)[PHI == 2].max(axis=-1) > 1e-6)
+    np.testing.assert_allclose(actual[0, 3], expected[0, 0], atol=1e-12)
+    assert np.all(np.abs(actual - one)[PHI == 2].max(axis=-1) > 1e-6)
 
 
 @pytest.mark.parametrize("wrong", [PHI, _from_first(PHI)[:, :2], _from_first(PHI)[..., :1]], ids=["2", "T", "1"])
@@ -283,8 +285,8 @@ def test_only_all_previous_attends_to_an_earlier_image(floor, rng, ahead):
 
 def test_all_previous_with_one_image_is_the_chapters(floor):
     m, one = tiny(), np.minimum(tiny().phi, [[1], [3]])
-    found = _logits(tiny(config=ALL), visible=_from_first(one))
-    np.testing.assert_array_equal(found, _logits(m, visible=one))
+    actual = _logits(tiny(config=ALL), visible=_from_first(one))
+    np.testing.assert_array_equal(actual, _logits(m, visible=one))
 
 
 def test_all_previous_without_an_image_is_blind(floor):
@@ -303,7 +305,7 @@ def test_padding_and_rows_alone_with_all_previous(floor, left, right):
         m,
         tokens=np.pad(m.tokens, pads, constant_values=PAD),
         visible=np.pad(m.visible, (*pads, (0, 0))),
-        start=np.full((2, 8 + left + right), left),
+        visible_from=np.full((2, 8 + left + right), left),
     )
     np.testing.assert_allclose(padded[:, left : left + 8], alone, atol=1e-11)
     second = {"tokens": m.tokens[1:], "visible": np.maximum(m.visible[1:] - 2, 0)}
@@ -311,12 +313,12 @@ def test_padding_and_rows_alone_with_all_previous(floor, left, right):
 
 
 def test_floors_agree_with_all_previous():
-    m, found = tiny(config=ALL), []
+    m, results = tiny(config=ALL), []
     for name in ("reference", "fast"):
         with ops.use(name):
-            found.append(ops.value_and_grad(lambda v: anp.sum(_logits(m, visual=v) ** 2))(m.visual))
-    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-10)
-    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-7, atol=1e-11)
+            results.append(ops.value_and_grad(lambda v: anp.sum(_logits(m, visual=v) ** 2))(m.visual))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-10)
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-7, atol=1e-11)
 
 
 @pytest.mark.parametrize("mode", [phi, phi_next], ids=["phi", "phi_next"])
@@ -327,9 +329,20 @@ def test_logits_in_a_packed_row_with_all_previous(floor, mode):
     sequences = [Sequence(tokens, [0.0] * len(tokens), media) for tokens, media in documents]
     packed = pack_batch(sequences, 14, mode)
     assert packed.tokens.shape == (1, 14) and packed.media == [0, 1, 2]
-    together = _logits(m, tokens=packed.tokens, visible=all_previous_media(packed), start=packed.start)[0]
+    together = _logits(m, tokens=packed.tokens, visible=all_previous_media(packed), visible_from=packed.visible_from)[0]
     for i, sequence in enumerate(sequences):
         one = make_batch([sequence], phi_of=mode)
         visual = m.visual[np.array(sequence.media, int)]
         alone = _logits(m, tokens=one.tokens, visible=all_previous_media(one), visual=visual)
         np.testing.assert_allclose(together[packed.owner[0] == i], alone[0], atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_completions_differ_where_a_prompt_has_several_pictures(floor, seed):
+    """With one picture or none, both forms write the same, with the same scores."""
+    scores = []
+    for config in (WHOLE, ALL):
+        m = sharp_model(seed, config=config)
+        scores.append(generate(m, *batch_of(m, prompts(m.eoc)[:3]), max_tokens=6)[1])
+    (one, none, two), all_previous = scores
+    assert all_previous[:2] == [one, none] and all_previous[2] != two

@@ -1,4 +1,4 @@
-"""CLIP's vision transformer: patches, places, the class token; and that it stands where the ResNet does."""
+"""CLIP's vision transformer: patches, places, the class token; and it can be in the place of the ResNet."""
 
 import dataclasses
 import json
@@ -9,14 +9,12 @@ import pytest
 from model_cases import assert_float32_inside, check_tree, shake, tiny, tiny_config
 
 from tinyflamingo import ops
-from tinyflamingo.errors import UserError
-from tinyflamingo.model.config import ViTConfig, config_from_dict, config_to_dict
+from tinyflamingo.checkpoint import load_checkpoint, save_checkpoint
 from tinyflamingo.model.contrastive import embed_pictures, init_contrastive
 from tinyflamingo.model.encoder_block import encoder_block
-from tinyflamingo.model.encoders import encode_pictures, init_encoder
-from tinyflamingo.model.flamingo import encode_media, flamingo, see
-from tinyflamingo.model.trained import load_checkpoint, save_checkpoint, untrained
-from tinyflamingo.variants.vit import cut_patches, init_vit, stretch_places, vit
+from tinyflamingo.model.flamingo import encode_media, flamingo
+from tinyflamingo.variants.registry import config_from_dict, config_to_dict, init_part, parts_of, untrained
+from tinyflamingo.variants.vit import ViTConfig, cut_patches, encode_with_vit, init_vit, stretch_places, vit
 
 CONFIG = ViTConfig(patch=3, width=8, layers=2, heads=2, ffw_multiplier=3, side=9)
 
@@ -109,12 +107,6 @@ def test_the_encoder_is_the_naive_one(floor, rng):
         np.testing.assert_array_equal(same, pooled)
 
 
-def test_pooled_by_the_mean(floor, rng):
-    params, pictures = _params(), rng.standard_normal((2, 9, 9, 3))
-    features, pooled = vit(params, pictures, dataclasses.replace(CONFIG, pool="mean"))
-    np.testing.assert_allclose(pooled, features.mean(axis=1), rtol=1e-12)
-
-
 def test_without_places_the_order_of_patches_is_lost(floor, rng):
     """What a convolution cannot forget: here neighbourhood is in the places alone."""
     params, pictures = _params(), rng.standard_normal((1, 9, 9, 3))
@@ -166,72 +158,63 @@ def test_block_reads_what_the_mask_allows(floor, rng):
 
 def test_float32_inside_backward(floor, rng):
     pictures = rng.standard_normal((2, 12, 9, 3)).astype(np.float32)
-    params = _params(dtype=np.float32)
-    for pool in ("class", "mean"):
-        config = dataclasses.replace(CONFIG, pool=pool)
-        assert_float32_inside(lambda p, c=config: anp.sum(vit(p, pictures, c)[1] ** 2), params)
+    assert_float32_inside(lambda p: anp.sum(vit(p, pictures, CONFIG)[1] ** 2), _params(dtype=np.float32))
 
 
 def test_floors_agree(rng):
-    params, pictures, found = _params(), rng.standard_normal((2, 11, 6, 3)), []
+    params, pictures, results = _params(), rng.standard_normal((2, 11, 6, 3)), []
     for name in ("reference", "fast"):
         with ops.use(name):
-            found.append(vit(params, pictures, CONFIG))
-    for slow, fast in zip(*found, strict=True):
+            results.append(vit(params, pictures, CONFIG))
+    for slow, fast in zip(*results, strict=True):
         np.testing.assert_allclose(slow, fast, rtol=1e-9, atol=1e-11)
 
 
 # ---------------------------------------------------------------- in the ResNet's place
 
 
-def _with_vit(**fields):
-    vision = ViTConfig(**{"patch": 4, "width": 8, "layers": 1, "heads": 2, "ffw_multiplier": 2, "side": 8} | fields)
-    return dataclasses.replace(tiny_config(), vision=vision)
+def _with_vit(vocab=12, **fields):
+    sizes = {"form": ViTConfig, "patch": 4, "layers": 1, "heads": 2, "ffw_multiplier": 2}
+    return tiny_config(vocab, vision=sizes | fields)
+
+
+def test_pixels_are_standardised_by_the_configurations_numbers(floor, rng):
+    """CLIP's mean and spread for each channel; by default those of the ResNet."""
+    pictures, params = rng.integers(0, 256, (2, 9, 9, 3)).astype(np.uint8), _params(dtype=np.float32)
+    ours = (pictures.astype(np.float64) - 110) / 80
+    mean, spread = (122.77, 116.75, 104.09), (68.5, 66.63, 70.32)
+    clips = (pictures - np.array(mean)) / np.array(spread)
+    for config, pixels in ((CONFIG, ours), (dataclasses.replace(CONFIG, pixels=(mean, spread)), clips)):
+        features, pooled = encode_with_vit(params, pictures, config)
+        expected = vit(_params(), pixels, config)
+        assert features.dtype == pooled.dtype == np.float32
+        np.testing.assert_allclose(features, expected[0], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(pooled, expected[1], rtol=1e-3, atol=1e-4)
 
 
 def test_pixels_to_logits_and_to_the_contrastive_space(floor, rng):
     config = _with_vit()
-    m = tiny(dtype=np.float32, config=config)
-    vision = shake(init_encoder(rng, config.vision), rng)
+    m, parts = tiny(dtype=np.float32, config=config), parts_of(config)
+    vision = shake(init_part(rng, config.vision), rng)
     constants = {"feature_mean": np.zeros(8, np.float32), "feature_scale": np.ones(8, np.float32)}
     frozen = m.frozen | {"vision": vision} | constants
     media = rng.integers(0, 256, (3, 1, 8, 8, 3)).astype(np.uint8)
-    features = encode_media(frozen, media, config)
+    features = encode_media(frozen, media, config, parts)
     assert features.shape == (3, 1, 4, 8) and features.dtype == np.float32
-    logits = flamingo(m.params, frozen, m.tokens, m.phi, see(m.params, features, config), config)
+    visual = parts.resample(m.params, [features], config)
+    logits = flamingo(m.params, frozen, m.tokens, m.phi, visual, config, parts=parts)
     assert logits.shape[:2] == m.tokens.shape and np.all(np.isfinite(logits))
     towers = init_contrastive(rng, config, vision)
-    pixels = rng.standard_normal((3, 8, 8, 3)).astype(np.float32)
-    embedded = embed_pictures(towers, pixels, config)
-    pooled = encode_pictures(vision, pixels, config.vision)[1] @ towers["picture_projection"]
+    embedded = embed_pictures(towers, media[:, 0], config, parts.encode)
+    pooled = parts.encode(vision, media[:, 0], config.vision)[1] @ towers["picture_projection"]
     expected = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
     np.testing.assert_allclose(embedded, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_configuration_and_checkpoint_round_trip(tmp_path, rng, tokenizer):
-    base = _with_vit(pool="mean", activation="gelu")
-    config = dataclasses.replace(
-        base,
-        language=dataclasses.replace(base.language, vocab_size=len(tokenizer)),
-        text_tower=dataclasses.replace(base.text_tower, vocab_size=len(tokenizer)),
-    )
+    config = _with_vit(len(tokenizer), activation="gelu")
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
     save_checkpoint(untrained(rng, config, tokenizer), tmp_path / "vit")
-    found = load_checkpoint(tmp_path / "vit")
-    assert found.config == config and found.frozen["vision"]["w_patch"].shape == (48, 8)
-
-
-@pytest.mark.parametrize(
-    "fields, names",
-    [
-        ({"side": 30, "patch": 4}, ["side 30", "patch 4"]),
-        ({"width": 10, "heads": 4}, ["width 10", "heads 4"]),
-        ({"activation": "relu"}, ["activation is 'relu'", "'quick_gelu', 'gelu'"]),
-        ({"pool": "max"}, ["pool is 'max'", "'class', 'mean'"]),
-        ({"layers": 0}, ["layers is 0"]),
-    ],
-)
-def test_what_is_wrong_is_named(fields, names):
-    with pytest.raises(UserError) as caught:
-        ViTConfig(**fields)
-    assert all(name in str(caught.value) for name in names)
+    loaded = load_checkpoint(tmp_path / "vit")
+    assert loaded.config == config and loaded.frozen["vision"]["w_patch"].shape == (48, 8)
+    assert loaded.parts == parts_of(config)

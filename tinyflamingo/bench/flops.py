@@ -72,7 +72,7 @@ def _attention(q, k, v, key_mask=None):
     return 2 * B * H * T * k.shape[1] * K * (2 + backward)
 
 
-def _relative_attention(q, k, v, r, u, vb, start):
+def _relative_attention(q, k, v, r, u, vb, visible_from):
     """Three products forward and five in backward, of blocks up to the diagonal; one more for r."""
     B, T, H, K = q.shape
     pairs = sum((rows.stop - rows.start) * keys for rows, _, keys in query_blocks(T, k.shape[1]))

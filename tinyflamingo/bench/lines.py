@@ -266,7 +266,7 @@ def _gemm_share(inputs):
             a @ a
         a[: int(side * (share % 1))] @ a
 
-    return Contest(step, lambda: ops.share_out(products, range(ops.workers())))
+    return Contest(step, lambda: ops.parallel_map(products, range(ops.workers())))
 
 
 def _python(*arguments):

@@ -5,7 +5,7 @@ Counts, flops, bytes and memory come from the model's own code, run on hollow ar
 matrix products (convolutions among them), a multiplication and an addition two; attention is
 counted as it is defined, every query with every key and every medium.
 
-Not here: the configurations (`model/paper.py`, `training/presets.py`) and measured times (`bench/run.py`).
+Not here: the configurations (`variants/paper.py`, `training/presets.py`) and measured times (`bench/run.py`).
 """
 
 from __future__ import annotations

@@ -236,18 +236,18 @@ def decoder_block(params, h, mask, config, cache=None):
     return h + linear(F.gelu(x, approximate="tanh"), params["w_2"], params["b_2"])
 
 
-def causal_mask(start):
-    """start (B, T), the first key that a token may see -> (B, 1, T, T) to add to the scores."""
-    T = start.shape[1]
+def causal_mask(visible_from):
+    """visible_from (B, T), the first key that a token may see -> (B, 1, T, T) to add to the scores."""
+    T = visible_from.shape[1]
     key = torch.arange(T)
-    visible = (key[None, None] <= key[None, :, None]) & (key[None, None] >= start[:, :, None])
+    visible = (key[None, None] <= key[None, :, None]) & (key[None, None] >= visible_from[:, :, None])
     return torch.zeros(visible.shape).masked_fill_(~visible, -math.inf)[:, None]
 
 
-def language_loss(params, tokens, weights, start, config):
+def language_loss(params, tokens, weights, visible_from, config):
     """Weighted mean loss of packed rows of text."""
     h = F.embedding(tokens[:, :-1], params["embedding"]) * config.width**0.5
-    mask = causal_mask(start[:, :-1])
+    mask = causal_mask(visible_from[:, :-1])
     for i in range(config.layers):
         h = decoder_block(params[f"block_{i}"], h, mask, config)
     logits = linear(rms_norm(h, params["final_gain"]), params["embedding"].t())
@@ -297,7 +297,7 @@ def media_keys_values(params, visual, config):
 # ---------------------------------------------------------------- chapter §1: the whole
 
 
-def flamingo(params, frozen, tokens, phi, visual, config, start=None, cache=None):
+def flamingo(params, frozen, tokens, phi, visual, config, visible_from=None, cache=None):
     """Logits (B, T, V + 1); visual (B, N, R, D), N the most media of a row, padded with zeros.
 
     With a cache start may be None: one token, which sees all that the cache holds.
@@ -305,7 +305,7 @@ def flamingo(params, frozen, tokens, phi, visual, config, start=None, cache=None
     language = frozen["language"]
     table = torch.cat([language["embedding"], params["eoc"][None]])
     h = F.embedding(tokens, table) * config.language.width**0.5
-    mask = causal_mask(start) if tokens.shape[1] > 1 else None
+    mask = causal_mask(visible_from) if tokens.shape[1] > 1 else None
     for i in range(config.language.layers):
         if i in config.gated_layers:
             media = cache and cache[f"media_{i}"]
@@ -326,7 +326,7 @@ def flamingo_batch(shard, weights):
         "places": torch.from_numpy(np.concatenate([np.arange(n) + row * N for row, n in enumerate(tags)])),
         "shape": (len(tags), N),
         "phi": torch.from_numpy(np.where(batch.phi > 0, batch.phi - before[:, None], 0)),
-        **dict(zip(("tokens", "start", "shares"), tensors(batch.tokens, batch.start, shares), strict=True)),
+        **dict(zip(("tokens", "start", "shares"), tensors(batch.tokens, batch.visible_from, shares), strict=True)),
     }
 
 
@@ -335,8 +335,8 @@ def flamingo_loss(params, frozen, batch, config):
     seen = [perceiver_resampler(params["resampler"], features, config.resampler) for features in batch["features"]]
     seen, (B, N) = torch.cat(seen), batch["shape"]
     visual = seen.new_zeros(B * N, *seen.shape[1:]).index_copy(0, batch["places"], seen).unflatten(0, (B, N))
-    start = batch["start"][:, :-1]
-    logits = flamingo(params, frozen, batch["tokens"][:, :-1], batch["phi"][:, :-1], visual, config, start)
+    visible_from = batch["start"][:, :-1]
+    logits = flamingo(params, frozen, batch["tokens"][:, :-1], batch["phi"][:, :-1], visual, config, visible_from)
     return (token_losses(logits, batch["tokens"][:, 1:]) * batch["shares"][:, 1:]).sum()
 
 
@@ -426,8 +426,8 @@ def greedy_decoder(params, frozen, prompt, phi, visual, config, n):
         cache = {f"block_{i}": _empty_cache(shape) for i in range(language.layers)}
         for i in config.gated_layers:
             cache[f"media_{i}"] = media_keys_values(params[f"xattn_{i}"], visual[None], config)
-        start, tokens = torch.zeros_like(prompt), []
-        logits = flamingo(params, frozen, prompt, phi, visual[None], config, start, cache)
+        visible_from, tokens = torch.zeros_like(prompt), []
+        logits = flamingo(params, frozen, prompt, phi, visual[None], config, visible_from, cache)
         for _ in range(n):
             tokens.append(int(logits[0, -1].argmax()))
             step = torch.tensor([[tokens[-1]]])

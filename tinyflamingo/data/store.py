@@ -6,7 +6,7 @@ Serves all stages on data of one's own (chapters §2 and §4). A folder with fou
 In memory are only the index, 8 bytes a record and a medium. Which record comes when is a function of
 seed and count (`shuffled`), so a run that resumes needs no state but its step.
 
-Not here: formats (`readers/`), features of the frozen encoder (`training/features.py`).
+Not here: formats (`readers/`), features of the frozen encoder (`own_data/features.py`).
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ import numpy as np
 
 from tinyflamingo.decoding.caches import reorder, take_rows
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.cache import cached_length
 from tinyflamingo.model.flamingo import TrainedFlamingo, flamingo
 from tinyflamingo.model.generate import check_length, log_softmax_allowed, read_on
 from tinyflamingo.model.interleave import Batch
+from tinyflamingo.ops.cache import cached_length
 
 WIDEST = 64  # beams
 
@@ -34,9 +34,10 @@ def beam_search(model: TrainedFlamingo, batch: Batch, visual, width=3, max_token
     B, eoc, cache = len(batch.tokens), model.config.language.vocab_size, {} if cache is None else cache
     check_length(cached_length(cache) + batch.tokens.shape[1], max_tokens, model.config)
     phi, rows = model.parts.visible(batch), np.repeat(np.arange(B), width)
-    log_probs = read_on(model, batch.tokens, phi, visual, batch.start, cache)[rows]
+    log_probs = read_on(model, batch.tokens, phi, visual, batch.visible_from, cache)[rows]
     cache, prompt = take_rows(cache, rows), cached_length(cache)
-    phi, start = phi[rows, -1:], batch.start[rows, -1:]  # a continuation sees what the prompt's last token sees
+    # A continuation sees what the last token of the prompt sees.
+    phi, visible_from = phi[rows, -1:], batch.visible_from[rows, -1:]
     scores = np.tile([0.0] + [-np.inf] * (width - 1), (B, 1))  # all beams are equal at first: one counts
     beams, finished = [[[] for _ in range(width)] for _ in range(B)], [[] for _ in range(B)]
     for _ in range(max_tokens):
@@ -48,7 +49,7 @@ def beam_search(model: TrainedFlamingo, batch: Batch, visual, width=3, max_token
         if all(_settled(closed, scores[b]) for b, closed in enumerate(finished)):
             break
         reorder(cache, (parents + width * np.arange(B)[:, None]).reshape(-1), prompt)
-        log_probs = read_on(model, chosen.reshape(-1, 1), phi, visual, start, cache)
+        log_probs = read_on(model, chosen.reshape(-1, 1), phi, visual, visible_from, cache)
     found = [_winner(*row) for row in zip(finished, beams, scores.tolist(), strict=True)]
     return [tokens for tokens, _ in found], [score for _, score in found]
 
@@ -87,7 +88,7 @@ def score_continuations(model: TrainedFlamingo, batch: Batch, visual, cache=None
     """
     tokens, phi = batch.tokens[:, :-1], model.parts.visible(batch)[:, :-1]
     logits = flamingo(
-        model.params, model.frozen, tokens, phi, visual, model.config, batch.start[:, :-1], cache, model.parts
+        model.params, model.frozen, tokens, phi, visual, model.config, batch.visible_from[:, :-1], cache, model.parts
     )
     log_probs = np.take_along_axis(log_softmax_allowed(logits), batch.tokens[:, 1:, None], axis=-1)[..., 0]
     weights = batch.weights[:, 1:]

@@ -1,12 +1,12 @@
 """Rows of a cache that go on in several ways: the queries after the same shots, and the beams of a search.
 
-Serves chapter §5. A cache is a dict that `flamingo` fills (`model/cache.py`). Not here: who needs this
+Serves chapter §5. A cache is a dict that `flamingo` fills (`ops/cache.py`). Not here: who needs this
 (`beams.py`, `evaluation/few_shot.py`).
 """
 
 from __future__ import annotations
 
-from tinyflamingo.model.cache import LENGTH
+from tinyflamingo.ops.cache import LENGTH
 
 OF_ROWS = ("k", "v")  # arrays of a block that have one entry for each row of the batch
 

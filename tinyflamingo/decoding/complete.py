@@ -10,26 +10,33 @@ import numpy as np
 
 from tinyflamingo.data.images import prepare_picture
 from tinyflamingo.data.items import EOC, Quiet
-from tinyflamingo.decoding.beams import beam_search, check_beams
-from tinyflamingo.decoding.sampling import GREEDY, sampler
+from tinyflamingo.decoding.beams import beam_search
+from tinyflamingo.decoding.sampling import GREEDY, Sampling, sampler
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample
 from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 
 
-def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling=GREEDY, rng=None) -> dict:
+def complete(
+    model: TrainedFlamingo,
+    items: list,
+    max_tokens: int = 24,
+    beams: int = 1,
+    sampling: Sampling | None = None,
+    rng=None,
+) -> dict:
     """Continue a prompt: a list that mixes strings, `EOC`, pictures and videos, in order.
 
-    sampling: a `Sampling`; rng: the generator that it needs. Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). If their size is not the one that the model learned
-    from, they are fitted to it as files are (`data/images.py`). A string is text: a literal "<image>" in it is
-    not a tag. Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt
-    that is too long, for an item of another kind, and for options that exclude each other.
+    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). If their size is not the one that the model learned
+    from, they are fitted to it as files are (`data/images.py`). A string is text: a literal "<image>" in it is not
+    a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt that is too
+    long, for an item of another kind, and for options that exclude each other.
     """
     if isinstance(items, str):
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
-    check_beams(beams)
-    if beams > 1 and sampling != GREEDY:
+    if beams != 1 and sampling not in (None, GREEDY):
         raise UserError("beams search; temperature, top_k and top_p sample: choose one")
     side = model.config.vision.side
     sequence = encode_document([_checked(item, side) for item in items], model.tokenizer, complete=False)
@@ -37,10 +44,11 @@ def complete(model: TrainedFlamingo, items, max_tokens=24, beams=1, sampling=GRE
         raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
     visual = encode_and_resample(model, batch.media)
-    if beams > 1:
-        (tokens,), log_probs = beam_search(model, batch, visual, beams, max_tokens)
+    if beams == 1:
+        choose = sampler(sampling, rng) if sampling else None
+        (tokens,), (log_probs,) = generate(model, batch, visual, max_tokens, choose)
     else:
-        (tokens,), (log_probs,) = generate(model, batch, visual, max_tokens, sampler(sampling, rng))
+        (tokens,), log_probs = beam_search(model, batch, visual, beams, max_tokens)
     return {
         "text": model.tokenizer.decode(tokens).strip(),
         "tokens": [model.tokenizer.piece(t) for t in tokens],

@@ -48,7 +48,7 @@ def evaluate(model, n=500, seed=0, only=None):
         rng = split_rng("test", STREAM, seed, names.index(name))
         return zero_shot_classification(model, rng, n) if name not in TASKS else run_task(model, name, rng, n)
 
-    tasks = dict(zip(asked, ops.share_out(run, asked), strict=True))
+    tasks = dict(zip(asked, ops.parallel_map(run, asked), strict=True))
     perplexity = text_perplexity(model, split_rng("test", STREAM, seed, len(names)))
     return {"tasks": tasks, "text_perplexity": perplexity, "seconds": round(time.perf_counter() - began, 1)}
 

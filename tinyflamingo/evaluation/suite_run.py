@@ -1,7 +1,7 @@
 """The suite run on a model: scores by shots, sanity checks, specialists, and the report (chapter §5).
 
 Not here: the tasks (`evaluation/suite.py`), prompts and answers (`evaluation/few_shot.py`), metrics
-(`evaluation/metrics.py`), the document that is made of reports (`evaluation/report.py`).
+(`evaluation/metrics.py`), the document that is made of reports (`studies/report.py`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run_task(model, name, seed=0, shots=SHOTS, instances=10, queries=50, special
     asked, rng = [q for instance in made for q in instance.queries], split_rng("test", STREAM, seed, number)
 
     def answers(run):
-        found = ops.share_out(lambda pair: run(*pair), list(zip(made, rngs, strict=True)))
+        found = ops.parallel_map(lambda pair: run(*pair), list(zip(made, rngs, strict=True)))
         return [f for part in found for f in part]
 
     def scored(run):
@@ -105,7 +105,9 @@ def retrieval(model, task, seed, keys, queries, rng):
     asked = [q for instance in made for q in instance.queries]
     pairs = list(zip(made, rng.spawn(len(made)), strict=True))  # a generator each: they are used side by side
     return {
-        name: score(task, asked, [f for found in ops.share_out(lambda p, run=run: run(*p), pairs) for f in found], rng)
+        name: score(
+            task, asked, [f for found in ops.parallel_map(lambda p, run=run: run(*p), pairs) for f in found], rng
+        )
         for name, run in runs.items()
     } | {"shots": k}
 

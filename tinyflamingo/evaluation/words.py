@@ -47,7 +47,7 @@ CURVE |= {"8way": (8, KNOWN, RULES, (1, 4))} | {f"8way_{rule}": (8, KNOWN, (rule
 def few_shot_words(model, seed=0, n=500) -> dict:
     """{name: {shots a class: {"score", "ci95", "n"}}} for all of `CURVE`."""
     asked = [(name, Words(w, k, t, rules)) for name, (w, t, rules, shots) in CURVE.items() for k in shots]
-    found = ops.share_out(lambda one: measure(model, one[1], split_rng("test", STREAM, seed, *_key(one)), n), asked)
+    found = ops.parallel_map(lambda one: measure(model, one[1], split_rng("test", STREAM, seed, *_key(one)), n), asked)
     report = {name: {} for name in CURVE}
     for (name, words), score in zip(asked, found, strict=True):
         report[name][str(words.shots)] = score

@@ -3,8 +3,8 @@
 Serves §2 to §5 with real pictures (Lake, Salakhutdinov and Tenenbaum 2015). The user downloads the
 data set's own zip files. They are read as they lie; no member is ever unpacked to the disk.
 
-Not here: what is drawn and written from the characters (`handwriting.py`), and how a run is answered
-and scored (`evaluation/one_shot.py`).
+Not here: what is drawn and written from the characters (`drawings.py`), and how a run is answered
+and scored (`one_shot.py`).
 """
 
 from __future__ import annotations

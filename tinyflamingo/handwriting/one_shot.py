@@ -5,7 +5,7 @@ permutations of the prompt). No weight changes: a run's 20 characters are told t
 prompt, and of their names the likeliest one is its answer. An answer is the mean over several
 prompts, which differ in the order of the characters, in their names and in small shifts of the views.
 
-Not here: the files (`data/omniglot.py`), drawings as pictures (`data/handwriting.py`).
+Not here: the files (`omniglot.py`), drawings as pictures (`drawings.py`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def evaluate_runs(model, runs, seed=0, prompts=PROMPTS):
         guesses = answer_run(model, run, np.random.default_rng([seed, number]), prompts)
         return guesses != run.answers
 
-    errors = ops.share_out(wrong, list(enumerate(runs)))
+    errors = ops.parallel_map(wrong, list(enumerate(runs)))
     rows = {run.name: round(float(np.mean(e)), 4) for run, e in zip(runs, errors, strict=True)}
     score, ci95 = interval(np.concatenate(errors))
     task = {"metric": "error rate", "score": score, "ci95": ci95, "n": sum(map(len, errors)), "runs": rows}

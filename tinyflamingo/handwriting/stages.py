@@ -4,8 +4,7 @@ Chapter §1, §2 and §4. Stage one has no captions to learn from, so two drawin
 people are each other's caption; stage three reads few-shot episodes (docs/deviations.md). Stage two
 is TinyWorld's: the language model learns to bind words to what stands before them from its texts.
 
-Not here: the losses (`contrastive_stage.py`, `flamingo_stage.py`), drawings and episodes
-(`data/handwriting.py`).
+Not here: the losses (`training/`), drawings and episodes (`drawings.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from tinyflamingo.data.tinyworld.pool import Pool
+from tinyflamingo.errors import UserError
 from tinyflamingo.handwriting.drawings import TURNS, Sheet, draw_varied, picture_episode, sheet
 from tinyflamingo.handwriting.omniglot import DRAWERS, read_background
 from tinyflamingo.model.contrastive import contrastive_loss, embed_pictures
@@ -35,6 +35,8 @@ class Handwriting(TinyWorld):
 
     def material(self, preset: Preset, folder):
         """(preset, tokenizer, the three stages over all alphabets but those that are held out)."""
+        if not preset.handwriting:
+            raise UserError(f"preset {preset.name!r} does not learn from Omniglot: choose --preset omniglot")
         characters = [c for c in read_background(self.folder) if c.alphabet not in preset.handwriting.held_out]
         page = sheet(np.concatenate([c.drawings for c in characters]))
         episodes = partial(EpisodesStage, page=page, alphabets=[c.alphabet for c in characters])

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import autograd.numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.model.cache import cached_length, entry
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.gated_xattn import gated_xattn_dense, init_gated_xattn
 from tinyflamingo.model.language_model import decoder_block, embed_tokens, final_norm
 from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
 from tinyflamingo.model.vision_encoder import encode_pictures
+from tinyflamingo.ops.cache import cached_length, entry
 
 ENCODE_BATCH = 64  # most pictures that a worker encodes at once
 
@@ -63,7 +63,7 @@ class Parts(NamedTuple):
     resample: Callable = resample  # (params, groups, config) -> visual tokens
     embed: Callable = embed_with_eoc  # (eoc, language, tokens, places) -> h
     gated_block: Callable = gated_xattn_dense  # (params, h, visual, phi, config, cache) -> h; it trains
-    decoder_block: Callable = decoder_block  # (params, h, start, config, cache) -> h; it is frozen
+    decoder_block: Callable = decoder_block  # (params, h, visible_from, config, cache) -> h; it is frozen
     final_norm: Callable = final_norm  # (language, h) -> h
     visible: Callable = own_medium  # (batch) -> the argument `phi` of the gated blocks
 
@@ -72,26 +72,26 @@ CHAPTER = Parts()
 
 
 def flamingo(
-    params, frozen, tokens, phi, visual, config: FlamingoConfig, start=None, cache=None, parts: Parts = CHAPTER
+    params, frozen, tokens, phi, visual, config: FlamingoConfig, visible_from=None, cache=None, parts: Parts = CHAPTER
 ):
     """Logits (B, T, V + 1) over the next token; the last column is <EOC>.
 
     tokens (B, T), the id V is <EOC>; visual (M, R, D): visual tokens of all media of the batch, from
     `resample`; phi (B, T): 0 or the number of the medium that a token sees, counted from 1 over the
-    batch (`interleave.batch_phi`). start (B, T): first position that a token sees (left padding, packed
+    batch (`interleave.batch_phi`). visible_from (B, T): first position that a token sees (left padding, packed
     documents). cache: a dict, empty at first; it keeps what was read, and the next call's tokens
     continue it.
     """
-    language = frozen["language"]
-    start = np.zeros(tokens.shape, np.int64) if start is None else ops.expect(start, "B T", T=tokens.shape[1])
-    places = cached_length(cache) + np.arange(tokens.shape[1]) - start
+    (B, T), language = tokens.shape, frozen["language"]
+    visible_from = np.zeros((B, T), np.int64) if visible_from is None else ops.expect(visible_from, "B T", B=B, T=T)
+    places = cached_length(cache) + np.arange(T) - visible_from
     h = parts.embed(params["eoc"], language, tokens, places)
     for i in range(config.language.layers):
-        if i in config.gated_layers:
+        if f"xattn_{i}" in params:
             media = entry(cache, f"xattn_{i}")
             h = parts.gated_block(params[f"xattn_{i}"], h, visual, phi, config.xattn, media)
         read = entry(cache, f"block_{i}")
-        h = parts.decoder_block(language[f"block_{i}"], h, start, config.language, read)
+        h = parts.decoder_block(language[f"block_{i}"], h, visible_from, config.language, read)
     h = parts.final_norm(language, h)
     # Two products, not one with a joined table: the language model's logits stay equal bit for bit.
     words = ops.linear(h, language["embedding"].T)
@@ -112,7 +112,7 @@ def encode_media(frozen, media, config: FlamingoConfig, parts: Parts = CHAPTER):
         return (features - frozen["feature_mean"]) * frozen["feature_scale"]
 
     pieces = max(-(-len(frames) // ENCODE_BATCH), min(ops.workers(), len(frames)))
-    features = np.concatenate(ops.share_out(encode, np.array_split(frames, pieces)))
+    features = np.concatenate(ops.parallel_map(encode, np.array_split(frames, pieces)))
     return features.reshape(M, F, *features.shape[1:])
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.cache import cached_length
 from tinyflamingo.model.flamingo import TrainedFlamingo, flamingo
 from tinyflamingo.model.interleave import Batch
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
+from tinyflamingo.ops.cache import cached_length
 
 NEVER = (PAD, BOS, UNK, IMAGE)  # a continuation never holds these; with byte fallback nothing is unknown
 
@@ -30,7 +30,7 @@ def generate(model: TrainedFlamingo, batch: Batch, visual, max_tokens=24, choose
     """
     cache, choose = {} if cache is None else cache, choose or likeliest
     check_length(cached_length(cache) + batch.tokens.shape[1], max_tokens, model.config)
-    log_probs = read_on(model, batch.tokens, model.parts.visible(batch), visual, batch.start, cache)
+    log_probs = read_on(model, batch.tokens, model.parts.visible(batch), visual, batch.visible_from, cache)
     B, eoc = len(batch.tokens), model.config.language.vocab_size
     out, scores, closed = [[] for _ in range(B)], [[] for _ in range(B)], np.zeros(B, bool)
     for step in range(max_tokens):
@@ -53,12 +53,12 @@ def likeliest(log_probs):
 def read_token(model, chosen, batch, visual, cache):
     """`read_on` for one more token of each row, chosen (B,). It sees what the batch's last token sees."""
     phi = model.parts.visible(batch)[:, -1:]
-    return read_on(model, chosen[:, None], phi, visual, batch.start[:, -1:], cache)
+    return read_on(model, chosen[:, None], phi, visual, batch.visible_from[:, -1:], cache)
 
 
-def read_on(model, tokens, phi, visual, start, cache):
+def read_on(model, tokens, phi, visual, visible_from, cache):
     """Log-probabilities (B, V + 1) of what follows tokens (B, T), which continue the cache."""
-    logits = flamingo(model.params, model.frozen, tokens, phi, visual, model.config, start, cache, model.parts)
+    logits = flamingo(model.params, model.frozen, tokens, phi, visual, model.config, visible_from, cache, model.parts)
     return log_softmax_allowed(logits[:, -1])
 
 

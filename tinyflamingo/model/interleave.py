@@ -104,7 +104,7 @@ class Batch:
     """Sequences side by side, padded with `<PAD>`.
 
     tokens (B, T); weights (B, T): loss weight of each token; phi (B, T): the medium that it sees,
-    counted from 1 over the whole batch, 0 for none; start (B, T): first position of its own sequence;
+    counted from 1 over the whole batch, 0 for none; visible_from (B, T): first position of its own sequence;
     owner (B, T): number of that sequence, -1 for padding; media: the media of all sequences in order,
     so the first medium of a sequence is number 1 + the media of the sequences before it.
     """
@@ -112,7 +112,7 @@ class Batch:
     tokens: np.ndarray
     weights: np.ndarray
     phi: np.ndarray
-    start: np.ndarray
+    visible_from: np.ndarray
     owner: np.ndarray
     media: list
 
@@ -129,13 +129,13 @@ def make_batch(sequences, left=False, phi_of=phi) -> Batch:
         n = len(sequence.tokens)
         place = slice(T - n, T) if left else slice(0, n)
         _put(batch, b, place, sequence, choose[b])
-        batch.start[b] = place.start
+        batch.visible_from[b] = place.start
     return batch
 
 
 def _empty_batch(B, T):
-    phi, start = np.zeros((2, B, T), int)
-    return Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), phi, start, np.full((B, T), -1), [])
+    phi, visible_from = np.zeros((2, B, T), int)
+    return Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), phi, visible_from, np.full((B, T), -1), [])
 
 
 def _put(batch, b, place, sequence, phi_of):
@@ -145,7 +145,7 @@ def _put(batch, b, place, sequence, phi_of):
     batch.tokens[b, place] = sequence.tokens
     batch.weights[b, place] = sequence.weights
     batch.phi[b, place] = batch_phi(phi_of(sequence.tokens), len(batch.media))
-    batch.start[b, place.start :] = place.start
+    batch.visible_from[b, place.start :] = place.start
     batch.media += sequence.media
 
 

@@ -15,21 +15,21 @@ import functools
 import autograd.numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.model.cache import block_length, entry, extend
 from tinyflamingo.model.config import LanguageConfig
+from tinyflamingo.ops.cache import block_length, entry, extend
 
 
-def language_model(params, tokens, config: LanguageConfig, start=None, cache=None):
+def language_model(params, tokens, config: LanguageConfig, visible_from=None, cache=None):
     """Token ids (B, T) to logits (B, T, V) over the next token.
 
-    start (B, T): first position that each token may see (documents packed in a row, left padding);
+    visible_from (B, T): first position that each token may see (documents packed in a row, left padding);
     by default 0, everything before. cache: a dict, empty at first; it keeps what was read, and the
     next call's tokens continue it.
     """
-    start = np.zeros(tokens.shape, np.int64) if start is None else start
+    visible_from = np.zeros(tokens.shape, np.int64) if visible_from is None else visible_from
     h = embed_tokens(params["embedding"], tokens)
     for i in range(config.layers):
-        h = decoder_block(params[f"block_{i}"], h, start, config, entry(cache, f"block_{i}"))
+        h = decoder_block(params[f"block_{i}"], h, visible_from, config, entry(cache, f"block_{i}"))
     return ops.linear(final_norm(params, h), params["embedding"].T)
 
 
@@ -38,13 +38,13 @@ def embed_tokens(table, tokens):
     return ops.embed(table, tokens) * table.dtype.type(table.shape[1] ** 0.5)
 
 
-def decoder_block(params, h, start, config: LanguageConfig, cache=None):
+def decoder_block(params, h, visible_from, config: LanguageConfig, cache=None):
     """One block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D) -> (B, T, D)."""
-    h = h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), start, config, cache)
+    h = h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), visible_from, config, cache)
     return h + feed_forward(params, ops.rms_norm(h, params["ffw_gain"]))
 
 
-def self_attention(params, x, start, config: LanguageConfig, cache=None):
+def self_attention(params, x, visible_from, config: LanguageConfig, cache=None):
     """Causal attention with relative positions: score = (q+u).k + (q+v).W_R s_(i-j), over sqrt(K)."""
     B, T, D = x.shape
     H, K = config.heads, config.key_size
@@ -52,7 +52,7 @@ def self_attention(params, x, start, config: LanguageConfig, cache=None):
     distances = sinusoids(block_length(cache), T, D, x.dtype)  # those that are new with these tokens
     r = np.reshape(ops.linear(distances, params["w_r"]), (1, T, H, K))
     k, v, r = extend(cache, k=k, v=v, r=r)
-    attended = ops.relative_attention(q, k, v, np.reshape(r, r.shape[1:]), params["u"], params["v"], start)
+    attended = ops.relative_attention(q, k, v, np.reshape(r, r.shape[1:]), params["u"], params["v"], visible_from)
     return ops.linear(np.reshape(attended, (B, T, -1)), params["w_o"], params["b_o"])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from .check import assert_float32_backward, check_grad
 from .shapes import expect
 from .switch import backend, backend_name, use
-from .team import share_out, use_workers, workers
+from .team import parallel_map, use_workers, workers
 from .value_and_grad import value_and_grad, vjp
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "relu",
     "rms_norm",
     "segment_attention",
-    "share_out",
+    "parallel_map",
     "sigmoid",
     "squared_relu",
     "standardise_weight",
@@ -183,14 +183,14 @@ def attention(q, k, v, key_mask=None):
     return backend().attention(q, k, v, key_mask)
 
 
-def relative_attention(q, k, v, r, u, vb, start):
+def relative_attention(q, k, v, r, u, vb, visible_from):
     """Causal attention with Transformer-XL's relative positions (Dai et al. 2019, 1901.02860).
 
     score(i, j) = ((q_i + u) . k_j + (q_i + vb) . r_{i-j}) / sqrt(K), softmax over the visible j.
 
     q (B, T, H, K); k and v (B, S, H, K), S >= T: query i stands at key position S - T + i, so that
     cached decoding passes one query and all keys. r (S, H, K): row n is distance n. u, vb (H, K).
-    start (B, T) int: the first key position that the query may see (packed documents, left
+    visible_from (B, T) int: the first key position that the query may see (packed documents, left
     padding); beyond its own position the row is empty and the output exactly 0. -> (B, T, H, K).
     Raises ValueError for S < T.
     """
@@ -203,19 +203,19 @@ def relative_attention(q, k, v, r, u, vb, start):
     expect(r, "S H K", S=S, H=H, K=K)
     expect(u, "H K", H=H, K=K)
     expect(vb, "H K", H=H, K=K)
-    start = np.asarray(start)
-    expect(start, "B T", B=B, T=T)
-    return backend().relative_attention(q, k, v, r, u, vb, start)
+    visible_from = np.asarray(visible_from)
+    expect(visible_from, "B T", B=B, T=T)
+    return backend().relative_attention(q, k, v, r, u, vb, visible_from)
 
 
-def segment_attention(q, k, v, phi, first=None):
+def segment_attention(q, k, v, phi, first_medium=None):
     """Flamingo's masked cross-attention: a token sees the latents of one medium, its ``phi``.
 
     q (B, T, H, K); k and v (B, N, R, H, K); phi (B, T) int, media counted from 1 (section 2.3 of
-    arXiv 2204.14198) -> (B, T, H, K). With ``first`` (B, T) int a token sees all media from
-    ``first`` to ``phi`` at once, in one softmax (the ablation in its table 10: all previous images).
+    arXiv 2204.14198) -> (B, T, H, K). With ``first_medium`` (B, T) int a token sees all media from
+    ``first_medium`` to ``phi`` at once, in one softmax (the ablation in its table 10: all previous images).
     Where phi is 0 the output is exactly 0 and so are all gradients. N may be 0. Raises ValueError
-    for phi outside 0..N, and for first outside 1..phi where phi is not 0.
+    for phi outside 0..N, and for first_medium outside 1..phi where phi is not 0.
     """
     B, T, H, K = q.shape
     phi = np.asarray(phi)
@@ -225,16 +225,17 @@ def segment_attention(q, k, v, phi, first=None):
     if phi.size and (phi.min() < 0 or phi.max() > k.shape[1]):
         wrong = phi.min() if phi.min() < 0 else phi.max()
         raise ValueError(f"segment_attention: phi is {wrong} but there are {k.shape[1]} media")
-    if first is not None:
-        first = np.asarray(first)
-        _check_first(expect(first, "B T", B=B, T=T), phi)
-    return backend().segment_attention(q, k, v, phi, first)
+    if first_medium is not None:
+        first_medium = np.asarray(first_medium)
+        _check_first_medium(expect(first_medium, "B T", B=B, T=T), phi)
+    return backend().segment_attention(q, k, v, phi, first_medium)
 
 
-def _check_first(first, phi):
-    wrong = (phi > 0) & ((first < 1) | (first > phi))
+def _check_first_medium(first_medium, phi):
+    wrong = (phi > 0) & ((first_medium < 1) | (first_medium > phi))
     if wrong.any():
-        raise ValueError(f"segment_attention: first is {first[wrong][0]} but must be in 1..{phi[wrong][0]}, its phi")
+        first, last = first_medium[wrong][0], phi[wrong][0]
+        raise ValueError(f"segment_attention: first_medium is {first} but must be in 1..{last}, its phi")
 
 
 # ---------------------------------------------------------------- pictures, channels last

@@ -16,13 +16,13 @@ from .fast_attention import blocks, heads_first, transposed
 QUERIES = 64  # query rows in a block; a block meets no key beyond its last row's own
 
 
-def relative_attention(q, k, v, r, u, vb, start):
+def relative_attention(q, k, v, r, u, vb, visible_from):
     """``reference.relative_attention``: about 3/4 of the 6 B H T S K flops, at T = S = 128.
 
     Blocks of queries meet only the keys up to their own; all softmax work is in place in L2. Keeps
     the probabilities of those blocks. Allocates no shifted copy, no mask, no future.
     """
-    return _relative_attention(q, k, v, r, u, vb, start, {})
+    return _relative_attention(q, k, v, r, u, vb, visible_from, {})
 
 
 def query_blocks(T, S):
@@ -37,7 +37,7 @@ def _by_head(r):
 
 
 @primitive
-def _relative_attention(q, k, v, r, u, vb, start, saved):
+def _relative_attention(q, k, v, r, u, vb, visible_from, saved):
     B, T, H, K = q.shape
     S = k.shape[1]
     scale = q.dtype.type(K**-0.5)
@@ -49,7 +49,7 @@ def _relative_attention(q, k, v, r, u, vb, start, saved):
         for rows, own, J in query_blocks(T, S):
             p = np.matmul(qu[b, :, rows], transposed(keys[b, :, :J]))
             position = np.matmul(qv[b, :, rows], transposed(far_first[:, :, S - J :]))
-            kernels.relative_scores(p, position, start[b, rows], own)
+            kernels.relative_scores(p, position, visible_from[b, rows], own)
             np.exp(p, out=p)
             kernels.normalise_rows(p)
             np.matmul(p, values[b, :, :J], out=heads_first(out[b, rows]))
@@ -58,7 +58,7 @@ def _relative_attention(q, k, v, r, u, vb, start, saved):
 
 
 def _relative_attention_vjp(argnums, ans, args, kwargs):
-    q, k, v, r, u, vb, start, saved = args
+    q, k, v, r, u, vb, visible_from, saved = args
     B, T, H, K = q.shape
     S = k.shape[1]
     scale = q.dtype.type(K**-0.5)

@@ -1,7 +1,7 @@
 """Flamingo's masked cross-attention by segments (§4, and section 2.3 of arXiv 2204.14198).
 
 A token attends to the latents of one medium, the one that ``phi`` names, or of all media from
-``first`` to ``phi``. So its cost is that of the latents it sees, whatever the number of media; the
+``first_medium`` to ``phi``. So its cost is that of the latents it sees, whatever the number of media; the
 dense definition computes a score against every latent and throws away those of the others.
 
 ``phi`` is constant over runs of tokens, and all tokens of a run see the same latents. What is done
@@ -17,16 +17,16 @@ FEW_LATENTS = 16  # matrices narrower than this ...
 FEW_TOKENS = 8  # ... or shorter are too small for BLAS: measured
 
 
-def segment_attention(q, k, v, phi, first=None):
+def segment_attention(q, k, v, phi, first_medium=None):
     """``reference.segment_attention``: 4 H K flops for a token and a latent it sees, backward 8.
 
-    Without ``first`` these are 4 B T H R K, whatever N is. Keeps the probabilities of the latents
-    seen, (B, T, H, R) of them without ``first``. Allocates no mask and no scores of other media.
+    Without ``first_medium`` these are 4 B T H R K, whatever N is. Keeps the probabilities of the latents
+    seen, (B, T, H, R) of them without ``first_medium``. Allocates no mask and no scores of other media.
     """
-    return _segment_attention(q, k, v, phi, first, {})
+    return _segment_attention(q, k, v, phi, first_medium, {})
 
 
-def _runs(phi, first, N, R):
+def _runs(phi, first_medium, N, R):
     """Runs of tokens that see the same latents: rows of (begin, end, low, high).
 
     Tokens ``begin`` to ``end`` and latents ``low`` to ``high`` are counted over the whole batch, so
@@ -34,7 +34,7 @@ def _runs(phi, first, N, R):
     """
     before = N * np.arange(len(phi))[:, None]
     high = np.where(phi > 0, phi + before, 0).ravel()
-    low = high - 1 if first is None else np.where(phi > 0, first + before - 1, 0).ravel()
+    low = high - 1 if first_medium is None else np.where(phi > 0, first_medium + before - 1, 0).ravel()
     changes = np.flatnonzero((high[1:] != high[:-1]) | (low[1:] != low[:-1])) + 1
     edges = np.concatenate([[0], changes, [phi.size]])
     sees = np.flatnonzero(high[edges[:-1]])
@@ -56,11 +56,11 @@ def _flat(x):
 
 
 @primitive
-def _segment_attention(q, k, v, phi, first, saved):
+def _segment_attention(q, k, v, phi, first_medium, saved):
     flat = _flat(q), _flat(k), _flat(v)
     out = np.zeros((len(flat[0]) + 1, *q.shape[2:]), q.dtype)  # blocks write their padding to the last row
     saved["parts"] = []
-    for module, runs in _shared(_runs(phi, first, *k.shape[1:3])) if k.size and q.size else []:
+    for module, runs in _shared(_runs(phi, first_medium, *k.shape[1:3])) if k.size and q.size else []:
         p = module.segment_forward(*flat, runs, q.dtype.type(q.shape[-1] ** -0.5), out)
         saved["parts"].append((module, runs, p))
     return out[:-1].reshape(q.shape)

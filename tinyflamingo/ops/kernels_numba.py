@@ -249,19 +249,19 @@ def softmax_backward(p, dp):
 
 
 @_kernel(SUMS)
-def relative_scores(content, position, start, own):
+def relative_scores(content, position, visible_from, own):
     """Serves ``relative_attention``: content (b, H, t, J) becomes the scores minus their row max.
 
     Row i stands at key ``own + i``. position[i, m] is the score at distance J - 1 - m, so the row
     slides by one with i and is read forwards: no shifted copy. Keys after the query or before
-    ``start`` become -inf and their position scores are never read: 2r 1w of the lower triangle.
+    ``visible_from`` become -inf and their position scores are never read: 2r 1w of the lower triangle.
     """
     B, H, T, J = content.shape
     for b in range(B):
         for h in range(H):
             for i in range(T):
                 end = own + i + 1
-                low = min(max(start[b, i], 0), end)
+                low = min(max(visible_from[b, i], 0), end)
                 seen = content[b, h, i, low:end]
                 slid = position[b, h, i, J - end + low :]
                 for j in range(len(seen)):

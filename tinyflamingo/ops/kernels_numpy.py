@@ -133,12 +133,12 @@ def softmax_backward(p, dp):
     dp *= p
 
 
-def relative_scores(content, position, start, own):
+def relative_scores(content, position, visible_from, own):
     b, H, t, J = content.shape
     shifted = _shifted(position, own)
     key = np.arange(J)
     last = own + np.arange(t)[:, None]
-    visible = (key <= last)[None] & (key[None] >= start[:, :, None])
+    visible = (key <= last)[None] & (key[None] >= visible_from[:, :, None])
     np.add(content, shifted, out=content, where=visible[:, None])
     np.copyto(content, -np.inf, where=~visible[:, None])
     top = content.max(axis=-1, keepdims=True)

@@ -122,7 +122,7 @@ def attention(q, k, v, key_mask=None):
     return np.einsum("bhts,bshk->bthk", weights, v)
 
 
-def relative_attention(q, k, v, r, u, vb, start):
+def relative_attention(q, k, v, r, u, vb, visible_from):
     """Causal Transformer-XL attention: the position score depends on the distance i - j only."""
     B, T, H, K = q.shape
     S = k.shape[1]
@@ -132,13 +132,13 @@ def relative_attention(q, k, v, r, u, vb, start):
     key = np.arange(S)[None, :]
     distance = np.maximum(own - key, 0)  # the future is masked below; any valid index will do
     position = by_distance[:, :, np.arange(T)[:, None], distance]
-    visible = (key <= own)[None] & (key[None] >= start[:, :, None])  # (B, T, S)
+    visible = (key <= own)[None] & (key[None] >= visible_from[:, :, None])  # (B, T, S)
     scores = (content + position) * K**-0.5
     weights = masked_softmax(scores, np.broadcast_to(visible[:, None], (B, H, T, S)))
     return np.einsum("bhts,bshk->bthk", weights, v)
 
 
-def segment_attention(q, k, v, phi, first=None):
+def segment_attention(q, k, v, phi, first_medium=None):
     """Flamingo's masked cross-attention as the paper draws it: all media, then a mask."""
     B, N, R, H, K = k.shape
     T = q.shape[1]
@@ -146,8 +146,8 @@ def segment_attention(q, k, v, phi, first=None):
         return q * 0.0  # exactly 0, with zero gradient
     k, v = np.reshape(k, (B, N * R, H, K)), np.reshape(v, (B, N * R, H, K))
     medium = np.repeat(np.arange(N) + 1, R)  # the media are counted from 1, as phi counts them
-    first = phi if first is None else first
-    visible = (first[:, :, None] <= medium) & (medium <= phi[:, :, None])
+    first_medium = phi if first_medium is None else first_medium
+    visible = (first_medium[:, :, None] <= medium) & (medium <= phi[:, :, None])
     scores = np.einsum("bthk,bshk->bhts", q, k) * K**-0.5
     weights = masked_softmax(scores, np.broadcast_to(visible[:, None], (B, H, T, N * R)))
     return np.einsum("bhts,bshk->bthk", weights, v)

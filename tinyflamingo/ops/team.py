@@ -7,7 +7,7 @@ way, a team inside every matrix product, leaves all of them serial and meets hun
 step. NumPy, BLAS and our kernels let go of Python's lock while they work.
 
 Nothing else here starts threads: kernels are serial, and two teams never share the cores. Outside
-of ``share_out`` and ``one_team`` BLAS keeps whatever number of threads it was given.
+of ``parallel_map`` and ``one_team`` BLAS keeps whatever number of threads it was given.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def one_team():
     return _blas().limit(limits=1, user_api="blas")
 
 
-def share_out(function, shards):
+def parallel_map(function, shards):
     """``[function(shard) for shard in shards]``, a worker each, in the order of the shards.
 
     With one worker, and in a worker: in turn, in this thread. BLAS runs on one thread either way, so

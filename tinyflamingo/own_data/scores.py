@@ -3,7 +3,7 @@
 Chapter §5. Two numbers: the perplexity of the learned text, and the same with every record's media
 exchanged for the next record's. Where they are equal, the model does not look.
 
-Not here: TinyWorld's tasks (`run.py`).
+Not here: TinyWorld's tasks (`evaluation/run.py`).
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ or of a recipe, and starts from the frozen parts of one checkpoint. Runs of a se
 pictures, their random numbers and the test's queries, so a row's difference to the baseline is taken
 seed by seed. What is finished is written down at once and never run again.
 
-Not here: the switches themselves (`model/config.py`, `training/presets.py`), and the tables and
-figures for people (`report.py`).
+Not here: the other forms of the parts (`variants/`), and the tables and figures for people (`report.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from tinyflamingo.variants.registry import init_part, parts_of
 
 STREAM = 20260202  # of the validation split: ablations are choices, the tests are not for them
 STEPS, QUERIES = 200, 300
-# What a run is scored on: name -> (task of `tasks.py`, metric, by which 1 is the best score).
+# What a run is scored on: name -> (task of `evaluation/tasks.py`, metric, by which 1 is the best score).
 SCORES = {
     "captions": ("caption_relation", lambda said, answers: cider_d(said, answers) / 10),
     "questions": ("vqa", exact_match),
@@ -120,7 +119,7 @@ def score(model: TrainedFlamingo, seed, n) -> dict:
         said = [a for i in range(0, n, BATCH) for a in answer(model, queries[i : i + BATCH], features)]
         return float(np.mean(metric(said, [(q.answer,) for q in queries])))
 
-    scores = dict(zip(SCORES, ops.share_out(run, SCORES), strict=True))
+    scores = dict(zip(SCORES, ops.parallel_map(run, SCORES), strict=True))
     return scores | {"overall": float(np.mean(list(scores.values())))}
 
 

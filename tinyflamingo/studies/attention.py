@@ -3,7 +3,7 @@
 A word attends to the latents of its picture (the last gated block), and those to the grid of features
 (the resampler's last layer). The product of both, mean over heads, is a map of the picture.
 
-Not here: the weights (`model/attention_maps.py`), and drawing (`report_figures.py`).
+Not here: the weights (`attention_maps.py`), and drawing (`report_figures.py`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from tinyflamingo.model.flamingo import encode_and_resample, encode_media
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.studies.attention_maps import attention_maps, resampler_maps
 from tinyflamingo.studies.growing_report import save_report
+from tinyflamingo.variants.ablations import PlacedXattnConfig, UngatedXattnConfig
 
 WORDS = 10  # of an answer, at most
+ONE_PICTURE = (XattnConfig, PlacedXattnConfig, UngatedXattnConfig)  # forms of the blocks that see one picture
 
 
 def attention(model, path, seed=0, say=print) -> dict:
@@ -31,7 +33,7 @@ def attention(model, path, seed=0, say=print) -> dict:
     for each a grid of shares of attention. Raises `UserError` for a model whose parts have no such maps.
     """
     config = model.config
-    if (type(config.resampler), type(config.xattn)) != (ResamplerConfig, XattnConfig):
+    if type(config.resampler) is not ResamplerConfig or type(config.xattn) not in ONE_PICTURE:
         raise UserError("attention maps are of models with a Perceiver resampler and gated blocks that see one picture")
     report = {"format": "tinyflamingo-attention/1", "settings": {"seed": seed}}
     report["prompts"] = [maps(model, prompt) for prompt in prompts(split_rng("validation", seed))]

@@ -19,9 +19,12 @@ from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.perceiver_resampler import project, resampler_layer, temporal_embedding
 from tinyflamingo.ops.reference import masked_softmax
 from tinyflamingo.variants.ablations import Pending
+from tinyflamingo.variants.ports import PortResamplerConfig, add_embeddings, port_resampler_layer, project_normed
 
 
-def attention_maps(params, frozen, tokens, phi, visual, config: FlamingoConfig, start=None, parts: Parts = CHAPTER):
+def attention_maps(
+    params, frozen, tokens, phi, visual, config: FlamingoConfig, visible_from=None, parts: Parts = CHAPTER
+):
     """What every text token looks at, in every gated block: (G, B, T, H, M, R), G gated blocks.
 
     Arguments as of `flamingo`. Over the latents of the media that a token may see the weights of a
@@ -29,7 +32,7 @@ def attention_maps(params, frozen, tokens, phi, visual, config: FlamingoConfig, 
     """
     maps: list = []
     watched = parts._replace(gated_block=_noting(parts.gated_block, maps))
-    flamingo(params, frozen, tokens, phi, visual, config, start, cache={}, parts=watched)
+    flamingo(params, frozen, tokens, phi, visual, config, visible_from, cache={}, parts=watched)
     return np.stack(maps)
 
 
@@ -79,21 +82,36 @@ def attention_weights(params, h, k, phi, config: XattnConfig):
 def resampler_maps(params, features, config: ResamplerConfig):
     """What every latent looks at, in every layer: (L, M, H, R, F S + R) for features (M, F, S, Dv).
 
-    The columns are the cells of all frames, then the latents themselves; rows sum to 1. Raises ValueError for
-    another form of resampler.
+    The columns are the cells of all frames, then the latents themselves; rows sum to 1. The M media count as those of
+    one document, in order. Raises ValueError for a resampler without latents.
     """
-    if type(config) is not ResamplerConfig:
-        raise ValueError(f"resampler_maps: {type(config).__name__} is not a Perceiver resampler of the chapter")
-    M, F, _, _ = features.shape
-    time = temporal_embedding(params["temporal"], F)
-    x = np.broadcast_to(params["latents"][None], (M, *params["latents"].shape))
-    if "w_in" in params:
-        features = ops.linear(features, params["w_in"])
+    if "latents" not in params:
+        raise ValueError(f"resampler_maps: the resampler of {type(config).__name__} has no latents that look")
+    x, project, layer_of = _steps(params, features, config)
     maps = []
     for i in range(config.layers):
         layer = params[f"layer_{i}"]
-        q, k, _ = project(layer, x, features, time, config)
+        q, k, _ = project(layer, x)
         scores = np.einsum("mrhk,mshk->mhrs", q, k) * config.key_size**-0.5
         maps.append(masked_softmax(scores, np.ones(scores.shape, bool)))
-        x = resampler_layer(layer, x, features, time, config)
+        x = layer_of(layer, x)
     return np.stack(maps)
+
+
+def _steps(params, features, config):
+    """(first latents (M, R, D), function to q, k, v of a layer, function of a layer) of either Perceiver resampler."""
+    x = np.broadcast_to(params["latents"][None], (len(features), *params["latents"].shape))
+    if isinstance(config, PortResamplerConfig):
+        features = add_embeddings(params, features, config)
+        return (
+            x,
+            lambda layer, x: project_normed(layer, x, features, config),
+            lambda layer, x: port_resampler_layer(layer, x, features, config),
+        )
+    features = ops.linear(features, params["w_in"]) if "w_in" in params else features
+    time = temporal_embedding(params["temporal"], features.shape[1])
+    return (
+        x,
+        lambda layer, x: project(layer, x, features, time, config),
+        lambda layer, x: resampler_layer(layer, x, features, time, config),
+    )

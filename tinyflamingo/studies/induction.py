@@ -119,13 +119,13 @@ def few_shot_score(params, episodes, config) -> float:
 def prefix_matching(params, rows, config):
     """(layers, heads): mean attention, in the second halves, to the token after the same token's first place."""
     h, found = embed_tokens(params["embedding"], rows), []
-    start = np.zeros(rows.shape, int)
+    visible_from = np.zeros(rows.shape, int)
     places = np.arange(HALF + 1, rows.shape[1])
     for i in range(config.layers):
         block = params[f"block_{i}"]
         weights = attention_weights(block, ops.rms_norm(h, block["attn_gain"]), config)
         found.append(weights[:, :, places, places - HALF + 1].mean(axis=(0, 2)))
-        h = decoder_block(block, h, start, config)
+        h = decoder_block(block, h, visible_from, config)
     return np.array(found)
 
 

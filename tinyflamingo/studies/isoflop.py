@@ -43,7 +43,7 @@ def isoflop(tokenizer, path, seed=0, budgets=BUDGETS, sizes=SIZES, say=print) ->
     done = {(p["budget"], p["width"], p["layers"]) for p in report["points"]}
     todo = [(c, *size) for c in budgets for size in sizes if (c, *size) not in done]
     for i in range(0, len(todo), ops.workers()):
-        points = ops.share_out(lambda job: train_point(tokenizer, *job, seed), todo[i : i + ops.workers()])
+        points = ops.parallel_map(lambda job: train_point(tokenizer, *job, seed), todo[i : i + ops.workers()])
         report["points"] += points
         save_report(path, report)
         for p in points:
@@ -85,8 +85,8 @@ def validation_loss(stage) -> float:
     """Mean loss on text of the validation split."""
     rng, losses = split_rng("validation", 0), []
     for _ in range(TEST_BATCHES):
-        tokens, weights, start = stage.batch(rng, 0)
-        logits = language_model(stage.optimiser.params, tokens[:, :-1], stage.config, start[:, :-1])
+        tokens, weights, visible_from = stage.batch(rng, 0)
+        logits = language_model(stage.optimiser.params, tokens[:, :-1], stage.config, visible_from[:, :-1])
         losses.append(np.sum(token_losses(logits, tokens[:, 1:]) * shares_of(weights[:, 1:])))
     return float(np.mean(losses))
 

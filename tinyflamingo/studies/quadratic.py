@@ -4,7 +4,7 @@ The Perceiver resampler costs as much again for every further frame; self-attent
 in BERT, as much as all frames before together. Measured as frames grow: time and memory of forward and
 backward, and how well what happens in a video can be read from the visual tokens.
 
-Not here: both networks (`model/perceiver_resampler.py`, `model/plain_resamplers.py`) and attention
+Not here: both networks (`model/perceiver_resampler.py`, `variants/plain_resamplers.py`) and attention
 alone (`bench/scaling.py`).
 """
 

@@ -97,8 +97,8 @@ def shard_loss(params, shard: Shard, frozen, weights, config, parts):
     if "vision" in params:
         features = [encode_media(frozen, pixels, config, parts) for pixels in features]
     visual = parts.resample(params, features, config)
-    tokens, phi, start = (x[:, :-1] for x in (batch.tokens, parts.visible(batch), batch.start))
-    logits = flamingo(params, frozen, tokens, phi, visual, config, start, parts=parts)
+    tokens, phi, visible_from = (x[:, :-1] for x in (batch.tokens, parts.visible(batch), batch.visible_from))
+    logits = flamingo(params, frozen, tokens, phi, visual, config, visible_from, parts=parts)
     losses = token_losses(logits, batch.tokens[:, 1:]) * shard.shares[:, 1:]
     means = [anp.sum(losses * (shard.datasets[:, 1:] == i)) for i in range(len(weights))]
     return sum(mean * np.float32(weight) for mean, weight in zip(means, weights, strict=True)), means
@@ -159,7 +159,7 @@ class FlamingoStage:
             totals[document.dataset] += sum(document.sequence.weights)
         n = min(shard_count(), len(documents))
         hands = mine([(documents[i::n], own) for i, own in enumerate(rng.spawn(n))])
-        return ops.share_out(lambda hand: self._shard(*hand, totals), hands)
+        return ops.parallel_map(lambda hand: self._shard(*hand, totals), hands)
 
     def _shard(self, documents, rng, totals):
         """One worker's documents. Noise on the frozen features keeps the new layers from memorising single pictures."""

@@ -67,16 +67,16 @@ class LanguageStage:
         longer = r.longer if step >= r.long_from and step % r.long_every == r.long_every - 1 else 1
         B, T = max(1, r.rows // longer), r.length * longer
         tokens, weights = np.full((B, T), PAD), np.zeros((B, T), np.float32)
-        start = np.zeros((B, T), int)
+        visible_from = np.zeros((B, T), int)
         for b in range(B):
             place = 0
             while place < T:
                 ids, shares = self.document(rng, step, longer)
                 here = slice(place, min(T, place + len(ids)))
                 n = here.stop - here.start
-                tokens[b, here], weights[b, here], start[b, here] = ids[:n], shares[:n], place
+                tokens[b, here], weights[b, here], visible_from[b, here] = ids[:n], shares[:n], place
                 place += n
-        return tokens, weights, start
+        return tokens, weights, visible_from
 
     def prepare(self, rng):
         """Nothing to prepare."""
@@ -86,16 +86,16 @@ class LanguageStage:
         loss, gradient = self.loss_and_gradient(*self.batch(rng, step))
         return gradient, {"loss": loss}
 
-    def loss_and_gradient(self, tokens, weights, start):
+    def loss_and_gradient(self, tokens, weights, visible_from):
         """The mean loss of a batch and its gradient vector."""
         shares = shares_of(weights[:, 1:])
 
         def loss_of(params, shard):
-            tokens, shares, start = shard
-            logits = language_model(params, tokens[:, :-1], self.config, start[:, :-1])
+            tokens, shares, visible_from = shard
+            logits = language_model(params, tokens[:, :-1], self.config, visible_from[:, :-1])
             return anp.sum(token_losses(logits, tokens[:, 1:]) * shares), ()
 
-        loss, _, gradient = summed_gradient(loss_of, self.optimiser.params, cut_rows(tokens, shares, start))
+        loss, _, gradient = summed_gradient(loss_of, self.optimiser.params, cut_rows(tokens, shares, visible_from))
         return loss, gradient
 
     def result(self):

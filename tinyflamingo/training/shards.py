@@ -40,7 +40,7 @@ def summed_gradient(loss_fn, params, shards):
         (loss, parts), gradients = ops.value_and_grad(loss_fn)(params, shard)
         return loss, parts, flatten(gradients)
 
-    losses, parts, vectors = zip(*ops.share_out(work, shards), strict=True)
+    losses, parts, vectors = zip(*ops.parallel_map(work, shards), strict=True)
     loss = world().allreduce(np.array([sum(losses)], np.float64))[0]
     parts = world().allreduce(np.sum(parts, axis=0, dtype=np.float64))
     return float(loss), parts.tolist(), world().allreduce(_sum(vectors))
@@ -51,7 +51,7 @@ def joined_gradient(rows_fn, loss_fn, params, head, shards):
 
     head: those of the params that the loss itself reads. Returns (loss, gradient vector of the params).
     """
-    forward = ops.share_out(lambda shard: ops.vjp(rows_fn, params, shard), shards)
+    forward = ops.parallel_map(lambda shard: ops.vjp(rows_fn, params, shard), shards)
     rows = [y for y, _, _ in forward]
     ranks = world().gather(np.concatenate(rows))
     both = {"head": head, "joined": np.concatenate(ranks)}
@@ -60,7 +60,7 @@ def joined_gradient(rows_fn, loss_fn, params, head, shards):
     pieces = np.split(mine_alone, np.cumsum([len(y) for y in rows])[:-1])
     pulls = [pull for _, _, pull in forward]
     work = [(pull, part) for pull, part in zip(pulls, pieces, strict=True)]
-    total = world().allreduce(_sum(ops.share_out(lambda pair: flatten(pair[0](pair[1])), work)))
+    total = world().allreduce(_sum(ops.parallel_map(lambda pair: flatten(pair[0](pair[1])), work)))
     leaves = view_tree(total, params)
     for name, gradient in gradients["head"].items():
         leaves[name] += gradient

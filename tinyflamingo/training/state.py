@@ -4,7 +4,7 @@ Serves all three stages. One file, `state.npz`, replaced atomically: frozen part
 of the current stage's parameters, both moments, and a JSON of where the run stands. Random numbers
 need no state: every step draws from a Generator seeded by (seed, stage, step).
 
-Not here: the finished model's folder (`model/trained.py`).
+Not here: the finished model's folder (`checkpoint.py`).
 """
 
 from __future__ import annotations

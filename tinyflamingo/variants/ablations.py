@@ -90,10 +90,10 @@ def pending(block):
 def then_pending(decoder_block):
     """A decoder block after which the pending block acts (flamingo-pytorch)."""
 
-    def block(params, h, start, config, cache=None):
+    def block(params, h, visible_from, config, cache=None):
         if not isinstance(h, Pending):
-            return decoder_block(params, h, start, config, cache)
-        return h.act(decoder_block(params, h.h, start, config, cache))
+            return decoder_block(params, h, visible_from, config, cache)
+        return h.act(decoder_block(params, h.h, visible_from, config, cache))
 
     return block
 
@@ -112,10 +112,10 @@ def vanilla_xattn(params, h, visual, phi, config: XattnConfig, cache=None):
     return h + np.tanh(params["alpha_xattn"]) * cross_attention(params, h, k, v, phi, config)
 
 
-def vanilla_decoder_block(params, h, start, config: LanguageConfig, cache=None):
+def vanilla_decoder_block(params, h, visible_from, config: LanguageConfig, cache=None):
     """`decoder_block` with the pending cross-attention between its two parts."""
     h, act = h if isinstance(h, Pending) else (h, lambda h: h)
-    h = act(h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), start, config, cache))
+    h = act(h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), visible_from, config, cache))
     return h + decoder_feed_forward(params, ops.rms_norm(h, params["ffw_gain"]))
 
 

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import autograd.numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.model.cache import cached_length, entry, extend
 from tinyflamingo.model.config import LanguageConfig, require_choice
+from tinyflamingo.ops.cache import cached_length, entry, extend
 from tinyflamingo.ops.reference import masked_softmax
 
 ALIBI_MAX = 8  # exponents of the slopes end here (MPT's alibi_bias_max)
@@ -55,13 +55,13 @@ class PublicDecoderConfig(LanguageConfig):
         require_choice("family", self.family, tuple(FAMILIES))
 
 
-def decoder(params, tokens, config: PublicDecoderConfig, start=None, cache=None):
+def decoder(params, tokens, config: PublicDecoderConfig, visible_from=None, cache=None):
     """Logits (B, T, V) of the decoder alone, without anything visual; as `model.language_model`."""
-    start = np.zeros(tokens.shape, np.int64) if start is None else start
-    places = cached_length(cache) + np.arange(tokens.shape[1]) - start
+    visible_from = np.zeros(tokens.shape, np.int64) if visible_from is None else visible_from
+    places = cached_length(cache) + np.arange(tokens.shape[1]) - visible_from
     h = add_positions(params, ops.embed(params["embedding"], tokens), places, config)
     for i in range(config.layers):
-        h = decoder_block(params[f"block_{i}"], h, start, config, entry(cache, f"block_{i}"))
+        h = decoder_block(params[f"block_{i}"], h, visible_from, config, entry(cache, f"block_{i}"))
     return ops.linear(final_norm(params, h), params["embedding"].T)
 
 
@@ -86,9 +86,9 @@ def add_positions(params, h, places, config: PublicDecoderConfig):
     return h if offset is None else h + ops.embed(params["position"], np.maximum(places, 0) + offset)
 
 
-def decoder_block(params, h, start, config: PublicDecoderConfig, cache=None):
+def decoder_block(params, h, visible_from, config: PublicDecoderConfig, cache=None):
     """One pre-norm block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D)."""
-    h = h + self_attention(params, norm(params, "attn", h), start, config, cache)
+    h = h + self_attention(params, norm(params, "attn", h), visible_from, config, cache)
     hidden = project(params, "1", norm(params, "ffw", h))
     return h + project(params, "2", FAMILIES[config.family].activation(hidden))
 
@@ -109,7 +109,7 @@ def project(params, name, x):
     return ops.linear(x, params[f"w_{name}"], params.get(f"b_{name}"))
 
 
-def self_attention(params, x, start, config: PublicDecoderConfig, cache=None):
+def self_attention(params, x, visible_from, config: PublicDecoderConfig, cache=None):
     """Causal attention of x (B, T, D) to all positions from its start on, those of the cache included."""
     B, T, _ = x.shape
     q, k, v = (project(params, name, x) for name in "qkv")
@@ -117,12 +117,12 @@ def self_attention(params, x, start, config: PublicDecoderConfig, cache=None):
         q, k = norm(params, "q", q), norm(params, "k", k)
     q, k, v = (np.reshape(a, (B, T, config.heads, config.key_size)) for a in (q, k, v))
     k, v = extend(cache, k=k, v=v)
-    attended = causal_attention(q, k, v, start, alibi_slopes(config))
+    attended = causal_attention(q, k, v, visible_from, alibi_slopes(config))
     return project(params, "o", np.reshape(attended, (B, T, -1)))
 
 
-def causal_attention(q, k, v, start, slopes=None):
-    """softmax(q k^T / sqrt(K) - slope * distance) v over the positions from start (B, T) to a query's own.
+def causal_attention(q, k, v, visible_from, slopes=None):
+    """softmax(q k^T / sqrt(K) - slope * distance) v over the positions from visible_from (B, T) to a query's own.
 
     q (B, T, H, K), k and v (B, S, H, K); query i stands at S - T + i. slopes (H,) or None.
     """
@@ -132,7 +132,7 @@ def causal_attention(q, k, v, start, slopes=None):
     scores = np.matmul(q, np.swapaxes(k, 2, 3)) * q.shape[3] ** -0.5
     if slopes is not None:
         scores = scores - slopes.astype(q.dtype)[:, None, None] * np.maximum(distance, 0).astype(q.dtype)
-    visible = (distance >= 0) & (np.arange(S) >= start[:, :, None])
+    visible = (distance >= 0) & (np.arange(S) >= visible_from[:, :, None])
     return np.transpose(np.matmul(masked_softmax(scores, visible[:, None]), v), (0, 2, 1, 3))
 
 

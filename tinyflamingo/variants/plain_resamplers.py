@@ -43,15 +43,16 @@ class TransformerConfig(PlainResamplerConfig):
 
 def resample_with_mlp(params, groups, config: FlamingoConfig):
     """Features of media, a list of arrays (m, F, S, Dv) in order, to visual tokens (M, S, D)."""
-    return _join([mlp(params["resampler"], group, config.resampler) for group in groups], config)
+    return _join(mlp, params, groups, config)
 
 
 def resample_with_transformer(params, groups, config: FlamingoConfig):
     """Features of media, a list of arrays (m, F, S, Dv) in order, to visual tokens (M, S, D)."""
-    return _join([transformer(params["resampler"], group, config.resampler) for group in groups], config)
+    return _join(transformer, params, groups, config)
 
 
-def _join(tokens, config):
+def _join(resampler, params, groups, config):
+    tokens = [resampler(params["resampler"], group, config.resampler) for group in groups if len(group)]
     empty = np.zeros((0, config.resampler.latents, config.resampler.width), np.float32)
     return np.concatenate(tokens) if tokens else empty
 

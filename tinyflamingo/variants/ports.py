@@ -53,7 +53,7 @@ def resample_as_ports(params, groups, config: FlamingoConfig):
     groups: a list of arrays (m, F, S, Dv). `UserError` for more media than the resampler knows places.
     """
     tokens, place = [], 0
-    for group in groups:
+    for group in filter(len, groups):
         tokens.append(port_resampler(params["resampler"], group, config.resampler, place))
         place += len(group)
     latents = params["resampler"]["latents"]
@@ -62,11 +62,8 @@ def resample_as_ports(params, groups, config: FlamingoConfig):
 
 def port_resampler(params, features, config: PortResamplerConfig, place=0):
     """Features (M, F, S, Dv) to visual tokens (M, R, D); place: that of the first medium in its document."""
-    M, F, S, Dv = features.shape
-    if config.frames:
-        features = features + np.reshape(temporal_embedding(params["temporal"], F), (F, 1, Dv))
-    if config.places:
-        features = features + embed_places(params["place"], place, M)
+    M = len(features)
+    features = add_embeddings(params, features, config, place)
     x = np.broadcast_to(params["latents"][None], (M, *params["latents"].shape)) + np.zeros((M, 1, 1), features.dtype)
     for i in range(config.layers):
         x = port_resampler_layer(params[f"layer_{i}"], x, features, config)
@@ -91,6 +88,16 @@ def project_normed(params, x, features, config: PortResamplerConfig):
     shape = (M, -1, config.heads, config.key_size)
     pairs = ((latents, "w_q"), (both, "w_k"), (both, "w_v"))
     return tuple(np.reshape(ops.linear(array, params[name]), shape) for array, name in pairs)
+
+
+def add_embeddings(params, features, config: PortResamplerConfig, place=0):
+    """Features (M, F, S, Dv) plus the embeddings of a frame's time and of a medium's place, where the port has them."""
+    M, F, _, Dv = features.shape
+    if config.frames:
+        features = features + np.reshape(temporal_embedding(params["temporal"], F), (F, 1, Dv))
+    if config.places:
+        features = features + embed_places(params["place"], place, M)
+    return features
 
 
 def embed_places(table, first, count):

@@ -174,7 +174,7 @@ def config_from_dict(raw: dict) -> FlamingoConfig:
 
 def part_from_dict(part: str, raw: dict):
     """The inverse of `part_to_dict`."""
-    if not isinstance(raw, dict) or raw.get("kind") not in KINDS[part]:
+    if not isinstance(raw, dict) or raw.get("kind") not in tuple(KINDS[part]):
         kind = raw.get("kind") if isinstance(raw, dict) else None
         raise UserError(f"configuration: part {part!r} is of kind {kind!r} but must be one of {', '.join(KINDS[part])}")
     form = KINDS[part][raw["kind"]]

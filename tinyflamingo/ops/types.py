@@ -1,0 +1,8 @@
+"""Names of types for hints: an array is NumPy's or autograd's box of one; parameters are nested dicts of arrays."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+Array: TypeAlias = Any  # numpy.ndarray, or an autograd box that holds one
+Params: TypeAlias = dict[str, Any]  # {name: Array, or Params}
