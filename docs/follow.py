@@ -3,8 +3,8 @@
     python docs/follow.py          # both, as tables
     python docs/follow.py prompt   # one of them
 
-A file counts when one of its functions is called. What is loaded once (checkpoint, data, compiled loops) is made
-beforehand. The model runs on the readable floor of the operations, `ops/reference.py`.
+The tables list every file with a function that is called. Checkpoint, data and documents are made before the recording
+starts. The operations run on the reference implementation; the last row has their files, because every part calls them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["TINYFLAMINGO_OPS"] = "reference"
@@ -32,7 +33,7 @@ PACKAGE = ROOT / "tinyflamingo"
 POOL = {"singles": 96, "uncoloured": 12, "pairs": 12, "counts": 12, "clips": 6, "wild": 384, "digits": 80, "sums": 12}
 
 
-def entered(work) -> dict:
+def called(work: Callable) -> dict[str, list[str]]:
     """{file below the package: names of its functions that `work()` calls}, both in the order of the first call."""
     calls: dict = {}
 
@@ -41,7 +42,7 @@ def entered(work) -> dict:
         if event == "call" and path.is_relative_to(PACKAGE) and not name.startswith("<"):
             calls.setdefault(path.relative_to(PACKAGE).as_posix(), {}).setdefault(name)
 
-    work()  # once beforehand, so that no module is loaded on the way
+    work()  # first without recording, because the first call imports modules
     threading.setprofile(note)
     sys.setprofile(note)
     try:
@@ -52,15 +53,15 @@ def entered(work) -> dict:
     return {file: list(names) for file, names in calls.items()}
 
 
-def prompt():
-    """A picture, two words, and the answer: what a user calls."""
+def prompt() -> Callable:
+    """The prompt: a picture and the text `Output:`, from the user's call to the answer."""
     model = tinyflamingo.load()
     picture = load_picture(ROOT / "docs" / "examples" / "red_circle.png", model.config.vision.side)
     return lambda: tinyflamingo.complete(model, [picture, "Output:"])
 
 
-def step():
-    """One step of stage three: from its documents to the updated parameters."""
+def step() -> Callable:
+    """One step of stage three, from its documents to the updated parameters."""
     model, preset = tinyflamingo.load(), get_preset("toy")
     preset = dataclasses.replace(preset, flamingo=dataclasses.replace(preset.flamingo, **POOL))
     stage = FlamingoStage(preset, np.random.default_rng(0), model.tokenizer, model.frozen)
@@ -73,16 +74,23 @@ def step():
     return work
 
 
-JOURNEYS = {"prompt": prompt, "step": step}
+PATHS = {"prompt": prompt, "step": step}
 
 
-def table(name) -> str:
-    """A journey as a Markdown table: number, file, functions."""
-    rows = [f"| {i} | `{file}` | {', '.join(f'`{n}`' for n in names)} |"
-            for i, (file, names) in enumerate(entered(JOURNEYS[name]()).items(), start=1)]  # fmt: skip
+def table(name: str) -> str:
+    """The calls of a path as a Markdown table: number, file, functions; the operations in the last row."""
+    calls = called(PATHS[name]())
+    files = {file: names for file, names in calls.items() if not file.startswith("ops/")}
+    operations = [file for file in calls if file.startswith("ops/")]
+    rows = [f"| {i} | `{file}` | {_list(names)} |" for i, (file, names) in enumerate(files.items(), start=1)]
+    rows.append(f"| | {len(operations)} files of the operations | {_list(operations)} |")
     return "\n".join(["| | file | functions, in the order of their first call |", "|---|---|---|", *rows])
 
 
+def _list(names) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 if __name__ == "__main__":
-    for journey in sys.argv[1:] or JOURNEYS:
-        print(f"{JOURNEYS[journey].__doc__}\n\n{table(journey)}\n")
+    for name in sys.argv[1:] or PATHS:
+        print(f"{PATHS[name].__doc__}\n\n{table(name)}\n")

@@ -1,9 +1,9 @@
-"""Draws the pictures and the video that the README's examples use, into `docs/examples/`.
+"""Draws the pictures and the video of the README's examples into `docs/examples/`.
 
     python docs/make_examples.py
 
-Pictures are enlarged eightfold so that people can see them; `complete` shrinks them back by area
-average. Not here: the figures of the documents (`python -m tinyflamingo demo`).
+Pictures are enlarged by 8, so that people can see them; `complete` reduces them again by area averages.
+Not here: the figures of the documents (`python -m tinyflamingo demo`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FOLDER = ROOT / "docs" / "examples"
 PICTURES = {"red_circle": ("circle", "red"), "blue_star": ("star", "blue"), "red_house": ("house", "red")}
 
 
-def main(folder=FOLDER):
+def main(folder: Path = FOLDER) -> None:
     rng = np.random.default_rng(7)
     for name, thing in PICTURES.items():
         picture = draw_scene(rng, sample_single(rng, (thing,), size="large"))

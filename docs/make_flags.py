@@ -1,9 +1,9 @@
-"""Draws the 200 pictures that docs/own_data.md works through: flags of two colours, with their captions.
+"""Draws the 200 pictures of the example in docs/own_data.md: flags of two colours, with captions.
 
     python docs/make_flags.py flags
 
-They stand in for a folder of your own: PNG and JPEG of several sizes and a `captions.jsonl`. Not here:
-anything of tinyflamingo's; it reads the folder as it would read yours.
+The folder is an example of a user's own data: PNG and JPEG of several sizes and a `captions.jsonl`. This
+script imports nothing of tinyflamingo.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ COLOURS = {
 }
 
 
-def flag(rng):
-    """(picture, caption): two stripes, side by side or one over the other, somewhat noisy."""
+def flag(rng: np.random.Generator) -> tuple[Image.Image, str]:
+    """(picture, caption): two stripes, side by side or one over the other, with some noise."""
     one, other = (str(name) for name in rng.choice(list(COLOURS), 2, replace=False))
     height, width = int(rng.integers(60, 120)), int(rng.integers(90, 180))
     pixels = np.empty((height, width, 3))
@@ -41,7 +41,7 @@ def flag(rng):
     return picture, f"a flag, {one} {'over' if over else 'beside'} {other}."
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=200)

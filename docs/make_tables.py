@@ -1,15 +1,22 @@
 """Fills the generated regions of the README, the model card and the documents: no number is typed by hand.
 
     python docs/make_tables.py             rewrite the regions that are stale
-    python docs/make_tables.py --check     change nothing, exit 1 if a region is stale
-    python docs/make_tables.py --measure   first time the commands of the README (runs all tests)
+    python docs/make_tables.py --check     change nothing; exit code 1 if a region is stale
+    python docs/make_tables.py --measure   first measure the time of the README's commands (runs all tests)
 
-A region stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `REGIONS`.
-Sources: `model.json` of the shipped checkpoint, the parameter counts of the presets, the example
-commands themselves, `docs/measured.json`, which `--measure` writes, and `docs/bench.json`, which
-`python -m tinyflamingo bench --json docs/bench.json` writes; and `docs/results/`, whose suites `evaluate --suite`
-wrote and whose `omniglot-validation.json` is the metrics.json of `train --preset omniglot-validation --data DIR`;
-`docs/ranks.json` and `docs/real_size.json`, which `docs/measure_ranks.py` and `docs/measure_real_size.py` write.
+A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NAME is a key of `REGIONS`. The sources:
+
+    model.json of the shipped checkpoint
+    the presets                     parameter counts
+    the example commands            each is run
+    docs/follow.py                  the tables of architecture.md
+    docs/measured.json              written by `--measure`
+    docs/bench.json                 written by `python -m tinyflamingo bench --json docs/bench.json`
+    docs/ranks.json                 written by docs/measure_ranks.py
+    docs/real_size.json             written by docs/measure_real_size.py
+    docs/results/suite_*.json       written by `evaluate --suite`
+    docs/results/omniglot-validation.json
+                                    metrics.json of `train --preset omniglot-validation --data DIR`
 
 Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
 """
@@ -36,22 +43,24 @@ RANKS = ROOT / "docs" / "ranks.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
 RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
-DOCUMENTS = [ROOT / "docs" / name for name in ("performance.md", "sizes.md", "omniglot.md", "scaling.md")]
+DOCUMENTS = [
+    ROOT / "docs" / name for name in ("architecture.md", "performance.md", "sizes.md", "omniglot.md", "scaling.md")
+]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
-# What each task of `evaluation/tasks.py` asks, and how often the best guess without looking is right.
+# What each task of `evaluation/tasks.py` asks, and the score of the best guess without the picture.
 TASKS = {
     "zero_shot_classification": ("stage one alone: the nearest of 96 captions names the thing", "1/84"),
     "caption": ("caption of a single thing, word for word", "1/84"),
-    "caption_relation": ("caption of two things and how they stand, word for word", "1/28224"),
-    "caption_heldout": ("caption of a shape and colour that never stood together in training", "1/12"),
+    "caption_relation": ("caption of two things and their relation, word for word", "1/28224"),
+    "caption_heldout": ("caption of a pair of shape and colour that training never shows", "1/12"),
     "vqa": ("colour, shape, number, size and place in turn", "1/6"),
     "video_action": ("what happens in a video of eight frames", "1/8"),
     "dialogue": ("third answer of a dialogue; the first two answers are the model's own", "1/3"),
-    "knowledge": ("a fact known from text, asked of a picture, as in training", "1/12"),
-    "knowledge_heldout": ("a fact never asked of a picture in training; the model names the thing first", "1/12"),
-    "knowledge_direct": ("the same facts, asked without naming first", "1/12"),
+    "knowledge": ("a question about a picture that needs a fact from text, as in training", "1/12"),
+    "knowledge_heldout": ("a fact that training never asks about a picture; the model names the thing first", "1/12"),
+    "knowledge_direct": ("the same facts; the model does not name the thing first", "1/12"),
     "few_shot_2way": ("two invented words, four pictures each; the words occur in training, in text only", "1/2"),
     "few_shot_new_words": ("the same with words that occur nowhere in training", "1/2"),
     "image_swap": ("one question, two pictures with different answers: both must be right", "0"),
@@ -64,7 +73,7 @@ STAGES = {
     "evaluation": "evaluation",
 }
 
-# The examples of the README whose answers are shown; each is run to fill the region.
+# The examples in the README's region `answers`; each is run to fill the region.
 EXAMPLES = (
     ("<image>Output:", "docs/examples/red_circle.png"),
     ("<image>Question: what shape is it? Answer:", "docs/examples/blue_star.png"),
@@ -72,7 +81,7 @@ EXAMPLES = (
     ("<image>lofa.<image>dimu.<image>", *(f"docs/examples/{n}.png" for n in ("red_circle", "blue_star", "red_house"))),
 )
 
-# The commands whose time the README tells; `--measure` runs them.
+# The commands whose times are in the README; `--measure` runs them.
 TIMED = {
     "tests": "-m pytest",
     "demo": "-m tinyflamingo demo --out docs/figures/demo.png",
@@ -80,13 +89,13 @@ TIMED = {
 }
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a region is stale")
-    parser.add_argument("--measure", action="store_true", help="time the commands first")
+    parser.add_argument("--measure", action="store_true", help="measure the time of the commands first")
     args = parser.parse_args(argv)
     if not (CHECKPOINT / "model.json").exists():
-        print("make_tables: the checkpoint that ships is not there: train one first", file=sys.stderr)
+        print("make_tables: the shipped checkpoint is missing; train one first", file=sys.stderr)
         return 2
     if args.measure:
         MEASURED.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
@@ -96,8 +105,8 @@ def main(argv=None) -> int:
     return 1 if args.check and stale else 0
 
 
-def refresh(path, write) -> bool:
-    """Fill the regions of one file; True if it was stale."""
+def refresh(path: Path, write: bool) -> bool:
+    """Fill the regions of one file. Returns whether the file was stale."""
     before = path.read_text(encoding="utf-8")
     after = fill(before)
     if write and after != before:
@@ -105,15 +114,15 @@ def refresh(path, write) -> bool:
     return after != before
 
 
-def fill(text) -> str:
-    """The text with every region made anew. A region within a line stays within it."""
+def fill(text: str) -> str:
+    """The text with fresh regions. A region within a line stays within it."""
 
-    def made(match):
+    def fresh(match):
         opening, name, old, end = match.groups()
         body = REGIONS[name]()
         return f"{opening}\n\n{body}\n\n{end}" if "\n" in old else f"{opening}{body}{end}"
 
-    return REGION.sub(made, text)
+    return REGION.sub(fresh, text)
 
 
 # ---- the regions -----------------------------------------------------------------------------
@@ -127,7 +136,8 @@ def measured() -> dict:
     return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
 
 
-def table(header, rows) -> str:
+def table(header: list, rows: list) -> str:
+    """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
@@ -160,15 +170,15 @@ def minutes() -> str:
 
 
 def times() -> str:
-    """What the README's commands take: `train` by the checkpoint's own record, the rest as measured."""
-    info, found = card(), measured()
+    """Times of the README's commands: of `train` from the checkpoint's card, of the others from `measured.json`."""
+    info, timed = card(), measured()
     rows = [["`python -m tinyflamingo train`", info.get("cores", "–"), duration(sum(info["stages"].values()))]]
     rows += [[f"&nbsp;&nbsp;{STAGES.get(n, n)}", "", duration(s)] for n, s in info["stages"].items()]
-    rows += [[f"`python {TIMED[n]}`", found["cores"], duration(s)] for n, s in found.get("seconds", {}).items()]
-    return table(["command", "cores", "takes"], rows)
+    rows += [[f"`python {TIMED[n]}`", timed["cores"], duration(s)] for n, s in timed.get("seconds", {}).items()]
+    return table(["command", "cores", "time"], rows)
 
 
-def duration(seconds) -> str:
+def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
@@ -177,14 +187,14 @@ def memory() -> str:
 
 
 def headline() -> str:
-    """What the suite of sixteen tasks comes to, over all its seeds."""
+    """The result of the suite of sixteen tasks, over all its seeds."""
     from tinyflamingo.studies import report_read, report_text
 
     return report_text.headline(report_read.read_runs([RESULTS]).suites)
 
 
 def omniglot() -> str:
-    """The error of the preset that holds two alphabets out."""
+    """The error of the preset with two held-out alphabets."""
     report = json.loads(OMNIGLOT.read_text(encoding="utf-8"))
     row = report["tasks"]["omniglot"]
     low, high = row["ci95"]
@@ -196,7 +206,7 @@ def omniglot() -> str:
 
 
 def facts() -> str:
-    """Where the checkpoint comes from."""
+    """How the checkpoint was made."""
     info = card()
     stages = ", ".join(f"{STAGES.get(n, n)}: {duration(s)}" for n, s in info["stages"].items())
     rows = [
@@ -211,14 +221,14 @@ def facts() -> str:
     return table(["what", "value"], rows)
 
 
-def command(info) -> str:
+def command(info: dict) -> str:
     preset = "" if info["preset"] == "toy" else f" --preset {info['preset']}"
     seed = f" --seed {info['seed']}" if info["seed"] else ""
     return f"python -m tinyflamingo train{preset}{seed}"
 
 
 def answers() -> str:
-    """The example commands, each with what the shipped checkpoint answers."""
+    """The example commands, each with the answer of the shipped checkpoint."""
     import tinyflamingo
     from tinyflamingo.data.prompt import read_prompt
 
@@ -231,15 +241,15 @@ def answers() -> str:
 
 
 def race() -> str:
-    """The benchmark, a row a line: ratios on one thread and on two."""
+    """The benchmark: one row for each line, with the ratios on one thread and on two."""
     from tinyflamingo.bench.lines import LINES
 
-    found, rows = json.loads(BENCH.read_text(encoding="utf-8"))["lines"], []
+    times, rows = json.loads(BENCH.read_text(encoding="utf-8"))["lines"], []
     for name, line in LINES.items():
-        one, two = found[name], found.get(f"{name}@2")
+        one, two = times[name], times.get(f"{name}@2")
         cells = [f"`{name}`", line.what, f"{one['ours_ms']:.1f}", _other(one), _ratio(one)]
         rows.append([*cells, f"{two['ours_ms']:.1f}", _other(two), _ratio(two)] if two else [*cells, "–", "–", "–"])
-    header = ["line", "what", "ms, 1 thread", "other", "ratio", "ms, 2 threads", "other", "ratio"]
+    header = ["line", "what", "ours, ms, 1 thread", "other", "ratio", "ours, ms, 2 threads", "other", "ratio"]
     return table(header, rows)
 
 
@@ -253,41 +263,41 @@ def _ratio(row) -> str:
 
 
 def speed() -> str:
-    """The race in one sentence."""
-    found = json.loads(BENCH.read_text(encoding="utf-8"))["lines"]
-    steps = [found[f"{stage}_step"]["ratio"] for stage in ("contrastive", "language", "flamingo")]
+    """The comparison with PyTorch in one sentence."""
+    lines = json.loads(BENCH.read_text(encoding="utf-8"))["lines"]
+    steps = [lines[f"{stage}_step"]["ratio"] for stage in ("contrastive", "language", "flamingo")]
     each = ", ".join(f"{ratio:.2f}" for ratio in steps[:-1]) + f" and {steps[-1]:.2f}"
     return (
         f"on one thread PyTorch takes {each} times as long for a training step of the three stages, "
-        f"{found['decode']['ratio']:.1f} times as long for a decoded token"
+        f"{lines['decode']['ratio']:.1f} times as long for a decoded token"
     )
 
 
 def machine() -> str:
-    """What the benchmark ran on."""
-    found = json.loads(BENCH.read_text(encoding="utf-8"))["machine"]
+    """The machine and the versions of the benchmark."""
+    info = json.loads(BENCH.read_text(encoding="utf-8"))["machine"]
     versions = ", ".join(
-        f"{n} {v}" for n, v in found["versions"].items() if n in ("numpy", "autograd", "numba", "torch")
+        f"{n} {v}" for n, v in info["versions"].items() if n in ("numpy", "autograd", "numba", "torch")
     )
-    return f"Measured on {found['cores']} cores ({found['processor']}), {versions}, {'; '.join(found['blas'])}."
+    return f"Measured on {info['cores']} cores ({info['processor']}), {versions}, {'; '.join(info['blas'])}."
 
 
 def paper_parts() -> str:
-    """The parts of the paper's three models in millions, beside what its table 5 prints."""
+    """The parts of the paper's three models in millions, beside the numbers of its table 5."""
     from tinyflamingo.bench.sizes import counts
 
     names = [f"flamingo-{size}{reading}" for size in ("3b", "9b", "80b") for reading in ("", "-printed")]
-    found, rows = {name: counts(name) for name in names}, []
+    parts, rows = {name: counts(name) for name in names}, []
     for part in ("vision encoder", "language model", "resampler", "gated blocks", "total"):
-        cells = [f"{found[name][part]['parameters'] / 1e6:,.0f}" for name in names]
-        printed = [found[name][part]["printed"] for name in names[::2]]
+        cells = [f"{parts[name][part]['parameters'] / 1e6:,.0f}" for name in names]
+        printed = [parts[name][part]["printed"] for name in names[::2]]
         rows.append([part, *(cell for i in range(3) for cell in (printed[i], *cells[2 * i : 2 * i + 2]))])
     header = ["millions", *(cell for i in range(0, 6, 2) for cell in ("paper", f"`{names[i]}`", "`-printed`"))]
     return table(header, rows)
 
 
 def other_counts() -> str:
-    """The encoders and the largest language models, each beside what its paper prints."""
+    """The encoders and the largest language model, each beside the number in its paper."""
     from tinyflamingo.bench.sizes import counts
     from tinyflamingo.variants.paper import A9, PAPER
 
@@ -304,11 +314,13 @@ def table_a9() -> str:
     from tinyflamingo.variants.paper import A9
 
     off = [abs(counts(name)["total"]["parameters"] / 1e6 - millions) for name, (millions, *_) in A9.items()]
-    return f"All {len(off)} rows fit: none is off by more than {max(off):.2f} million; the table prints whole ones."
+    return (
+        f"All {len(off)} rows fit: the largest difference is {max(off):.2f} million; the table prints whole millions."
+    )
 
 
 def paper_costs() -> str:
-    """What a page costs, at the rate that `--measure` found: a row a matter, a column a model."""
+    """The costs of a page, at the rate that `--measure` measured: one row for each cost, one column for each model."""
     from tinyflamingo.bench.sizes import duration, sizes, units
 
     columns = {}
@@ -317,18 +329,18 @@ def paper_costs() -> str:
         columns[f"`{name}`"] = {
             **{f"forward, {part}": units(row["flops"], "flop") for part, row in c["forward"].items()},
             "forward, all": units(c["forward_flops"], "flop"),
-            "read and written by it": units(c["forward_bytes"], "B"),
-            "time of it": duration(c["forward_seconds"]),
+            "forward, read and written": units(c["forward_bytes"], "B"),
+            "forward, time": duration(c["forward_seconds"]),
             "training step": units(c["step_flops"], "flop"),
-            "time of it ": duration(c["step_seconds"]),
+            "training step, time": duration(c["step_seconds"]),
             "training": units(c["training_flops"], "flop"),
-            "time of it  ": duration(c["training_seconds"]),
+            "training, time": duration(c["training_seconds"]),
             "weights": units(c["weight_bytes"], "B"),
             "training holds": units(c["training_bytes"], "B"),
-            "were nothing frozen": units(c["training_bytes_unfrozen"], "B"),
+            "training holds, if nothing is frozen": units(c["training_bytes_unfrozen"], "B"),
         }
-    matters = next(iter(columns.values()))
-    return table(["", *columns], [[matter, *(c[matter] for c in columns.values())] for matter in matters])
+    costs = next(iter(columns.values()))
+    return table(["", *columns], [[cost, *(c[cost] for c in columns.values())] for cost in costs])
 
 
 def rate() -> str:
@@ -337,16 +349,16 @@ def rate() -> str:
 
 def ranks() -> str:
     """A training step in one process and in two."""
-    found, rows = json.loads(RANKS.read_text(encoding="utf-8")), []
-    for stage, one in found["1"].items():
-        two = found["2"][stage]
+    times, rows = json.loads(RANKS.read_text(encoding="utf-8")), []
+    for stage, one in times["1"].items():
+        two = times["2"][stage]
         name = f"{stage}, {one['parameters'] / 1e6:.2f} million parameters"
         rows.append([name, *(f"{1000 * row['wall']:.0f} ms" for row in (one, two))])
         rows[-1] += [f"{one['wall'] / two['wall']:.2f}", f"{1000 * two['sum']:.1f} ms"]
     return table(["stage", "1 rank", "2 ranks", "ratio", "one sum of the gradient"], rows)
 
 
-REAL_RUNS = {  # what was measured: its name in `docs/real_size.json`
+REAL_RUNS = {  # measurement: its name in `docs/real_size.json`
     "`convert --from open_flamingo`": "convert",
     "`complete`, a picture and 2 tokens, from the disk": "disk, 2 tokens",
     "`complete`, a picture and 2 tokens, from memory": "memory, 2 tokens",
@@ -355,14 +367,30 @@ REAL_RUNS = {  # what was measured: its name in `docs/real_size.json`
 
 
 def real_size() -> str:
-    """A checkpoint of OpenFlamingo-3B's size: converted, and completing."""
-    found, rows = json.loads(REAL_SIZE.read_text(encoding="utf-8")), []
+    """A checkpoint of OpenFlamingo-3B's size: conversion and completions."""
+    runs, rows = json.loads(REAL_SIZE.read_text(encoding="utf-8")), []
     for what, name in REAL_RUNS.items():
-        row = found[name]
+        row = runs[name]
         rows.append([what, f"{row['seconds']:.1f}", f"{row['own_gib']:.2f} GiB", f"{row['file_gib']:.1f} GiB"])
-    token = (found["memory, 34 tokens"]["seconds"] - found["memory, 2 tokens"]["seconds"]) / (34 - 2)
-    rows.append(["a token more", f"{token:.2f}", "", ""])
-    return table(["what", "seconds", "own memory, peak", "pages of the mapped file, peak"], rows)
+    token = (runs["memory, 34 tokens"]["seconds"] - runs["memory, 2 tokens"]["seconds"]) / (34 - 2)
+    rows.append(["each further token", f"{token:.2f}", "", ""])
+    return table(["command", "seconds", "own memory, peak", "pages of the mapped file, peak"], rows)
+
+
+def follow_prompt() -> str:
+    return _follow("prompt")
+
+
+def follow_step() -> str:
+    return _follow("step")
+
+
+def _follow(name) -> str:
+    """One table of `docs/follow.py`, with its title."""
+    run = subprocess.run([sys.executable, "docs/follow.py", name], cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"docs/follow.py {name} failed: {run.stderr}")
+    return run.stdout.strip()
 
 
 REGIONS = {
@@ -370,6 +398,7 @@ REGIONS = {
     for f in (
         *(scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, ranks, real_size),
+        *(follow_prompt, follow_step),
     )
 }
 
@@ -378,7 +407,7 @@ REGIONS = {
 
 
 def measure() -> dict:
-    """Seconds of each timed command on this machine, and its rate of matrix products."""
+    """Seconds of each timed command on this machine, and the machine's rate of matrix products."""
     from tinyflamingo.bench.flops import gemm_rate
 
     seconds, gflops = {}, round(gemm_rate(), 1)

@@ -1,8 +1,10 @@
-"""A random checkpoint of OpenFlamingo-3B's exact names and shapes: converted, completed, measured, deleted.
+"""Measures conversion and completion with a random checkpoint of OpenFlamingo-3B's exact names and shapes.
 
-`python docs/measure_real_size.py [--folder DIR] [--json docs/real_size.json]` needs 21 GB of disk there. It measures
-seconds, and the peak of a process's own memory beside that of the mapped file's pages in it, which the system may
-drop at any time. `docs/make_tables.py` makes the table in scaling.md of the JSON file.
+    python docs/measure_real_size.py [--folder DIR] [--json docs/real_size.json]
+
+It writes the checkpoint into a temporary folder (21 GB) and deletes it at the end. For each command it measures the
+seconds, the peak of the process's own memory, and the peak of the mapped file's pages in it, which the system may drop
+at any time. `docs/make_tables.py` makes the table in scaling.md from the JSON file. Linux only: it reads /proc.
 """
 
 import argparse
@@ -33,7 +35,7 @@ DECODER = {  # config.json of MPT-1B
     "model_type": "mosaic_gpt", "d_model": 2048, "n_heads": 16, "n_layers": 24, "mlp_ratio": 4, "max_seq_len": 2048,
     "vocab_size": 50368, "alibi": True, "alibi_bias_max": 8, "attn_qk_ln": True, "no_bias": True,
 }  # fmt: skip
-WORDS = 50277  # of GPT-NeoX's tokenizer; OpenFlamingo adds three
+WORDS = 50277  # ids of GPT-NeoX's tokenizer; OpenFlamingo adds three
 PROMPT, PICTURE = "<image>Output:", ROOT / "docs" / "examples" / "red_circle.png"
 TOKENS = (2, 34)  # two lengths of a completion: their difference is the time of 32 tokens
 
@@ -50,8 +52,8 @@ def config() -> FlamingoConfig:
     )
 
 
-def write_random(folder: Path):
-    """The three files that `convert` reads, with a tokenizer of the right size and no merges."""
+def write_random(folder: Path) -> None:
+    """Write the three files that `convert` reads; the tokenizer has the right size and no merges."""
     shapes = {row.theirs: row.shape for row in open_flamingo.checkpoint_rows(config())}
     shapes["lang_encoder.transformer.wte.weight"] = (WORDS + 3, 2048)
     pool = np.random.default_rng(0).standard_normal(10_000_019, np.float32)  # a prime: no two rows begin alike
@@ -67,72 +69,72 @@ def write_random(folder: Path):
     (folder / "tokenizer.json").write_text(json.dumps(words))
 
 
-def measure(*arguments):
-    """Run a command: what it printed; and its seconds, the peaks in GiB of its own memory and of the mapped pages."""
+def measure(*arguments) -> tuple[bytes, dict]:
+    """Run a command. Returns its output, and {"seconds", peaks in GiB of its own memory and of the mapped pages}."""
     command, peaks = [sys.executable, "-m", "tinyflamingo", *map(str, arguments)], {"RssAnon": 0, "RssFile": 0}
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
     watcher = threading.Thread(target=watch, args=(process.pid, peaks), daemon=True)
     watcher.start()
-    said, _ = process.communicate()
+    output, _ = process.communicate()
     seconds = time.perf_counter() - begin
     if process.returncode:
         raise SystemExit(f"{arguments[0]} failed with exit code {process.returncode}")
     own, mapped = (round(peaks[name] / 2**20, 2) for name in ("RssAnon", "RssFile"))
-    return said, {"seconds": round(seconds, 1), "own_gib": own, "file_gib": mapped}
+    return output, {"seconds": round(seconds, 1), "own_gib": own, "file_gib": mapped}
 
 
-def measure_completion(folder, tokens) -> dict:
-    """Complete a prompt with so many tokens, and see that none is missing: <EOC> would end it early."""
-    said, found = measure("complete", PROMPT, PICTURE, "--checkpoint", folder, "--max-tokens", tokens, "--json")
-    if (written := len(json.loads(said)["tokens"])) != tokens:
-        raise SystemExit(f"{tokens} tokens were asked for and {written} came: their time would be of another number")
-    return found
+def measure_completion(folder: Path, tokens: int) -> dict:
+    """Measure a completion of exactly this many tokens; a shorter one, which <EOC> ended, is an error."""
+    output, row = measure("complete", PROMPT, PICTURE, "--checkpoint", folder, "--max-tokens", tokens, "--json")
+    if (written := len(json.loads(output)["tokens"])) != tokens:
+        raise SystemExit(f"the completion has {written} tokens, not {tokens}: its time cannot be used")
+    return row
 
 
-def watch(pid, peaks):
-    """Keep the largest of each number (kB) that the system tells of a process, twenty times a second."""
+def watch(pid: int, peaks: dict[str, int]) -> None:
+    """Keep the largest value of each number (kB) in the status of a process, twenty times a second."""
     while True:
         try:
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         except OSError:
             return
-        told = dict(line.split(":", 1) for line in lines)
+        status = dict(line.split(":", 1) for line in lines)
         for name in peaks:
-            peaks[name] = max(peaks[name], int(told.get(name, "0 kB").split()[0]))
+            peaks[name] = max(peaks[name], int(status.get(name, "0 kB").split()[0]))
         time.sleep(0.05)
 
 
-def forget(folder):
-    """Have the system drop what it holds of a folder's files, so that the next reader goes to the disk."""
+def forget(folder: Path) -> None:
+    """Ask the system to drop a folder's files from memory, so that the next reader reads from the disk."""
     for path in folder.rglob("*.*"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure_all(folder) -> dict:
-    """{what was run: its measurements}, from a random checkpoint in the peer's names to completions."""
-    theirs, ours = folder / "theirs", folder / "ours"
-    theirs.mkdir()
-    write_random(theirs)
-    forget(theirs)
-    found = {"convert": measure("convert", "--from", "open_flamingo", theirs, "--to", ours)[1]}
-    (theirs / "checkpoint.safetensors").unlink()
-    forget(ours)
+def measure_all(folder: Path) -> dict:
+    """{name of a run: its measurements}: the conversion of a random checkpoint, and completions with the result."""
+    source, converted = folder / "source", folder / "converted"
+    source.mkdir()
+    write_random(source)
+    forget(source)
+    rows = {"convert": measure("convert", "--from", "open_flamingo", source, "--to", converted)[1]}
+    (source / "checkpoint.safetensors").unlink()
+    forget(converted)
     for place, tokens in (("disk", TOKENS[0]), *(("memory", n) for n in TOKENS)):
-        found[f"{place}, {tokens} tokens"] = measure_completion(ours, tokens)
-    return found
+        rows[f"{place}, {tokens} tokens"] = measure_completion(converted, tokens)
+    return rows
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="where there is room for 21 GB (default: the temporary folder)")
-    parser.add_argument("--json", type=Path, help="file that keeps what was measured")
+    parser.add_argument("--folder", type=Path, help="a folder with 21 GB of free space (default: the temporary folder)")
+    parser.add_argument("--json", type=Path, help="write the measurements to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        found = measure_all(Path(name).resolve())
-    text = json.dumps(found, indent=1) + "\n"
+        rows = measure_all(Path(name).resolve())
+    text = json.dumps(rows, indent=1) + "\n"
     print(text, end="")
     if args.json:
         args.json.write_text(text, encoding="utf-8")

@@ -1,35 +1,37 @@
-"""Builds the notebooks from their sources. One source makes two notebooks, executed:
+"""Builds the notebooks from their sources. Each source gives two executed notebooks:
 
     notebooks/src/NN_name.py  ->  notebooks/NN_name.ipynb            for the reader, exercises open
                               ->  notebooks/solutions/NN_name.ipynb  the same, exercises solved
 
     python notebooks/build.py            all of them
     python notebooks/build.py NAME ...   these
-    python notebooks/build.py --check    only look whether what is there is what the sources say
+    python notebooks/build.py --check    change nothing; name the notebooks that differ from their sources
 
-A source is a Python file cut into cells. Change the source and build; a notebook is never edited by hand.
+A source is a Python file that is divided into cells. To change a notebook, change its source and build again.
 
     # %%                   code
     # %% [markdown]        text, each line after "# "
-    # %% exercise NN.k     code; inside a function, "# solution" and "# end of solution" stand around what the
-                           reader is to write, and the reader's copy raises NotImplementedError there
+    # %% exercise NN.k     code; inside a function, the lines from "# solution" to "# end of solution" are the
+                           reader's task, and the reader's copy has `raise NotImplementedError` in their place
     # %% check NN.k        code: the import of a check and its call
 
-An exercise is a text cell that begins "### Exercise NN.k · title", with a line
-"*difficulty: easy · minutes: 5*" below, an exercise cell and a check cell. No other cell may need what the
-reader writes: the reader's copy runs to its end untouched. The first text cell says the minutes and
-"key: WORD", the word that joins notebook, library, tests and docs. The text beside a figure has a paragraph
-"*Figure: what is to be seen.*", for those who cannot see it; it becomes the picture's alternative text.
+An exercise is a text cell that begins with "### Exercise NN.k · title" and a line "*difficulty: easy · minutes: 5*",
+then an exercise cell, then a check cell. No other cell may need the reader's solution: the reader's copy has to run to
+its end unchanged. The first text cell gives the minutes and "key: WORD", the word that connects notebook, library,
+tests and docs. The text cell before or after a figure has a paragraph "*Figure: description.*"; it becomes the
+alternative text of the picture, for readers who cannot see it.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 HERE = Path(__file__).resolve().parent
@@ -37,11 +39,11 @@ SOLUTIONS = HERE / "solutions"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
-PACKAGE = 'sys.path.insert(0, "..")'  # the package lies beside the notebooks; seen from solutions/ one higher
+PACKAGE = 'sys.path.insert(0, "..")'  # the package is beside notebooks/; from solutions/ it is one level higher
 
 
-def read_source(path, solved=False):
-    """The cells of a source file as a notebook without outputs; `solved`: the exercises with their solutions."""
+def read_source(path: Path, solved: bool = False) -> NotebookNode:
+    """The cells of a source file as a notebook without outputs. solved: with the solutions of the exercises."""
     cells = []
     for part in ("\n" + path.read_text(encoding="utf-8")).split("\n# %%")[1:]:
         head, _, body = part.partition("\n")
@@ -56,7 +58,7 @@ def read_source(path, solved=False):
 
 
 def _code_cell(head, body, solved):
-    """A code cell; those of an exercise are tagged with what they are and its number."""
+    """A code cell. Exercise and check cells get two tags: "exercise" or "check", and the number."""
     kind, _, key = head.partition(" ")
     if kind not in ("", "exercise", "check"):
         raise ValueError(f"unknown kind of cell: # %% {head}")
@@ -67,41 +69,41 @@ def _code_cell(head, body, solved):
     return new_code_cell(body, metadata={"tags": [kind, key]} if kind else {})
 
 
-def leave_open(key, body):
-    """An exercise with its solution taken out. It stands in a function, so that the cell itself still runs."""
+def leave_open(key: str, body: str) -> str:
+    """An exercise without its solution. The solution is inside a function, so the cell itself still runs."""
     opened, count = SOLUTION.subn(rf'\1raise NotImplementedError("Exercise {key}: your turn")\n', body)
     if not count or not all(match[1] for match in SOLUTION.finditer(body)):
         raise ValueError(f"exercise {key} needs `# solution` and `# end of solution` inside a function")
     return opened.strip()
 
 
-def kind_of(cell):
+def kind_of(cell: NotebookNode) -> tuple:
     """("exercise" or "check", its number), or ("", "")."""
     return tuple(cell.metadata.get("tags", ("", "")))
 
 
-def execute(notebook, seconds=300, folder=HERE, watch=None):
+def execute(notebook: NotebookNode, seconds: int = 300, folder=HERE, watch: Callable | None = None) -> NotebookNode:
     """Run a notebook in a folder and keep its outputs, without the times of its cells.
 
-    watch: called with the client before it runs, to hang hooks on it.
+    watch: called with the client before the run; it can add hooks.
     """
     client = NotebookClient(
         notebook,
         timeout=seconds,
         kernel_name="python3",
         record_timing=False,
-        coalesce_streams=True,  # printed text is one output, however it arrived
+        coalesce_streams=True,  # printed text becomes one output, in however many pieces it arrives
         resources={"metadata": {"path": folder}},
     )
     if watch:
         watch(client)
     client.execute()
-    notebook.metadata = nbformat.from_dict(KERNEL)  # the version of Python is nobody's business here
+    notebook.metadata = nbformat.from_dict(KERNEL)  # without the version of Python, which differs between machines
     return describe_figures(notebook)
 
 
-def describe_figures(notebook):
-    """Give every picture the words of the `*Figure: …*` beside it as its alternative text."""
+def describe_figures(notebook: NotebookNode) -> NotebookNode:
+    """Give every picture the text of the neighbouring `*Figure: …*` as its alternative text."""
     for place, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", ()):
             words = figure_text(notebook, place)
@@ -110,56 +112,56 @@ def describe_figures(notebook):
     return notebook
 
 
-def figure_text(notebook, place):
-    """What the text just before or just after a cell says about its figure; "" if nothing."""
+def figure_text(notebook: NotebookNode, place: int) -> str:
+    """The description of a cell's figure in the text cell just before or just after it; "" if there is none."""
     beside = [notebook.cells[i] for i in (place - 1, place + 1) if 0 <= i < len(notebook.cells)]
-    found = [FIGURE.search(cell.source) for cell in beside if cell.cell_type == "markdown"]
-    return next((" ".join(match[1].split()) for match in found if match), "")
+    matches = [FIGURE.search(cell.source) for cell in beside if cell.cell_type == "markdown"]
+    return next((" ".join(match[1].split()) for match in matches if match), "")
 
 
-def build(source):
-    """(reader's notebook, solved notebook or None): one run of the solved one fills both with outputs."""
+def build(source: Path) -> tuple:
+    """(reader's notebook, solved notebook or None). One run of the solved notebook gives the outputs of both."""
     opened, solved = read_source(source), read_source(source, solved=True)
     exercises = any(kind_of(cell)[0] for cell in solved.cells)
     execute(solved, folder=SOLUTIONS if exercises else HERE)
-    for mine, theirs in zip(opened.cells, solved.cells, strict=True):
-        if mine.cell_type == "code" and not kind_of(mine)[0]:
-            mine.outputs, mine.execution_count = theirs.outputs, theirs.execution_count
+    for cell, run in zip(opened.cells, solved.cells, strict=True):
+        if cell.cell_type == "code" and not kind_of(cell)[0]:
+            cell.outputs, cell.execution_count = run.outputs, run.execution_count
     return opened, solved if exercises else None
 
 
-def places(source):
-    """Where the notebooks of a source lie, with what they are: [(path, solved)]."""
+def places(source: Path) -> list[tuple[Path, bool]]:
+    """The paths of the notebooks of a source, and whether each has the solutions: [(path, solved)]."""
     exercises = "\n# %% exercise " in source.read_text(encoding="utf-8")
     both = [(HERE / f"{source.stem}.ipynb", False), (SOLUTIONS / f"{source.stem}.ipynb", True)]
     return both if exercises else both[:1]
 
 
-def told(notebook):
-    """What a notebook says, without what it printed."""
+def content(notebook: NotebookNode) -> list[tuple]:
+    """The cells of a notebook without their outputs."""
     return [(cell.id, cell.cell_type, cell.metadata, cell.source) for cell in notebook.cells]
 
 
-def stale(source):
-    """The notebooks of a source that are not there or say something else."""
+def stale(source: Path) -> list[Path]:
+    """The notebooks of a source that are missing or differ from it."""
     return [
         path
         for path, solved in places(source)
-        if not path.is_file() or told(nbformat.read(path, as_version=4)) != told(read_source(source, solved))
+        if not path.is_file() or content(nbformat.read(path, as_version=4)) != content(read_source(source, solved))
     ]
 
 
-def sources(names=()):
-    """Paths of the sources, all or the named ones."""
+def sources(names=()) -> list[Path]:
+    """Paths of the sources: all, or the named ones."""
     return [HERE / "src" / f"{n}.py" for n in names] or sorted((HERE / "src").glob("*.py"))
 
 
-def main(arguments):
-    """Build, or with --check only name what is stale; the exit code."""
+def main(arguments: list[str]) -> int:
+    """Build; with --check only name what is stale. Returns the exit code."""
     chosen = sources([a for a in arguments if a != "--check"])
     if "--check" in arguments:
         old = [path.relative_to(HERE).as_posix() for source in chosen for path in stale(source)]
-        print("\n".join(f"stale: notebooks/{name}" for name in old) or "the notebooks are what their sources say")
+        print("\n".join(f"stale: notebooks/{name}" for name in old) or "all notebooks agree with their sources")
         return 1 if old else 0
     SOLUTIONS.mkdir(exist_ok=True)
     for source in chosen:

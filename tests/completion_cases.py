@@ -1,4 +1,4 @@
-"""What tests of completion share: sharp tiny models, prompts of different lengths, and the slow way without a cache."""
+"""For tests of completion: tiny models with sharp logits, prompts of different lengths, completion without a cache."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ EMPTY = np.zeros((0, 3, 8))  # visual tokens of no medium
 
 
 def sharp_model(seed=0, dtype=np.float64, vocab=12, sharp=3.0, config=None):
-    """Open gates, and logits sharp enough that the argmax is never in doubt."""
+    """A tiny model with open gates, and with logits so sharp that the argmax is clear."""
     m = tiny(seed, dtype, config or tiny_config(vocab))
     m.frozen["language"]["final_gain"] = m.frozen["language"]["final_gain"] * dtype(sharp)
     return m
@@ -28,7 +28,7 @@ def sequence_of(tokens, media):
 
 
 def prompts(eoc):
-    """A picture; no picture; two pictures; one that another picture follows, closed. All of unequal length."""
+    """Prompts with one picture, none, two, and two with a closed chunk. All have different lengths."""
     return [
         sequence_of([BOS, IMAGE, 6, 5], [0]),
         sequence_of([BOS, 5], []),
@@ -67,19 +67,19 @@ def greedy(m, sequence, max_tokens):
 
 
 def greedy_score(m, sequence, max_tokens):
-    """Sum of log-probabilities, with that of the closing <EOC> if it came."""
+    """Sum of log-probabilities, including the closing <EOC> if there is one."""
     tokens, scores = greedy(m, sequence, max_tokens)
     return sum(scores) + (0 if len(tokens) == max_tokens else log_probs_after(m, sequence, tokens)[m.eoc])
 
 
 def random_words(m, rng, rows, n=12):
-    """Any but `<image>`; <EOC> among them, as its own input."""
+    """Tokens (rows, n) without `<image>`, some of them <EOC>."""
     words = rng.choice([t for t in range(3, m.eoc) if t != IMAGE], (rows, n))
     words[:, 3::5] = m.eoc
     return words
 
 
-def begun(m, sequences):
+def read_prompts(m, sequences):
     """A batch, its visual tokens, and a cache that holds it."""
     batch, visual = batch_of(m, sequences)
     cache = {}
@@ -89,17 +89,17 @@ def begun(m, sequences):
 
 def step_by_step(m, sequences, words):
     """Logits after every column of words (B, n), (n, B, V + 1), with a cache."""
-    batch, visual, cache = begun(m, sequences)
-    seen, visible_from, steps = m.parts.visible(batch)[:, -1:], batch.visible_from[:, -1:], []
+    batch, visual, cache = read_prompts(m, sequences)
+    visible, visible_from, steps = m.parts.visible(batch)[:, -1:], batch.visible_from[:, -1:], []
     for tokens in words.T:
-        args = m.params, m.frozen, tokens[:, None], seen, visual, m.config, visible_from, cache, m.parts
+        args = m.params, m.frozen, tokens[:, None], visible, visual, m.config, visible_from, cache, m.parts
         steps.append(flamingo(*args)[:, -1])
     assert cached_length(cache) == batch.tokens.shape[1] + words.shape[1]
     return np.stack(steps)
 
 
 def row_by_row(m, sequences, words):
-    """The same of every row alone, unpadded, in one call without a cache."""
+    """The same logits, from every row alone, unpadded, in one call without a cache."""
     rows = []
     for sequence, tail in zip(sequences, words.tolist(), strict=True):
         whole = sequence_of(sequence.tokens + tail, sequence.media)

@@ -19,7 +19,7 @@ from tinyflamingo.ops import shapes  # noqa: E402
 # The key of each notebook, in their order, and the test files of what it teaches: `python -m pytest -m masking`.
 # A test that is run once a notebook (its id begins with the number) belongs to that notebook's key too.
 KEYS = {
-    "whole": ["model/test_flamingo.py"],
+    "whole": ["test_tiny.py", "model/test_flamingo.py"],
     "autograd": ["ops/test_ops_tools.py", "ops/test_ops_values.py", "ops/test_ops_meaning.py"],
     "nf_resnet": ["model/test_vision_encoder.py", "training/test_optimiser.py"],
     "contrastive": ["model/test_contrastive.py", "training/test_contrastive_stage.py"],
@@ -32,6 +32,9 @@ KEYS = {
     "applications": [
         "model/test_generate.py",
         "decoding/test_beams.py",
+        "decoding/test_sampling.py",
+        "decoding/test_caches.py",
+        "decoding/test_complete.py",
         "studies/test_attention_maps.py",
         "cli/test_shipped.py",
     ],

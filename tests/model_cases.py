@@ -1,4 +1,4 @@
-"""Tiny models and the checks that several folders share. Widths differ, so that no two can be confused."""
+"""Tiny models, and checks for several folders of tests. All widths differ, so an exchange of two is an error."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -118,10 +118,10 @@ def with_gates(params, xattn, dense):
 
 
 def tiny(seed=0, dtype=np.float64, config=None, gates=(0.8, -0.6), shaken=True):
-    """A model with everything that a forward pass needs; what completes (`generate`) takes it as a model too.
+    """A model with everything that a forward pass needs; `generate` and `beam_search` accept it too.
 
     The batch: row 0 is `<BOS><image>ab<EOC><image>cd`, row 1 `<BOS>abc<EOC><image>de`; three media.
-    phi (2, 8): numbered over the batch; visible: what the gated blocks of this configuration take as phi.
+    phi (2, 8): numbered over the batch; visible: the argument `phi` of the gated blocks of this configuration.
     """
     rng = np.random.default_rng(seed)
     config = config or tiny_config()
@@ -150,7 +150,7 @@ def tiny(seed=0, dtype=np.float64, config=None, gates=(0.8, -0.6), shaken=True):
 
 
 def shaken_flamingo(tokenizer, config=None):
-    """A whole model: fresh weights, shaken, gates open; frozen parts as 16 bits hold them."""
+    """A whole model: fresh weights with noise, open gates, frozen parts in half precision."""
     rng = np.random.default_rng(0)
     model = untrained(rng, config or tiny_config(vocab=len(tokenizer)), tokenizer)
     model.params = with_gates(shake(model.params, rng), 0.7, 0.4)
@@ -172,7 +172,7 @@ def check_tree(function, tree, *arrays, directions=1, tol=1e-6):
 def assert_float32_inside(function, tree):
     """Walk backward through *every* node of scalar function(tree); each gradient must be float32.
 
-    Stricter than looking at the gradients of the parameters, which a cast at the end could hide.
+    This is stricter than a check of the parameters' gradients, because a cast at the end could hide an error.
     """
     roots = {}
     with trace_stack.new_trace() as trace:
@@ -183,9 +183,9 @@ def assert_float32_inside(function, tree):
     for node in toposort(loss._node):
         if not node.parents:
             continue
-        for parent, share in zip(node.parents, node.vjp(gradients.pop(node)[0]), strict=True):
-            dtype = share.vs.dtype if isinstance(share, SparseObject) else share.dtype
-            assert dtype == np.float32, f"a gradient of {dtype}, shape {np.shape(share)}, passes inside"
-            gradients[parent] = add_outgrads(gradients.get(parent), share)
+        for parent, part in zip(node.parents, node.vjp(gradients.pop(node)[0]), strict=True):
+            dtype = part.vs.dtype if isinstance(part, SparseObject) else part.dtype
+            assert dtype == np.float32, f"a gradient inside is {dtype}, shape {np.shape(part)}, but must be float32"
+            gradients[parent] = add_outgrads(gradients.get(parent), part)
             checked += 1
     assert checked > 10 and all(root in gradients for root in roots.values())

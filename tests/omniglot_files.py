@@ -1,4 +1,4 @@
-"""A small data set in the format of Omniglot's files, drawn by the test itself."""
+"""A small data set in the format of Omniglot's files, made by the tests."""
 
 import io
 import zipfile
@@ -10,20 +10,20 @@ from tinyflamingo.handwriting.omniglot import BACKGROUND, DRAWERS, SIDE, Charact
 
 
 def png(drawing):
-    """A drawing, True where there is ink, as the data set stores it: one bit, ink black."""
+    """A drawing (True: ink) in the file format of the data set: one bit, black ink."""
     packed = io.BytesIO()
     Image.fromarray(np.where(drawing, 0, 255).astype(np.uint8)).convert("1").save(packed, "PNG")
     return packed.getvalue()
 
 
 def make_characters(rng, alphabet, count):
-    """Characters of three strokes; each person's strokes are a little elsewhere."""
-    found = []
+    """Characters of three strokes; the strokes of each person differ a little."""
+    characters = []
     for i in range(count):
         ends = rng.integers(20, 85, size=(3, 2, 2))
         drawings = [_strokes(ends + rng.integers(-3, 4, size=ends.shape)) for _ in range(DRAWERS)]
-        found.append(Character(alphabet, f"character{i + 1:02d}", np.stack(drawings)))
-    return found
+        characters.append(Character(alphabet, f"character{i + 1:02d}", np.stack(drawings)))
+    return characters
 
 
 def _strokes(ends):
@@ -37,7 +37,7 @@ def _strokes(ends):
 
 
 def members_of(characters, top="images_background_small1"):
-    """{name in the zip: bytes} of some characters."""
+    """{name in the zip: bytes} of characters."""
     return {
         f"{top}/{c.alphabet}/{c.name}/{i:04d}_{d + 1:02d}.png": png(drawing)
         for i, c in enumerate(characters)
@@ -53,7 +53,7 @@ def write_zip(path, members):
 
 
 def write_background(folder, first, second):
-    """The two background sets; returns their folder."""
+    """Write the two background sets and return their folder."""
     for name, characters in zip(BACKGROUND, (first, second), strict=True):
         write_zip(folder / name, members_of(characters, name.removesuffix(".zip")))
     return folder

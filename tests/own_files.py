@@ -1,7 +1,7 @@
-"""Data sets as their users have them, written small: real PNG, JPEG and mp4, in every format that is read.
+"""Small data sets in each format that the readers know, with real PNG, JPEG and mp4 files.
 
-`WRITERS` maps a format to a function (folder) -> path to give to `read_data`; each data set has three
-good records, about the same red, green and blue things. Used by the tests of readers, store and commands.
+`WRITERS` maps a format to a function (folder) -> the path for `read_data`. Each data set has three good
+records, about the same red, green and blue things. The tests of readers, store and commands use them.
 """
 
 import base64

@@ -29,9 +29,9 @@ PROMPT = [RED, "a red star.", CLIP, "Output:"]
 @pytest.fixture(scope="module")
 def model(tokenizer):
     """Never changed."""
-    made = shaken_flamingo(tokenizer, CONFIG)
-    made.info = {"seed": 7, "metrics": {"accuracy": 0.5}}
-    return made
+    model = shaken_flamingo(tokenizer, CONFIG)
+    model.info = {"seed": 7, "metrics": {"accuracy": 0.5}}
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def saved(model, tmp_path_factory):
 
 @pytest.fixture
 def folder(saved, tmp_path):
-    """A copy to spoil."""
+    """A copy that a test may damage."""
     return shutil.copytree(saved, tmp_path / "copy")
 
 
@@ -85,7 +85,7 @@ def test_a_folder_holds_two_files_and_no_pickle(saved):
         assert all(arrays[name].dtype.kind == "f" for name in arrays.files)
 
 
-def test_the_folder_of_a_run_is_the_checkpoint_in_it(model, saved, tmp_path):
+def test_the_folder_of_a_run_gives_the_checkpoint_in_it(model, saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run" / IN_RUN)
     assert load_checkpoint(tmp_path / "run").info == tinyflamingo.load(tmp_path / "run").info == model.info
     (tmp_path / "other").mkdir()
@@ -97,14 +97,14 @@ def test_the_folder_of_a_run_is_the_checkpoint_in_it(model, saved, tmp_path):
 
 
 def _write_sealed(folder, card):
-    """Write a card with the checksum of what it holds now: each field is then judged for itself."""
+    """Write a card with the checksum of its new fields, so that each field is checked by itself."""
     sealed = json.dumps([card.get(name) for name in SEALED], sort_keys=True)
     card["card_sha256"] = hashlib.sha256(sealed.encode()).hexdigest()
     (folder / CARD).write_text(json.dumps(card))
 
 
 def _sign(folder, data):
-    """Write these weights with a card that vouches for them."""
+    """Write these weights, and a card with their checksum."""
     (folder / WEIGHTS).write_bytes(data)
     card = json.loads((folder / CARD).read_text())
     _write_sealed(folder, card | {"sha256": hashlib.sha256(data).hexdigest()})
@@ -171,15 +171,15 @@ def _npy():
     return packed.getvalue()
 
 
-class _Loud:
-    """Were it unpickled, a file would appear."""
+class _OpensAFile:
+    """If it is unpickled, a file appears."""
 
     def __reduce__(self):
         return (open, ("unpickled", "w"))
 
 
 def _pickle(folder):
-    _arrays(folder, lambda a: a.update({"params/eoc": np.array([_Loud()], dtype=object)}))
+    _arrays(folder, lambda a: a.update({"params/eoc": np.array([_OpensAFile()], dtype=object)}))
 
 
 def _directory(name):
@@ -208,18 +208,18 @@ DAMAGE = {
     "no checksum": (_card(lambda c: c.pop("sha256")), "no sha256 in it"),
     "no config": (_card(lambda c: c.pop("config")), r"model.json is damaged \(no config in it\)"),
     "config is a number": (_card(lambda c: c.update(config=3)), "expected the parts .* found int"),
-    "config with a foreign part": (_card(lambda c: c["config"].update(audio={})), "configuration: expected the parts"),
-    "config with a foreign field": (_card(lambda c: c["config"]["language"].update(x=1)), r"missing fields \['x'\]"),
+    "config with an unknown part": (_card(lambda c: c["config"].update(audio={})), "configuration: expected the parts"),
+    "config with an unknown field": (_card(lambda c: c["config"]["language"].update(x=1)), r"missing fields \['x'\]"),
     "config part is null": (_card(lambda c: c["config"].update(xattn=None)), "'xattn' is of kind None but must"),
     "config part is a list": (_card(lambda c: c["config"].update(vision=[1])), "'vision' is of kind None but must"),
     "config part of no kind": (_card(lambda c: c["config"]["xattn"].pop("kind")), "'xattn' is of kind None"),
-    "config part of a foreign kind": (
+    "config part of an unknown kind": (
         _card(lambda c: c["config"]["resampler"].update(kind="qformer")),
         "'resampler' is of kind 'qformer' but must be one of perceiver, mlp",
     ),
     "config part of another kind": (_card(lambda c: c["config"]["vision"].update(kind="vit")), "unknown or missing"),
     "config of another form": (_card(lambda c: c["config"]["xattn"].update(kind="vanilla")), "do not fit"),
-    "config at odds": (_card(lambda c: c["config"]["vision"].update(width=16)), "vision.width 16"),
+    "config that contradicts itself": (_card(lambda c: c["config"]["vision"].update(width=16)), "vision.width 16"),
     "config of a larger model": (_card(lambda c: c["config"]["language"].update(layers=4)), "do not fit"),
     "config of a smaller model": (_card(lambda c: c["config"]["language"].update(layers=1)), "do not fit"),
     "config of another width": (_card(lambda c: c["config"]["language"].update(width=16)), "expected .* found"),
@@ -227,9 +227,10 @@ DAMAGE = {
     "config width is a fraction": (_card(lambda c: c["config"]["xattn"].update(heads=1.5)), "heads is 1.5"),
     "config stages are a number": (_card(lambda c: c["config"]["vision"].update(stages=3)), "stages is 3"),
     "config without stages": (_card(lambda c: c["config"]["vision"].update(stages=[])), "stages is"),
-    "config share is a text": (_card(lambda c: c["config"]["vision"].update(se_ratio="x")), "se_ratio is 'x'"),
-    "config share is null": (_card(lambda c: c["config"]["vision"].update(alpha=None)), "alpha is None"),
-    "config without end": (
+    "config ratio is a text": (_card(lambda c: c["config"]["vision"].update(se_ratio="x")), "se_ratio is 'x'"),
+    "config ratio is 0": (_card(lambda c: c["config"]["vision"].update(se_ratio=0)), "se_ratio is 0 but must be above"),
+    "config ratio is null": (_card(lambda c: c["config"]["vision"].update(alpha=None)), "alpha is None"),
+    "config of a huge size": (
         _card(lambda c: c["config"]["text_tower"].update(joint_width=10**30)),
         "model.json is damaged",
     ),
@@ -299,7 +300,7 @@ def test_the_checksum_of_a_card_is_compared_first(folder, part, changed):
         load_checkpoint(folder)
 
 
-def test_tokenizer_and_configuration_must_be_of_one_size(folder):
+def test_tokenizer_and_configuration_must_have_one_size(folder):
     def smaller(card):
         card["config"]["language"]["vocab_size"] = card["config"]["text_tower"]["vocab_size"] = 620
 
@@ -309,7 +310,7 @@ def test_tokenizer_and_configuration_must_be_of_one_size(folder):
 
 
 def test_the_copy_without_damage_loads(folder):
-    """Else every test above would pass for the wrong reason."""
+    """Otherwise every test above would pass for the wrong reason."""
     _arrays(folder, lambda arrays: None)
     _card(lambda card: None)(folder)
     assert load_checkpoint(folder).config == CONFIG and FORMAT == 2
@@ -340,7 +341,7 @@ def test_a_save_that_cannot_write_leaves_the_old_checkpoint(model, folder, monke
 
 
 def test_a_save_cut_between_its_two_files_is_never_loaded_as_a_mixture(model, folder, monkeypatch):
-    """New weights beside the old card are refused."""
+    """New weights with the old card are refused."""
     real, other = checkpoint.write_atomically, untrained(np.random.default_rng(9), CONFIG, model.tokenizer)
 
     def only_weights(path, data):

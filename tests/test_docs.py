@@ -1,5 +1,8 @@
-"""The texts: what they name exists, what they show runs, what they count was counted."""
+"""The texts: the files and names in them exist, their commands run, and their numbers come from files."""
 
+import ast
+import builtins
+import functools
 import importlib.util
 import os
 import re
@@ -18,21 +21,24 @@ from tinyflamingo.training.presets import get_preset
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 CARD = ROOT / "tinyflamingo" / "assets" / "toy" / "MODEL_CARD.md"
-TEXTS = [README, CARD, *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [README, CARD, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+WRITTEN = [path for path in TEXTS if path.name not in ("parity.md", "results.md", "MODEL_CARD.md")]  # by hand
 SET_UP = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && "
-HOSTS = {"arxiv.org", "creativecommons.org"}  # the only ones a text may link to
+HOSTS = {"arxiv.org", "creativecommons.org"}  # a text may link to these only
+FOLDERS = [ROOT / name for name in ("tinyflamingo", "docs", "notebooks", "tests")]
 
 each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 
 
-def load_tables():
-    spec = importlib.util.spec_from_file_location("make_tables", ROOT / "docs" / "make_tables.py")
+def load_script(name):
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-tables = load_tables()
+tables = load_script("make_tables")
 
 
 def blocks(language):
@@ -54,19 +60,74 @@ def python(line):
     return [sys.executable, *arguments]
 
 
-# ---- what is named exists --------------------------------------------------------------------
+# ---- files and names exist -------------------------------------------------------------------
+
+
+def prose(path):
+    """A text without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def exists(name):
-    """A path as the texts write them: from the root, or from the package."""
-    return any(list(base.glob(name)) for base in (ROOT, ROOT / "tinyflamingo"))
+    """A path as the texts write it: from the root, or from one of the four folders."""
+    return any(list(base.glob(name.rstrip("/"))) for base in (ROOT, *FOLDERS))
+
+
+@functools.cache
+def defined_in(path):
+    """Names that a Python file defines: functions, classes, arguments, variables, attributes, keys of dicts."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.Constant(value=str(name)):
+                names.add(name)
+    return names
+
+
+@functools.cache
+def defined():
+    """Names that the package, its scripts and its notebooks define."""
+    files = [path for folder in FOLDERS[:3] for path in folder.rglob("*.py")]
+    return set().union(*map(defined_in, files))
 
 
 @each_text
-def test_files_that_are_named_exist(path):
-    written = re.findall(r"`([\w./*-]+/[\w./*-]*)`", path.read_text(encoding="utf-8"))
-    missing = [n for n in written if not exists(n.rstrip("/")) and not n.startswith(("runs/", "checkpoint/"))]
+def test_files_in_the_text_exist(path):
+    written = re.findall(r"`([\w./*-]+(?:/[\w./*-]*|\.py))`", prose(path))
+    missing = [name for name in written if not exists(name) and not name.startswith(("runs/", "checkpoint/"))]
     assert not missing
+
+
+def test_a_missing_file_is_noticed():
+    assert not exists("model/decode.py") and not exists("no_such_folder/")
+    assert exists("model/flamingo.py") and exists("ops/fast_*.py") and exists("notebooks/solutions/")
+
+
+# Names of other libraries; and names without a dot that are files, modules or builtins.
+OUTSIDE = re.compile(r"(np|numpy|autograd)\.|.*\.(json|jsonl|md|npz|pkl|png|py|safetensors|token|toml|txt|zip)$")
+ELSEWHERE = {"scaled_dot_product_attention", "state_dict", "only_attend_immediate_media", "open_clip", *dir(builtins)}
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_names_in_the_text_are_in_the_code(path):
+    """Names with an underscore, a dot or a capital inside: `init_layer`, `Dataset.weight`, `PortXattnConfig`."""
+    written = re.findall(r"`((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:\(.*?\))?`", prose(path))
+    names = [n for n in written if re.search(r"[a-z][A-Z]|[_.]", n) and not OUTSIDE.match(n) and n not in ELSEWHERE]
+    modules = {file.stem for file in (ROOT / "tinyflamingo").rglob("*")} | {"tinyflamingo"}
+    assert [name for name in names if not set(name.split(".")) <= defined() | modules] == []
+
+
+@each_text
+def test_names_are_defined_in_the_file_that_the_text_gives(path):
+    """`name` in `file.py`, also several names."""
+    for names, file in re.findall(r"((?:`[\w.]+`(?:,\s+|\s+and\s+)?)+)\s+in\s+`([\w/]+\.py)`", prose(path)):
+        (source,) = [base / file for base in (ROOT, *FOLDERS) if (base / file).is_file()]
+        parts = {part for name in re.findall(r"`([\w.]+)`", names) for part in name.split(".")}
+        assert parts <= defined_in(source), file
 
 
 def test_the_table_of_the_chapter_names_a_file_and_its_test():
@@ -75,23 +136,38 @@ def test_the_table_of_the_chapter_names_a_file_and_its_test():
         README.read_text(encoding="utf-8"),
         re.M,
     )
-    assert len(rows) >= 10
+    assert len(rows) >= 10 and rows[0][0] == "tinyflamingo/one_file.py"
     assert [p for row in rows for p in row if not (ROOT / p).is_file()] == []
     model = {p.name for p in (ROOT / "tinyflamingo" / "model").glob("*.py")}
-    helpers = {"__init__.py", "config.py", "encoder_block.py", "encoders.py", "paper.py", "tokenizer.py", "trained.py"}
+    helpers = {"__init__.py", "config.py", "encoder_block.py", "tokenizer.py"}
     assert {Path(f).name for f, _ in rows if f.startswith("tinyflamingo/model/")} == model - helpers
 
 
 def test_names_in_the_deviations_are_in_the_code():
-    """Every function and class that "where" points to is still called so."""
-    code = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "tinyflamingo").rglob("*.py"))
+    """Every name in a "where" is defined in the package."""
     text = (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8")
     places = re.findall(r"^- \*\*Where\*\*:(.*?)(?=^$)", text, re.M | re.S) + re.findall(
         r"^\|.*\|([^|]*)\|$", text, re.M
     )
     names = {n for place in places for written in re.findall(r"`([\w.]+)`", place) for n in written.split(".")}
     assert len(names) > 40
-    assert sorted(n for n in names if not re.search(rf"\b{n}\b", code)) == []
+    assert sorted(names - defined()) == []
+
+
+def test_every_row_of_the_glossary_is_defined_in_its_file():
+    """The names in the column "in the code" are defined in the file of the last column; letters occur in it."""
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+) \| `([\w/]+\.py)` \|$", text, re.M)
+    assert len(rows) == len(re.findall(r"^\| ", text, re.M)) - 6  # all but the heads of the six tables
+    for cells, file in rows:
+        first, *_, last = cells.split(" | ")
+        path = ROOT / "tinyflamingo" / file
+        if letters := re.fullmatch(r"`(\w+)`(?:, `(\w+)`)?", first):
+            source = path.read_text(encoding="utf-8")
+            assert all(re.search(rf"\b{letter}\b", source) for letter in letters.groups() if letter), cells
+            continue
+        names = {part for name in re.findall(r"`([\w.]+)`", last) for part in name.split(".")}
+        assert names and names <= defined_in(path), cells
 
 
 @each_text
@@ -112,7 +188,7 @@ def test_no_paths_of_a_machine_and_no_hosts(path):
     assert {m.split("/")[2] for m in re.findall(r"https?://[^\s)>\"]+", text)} <= HOSTS
 
 
-# ---- what is shown runs ----------------------------------------------------------------------
+# ---- commands and examples run ----------------------------------------------------------------
 
 
 def test_the_two_commands_set_everything_up():
@@ -126,7 +202,7 @@ def test_the_two_commands_set_everything_up():
 
 
 def test_the_first_command_trains(tmp_path):
-    """The same with the preset that takes seconds: all stages, scores, figures and a checkpoint."""
+    """The same command with the preset `smoke`: all stages, scores, figures and a checkpoint."""
     command = python("python -m tinyflamingo train --preset smoke --out") + [str(tmp_path / "run")]
     assert "caption" in run(command)
     for name in ("checkpoint/weights.npz", "checkpoint/model.json", "log.jsonl", "metrics.json", "losses.png"):
@@ -150,13 +226,13 @@ def test_the_python_example_runs():
 
 
 def test_answers_are_commands_that_can_be_copied():
-    """What `make_tables.py` completes in its own process is what the command line prints."""
+    """The command line prints the answer that `make_tables.py` computes in its own process."""
     (console,) = blocks("console")
     command, answer = console.splitlines()[:2]
     assert run(python(command.removeprefix("$ "))).strip() == answer
 
 
-# ---- what is counted was counted -------------------------------------------------------------
+# ---- numbers come from files ------------------------------------------------------------------
 
 
 def test_generated_regions_are_fresh(capsys):
@@ -182,7 +258,7 @@ def test_regions_are_closed_and_known(path):
     assert len(names) == text.count("<!-- generated") == text.count("<!-- end -->")
 
 
-def test_a_stale_number_is_noticed_and_mended(tmp_path):
+def test_a_stale_number_is_noticed_and_replaced(tmp_path):
     path = tmp_path / "text.md"
     path.write_text("about <!-- generated: minutes -->12345<!-- end --> minutes\n", encoding="utf-8")
     assert tables.refresh(path, write=False) and "12345" in path.read_text(encoding="utf-8")
@@ -192,37 +268,47 @@ def test_a_stale_number_is_noticed_and_mended(tmp_path):
 
 def test_the_letters_have_the_sizes_of_the_preset():
     config, text = get_preset("toy").config, (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    told = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) \|$", text, re.M))
+    written = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (\d+) \|$", text, re.M))
     language = config.language
     want = {"R": config.resampler.latents, "D": language.width, "Dv": config.vision.width, "V": language.vocab_size}
-    assert {k: int(v) for k, v in told.items()} == want
+    assert {letter: int(size) for letter, size in written.items()} == want
     assert f"| {language.heads}, {language.key_size} |" in text
 
 
-def test_the_deviations_tell_the_recipe_of_the_preset():
+def test_the_deviations_have_the_recipe_of_the_preset():
     preset, text = get_preset("toy"), (ROOT / "docs" / "deviations.md").read_text(encoding="utf-8")
     contrastive, third = preset.contrastive, preset.flamingo
-    told = (
-        "{} pages, {} pairs, {} videos".format(*third.rows),
-        "pages {:g}, pairs {:g}, videos {:g}".format(*third.weights),
-        f"the first {third.lengths[0]} tokens",
-        "| {1}; videos {2} |".format(*third.lengths),
+    pages, pairs, videos = third.datasets
+    expected = (
+        f"{pages.rows} pages, {pairs.rows} pairs, {videos.rows} videos",
+        f"pages {pages.weight:g}, pairs {pairs.weight:g}, videos {videos.weight:g}",
+        f"the first {pages.length} tokens",
+        f"| {pairs.length}; videos {videos.length} |",
         f"warm-up over {third.optimiser.warmup} to",
         f"Gaussian, of {third.feature_noise:g} of",
         f"**: {contrastive.batch} pictures",
         f"AGC {contrastive.optimiser.agc:g} on the encoder",
     )
-    assert [words for words in told if words not in text] == []
+    assert [words for words in expected if words not in text] == []
+
+
+def test_own_data_has_the_defaults_of_the_preset():
+    config, text = get_preset("toy").config, (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    written = re.findall(r"^\| `--(\w+) \d+` \| [^|]+ \| the preset's, (\d+) \|$", text, re.M)
+    sizes = {
+        "side": config.vision.side,
+        "vocab": config.language.vocab_size,
+        "context": get_preset("toy").flamingo.datasets[0].length,
+    }
+    assert {option: int(size) for option, size in written} == sizes
 
 
 def test_every_task_is_described():
     assert set(tables.TASKS) == {"zero_shot_classification", *TASKS}
 
 
-def test_the_examples_of_the_readme_can_be_drawn_anew(tmp_path):
-    spec = importlib.util.spec_from_file_location("make_examples", ROOT / "docs" / "make_examples.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_the_examples_of_the_readme_can_be_drawn_again(tmp_path):
+    module = load_script("make_examples")
     module.main(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in module.FOLDER.iterdir()}
     for name in module.PICTURES:

@@ -1,4 +1,4 @@
-"""Files that are never half-written, and folders that have one writer."""
+"""Files that are never half-written, and folders that have one writer at a time."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, step):
 
 
 def test_a_crash_during_the_write_leaves_the_old_file(tmp_path, monkeypatch):
-    """Killed before the rename: what is there is the old file, whole."""
+    """Killed before the rename: the old file is complete."""
     path = tmp_path / "file"
     write_atomically(path, b"old")
 
@@ -55,7 +55,7 @@ def test_no_place_to_write_is_a_user_error(tmp_path):
         write_atomically(tmp_path / "nowhere" / "file", b"data")
 
 
-def test_an_error_in_the_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_an_error_during_the_write_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, b"old")
     with pytest.raises(ZeroDivisionError), replacing(path) as file:
@@ -91,11 +91,11 @@ def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    with sole_writer(tmp_path):  # what the kill left locks nobody out
+    with sole_writer(tmp_path):  # the killed process has left no lock
         assert os.listdir(tmp_path) == []
 
 
-def test_one_process_may_write_again_and_again(tmp_path):
+def test_one_process_can_lock_again(tmp_path):
     for _ in range(2):
         with sole_writer(tmp_path):
             pass

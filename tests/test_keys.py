@@ -1,4 +1,4 @@
-"""One key joins a notebook, the library, its tests and docs/teaching.md: each exists everywhere."""
+"""A key connects a notebook, files of the library, tests and a text in docs/teaching.md: all of them exist."""
 
 import importlib.util
 import re
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
-# key, notebook, section, files, tests, text
+# a row of docs/teaching.md: key, notebook, section, files, tests, text
 ROW = re.compile(r"^\| `(\w+)` \| `(\d\d_\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 
 
@@ -21,7 +21,7 @@ def load_keys():
 
 
 KEYS = load_keys()
-TOLD = {row[0]: row for row in ROW.findall((ROOT / "docs" / "teaching.md").read_text(encoding="utf-8"))}
+ROWS = {row[0]: row for row in ROW.findall((ROOT / "docs" / "teaching.md").read_text(encoding="utf-8"))}
 each_key = pytest.mark.parametrize("key", KEYS)
 
 
@@ -37,7 +37,7 @@ def test_a_key_has_a_notebook(key):
     (source,) = [path for path in SOURCES if path.name.startswith(number)]
     first = source.read_text(encoding="utf-8").split("\n# %%")[0]
     assert re.search(r"^# .*\bkey: `?(\w+)`?", first, re.MULTILINE)[1] == key
-    assert TOLD[key][1] == source.stem
+    assert ROWS[key][1] == source.stem
 
 
 @each_key
@@ -46,21 +46,21 @@ def test_a_key_has_tests(key):
 
 
 @each_key
-def test_a_key_has_files_of_the_library_in_the_teachers_page(key):
-    files = re.findall(r"`([\w/]+\.py)`", TOLD[key][3])
+def test_a_key_has_files_of_the_library_in_the_page_for_teachers(key):
+    files = re.findall(r"`([\w/]+\.py)`", ROWS[key][3])
     assert files and [file for file in files if not (ROOT / "tinyflamingo" / file).is_file()] == []
 
 
 @each_key
-def test_a_key_has_its_tests_and_a_text_in_the_teachers_page(key):
-    assert re.findall(r"`tests/([\w/]+\.py)`", TOLD[key][4]) == KEYS[key]
-    (text,) = re.findall(r"\]\(([\w.]+)\)", TOLD[key][5])
+def test_a_key_has_its_tests_and_a_text_in_the_page_for_teachers(key):
+    assert re.findall(r"`tests/([\w/]+\.py)`", ROWS[key][4]) == KEYS[key]
+    (text,) = re.findall(r"\]\(([\w.]+)\)", ROWS[key][5])
     assert (ROOT / "docs" / text).is_file()
 
 
 @each_key
 def test_a_key_selects_its_tests(key, request):
-    """Where the whole suite is collected, `-m KEY` selects the key's files and nothing of another key's notebook."""
+    """`-m KEY` selects the key's files and tests of its own notebook only (if the whole suite is collected)."""
     number = f"{list(KEYS).index(key):02d}"
     marked = [item for item in request.session.items if item.get_closest_marker(key)]
     for item in marked:

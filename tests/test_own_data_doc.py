@@ -1,4 +1,4 @@
-"""The worked example of docs/own_data.md, every command, with fewer pictures and the smallest preset."""
+"""All commands in the example of docs/own_data.md, with fewer pictures and the smallest preset."""
 
 import re
 import shlex
@@ -25,17 +25,17 @@ def test_the_example_runs_from_folder_to_completion(tmp_path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("figures"))
     (tmp_path / "tinyflamingo").symlink_to(ROOT / "tinyflamingo")
     smaller = {"make_flags.py": ["--count", "40"], "train": ["--preset", "smoke"], "check": []}
-    said = []
+    outputs = []
     for line in commands():
         program, *words = shlex.split(line)
         assert program == "python"
         more = next((extra for name, extra in smaller.items() if any(name in word for word in words)), [])
-        said.append(run([sys.executable, *words, *more], tmp_path))
-    assert len(said) == 4 and "records: 40 good; 0 bad" in said[1] and (tmp_path / "flags.png").exists()
-    assert "perplexity of 2 records held out" in said[2] and said[3].endswith("\n")
+        outputs.append(run([sys.executable, *words, *more], tmp_path))
+    assert len(outputs) == 4 and "records: 40 good; 0 bad" in outputs[1] and (tmp_path / "flags.png").exists()
+    assert "perplexity of 2 held-out records" in outputs[2] and outputs[3].endswith("\n")
 
 
-def test_every_format_and_flag_that_exists_is_told():
+def test_the_page_lists_all_formats_and_flags():
     from tinyflamingo.data.readers import FORMATS
 
     assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.M)) == set(FORMATS)

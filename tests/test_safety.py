@@ -1,4 +1,4 @@
-"""What must never happen: the network, pickles, code from a file, a wrong model from a damaged checkpoint."""
+"""Things that must never happen: use of the network, pickles, code from a file, a wrong model from a damaged file."""
 
 import json
 import os
@@ -32,7 +32,7 @@ EXAMPLES = PACKAGE.parent / "docs" / "examples"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tokenizer):
-    """A tiny untrained one whose vocabulary is its tokenizer's."""
+    """A tiny untrained model with the vocabulary of the tokenizer."""
     from dataclasses import replace
 
     config, V = get_preset("smoke").config, len(tokenizer)
@@ -51,10 +51,10 @@ def checkpoint(tmp_path_factory, tokenizer):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Every way to the network fails the test."""
+    """Any use of the network fails the test."""
 
     def refused(*_, **__):
-        raise AssertionError("a command reached for the network")
+        raise AssertionError("a command used the network")
 
     class Refused(socket.socket):
         __init__ = refused
@@ -78,7 +78,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_reaches_for_the_network(name, tmp_path, offline, capsys):
+def test_no_command_uses_the_network(name, tmp_path, offline, capsys):
     WRITERS["folder"](tmp_path / "data")
     line = [str(tmp_path / word[1:]) if word.startswith("@") else word for word in COMMANDS[name]]
     assert cli.main(line) == 0, capsys.readouterr().err
@@ -94,13 +94,13 @@ def sources():
 def test_nothing_unpickles_or_runs_text():
     modules = r"^\s*(?:import|from) (?:pickle|cPickle|dill|shelve|marshal|joblib)\b"
     forbidden = modules + r"|allow_pickle=True|(?<![\w.])(?:eval|exec)\("
-    assert [(path.name, found) for path, code in sources() for found in re.findall(forbidden, code, re.M)] == []
+    assert [(path.name, match) for path, code in sources() for match in re.findall(forbidden, code, re.M)] == []
     loads = [line for _, code in sources() for line in code.splitlines() if "np.load(" in line]
     assert len(loads) >= 3 and all("allow_pickle=False" in line for line in loads)
 
 
 class Trap:
-    """Unpickled, it makes a file."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -109,7 +109,7 @@ class Trap:
         return (os.mkdir, (str(self.path),))
 
 
-def test_a_pickle_in_any_file_of_arrays_is_refused_unopened(tmp_path, checkpoint):
+def test_a_pickle_in_any_file_of_arrays_is_refused_and_not_opened(tmp_path, checkpoint):
     import hashlib
 
     sprung, bait = tmp_path / "sprung", np.array([Trap(tmp_path / "sprung")], object)
@@ -139,7 +139,7 @@ def test_a_pickle_in_any_file_of_arrays_is_refused_unopened(tmp_path, checkpoint
     name=st.sampled_from(["weights.npz", "model.json"]), place=st.floats(0, 1), data=st.binary(min_size=1, max_size=6)
 )
 def test_a_mutated_checkpoint_is_an_error_or_the_same_model(tmp_path, checkpoint, name, place, data):
-    """Never a wrong model. What of a card says nothing about the model, such as its scores, may change."""
+    """Never a wrong model. Entries of the card that do not describe the model, such as its scores, may change."""
     folder = tmp_path / "mutated"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(checkpoint, folder)
@@ -147,13 +147,13 @@ def test_a_mutated_checkpoint_is_an_error_or_the_same_model(tmp_path, checkpoint
     at = int(place * (len(content) - 1))
     (folder / name).write_bytes(content[:at] + data + content[at + len(data) :])
     try:
-        found = load_checkpoint(folder)
+        model = load_checkpoint(folder)
     except UserError as error:
         assert "\n" not in str(error)
         return
     expected = load_checkpoint(checkpoint)
-    assert found.config == expected.config and found.tokenizer.model == expected.tokenizer.model
-    for one, other in ((found.params, expected.params), (found.frozen, expected.frozen)):
+    assert model.config == expected.config and model.tokenizer.model == expected.tokenizer.model
+    for one, other in ((model.params, expected.params), (model.frozen, expected.frozen)):
         for leaf, wanted in zip(named_leaves(one).values(), named_leaves(other).values(), strict=True):
             np.testing.assert_array_equal(leaf, wanted)
 
@@ -188,8 +188,8 @@ def test_no_string_becomes_a_tag(tokenizer, parts):
 @given(parts=st.lists(HOSTILE | st.text(max_size=8), min_size=1, max_size=6))
 def test_any_string_can_be_completed(parts):
     try:
-        found = tinyflamingo.complete(tinyflamingo.load(), ["".join(parts)], max_tokens=2)
+        result = tinyflamingo.complete(tinyflamingo.load(), ["".join(parts)], max_tokens=2)
     except UserError as error:
         assert "\n" not in str(error)
     else:
-        assert isinstance(found["text"], str) and "<image>" not in found["prompt_tokens"]
+        assert isinstance(result["text"], str) and "<image>" not in result["prompt_tokens"]

@@ -1,8 +1,8 @@
-"""The first test to read: a tour of Flamingo, whole and tiny, in a few seconds.
+"""The first test to read: a tour of a whole, tiny Flamingo in a few seconds.
 
-Each test is one idea of the chapter, from pixels to words; read them in order. The model of this file has a few
-thousand random numbers, two pictures and a row of eleven tokens. Only the last two tests use the trained model that
-comes with the package. Every other file of `tests/` looks at one part more closely: `tests/model/` mirrors
+Each test shows one idea of the chapter, from pixels to words. Read them in order. The model of this file has a few
+thousand random numbers; its input is two pictures and a row of eleven tokens. Only the last two tests use the trained
+model that comes with the package. Every other file of `tests/` tests one part in detail: `tests/model/` mirrors
 `tinyflamingo/model/`.
 """
 
@@ -41,13 +41,13 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (2, 1, 16, 16, 3)).astype(n
 
 @pytest.fixture
 def params():
-    """What trains: the resampler, the gated blocks, and one row for <EOC>."""
+    """The parameters that train: the resampler, the gated blocks, and one row for <EOC>."""
     return init_flamingo(np.random.default_rng(1), CONFIG)
 
 
 @pytest.fixture
 def frozen():
-    """What does not train: the vision encoder and the language model. Here they are random."""
+    """The parameters that do not train: the vision encoder and the language model. Here they are random."""
     rng = np.random.default_rng(2)
     return {
         "vision": init_vision_encoder(rng, CONFIG.vision),
@@ -59,20 +59,20 @@ def frozen():
 
 @pytest.fixture(autouse=True)
 def readable_operations():
-    """NumPy as one reads it (`ops/reference.py`), without kernels that are compiled at first."""
+    """The readable operations in NumPy (`ops/reference.py`), without compiled kernels."""
     with ops.use("reference"):
         yield
 
 
 def logits_of(params, frozen, tokens=TOKENS, pictures=PICTURES):
-    """The whole: pixels -> features -> visual tokens -> logits."""
+    """The whole model: pixels -> features -> visual tokens -> logits."""
     features = encode_media(frozen, pictures, CONFIG)
     visual = resample(params, [features], CONFIG)
     return flamingo(params, frozen, tokens, phi(tokens), visual, CONFIG)
 
 
 def loss_of(params, frozen, features):
-    """The mean loss of each next token. Features of frozen encoders do not change, so they are given."""
+    """The mean loss of the next tokens. The encoder is frozen: its features are computed once, before."""
     visual = resample(params, [features], CONFIG)
     logits = flamingo(params, frozen, TOKENS[:, :-1], phi(TOKENS)[:, :-1], visual, CONFIG)
     losses = ops.cross_entropy(logits[0], TOKENS[0, 1:])
@@ -81,7 +81,7 @@ def loss_of(params, frozen, features):
 
 def test_shapes_from_pixels_to_logits(params, frozen):
     features = encode_media(frozen, PICTURES, CONFIG)
-    assert features.shape == (2, 1, 16, 8)  # 2 media, 1 frame, 4 x 4 cells, a vector of 8 each
+    assert features.shape == (2, 1, 16, 8)  # 2 media, 1 frame, 4 x 4 cells, each a vector of 8
     visual = resample(params, [features], CONFIG)
     assert visual.shape == (2, 3, 8)  # always 3 visual tokens for each medium, for any number of frames and cells
     video = np.concatenate([features] * 5, axis=1)
@@ -91,7 +91,7 @@ def test_shapes_from_pixels_to_logits(params, frozen):
 
 
 def test_phi_is_the_number_of_the_medium_that_a_token_sees():
-    """The last picture before it, and no other. 0: no picture yet."""
+    """It is the last picture before the token. 0: no picture yet."""
     np.testing.assert_array_equal(phi(TOKENS), [[0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]])
     mask = cross_attention_mask(phi(TOKENS)[0], N=2, R=3)  # 11 tokens, 2 media of 3 visual tokens
     assert mask.shape == (11, 6)
@@ -99,13 +99,13 @@ def test_phi_is_the_number_of_the_medium_that_a_token_sees():
 
 
 def test_untrained_it_is_the_language_model_bit_for_bit(params, frozen):
-    """All gates are tanh(0) = 0: what was learned before is not disturbed."""
+    """All gates are tanh(0) = 0, so nothing changes in the language model."""
     assert set(gates(params).values()) == {0.0}
     words = np.where(TOKENS == EOC, 3, TOKENS)  # the language model does not know <EOC>
     alone = language_model(frozen["language"], words, CONFIG.language)
     np.testing.assert_array_equal(logits_of(params, frozen, words)[..., :20], alone)
     others = 255 - PICTURES
-    np.testing.assert_array_equal(logits_of(params, frozen, words, others)[..., :20], alone)  # it sees nothing yet
+    np.testing.assert_array_equal(logits_of(params, frozen, words, others)[..., :20], alone)  # no effect of pictures
 
 
 def test_with_open_gates_a_picture_changes_its_own_text_and_what_follows(params, frozen):
@@ -120,7 +120,7 @@ def test_with_open_gates_a_picture_changes_its_own_text_and_what_follows(params,
 
 
 def test_the_first_gradient_is_at_the_gates(params, frozen):
-    """Behind a closed gate nothing can learn; the gate itself can, and then the rest follows."""
+    """Parameters behind a closed gate have gradient 0. The gate learns first, then all others can."""
     features = encode_media(frozen, PICTURES, CONFIG)
     _, gradient = ops.value_and_grad(lambda p: loss_of(p, frozen, features))(params)
     learning = {name for name, leaf in named_leaves(gradient).items() if np.any(leaf != 0)}
@@ -128,7 +128,7 @@ def test_the_first_gradient_is_at_the_gates(params, frozen):
 
 
 def test_some_steps_of_training_lower_the_loss(params, frozen):
-    """Plain gradient descent. Only `params` is an argument of the gradient: that is what frozen means."""
+    """Plain gradient descent. Only `params` is an argument of the gradient: this is the meaning of frozen."""
     features = encode_media(frozen, PICTURES, CONFIG)
     before = {name: leaf.copy() for name, leaf in named_leaves(frozen).items()}
     losses, step = [], ops.value_and_grad(lambda p: loss_of(p, frozen, features))
@@ -153,7 +153,7 @@ def model():
 
 
 def circle(colour):
-    """A round patch on white, uint8 (32, 32, 3)."""
+    """A filled circle on white, uint8 (32, 32, 3)."""
     y, x = np.mgrid[:32, :32] - 15.5
     return np.where((x**2 + y**2 < 100)[..., None], np.array(colour), 255).astype(np.uint8)
 
@@ -161,16 +161,15 @@ def circle(colour):
 RED, BLUE = circle((220, 40, 40)), circle((40, 60, 200))
 
 
-def test_a_trained_model_says_what_it_sees(model):
+def test_a_trained_model_describes_pictures(model):
     assert tinyflamingo.complete(model, [RED, "Output:"])["text"] == "a red circle."
     assert tinyflamingo.complete(model, [BLUE, "Output:"])["text"] == "a blue circle."
 
 
 def test_a_completion_comes_with_its_numbers(model):
-    """Pictures and texts in any order; phi shows what each token of the prompt could see."""
+    """Pictures and texts in any order. phi shows which picture each token of the prompt sees."""
     answer = tinyflamingo.complete(model, [RED, "Output: a red circle.", BLUE, "Output:"])
     assert answer["text"] == "a blue circle."
-    assert (
-        answer["prompt_tokens"][:2] == ["<BOS>", "<image>"] and answer["phi"][:2] == [0, 1] and answer["phi"][-1] == 2
-    )
+    assert answer["prompt_tokens"][:2] == ["<BOS>", "<image>"]
+    assert answer["phi"][:2] == [0, 1] and answer["phi"][-1] == 2
     assert len(answer["tokens"]) == len(answer["log_probs"]) and max(answer["log_probs"]) <= 0

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tinyflamingo.version import VERSION as __version__
+
 if TYPE_CHECKING:
+    from os import PathLike
+
     from tinyflamingo.model.flamingo import TrainedFlamingo
 
 __all__ = ["__version__", "complete", "load"]
-__version__ = "0.2.0"
 
+def load(folder: str | PathLike | None = None) -> TrainedFlamingo:
+    """The Flamingo in the folder of a checkpoint or of a run; by default the one that comes with the package.
 
-def load(folder=None) -> TrainedFlamingo:
-    """The Flamingo of a checkpoint's folder, or of a run's folder; by default the one that ships with the package.
-
-    Raises `tinyflamingo.errors.UserError`, in one line, for anything missing, cut or not matching.
+    Raises `tinyflamingo.errors.UserError`, one line, if a file is missing, cut or does not match.
     """
     from tinyflamingo.checkpoint import load_checkpoint, shipped_checkpoint
 
@@ -32,7 +34,7 @@ def load(folder=None) -> TrainedFlamingo:
 def complete(model: TrainedFlamingo, items: list, max_tokens: int = 24, **options: Any) -> dict:
     """Continue a prompt, a list of strings, pictures (uint8 (Y, X, 3)) and videos (uint8 (F, Y, X, 3)), in order.
 
-    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. options: `beams`, `sampling` and `rng`, as of
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. options: `beams`, `sampling` and `rng`, see
     `tinyflamingo.decoding.complete.complete`.
     """
     from tinyflamingo.decoding.complete import complete as complete_prompt

@@ -1,11 +1,11 @@
 """Files of named arrays: safetensors and npz. Read by mapping, written one array at a time.
 
-A safetensors file is eight bytes (the length n of what follows, little-endian), n bytes of JSON
-({name: {"dtype", "shape", "data_offsets"}}) and the arrays, row by row, end to end. That is short
-enough to read and write by hand, which maps a file of 10 GB into memory without copying it, and
-cannot write a transposed view in the wrong order, as a release of the format's library does.
+A safetensors file is eight bytes (a length n, little-endian), n bytes of JSON ({name: {"dtype", "shape",
+"data_offsets"}}) and the arrays, row by row, one after the other. The format is simple, so this file reads and writes
+it without a library: it maps 10 GB into memory without a copy, and it cannot write a transposed view in the wrong
+order, as one release of the format's library does.
 
-Not here: what the names mean (`names.py`). Pickles (`.pt`, `.bin`) are refused: they can run code.
+Not here: what the names mean (`interop/names.py`). Pickles (`.pt`, `.bin`) are refused: they can run code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,25 +25,25 @@ DTYPES = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # NumPy has none: the upper half of a float32
+    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: it is the upper half of a float32
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
 ENDINGS = (".safetensors", ".npz")
-LONGEST_HEADER = 100_000_000  # bytes, as the format's own library
+LONGEST_HEADER = 100_000_000  # bytes, as in the format's own library
 
 
-def read_arrays(path) -> dict:
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """{name: array} of a `.safetensors` or `.npz` file, or of all such files in a folder.
 
-    Arrays of a safetensors file are views into the mapped file, read when they are used; those of
-    16 bits become float32. Raises `UserError` for a file that is cut, damaged, or a pickle.
+    Arrays of a safetensors file are views into the mapped file, read when they are used; arrays of 16 bits become
+    float32. Raises `UserError` for a file that is cut, damaged, or a pickle.
     """
     path = Path(path)
     if path.is_dir():
-        return read_all(sorted(file for file in path.iterdir() if file.suffix in ENDINGS), path)
+        return _read_folder(path)
     if not path.is_file():
         raise UserError(f"cannot read {path}: no such file")
     if path.suffix == ".safetensors":
@@ -54,18 +56,18 @@ def read_arrays(path) -> dict:
     )
 
 
-def read_all(paths, where) -> dict:
-    """The arrays of several files in one dict; a name that stands in two of them is a `UserError`."""
-    found: dict = {}
-    for path in paths:
+def _read_folder(folder):
+    """The arrays of all files of a folder in one dict. A name that is in two files is a `UserError`."""
+    merged = {}
+    for path in sorted(file for file in folder.iterdir() if file.suffix in ENDINGS):
         arrays = read_arrays(path)
-        twice = sorted(found.keys() & arrays.keys())
+        twice = sorted(merged.keys() & arrays.keys())
         if twice:
-            raise UserError(f"{path}: {len(twice)} names stand in another file too, first {twice[0]}")
-        found |= arrays
-    if not found:
-        raise UserError(f"cannot read {where}: no {' or '.join(ENDINGS)} file with arrays in it")
-    return found
+            raise UserError(f"{path}: {len(twice)} names are in another file too, first {twice[0]}")
+        merged |= arrays
+    if not merged:
+        raise UserError(f"cannot read {folder}: no {' or '.join(ENDINGS)} file with arrays in it")
+    return merged
 
 
 def _read_npz(path):
@@ -85,7 +87,7 @@ def _read_safetensors(path):
     try:
         return {name: _view(data, entry) for name, entry in header.items() if name != "__metadata__"}
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {path}: an array lies outside the file or is not described well") from error
+        raise UserError(f"cannot read {path}: an array lies outside the file or its description is wrong") from error
 
 
 def _header(path):
@@ -99,12 +101,12 @@ def _header(path):
         if not isinstance(header, dict):
             raise ValueError("the header is not a dictionary")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: it is cut or no safetensors file ({error})") from error
+        raise UserError(f"cannot read {path}: it is cut or not a safetensors file ({error})") from error
     return header, 8 + length
 
 
-def header_digest(path) -> str:
-    """SHA-256 of a safetensors file's header: names, shapes and places, not the numbers."""
+def header_digest(path: str | os.PathLike) -> str:
+    """SHA-256 of the header of a safetensors file: names, shapes and offsets, not the numbers."""
     header, _ = _header(Path(path))
     return hashlib.sha256(json.dumps(header).encode()).hexdigest()
 
@@ -119,11 +121,11 @@ def _view(data, entry):
     return array.astype(np.float32) if entry["dtype"] == "F16" else array
 
 
-def chunks(ending, shapes, get):
+def chunks(ending: str, shapes: dict[str, tuple], get: Callable[[str], np.ndarray]) -> Iterable:
     """The bytes of a file of float32 arrays, piece by piece, for `write_atomically`.
 
-    shapes {name: shape}; get(name) gives an array of that shape, asked for once, in order: of a
-    safetensors file only one array is held at a time. Raises `UserError` for another ending.
+    shapes {name: shape}; get(name) gives an array of that shape. It is called once for each name, in order, so only
+    one array of a safetensors file is in memory at a time. Raises `UserError` for another ending.
     """
     if ending == ".safetensors":
         return _safetensors_chunks(shapes, get)
@@ -148,7 +150,7 @@ def _safetensors_chunks(shapes, get):
 
 
 def _checked(array, shape, name):
-    """Row by row in memory, whatever view it is, in float32."""
+    """The array in float32, row by row in memory, also if it is a view."""
     if tuple(array.shape) != tuple(shape):
-        raise ValueError(f"{name} has shape {array.shape}, {shape} was announced")
+        raise ValueError(f"{name} has shape {array.shape} but {shape} was announced")
     return np.ascontiguousarray(array, "<f4").reshape(shape)

@@ -1,10 +1,10 @@
 """A trained Flamingo on disk.
 
-A checkpoint is a folder: `weights.npz` (no pickles) and `model.json` (configuration, vocabulary, seed, versions,
-metrics, and the checksum of the weights). A checkpoint that came from a public port has `weights.safetensors`
-instead, which is mapped into memory and read only when an array is used, and that port's `tokenizer.json`.
+A checkpoint is a folder: `weights.npz` (no pickles) and `model.json`, the card (configuration, tokenizer, seed,
+versions, metrics, and the checksum of the weights). A checkpoint that was converted from a public port has
+`weights.safetensors` instead, which is mapped into memory and read only when an array is used, and `tokenizer.json`.
 
-Serves chapter §1. Not here: the state of a training run (`training/state.py`), completing a prompt
+Serves chapter §1. Not here: the state of a training run (`training/state.py`), completion of a prompt
 (`decoding/complete.py`).
 """
 
@@ -15,6 +15,8 @@ import binascii
 import hashlib
 import io
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ import numpy as np
 from tinyflamingo.array_files import chunks, header_digest, read_arrays
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
+from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.hollow import HollowGenerator
@@ -32,48 +35,51 @@ from tinyflamingo.variants.registry import config_from_dict, config_to_dict, unt
 FORMAT = 2
 WEIGHTS, CARD = "weights.npz", "model.json"
 IN_RUN = "checkpoint"  # the folder of the finished model, in the folder of a run
-SEALED = ("format", "sha256", "config", "tokenizer")  # what of a card decides what the model says
-MAPPED, WORDS = "weights.safetensors", "tokenizer.json"  # of a checkpoint that came from a public port
+SEALED = ("format", "sha256", "config", "tokenizer")  # the fields of a card on which the model depends
+MAPPED, TOKENIZER = "weights.safetensors", "tokenizer.json"  # of a checkpoint converted from a public port
 
 
 def shipped_checkpoint() -> Path:
-    """The folder of the checkpoint that comes with the package (its MODEL_CARD.md tells how it was made)."""
+    """The folder of the checkpoint that comes with the package. Its MODEL_CARD.md says how it was made."""
     return Path(__file__).parent / "assets" / "toy"
 
 
 # ---- write
 
 
-def save_checkpoint(model: TrainedFlamingo, folder):
+def save_checkpoint(model: TrainedFlamingo, folder: str | os.PathLike) -> None:
     """Write a checkpoint folder: the weights, then the card with their checksum, each atomically.
 
-    A kill between the two leaves a folder that refuses to load, never a mixture of two models.
+    If the process is killed between the two, the folder does not load. It is never a mixture of two models.
     """
-    folder = _made(folder)
+    path = _make_folder(folder)
     packed = io.BytesIO()
     frozen = {n: leaf.astype(np.float16) for n, leaf in named_leaves({"frozen": model.frozen}).items()}
     np.savez(packed, **named_leaves({"params": model.params}), **frozen)
     tokenizer = base64.b64encode(model.tokenizer.model).decode()
-    write_atomically(folder / WEIGHTS, packed.getvalue())
-    _write_card(folder, hashlib.sha256(packed.getvalue()).hexdigest(), model.config, tokenizer, model.info)
+    write_atomically(path / WEIGHTS, packed.getvalue())
+    _write_card(path, hashlib.sha256(packed.getvalue()).hexdigest(), model.config, tokenizer, model.info)
 
 
-def save_mapped(folder, config, tokenizer: ByteTokenizer, shapes, get, info):
-    """Write a checkpoint of any size, one array at a time: the weights, the tokenizer, then the card.
+def save_mapped(
+    folder: str | os.PathLike,
+    config: FlamingoConfig,
+    tokenizer: ByteTokenizer,
+    shapes: dict[str, tuple],  # {name: shape} of all arrays
+    get: Callable[[str], np.ndarray],  # name -> array
+    info: dict,
+) -> None:
+    """Write a checkpoint of any size, one array at a time: the weights, the tokenizer, then the card."""
+    path = _make_folder(folder)
+    if (path / WEIGHTS).exists():
+        raise UserError(f"cannot write {path}: another checkpoint is there; choose another folder")
+    write_atomically(path / MAPPED, chunks(Path(MAPPED).suffix, shapes, get))
+    write_atomically(path / TOKENIZER, tokenizer.data)
+    _write_card(path, header_digest(path / MAPPED), config, tokenizer.vocabulary._asdict(), info)
 
-    shapes: {name: shape} of all arrays; get: a function of a name that gives the array.
-    """
-    folder = Path(folder)
-    if (folder / WEIGHTS).exists():
-        raise UserError(f"cannot write {folder}: another checkpoint is there")
-    folder = _made(folder)
-    write_atomically(folder / MAPPED, chunks(Path(MAPPED).suffix, shapes, get))
-    write_atomically(folder / WORDS, tokenizer.data)
-    _write_card(folder, header_digest(folder / MAPPED), config, tokenizer.vocabulary._asdict(), info)
 
-
-def _made(folder) -> Path:
-    """The folder, made if need be."""
+def _make_folder(folder):
+    """The path of a folder, which is made if it does not exist."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,13 +88,13 @@ def _made(folder) -> Path:
 
 
 def _write_card(folder, digest, config, tokenizer, info):
-    """The card, which carries the checksum of the weights and its own."""
+    """Write the card, with the checksum of the weights and its own."""
     card = {"format": FORMAT, "sha256": digest, "config": config_to_dict(config), "tokenizer": tokenizer, **info}
     card["card_sha256"] = _card_digest(card)
     write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
 
 
-def _card_digest(card) -> str:
+def _card_digest(card):
     """The checksum of the sealed fields."""
     return hashlib.sha256(json.dumps([card[name] for name in SEALED], sort_keys=True).encode()).hexdigest()
 
@@ -96,44 +102,44 @@ def _card_digest(card) -> str:
 # ---- read
 
 
-def load_checkpoint(folder) -> TrainedFlamingo:
-    """Read a checkpoint's folder, or a run's folder. Anything missing, cut or not matching is a `UserError`."""
-    folder = _of_run(Path(folder))
+def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
+    """Read the folder of a checkpoint or of a run. A file that is missing, cut or does not match is a `UserError`."""
+    folder = _find_checkpoint(Path(folder))
     card = _read_card(folder)
     try:
         config = config_from_dict(card["config"])
         tokenizer = _read_tokenizer(folder, card["tokenizer"])
-        like = untrained(HollowGenerator(), config, tokenizer)
+        template = untrained(HollowGenerator(), config, tokenizer)
     except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
-        raise UserError(f"checkpoint {folder}: {CARD} is damaged ({error}); train again or copy it anew") from error
+        raise UserError(f"checkpoint {folder}: {CARD} is damaged ({error}); train again or copy it again") from error
     if len(tokenizer) != config.language.vocab_size:
         raise UserError(
             f"checkpoint {folder}: {CARD} has a tokenizer of {len(tokenizer)} pieces "
             f"but language.vocab_size {config.language.vocab_size}"
         )
     tree = _read_weights(folder, card)
-    _check_shapes(folder, tree, like)
+    _check_shapes(folder, tree, template)
     info = {k: v for k, v in card.items() if k not in (*SEALED, "card_sha256")}
-    return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info, like.parts)
+    return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info, template.parts)
 
 
-def _of_run(folder) -> Path:
-    """The checkpoint in the folder of a run; any other folder as it is."""
+def _find_checkpoint(folder):
+    """The folder of the checkpoint inside the folder of a run; any other folder itself."""
     return folder if (folder / CARD).exists() or not (folder / IN_RUN / CARD).exists() else folder / IN_RUN
 
 
 def _read_tokenizer(folder, raw):
-    """Ours is in the card; a public port's is a file beside it, and the card tells its reserved ids."""
+    """Our tokenizer is in the card. A public port's is in its own file, and the card has its reserved ids."""
     if not isinstance(raw, dict):
         return Tokenizer(base64.b64decode(raw, validate=True))
     try:
-        return ByteTokenizer((folder / WORDS).read_bytes(), Vocabulary(**raw))
+        return ByteTokenizer((folder / TOKENIZER).read_bytes(), Vocabulary(**raw))
     except OSError as error:
-        raise UserError(f"checkpoint {folder}: {WORDS} cannot be read ({error.strerror})") from error
+        raise UserError(f"checkpoint {folder}: {TOKENIZER} cannot be read ({error.strerror})") from error
 
 
 def _read_card(folder):
-    """The card. Its own checksum is compared before anything is made from it."""
+    """The card. Its own checksum is compared before anything else is read from it."""
     if not folder.is_dir():
         raise UserError(f"checkpoint {folder}: no such folder; train one with 'python -m tinyflamingo train'")
     try:
@@ -145,9 +151,9 @@ def _read_card(folder):
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"checkpoint {folder}: {CARD} is not of format {FORMAT}")
     if missing := [name for name in (*SEALED, "card_sha256") if name not in card]:
-        raise UserError(f"checkpoint {folder}: {CARD} is damaged (no {', '.join(missing)} in it); copy it anew")
+        raise UserError(f"checkpoint {folder}: {CARD} is damaged (no {', '.join(missing)} in it); copy it again")
     if card["card_sha256"] != _card_digest(card):
-        raise UserError(f"checkpoint {folder}: {CARD} was changed (its own checksum differs); copy it anew")
+        raise UserError(f"checkpoint {folder}: {CARD} was changed (its own checksum differs); copy it again")
     return card
 
 
@@ -168,23 +174,23 @@ def _read_weights(folder, card):
 
 
 def _map_weights(folder, card):
-    """The arrays of a mapped checkpoint. Its header is checked, its numbers are not read for that."""
+    """The arrays of a mapped checkpoint. This checks the header only and reads no numbers."""
     arrays = read_arrays(folder / MAPPED)
     if header_digest(folder / MAPPED) != card.get("sha256"):
         raise UserError(f"checkpoint {folder}: {MAPPED} does not belong to {CARD} (its header differs)")
     return from_named_leaves(arrays)
 
 
-def _check_shapes(folder, tree, like):
-    """The arrays must be those of the configuration, in name and shape; a public port has no tower for captions."""
-    if not isinstance(like.tokenizer, Tokenizer):
-        like.frozen["contrastive"] = {"picture_projection": like.frozen["contrastive"]["picture_projection"]}
-    want = {n: a.shape for n, a in named_leaves({"params": like.params, "frozen": like.frozen}).items()}
-    have = {n: a.shape for n, a in named_leaves(tree).items()}
-    wrong = sorted(n for n in want.keys() | have.keys() if want.get(n) != have.get(n))
+def _check_shapes(folder, tree, template):
+    """The arrays must have the names and shapes of the template. A public port has no tower for captions."""
+    if not isinstance(template.tokenizer, Tokenizer):
+        template.frozen["contrastive"] = {"picture_projection": template.frozen["contrastive"]["picture_projection"]}
+    expected = {n: a.shape for n, a in named_leaves({"params": template.params, "frozen": template.frozen}).items()}
+    shapes = {n: a.shape for n, a in named_leaves(tree).items()}
+    wrong = sorted(n for n in expected.keys() | shapes.keys() if expected.get(n) != shapes.get(n))
     if wrong:
         name = wrong[0]
         raise UserError(
             f"checkpoint {folder}: {len(wrong)} arrays do not fit the configuration, first {name}: "
-            f"expected {want.get(name, 'none')}, found {have.get(name, 'none')}"
+            f"expected {expected.get(name, 'none')}, found {shapes.get(name, 'none')}"
         )

@@ -1,10 +1,9 @@
-"""The one exception that means "the user can fix this".
+"""The exception for a mistake that the user can fix.
 
-It serves the doors of the house (the command line, the demo): they catch `UserError`, print its
-one line on stderr and leave with exit code 2. It is not for mistakes of the programmer: a wrong
-argument inside the package stays a ValueError with its traceback.
+The command line and the demo catch `UserError`, print its one line on stderr and exit with code 2. It is not for
+mistakes of the programmer: a wrong argument inside the package raises ValueError with its traceback.
 """
 
 
 class UserError(Exception):
-    """A user's mistake, told in one line: what was given, what is wrong with it, what to do."""
+    """A user's mistake. The message is one line: what was given, what is wrong with it, what to do."""

@@ -1,35 +1,36 @@
 """Files that are never half-written, and folders that have one writer at a time.
 
-Serves every floor that writes to disk. Not here: what the files hold.
+Serves every floor that writes to disk. Not here: the content of the files.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tinyflamingo.errors import UserError
 
 
-def write_atomically(path, data):
-    """Temporary file in the same folder, fsync, rename; then the folder's own entry is synced.
-
-    data: bytes, or an iterable of them, which is written as it comes.
-    """
+def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:
+    """Write a file so that a crash leaves the old file or the new one, never a part. data: bytes, or pieces of them."""
+    pieces: Iterable = [data] if isinstance(data, bytes) else data
     with replacing(path) as file:
-        file.writelines([data] if isinstance(data, bytes) else data)
+        file.writelines(pieces)
 
 
 @contextmanager
-def replacing(path):
-    """A file open for writing that takes the place of `path` when all of it is on the disk, and not before.
+def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A file open for writing. It replaces `path` when all of it is on the disk, and not before.
 
-    Of a link, that of the file it leads to. A device or a pipe stays what it is, and is written to at once.
+    Temporary file in the same folder, fsync, rename, fsync of the folder. A link stays: the file that it points to is
+    replaced. A device or a pipe also stays: it is written directly.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        with _as_it_is(path) as file:
+        with _open_directly(path) as file:
             yield file
         return
     path = Path(os.path.realpath(path))
@@ -42,9 +43,7 @@ def replacing(path):
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; the file that was there before is untouched"
-        ) from error
+        raise UserError(f"cannot write {path}: {error.strerror}; the old file, if any, is untouched") from error
     except Exception:
         temporary.unlink(missing_ok=True)
         raise
@@ -56,7 +55,8 @@ def replacing(path):
 
 
 @contextmanager
-def _as_it_is(path):
+def _open_directly(path):
+    """A device or a pipe, open for writing."""
     try:
         with open(path, "wb", buffering=0) as file:
             yield file
@@ -65,11 +65,11 @@ def _as_it_is(path):
 
 
 @contextmanager
-def sole_writer(folder):
-    """A block in which no other process may write to the folder; a second one gets a `UserError`.
+def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
+    """A block in which this process alone writes to the folder. A second process gets a `UserError`.
 
-    The lock is the system's (flock, on the folder itself): nothing is left behind, and it dies with the
-    process, however that dies. Where a file system knows no locks, there is none.
+    The operating system keeps the lock (flock on the folder itself) and drops it when the process ends, even if it is
+    killed. A file system without locks gives none.
     """
     import fcntl
 
@@ -78,11 +78,10 @@ def sole_writer(folder):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise UserError(
-            f"another process is writing to {folder}: wait for it to end, or choose another --out"
-        ) from None
+        message = f"another process is writing to {folder}: wait until it ends, or choose another --out"
+        raise UserError(message) from None
     except OSError:
-        pass
+        pass  # no locks on this file system
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ import numpy as np
 from IPython.display import Markdown
 
 import tinyflamingo
-from tinyflamingo import demo, ops
+from tinyflamingo import demo, one_file, ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
 from tinyflamingo.decoding.beams import score_continuations
@@ -46,6 +46,26 @@ model = tinyflamingo.load()
 config, params, frozen = model.config, model.params, model.frozen
 
 # %% [markdown]
+# ## All of it in one file
+#
+# `tinyflamingo/one_file.py` is the whole forward pass in 250 lines of plain NumPy: no cache, no training, and
+# nothing of the package. Read it once from top to bottom, beside the chapter. Here it answers, and these are
+# its functions, in the order of the chapter.
+
+# %%
+answers = one_file.load()
+circle = draw_scene(np.random.default_rng(0), sample_single(np.random.default_rng(0), (("circle", "red"),)))
+print(one_file.complete(answers, [circle, "Output:"]), "\n")
+for line in inspect.getsource(one_file).splitlines():
+    if line.startswith("# ----"):
+        print(line.strip("# -"))
+    elif line.startswith("def "):
+        print("   ", line.removeprefix("def ").split(")")[0] + ")")
+
+# %% [markdown]
+# The package has the same functions once more, one file for each section: with batches, with a cache, with
+# gradients, and fast. Both give the same words. This is the package at work.
+#
 # ## What it does
 #
 # *Figure: five prompts. Two pictures that stand where a text would name its subject; a picture of two things

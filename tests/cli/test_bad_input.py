@@ -240,7 +240,7 @@ BAD = {
     "cut gzip": (("data", "check", "@cut.jsonl.gz", "--format", "mmc4"), ("cut.jsonl.gz",)),
     "zip of two files": (("data", "check", "@two.jsonl.zip", "--format", "mmc4"), ("2 files in it",)),
     "questions without answers": (("data", "check", "@v2_train2014_questions.json"), ("one file of answers",)),
-    "only bad records": ((*OWN, "@bad"), ("no record that can be used", "1 file missing")),
+    "only bad records": ((*OWN, "@bad"), ("no usable record", "1 file missing")),
     "too many bad records": ((*OWN, "@half"), ("more than 5%", "1 file missing", "--allow-bad")),
     "training on no data": ((*OWN, "@none"), ("no such file or folder",)),
     "training on an empty folder": ((*OWN, "@folder"), ("captions.jsonl",)),
@@ -356,7 +356,7 @@ def test_a_finished_run_is_neither_overwritten_nor_taken_over(files, command):
     save_state(files / "folder", Progress("smoke", 0, 1), {})
     before = everything(files)
     for words, told in (
-        (("--preset", "smoke"), "holds a run already"),
+        (("--preset", "smoke"), "already holds a run"),
         (("--preset", "toy", "--resume"), "preset 'smoke', not 'toy'"),
     ):
         code, out, err = command("train", "--out", files / "folder", *words)

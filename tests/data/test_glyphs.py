@@ -1,4 +1,4 @@
-"""Digits and wild shapes: inside the disc, of one size, each its own, and none of them a held-out shape."""
+"""Digits and wild shapes: they stay in the disc, have one area, differ, and none is like a held-out shape."""
 
 import numpy as np
 import pytest
@@ -32,21 +32,21 @@ def overlap(a, b):
     return (a & b).sum() / (a | b).sum()
 
 
-def test_digits_of_one_kind_are_nearer_to_each_other_than_to_others():
+def test_a_digit_in_two_hands_is_more_similar_than_two_digits():
     masks = {digit: [inside(written(digit, hand)) for hand in range(HANDS)] for digit in DIGITS}
     for digit, own in masks.items():
-        among = np.mean([overlap(a, b) for i, a in enumerate(own) for b in own[:i]])
+        within = np.mean([overlap(a, b) for i, a in enumerate(own) for b in own[:i]])
         others = [overlap(own[0], m[0]) for other, m in masks.items() if other != digit]
-        assert among > max(others)
+        assert within > max(others)
 
 
-def test_no_wild_shape_is_one_that_is_held_out():
+def test_no_wild_shape_is_like_a_held_out_shape():
     for held_out in UNNAMED:
         mask = inside(held_out)
         assert max(overlap(mask, inside(name)) for name in WILD) < 0.85
 
 
-def test_the_sixteen_shapes_are_what_they_were():
+def test_the_sixteen_shapes_are_unchanged():
     for name in SHAPES:
         np.testing.assert_array_equal(signed_distance(name, X, Y), shape_distance(name, X, Y))
 

@@ -1,4 +1,4 @@
-"""Pictures of the user's own: every format right, every failure one clear line."""
+"""The user's pictures: each format is read correctly, each error is one clear line."""
 
 import io
 import os
@@ -17,7 +17,7 @@ RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
 
 
 def quarters(side=64):
-    """Red and green over blue and yellow: shows every turn and every mirroring."""
+    """Red and green over blue and yellow: each rotation and each mirroring changes it."""
     corners = np.array([[RED, GREEN], [BLUE, YELLOW]], np.uint8)
     return corners.repeat(side // 2, 0).repeat(side // 2, 1)
 
@@ -50,7 +50,7 @@ def test_lossy_formats_are_close(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(quarters()).save(path, quality=95)
     difference = np.abs(load_picture(path).astype(int) - quarters(32))
-    assert difference.mean() < 4  # colours bleed where the quarters meet: half resolution
+    assert difference.mean() < 4  # colours have half the resolution, so they mix at the edges
     assert difference[:14, :14].max() < 12
 
 
@@ -61,13 +61,13 @@ def test_open_files_and_memory_work(tmp_path):
     assert_quarters(load_picture(io.BytesIO((tmp_path / "a.png").read_bytes())))
 
 
-TURNS = {  # how a camera that says so has stored an upright picture
+TURNS = {  # EXIF orientation -> how the camera stores an upright picture
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
     4: lambda a: a[::-1],
     5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a),  # shown after a quarter turn clockwise
+    6: lambda a: np.rot90(a),  # a viewer turns it clockwise by 90 degrees
     7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
     8: lambda a: np.rot90(a, -1),
 }
@@ -98,7 +98,7 @@ def test_palette_with_a_transparent_colour_shows_white(tmp_path):
 
 
 def test_alpha_is_laid_over_white_before_shrinking(tmp_path):
-    rgba = np.zeros((64, 64, 4), np.uint8)  # transparent black, which must not darken anything
+    rgba = np.zeros((64, 64, 4), np.uint8)  # transparent black: it must not darken other pixels
     rgba[16:48, 16:48] = (255, 0, 0, 128)
     Image.fromarray(rgba).save(tmp_path / "a.png")
     picture = load_picture(tmp_path / "a.png")
@@ -165,7 +165,7 @@ def test_a_picture_of_the_right_size_is_unchanged():
 def test_whole_factors_are_block_means(factor):
     noise = np.random.default_rng(0).integers(0, 256, (32 * factor,) * 2 + (3,), dtype=np.uint8)
     means = noise.reshape(32, factor, 32, factor, 3).mean((1, 3))
-    assert np.abs(prepare_picture(noise) - means).max() <= 1.1  # rounded once, or twice if large
+    assert np.abs(prepare_picture(noise) - means).max() <= 1.1  # a large picture is rounded twice
 
 
 @pytest.mark.parametrize("size", [33, 47, 100, 641, 1500])
@@ -283,7 +283,7 @@ def test_a_pipe_does_not_block(tmp_path):
     fails(tmp_path / "pipe.png", "not a regular file")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read all files")
 def test_no_permission(tmp_path):
     png(tmp_path)
     (tmp_path / "whole.png").chmod(0)
@@ -319,7 +319,7 @@ def test_flipped_bytes_never_give_another_error(tmp_path, seed):
         data[position] = rng.integers(0, 256)
     path.write_bytes(bytes(data))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # nor a warning of Pillow's
+        warnings.simplefilter("error")  # and no warning of Pillow
         try:
             assert load_picture(path).shape == (32, 32, 3)
         except UserError as error:
@@ -327,7 +327,7 @@ def test_flipped_bytes_never_give_another_error(tmp_path, seed):
 
 
 def one_bit_png(width, height):
-    """A valid 1-bit black PNG of any size, in a few kilobytes and without its pixels in memory."""
+    """A valid 1-bit black PNG of any size: a few kilobytes, made without its pixels in memory."""
 
     def chunk(kind, body):
         check = zlib.crc32(kind + body).to_bytes(4, "big")

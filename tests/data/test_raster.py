@@ -1,4 +1,4 @@
-"""The pictures of the tiny world: shapes that differ, colours that stand out, smooth edges."""
+"""The pictures of TinyWorld: different shapes, clear contrasts, smooth edges."""
 
 import itertools
 
@@ -23,7 +23,7 @@ PURE = (255.0, 255.0, 255.0)
 
 
 def coverage(shape, radius=4.5, side=32, angle=0.0):
-    """The picture of one white shape in the middle of black, as coverage 0..1."""
+    """The coverage 0..1 of one white shape in the middle of a black picture."""
     return draw([Mark(shape, PURE, 16, 16, radius, angle)], BLACK, side=side)[..., 0] / 255
 
 
@@ -57,7 +57,7 @@ def test_shape_has_the_common_size_and_keeps_its_extent(name):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_distance_is_float32_and_never_grows_faster_than_the_way(name):
+def test_distance_is_float32_and_changes_by_at_most_the_step(name):
     grid = np.linspace(-2, 2, 201, dtype="f4")
     x, y = np.meshgrid(grid, grid)
     d = signed_distance(name, x, y)
@@ -68,7 +68,7 @@ def test_distance_is_float32_and_never_grows_faster_than_the_way(name):
 
 
 def test_polygon_distance_on_known_points():
-    # a T: the bar from -1 to 1 at the top, the stem 0.33 to each side
+    # a T: the bar is from -1 to 1 at the top, the stem is 0.33 wide to each side
     x = np.array([0.0, 0.0, 0.9, 0.9, -3.0], "f4")
     y = np.array([0.5, 2.1, 0.5, -0.5, -0.5], "f4")
     expected = [-0.33, 1.0, 0.57, -0.1, 2.0]
@@ -77,7 +77,7 @@ def test_polygon_distance_on_known_points():
 
 @pytest.mark.parametrize("one, other", list(itertools.combinations(SHAPES, 2)))
 def test_every_two_shapes_differ_when_small(one, other):
-    # half a pixel to any side must not make them alike either
+    # they must also differ after a shift by half a pixel
     a = coverage(one)
     for dx, dy in itertools.product((-0.5, 0, 0.5), repeat=2):
         mark = Mark(other, PURE, 16 + dx, 16 + dy, 4.5)
@@ -132,7 +132,7 @@ def test_later_marks_cover_earlier_ones():
 def test_marks_may_leave_the_picture(x, y):
     picture = draw([Mark("gear", PURE, x, y, 6)], BLACK)
     larger = draw([Mark("gear", PURE, (x + 32) / 3, (y + 32) / 3, 2)], BLACK, side=96)
-    # three times the frame with the same mark: its middle is the picture, cut at the same place
+    # the same mark in a frame three times as large: the middle of that frame is the picture
     np.testing.assert_allclose(picture, larger[32:64, 32:64], atol=1)
 
 
@@ -153,12 +153,12 @@ def test_a_larger_picture_reduced_is_the_smaller_one(name):
     small = draw([mark], background, np.random.default_rng(3), 32)
     large = draw([mark], background, np.random.default_rng(3), 128)
     difference = np.abs(reduced(large) - small)
-    assert difference.max() < 64  # tips thinner than a pixel: the distance there is only a guess
+    assert difference.max() < 64  # coverage from the distance is not exact at tips thinner than a pixel
     assert difference.mean() < 0.8
 
 
 def test_turning_is_clockwise():
-    tilted = coverage("arrow", 9, angle=15)  # an arrow to the right: its tip sinks
+    tilted = coverage("arrow", 9, angle=15)  # an arrow to the right: its tip moves down
     rows = np.arange(32)[:, None]
     tip = tilted[:, 24:]
     assert (rows * tip).sum() / tip.sum() > 16.5
@@ -190,7 +190,7 @@ def test_colours_stand_out_in_every_pixel(count):
         pixels = draw([], background, rng).reshape(-1, 1, 3).astype(float)
         if avoid:
             gaps = np.linalg.norm(pixels - np.asarray(avoid), axis=-1)
-            assert gaps.min() >= STAND_OUT - 1  # rounding to whole numbers
+            assert gaps.min() >= STAND_OUT - 1  # 1 for the rounding to whole numbers
             assert gaps.min() >= contrast(background, avoid) - 1
 
 
@@ -206,7 +206,7 @@ def test_plain_black_and_plain_white_are_common():
     assert any(b.end for b in drawn) and any(b.noise for b in drawn)
 
 
-def test_a_colour_cloud_without_a_gap_is_an_error():
+def test_colours_that_leave_no_background_are_an_error():
     everything = list(itertools.product(range(0, 256, 51), repeat=3))
-    with pytest.raises(ValueError, match="no background"):
+    with pytest.raises(ValueError, match="there is no background"):
         sample_background(np.random.default_rng(0), everything)

@@ -1,4 +1,4 @@
-"""Readers of users' data: what is right comes out right, what is wrong is skipped by name, nothing leads outside."""
+"""Readers of users' data: good records are read, bad ones are skipped with a reason, no path leads outside."""
 
 import base64
 import gzip
@@ -32,9 +32,9 @@ def write(name, folder):
 
 
 def everything(path, name=None, side=8):
-    """(good records with their pixels, what was skipped)."""
-    found = list(decoded(read_data(path, name)[1], side))
-    return [r for r in found if not isinstance(r, Skipped)], [r for r in found if isinstance(r, Skipped)]
+    """(good records with their pixels, skipped records)."""
+    records = list(decoded(read_data(path, name)[1], side))
+    return [r for r in records if not isinstance(r, Skipped)], [r for r in records if isinstance(r, Skipped)]
 
 
 def reasons(path, name=None):
@@ -45,7 +45,7 @@ def words(record):
     return " ".join(i.text if isinstance(i, Quiet) else i for i in record.items if not isinstance(i, MediaFile))
 
 
-# ---- every format: good records ------------------------------------------------------------------
+# ---- all formats: good records -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -70,7 +70,7 @@ def test_reading_is_lazy_and_repeatable(tmp_path, name):
     assert [r.where for r in read_data(path)[1]] == [r.where for r in read_data(path, name)[1]]
 
 
-def test_captions_are_asked_for_as_at_the_command_line(tmp_path):
+def test_captions_have_the_prompt_of_the_command_line(tmp_path):
     (record, _), *_ = everything(write("folder", tmp_path))[0]
     assert record.items[1:] == [OUTPUT, "a red thing."] and record.where == "captions.jsonl line 1"
 
@@ -88,9 +88,9 @@ def test_pages_keep_their_order(tmp_path):
 
 
 def test_splits_that_are_not_for_training_are_left_out_not_bad(tmp_path):
-    for name, told in (("karpathy", "of the split 'test'"), ("msrvtt", "of the split 'test'")):
+    for name in ("karpathy", "msrvtt"):
         _, skipped = everything(write(name, tmp_path / name))
-        assert [(s.why, s.bad) for s in skipped] == [(told, False)]
+        assert [(s.why, s.bad) for s in skipped] == [("of the split 'test'", False)]
 
 
 def test_msvd_reads_only_the_clips_of_its_list(tmp_path):
@@ -101,7 +101,7 @@ def test_msvd_reads_only_the_clips_of_its_list(tmp_path):
     assert {(s.why, s.bad) for s in skipped} == {("not in train_list.txt", False)}
 
 
-def test_pictures_that_match_badly_or_are_gone_are_left_out_of_their_page(tmp_path):
+def test_pictures_that_match_badly_or_are_missing_are_left_out_of_their_page(tmp_path):
     picture(tmp_path / "red.png", "red")
     infos = [page("red")["image_info"][0], page("gone")["image_info"][0], page("red", matched_sim=0.1)["image_info"][0]]
     lines(tmp_path / "a.jsonl", [{"text_list": ["one", "two"], "image_info": infos}])
@@ -141,29 +141,29 @@ def test_a_byte_order_mark_blank_lines_and_windows_line_ends(tmp_path):
     assert len(good) == 2 and not skipped
 
 
-def test_paths_count_from_the_folder_of_a_file_that_is_named(tmp_path):
+def test_paths_are_relative_to_the_folder_of_the_given_file(tmp_path):
     path = write("coco", tmp_path) / "annotations/captions_train2017.json"
     assert len(everything(path)[0]) == 3
 
 
-# ---- every format: bad records -------------------------------------------------------------------
+# ---- all formats: bad records --------------------------------------------------------------------
 
 GOOD = {"file": "red.png", "text": "red"}
 BAD_LINES = {
-    "line is no JSON": ("{", "{'file': 1}", "[" * 100_000),
+    "line is not JSON": ("{", "{'file': 1}", "[" * 100_000),
     "not an object": ("[]", "3", '"a"', "null"),
-    "no 'file'": ('{"text": "a"}',),
-    "no 'text'": ('{"file": "red.png"}',),
-    "'file' is no str": ('{"file": 3, "text": "a"}',),
-    "'text' is no str": ('{"file": "red.png", "text": null}', '{"file": "red.png", "text": ["a"]}'),
+    "no field 'file'": ('{"text": "a"}',),
+    "no field 'text'": ('{"file": "red.png"}',),
+    "'file' is not of type str": ('{"file": 3, "text": "a"}',),
+    "'text' is not of type str": ('{"file": "red.png", "text": null}', '{"file": "red.png", "text": ["a"]}'),
     "no text": ('{"file": "red.png", "text": " \\n"}',),
-    "text is no valid Unicode": ('{"file": "red.png", "text": "\\ud800"}',),
+    "text is not valid Unicode": ('{"file": "red.png", "text": "\\ud800"}',),
     "file missing": ('{"file": "none.png", "text": "a"}',),
     "no file name": ('{"file": "a\\u0000b", "text": "a"}',),
     "absolute path": ('{"file": "/etc/passwd", "text": "a"}', '{"file": "C:\\\\a.png", "text": "a"}'),
     "path outside the folder": ('{"file": "../red.png", "text": "a"}', '{"file": "a/..\\\\..\\\\b", "text": "a"}'),
-    "a link": ('{"file": "link.png", "text": "a"}', '{"file": "elsewhere/red.png", "text": "a"}'),
-    "two files of this name": ('{"file": "twice.png", "text": "a"}',),
+    "a symbolic link": ('{"file": "link.png", "text": "a"}', '{"file": "elsewhere/red.png", "text": "a"}'),
+    "more than one file of this name": ('{"file": "twice.png", "text": "a"}',),
     "picture: it is damaged or cut short": ('{"file": "cut.png", "text": "a"}',),
     "picture: it is not a picture": ('{"file": "text.png", "text": "a"}',),
     "picture: it is empty": ('{"file": "empty.png", "text": "a"}',),
@@ -173,7 +173,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize("why", BAD_LINES)
-def test_a_bad_line_is_skipped_by_its_reason_and_the_others_are_read(tmp_path, why):
+def test_a_bad_line_is_skipped_with_its_reason_and_the_others_are_read(tmp_path, why):
     root = tmp_path / "root"
     for path in (tmp_path / "red.png", root / "red.png", root / "one/twice.png", root / "two/twice.png"):
         picture(path, "red")
@@ -193,14 +193,14 @@ def test_a_bad_line_is_skipped_by_its_reason_and_the_others_are_read(tmp_path, w
     assert all(s.bad and len(s.detail) <= 200 for s in skipped)
 
 
-def test_lines_that_are_no_text(tmp_path):
+def test_lines_that_are_not_text(tmp_path):
     picture(tmp_path / "red.png", "red")
     (tmp_path / "captions.jsonl").write_bytes(b"\xff\xfe\n" + json.dumps(GOOD).encode())
-    assert reasons(tmp_path) == ["line is no UTF-8"]
+    assert reasons(tmp_path) == ["line is not UTF-8"]
 
 
 def spoilt(name, path, change):
-    """The JSON of a data set, changed by a function of the parsed object."""
+    """Change the JSON of a data set by a function of the parsed object."""
     path = path if path.is_file() else next(p for p in sorted(path.rglob("*.json")) if "annotations.json" not in p.name)
     whole = json.loads(path.read_text())
     change(whole)
@@ -209,59 +209,59 @@ def spoilt(name, path, change):
 
 BAD_ELEMENTS = {
     ("coco", "no such image_id"): lambda d: d["annotations"][0].update(image_id=77),
-    ("coco", "'image_id' is no int"): lambda d: d["annotations"][0].update(image_id=True),
+    ("coco", "'image_id' is not of type int"): lambda d: d["annotations"][0].update(image_id=True),
     ("coco", "not an object"): lambda d: d["annotations"].append(3),
-    ("coco", "'caption' is no str"): lambda d: d["annotations"][0].update(caption=None),
+    ("coco", "'caption' is not of type str"): lambda d: d["annotations"][0].update(caption=None),
     ("coco", "path outside the folder"): lambda d: d["images"][0].update(file_name="../a.png"),
-    ("karpathy", "no 'sentences'"): lambda d: d["images"][0].pop("sentences"),
-    ("karpathy", "no 'raw'"): lambda d: d["images"][0].update(sentences=[{}]),
-    ("karpathy", "no 'split'"): lambda d: d["images"][0].pop("split"),
+    ("karpathy", "no field 'sentences'"): lambda d: d["images"][0].pop("sentences"),
+    ("karpathy", "no field 'raw'"): lambda d: d["images"][0].update(sentences=[{}]),
+    ("karpathy", "no field 'split'"): lambda d: d["images"][0].pop("split"),
     ("karpathy", "path outside the folder"): lambda d: d["images"][0].update(filepath="../.."),
     ("vqav2", "no answer to the question"): lambda d: d["questions"][0].update(question_id=5),
-    ("vqav2", "'question_id' is no int"): lambda d: d["questions"][0].update(question_id=[5]),
-    ("vqav2", "no 'question_id'"): lambda d: d["questions"][0].pop("question_id"),
-    ("vqav2", "'question' is no str"): lambda d: d["questions"][0].update(question=[]),
+    ("vqav2", "'question_id' is not of type int"): lambda d: d["questions"][0].update(question_id=[5]),
+    ("vqav2", "no field 'question_id'"): lambda d: d["questions"][0].pop("question_id"),
+    ("vqav2", "'question' is not of type str"): lambda d: d["questions"][0].update(question=[]),
     ("vqav2", "file missing"): lambda d: d["questions"][0].update(image_id=999),
     ("msrvtt", "no such video_id"): lambda d: d["sentences"][1].update(video_id="video77"),
     ("msrvtt", "path outside the folder"): lambda d: [
         x.update(video_id="../v") for x in (d["videos"][1], d["sentences"][1])
     ],
-    ("msrvtt", "no 'caption'"): lambda d: d["sentences"][1].pop("caption"),
+    ("msrvtt", "no field 'caption'"): lambda d: d["sentences"][1].pop("caption"),
 }
 
 
 @pytest.mark.parametrize("name, why", BAD_ELEMENTS)
-def test_a_bad_element_is_skipped_by_its_reason(tmp_path, name, why):
+def test_a_bad_element_is_skipped_with_its_reason(tmp_path, name, why):
     path = write(name, tmp_path)
     spoilt(name, path, BAD_ELEMENTS[name, why])
     good, skipped = everything(path)
     assert [s.why for s in skipped if s.bad] == [why] and len(good) >= 2
 
 
-def test_a_video_that_is_no_object_leaves_the_others(tmp_path):
+def test_a_video_that_is_not_an_object_does_not_spoil_the_others(tmp_path):
     path = write("msrvtt", tmp_path)
     good, skipped = everything(path)
     spoilt("msrvtt", path, lambda d: d["videos"].append(3))
-    found = everything(path)
-    assert len(found[0]) == len(good) and found[1] == skipped
+    good_now, skipped_now = everything(path)
+    assert len(good_now) == len(good) and skipped_now == skipped
     spoilt("msrvtt", path, lambda d: d["videos"].__setitem__(1, 3))
     assert [s.why for s in everything(path)[1] if s.bad] == ["no such video_id"]
 
 
 BAD_PAGES = {
     "matched_text_index out of range": page("red", matched_text_index=2),
-    "'matched_text_index' is no int": page("red", matched_text_index="1"),
-    "'matched_sim' is no number": page("red", matched_sim="high"),
-    "'image_base64' is no base64": page("red", image_base64="***"),
+    "'matched_text_index' is not of type int": page("red", matched_text_index="1"),
+    "'matched_sim' is not a number": page("red", matched_sim="high"),
+    "'image_base64' is not base64": page("red", image_base64="***"),
     "picture: it is not a picture": page("red", image_base64=base64.b64encode(b"text").decode()),
-    "'text_list' is no list": {"text_list": "a", "image_info": []},
-    "a text is no str": {"text_list": ["a", 3], "image_info": page("red")["image_info"]},
+    "'text_list' is not of type list": {"text_list": "a", "image_info": []},
+    "a text is not of type str": {"text_list": ["a", 3], "image_info": page("red")["image_info"]},
     "absolute path": page("red", image_name="/etc/passwd"),
 }
 
 
 @pytest.mark.parametrize("why", BAD_PAGES)
-def test_a_bad_page_is_skipped_by_its_reason(tmp_path, why):
+def test_a_bad_page_is_skipped_with_its_reason(tmp_path, why):
     picture(tmp_path / "red.png", "red")
     lines(tmp_path / "a.jsonl", [page("red"), BAD_PAGES[why]])
     good, skipped = everything(tmp_path)
@@ -290,12 +290,12 @@ def test_bad_rows_of_parquet(tmp_path):
     good, skipped = everything(tmp_path)
     assert len(good) == 2
     assert [s.why.split(":")[0] for s in skipped] == [
-        "not exactly one of image and text",
-        "not exactly one of image and text",
+        "a position without exactly one of image and text",
+        "a position without exactly one of image and text",
         "images and texts differ in length",
         "a picture is neither a name nor bytes",
         "a picture is an address",
-        "'images' is no list",
+        "'images' is not of type list",
     ]
     parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no column 'images'"):
@@ -305,7 +305,7 @@ def test_bad_rows_of_parquet(tmp_path):
         everything(tmp_path)
 
 
-def test_parquet_without_pyarrow_is_told(tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_is_reported(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
@@ -316,24 +316,24 @@ def test_parquet_without_pyarrow_is_told(tmp_path, monkeypatch):
 BAD_MEMBERS = {
     "path outside the folder": [("../x.jpg", encoded("red"), {}), ("../x.txt", b"a", {})],
     "absolute path": [("/x.jpg", encoded("red"), {}), ("/x.txt", b"a", {})],
-    "a member that is no file": [
+    "a member that is not a file": [
         ("x.jpg", b"", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
         ("x.txt", b"a", {}),
     ],
     "no picture or video": [("x.txt", b"a", {})],
     "no text": [("x.jpg", encoded("red"), {}), ("x.cls", b"3", {})],
-    "text is no UTF-8": [("x.jpg", encoded("red"), {}), ("x.txt", b"\xff\xfe", {})],
-    "member is no JSON": [("x.jpg", encoded("red"), {}), ("x.json", b"{", {})],
-    "no 'caption'": [("x.jpg", encoded("red"), {}), ("x.json", b"{}", {})],
+    "text is not UTF-8": [("x.jpg", encoded("red"), {}), ("x.txt", b"\xff\xfe", {})],
+    "member is not JSON": [("x.jpg", encoded("red"), {}), ("x.json", b"{", {})],
+    "no field 'caption'": [("x.jpg", encoded("red"), {}), ("x.json", b"{}", {})],
     "several pictures or videos": [("x.jpg", encoded("red"), {}), ("x.png", encoded("red"), {}), ("x.txt", b"a", {})],
-    "two members of one name": [("x.jpg", encoded("red"), {}), ("x.jpg", encoded("red"), {}), ("x.txt", b"a", {})],
+    "two members of the same name": [("x.jpg", encoded("red"), {}), ("x.jpg", encoded("red"), {}), ("x.txt", b"a", {})],
     "picture: it is not a picture": [("x.jpg", b"text", {}), ("x.txt", b"a", {})],
     "video: it is damaged or cut short": [("x.mp4", b"\0\0\0 ftypisom", {}), ("x.txt", b"a", {})],
 }
 
 
 @pytest.mark.parametrize("why", BAD_MEMBERS)
-def test_a_bad_member_spoils_its_own_record_only_and_nothing_is_extracted(tmp_path, why):
+def test_a_bad_member_spoils_only_its_record_and_nothing_is_extracted(tmp_path, why):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name, data, fields in (("a.jpg", encoded("red"), {}), ("a.txt", b"a", {}), *BAD_MEMBERS[why]):
             member(archive, name, data, **fields)
@@ -344,19 +344,19 @@ def test_a_bad_member_spoils_its_own_record_only_and_nothing_is_extracted(tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
 
 
-def test_members_of_one_record_that_do_not_follow_each_other(tmp_path):
+def test_members_of_one_record_that_are_not_consecutive(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name, data in (("a.jpg", encoded("red")), ("b.jpg", encoded("red")), ("a.txt", b"a"), ("b.txt", b"b")):
             member(archive, name, data)
     assert reasons(tmp_path) == ["no text", "no text", "no picture or video", "no picture or video"]
 
 
-# ---- whole files that are bad --------------------------------------------------------------------
+# ---- bad files -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["coco", "karpathy", "vqav2", "msrvtt", "webdataset"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_cut_file_is_told_never_taken_for_whole(tmp_path, name, share):
+def test_a_cut_file_is_an_error(tmp_path, name, share):
     path = write(name, tmp_path)
     for file in tmp_path.rglob("*"):
         if file.suffix in (".json", ".tar", ".gz"):
@@ -368,18 +368,18 @@ def test_a_cut_file_is_told_never_taken_for_whole(tmp_path, name, share):
 
 def test_no_format_several_formats_several_files(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    for path, name, told in (
-        (tmp_path, None, "no data in a format known here"),
-        (tmp_path, "coco", "nothing of the format 'coco'"),
-        (tmp_path / "notes.txt", None, "no data in a format known here"),
+    for path, name, message in (
+        (tmp_path, None, "no data in a known format"),
+        (tmp_path, "coco", "no data in the format 'coco'"),
+        (tmp_path / "notes.txt", None, "no data in a known format"),
         (tmp_path / "none", None, "no such file or folder"),
         (tmp_path, "parquet", "unknown format 'parquet': choose one of folder, coco"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             read_data(path, name)
     write("folder", tmp_path)
     write("coco", tmp_path)
-    with pytest.raises(UserError, match="several formats, folder and coco: add --format"):
+    with pytest.raises(UserError, match="in several formats, folder and coco: add --format"):
         read_data(tmp_path)
     assert read_data(tmp_path, "coco")[0] == "coco"
     copy = tmp_path / "annotations/captions_val2017.json"
@@ -388,14 +388,14 @@ def test_no_format_several_formats_several_files(tmp_path):
         read_data(tmp_path, "coco")
 
 
-def test_questions_without_answers_are_told(tmp_path):
+def test_questions_without_answers_are_reported(tmp_path):
     path = write("vqav2", tmp_path)
     (tmp_path / "v2_mscoco_train2014_annotations.json").unlink()
-    with pytest.raises(UserError, match="needs one file of answers beside it"):
+    with pytest.raises(UserError, match="needs one file of answers in its folder"):
         everything(path)
 
 
-# ---- one JSON object, a piece at a time ----------------------------------------------------------
+# ---- one JSON object, read in pieces -------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -409,21 +409,21 @@ JSON = st.recursive(
 def test_an_object_read_in_pieces_is_the_object(tmp_path, whole, chunk, indent):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(whole, ensure_ascii=False, indent=indent), "utf-8")
-    found, before = {}, text_files.CHUNK
+    fields, before = {}, text_files.CHUNK
     text_files.CHUNK = chunk
     try:
         for name, value in top_level(path):
-            found.setdefault(name, []).append(value)
+            fields.setdefault(name, []).append(value)
     finally:
         text_files.CHUNK = before
     for name, value in whole.items():
-        assert found.get(name, []) == (value if isinstance(value, list) else [value])
+        assert fields.get(name, []) == (value if isinstance(value, list) else [value])
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"3", b"{", b'{"a": [1, 2}', b'{"a": [1,]}', b'{"a" 1}', b"{\xff}", b"{}}x"[:1]]
 )
-def test_an_object_that_is_none(tmp_path, content):
+def test_a_file_that_is_not_an_object(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match="cannot read .*a.json"):
         list(top_level(tmp_path / "a.json"))
@@ -451,7 +451,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
 def test_a_mutated_file_gives_records_or_reasons_or_one_line(tmp_path, name, data):
-    """Whatever bytes are changed, cut or doubled in whatever file."""
+    """Any bytes of any file are changed, cut or repeated."""
     root = tmp_path / str(len(list(tmp_path.iterdir())))
     path = write(name, root)
     file = data.draw(st.sampled_from(sorted(p for p in root.rglob("*") if p.is_file())))
@@ -491,10 +491,10 @@ def test_no_name_leads_outside(tmp_path, parts):
     (root / "out").symlink_to(tmp_path)
     (tmp_path / "a.png").touch()
     try:
-        found = Root(root).find("/".join(parts))
+        path = Root(root).find("/".join(parts))
     except (BadRecord, OSError, ValueError):
         return
-    assert found.resolve().is_relative_to(root.resolve())
+    assert path.resolve().is_relative_to(root.resolve())
 
 
 # ---- counting ------------------------------------------------------------------------------------
@@ -511,7 +511,7 @@ def tally(good, bad, left_out=0):
     return counts
 
 
-def test_more_than_one_in_twenty_stops_with_the_counts():
+def test_more_than_one_bad_record_in_twenty_is_an_error_with_the_counts():
     tally(95, 5, 900).check()
     with pytest.raises(
         UserError, match=r"more than 5% .* 94 good; 6 bad \(6.0%\); bad: 6 file missing; left out: 9 of"
@@ -520,11 +520,11 @@ def test_more_than_one_in_twenty_stops_with_the_counts():
     tally(94, 6).check(0.06)
     tally(1, 99).check(1.0)
     for counts in (tally(0, 0), tally(0, 3), tally(0, 0, 3)):
-        with pytest.raises(UserError, match="no record that can be used"):
+        with pytest.raises(UserError, match="no usable record"):
             counts.check(1.0)
 
 
-def test_check_tells_of_every_record_and_draws_a_sheet(tmp_path):
+def test_check_reports_all_bad_records_and_draws_a_sheet(tmp_path):
     path = write("folder", tmp_path)
     rows = [
         json.dumps({"file": "red.png", "text": "costs $5 and $6, ▣ 漢字"}),
@@ -532,12 +532,12 @@ def test_check_tells_of_every_record_and_draws_a_sheet(tmp_path):
     ]
     with open(path / "captions.jsonl", "a") as file:
         file.write("\n".join(rows))
-    told = list(check_data(path, None, tmp_path / "sheet.png", allowed=0.5))
-    assert told == [
+    report = list(check_data(path, None, tmp_path / "sheet.png", allowed=0.5))
+    assert report == [
         r"skipped: captions.jsonl line 5: file missing (x\n\x1b[31m.png)",
         "format: folder",
         "records: 4 good; 1 bad (20.0%); bad: 1 file missing",
-        "in the good ones: 4 pictures, 0 videos, 88 characters of text",
+        "content: 4 pictures, 0 videos, 88 characters of text",
         f"contact sheet: {tmp_path / 'sheet.png'}",
     ]
     with Image.open(tmp_path / "sheet.png") as sheet:

@@ -1,4 +1,4 @@
-"""A data set on disk: the same records and pixels, every record once an epoch, held-out ones never, damage told."""
+"""A data set on disk: same records and pixels, each record once per epoch, held-out records, damage reported."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tinyflamingo.errors import UserError
 
 @pytest.fixture
 def source(tmp_path):
-    """41 records, one of them a video, one bad."""
+    """41 records. One is a video, one is bad."""
     root = tmp_path / "source"
     for name in COLOURS:
         picture(root / f"{name}.png", name)
@@ -39,35 +39,35 @@ def test_records_and_pixels_come_back(store):
     assert list(store.texts(100))[:2] == ["Output:", "number 0, ä"] and len(list(store.texts(10))) == 20
 
 
-def test_opened_again_it_is_the_same(store):
+def test_a_store_opened_again_is_the_same(store):
     again = Store(store.folder)
     assert again.fingerprint == store.fingerprint and [again.items(i) for i in range(40)] == [
         store.items(i) for i in range(40)
     ]
 
 
-def test_its_name_follows_texts_pixels_and_size(source, store, tmp_path):
-    def named(side=8):
+def test_the_fingerprint_depends_on_texts_pixels_and_size(source, store, tmp_path):
+    def fingerprint(side=8):
         return prepare(source, tmp_path / "other", side).fingerprint
 
-    assert named() == store.fingerprint
-    assert named(9) != store.fingerprint
+    assert fingerprint() == store.fingerprint
+    assert fingerprint(9) != store.fingerprint
     picture(source / "red.png", "blue")
-    other = named()
+    other = fingerprint()
     assert other != store.fingerprint
     (source / "captions.jsonl").write_text((source / "captions.jsonl").read_text().replace("number 7", "number 8"))
-    assert named() not in (store.fingerprint, other)
+    assert fingerprint() not in (store.fingerprint, other)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 40])
-def test_every_record_comes_once_an_epoch_and_epochs_differ(n):
+def test_each_epoch_has_all_records_in_another_order(n):
     epochs = [[shuffled(n, 5, e * n + i) for i in range(n)] for e in range(4)]
     assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
     assert n < 7 or len({tuple(epoch) for epoch in epochs}) == 4
     assert n < 7 or epochs[0] != [shuffled(n, 6, i) for i in range(n)]
 
 
-def test_one_in_twenty_is_held_out_whatever_the_run(store, source, tmp_path):
+def test_one_in_twenty_is_held_out_the_same_in_all_runs(store, source, tmp_path):
     assert len(store.held_out) == 2 and sorted([*store.held_out, *store.training]) == list(range(40))
     again = prepare(source, tmp_path / "again", 16)
     np.testing.assert_array_equal(again.held_out, store.held_out)
@@ -76,13 +76,13 @@ def test_one_in_twenty_is_held_out_whatever_the_run(store, source, tmp_path):
 def test_too_many_bad_records_leave_no_store(source, tmp_path):
     with open(source / "captions.jsonl", "a") as file:
         file.write("{\n" * 9)
-    with pytest.raises(UserError, match="more than 5%.*9 line is no JSON, 1 file missing"):
+    with pytest.raises(UserError, match="more than 5%.*9 line is not JSON, 1 file missing"):
         prepare(source, tmp_path / "store", 8)
     assert not (tmp_path / "store").exists()
     assert len(prepare(source, tmp_path / "store", 8, allowed=0.3)) == 40
 
 
-def test_what_a_kill_left_is_made_anew(source, store, tmp_path):
+def test_an_unfinished_store_is_made_again(source, store, tmp_path):
     (store.folder / CARD).unlink()
     (store.folder / ".pixels.u8.77.tmp").write_bytes(b"half")
     assert prepare(source, store.folder, 8).fingerprint == store.fingerprint
@@ -91,14 +91,14 @@ def test_what_a_kill_left_is_made_anew(source, store, tmp_path):
 
 @pytest.mark.parametrize("name", [CARD, INDEX, PIXELS, RECORDS])
 @pytest.mark.parametrize("how", ["gone", "cut", "noise"])
-def test_damage_is_told(store, name, how):
+def test_damage_is_reported(store, name, how):
     path = store.folder / name
     if how == "gone":
         path.unlink()
     elif how == "cut":
         os.truncate(path, path.stat().st_size // 2)
     elif name == PIXELS:
-        return  # their size is all that is checked: a checksum would read gigabytes at every resume
+        return  # only the size of the pixels is checked: a checksum would read gigabytes at each resume
     else:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 255
@@ -107,27 +107,28 @@ def test_damage_is_told(store, name, how):
         Store(store.folder)
 
 
-def test_a_card_that_leads_nowhere_else(store):
+def test_a_card_with_a_wrong_side_is_reported(store):
     card = json.loads((store.folder / CARD).read_text())
     (store.folder / CARD).write_text(json.dumps(card | {"side": 10**6}))
     with pytest.raises(UserError, match="damaged"):
         Store(store.folder)
 
 
-def test_a_folder_with_anything_else_in_it_is_left_alone(source, tmp_path):
+def test_a_folder_with_other_files_is_not_changed(source, tmp_path):
     folder = tmp_path / "out" / "data"
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="but there are other files: choose another --out"):
+    with pytest.raises(UserError, match="other files are in it; choose another --out"):
         prepare(source, folder, 8)
     assert [p.name for p in folder.iterdir()] == ["thesis.txt"]
-    with pytest.raises(UserError, match="but there are the data themselves"):
+    with pytest.raises(UserError, match="the data are in it"):
         prepare(source, source, 8)
     assert (source / "captions.jsonl").exists()
-    assert len(prepare(source, tmp_path / "store", 8)) == len(prepare(source, tmp_path / "store", 8))  # its own goes
+    # an old store is replaced
+    assert len(prepare(source, tmp_path / "store", 8)) == len(prepare(source, tmp_path / "store", 8))
 
 
-def test_what_a_kill_left_of_a_store_is_removed(source, tmp_path):
+def test_half_written_files_of_a_store_are_removed(source, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / f".{PIXELS}.123.tmp").write_bytes(b"half")

@@ -1,7 +1,7 @@
-"""No held-out thing, shape or word leaks into any training stream, and the check itself can fail.
+"""No held-out thing, shape or word leaks into a training stream, and the check itself can fail.
 
-Every stream that a training stage learns from is drawn many times and looked at twice: what its
-scenes and clips hold, and what its decoded text says.
+Each stream that a training stage learns from is drawn many times and checked in two ways: the content
+of its scenes and clips, and its decoded text.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import get_preset
 from tinyflamingo.variants.registry import untrained
 
-# "red moon" is also in "red moons"; "\b" keeps things from being found inside longer words.
+# "red moon" is also in "red moons"; "\b" excludes matches inside longer words.
 PAIRS = re.compile(rf"\b({'|'.join(f'{colour} {shape}' for shape, colour in sorted(HELD_OUT))})", re.I)
 WORDS = re.compile(rf"\b({'|'.join((*UNNAMED, *(say.plural(s) for s in UNNAMED), *say.NEW_WORDS))})\b", re.I)
 TEXT_ONLY = re.compile(rf"\b({'|'.join(say.TEXT_WORDS)})\b", re.I)
@@ -37,13 +37,13 @@ THING = re.compile(rf"\b({'|'.join(COLOUR_NAMES)}) ({'|'.join(NAMED)})")
 
 
 def leaks_in_text(words, beside_pictures=False):
-    """What a text says that it must not."""
+    """The held-out things and words in a text."""
     patterns = (PAIRS, WORDS, TEXT_ONLY) if beside_pictures else (PAIRS, WORDS)
     return [f"{match[0]!r} in {words[:80]!r}" for p in patterns for match in p.finditer(words)]
 
 
 def leaks_in_scene(scene):
-    """What a scene or clip shows that it must not."""
+    """The held-out things in a scene or clip."""
     if isinstance(scene, Clip):
         shown = {scene.thing.kind} | ({(scene.thing.shape, scene.new_colour)} if scene.new_colour else set())
     else:
@@ -52,38 +52,38 @@ def leaks_in_scene(scene):
 
 
 def said(items):
-    """The words of a document or a part of one."""
+    """The words of a document, or of a part of it."""
     return " ".join(item.text if isinstance(item, Quiet) else item for item in items)
 
 
 def chunks(items):
     """[(medium or None, texts after it)] in order."""
-    found = [(None, [])]
+    pairs = [(None, [])]
     for item in items:
         if item is EOC:
-            found.append((None, []))
+            pairs.append((None, []))
         elif isinstance(item, str | Quiet):
-            found[-1][1].append(item)
+            pairs[-1][1].append(item)
         else:
-            found.append((item, []))
-    return found
+            pairs.append((item, []))
+    return pairs
 
 
 def leaks_in_items(items, media):
-    """What a document with pictures shows, says, or asks or tells of a picture of an UNASKED thing."""
-    found = []
+    """The leaks of a document with pictures: in its scenes, in its text, and knowledge about UNASKED things."""
+    leaks = []
     for medium, texts in chunks(items):
-        found += leaks_in_text(said(texts), medium is not None)
+        leaks += leaks_in_text(said(texts), medium is not None)
         if medium is not None:
             scene = media.what(medium)
-            found += leaks_in_scene(scene)
+            leaks += leaks_in_scene(scene)
             shown = {scene.thing.kind} if isinstance(scene, Clip) else {t.kind for t in scene.things}
-            found += [f"{said(texts)!r} beside {thing}" for thing in known_of(said(texts), shown) if thing in UNASKED]
-    return found
+            leaks += [f"{said(texts)!r} beside {thing}" for thing in known_of(said(texts), shown) if thing in UNASKED]
+    return leaks
 
 
 def known_of(words, shown):
-    """The shown things of which a text asks or tells what only texts know: named last, or not named at all."""
+    """The shown things whose facts a text asks or gives: the thing named last, or all of them if none is named."""
     for match in KNOWLEDGE.finditer(words):
         named = THING.findall(words[: match.start()])
         if not named:
@@ -92,11 +92,11 @@ def known_of(words, shown):
             yield (named[-1][1], named[-1][0])
 
 
-# ---- the streams: each returns (number of things looked at, leaks) ----------------------------
+# ---- the streams: each returns (number of checked things, leaks) ------------------------------
 
 
 def small_preset(**flamingo):
-    """The smoke preset with the documents of the toy."""
+    """The smoke preset with the documents of the toy preset."""
     smoke, toy = get_preset("smoke"), get_preset("toy")
     toy_language = {"phases": toy.language.phases, "repeat_lengths": toy.language.repeat_lengths}
     language = dataclasses.replace(smoke.language, **toy_language)
@@ -112,13 +112,13 @@ def flamingo_stage(rng, tokenizer):
 
 
 def contrastive_families(rng, tokenizer, n):
-    found = []
+    leaks = []
     for _ in range(n):
         for scene in sample_family(rng):
             words = describe(rng, scene)
-            found += leaks_in_scene(scene) + leaks_in_text(words, beside_pictures=True)
-            found += [f"{words!r} tells knowledge"] if KNOWLEDGE.search(words) else []
-    return 4 * n, found
+            leaks += leaks_in_scene(scene) + leaks_in_text(words, beside_pictures=True)
+            leaks += [f"{words!r} gives a fact"] if KNOWLEDGE.search(words) else []
+    return 4 * n, leaks
 
 
 def contrastive_batches(rng, tokenizer, n):
@@ -129,7 +129,7 @@ def contrastive_batches(rng, tokenizer, n):
 
 def language_documents(rng, tokenizer, n):
     stage = LanguageStage(small_preset(), rng, tokenizer, {})
-    steps = [0, *(until for until, _, _ in stage.recipe.phases[:-1])]  # one of every phase
+    steps = [0, *(until for until, _, _ in stage.recipe.phases[:-1])]  # one step of each phase
     documents = [tokenizer.decode(stage.document(rng, step)[0]) for step in steps for _ in range(n)]
     return len(documents), [leak for d in documents for leak in leaks_in_text(d)]
 
@@ -162,17 +162,17 @@ def documents_with_pictures(rng, tokenizer, n):
 
 
 def flamingo_batches(rng, tokenizer, n):
-    """The very tokens and media that the stage learns from."""
-    stage, found, count = flamingo_stage(rng, tokenizer), [], 0
+    """The tokens and media that the stage learns from."""
+    stage, leaks, count = flamingo_stage(rng, tokenizer), [], 0
     for _ in range(n // 50):
         for shard in stage.shards(rng, stage.documents(rng)):
             batch = shard.batch
-            found += [leak for m in batch.media for leak in leaks_in_scene(stage.pool.what(m))]
+            leaks += [leak for m in batch.media for leak in leaks_in_scene(stage.pool.what(m))]
             for document in range(batch.owner.max() + 1):
                 tokens = batch.tokens[batch.owner == document]
-                found += leaks_in_text(tokenizer.decode(tokens), beside_pictures=IMAGE in tokens)
+                leaks += leaks_in_text(tokenizer.decode(tokens), beside_pictures=IMAGE in tokens)
                 count += 1
-    return count, found
+    return count, leaks
 
 
 STREAMS = (
@@ -190,20 +190,20 @@ STREAMS = (
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_nothing_held_out_leaks(stream, tokenizer):
-    count, found = stream(np.random.default_rng(20), tokenizer, 2000)
-    assert count >= 400 and found == []
+    count, leaks = stream(np.random.default_rng(20), tokenizer, 2000)
+    assert count >= 400 and leaks == []
 
 
 # ---- the check can fail ----------------------------------------------------------------------
 
 
 def all_things(monkeypatch, function):
-    """Its `things` default becomes every thing, held-out ones included."""
+    """Change the default of `things` to all things, also held-out ones."""
     defaults = tuple(THINGS if d is KNOWN else d for d in function.__defaults__)
     monkeypatch.setattr(function, "__defaults__", defaults)
 
 
-PLANTS = {  # (what goes wrong, which streams must notice)
+PLANTS = {  # name -> (a planted fault, the streams that must notice it)
     "held-out singles": (lambda m: all_things(m, scenes.sample_single), (contrastive_families,)),
     "held-out pairs": (lambda m: all_things(m, scenes.sample_pair), (contrastive_families, contrastive_batches)),
     "held-out counts": (lambda m: all_things(m, scenes.sample_count), (contrastive_families, contrastive_batches)),
@@ -241,7 +241,7 @@ def test_a_planted_leak_is_found(plant, stream, tokenizer, monkeypatch):
     assert stream(np.random.default_rng(20), tokenizer, 400)[1]
 
 
-def test_the_patterns_know_what_they_look_for():
+def test_the_patterns_match_held_out_words_only():
     colour = next(c for s, c in HELD_OUT if s == "moon")
     assert leaks_in_text(f"a {colour} moon.") and leaks_in_text(f"three {colour} moons.")
     assert leaks_in_text("a small gear") and leaks_in_text("two gears.") and leaks_in_text(f"{say.NEW_WORDS[0]}.")
@@ -252,13 +252,13 @@ def test_the_patterns_know_what_they_look_for():
     assert not leaks_in_text("geared xbijo")  # part of a longer word
 
 
-def test_what_is_held_out_of_pictures_is_in_the_texts(tokenizer):
-    """TEXT_WORDS and the facts of UNASKED things are learned, from text alone."""
+def test_things_held_out_of_pictures_are_in_the_texts(tokenizer):
+    """The model learns TEXT_WORDS and the facts of UNASKED things from text only."""
     rng = np.random.default_rng(21)
     words = " ".join(said(make(rng)) for make in (text.episode, text.text_document) for _ in range(1500))
     assert {m[0] for m in TEXT_ONLY.finditer(words)} == set(say.TEXT_WORDS)
-    told = [thing for thing in UNASKED if any(f"{say.thing_phrase(*thing)} {f}" in words for f in say.facts(*thing))]
-    assert len(told) > 0.9 * len(UNASKED)
+    known = [thing for thing in UNASKED if any(f"{say.thing_phrase(*thing)} {f}" in words for f in say.facts(*thing))]
+    assert len(known) > 0.9 * len(UNASKED)
 
 
 # ---- random repeats --------------------------------------------------------------------------
@@ -271,8 +271,8 @@ def test_a_random_repeat_is_one_row_twice(rng, tokenizer):
         assert ids[:half] == ids[half:] and half >= 2
 
 
-def test_random_repeats_spell_nothing_held_out_however_it_is_cut_into_pieces(tokenizer):
-    """Rows of the very pieces that spell it, in other ways than the tokenizer would, too: "red" + "▁moon"."""
+def test_random_repeats_spell_nothing_held_out(tokenizer):
+    """Rows of the pieces that spell it, also when cut in another way than by the tokenizer: "red" + "▁moon"."""
     rng = np.random.default_rng(22)
     stage = LanguageStage(small_preset(), rng, tokenizer, {})
     stage.recipe = dataclasses.replace(stage.recipe, phases=((np.inf, 1.0, 0.0),))
@@ -284,7 +284,7 @@ def test_random_repeats_spell_nothing_held_out_however_it_is_cut_into_pieces(tok
 
 
 def parts(phrase):
-    """Every stretch of letters within the words of a phrase."""
+    """All substrings of the words of a phrase."""
     return {w[i:j] for w in phrase.split() for i in range(len(w)) for j in range(i + 1, len(w) + 1)}
 
 
@@ -311,16 +311,16 @@ def test_splits_never_share_a_seed():
 
 
 def test_no_seed_of_the_user_turns_training_into_a_test_stream():
-    """A seed of more than 32 bits is several numbers to NumPy: it must not stand where the split does."""
+    """NumPy splits a seed of more than 32 bits into several numbers. None of them may take the place of the split."""
     tests = {state(split_rng("test", evaluation_run.STREAM, s, i)) for s in range(4) for i in range(20)}
     trainings = {
         state(run.step_rng(seed, stage, step)) for seed in NUMBERS for stage in range(3) for step in range(-1, 20)
     }
     assert not tests & trainings
-    assert len(trainings) == len(NUMBERS) * 3 * 21  # nor do two steps share one
+    assert len(trainings) == len(NUMBERS) * 3 * 21  # all steps have different seeds
 
 
-OF_SHAPES = {1837, 1871}  # written digits and wild shapes have streams of their own, each drawn once a process
+OF_SHAPES = {1837, 1871}  # seeds of written digits and wild shapes, which are drawn once in each process
 
 
 def test_training_and_evaluation_draw_from_their_own_split_alone(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""TinyWorld shows what it says: scenes in the frame, relations and actions true in the pixels, words that fit."""
+"""TinyWorld is consistent: scenes are in the frame, the pixels show relations and actions, the words are true."""
 
 from itertools import combinations
 
@@ -46,7 +46,7 @@ DRAWS = 300
 
 
 def cover(thing, x=None, y=None):
-    """How much of each pixel a thing covers, (32, 32) in 0..1."""
+    """The fraction of each pixel that a thing covers: (32, 32) in 0..1."""
     x, y = thing.x if x is None else x, thing.y if y is None else y
     return draw([Mark(thing.shape, (255, 255, 255), x, y, thing.radius)], BLACK)[..., 0] / 255.0
 
@@ -56,12 +56,12 @@ def visible(thing):
 
 
 def closest(picture, colour):
-    """Where a picture is of a colour: bool (32, 32)."""
+    """The pixels of a colour: bool (32, 32)."""
     return distance(picture, colour) < 40
 
 
 def distance(picture, colour):
-    """RGB distance of every pixel to the nearer of the two colours that bear a name."""
+    """RGB distance of each pixel to the nearer of the two colours with this name."""
     pixels = picture.astype(float)
     return np.minimum(*(np.linalg.norm(pixels - table[colour], axis=-1) for table in (COLOURS, SHADES)))
 
@@ -75,21 +75,21 @@ def centre(mask):
 # ---- what is held out ------------------------------------------------------------------------
 
 
-def test_things_are_divided_without_overlap_and_without_rest():
+def test_the_sets_of_things_do_not_overlap_and_are_complete():
     assert set(KNOWN) | HELD_OUT == set(THINGS) and not set(KNOWN) & HELD_OUT
     assert set(ASKED) | UNASKED == set(KNOWN) and not set(ASKED) & UNASKED
     assert len(THINGS) == 96 and len(HELD_OUT) == 12 and len(set(THINGS)) == 96
     assert not set(NAMED) & set(UNNAMED) and len(UNNAMED) == 4
 
 
-def test_every_shape_and_every_colour_is_known_and_asked_in_some_pair():
+def test_each_shape_and_each_colour_is_known_and_asked_in_some_pair():
     for part in (KNOWN, ASKED, tuple(UNASKED)):
         assert {shape for shape, _ in part} == set(NAMED)
         assert {colour for _, colour in part} == set(COLOUR_NAMES)
     assert {shape for shape, _ in HELD_OUT} == set(NAMED)
 
 
-def test_invented_words_are_three_disjoint_sets_and_no_english():
+def test_invented_words_are_three_disjoint_sets_without_english_words():
     sets = [set(s) for s in (say.PICTURE_WORDS, say.TEXT_WORDS, say.NEW_WORDS)]
     assert [len(s) for s in sets] == [280, 60, 60]
     assert all(not a & b for a, b in combinations(sets, 2))
@@ -108,7 +108,7 @@ def test_things_lie_in_the_frame(rng, sample):
             assert visible(thing) > 0.85
 
 
-def test_a_single_thing_has_the_size_and_the_place_it_is_said_to_have(rng):
+def test_a_single_thing_has_its_named_size_and_position(rng):
     for size in SIZES:
         for position, (column, row) in POSITIONS.items():
             thing = sample_single(rng, size=size, position=position).things[0]
@@ -137,16 +137,16 @@ def test_a_relation_is_true_of_the_coordinates_and_of_the_pixels(rng, relation):
     assert closest(picture, "red").sum() > closest(picture, "blue").sum()
 
 
-def test_counted_things_are_as_many_as_said_alike_and_apart(rng):
-    seen = set()
+def test_counted_things_have_the_right_number_are_equal_and_apart(rng):
+    numbers = set()
     for _ in range(DRAWS):
         things = sample_count(rng).things
-        seen.add(len(things))
+        numbers.add(len(things))
         assert len({t.kind for t in things}) == 1 and 3.5 < min(t.radius for t in things)
         for a, b in combinations(things, 2):
             assert np.hypot(a.x - b.x, a.y - b.y) > 8
             assert (cover(a) * cover(b)).sum() < 0.2 * min(cover(a).sum(), cover(b).sum())
-    assert seen == {2, 3, 4, 5}
+    assert numbers == {2, 3, 4, 5}
     assert all(len(sample_count(rng, number=n).things) == n for n in range(1, 10))
 
 
@@ -169,7 +169,7 @@ def test_things_show_their_colour(rng):
 
 
 def strong_clip(rng, action):
-    """A square that turns from red to blue, if it turns, so that pixels are easy to tell."""
+    """A red or blue square. If it turns, it takes the other colour, so the pixels are easy to classify."""
     return sample_clip(rng, (("square", "red"), ("square", "blue")), action)
 
 
@@ -178,7 +178,7 @@ def where(frame, *colours):
 
 
 @pytest.mark.parametrize("action", MOVES)
-def test_a_move_goes_its_way_in_every_frame(rng, action):
+def test_a_move_has_its_direction_in_every_frame(rng, action):
     column, row = MOVES[action]
     for _ in range(10):
         clip = strong_clip(rng, action)
@@ -189,7 +189,7 @@ def test_a_move_goes_its_way_in_every_frame(rng, action):
 
 
 @pytest.mark.parametrize("action", ["grows", "shrinks"])
-def test_growing_and_shrinking_go_on_in_every_frame(rng, action):
+def test_growing_and_shrinking_continue_in_every_frame(rng, action):
     for _ in range(10):
         clip = strong_clip(rng, action)
         areas = [int(where(frame, clip.thing.colour).sum()) for frame in draw_clip(rng, clip)]
@@ -197,7 +197,7 @@ def test_growing_and_shrinking_go_on_in_every_frame(rng, action):
         assert steps.min() >= 0 and max(areas) > 4 * min(areas)
 
 
-def test_what_vanishes_is_there_before_and_gone_after(rng):
+def test_a_thing_that_vanishes_is_visible_only_before(rng):
     for _ in range(20):
         clip = strong_clip(rng, "vanishes")
         areas = [int(where(frame, clip.thing.colour).sum()) for frame in draw_clip(rng, clip)]
@@ -205,7 +205,7 @@ def test_what_vanishes_is_there_before_and_gone_after(rng):
         assert 2 <= clip.moment <= 6
 
 
-def test_what_turns_has_one_colour_before_and_the_other_after(rng):
+def test_a_thing_that_turns_has_one_colour_before_and_the_other_after(rng):
     for _ in range(20):
         clip = strong_clip(rng, "turns")
         frames = draw_clip(rng, clip)
@@ -217,14 +217,14 @@ def test_what_turns_has_one_colour_before_and_the_other_after(rng):
 
 
 def test_clips_have_eight_frames_and_all_actions_and_stay_in_the_frame(rng):
-    seen = set()
+    actions = set()
     for _ in range(DRAWS):
         clip = sample_clip(rng)
-        seen.add(clip.action)
+        actions.add(clip.action)
         assert bool(clip.new_colour) == (clip.action == "turns")
         for t in range(FRAMES):
             assert all(visible(thing) > 0.85 for thing in scenes._at_moment(clip, t, FRAMES))
-    assert seen == set(ACTIONS)
+    assert actions == set(ACTIONS)
     assert draw_clip(rng, sample_clip(rng)).shape == (8, 32, 32, 3)
 
 
@@ -298,13 +298,13 @@ def test_sentences_are_lower_case_end_once_and_have_no_double_space(rng):
 def test_answers_agree_with_the_scene(rng):
     for _ in range(DRAWS):
         scene = sample_single(rng)
-        it = scene.things[0]
+        only = scene.things[0]
         assert say.questions(scene) == {
-            "color": f"{it.colour}.",
-            "shape": f"{it.shape}.",
+            "color": f"{only.colour}.",
+            "shape": f"{only.shape}.",
             "number": "one.",
-            "size": f"{it.size}.",
-            "position": f"{it.position}.",
+            "size": f"{only.size}.",
+            "position": f"{only.position}.",
         }
         scene = sample_count(rng)
         assert say.questions(scene)["number"] == ["two.", "three.", "four.", "five."][len(scene.things) - 2]
@@ -321,7 +321,7 @@ def test_answers_agree_with_the_scene(rng):
     assert set(say.QUESTIONS) >= set(answers)
 
 
-def test_facts_are_fixed_and_told_the_same_way_twice():
+def test_facts_are_fixed_and_the_same_in_answers_and_statements():
     assert set(say.FACTS) == set(THINGS)
     assert say._make_facts() == say.FACTS and say._make_words() == (say.PICTURE_WORDS, say.TEXT_WORDS, say.NEW_WORDS)
     for shape, colour in THINGS:
@@ -329,7 +329,7 @@ def test_facts_are_fixed_and_told_the_same_way_twice():
         assert place in say.PLACES and animal in say.ANIMALS
         assert say.knowledge(shape, colour) == {"place": f"in the {place}.", "animal": f"the {animal}."}
         assert say.facts(shape, colour) == [f"is found in the {place}.", f"is liked by the {animal}."]
-    # pinned: a checkpoint knows these, so they must never change
+    # a checkpoint has learned these, so they must never change
     assert [say.FACTS[t] for t in THINGS[:3]] == PINNED_FACTS
     assert say.NEW_WORDS[:4] == ("bijo", "kuma", "kimo", "dome")
 
@@ -355,41 +355,41 @@ def said(document):
 
 
 def test_a_reading_text_answers_from_what_it_says(rng):
-    """Every answer about colour, size, place and motion stands in the description that comes before."""
-    looked = 0
+    """Each answer about colour, size, position and motion is in the description before it."""
+    count = 0
     for _ in range(DRAWS):
         opening, *turns = said(text.reading(rng, KNOWN)).split(" Question: ")
         for turn in turns:
             question, answer = turn.split(" Answer: ")
             if question in [say.QUESTIONS[name] for name in ("size", "position", "color", "shape", "action")]:
                 assert answer.rstrip(".").removeprefix("it ") in opening
-                looked += 1
-    assert looked > DRAWS / 2
+                count += 1
+    assert count > DRAWS / 2
 
 
 def test_every_answer_of_a_quiz_is_about_the_description_before_it(rng):
     answers = 0
     for _ in range(DRAWS):
         about = None
-        for shown, told in zip(items := text.quiz(rng, KNOWN), items[1:], strict=False):
-            if not isinstance(shown, Quiet) or isinstance(told, Quiet):
-                about = shown.text if isinstance(shown, Quiet) else about
+        for before, answer in zip(items := text.quiz(rng, KNOWN), items[1:], strict=False):
+            if not isinstance(before, Quiet) or isinstance(answer, Quiet):
+                about = before.text if isinstance(before, Quiet) else about
                 continue
-            question, words = shown.text.removeprefix("Question: ").removesuffix(" Answer:"), about.split()
+            question, words = before.text.removeprefix("Question: ").removesuffix(" Answer:"), about.split()
             if question in (say.QUESTIONS["place"], say.QUESTIONS["animal"]):
                 shape, colour = (next(w for w in words if w.rstrip(".") in group) for group in (NAMED, COLOUR_NAMES))
-                assert told in say.knowledge(shape.rstrip("."), colour).values()
+                assert answer in say.knowledge(shape.rstrip("."), colour).values()
             elif question.startswith("is it "):
                 asked = set(question.removeprefix("is it ").rstrip("?").split()) - {"a", "an"}
                 fits = asked <= set(about.rstrip(".").split())
-                assert told == ("yes." if fits else "no.")
+                assert answer == ("yes." if fits else "no.")
             else:
                 continue
             answers += 1
     assert answers > DRAWS
 
 
-def test_a_drill_asks_all_its_pictures_the_same(rng):
+def test_a_drill_has_one_task_for_all_its_pictures(rng):
     small = pool.make_pool(rng, singles=len(KNOWN), pairs=9, counts=9, clips=3, digits=len(WRITTEN), sums=60)
     met = set()
     for _ in range(DRAWS):
@@ -413,8 +413,8 @@ def test_long_texts_and_pages_have_prompts_of_many_shots(rng):
         assert len(media) == (pages.MOST_CLIPS if "clip" in media else 54)
 
 
-def test_what_a_text_is_about_is_quiet_and_answers_are_learned(rng):
-    """Nobody can know it beforehand; learned, it would teach that held-out things do not exist."""
+def test_the_topic_of_a_text_is_quiet_and_answers_are_learned(rng):
+    """A topic cannot be predicted. A model that learned it would learn that held-out things do not exist."""
     for _ in range(DRAWS):
         document = text.text_document(rng)
         assert isinstance(document[0], Quiet)
@@ -423,12 +423,12 @@ def test_what_a_text_is_about_is_quiet_and_answers_are_learned(rng):
                 assert isinstance(item, str)
 
 
-def test_shot_order_goes_round_all_classes(rng):
+def test_each_round_of_shots_has_all_classes(rng):
     order = text.shot_order(rng, 3, 8)
     assert len(order) == 8 and sorted(order[:3]) == sorted(order[3:6]) == [0, 1, 2]
 
 
-def test_classes_are_told_apart_by_their_rule(rng):
+def test_classes_differ_in_the_property_of_the_rule(rng):
     for _ in range(DRAWS):
         ways = int(rng.integers(2, 6))
         rule, classes = text.sample_classes(rng, ways)
@@ -453,8 +453,8 @@ def test_an_episode_is_quiet_the_first_time_a_word_appears(rng, kind):
             name = word.text if quiet else word
             assert quiet == (name not in met)
             spoken = isinstance(shown, Quiet)
-            thing_ = shown.text if spoken else say.thing_phrase(*small.what(shown).things[0].kind)
-            met.setdefault(name, set()).add(thing_)
+            phrase = shown.text if spoken else say.thing_phrase(*small.what(shown).things[0].kind)
+            met.setdefault(name, set()).add(phrase)
         assert 2 <= len(met) <= 8
         assert all(not a & b for a, b in combinations(met.values(), 2))  # a thing has one name
 
@@ -483,8 +483,8 @@ def test_a_pool_knows_its_pictures(rng):
     small = pool.make_pool(rng, singles=len(KNOWN), pairs=4, counts=3, clips=2, uncoloured=5, wild=1, digits=1, sums=2)
     assert {k: len(v) for k, v in small.by_kind.items()} == KINDS
     assert set(small.by_thing) == {*KNOWN, WILD_THINGS[0], WRITTEN[0]}
-    for thing_ in KNOWN:
-        assert small.what(small.picture_of(rng, thing_)).things[0].kind == thing_
+    for kind in KNOWN:
+        assert small.what(small.picture_of(rng, kind)).things[0].kind == kind
     assert small.what(small.any_picture(rng, "uncoloured")).things[0].colour == ""
     assert small.what(small.any_clip(rng)) in small.clips
     assert small.pictures.shape == (100, 32, 32, 3) and small.videos.shape == (2, 8, 32, 32, 3)

@@ -1,4 +1,4 @@
-"""Video of the user's own: the right frames at the right times, every failure one clear line."""
+"""The user's videos: the right frames at the right times, each error is one clear line."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from tinyflamingo.errors import UserError
 
 av = pytest.importorskip("av")
 
-SECONDS = np.array(  # a colour for every second
+SECONDS = np.array(  # a colour for each second
     [(230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 220, 20), (20, 210, 220), (220, 30, 210)],
     np.uint8,
 )
@@ -37,7 +37,7 @@ def assert_colours(frames, expected, atol=14):
 
 
 def write_timed(path, frames, times, codec="libx264", pix_fmt="yuv420p", **options):
-    """A video of frames (F, 64, 64, 3) or plain colours (F, 3); times in seconds, by 1/100."""
+    """Write a video of frames (F, 64, 64, 3) or plain colours (F, 3). times: seconds, in steps of 1/100."""
     if codec not in av.codecs_available:
         pytest.skip(f"this FFmpeg cannot write {codec}")
     with av.open(str(path), "w", options=options) as container:
@@ -81,8 +81,8 @@ print(len(frames), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def test_ten_minutes_cost_memory_for_the_sampled_frames_only(tmp_path):
-    """All frames, decoded, would fill 130 MB; the 30 that are taken fill 90 KB."""
+def test_a_long_video_needs_memory_for_the_sampled_frames_only(tmp_path):
+    """All decoded frames would fill 130 MB. The 30 sampled frames fill 90 KB."""
     for name, seconds in (("short.mp4", 5), ("long.mp4", 600)):
         with av.open(str(tmp_path / name), "w") as container:
             stream = container.add_stream("libx264", rate=3, options={"preset": "ultrafast", "threads": "1"})
@@ -101,7 +101,7 @@ def test_ten_minutes_cost_memory_for_the_sampled_frames_only(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [1, 2, 8, 25, Fraction(30000, 1001)])
-def test_one_frame_a_second_is_the_colour_of_that_second(tmp_path, rate):
+def test_one_frame_per_second_has_the_colour_of_that_second(tmp_path, rate):
     path = tmp_path / "a.mp4"
     times = np.arange(int(len(SECONDS) * rate)) / float(rate)
     seconds = np.floor(times + 1e-9).astype(int)
@@ -122,13 +122,13 @@ def test_other_rates_take_the_first_frame_at_or_after_each_time(tmp_path, fps):
 
 
 @pytest.mark.parametrize("suffix, codec", [("mp4", "libx264"), ("mkv", "libx264"), ("webm", "libvpx-vp9")])
-def test_variable_frame_rate_goes_by_presentation_time(tmp_path, suffix, codec):
+def test_a_variable_frame_rate_uses_presentation_times(tmp_path, suffix, codec):
     path = tmp_path / f"a.{suffix}"
-    # many frames in the second 0, none between 1.2 and 3.4
+    # many frames in second 0, none between 1.2 and 3.4
     times = [0, 0.1, 0.2, 0.3, 0.9, 1.0, 1.2, 3.4, 3.9, 4.0]
     colours = SECONDS[[0, 1, 1, 1, 1, 2, 1, 3, 1, 4]]
     write_timed(path, colours, times, codec)
-    # at 2 and 3 seconds the next frame to come is that at 3.4
+    # at 2 and 3 seconds the next frame is the one at 3.4
     assert_colours(load_video(path), SECONDS[[0, 2, 3, 3, 4]])
 
 
@@ -162,7 +162,7 @@ def test_same_file_same_bits(tmp_path):
 
 
 def halves(height, width):
-    """Red left, blue right; a white bar at the top."""
+    """Red on the left, blue on the right, a white bar at the top."""
     frame = np.zeros((height, width, 3), np.uint8)
     frame[:, : width // 2], frame[:, width // 2 :] = (230, 20, 20), (20, 20, 230)
     frame[: height // 8] = 255
@@ -184,7 +184,7 @@ def fixed(*values):
 
 @pytest.mark.parametrize("a, b, turns", [(0, 1, -1), (0, -1, 1), (-1, 0, 2)])
 def test_rotation_metadata_turns_the_frames(tmp_path, a, b, turns):
-    """As phones do: stored lying, with a matrix in the header that says how to show it."""
+    """As in files of phones: the frames are stored turned, and a matrix in the header gives the rotation."""
     path = tmp_path / "a.mp4"
     write_video(path, halves(64, 64)[None])
     upright = load_video(path)[0].astype(int)
@@ -196,7 +196,7 @@ def test_rotation_metadata_turns_the_frames(tmp_path, a, b, turns):
     np.testing.assert_allclose(load_video(path)[0], np.rot90(upright, turns), atol=2)
 
 
-def test_animated_gif_by_its_own_delays(tmp_path):
+def test_an_animated_gif_has_its_own_delays(tmp_path):
     path = tmp_path / "a.gif"
     frames = [Image.fromarray(f) for f in plain(SECONDS[:4])]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=[1000, 500, 500, 1000])
@@ -226,7 +226,7 @@ def test_limits_on_frames_and_seconds(tmp_path):
     fails(path, "longer than 20 seconds", max_seconds=20)
 
 
-def test_seconds_are_limited_also_where_the_header_is_silent(tmp_path):
+def test_seconds_are_limited_also_without_a_length_in_the_header(tmp_path):
     path = tmp_path / "a.ts"
     write_timed(path, SECONDS, np.arange(6) * 4)
     fails(path, "longer than 10 seconds", max_seconds=10, fps=0.1)
@@ -241,12 +241,12 @@ def test_too_large_frames_are_refused(tmp_path, monkeypatch):
 def test_too_many_frames_in_a_file_are_refused(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mp4", plain(SECONDS), 6)
     monkeypatch.setattr(video, "MAX_DECODED", 5)
-    fails(tmp_path / "a.mp4", "over 5 frames")
+    fails(tmp_path / "a.mp4", "more than 5 frames")
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
-def test_senseless_rates(tmp_path, fps):
-    with pytest.raises(UserError, match="frames a second"):
+def test_impossible_rates(tmp_path, fps):
+    with pytest.raises(UserError, match="frames per second"):
         load_video(tmp_path / "a.mp4", fps=fps)
 
 
@@ -268,10 +268,10 @@ def test_missing_folder_empty_text_and_noise(tmp_path):
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.95])
 @pytest.mark.parametrize("suffix, codec, pix_fmt, rate, options", [
     ("mp4", "libx264", "yuv420p", 10, {}),
-    ("mp4", "libx264", "yuv420p", 10, {"movflags": "faststart"}),  # the index first
+    ("mp4", "libx264", "yuv420p", 10, {"movflags": "faststart"}),  # the index comes first
     ("mkv", "libx264", "yuv420p", 10, {}),
     ("webm", "libvpx-vp9", "yuv420p", 10, {}),
-    ("avi", "mpeg4", "yuv420p", 100, {}),  # at its own rate: it fills gaps with index entries
+    ("avi", "mpeg4", "yuv420p", 100, {}),  # at its own rate, because it fills gaps with index entries
     ("gif", "gif", "rgb8", 10, {}),
 ])  # fmt: skip
 def test_cut_files_are_noticed(tmp_path, suffix, codec, pix_fmt, rate, options, share):
@@ -282,11 +282,11 @@ def test_cut_files_are_noticed(tmp_path, suffix, codec, pix_fmt, rate, options, 
     fails(cut(path, share))
 
 
-def test_a_header_that_names_an_impossible_place_prints_nothing(tmp_path, capfd):
+def test_a_header_with_an_impossible_position_prints_nothing(tmp_path, capfd):
     path = tmp_path / "a.wmv"
     write_video(path, plain(SECONDS))
     data = bytearray(path.read_bytes())
-    data[302] = 0x26  # FFmpeg then seeks to before the start
+    data[302] = 0x26  # with it, FFmpeg seeks to a negative position
     path.write_bytes(data)
     fails(path, "damaged or cut short")
     assert capfd.readouterr() == ("", "")
@@ -307,7 +307,7 @@ def test_flipped_bytes_never_give_another_error(tmp_path, seed):
         assert "\n" not in str(error)
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_sound_alone_is_not_a_video(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000)
@@ -347,7 +347,7 @@ def test_a_playlist_opens_no_other_file(tmp_path):
     ("webm", "libvpx-vp9", "yuv420p"), ("avi", "mpeg4", "yuv420p"), ("ts", "libx264", "yuv420p"),
     ("flv", "flv", "yuv420p"), ("gif", "gif", "rgb8"),
 ])  # fmt: skip
-def test_videos_are_told_by_their_content(tmp_path, suffix, codec, pix_fmt):
+def test_the_content_decides_what_is_a_video(tmp_path, suffix, codec, pix_fmt):
     path = tmp_path / f"a.{suffix}"
     write_timed(path, SECONDS, np.arange(6) / 10, codec, pix_fmt)
     assert is_video(path)
@@ -362,11 +362,11 @@ def test_pictures_are_not_videos(tmp_path, suffix):
     except (KeyError, OSError):
         pytest.skip(f"this Pillow cannot write {suffix}")
     assert not is_video(path)
-    if suffix != "ppm":  # whose two letters prove little
+    if suffix != "ppm":  # its two first letters are not enough to be sure
         assert not is_video(path.rename(tmp_path / "renamed.mp4"))
 
 
-def test_the_extension_decides_where_the_content_does_not(tmp_path):
+def test_the_extension_decides_if_the_content_cannot(tmp_path):
     (tmp_path / "noise.MP4").write_bytes(bytes(range(100)))
     (tmp_path / "noise.png").write_bytes(bytes(range(100)))
     assert is_video(tmp_path / "noise.MP4") and not is_video(tmp_path / "noise.png")

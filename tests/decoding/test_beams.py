@@ -1,4 +1,4 @@
-"""Beam search against brute force and against greedy, and the scores of given continuations."""
+"""Beam search compared with brute force and with greedy; the scores of given continuations."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def _brute_force(m, sequence, steps):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_wide_beam_is_brute_force(floor, seed):
-    """4 words and <EOC>, 3 steps: 64 open rows at most, so a beam of 64 forgets nothing."""
+    """4 words and <EOC>, 3 steps: at most 64 open rows, so 64 beams keep all of them."""
     m = sharp_model(seed, vocab=7, sharp=1.0)
     sequence = sequence_of([BOS, IMAGE, 6, 5], [seed % 3])
     (tokens,), (score,) = beam_search(m, *batch_of(m, [sequence]), width=64, max_tokens=3)
@@ -54,7 +54,7 @@ def test_a_wide_beam_is_brute_force(floor, seed):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_beam_three_finds_the_best_here(floor, seed):
-    """No theorem, but on these models beam 3 loses nothing to brute force, and never to greedy."""
+    """Not always true, but on these models 3 beams find the best, and are never worse than greedy."""
     m = sharp_model(seed, vocab=7, sharp=2.0)
     sequence = sequence_of([BOS, IMAGE, 6, 5], [seed % 3])
     (tokens,), (score,) = beam_search(m, *batch_of(m, [sequence]), width=3, max_tokens=3)
@@ -106,7 +106,7 @@ def test_all_floors_find_the_same(seed, monkeypatch):
         np.testing.assert_allclose(scores, results[0][1], atol=1e-9)
 
 
-def test_beams_that_cannot_search_are_a_user_error(monkeypatch):
+def test_a_wrong_width_is_a_user_error(monkeypatch):
     m = scripted_model(monkeypatch, [])
     for width in (0, -3, 65):
         with pytest.raises(UserError, match=f"beams is {width} but must be from 1 to 64"):
@@ -126,7 +126,7 @@ def test_too_long_a_prompt_is_a_user_error_with_the_numbers(floor):
     assert len(beam_search(m, batch, visual, max_tokens=4)[0][0]) <= 4  # exactly full
 
 
-def test_what_the_cache_holds_counts_too(floor):
+def test_the_tokens_in_the_cache_count_too(floor):
     m, cache = sharp_model(), {}
     batch, visual = batch_of(m, [sequence_of([BOS] + [5] * 29, [])])
     read_on(m, batch.tokens, batch.phi, visual, batch.visible_from, cache)
@@ -134,20 +134,20 @@ def test_what_the_cache_holds_counts_too(floor):
         beam_search(m, batch, visual, max_tokens=5, cache=cache)
 
 
-def test_less_than_no_token_is_a_user_error(monkeypatch):
+def test_a_negative_number_of_tokens_is_a_user_error(monkeypatch):
     with pytest.raises(UserError, match="max_tokens is -1"):
         beam_search(scripted_model(monkeypatch, []), plain_batch(1), EMPTY, max_tokens=-1)
 
 
 def test_an_unlikely_early_end_does_not_win(monkeypatch):
-    """Greedy's way stays open and likely; a beam must not fall back to "" because that one is closed."""
+    """The greedy continuation stays open and likely. The search must not return "" because that one is finished."""
     m = scripted_model(monkeypatch, [logits_for(6)] + [logits_for(6, 6)] * 3)
     (tokens,), _ = beam_search(m, plain_batch(1), EMPTY, width=2, max_tokens=3)
     assert tokens == [6, 6, 6]
 
 
 def test_never_writes_reserved_tokens(floor):
-    """Even where the model would like to: their rows of the table are made loud."""
+    """Also if they have the largest logits: their rows of the table are enlarged."""
     m = sharp_model()
     table = m.frozen["language"]["embedding"].copy()
     table[list(NEVER)] *= 30
@@ -157,7 +157,7 @@ def test_never_writes_reserved_tokens(floor):
 
 
 def test_beams_keep_their_own_caches(floor):
-    """Long enough that parents change places; the score is that of the whole row, without a cache."""
+    """Long enough that beams are reordered. The score equals that of the whole row without a cache."""
     for seed in range(4):
         m = sharp_model(seed, sharp=0.5)
         sequence = prompts(m.eoc)[2]
@@ -167,8 +167,8 @@ def test_beams_keep_their_own_caches(floor):
         assert score == pytest.approx(total, abs=1e-9)
 
 
-def test_beams_after_what_a_cache_holds(floor):
-    """A prompt read in two parts gives what it gives as a whole."""
+def test_beams_continue_a_cache(floor):
+    """A prompt in two parts gives the same as a whole prompt."""
     m, cache = sharp_model(1, sharp=0.5), {}
     batch, visual = batch_of(m, [prompts(m.eoc)[2]])
     expected = beam_search(m, batch, visual, width=3, max_tokens=6)
@@ -194,18 +194,18 @@ def test_score_continuations_is_the_sum_of_log_probabilities(floor):
         assert score == pytest.approx(expected, abs=1e-9)
 
 
-def test_score_of_nothing_is_zero(floor):
+def test_the_score_of_no_tokens_is_zero(floor):
     m = sharp_model()
     np.testing.assert_array_equal(score_continuations(m, *batch_of(m, prompts(m.eoc), left=False)), 0.0)
 
 
-def test_score_after_what_a_cache_holds(floor):
+def test_scores_continue_a_cache(floor):
     m, cache = sharp_model(), {}
     prompt, tail = prompts(m.eoc)[2], [5, 7, m.eoc]
     whole = Sequence(prompt.tokens + tail, [0.0] * 8 + [1.0] * 3, prompt.media)
     batch, visual = batch_of(m, [whole], left=False)
     expected = score_continuations(m, batch, visual)
     read_on(m, batch.tokens[:, :6], batch.phi[:, :6], visual, batch.visible_from[:, :6], cache)
-    for name in ("tokens", "weights", "phi", "start"):
+    for name in ("tokens", "weights", "phi", "visible_from"):
         setattr(batch, name, getattr(batch, name)[:, 6:])
     np.testing.assert_allclose(score_continuations(m, batch, visual, cache), expected, atol=1e-9)

@@ -1,10 +1,10 @@
-"""Caches: token after token equals the whole row; rows that go on in several ways do not meet."""
+"""Caches: one token at a time equals the whole row; copies of rows do not influence each other."""
 
 import copy
 
 import numpy as np
 import pytest
-from completion_cases import begun, log_probs_after, prompts, random_words, row_by_row, sequence_of, step_by_step
+from completion_cases import log_probs_after, prompts, random_words, read_prompts, row_by_row, sequence_of, step_by_step
 from model_cases import tiny, tiny_config
 
 from tinyflamingo.decoding.caches import reorder, take_media, take_rows
@@ -27,7 +27,7 @@ def test_every_step_equals_the_whole_row(floor, rng, config, rows, dtype, atol):
 
 
 @pytest.mark.parametrize("gates", [(0, 0), (0.8, 0), (0, -0.6)])
-def test_every_step_whatever_the_gates(floor, rng, gates):
+def test_every_step_with_any_gates(floor, rng, gates):
     m = tiny(gates=gates)
     sequences, words = prompts(m.eoc)[:3], random_words(m, rng, 3)
     np.testing.assert_allclose(step_by_step(m, sequences, words), row_by_row(m, sequences, words), atol=1e-10)
@@ -53,8 +53,8 @@ def test_many_rows_at_once(floor, rng):
     np.testing.assert_allclose(many, np.repeat(step_by_step(m, [one], words), 17, axis=1), atol=1e-10)
 
 
-def test_rows_do_not_meet(floor, rng):
-    """The first row alone gives what it gives beside others."""
+def test_rows_do_not_influence_each_other(floor, rng):
+    """The first row gives the same alone and in a batch."""
     m = tiny()
     words = random_words(m, rng, 3)
     together = step_by_step(m, prompts(m.eoc)[:3], words)
@@ -64,7 +64,7 @@ def test_rows_do_not_meet(floor, rng):
 
 def test_parameters_pictures_and_keys_of_media_are_not_written_to(floor, rng):
     m = tiny(dtype=np.float32)
-    batch, visual, cache = begun(m, prompts(m.eoc)[:2])
+    batch, visual, cache = read_prompts(m, prompts(m.eoc)[:2])
     media = [cache["xattn_0"][part] for part in ("k", "v")]
     watched = [m.params["eoc"], m.params["xattn_0"]["w_q"], m.frozen["language"]["embedding"], visual, *media]
     before = [x.copy() for x in watched]
@@ -75,55 +75,55 @@ def test_parameters_pictures_and_keys_of_media_are_not_written_to(floor, rng):
     assert all(cache["xattn_0"][part] is x for part, x in zip(("k", "v"), media, strict=True))
 
 
-# ---------------------------------------------------------------- rows that go on in several ways
+# ---------------------------------------------------------------- copies of rows
 
 
 def _continued(m, cache, batch, visual, rows, words):
-    """Log-probabilities after one more token for each row of a cache whose row i came from rows[i] of the batch."""
-    seen, visible_from = m.parts.visible(batch)[rows, -1:], batch.visible_from[rows, -1:]
-    return read_on(m, np.array(words)[:, None], seen, visual, visible_from, cache)
+    """Log-probabilities after one more token for each row of a cache; row i is a copy of row rows[i] of the batch."""
+    visible, visible_from = m.parts.visible(batch)[rows, -1:], batch.visible_from[rows, -1:]
+    return read_on(m, np.array(words)[:, None], visible, visual, visible_from, cache)
 
 
-def test_rows_of_a_cache_go_on_in_several_ways(floor):
+def test_copies_of_rows_are_continued(floor):
     m = tiny()
     sequences = prompts(m.eoc)
-    batch, visual, cache = begun(m, sequences)
+    batch, visual, cache = read_prompts(m, sequences)
     rows, words = [2, 0, 2, 3], [7, 7, 9, m.eoc]
-    taken = take_rows(cache, rows)
-    assert cached_length(taken) == cached_length(cache) == batch.tokens.shape[1]
-    actual = _continued(m, taken, batch, visual, rows, words)
+    copied = take_rows(cache, rows)
+    assert cached_length(copied) == cached_length(cache) == batch.tokens.shape[1]
+    actual = _continued(m, copied, batch, visual, rows, words)
     for row, word, log_probs in zip(rows, words, actual, strict=True):
         np.testing.assert_allclose(log_probs, log_probs_after(m, sequences[row], [word]), atol=1e-10)
 
 
-def test_what_was_taken_and_the_cache_itself_do_not_meet(floor):
-    """Both go on, with other words, in turn."""
+def test_copies_and_the_cache_itself_do_not_influence_each_other(floor):
+    """Each is continued in turn, with different words."""
     m = tiny()
     sequences = prompts(m.eoc)[:2]
-    batch, visual, cache = begun(m, sequences)
+    batch, visual, cache = read_prompts(m, sequences)
     one, two = take_rows(cache, [0, 1]), take_rows(cache, np.array([1, 0]))
     tails = {0: [], 1: [], 2: []}
     for step in range(4):
-        for number, (held, rows) in enumerate(((one, [0, 1]), (cache, [0, 1]), (two, [1, 0]))):
+        for number, (current, rows) in enumerate(((one, [0, 1]), (cache, [0, 1]), (two, [1, 0]))):
             words = [5 + (step + number) % 4, 8 + (step * number) % 3]
             tails[number].append(words)
-            actual = _continued(m, held, batch, visual, rows, words)
+            actual = _continued(m, current, batch, visual, rows, words)
             for i, row in enumerate(rows):
                 expected = log_probs_after(m, sequences[row], [w[i] for w in tails[number]])
                 np.testing.assert_allclose(actual[i], expected, atol=1e-10)
 
 
 def test_keys_and_values_of_media_are_shared(floor):
-    _, _, cache = begun(tiny(), prompts(12))
-    taken = take_rows(cache, [0, 0])
+    _, _, cache = read_prompts(tiny(), prompts(12))
+    copied = take_rows(cache, [0, 0])
     for name in ("xattn_0", "xattn_1", "xattn_2"):
-        assert taken[name]["k"] is cache[name]["k"] and taken[name]["v"] is cache[name]["v"]
+        assert copied[name]["k"] is cache[name]["k"] and copied[name]["v"] is cache[name]["v"]
 
 
 def test_a_cache_with_some_of_its_media(floor):
-    """The tokens that were read stay; what follows sees the media that are left, by their new numbers."""
+    """The cached tokens stay. New tokens see the media that are left, by their new numbers."""
     m = tiny()
-    batch, visual, cache = begun(m, prompts(m.eoc)[2:3])
+    batch, visual, cache = read_prompts(m, prompts(m.eoc)[2:3])
     extra = np.concatenate([visual, m.visual[:1]])
     whole = {}
     read_on(m, batch.tokens, batch.phi, extra, batch.visible_from, whole)
@@ -138,11 +138,11 @@ def test_a_cache_with_some_of_its_media(floor):
     assert np.abs(other[:, 5:] - third[:, 5:]).max() > 1e-6  # ids below 5 are never written: -inf
 
 
-def test_reorder_exchanges_what_was_read_since(floor):
-    """Two beams of one prompt: after the exchange each goes on from the other's tokens."""
+def test_reorder_exchanges_the_tokens_after_the_prompt(floor):
+    """Two beams of one prompt: after the exchange each continues the other's tokens."""
     m = tiny()
     sequence = prompts(m.eoc)[2]
-    batch, visual, cache = begun(m, [sequence])
+    batch, visual, cache = read_prompts(m, [sequence])
     prompt, cache = cached_length(cache), take_rows(cache, [0, 0])
     for words in ([5, 7], [8, 9]):
         _continued(m, cache, batch, visual, [0, 0], words)
@@ -161,7 +161,7 @@ def test_reorder_exchanges_what_was_read_since(floor):
 def test_reorder_can_drop_a_beam(floor):
     m = tiny()
     sequence = prompts(m.eoc)[0]
-    batch, visual, cache = begun(m, [sequence])
+    batch, visual, cache = read_prompts(m, [sequence])
     prompt, cache = cached_length(cache), take_rows(cache, [0, 0, 0])
     _continued(m, cache, batch, visual, [0, 0, 0], [5, 7, 8])
     reorder(cache, np.array([2, 2, 0]), prompt)

@@ -1,4 +1,4 @@
-"""`complete`: a prompt of text, pictures and videos in, a continuation out; and what is no prompt."""
+"""`complete`: a prompt of text, pictures and videos in, a continuation out; prompts that are refused."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def model(tokenizer):
     return shaken_flamingo(tokenizer, CONFIG)
 
 
-def test_complete_tells_what_it_did(model):
+def test_complete_returns_text_and_numbers(model):
     answer = complete(model, PROMPT, max_tokens=5)
     assert set(answer) == {"text", "tokens", "log_probs", "phi", "prompt_tokens"}
     assert answer["prompt_tokens"][:2] == ["<BOS>", "<image>"] and answer["prompt_tokens"].count("<image>") == 2
@@ -35,7 +35,7 @@ def test_complete_tells_what_it_did(model):
     json.dumps(answer)  # for --json
 
 
-def test_complete_stays_within_the_model(model):
+def test_prompts_without_pictures(model):
     text_only = complete(model, ["Output: a red star.", EOC, Quiet("Output:")], max_tokens=3)
     assert set(text_only["phi"]) == {0} and "<EOC>" in text_only["prompt_tokens"]
     assert complete(model, [], max_tokens=2)["prompt_tokens"] == ["<BOS>"]
@@ -43,7 +43,7 @@ def test_complete_stays_within_the_model(model):
     assert "<image>" not in literal["prompt_tokens"] and set(literal["phi"]) == {0}
 
 
-def test_complete_samples_by_its_generator(model):
+def test_complete_samples_with_its_generator(model):
     runs = [
         complete(model, PROMPT, 6, sampling=Sampling(1.5, top_k=50), rng=np.random.default_rng(s)) for s in (1, 1, 2)
     ]
@@ -54,7 +54,7 @@ def test_a_picture_is_a_video_of_one_frame(model):
     assert complete(model, [RED, "Output:"], 4) == complete(model, [RED[None], "Output:"], 4)
 
 
-def test_a_prompt_takes_pictures_and_videos_of_any_size_as_it_takes_files(model):
+def test_pictures_and_videos_of_any_size_are_fitted_like_files(model):
     side = model.config.vision.side
     wide = np.zeros((17, 23, 3), np.uint8)
     wide[:, :9] = 200
@@ -69,12 +69,12 @@ def test_a_prompt_takes_pictures_and_videos_of_any_size_as_it_takes_files(model)
         ({"beams": 0}, "beams is 0 but must be from 1 to 64"),
         ({"beams": -3}, "beams is -3 but must be from 1 to 64"),
         ({"beams": 65}, "beams is 65 but must be from 1 to 64"),
-        ({"beams": 2, "sampling": Sampling(1.0)}, "beams search; .* sample: choose one"),
-        ({"beams": 2, "sampling": Sampling(top_k=3)}, "beams search; .* sample: choose one"),
+        ({"beams": 2, "sampling": Sampling(1.0)}, "give beams, or temperature, top_k and top_p, but not both"),
+        ({"beams": 2, "sampling": Sampling(top_k=3)}, "give beams, or temperature, top_k and top_p, but not both"),
     ],
     ids=str,
 )
-def test_beams_are_from_one_on_and_do_not_sample(model, options, message):
+def test_wrong_beams_and_beams_with_sampling_are_a_user_error(model, options, message):
     with pytest.raises(UserError, match=message):
         complete(model, [RED, "Output:"], 2, rng=np.random.default_rng(0), **options)
 
@@ -92,14 +92,14 @@ def test_sampling_without_a_generator_is_a_user_error(model):
         complete(model, PROMPT, 2, sampling=Sampling(1.0))
 
 
-def test_the_door_of_the_package_is_complete(model):
+def test_the_function_of_the_package_is_complete(model):
     options = {"sampling": Sampling(1.5), "rng": np.random.default_rng(1)}
     answer = tinyflamingo.complete(model, PROMPT, 5, **options)
     assert answer == complete(model, PROMPT, 5, sampling=Sampling(1.5), rng=np.random.default_rng(1))
     assert tinyflamingo.complete(model, PROMPT, beams=3) == complete(model, PROMPT, 24, beams=3)
 
 
-def test_a_bare_string_is_no_prompt(model):
+def test_a_string_alone_is_not_a_prompt(model):
     with pytest.raises(UserError, match="a prompt is a list"):
         complete(model, "Output:")
 
@@ -127,15 +127,15 @@ def test_a_prompt_that_is_too_long_is_a_user_error(model):
         complete(model, ["a red star. " * 30])
 
 
-def test_an_empty_prompt_is_a_user_error_where_nothing_opens_a_document(model):
+def test_an_empty_prompt_without_bos_is_a_user_error(model):
     """Some tokenizers of public models have no `<BOS>`."""
 
-    class Unopened:
+    class WithoutBos:
         opening = ()
 
         def __getattr__(self, name):
             return getattr(model.tokenizer, name)
 
-    unopened = dataclasses.replace(model, tokenizer=Unopened())
+    without_bos = dataclasses.replace(model, tokenizer=WithoutBos())
     with pytest.raises(UserError, match="the prompt is empty"):
-        complete(unopened, [], 2)
+        complete(without_bos, [], 2)

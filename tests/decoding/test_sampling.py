@@ -1,4 +1,4 @@
-"""Sampling: temperature, top-k and top-p by known answers, greedy at one choice left, shares of many draws."""
+"""Sampling: known answers for temperature, top-k and top-p; one choice left is greedy; fractions of many draws."""
 
 import numpy as np
 import pytest
@@ -19,18 +19,18 @@ P = np.array([[0.1, 0.4, 0.0, 0.3, 0.2]])
         (Sampling(top_k=2), [0, 4 / 7, 0, 3 / 7, 0]),
         (Sampling(top_k=99), [0.1, 0.4, 0.0, 0.3, 0.2]),
         (Sampling(top_p=0.3), [0, 1, 0, 0, 0]),  # the first alone reaches it
-        (Sampling(top_p=0.5), [0, 4 / 7, 0, 3 / 7, 0]),  # the one that crosses the line stays
+        (Sampling(top_p=0.5), [0, 4 / 7, 0, 3 / 7, 0]),  # the token that crosses the limit stays
         (Sampling(top_p=0.75), [0, 4 / 9, 0, 3 / 9, 2 / 9]),
         (Sampling(top_p=0.75, top_k=2), [0, 4 / 7, 0, 3 / 7, 0]),
         (Sampling(top_p=0.3, top_k=3), [0, 1, 0, 0, 0]),
-        (Sampling(top_p=1e-9), [0, 1, 0, 0, 0]),  # never nothing
+        (Sampling(top_p=1e-9), [0, 1, 0, 0, 0]),  # never an empty set
     ],
 )
 def test_restrict_known_answers(sampling, expected):
     np.testing.assert_allclose(restrict(P, sampling), [expected], atol=1e-12)
 
 
-def test_restrict_takes_each_row_for_itself():
+def test_restrict_works_on_each_row_alone():
     both = restrict(np.concatenate([P, P[:, ::-1]]), Sampling(top_k=2))
     np.testing.assert_allclose(both[1], both[0][::-1])
 
@@ -46,13 +46,13 @@ def test_one_choice_left_is_greedy(floor, sampling):
     m = sharp_model(1)
     batch, visual = batch_of(m, prompts(m.eoc))
     sampled = generate(m, batch, visual, 6, sampler(sampling, np.random.default_rng(5)))
-    assert sampled == generate(m, batch, visual, 6)  # the scores too: they are the model's, before temperature
+    assert sampled == generate(m, batch, visual, 6)  # the scores too: they do not depend on the temperature
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-6, 1e308])
 def test_any_temperature_above_zero_samples(temperature):
-    """Divided first, even the likeliest's log-probability would be -inf at the smallest."""
+    """If the division came first, even the largest log-probability would be -inf at the smallest temperature."""
     tokens = draw(log_softmax_allowed(np.arange(13.0)[None]), Sampling(temperature), np.random.default_rng(0))
     assert temperature > 1 or tokens == [12]
     assert tokens.shape == (1,) and tokens[0] not in NEVER
@@ -72,7 +72,7 @@ def test_sampling_is_reproducible_by_its_generator(floor):
 
 
 def test_sampling_never_writes_reserved_tokens(floor):
-    """At a temperature that makes all others nearly equally likely."""
+    """At a temperature where all other tokens are almost equally likely."""
     m = sharp_model()
     batch, visual = batch_of(m, prompts(m.eoc))
     rows, _ = generate(m, batch, visual, 8, sampler(Sampling(temperature=50.0), np.random.default_rng(0)))
@@ -82,7 +82,7 @@ def test_sampling_never_writes_reserved_tokens(floor):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_sampling_matches_the_probabilities(monkeypatch, temperature):
-    """4000 rows draw one token each; every share within five standard errors."""
+    """4000 rows draw one token each. Every fraction is within five standard errors."""
     logits = np.zeros(13)
     logits[[6, 7, 8]] = [2.0, 1.0, -1.0]
     m = scripted_model(monkeypatch, [np.repeat(logits[None], 4000, axis=0)])

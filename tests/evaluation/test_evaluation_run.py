@@ -20,7 +20,7 @@ def model(tokenizer):
 
 
 def decoder(right):
-    """Stands for the model: it looks the answer up, or never knows it."""
+    """A replacement for the model: it looks up the answer, or is always wrong."""
     answers = {}
 
     def remember(rng, n, name):
@@ -51,7 +51,7 @@ def test_a_decoder_that_is_right_scores_1_and_one_that_is_wrong_0(model, monkeyp
     assert all(type(x) is float for x in (row["score"], *row["ci95"]))
 
 
-def test_half_of_a_swap_is_no_point(model, monkeypatch):
+def test_a_swap_with_one_right_answer_scores_0(model, monkeypatch):
     remember, decode = decoder(True)
     monkeypatch.setitem(TASKS, "image_swap", lambda rng, n: remember(rng, n, "image_swap"))
     monkeypatch.setattr(run, "decode_batch", lambda *a: [t if i % 2 else "wrong." for i, t in enumerate(decode(*a))])
@@ -59,19 +59,19 @@ def test_half_of_a_swap_is_no_point(model, monkeypatch):
     assert row["score"] == 0.0 and row["n"] == 8
 
 
-def test_turns_go_on_from_the_models_own_words(model, monkeypatch):
-    heard = []
+def test_turns_continue_the_models_own_answers(model, monkeypatch):
+    calls = []
 
     def decode(model, prompts, features):
-        heard.append([list(p) for p in prompts])
-        return [f"word {len(heard)} {i}." for i in range(len(prompts))]
+        calls.append([list(p) for p in prompts])
+        return [f"word {len(calls)} {i}." for i in range(len(prompts))]
 
     monkeypatch.setattr(run, "decode_batch", decode)
     queries = [Query([Medium("picture", i), "first?"], "a.", ("second?", "third?")) for i in range(2)]
     assert run.answer(model, queries, None) == ["word 3 0.", "word 3 1."]
     for i in range(2):
         picture = Medium("picture", i)
-        assert [turn[i] for turn in heard] == [
+        assert [prompts[i] for prompts in calls] == [
             [picture, "first?"],
             [picture, "first?", f"word 1 {i}.", "second?"],
             [picture, "first?", f"word 1 {i}.", "second?", f"word 2 {i}.", "third?"],
@@ -90,7 +90,7 @@ def test_decoding_side_by_side_is_decoding_alone(model):
 
 @pytest.mark.parametrize("task", ["dialogue", "video_action"])
 def test_decoding_over_a_pool_is_completing_with_its_pixels(task):
-    """With the trained model, whose answers depend on what it sees; several prompts side by side."""
+    """With the trained model, whose answers depend on the media; several prompts side by side."""
     model = tinyflamingo.load()
     pool, queries = TASKS[task](np.random.default_rng(2), 6)
     prompts = [q.prompt for q in reversed(queries)]
@@ -119,25 +119,25 @@ def test_perplexity_of_an_untrained_flamingo_is_that_of_its_language_model(model
     assert perplexity["flamingo"] == perplexity["language_model"] > 100  # the gates are shut
 
 
-def test_only_the_tasks_that_were_asked_for(model):
+def test_only_chosen_tasks_run(model):
     assert list(run.evaluate(model, 2, only=["caption", "vqa"])["tasks"]) == ["caption", "vqa"]
     with pytest.raises(UserError, match="unknown task 'captions': choose from zero_shot_classification, caption, "):
         run.evaluate(model, 2, only=["caption", "captions"])
 
 
 def streams(model, monkeypatch, seed):
-    """States of all Generators that an evaluation draws from."""
-    found = []
+    """States of all Generators that an evaluation uses."""
+    states = []
 
     def recording(*numbers):
         generator = split_rng(*numbers)
-        found.append(tuple(generator.bit_generator.seed_seq.generate_state(4)))
+        states.append(tuple(generator.bit_generator.seed_seq.generate_state(4)))
         return generator
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "split_rng", recording)
         run.evaluate(model, 1, seed, only=["caption", "vqa"])
-    return found
+    return states
 
 
 def test_another_seed_is_another_test_stream_for_every_task(model, monkeypatch):

@@ -1,4 +1,4 @@
-"""The suite: sixteen tasks whose sides never meet, prompts read once, and scores that fall when they should."""
+"""The suite: sixteen tasks whose two sides share no scene, prompts read once, scores that fall when they must."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import few_shot, suite_run
 from tinyflamingo.evaluation.few_shot import ANSWER_TOKENS, MEDIUM, shot_items
 from tinyflamingo.evaluation.metrics import METRICS
-from tinyflamingo.evaluation.suite import DEV, FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example, side_of
+from tinyflamingo.evaluation.suite import FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example, side_of
 from tinyflamingo.evaluation.suite_run import with_room
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.variants.ablations import AllPreviousXattnConfig
@@ -40,14 +40,14 @@ def examples(task, side, n=40):
     return [task.example(rng, side, KEY) for _ in range(n)]
 
 
-def test_there_are_sixteen_and_five_are_for_choices():
+def test_there_are_sixteen_tasks_and_five_for_choices():
     assert len(TASKS) == 16 and len({t.mirrors for t in TASKS.values()}) == 16
-    assert {TASKS[name].mirrors for name in DEV} == {"COCO", "VQAv2", "OKVQA", "VATEX", "MSVDQA"}
+    assert {t.mirrors for t in TASKS.values() if t.dev} == {"COCO", "VQAv2", "OKVQA", "VATEX", "MSVDQA"}
     assert {t.metric for t in TASKS.values()} <= {*METRICS, "ROC AUC"}
 
 
-def test_support_and_queries_never_meet(task):
-    """Not by luck: a scene's own description tells its side, and two scenes that are equal have one."""
+def test_support_and_queries_share_no_scene(task):
+    """Not by luck: a scene's description decides its side, so two equal scenes are on the same side."""
     support, queries = examples(task, SUPPORT), examples(task, QUERY)
     assert {side_of(e.medium) for e in support} == {SUPPORT} and {side_of(e.medium) for e in queries} == {QUERY}
     assert not {repr(e.medium) for e in support} & {repr(e.medium) for e in queries}
@@ -62,21 +62,16 @@ def test_examples_are_well_formed(task):
         assert pixels.dtype == np.uint8 and pixels.shape == (8 if isinstance(e.medium, Clip) else 1, 32, 32, 3)
 
 
-def test_what_queries_ask_was_never_asked_of_a_picture():
+def test_training_never_asks_with_a_picture_what_queries_ask():
     for name in ("knowledge", "video_knowledge"):
-        for e in examples(TASKS[name], QUERY):
-            thing = e.medium.thing if isinstance(e.medium, Clip) else e.medium.things[0]
-            assert thing.kind in UNASKED
-        assert (
-            not {getattr(e.medium, "thing", None) or e.medium.things[0].kind for e in examples(TASKS[name], SUPPORT)}
-            & UNASKED
-        )
+        assert {_shown(e.medium)[0] for e in examples(TASKS[name], QUERY)} <= UNASKED
+        assert not {_shown(e.medium)[0] for e in examples(TASKS[name], SUPPORT)} & UNASKED
     for e in examples(TASKS["sums"], QUERY):
         pair = tuple(say.SUM_WORDS.index(t.shape) for t in e.medium.things)
         assert pair in UNASKED_SUMS and e.answers[-1] == f"{say.SUM_WORDS[sum(pair)]}."
 
 
-def test_tasks_from_text_are_those_whose_answers_no_example_of_the_support_side_holds():
+def test_no_example_of_the_support_side_has_the_answer_of_a_task_from_text():
     apart = []
     for name, task in TASKS.items():
         asked = [{(e.asked[-1], _shown(e.medium)) for e in examples(task, side, 300)} for side in (SUPPORT, QUERY)]
@@ -85,12 +80,12 @@ def test_tasks_from_text_are_those_whose_answers_no_example_of_the_support_side_
 
 
 def _shown(medium):
-    """What a scene shows, without sizes and places."""
+    """The things of a scene, without sizes and positions: tuples (shape, colour)."""
     things = [medium.thing] if isinstance(medium, Clip) else medium.things
     return tuple((thing.shape, thing.colour) for thing in things)
 
 
-def test_new_words_are_the_instances_and_take_turns():
+def test_the_key_fixes_the_new_words_and_they_take_turns():
     task = TASKS["new_words"]
     shots = task.shots(np.random.default_rng(0), 16, KEY)
     words = {e.answers[-1].rstrip(".") for e in shots}
@@ -107,41 +102,40 @@ def test_new_words_are_the_instances_and_take_turns():
 # ---- prompts ---------------------------------------------------------------------------------
 
 
-def test_a_shot_is_what_a_query_is_with_its_answers():
+def test_a_shot_is_a_query_with_its_answers():
     e = examples(TASKS["knowledge"], SUPPORT, 1)[0]
     medium = object()
     assert few_shot.shot_items(e, medium) == [medium, "Output:", e.answers[0], e.asked[1], e.answers[1]]
-    assert few_shot.shot_items(e, None, "odd.")[0] is EOC and few_shot.shot_items(e, None, "odd.")[-1] == "odd."
+    assert few_shot.shot_items(e, None, "other.") == [EOC, "Output:", e.answers[0], e.asked[1], "other."]
 
 
 @pytest.mark.parametrize("k", [0, 3])
 def test_reading_the_shots_once_changes_no_answer(model, k):
-    """Beam search and ranking after a shared prompt equal those of each whole prompt on its own."""
+    """Beam search and ranking after a shared prompt give the same as with each whole prompt alone."""
     for name in ("video_questions", "new_words"):
         task = TASKS[name]
         instance = few_shot.draw_instance(model, task, np.random.default_rng(4), KEY, 3, 4)
-        found = few_shot.few_shot(model, instance, k, shown=k > 0)
-        visual, others = instance.shown
-        for i, (query, (text, scores)) in enumerate(zip(instance.queries, found, strict=True)):
+        answers = few_shot.few_shot(model, instance, k)
+        for i, (query, (text, scores)) in enumerate(zip(instance.queries, answers, strict=True)):
             shots = instance.shots[:k] if k else instance.shots[: 0 if query.candidates else few_shot.TEXT_ONLY]
             items = [x for e in shots for x in few_shot.shot_items(e, object() if k else None)]
             prompt = [*items, object(), query.asked[0]]
-            seen = np.concatenate([visual[:k], others[i : i + 1]])
+            visual = np.concatenate([instance.shot_visual[:k], instance.query_visual[i : i + 1]])
             if not query.candidates:
                 batch = make_batch([encode_document(prompt, model.tokenizer, complete=False)])
-                tokens, _ = beam_search(model, batch, seen, 3, 16)
+                tokens, _ = beam_search(model, batch, visual, 3, 16)
                 assert text == model.tokenizer.decode(tokens[0]).strip()
                 continue
             for candidate, score in zip(query.candidates, scores, strict=True):
                 known = len(encode_document(prompt, model.tokenizer, complete=False).tokens)
                 batch = make_batch([encode_document([*prompt, candidate], model.tokenizer)])
                 batch.weights[:] = np.arange(batch.tokens.shape[1]) >= known
-                whole = score_continuations(model, batch, seen)[0]
+                whole = score_continuations(model, batch, visual)[0]
                 assert score == pytest.approx(whole, abs=1e-3)
 
 
-def test_a_candidate_right_after_the_prompt_counts_from_its_first_piece(model):
-    """A blind query of invented words says nothing before its candidate."""
+def test_a_candidate_right_after_the_prompt_is_scored_from_its_first_token(model):
+    """A blind query of invented words has no text before its candidate."""
     task = TASKS["new_words"]
     instance = few_shot.draw_instance(model, task, np.random.default_rng(4), KEY, 3, 2)
     prompt = [x for e in instance.shots for x in few_shot.shot_items(e, object())]
@@ -151,7 +145,7 @@ def test_a_candidate_right_after_the_prompt_counts_from_its_first_piece(model):
             known = len(encode_document(prompt, model.tokenizer).tokens)
             batch.weights[:] = np.arange(batch.tokens.shape[1]) >= known
             batch.phi[:, known:] = 0
-            whole = score_continuations(model, batch, instance.shown[0])[0]
+            whole = score_continuations(model, batch, instance.shot_visual)[0]
             assert score == pytest.approx(whole, abs=1e-3)
 
 
@@ -159,14 +153,14 @@ def test_all_previous_is_refused(model):
     config = dataclasses.replace(model.config, xattn=in_form(model.config.xattn, AllPreviousXattnConfig))
     other = dataclasses.replace(model, config=config, parts=parts_of(config))
     instance = few_shot.draw_instance(model, TASKS["new_words"], np.random.default_rng(4), KEY, 1, 1)
-    with pytest.raises(UserError, match="needs tokens that see one medium each"):
+    with pytest.raises(UserError, match="each token of the model must see one medium"):
         few_shot.few_shot(other, instance, 1)
 
 
 # ---- scores ----------------------------------------------------------------------------------
 
 
-def test_a_perfect_answer_scores_full_and_chance_does_not(task):
+def test_right_answers_get_a_high_score_and_wrong_ones_a_low_score(task):
     rng = np.random.default_rng(0)
     queries = examples(task, QUERY, 60)
     right = [(q.answers[-1], [float(c == q.answers[-1]) for c in q.candidates]) for q in queries]
@@ -178,11 +172,8 @@ def test_a_perfect_answer_scores_full_and_chance_does_not(task):
 
 def test_chance_answers_with_a_candidate(rng):
     task = TASKS["choice"]
-    shots, queries = (
-        (task.example(rng, side) for side in (SUPPORT, QUERY)),
-        [task.example(rng, QUERY) for _ in range(30)],
-    )
-    instance = few_shot.Instance(list(shots), queries, None, None, None)
+    queries = [task.example(rng, QUERY) for _ in range(30)]
+    instance = few_shot.Instance([task.example(rng, side) for side in (SUPPORT, QUERY)], queries, None, None, None)
     assert all(text in q.candidates for q, (text, _) in zip(queries, suite_run._most_common(instance), strict=True))
     instance = few_shot.Instance([shots_of("b"), shots_of("a"), shots_of("a")], [shots_of("c")], None, None, None)
     assert suite_run._most_common(instance) == [("a", [])]
@@ -192,29 +183,30 @@ def shots_of(answer):
     return Example(None, ("",), (answer,), (answer,))
 
 
-def test_orders_of_an_ensemble_do_not_hang_on_who_is_first(model, monkeypatch):
+def test_orders_of_an_ensemble_do_not_depend_on_the_order_of_the_workers(model, monkeypatch):
     drawn = {}
 
     def orders(model, instance, k, rng):
         drawn[repr(instance.queries[0].medium)] = rng.integers(1 << 30)
         return [(q.candidates[0], [0.0] * len(q.candidates)) for q in instance.queries]
 
-    monkeypatch.setattr(suite_run, "over_orders", orders)
-    monkeypatch.setattr(suite_run, "by_likeness", lambda model, i, k: orders(model, i, k, np.random.default_rng(0)))
+    monkeypatch.setattr(suite_run, "few_shot_ensemble", orders)
+    monkeypatch.setattr(suite_run, "few_shot_rices", lambda model, i, k: orders(model, i, k, np.random.default_rng(0)))
     monkeypatch.setattr(suite_run, "few_shot", lambda model, i, k: orders(model, i, k, np.random.default_rng(0)))
-    found = []
+    runs = []
     for turn in (1, -1):
         monkeypatch.setattr(
             suite_run.ops, "parallel_map", lambda run, pairs, turn=turn: [run(p) for p in pairs[::turn]][::turn]
         )
         drawn.clear()
         suite_run.retrieval(model, TASKS["new_words"], 0, [(1, 0, i) for i in range(3)], 1, np.random.default_rng(3))
-        found.append(dict(drawn))
-    assert found[0] == found[1] and len(set(found[0].values())) == 3
+        runs.append(dict(drawn))
+    assert runs[0] == runs[1] and len(set(runs[0].values())) == 3
 
 
 def test_the_report_of_a_task(model):
-    report = suite_run.run_task(model, "new_words", 0, shots=(0, 8), instances=2, queries=20, specialists=False)
+    size = suite_run.Size((0, 8), instances=2, queries=20, specialists=False)
+    report = suite_run.run_task(model, "new_words", 0, size)
     assert report["paper"] == "RareAct" and report["metric"] == "exact match" and not report["dev"]
     scores = {k: row["score"] for k, row in report["shots"].items()}
     assert scores["8"] > scores["0"] + 0.2 and report["shots"]["8"]["n"] == 40
@@ -224,12 +216,20 @@ def test_the_report_of_a_task(model):
     assert report["retrieval"]["rices"]["score"] > 0.4
 
 
-def test_an_answer_follows_its_picture_only_if_both_of_a_pair_are_right():
+def test_swapped_counts_pairs_with_two_right_answers():
     queries = [q for q in examples(TASKS["video_questions"], QUERY, 12)]
     rng, right = np.random.default_rng(0), [(q.answers[-1], []) for q in queries]
     assert suite_run.swapped(queries, right, rng)["score"] == 1.0
-    same = [(queries[0].answers[-1], []) for _ in queries]  # blind to the picture
+    same = [(queries[0].answers[-1], []) for _ in queries]  # of a model that ignores the picture
     assert suite_run.swapped(queries, same, rng)["score"] == 0.0
+
+
+def test_an_ensemble_takes_the_candidate_with_the_highest_mean_log_likelihood(model, monkeypatch):
+    instance = few_shot.draw_instance(model, TASKS["new_words"], np.random.default_rng(4), KEY, 2, 1)
+    runs = iter([[-1.0, -4.0, -9.0, -9.0], [-6.0, -2.0, -9.0, -9.0]])
+    monkeypatch.setattr(few_shot, "answer", lambda *_: [("", next(runs))])
+    (answer,) = few_shot.few_shot_ensemble(model, instance, 2, np.random.default_rng(0))
+    assert answer == (instance.queries[0].candidates[1], [-3.5, -3.0, -9.0, -9.0])
 
 
 def test_an_unknown_task_is_refused():
@@ -237,10 +237,10 @@ def test_an_unknown_task_is_refused():
         suite_run.run_suite(None, only=["chess"])
 
 
-def test_a_decoder_with_learned_positions_gets_no_more_room(model):
+def test_a_decoder_with_learned_positions_keeps_its_context(model):
     language = in_form(model.config.language, PublicDecoderConfig, family="gpt2")
-    peer = dataclasses.replace(model, config=dataclasses.replace(model.config, language=language))
-    assert with_room(peer).config.language.context == 1024 < with_room(model).config.language.context
+    other = dataclasses.replace(model, config=dataclasses.replace(model.config, language=language))
+    assert with_room(other).config.language.context == 1024 < with_room(model).config.language.context
 
 
 def test_32_shots_of_every_task_have_room(model):

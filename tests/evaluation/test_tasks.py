@@ -1,4 +1,4 @@
-"""Every task asks well-formed questions whose right answers agree with the pictures."""
+"""Every task has well-formed queries whose right answers agree with the pictures."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def last_medium(query):
     return [item for item in query.prompt if isinstance(item, Medium)][-1]
 
 
-def test_queries_are_as_many_as_asked_and_well_formed(task):
+def test_there_are_n_well_formed_queries(task):
     name, pool, queries = task
     assert len(queries) == (2 * N if name == "image_swap" else N)
     for query in queries:
@@ -33,19 +33,19 @@ def test_queries_are_as_many_as_asked_and_well_formed(task):
         assert query.answer.endswith(".") and query.answer == query.answer.strip().lower()
         assert all(turn.startswith("Question: ") and turn.endswith(" Answer:") for turn in query.turns)
         text = " ".join(item for item in query.prompt if isinstance(item, str))
-        assert query.answer not in text or name.startswith("few_shot")  # the answer is not given away
+        assert query.answer not in text or name.startswith("few_shot")  # the prompt does not contain the answer
     assert len({len(q.turns) for q in queries}) == 1
 
 
 def asked(words):
-    """Name of the question that a prompt ends with; "" for a caption."""
+    """The name of a question; "" for the prompt of a caption."""
     return next((name for name in say.QUESTIONS if words == say.ask(name)), "")
 
 
 def test_answers_agree_with_the_drawn_scene(task):
     name, pool, queries = task
     if name.startswith("few_shot"):
-        return  # answers are invented words: see below
+        return  # the answers are invented words; the next test checks them
     for query in queries:
         scene = pool.what(last_medium(query))
         question = asked([*query.prompt, *query.turns][-1])
@@ -93,7 +93,7 @@ def test_tasks_are_about_the_things_they_are_named_after(name, things):
     assert len({scene.things[0].kind for scene in pool.scenes}) > 0.6 * min(len(things), 84)
 
 
-def test_knowledge_heldout_names_first_and_direct_does_not():
+def test_knowledge_heldout_names_the_thing_first_and_knowledge_direct_does_not():
     _, first = TASKS["knowledge_heldout"](np.random.default_rng(6), 5)
     _, direct = TASKS["knowledge_direct"](np.random.default_rng(6), 5)
     assert all(q.prompt[1:] == ["Output:"] and len(q.turns) == 1 for q in first)
@@ -121,11 +121,11 @@ def test_a_dialogue_asks_three_different_questions():
         assert len({query.prompt[-1], *query.turns}) == 3
 
 
-def test_the_same_stream_gives_the_same_queries_and_no_split_gives_anothers():
+def test_the_same_stream_gives_the_same_queries_and_another_stream_or_split_gives_others():
     def pictures(*numbers):
         return TASKS["caption"](split_rng(*numbers), 6)[0].pictures
 
     np.testing.assert_array_equal(pictures("test", run.STREAM, 0, 1), pictures("test", run.STREAM, 0, 1))
     others = [("test", run.STREAM, 1, 1), ("train", run.STREAM, 0, 1), ("validation", run.STREAM, 0, 1)]
-    seen = [p.tobytes() for numbers in (("test", run.STREAM, 0, 1), *others) for p in pictures(*numbers)]
-    assert len(set(seen)) == len(seen)
+    pixels = [p.tobytes() for numbers in (("test", run.STREAM, 0, 1), *others) for p in pictures(*numbers)]
+    assert len(set(pixels)) == len(pixels)

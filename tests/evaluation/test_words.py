@@ -1,4 +1,4 @@
-"""Invented words: prompts that can be answered from themselves, names that no training text holds, curves that rise."""
+"""Invented words: prompts that hold all information for their answers, words of no training text, rising curves."""
 
 import numpy as np
 import pytest
@@ -9,51 +9,51 @@ from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import KNOWN
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import words
-from tinyflamingo.evaluation.words import CURVE, UNSEEN, Words, _episode, measure
+from tinyflamingo.evaluation.words import CURVES, UNSEEN, Words, _episode, measure
 
 
 def shown(scenes, prompt):
-    """Things of a prompt's pictures, by the word that follows them, and the thing of the query."""
+    """The things on a prompt's pictures, by the word that follows each, and the thing of the query."""
     by_word = {}
     for medium, word in zip(prompt[:-1:2], prompt[1::2], strict=True):
         by_word.setdefault(word, []).append(scenes[medium.index].things[0].kind)
     return by_word, scenes[prompt[-1].index].things[0].kind
 
 
-@pytest.mark.parametrize("name", CURVE)
+@pytest.mark.parametrize("name", CURVES)
 def test_the_answer_follows_from_the_prompt_alone(name):
-    ways, things, rules, shots = CURVE[name]
-    rng = split_rng("validation", 3)
+    measurement = CURVES[name][0]
+    rng, rules = split_rng("validation", 3), measurement.rules
     for _ in range(30):
         scenes = []
-        prompt, answer = _episode(rng, Words(ways, shots[0], things, rules), scenes)
+        prompt, answer = _episode(rng, measurement, scenes)
         by_word, query = shown(scenes, prompt)
-        assert len(by_word) == ways and all(len(group) == shots[0] for group in by_word.values())
+        assert [len(group) for group in by_word.values()] == [measurement.shots] * measurement.ways
         assert {word.rstrip(".") for word in by_word} <= set(say.NEW_WORDS)
         fits = {word for word, group in by_word.items() if any(fit(query, thing, rules) for thing in group)}
         assert answer in fits and (len(rules) > 1 or fits == {answer})
 
 
 def fit(query, thing, rules):
-    """Are two things of one class, by one of the rules?"""
+    """True if one of the rules puts both things into one class."""
     same = {"shape": query[0] == thing[0], "color": query[1] == thing[1], "thing": query == thing}
     return any(same[rule] for rule in rules)
 
 
-def test_unseen_shapes_are_drawn_by_no_training_stage():
+def test_no_training_stage_draws_unseen_shapes():
     assert {shape for shape, _ in UNSEEN} == set(UNNAMED) and not set(UNSEEN) & set(KNOWN)
 
 
 def test_a_score_counts_exact_words(monkeypatch):
-    told = []
+    decoded = []
 
-    def say_the_first(model, prompts, features):
-        told.extend(prompts)
+    def first_word(model, prompts, features):
+        decoded.extend(prompts)
         return [prompt[1] for prompt in prompts]
 
-    monkeypatch.setattr(words, "decode_batch", say_the_first)
+    monkeypatch.setattr(words, "decode_batch", first_word)
     score = measure(tinyflamingo.load(), Words(ways=2, shots=1), np.random.default_rng(0), 40)
-    assert len(told) == score["n"] == 40 and 0.2 < score["score"] < 0.8
+    assert len(decoded) == score["n"] == 40 and 0.2 < score["score"] < 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Drawings as pictures, and episodes: what is varied, what never is, and what carries loss."""
+"""Drawings as pictures, and episodes: random variation, exact turns, and the words that have a loss."""
 
 import numpy as np
 import pytest
@@ -45,12 +45,12 @@ def test_an_empty_drawing_is_a_blank_picture():
     assert pictures.shape == (1, 28, 28, 3) and (pictures == GROUND).all()
 
 
-def test_ink_is_softened_at_its_edge_alone():
+def test_ink_is_smoothed_only_at_its_edge():
     ink = sheet(block(50, 50, 9, 9)).ink[0]
     assert ink.dtype == np.uint8 and ink[54, 54] == 252 and 0 < ink[49, 54] < 252 and ink[48, 54] == 0
 
 
-def test_a_picture_does_not_depend_on_where_the_drawing_stands():
+def test_a_picture_does_not_depend_on_the_place_of_the_drawing():
     here, there = (draw_plain(sheet(block(y, x, 30, 12)), [0], 32) for y, x in ((5, 10), (60, 71)))
     np.testing.assert_array_equal(here, there)
     assert here.dtype == np.uint8 and here.min() == GROUND and here.max() >= GROUND + INK - 3
@@ -79,7 +79,7 @@ def test_a_shift_moves_the_view(page):
     assert np.abs(moved[:-4] - still[4:]).max() <= 1
 
 
-def test_every_varied_picture_is_new_and_near_its_drawing(page):
+def test_every_varied_picture_is_new_and_similar_to_its_drawing(page):
     index = np.repeat(np.arange(0, 60, DRAWERS), 40)
     pictures = draw_varied(np.random.default_rng(2), page, index, 32)
     assert len({p.tobytes() for p in pictures}) == len(pictures)
@@ -91,7 +91,7 @@ def test_every_varied_picture_is_new_and_near_its_drawing(page):
 
 
 @pytest.mark.parametrize("ways", [1, 7, 20])
-def test_words_share_no_syllable(ways, rng, tokenizer):
+def test_words_have_no_syllable_in_common(ways, rng, tokenizer):
     for _ in range(20):
         words = episode_words(rng, ways)
         pieces = [tokenizer.encode(word) for word in words]
@@ -99,14 +99,14 @@ def test_words_share_no_syllable(ways, rng, tokenizer):
         assert all(len({p[i] for p in pieces}) == ways for i in range(2))
 
 
-def test_an_episode_shows_every_character_once_then_asks_by_other_hands(rng):
+def test_an_episode_shows_every_character_once_and_then_queries_by_other_people(rng):
     for _ in range(30):
         items = picture_episode(rng, np.arange(10, 20), ways=5, queries=8)
         media, words = items[::2], items[1::2]
         assert all(isinstance(m, Medium) and m.kind == "picture" for m in media) and len(media) == 13
-        classes, hands = np.divmod([m.index for m in media], DRAWERS)
+        classes, people = np.divmod([m.index for m in media], DRAWERS)
         assert len(set(classes[:5])) == 5 and set(classes[5:]) <= set(classes[:5]) <= set(range(10, 20))
-        assert len(set(hands[:5])) == 1 and hands[0] not in hands[5:] and len(set(hands[5:])) > 1
-        told = dict(zip(classes[:5], (w.text for w in words[:5]), strict=True))
+        assert len(set(people[:5])) == 1 and people[0] not in people[5:] and len(set(people[5:])) > 1
+        word_of = dict(zip(classes[:5], (w.text for w in words[:5]), strict=True))
         assert all(isinstance(w, Quiet) for w in words[:5])
-        assert words[5:] == [told[c] for c in classes[5:]]
+        assert words[5:] == [word_of[c] for c in classes[5:]]

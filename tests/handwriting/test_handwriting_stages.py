@@ -1,4 +1,4 @@
-"""The stages on handwriting: what their batches are made of, that held-out alphabets stay out, and a whole run."""
+"""The stages on handwriting: the contents of batches, no held-out alphabet, and a whole run."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def stages(preset, folder):
     return Handwriting(folder).material(preset, None)[2]
 
 
-def test_two_hands_draw_every_class_of_a_batch(stages, preset, tokenizer):
+def test_two_people_draw_every_class_of_a_batch(stages, preset, tokenizer):
     stage = stages[0](preset, np.random.default_rng(0), tokenizer, {})
     pictures, classes = stage.batch(np.random.default_rng(1))
     n, side = preset.contrastive.batch // 2, preset.config.vision.side
@@ -81,11 +81,11 @@ def test_a_gradient_writes_no_parameter(stages, preset, tokenizer):
 def test_a_pool_holds_every_drawing_in_every_turn(stages, preset, tokenizer):
     rng = np.random.default_rng(0)
     stage = stages[2](preset, rng, tokenizer, untrained(rng, preset.config, tokenizer).frozen)
-    assert len(stage.pool.pictures) == len(stage.pool.scenes) == len(stage.features.pictures) == 7 * 8 * DRAWERS
+    assert len(stage.pool.pictures) == len(stage.features.pictures) == 7 * 8 * DRAWERS
     first = stage.pool.pictures[:DRAWERS].astype(int).mean(axis=0)  # one character, upright
     other = stage.pool.pictures[DRAWERS : 2 * DRAWERS].astype(int).mean(axis=0)  # turned by a quarter
-    near = min(np.abs(first - np.rot90(other, k)).mean() for k in (1, 3))
-    assert near < 0.7 * np.abs(first - other).mean()
+    smallest = min(np.abs(first - np.rot90(other, k)).mean() for k in (1, 3))
+    assert smallest < 0.7 * np.abs(first - other).mean()
 
 
 def test_an_episode_is_about_one_alphabet_in_one_turn(stages, preset, tokenizer):
@@ -96,7 +96,7 @@ def test_an_episode_is_about_one_alphabet_in_one_turn(stages, preset, tokenizer)
         classes = stage.classes(rng, ways)
         assert len(set(classes % 8)) == 1 and len(classes) >= ways
         assert set(classes // 8) in ({0, 1, 2}, {3, 4, 5, 6})
-    assert len(stage.classes(rng, 5)) == 7 * 8  # no alphabet has so many
+    assert len(stage.classes(rng, 5)) == 7 * 8  # no alphabet has 5 characters
 
 
 def test_a_run_from_files_to_validation(preset, folder, tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_run_from_files_to_validation(preset, folder, tmp_path, monkeypatch):
     assert load_checkpoint(out / "checkpoint").info["preset"] == preset.name
 
 
-def test_nothing_held_out_is_nothing_to_report(folder, tmp_path):
+def test_without_held_out_alphabets_the_report_is_empty(folder, tmp_path):
     report = validator(HandwritingRecipe(), folder, tmp_path)(None, 20, 0)
     assert report == {"tasks": {}} and not any(tmp_path.iterdir())
 
@@ -122,7 +122,7 @@ def test_data_and_preset_belong_together(preset, folder, tmp_path):
     with pytest.raises(UserError, match="--data"):
         TINYWORLD.material(preset, None)
     for name, source, message in (
-        ("omniglot", TINYWORLD, "'omniglot' learns from Omniglot: give its folder with --data"),
+        ("omniglot", TINYWORLD, "'omniglot' learns from Omniglot: give the folder of Omniglot with --data"),
         ("smoke", Handwriting(folder), "'smoke' does not learn from Omniglot: choose --preset omniglot"),
         ("omniglot", Handwriting(tmp_path), "cannot find .*download"),
     ):

@@ -1,4 +1,4 @@
-"""Omniglot's files: what is read, and that a damaged, foreign or hostile one is refused in a line."""
+"""Omniglot's files: reading, and the refusal of damaged, foreign or hostile files with one line."""
 
 import re
 import zipfile
@@ -55,15 +55,15 @@ def refused(read, path, *parts):
 
 
 def test_every_character_is_read_once_with_its_ink(folder, alphabets):
-    found = read_background(folder)
+    characters = read_background(folder)
     expected = alphabets["Aleph"] + alphabets["Beth"] + alphabets["Gimel"]
-    assert [(c.alphabet, c.name) for c in found] == [(c.alphabet, c.name) for c in expected]
-    for mine, theirs in zip(found, expected, strict=True):
-        assert mine.drawings.shape == (DRAWERS, SIDE, SIDE) and mine.drawings.dtype == bool
-        np.testing.assert_array_equal(mine.drawings, theirs.drawings)
+    assert [(c.alphabet, c.name) for c in characters] == [(c.alphabet, c.name) for c in expected]
+    for character, original in zip(characters, expected, strict=True):
+        assert character.drawings.shape == (DRAWERS, SIDE, SIDE) and character.drawings.dtype == bool
+        np.testing.assert_array_equal(character.drawings, original.drawings)
 
 
-def test_what_a_mac_adds_is_left_out(folder):
+def test_files_that_macos_adds_are_ignored(folder):
     rewrite(folder / BACKGROUND[0], lambda m: m | {"__MACOSX/x/._a.png": b"?", "x/A/b/._0001_01.png": b"?", "x/": b""})
     assert len(read_background(folder)) == 9
 
@@ -74,12 +74,12 @@ def test_a_missing_file_is_named(folder, name):
     refused(read_background, folder, "cannot find", f"download {name}", "--data")
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     refused(read_background, tmp_path / "no", "cannot find", f"download {BACKGROUND[0]}")
 
 
 @pytest.mark.parametrize("keep", [0, 100, -200])
-def test_a_file_cut_short_is_to_be_downloaded_again(folder, keep):
+def test_a_file_cut_short_is_refused(folder, keep):
     path = folder / BACKGROUND[1]
     path.write_bytes(path.read_bytes()[:keep])
     refused(read_background, folder, BACKGROUND[1], "damaged", f"download {BACKGROUND[1]} again")
@@ -94,13 +94,13 @@ def test_a_flipped_byte_is_noticed(folder):
 
 
 @pytest.mark.parametrize("name", ["../../evil.png", "/etc/evil.png", "a/../../b/c/0001_01.png", "a\\..\\b.png"])
-def test_a_name_that_leads_outside_is_refused(folder, name):
+def test_a_name_that_leads_out_of_the_archive_is_refused(folder, name):
     rewrite(folder / BACKGROUND[0], lambda m: m | {name: png(np.ones((SIDE, SIDE), bool))})
     refused(read_background, folder, "leads out of the archive")
 
 
 @pytest.mark.parametrize(
-    ("member", "data", "said"),
+    ("member", "data", "message"),
     [
         ("x/Aleph/character01/0001_01.png", b"no picture", "is not a picture"),
         ("x/Aleph/character01/0001_01.png", png(np.ones((40, 40), bool)), "(40, 40) pixels, not (105, 105)"),
@@ -110,9 +110,9 @@ def test_a_name_that_leads_outside_is_refused(folder, name):
         ("readme.png", png(np.ones((SIDE, SIDE), bool)), "is not ALPHABET/CHARACTER"),
     ],
 )
-def test_a_member_that_does_not_belong_is_refused(folder, member, data, said):
+def test_a_member_that_does_not_belong_is_refused(folder, member, data, message):
     rewrite(folder / BACKGROUND[0], lambda m: m | {member: data})
-    refused(read_background, folder, said, BACKGROUND[0])
+    refused(read_background, folder, message, BACKGROUND[0])
 
 
 def test_a_zip_without_drawings_is_refused(folder):
@@ -131,10 +131,10 @@ def test_nothing_is_unpacked(folder):
 
 def test_runs_come_back_as_they_were_packed(alphabets, runs_zip):
     made = make_runs(np.random.default_rng(5), alphabets["Gimel"], n=2, ways=4)
-    for mine, theirs in zip(made, read_runs(runs_zip), strict=True):
-        assert mine.name == theirs.name
+    for original, run in zip(made, read_runs(runs_zip), strict=True):
+        assert run.name == original.name
         for field in ("support", "queries", "answers"):
-            np.testing.assert_array_equal(getattr(mine, field), getattr(theirs, field))
+            np.testing.assert_array_equal(getattr(run, field), getattr(original, field))
 
 
 def test_a_run_is_one_alphabet_by_two_people(alphabets):
@@ -161,7 +161,7 @@ def test_without_a_large_alphabet_no_run_can_be_made(alphabets):
         make_runs(np.random.default_rng(0), alphabets["Gimel"])
 
 
-def test_the_labels_decide_and_not_the_order_of_files(runs_zip):
+def test_answers_come_from_the_labels_and_not_from_the_order_of_files(runs_zip):
     def swap(members):
         labels = members["run01/class_labels.txt"].decode().splitlines()
         a, b = (line.split() for line in labels[:2])
@@ -172,7 +172,7 @@ def test_the_labels_decide_and_not_the_order_of_files(runs_zip):
     np.testing.assert_array_equal(read_runs(rewrite(runs_zip, swap))[0].answers, before)
 
 
-def test_runs_may_lie_in_a_folder_of_the_zip(runs_zip):
+def test_runs_can_be_in_a_folder_of_the_zip(runs_zip):
     before = read_runs(runs_zip)
     after = read_runs(rewrite(runs_zip, lambda m: {f"all_runs/{name}": data for name, data in m.items()}))
     assert [r.name for r in after] == [r.name for r in before] == ["run01", "run02"]
@@ -188,13 +188,13 @@ def labels(text):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (without("run02/test/item02.png"), "test/item02.png"),
-        (without("run01/training/class03.png"), "does not fit together: training/class03.png"),
+        (without("run01/training/class03.png"), "is not consistent: training/class03.png"),
         (lambda m: m | {"run01/test/more.png": png(np.ones((SIDE, SIDE), bool))}, "test/more.png"),
         (lambda m: m | {"run01/test/item01.png": b"?"}, "is not a picture"),
-        (labels(""), "test/item01.png is only in the labels or only a file"),
+        (labels(""), "test/item01.png has no file or no label"),
         (labels("run02/test/item01.png"), "not 'test training'"),
         (labels("run02/training/class01.png run02/test/item01.png"), "not 'test training'"),
         (labels("../../x.png run02/training/class01.png"), "not 'test training'"),
@@ -202,11 +202,11 @@ def labels(text):
         (lambda m: m | {"../run03/class_labels.txt": b""}, "leads out of the archive"),
     ],
 )
-def test_runs_that_contradict_themselves_are_refused(runs_zip, change, said):
-    refused(read_runs, rewrite(runs_zip, change), said, "all_runs.zip")
+def test_runs_that_contradict_themselves_are_refused(runs_zip, change, message):
+    refused(read_runs, rewrite(runs_zip, change), message, "all_runs.zip")
 
 
-def test_a_missing_file_of_runs(tmp_path):
+def test_a_missing_or_damaged_file_of_runs_is_refused(tmp_path):
     refused(read_runs, tmp_path / "x.zip", "there is no such file")
     (tmp_path / "x.zip").write_bytes(b"PK no")
     refused(read_runs, tmp_path / "x.zip", "damaged or not a zip")

@@ -1,4 +1,4 @@
-"""The one-shot protocol: the mathematics of its likelihoods, known answers, and its commands."""
+"""The one-shot protocol: its likelihoods, runs with known answers, and its commands."""
 
 import dataclasses
 import json
@@ -22,11 +22,11 @@ from tinyflamingo.variants.registry import untrained
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    found = untrained(np.random.default_rng(0), get_preset("smoke").config, tokenizer)
-    for name, block in found.params.items():
+    model = untrained(np.random.default_rng(0), get_preset("smoke").config, tokenizer)
+    for name, block in model.params.items():
         if name.startswith("xattn_"):
             block["alpha_xattn"][...] = block["alpha_dense"][...] = 0.7
-    return found
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -35,45 +35,44 @@ def runs():
 
 
 def test_the_caches_change_no_likelihood(model, rng):
-    """Against the plain way: every prompt read from its beginning, with every word at its end."""
+    """Against the direct way: the model reads every prompt from its start, with every word at the end."""
     words = ["lofa", "kimu", "dojo"]
     pictures = rng.integers(256, size=(5, 1, 32, 32, 3), dtype=np.uint8)
     visual = resample(model.params, [encode_media(model.frozen, pictures, model.config)], model.config)
-    found = word_scores(model, visual, words)
-    assert found.shape == (2, 3)
+    scores = word_scores(model, visual, words)
+    assert scores.shape == (2, 3)
     for q in range(2):
         prompt = [item for i, word in enumerate(words) for item in (i, word)] + [3 + q]
         sequences = [encode_document([*prompt, word], model.tokenizer, complete=False) for word in words]
         for sequence in sequences:
             sequence.weights[:-2] = [0.0] * (len(sequence.weights) - 2)
         batch = make_batch(sequences)
-        seen = visual[np.array(batch.media)]
-        expected = score_continuations(model, batch, seen)
-        np.testing.assert_allclose(found[q], expected, rtol=1e-4)
-    assert np.abs(found[0] - found[1]).max() > 1e-3  # the query's picture matters
+        expected = score_continuations(model, batch, visual[np.array(batch.media)])
+        np.testing.assert_allclose(scores[q], expected, rtol=1e-4)
+    assert np.abs(scores[0] - scores[1]).max() > 1e-3  # the query's picture matters
 
 
-def test_scores_are_normalised_over_the_names_and_in_the_order_of_the_support(model, runs, rng, monkeypatch):
+def test_scores_are_normalised_and_in_the_order_of_the_support(model, runs, rng, monkeypatch):
     scores = label_scores(model, runs[0], rng)
     np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1)
-    told = []
+    used_words = []
     monkeypatch.setattr(one_shot, "encode_media", lambda frozen, media, config, parts: media)
     as_they_are = model.parts._replace(resample=lambda params, groups, config: groups[0][:, 0, :, :, 0].astype(float))
     model = dataclasses.replace(model, parts=as_they_are)
 
     def nearest(model, visual, words):
-        told.append(words)
+        used_words.append(words)
         support, queries = visual[: len(words)], visual[len(words) :]
         return -np.abs(support[None] - queries[:, None]).mean(axis=(2, 3))
 
     monkeypatch.setattr(one_shot, "word_scores", nearest)
     for _ in range(3):
-        assert (label_scores(model, same_hand(runs[0]), rng).argmax(axis=1) == same_hand(runs[0]).answers).all()
-    assert len({tuple(words) for words in told}) == 3
+        assert (label_scores(model, repeated(runs[0]), rng).argmax(axis=1) == repeated(runs[0]).answers).all()
+    assert len({tuple(words) for words in used_words}) == 3
 
 
-def same_hand(run):
-    """A run that shows its own support again: known answers."""
+def repeated(run):
+    """A run whose queries repeat its support, so the answers are known."""
     answers = np.array([2, 0, 3, 1, 1])
     return Run(run.name, run.support, run.support[answers], answers)
 
@@ -100,7 +99,7 @@ def test_the_same_seed_gives_the_same_answers(model, runs):
 
 def test_more_characters_than_names_are_refused(model):
     blank = np.zeros((21, 105, 105), bool)
-    with pytest.raises(UserError, match="run x has more than 20 characters"):
+    with pytest.raises(UserError, match="run x has 21 characters, but there are only 20 names"):
         evaluate_runs(model, [Run("x", blank, blank[:1], np.array([0]))])
 
 
@@ -123,7 +122,7 @@ def test_task_and_runs_belong_together(arguments, capsys):
     assert "belong together" in capsys.readouterr().err
 
 
-def test_a_preset_on_handwriting_asks_for_its_files(tmp_path, capsys):
+def test_a_preset_on_handwriting_needs_its_files(tmp_path, capsys):
     arguments = ["train", "--preset", "omniglot", "--out", str(tmp_path / "x")]
     assert cli.main(arguments) == 2
     assert "--data" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from tinyflamingo.interop import names
 
 @pytest.fixture
 def random_tensors():
-    """A function: {name: array} for a table of rows, nothing 0 and no gain 1."""
+    """A function: a table of rows -> {name: array}, without zeros and without gains of 1."""
 
     def make(rows, dtype=np.float64, seed=0):
         rng = np.random.default_rng(seed)
@@ -19,7 +19,7 @@ def random_tensors():
 
 @pytest.fixture
 def round_trip():
-    """A function: import, export, and the very same arrays again."""
+    """A function: import and export give the same arrays again."""
 
     def check(rows, tensors):
         back = names.export_arrays(rows, names.import_arrays(rows, tensors, "test"), "test")

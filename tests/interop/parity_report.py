@@ -1,7 +1,7 @@
-"""The report of `parity`: what ran here, beside what, and how far apart the outputs were.
+"""The report of `parity`: the measured difference between our outputs and the peers' outputs.
 
-One row a part of a peer; its version is that of the installed package. A package that is not here is
-a line that says so, and no number is ever written that this run did not measure.
+One row for each part of a peer, with the version of the installed package. If a package is not installed, the
+row says so. The report contains only numbers that this run measured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
 
 PACKAGES = {"flamingo-pytorch": "flamingo-pytorch", "flamingo-mini": "flamingo-mini", "open_flamingo": "open-flamingo"}
-FLOAT32 = (np.float32,)  # where a peer, or a part of ours beside it, computes in nothing else
+FLOAT32 = (np.float32,)  # for parts that compute only in float32, in the peer or in ours
 CASES = [
     *(Case(peer, (PACKAGES[peer], "torch"), "resampler", partial(parity.resampler, peer)) for peer in peers.PORTS),
     *(Case(peer, (PACKAGES[peer], "torch"), "gated block", partial(parity.gated_block, peer)) for peer in peers.PORTS),
@@ -62,11 +62,11 @@ CASES = [
 ]
 HEAD = """# Parity
 
-Our outputs beside those of the public ports of Flamingo and of the models they stand on: the largest absolute
-difference of any number in the output, on random weights of a small configuration, in the peer's exact names. The
-weights leave the peer by its own `state_dict` and enter ours by the tables that `convert` uses. Written by
-`python -m tinyflamingo parity --out docs/parity.md` from what ran; a dash: the peer does not compute in float64
-throughout. The tests ask for less than 1e-4 in float32 and 1e-9 in float64.
+Our outputs compared with those of the public ports of Flamingo and of the models that the ports use. Each number is
+the largest absolute difference in the output, on random weights of a small configuration. The weights come from the
+peer's own `state_dict` and enter ours through the tables of `convert`. Written by
+`python -m tinyflamingo parity --out docs/parity.md`; a dash: the peer does not compute everything in float64. The
+tests require less than 1e-4 in float32 and 1e-9 in float64.
 
 | peer | version | part | float32 | float64 |
 |---|---|---|---|---|
@@ -83,10 +83,9 @@ def _row(case: Case) -> str:
     if None in versions:
         absent = case.packages[versions.index(None)]
         return f"| {case.peer} | {versions[0] or '-'} | {case.part} | not run: {absent} is not installed | |\n"
-    found = {dtype: f"{case.run(dtype):.1e}" for dtype in case.dtypes}
-    return (
-        f"| {case.peer} | {versions[0]} | {case.part} | {found.get(np.float32, '-')} | {found.get(np.float64, '-')} |\n"
-    )
+    differences = {dtype: f"{case.run(dtype):.1e}" for dtype in case.dtypes}
+    single, double = differences.get(np.float32, "-"), differences.get(np.float64, "-")
+    return f"| {case.peer} | {versions[0]} | {case.part} | {single} | {double} |\n"
 
 
 def installed(package) -> str | None:

@@ -1,7 +1,7 @@
-"""Our image encoders beside the peers' own, on random weights: the largest difference.
+"""The largest difference between our image encoders and the peers' encoders on random weights.
 
-As `parity_parts.py`, which explains how: timm's NFNets and NF-ResNets, and the image tower of `open_clip`, which
-is OpenAI CLIP's, in small sizes and with the names of the real ones.
+The method is that of `parity_parts.py`. Here: timm's NFNets and NF-ResNets, and the image tower of `open_clip`,
+which is that of OpenAI's CLIP. Sizes are small, names are the real ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tinyflamingo.interop import names, timm, vit_names
 from tinyflamingo.variants.nf_resnets import TimmConfig, timm_encoder
 from tinyflamingo.variants.vit import vit
 
-SIZES = {"depths": (1, 2, 1, 1), "channels": (32, 64, 96, 96), "stem_chs": 16}  # timm rounds widths to eights
+SIZES = {"depths": (1, 2, 1, 1), "channels": (32, 64, 96, 96), "stem_chs": 16}  # timm rounds widths to multiples of 8
 STAGES = ((32, 1, 1), (64, 2, 2), (96, 1, 2), (96, 1, 2))
 
 
@@ -33,7 +33,7 @@ def small(name) -> tuple:
 
 
 def encoder(name, dtype, size=(43, 64)) -> float:
-    """Largest difference of the features of one of timm's models, at a size that no stride divides."""
+    """Largest difference of the features of one of timm's models, at a size that is not a multiple of the strides."""
     torch = importlib.import_module("torch")
     theirs, config = small(name)
     theirs = randomise(theirs.to(getattr(torch, np.dtype(dtype).name)), torch)
@@ -70,7 +70,7 @@ def towers(activation, dtype) -> float:
 
 
 def largest(got, want) -> float:
-    """Largest absolute difference, over the largest number where that is above 1; shapes and dtypes must agree."""
+    """Largest absolute difference, divided by the largest number if that is above 1. Shapes and dtypes must agree."""
     if got.dtype != want.dtype or got.shape != want.shape:
-        raise ValueError(f"{got.dtype} {got.shape} beside {want.dtype} {want.shape}")
+        raise ValueError(f"ours is {got.dtype} {got.shape}, theirs is {want.dtype} {want.shape}")
     return float(np.max(np.abs(got - want)) / max(1.0, np.max(np.abs(want))))

@@ -1,8 +1,8 @@
-"""A whole OpenFlamingo, built small by its own code, beside ours with its weights.
+"""A small OpenFlamingo, built by its own code, compared with ours with the same weights.
 
-Its image tower comes from `open_clip`, its decoder from `transformers`, and its own program puts
-resampler and gated blocks between them; the `state_dict` of all that goes through `convert`'s path.
-Not here: the comparison of single parts (`parity_parts.py`).
+The image tower comes from `open_clip`, the decoder from `transformers`; OpenFlamingo's program adds resampler and
+gated blocks. The `state_dict` of the whole is read as `convert` reads it. Not here: the comparison of single
+parts (`parity_parts.py`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from tinyflamingo.interop.vit_names import MEAN, SPREAD
 from tinyflamingo.model.flamingo import encode_media, flamingo
 from tinyflamingo.model.interleave import phi
 from tinyflamingo.model.tokenizer import IMAGE
+from tinyflamingo.ops.tree import from_named_leaves
 from tinyflamingo.variants.byte_bpe import LETTERS
 from tinyflamingo.variants.registry import parts_of
 
 LAYERS = {"mpt": "transformer.blocks", "opt": "model.decoder.layers"}
-ROWS = 256 + 1 + 3  # bytes, the end, and what OpenFlamingo adds
+ROWS = 256 + 1 + 3  # bytes, the end token, and OpenFlamingo's three tokens
 
 
 def tiny_tokenizer() -> bytes:
-    """A `tokenizer.json` of bytes alone, without merges."""
+    """A `tokenizer.json` of bytes only, without merges."""
     vocab = {letter: i for i, letter in enumerate([*LETTERS, "</s>"])}
     return json.dumps(
         {
@@ -38,7 +39,7 @@ def tiny_tokenizer() -> bytes:
 
 
 def build(kind, dtype, every=2):
-    """A small OpenFlamingo of random weights (a torch module) and the `LanguageConfig` of its decoder."""
+    """A small OpenFlamingo with random weights (a torch module) and the configuration of its decoder."""
     torch, transformers, clip, theirs = map(
         importlib.import_module, ("torch", "transformers", "open_clip.transformer", "open_flamingo.src")
     )
@@ -59,7 +60,7 @@ def build(kind, dtype, every=2):
     model = whole.Flamingo(holder, decoder, ROWS - 3, ROWS - 2, vis_dim=64, cross_attn_every_n_layers=every)
     language = decoder_names.hugging_face_config(raw.to_dict())
     model = parity.randomise(model.to(torch.float64 if dtype == np.float64 else torch.float32), torch)
-    for name, parameter in model.named_parameters():  # 0.1 in every weight of a wide layer would drown all else
+    for name, parameter in model.named_parameters():  # a mean of 0.1 in a wide layer would hide all differences
         if parameter.ndim > 1:
             parameter.data = (parameter.data - 0.1) * (0.5 if "perceiver" in name else 1.0)
     return model, language
@@ -69,17 +70,15 @@ def whole(kind, dtype) -> float:
     """Largest difference of the logits of one prompt with two pictures, and text before the first."""
     torch = importlib.import_module("torch")
     theirs, language = build(kind, dtype)
-    found = open_flamingo.import_checkpoint(
-        [parity.arrays_of(theirs)], language, tiny_tokenizer(), norm_features=True
-    )  # fmt: skip
-    tree = open_flamingo.as_tree(found.arrays)
-    order = np.array(found.tokenizer.vocabulary.order())
-    tokens = np.array([[70, 80, IMAGE, 90, 100, found.tokenizer.eoc, IMAGE, 200, 201]])
+    ours = open_flamingo.import_checkpoint([parity.arrays_of(theirs)], language, tiny_tokenizer(), norm_features=True)
+    tree = from_named_leaves({name: ours.arrays.get(name) for name in ours.arrays.shapes})
+    order = np.array(ours.tokenizer.vocabulary.order())
+    tokens = np.array([[70, 80, IMAGE, 90, 100, ours.tokenizer.eoc, IMAGE, 200, 201]])
     media = np.random.default_rng(5).integers(0, 256, (2, 1, 28, 28, 3), dtype=np.uint8)
-    parts = parts_of(found.config)
-    features = encode_media(tree["frozen"], media, found.config, parts).astype(dtype)
-    visual = parts.resample(tree["params"], [features], found.config)
-    got = flamingo(tree["params"], tree["frozen"], tokens, phi(tokens), visual, found.config, parts=parts)
+    parts = parts_of(ours.config)
+    features = encode_media(tree["frozen"], media, ours.config, parts).astype(dtype)
+    visual = parts.resample(tree["params"], [features], ours.config)
+    got = flamingo(tree["params"], tree["frozen"], tokens, phi(tokens), visual, ours.config, parts=parts)
     pixels = ((media / 255 - MEAN) / SPREAD).astype(dtype).transpose(0, 1, 4, 2, 3)[None]
     with torch.no_grad():
         want = theirs(torch.from_numpy(pixels), torch.from_numpy(order[tokens]), torch.ones(1, 9).long()).logits.numpy()

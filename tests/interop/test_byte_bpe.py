@@ -1,4 +1,4 @@
-"""Byte-level BPE: the ids of the `tokenizers` library, our numbering, and what is refused."""
+"""Byte-level BPE: the ids of the `tokenizers` library, our numbering, and files that are refused."""
 
 import json
 
@@ -35,7 +35,7 @@ def tokenizer_json(added=(), merges=MERGES, **changed):
 
 
 DATA = tokenizer_json(added=[("   ", False), ("  x", False)])
-ROWS = 256 + len(MERGES) + 1 + 2 + 3  # bytes, merges, the end, two added, and OpenFlamingo's three
+ROWS = 256 + len(MERGES) + 1 + 2 + 3  # bytes, merges, the end token, two added tokens, and OpenFlamingo's three
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_reserved_tokens_in_a_text_stay_text(tokenizer):
 
 
 def test_our_numbering(tokenizer):
-    """Reserved ids first; each of the peer's ids once, but for its end, which also stands in for what it lacks."""
+    """Reserved ids come first. Each id of the peer appears once; its end token also replaces tokens that it lacks."""
     vocabulary = tokenizer.vocabulary
     end = 256 + len(MERGES)
     assert vocabulary == Vocabulary(ROWS, eos=end, image=ROWS - 2, eoc=ROWS - 3, pad=ROWS - 1)
@@ -111,12 +111,12 @@ def test_a_lone_surrogate_is_refused(tokenizer):
         tokenizer.encode("\ud800")
 
 
-def test_opt_opens_with_its_end():
+def test_opt_begins_with_its_end_token():
     template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "</s>", "type_id": 0}}]}
     data = tokenizer_json([("</s>", True), ("<pad>", True)], post_processor=template)
-    found = find_vocabulary(data, ROWS)
-    assert ByteTokenizer(data, found).opening == (BOS,)
-    assert (found.eos, found.pad) == (257 + len(MERGES), 258 + len(MERGES))
+    vocabulary = find_vocabulary(data, ROWS)
+    assert ByteTokenizer(data, vocabulary).opening == (BOS,)
+    assert (vocabulary.eos, vocabulary.pad) == (257 + len(MERGES), 258 + len(MERGES))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`convert`, there and back: parts, whole checkpoints in several files, and every mistake as one line."""
+"""`convert` in both directions: parts, whole checkpoints in several files, and each mistake as one line."""
 
 import dataclasses
 import json
@@ -36,8 +36,8 @@ def run(*arguments):
     return main([str(a) for a in arguments])
 
 
-def told(capsys, *arguments):
-    """The one line on stderr of a command that fails."""
+def error_of(capsys, *arguments):
+    """The line on stderr of a command that fails."""
     assert run(*arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -49,7 +49,7 @@ def told(capsys, *arguments):
 
 @pytest.mark.parametrize("ending", files.ENDINGS)
 @pytest.mark.parametrize("peer", peers.PORTS)
-def test_parts_go_there_and_back(tmp_path, capsys, random_tensors, peer, ending):
+def test_parts_in_both_directions(tmp_path, capsys, random_tensors, peer, ending):
     config = peers.with_conventions(FlamingoConfig(), peer)
     for part, rows in (
         ("resampler", names.resampler_rows(peer, config.resampler)),
@@ -62,14 +62,14 @@ def test_parts_go_there_and_back(tmp_path, capsys, random_tensors, peer, ending)
         assert run("convert", "--from", peer, tmp_path / f"theirs{ending}", "--to", ours, *options) == 0
         assert f"{part} of {peer}: {len(names.our_shapes(rows))} tensors" in capsys.readouterr().out
         assert run("convert", ours, "--to", peer, back, "--prefix", "model.") == 0
-        found = files.read_arrays(back)
-        assert list(found) == list(theirs)
+        again = files.read_arrays(back)
+        assert list(again) == list(theirs)
         for name, array in theirs.items():
-            np.testing.assert_array_equal(found[name], array, err_msg=name)
+            np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "mpt"])
-def test_decoders_go_there_and_back(tmp_path, random_tensors, family):
+def test_decoders_in_both_directions(tmp_path, random_tensors, family):
     raw = {
         "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 16},
         "opt": {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": 16},
@@ -91,22 +91,22 @@ def test_decoders_go_there_and_back(tmp_path, random_tensors, family):
 def test_a_checkpoint_of_ours_is_exported(tmp_path, capsys, tokenizer, peer):
     plain = FlamingoConfig()
     save_checkpoint(untrained(np.random.default_rng(0), plain, tokenizer), tmp_path / "plain")
-    assert "other conventions" in told(capsys, "convert", tmp_path / "plain", "--to", peer, tmp_path / "x.npz")
+    assert "other conventions" in error_of(capsys, "convert", tmp_path / "plain", "--to", peer, tmp_path / "x.npz")
     model = untrained(np.random.default_rng(0), peers.with_conventions(plain, peer), tokenizer)
     save_checkpoint(model, tmp_path / "own")
     assert run("convert", tmp_path / "own", "--to", peer, tmp_path / "x.safetensors") == 0
-    found = files.read_arrays(tmp_path / "x.safetensors")
+    exported = files.read_arrays(tmp_path / "x.safetensors")
     resampler, block = convert.SECTIONS[peer]
-    np.testing.assert_array_equal(found[resampler + "latents"], model.params["resampler"]["latents"])
-    np.testing.assert_array_equal(found[block.format(3) + "attn.to_q.weight"], model.params["xattn_3"]["w_q"].T)
-    assert all(name.startswith((resampler, block.split("{")[0])) for name in found)
+    np.testing.assert_array_equal(exported[resampler + "latents"], model.params["resampler"]["latents"])
+    np.testing.assert_array_equal(exported[block.format(3) + "attn.to_q.weight"], model.params["xattn_3"]["w_q"].T)
+    assert all(name.startswith((resampler, block.split("{")[0])) for name in exported)
 
 
 # ---------------------------------------------------------------- whole checkpoints
 
 
 def whole(every=2) -> FlamingoConfig:
-    """A small OpenFlamingo: heads of 64 and all other conventions as its program has them."""
+    """A small OpenFlamingo: heads of size 64 and all other conventions of its program."""
     language = decoder_names.hugging_face_config(DECODER)
     return FlamingoConfig(
         vision=ViTConfig(patch=4, width=64, layers=2, heads=1, side=8, norm_features=False, pixels=PIXELS),
@@ -119,7 +119,7 @@ def whole(every=2) -> FlamingoConfig:
 
 @pytest.fixture
 def checkpoint(tmp_path, random_tensors):
-    """As published: the trained part, the decoder, and the tower, a file each. Returns (folder, full tensors)."""
+    """As published: the trained part, the decoder and the tower in three files. Returns (folder, all tensors)."""
     tensors = random_tensors(open_flamingo.checkpoint_rows(whole()), np.float32)
     table = np.random.default_rng(1).standard_normal((ROWS, 24)).astype(np.float32)
     decoder = {n for n in tensors if ".decoder_layer." in n or ".ln_f." in n}
@@ -139,7 +139,7 @@ def checkpoint(tmp_path, random_tensors):
 
 @pytest.fixture
 def convert_all(tmp_path, checkpoint):
-    """A function: convert the three files, with other arguments behind."""
+    """A function: the arguments that convert the three files, with more arguments at the end."""
 
     def go(*more):
         inputs = sorted(checkpoint[0].iterdir())
@@ -149,17 +149,17 @@ def convert_all(tmp_path, checkpoint):
     return go
 
 
-def test_a_whole_checkpoint_is_completed(tmp_path, capsys, checkpoint, convert_all):
+def test_a_whole_checkpoint_completes_a_prompt(tmp_path, capsys, checkpoint, convert_all):
     assert run(*convert_all()) == 0
     model = load_checkpoint(tmp_path / "out")
     assert model.config == whole()
     picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    found = tinyflamingo.complete(model, [picture, "hello", EOC, picture[::-1].copy(), "Output:"], max_tokens=5)
-    assert found["phi"] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2]
-    assert found["prompt_tokens"][:4] == ["<image>", "hello", "<EOC>", "<image>"]
-    assert len(found["log_probs"]) == len(found["tokens"]) <= 5
+    result = tinyflamingo.complete(model, [picture, "hello", EOC, picture[::-1].copy(), "Output:"], max_tokens=5)
+    assert result["phi"] == [1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert result["prompt_tokens"][:4] == ["<image>", "hello", "<EOC>", "<image>"]
+    assert len(result["log_probs"]) == len(result["tokens"]) <= 5
     other = tinyflamingo.complete(model, [picture, "hello", EOC, 255 - picture, "Output:"], max_tokens=5)
-    assert other["log_probs"] != found["log_probs"]
+    assert other["log_probs"] != result["log_probs"]
 
 
 def test_mapped_weights_are_not_copied(tmp_path, convert_all):
@@ -170,8 +170,8 @@ def test_mapped_weights_are_not_copied(tmp_path, convert_all):
     assert isinstance(array, np.memmap)
 
 
-def test_generation_by_cache_equals_the_whole(tmp_path, convert_all):
-    """Both caches: the log-probability of each written token is that of one pass over all of them."""
+def test_generation_with_caches_equals_one_pass(tmp_path, convert_all):
+    """With both caches, each new token has the log-probability that one pass over all tokens gives."""
     from tinyflamingo.model.flamingo import encode_and_resample, flamingo
     from tinyflamingo.model.generate import generate, log_softmax_allowed
     from tinyflamingo.model.interleave import encode_document, make_batch
@@ -190,17 +190,17 @@ def test_generation_by_cache_equals_the_whole(tmp_path, convert_all):
     np.testing.assert_allclose(scores, own[np.arange(len(tokens)), tokens], atol=1e-4)
 
 
-def test_a_whole_checkpoint_goes_back(tmp_path, checkpoint, convert_all):
+def test_a_whole_checkpoint_is_exported(tmp_path, checkpoint, convert_all):
     assert run(*convert_all()) == 0
     assert run("convert", tmp_path / "out", "--to", "open_flamingo", tmp_path / "back.safetensors") == 0
-    found, tensors = files.read_arrays(tmp_path / "back.safetensors"), checkpoint[1]
-    assert set(found) == set(tensors)
+    exported, tensors = files.read_arrays(tmp_path / "back.safetensors"), checkpoint[1]
+    assert set(exported) == set(tensors)
     for name, array in tensors.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        np.testing.assert_array_equal(exported[name], array, err_msg=name)
 
 
 def test_a_full_state_dict_has_second_names(checkpoint):
-    """`old_decoder_blocks` and `gated_cross_attn_layers` are the same tensors; others under them are refused."""
+    """`old_decoder_blocks` and `gated_cross_attn_layers` hold the same tensors. Different ones are refused."""
     _, tensors = checkpoint
     second = {
         n.replace("transformer.blocks.", "old_decoder_blocks.").replace("decoder_layer.", ""): a
@@ -219,7 +219,7 @@ def test_a_full_state_dict_has_second_names(checkpoint):
 
 
 def test_names_and_shapes_of_openflamingo_3b():
-    """CLIP ViT-L/14, MPT-1B, a gated block before each of its 24 blocks: shapes alone."""
+    """CLIP ViT-L/14 and MPT-1B with a gated block before each of its 24 blocks. Only shapes."""
     language = decoder_names.hugging_face_config({"model_type": "mosaic_gpt"} | PUBLISHED["mosaic_gpt"][0])
     config = FlamingoConfig(
         vision=ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224, norm_features=False, pixels=PIXELS),
@@ -245,13 +245,13 @@ def test_names_and_shapes_of_openflamingo_3b():
 # ---------------------------------------------------------------- mistakes
 
 
-def test_misfits_are_one_line_and_write_nothing(tmp_path, capsys, checkpoint, convert_all):
+def test_tensors_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, capsys, checkpoint, convert_all):
     tensors = dict(files.read_arrays(checkpoint[0] / "decoder.safetensors"))
     tensors["transformer.blocks.0.mlp.mlp_up.bias"] = np.zeros(48, np.float32)
     del tensors["transformer.blocks.2.ln_1.weight"]
     tensors["transformer.ln_f.weight"] = np.zeros(25, np.float32)
     write(checkpoint[0] / "decoder.safetensors", tensors)
-    error = told(capsys, *convert_all())
+    error = error_of(capsys, *convert_all())
     for part in (
         "1 missing: lang_encoder.transformer.blocks.2.decoder_layer.ln_1.weight (24,)",
         "1 unknown: lang_encoder.transformer.blocks.0.decoder_layer.mlp.mlp_up.bias (48,)",
@@ -261,7 +261,7 @@ def test_misfits_are_one_line_and_write_nothing(tmp_path, capsys, checkpoint, co
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cut_or_exchanged_file_refuses_to_load(tmp_path, convert_all):
+def test_a_cut_or_exchanged_file_is_refused(tmp_path, convert_all):
     assert run(*convert_all()) == 0
     path = tmp_path / "out" / "weights.safetensors"
     data = path.read_bytes()
@@ -274,13 +274,13 @@ def test_a_cut_or_exchanged_file_refuses_to_load(tmp_path, convert_all):
 
 
 @pytest.mark.parametrize(
-    "arguments, told_there",
+    "arguments, message",
     [
         (["--from", "flamingo", "x.npz", "--to", "y.npz"], "--from is 'flamingo' but must be one of"),
         (["x.npz", "--to", "y.npz"], "convert --from PEER FILE ... --to OUT"),
         (["--from", "open_flamingo", "x.npz", "--to", "transformers", "y.npz"], "convert --from PEER FILE"),
         (["x.npz", "--to", "timmy", "y.npz"], "--to is 'timmy' but must be one of"),
-        (["x.npz", "--to", "open_flamingo", "y.pt"], "ends in .safetensors or .npz"),
+        (["x.npz", "--to", "open_flamingo", "y.pt"], "must end in .safetensors or .npz"),
         (["--from", "flamingo-mini", "x.npz", "--to", "y.pt"], "neither a resampler (latents) nor a gated block"),
         (["--from", "flamingo-mini", "none.npz", "--to", "y.npz"], "no such file"),
         (["--from", "transformers", "x.npz", "--to", "y.npz"], "no config.json beside the weights: give one with"),
@@ -288,46 +288,46 @@ def test_a_cut_or_exchanged_file_refuses_to_load(tmp_path, convert_all):
         (["x.npz", "--to", "flamingo-mini", "y.npz"], "cannot read x.json"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, arguments, told_there):
+def test_mistakes_are_one_line(tmp_path, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     np.savez("x.npz", a=np.zeros(3))
-    assert told_there in told(capsys, "convert", *arguments)
+    assert message in error_of(capsys, "convert", *arguments)
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
 
 
 @pytest.fixture
 def resampler(tmp_path, random_tensors):
-    """A resampler in flamingo-mini's names, in a file; what to say to have it converted."""
+    """The arguments that convert a file with a resampler in flamingo-mini's names."""
     config = peers.with_conventions(FlamingoConfig(), "flamingo-mini").resampler
     write(tmp_path / "theirs.npz", random_tensors(names.resampler_rows("flamingo-mini", config), np.float32))
     return ["convert", "--from", "flamingo-mini", tmp_path / "theirs.npz", "--head-size", "32", "--to"]
 
 
 @pytest.mark.parametrize("content", ["precious", "[]", '{"model_type": "opt"}', '{"part": 1, "peer": 2, "config": 3}'])
-def test_a_json_of_others_is_not_overwritten(tmp_path, capsys, resampler, content):
+def test_another_json_is_not_overwritten(tmp_path, capsys, resampler, content):
     (tmp_path / "config.json").write_text(content)
-    assert "a file that convert did not write is there" in told(capsys, *resampler, tmp_path / "config.npz")
+    assert "a file that convert did not write is there" in error_of(capsys, *resampler, tmp_path / "config.npz")
     assert (tmp_path / "config.json").read_text() == content and not (tmp_path / "config.npz").exists()
 
 
-def test_a_part_of_ours_is_overwritten(tmp_path, resampler):
+def test_our_part_is_overwritten(tmp_path, resampler):
     assert run(*resampler, tmp_path / "ours.npz") == run(*resampler, tmp_path / "ours.npz") == 0
 
 
-def test_a_head_has_a_size(tmp_path, capsys, resampler):
+def test_a_head_size_of_0_is_refused(tmp_path, capsys, resampler):
     resampler[resampler.index("32")] = "0"
-    assert "the head size is 0 but must be at least 1" in told(capsys, *resampler, tmp_path / "y.npz")
+    assert "the head size is 0 but must be at least 1" in error_of(capsys, *resampler, tmp_path / "y.npz")
 
 
 @pytest.mark.parametrize("config", [{}, {"config": None}, {"config": {"x": 1}}, {"config": {"activation": ["a"]}}])
 @pytest.mark.parametrize("part, peer", [
     ("resampler", "flamingo-mini"), ("xattn", "flamingo-mini"), ("language", "transformers"), ("vision", "timm"),
 ])  # fmt: skip
-def test_sizes_that_are_none_are_one_line(tmp_path, capsys, part, peer, config):
+def test_wrong_sizes_are_one_line(tmp_path, capsys, part, peer, config):
     np.savez(tmp_path / "part.npz", a=np.zeros(3))
     (tmp_path / "part.json").write_text(json.dumps({"part": part} | config))
-    error = told(capsys, "convert", tmp_path / "part.npz", "--to", peer, tmp_path / "o.npz")
-    assert f"part.json holds no sizes of a {part}" in error
+    error = error_of(capsys, "convert", tmp_path / "part.npz", "--to", peer, tmp_path / "o.npz")
+    assert f"part.json does not hold the sizes of a {part}" in error
 
 
 def test_a_decoder_or_encoder_that_no_peer_has(tmp_path, capsys):
@@ -335,7 +335,7 @@ def test_a_decoder_or_encoder_that_no_peer_has(tmp_path, capsys):
     config = config_to_dict(FlamingoConfig())
     for part, peer, expected in (
         ("language", "transformers", "kind 'chinchilla'"),
-        ("vision", "timm", "no array is called vision/"),
+        ("vision", "timm", "no array has a name that begins with vision/"),
     ):
         (tmp_path / "part.json").write_text(json.dumps({"part": part, "config": config[part]}))
-        assert expected in told(capsys, "convert", tmp_path / "part.npz", "--to", peer, tmp_path / "o.npz")
+        assert expected in error_of(capsys, "convert", tmp_path / "part.npz", "--to", peer, tmp_path / "o.npz")

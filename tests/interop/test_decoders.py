@@ -1,4 +1,4 @@
-"""GPT-2, OPT and MPT as frozen decoders: their logits, their tables, and all that they refuse."""
+"""GPT-2, OPT and MPT as frozen decoders: their logits, their tables, and configurations that are refused."""
 
 from statistics import NormalDist
 
@@ -26,7 +26,7 @@ def small(family, **changed):
 @pytest.mark.parametrize(
     "kind, dtype, tolerance",
     [(kind, np.float32, 1e-4) for kind in parity.CLASSES]
-    + [("gpt2", np.float64, 1e-9), ("opt", np.float64, 1e-9)],  # MPT there masks by what float32 does not hold
+    + [("gpt2", np.float64, 1e-9), ("opt", np.float64, 1e-9)],  # transformers' MPT computes its mask in float32
 )
 def test_logits_equal_those_of_transformers(floor, kind, dtype, tolerance):
     pytest.importorskip("torch")
@@ -56,8 +56,8 @@ def test_a_cache_changes_nothing(floor, model, family):
 
 
 @each_family
-def test_nothing_before_the_start_is_seen(floor, model, family):
-    """Left padding: other tokens there change no logit, and the row is the unpadded row."""
+def test_tokens_before_the_start_have_no_effect(floor, model, family):
+    """With left padding, the logits are those of the row without padding."""
     config, params = model(family)
     tokens = np.random.default_rng(0).integers(0, 30, (1, 8))
     visible_from = np.array([[0, 0, 0, 3, 3, 3, 3, 3]])
@@ -78,7 +78,7 @@ def test_later_tokens_change_no_earlier_logit(floor, model, family):
 
 
 @pytest.mark.parametrize("heads, slopes", [(4, [2**-2.0, 2**-4.0, 2**-6.0, 2**-8.0]), (3, [2**-4.0, 2**-8.0, 2**-2.0])])
-def test_alibi_slopes_known_by_hand(heads, slopes):
+def test_alibi_slopes_computed_by_hand(heads, slopes):
     np.testing.assert_array_equal(decoders.alibi_slopes(small("mpt", heads=heads)), slopes)
     assert decoders.alibi_slopes(small("opt", heads=heads)) is None
 
@@ -93,7 +93,7 @@ def test_tables_go_both_ways(random_tensors, round_trip, family):
     round_trip(rows, random_tensors(rows, np.float32))
 
 
-PUBLISHED = {  # the sizes in published config.json files, tensors a block, and all parameters
+PUBLISHED = {  # (sizes in the published config.json, tensors in a block, number of parameters)
     "gpt2": ({"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "vocab_size": 50257}, 12, 124_439_808),
     "opt": (
         {
@@ -142,14 +142,14 @@ def test_names_of_mpt_1b_inside_openflamingo():
 
 
 @pytest.mark.parametrize(
-    "family, change, told",
+    "family, change, message",
     [
         ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu', but only 'gelu_new'"),
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before is False, but only True"),
         ("mpt", {"attn_config": {"clip_qkv": 6}}, "clip_qkv is 6, but only None"),
         ("mosaic_gpt", {"alibi": False}, "alibi is False, but only True"),
-        ("mpt", {"n_heads": 3}, "a width of 4096 does not go with 3 heads"),
-        ("mosaic_gpt", {"n_heads": 3, "d_model": 96}, "n_heads is 3, no power of two"),
+        ("mpt", {"n_heads": 3}, "the width 4096 must be a multiple of the 3 heads"),
+        ("mosaic_gpt", {"n_heads": 3, "d_model": 96}, "n_heads is 3 but must be a power of two"),
         ("gpt2", {"n_layer": None}, "n_layer is None but must be a whole number"),
         ("gpt2", {"model_type": "llama"}, "model_type is 'llama' but must be one of"),
         ("gpt2", {"model_type": ["a"]}, "model_type is .'a'. but must be one of"),
@@ -157,8 +157,8 @@ def test_names_of_mpt_1b_inside_openflamingo():
         ("mpt", {"attn_config": [1]}, "attn_config is .1. but must be a dictionary"),
     ],
 )
-def test_another_convention_is_refused(family, change, told):
-    with pytest.raises(UserError, match=told):
+def test_another_convention_is_refused(family, change, message):
+    with pytest.raises(UserError, match=message):
         decoder_names.hugging_face_config({"model_type": family} | PUBLISHED[family][0] | change)
 
 
@@ -169,11 +169,11 @@ def test_buffers_and_a_tied_head_are_left_out(random_tensors):
     assert decoder_names.tidy(tensors | more, config).keys() == tensors.keys()
     bare = {name.removeprefix("transformer."): a for name, a in tensors.items()}
     assert decoder_names.tidy(bare, config).keys() == tensors.keys()
-    with pytest.raises(UserError, match="head is not tied"):
+    with pytest.raises(UserError, match="only a decoder with a tied head"):
         decoder_names.tidy(tensors | {"lm_head.weight": tensors["transformer.wte.weight"] + 1}, config)
 
 
-# ---------------------------------------------------------------- the same thing in loops, and gradients
+# ---------------------------------------------------------------- the same arithmetic in loops, and gradients
 
 
 def _norm(x, gain, bias=0.0):
@@ -181,7 +181,7 @@ def _norm(x, gain, bias=0.0):
 
 
 def test_loops_agree_on_a_block_of_mpt_1b(floor, model):
-    """One row, position by position, head by head: norms over all heads of q and k, then ALiBi."""
+    """One row, in loops over positions and heads: norms over all heads of q and k, then ALiBi."""
     config, params = model("mosaic_gpt")
     p, K = params["block_0"], config.key_size
     h = np.random.default_rng(1).standard_normal((5, 24))
@@ -192,18 +192,18 @@ def test_loops_agree_on_a_block_of_mpt_1b(floor, model):
         own = slice(n * K, (n + 1) * K)
         for i in range(5):
             scores = np.array([q[i, own] @ k[j, own] / K**0.5 - slope * (i - j) for j in range(i + 1)])
-            shares = np.exp(scores) / np.exp(scores).sum()
-            out[i, own] = shares @ (x[: i + 1] @ p["w_v"])[:, own]
+            weights = np.exp(scores) / np.exp(scores).sum()
+            out[i, own] = weights @ (x[: i + 1] @ p["w_v"])[:, own]
     h2 = h + out @ p["w_o"]
     hidden = np.stack([_norm(row, p["ffw_gain"]) for row in h2]) @ p["w_1"]
     gelu = hidden * np.vectorize(NormalDist().cdf)(hidden)
-    found = decoders.decoder_block(p, h[None], np.zeros((1, 5), int), config)
-    np.testing.assert_allclose(found[0], h2 + gelu @ p["w_2"], atol=1e-9)
+    got = decoders.decoder_block(p, h[None], np.zeros((1, 5), int), config)
+    np.testing.assert_allclose(got[0], h2 + gelu @ p["w_2"], atol=1e-9)
 
 
 @each_family
 def test_gradients_pass_through_a_frozen_block(floor, model, family):
-    """What trains stands below: its gradient goes through the block, in float32 where that came in."""
+    """The trained layers are below the block: their gradient passes through it, in float32 for float32 input."""
     config, params = model(family)
     h = np.random.default_rng(0).standard_normal((2, 4, 24))
     visible_from = np.array([[0, 0, 0, 0], [0, 1, 1, 1]])
@@ -224,7 +224,7 @@ def test_gradients_pass_through_a_frozen_block(floor, model, family):
 
 
 @each_family
-def test_fresh_parameters_are_those_of_the_table(family):
+def test_new_parameters_are_those_of_the_table(family):
     params = decoders.init_decoder(np.random.default_rng(0), small(family))
     shapes = {name: leaf.shape for name, leaf in named_leaves(params).items()}
     assert shapes == names.our_shapes(decoder_names.language_rows(small(family)))
@@ -232,7 +232,7 @@ def test_fresh_parameters_are_those_of_the_table(family):
 
 @each_family
 def test_closed_gates_leave_the_decoders_logits(floor, model, family):
-    """Flamingo around a public decoder: at closed gates its logits, bit for bit, and one column for <EOC>."""
+    """Flamingo with a public decoder: closed gates give the decoder's logits, bit for bit, and one for <EOC>."""
     from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
     from tinyflamingo.model.flamingo import flamingo, init_flamingo, resample
     from tinyflamingo.variants.registry import parts_of
@@ -242,8 +242,8 @@ def test_closed_gates_leave_the_decoders_logits(floor, model, family):
     params = init_flamingo(np.random.default_rng(0), config, np.float64)
     tokens, visible_from = np.array([[4, 7, 8, 4, 9]]), np.zeros((1, 5), int)
     visual = resample(params, [np.random.default_rng(1).standard_normal((2, 1, 3, 128))], config)
-    found = flamingo(
+    logits = flamingo(
         params, {"language": frozen}, tokens, np.array([[1, 1, 1, 2, 2]]), visual, config, parts=parts_of(config)
     )
-    np.testing.assert_array_equal(found[..., :-1], decoder(frozen, tokens, language, visible_from))
-    assert found.shape == (1, 5, 31)
+    np.testing.assert_array_equal(logits[..., :-1], decoder(frozen, tokens, language, visible_from))
+    assert logits.shape == (1, 5, 31)

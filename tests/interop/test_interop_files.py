@@ -1,4 +1,4 @@
-"""Files of arrays: round trips with ourselves and with the format's library, and damage of every kind."""
+"""Files of arrays: round trips with our code and with the library of the format, and all kinds of damage."""
 
 import json
 
@@ -23,14 +23,14 @@ def arrays(rng):
 @pytest.mark.parametrize("ending", files.ENDINGS)
 def test_round_trip_of_any_view(tmp_path, arrays, ending):
     write(tmp_path / f"x{ending}", arrays)
-    found = files.read_arrays(tmp_path / f"x{ending}")
-    assert list(found) == list(arrays)
+    back = files.read_arrays(tmp_path / f"x{ending}")
+    assert list(back) == list(arrays)
     for name, array in arrays.items():
-        assert found[name].dtype == np.float32
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        assert back[name].dtype == np.float32
+        np.testing.assert_array_equal(back[name], array, err_msg=name)
 
 
-def test_the_library_reads_what_we_write_and_we_what_it_writes(tmp_path, arrays):
+def test_we_and_the_library_read_each_others_files(tmp_path, arrays):
     library = pytest.importorskip("safetensors.numpy")
     write(tmp_path / "ours.safetensors", arrays)
     for name, array in library.load_file(tmp_path / "ours.safetensors").items():
@@ -38,10 +38,10 @@ def test_the_library_reads_what_we_write_and_we_what_it_writes(tmp_path, arrays)
     theirs = {n: np.ascontiguousarray(a).reshape(a.shape) for n, a in arrays.items()}
     theirs["half"] = np.array([1.5, -2], np.float16)
     library.save_file(theirs, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
-    found = files.read_arrays(tmp_path / "theirs.safetensors")
-    assert found["half"].dtype == np.float32
+    back = files.read_arrays(tmp_path / "theirs.safetensors")
+    assert back["half"].dtype == np.float32
     for name, array in theirs.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        np.testing.assert_array_equal(back[name], array, err_msg=name)
 
 
 def test_a_file_is_mapped_not_read(tmp_path, arrays):
@@ -111,7 +111,7 @@ def test_a_folder_is_its_files_together(tmp_path, arrays):
     write(tmp_path / "2.npz", {"b": arrays["a"]})
     assert set(files.read_arrays(tmp_path)) == {"a", "b"}
     write(tmp_path / "3.npz", {"b": arrays["a"]})
-    with pytest.raises(UserError, match="1 names stand in another file too, first b"):
+    with pytest.raises(UserError, match="1 names are in another file too, first b"):
         files.read_arrays(tmp_path)
 
 

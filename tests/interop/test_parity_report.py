@@ -1,4 +1,4 @@
-"""The parity report tells what ran and what could not."""
+"""The parity report lists the parts that ran and those that could not run."""
 
 import numpy as np
 from parity_report import CASES, Case, parity_report
@@ -16,5 +16,5 @@ def test_a_row_of_numbers_and_a_row_without():
     assert rows[3] == f"| d | {np.__version__} | all | not run: no-such-package is not installed | |"
 
 
-def test_every_part_is_listed_once():
+def test_each_part_is_listed_once():
     assert len({(case.peer, case.part) for case in CASES}) == len(CASES) == 16

@@ -1,4 +1,4 @@
-"""Resampler and gated block of three public ports: their outputs, both ways, and where they are wrong."""
+"""Resampler and gated block of three public ports: their outputs, import and export, and their mistakes."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def installed(peer):
         pytest.importorskip(module)
 
 
-# ---------------------------------------------------------------- the same numbers
+# ---------------------------------------------------------------- same outputs
 
 
 @pytest.mark.parametrize("dtype, tolerance", TOLERANCE)
@@ -64,8 +64,8 @@ def test_flamingo_mini_has_other_activations(activation, act):
 
 
 @each_port
-def test_what_we_train_loads_into_the_port(peer):
-    """Our fresh parameters, exported, in the port's own modules by their own strict `load_state_dict`."""
+def test_our_parameters_load_into_the_port(peer):
+    """Our new parameters are exported and loaded into the port's modules with strict `load_state_dict`."""
     installed(peer)
     import torch
 
@@ -83,11 +83,11 @@ def test_what_we_train_loads_into_the_port(peer):
     np.testing.assert_allclose(got, want, atol=1e-9)
 
 
-# ---------------------------------------------------------------- where a port is wrong
+# ---------------------------------------------------------------- mistakes of the ports
 
 
 def wrong(peer, phi, tags, first=None, **more):
-    """(theirs, ours) of one row of tokens over two media, and theirs with the second medium changed."""
+    """[(theirs, ours)] for one row of tokens and two media, first as they are, then with another second medium."""
     import torch
 
     theirs, config, params = parity.port_block(peer, np.float64, **more)
@@ -95,16 +95,16 @@ def wrong(peer, phi, tags, first=None, **more):
     h, media = rng.standard_normal((1, 6, 16)), rng.standard_normal((1, 2, 5, config.resampler.width))
     other = media.copy()
     other[:, 1] += 1
-    found = []
-    for seen in (media, other):
+    outputs = []
+    for shown in (media, other):
         with torch.no_grad():
-            out = parity.call_block(theirs, *map(torch.from_numpy, (h, seen, np.array([tags])))).numpy()
-        found.append((out, ours_of(params, h, seen[0], phi, config.xattn, first)))
-    return found
+            out = parity.call_block(theirs, *map(torch.from_numpy, (h, shown, np.array([tags])))).numpy()
+        outputs.append((out, ours_of(params, h, shown[0], phi, config.xattn, first)))
+    return outputs
 
 
 def ours_of(params, h, visual, phi, config, first):
-    """Our block with a port's conventions; first: tokens see all media from it to phi."""
+    """Our block with a port's conventions. first: tokens attend to all media from `first` to phi."""
     if first is None:
         return port_xattn_dense(params, h, visual, phi, config)
     k, v = plain_keys_values(params, visual, config)
@@ -115,19 +115,19 @@ def ours_of(params, h, visual, phi, config, first):
 
 @pytest.mark.parametrize("peer", ["flamingo-pytorch", "open_flamingo"])
 def test_all_previous_leaks_the_future_there_and_not_here(peer):
-    """Text before the first image is fully masked there; softmax makes it see all images, future ones too."""
+    """In a port, text before the first image is fully masked; its softmax attends to all images, also later ones."""
     installed(peer)
     tags = [False, False, True, False, True, False]
     phi, first = np.array([[0, 0, 1, 1, 2, 2]]), np.array([[0, 0, 1, 1, 1, 1]])
     (theirs, ours), (changed, ours_changed) = wrong(peer, phi, tags, first, only_attend_immediate_media=False)
-    assert np.abs(changed - theirs)[0, :2].max() > 1e-3  # a later image changed earlier text
+    assert np.abs(changed - theirs)[0, :2].max() > 1e-3  # a later image changes earlier text
     np.testing.assert_array_equal(ours_changed[0, :4], ours[0, :4])
-    np.testing.assert_allclose(ours[0, 2:], theirs[0, 2:], atol=1e-9)  # the same where the mask is not empty
+    np.testing.assert_allclose(ours[0, 2:], theirs[0, 2:], atol=1e-9)  # equal where the mask is not empty
 
 
 @each_port
-def test_more_tags_than_images_is_silent_there_and_an_error_here(peer):
-    """After the third tag of two images a port attends uniformly over both; we refuse."""
+def test_more_tags_than_images_are_an_error_only_here(peer):
+    """With a third tag for two images, a port attends uniformly to both. We raise an error."""
     installed(peer)
     tags = [True, False, True, False, True, False]
     (theirs, _), (changed, _) = wrong(peer, np.array([[1, 1, 2, 2, 2, 2]]), tags)
@@ -148,7 +148,7 @@ def test_tables_go_both_ways(peer, random_tensors, round_trip):
 
 
 @each_port
-def test_tables_make_exactly_our_parameters(peer, rng):
+def test_tables_give_exactly_our_parameters(peer, rng):
     config = peers.with_conventions(FlamingoConfig(), peer)
     for rows, params in (
         (names.resampler_rows(peer, config.resampler, ours=""), init_port_resampler(rng, config.resampler)),
@@ -162,12 +162,12 @@ def test_sizes_are_read_from_tensors(peer, random_tensors):
     config = peers.with_conventions(FlamingoConfig(), peer)
     rows = names.resampler_rows(peer, config.resampler)
     assert peers.resampler_config(peer, random_tensors(rows), head_size=32) == config.resampler
-    found = peers.xattn_config(peer, random_tensors(names.xattn_rows(peer, config)), latents=8, head_size=32)
-    assert found.xattn == config.xattn
+    block = peers.xattn_config(peer, random_tensors(names.xattn_rows(peer, config)), head_size=32)
+    assert block.xattn == config.xattn
 
 
 def test_real_shapes_of_openflamingo_3b():
-    """Its resampler reads CLIP ViT-L/14 (1024 wide) with 6 layers of 8 heads of 64; MPT-1B is 2048 wide."""
+    """Its resampler has 6 layers with 8 heads of size 64 and reads CLIP ViT-L/14, whose width is 1024."""
     config = PortResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0)
     shapes = {row.theirs: row.shape for row in names.resampler_rows("open_flamingo", config)}
     assert len(shapes) == 1 + 6 * 11 + 2
@@ -178,7 +178,7 @@ def test_real_shapes_of_openflamingo_3b():
     assert sum(int(np.prod(s)) for s in shapes.values()) == 63_019_008
 
 
-def test_misfits_name_all_tensors_and_both_shapes(random_tensors):
+def test_an_error_lists_all_tensors_and_both_shapes(random_tensors):
     config = peers.with_conventions(FlamingoConfig(), "open_flamingo")
     rows = names.resampler_rows("open_flamingo", config.resampler)
     tensors = random_tensors(rows)
@@ -189,12 +189,12 @@ def test_misfits_name_all_tensors_and_both_shapes(random_tensors):
         names.import_arrays(rows, tensors, "open_flamingo")
     message = str(caught.value)
     assert "\n" not in message
-    for told in (
+    for part in (
         "1 missing: norm.bias (128,)",
         "1 unknown: layers.0.0.to_b.weight (3, 4)",
         "latents is (9, 128), expected (8, 128)",
     ):
-        assert told in message
+        assert part in message
 
 
 @each_port
@@ -208,5 +208,5 @@ def test_a_resampler_refuses_more_media_than_it_has_places(rng):
     config = peers.with_conventions(FlamingoConfig(), "flamingo-pytorch")
     params, picture = init_port_resampler(rng, config.resampler), np.zeros((1, 1, 2, 128), np.float32)
     assert resample_as_ports({"resampler": params}, [picture] * 4, config).shape == (4, 8, 128)
-    with pytest.raises(UserError, match="has 5 pictures or videos, but this resampler knows 4 places"):
+    with pytest.raises(UserError, match="has 5 pictures or videos, but this resampler has places for 4 only"):
         resample_as_ports({"resampler": params}, [picture] * 5, config)

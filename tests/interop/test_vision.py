@@ -1,4 +1,4 @@
-"""timm's encoders and CLIP's tower: the peers' names and shapes, their outputs, and back again."""
+"""timm's encoders and CLIP's tower: the peers' names, shapes and outputs, and export."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def small(request):
     return TimmConfig(stem=((2, 2, 3), (4, 1, 3)), stages=((8, 1, 1), (16, 2, 2)), group_size=4, width=12, **more)
 
 
-# ---------------------------------------------------------------- beside the peers
+# ---------------------------------------------------------------- with the peers' packages
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +41,7 @@ def test_outputs_of_timm(name):
     pytest.importorskip("timm")
     assert vision_parity.encoder(name, np.float32) <= 1e-4
     assert vision_parity.encoder(name, np.float64) <= 1e-9
-    assert vision_parity.encoder(name, np.float64, (32, 96)) <= 1e-9  # even everywhere: the odd pixel of padding
+    assert vision_parity.encoder(name, np.float64, (32, 96)) <= 1e-9  # all sizes even: the padding's odd pixel matters
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_outputs_of_timm(name):
         ("nf_resnet50", {"stem_pool": False}),
     ],
 )
-def test_a_wrong_convention_shows(name, change, random_tensors):
-    """The comparison above would notice each of them."""
+def test_a_wrong_convention_changes_the_output(name, change, random_tensors):
+    """So the comparison above can notice each of them."""
     sizes = {"group_size": 8} if "nfnet" in name else {"group_size": 512, "bottleneck": 0.25}
     stem = ((16, 2, 7),) if name == "nf_resnet50" else ((2, 2, 3), (4, 1, 3), (8, 1, 3), (16, 2, 3))
     conventions = {"nf_resnet50": timm.RESNET, "dm_nfnet_f0": timm.DM, "nfnet_f0": timm.OWN}[name]
@@ -68,7 +68,7 @@ def test_a_wrong_convention_shows(name, change, random_tensors):
 
 @pytest.mark.parametrize("name", ["dm_nfnet_f0", "dm_nfnet_f6", "nfnet_f0", "nf_resnet50"])
 def test_real_names_and_shapes_of_timm(name):
-    """Without an array: every parameter of timm's own model is a row of ours, in name and shape."""
+    """All parameters of timm's model are rows of our table, with the same name and shape. No arrays are made."""
     torch, timm_package = pytest.importorskip("torch"), pytest.importorskip("timm")
     with torch.device("meta"):
         theirs = timm_package.create_model(name, num_classes=0)
@@ -85,7 +85,7 @@ def test_timm_loads_what_we_export_and_computes_the_same(name):
     for path, leaf in named_leaves(vision).items():
         leaf[...] = leaf + 0.2 * rng.standard_normal(leaf.shape) + 0.3 * (path.endswith("skip_init_gain"))
     tensors = {n: torch.from_numpy(np.array(a)) for n, a in timm.export_encoder(vision, config).items()}
-    theirs.double().load_state_dict(tensors)  # strict: no name is missing and none is left
+    theirs.double().load_state_dict(tensors)  # strict: no name is missing and none is unknown
     x = rng.standard_normal((2, 32, 64, 3))
     with torch.no_grad():
         want = theirs.eval().forward_features(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
@@ -102,11 +102,11 @@ def test_outputs_of_open_clip(activation, norm_features):
     assert max(vision_parity.tower(activation, norm_features, np.float64)) <= 1e-9
 
 
-# ---------------------------------------------------------------- without them
+# ---------------------------------------------------------------- without the packages
 
 
 @pytest.mark.parametrize(
-    "name, parameters, told",
+    "name, parameters, some_shapes",
     [
         ("nf_resnet50", 25_557_032 - 2049 * 1000, {"stem.conv.weight": (64, 3, 7, 7)}),
         ("dm_nfnet_f0", 71_489_284 - 3073 * 1000, {"stem.conv4.bias": (128,), "stages.2.5.skipinit_gain": ()}),
@@ -114,15 +114,15 @@ def test_outputs_of_open_clip(activation, norm_features):
         ("dm_nfnet_f6", 438_359_116 - 3073 * 1000, {"stages.3.20.attn_last.fc1.weight": (768, 1536, 1, 1)}),
     ],
 )  # fmt: skip
-def test_published_sizes_of_timm(name, parameters, told):
-    """Counted without the classifier; some shapes as published files have them."""
+def test_published_sizes_of_timm(name, parameters, some_shapes):
+    """The number of parameters without the classifier, and some shapes of the published files."""
     shapes = {row.theirs: row.shape for row in timm.encoder_rows(timm.timm_model(name))}
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == parameters
-    assert {n: shapes[n] for n in told} == told
+    assert {n: shapes[n] for n in some_shapes} == some_shapes
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_table_makes_the_encoder_of_the_configuration(name):
+def test_the_table_gives_the_encoder_of_the_configuration(name):
     config = timm.timm_model(name)
     ours = {n: a.shape for n, a in named_leaves(init_part(HollowGenerator(), config)).items()}
     made = our_shapes(timm.encoder_rows(config))
@@ -131,7 +131,7 @@ def test_the_table_makes_the_encoder_of_the_configuration(name):
 
 
 def test_published_sizes_of_clip():
-    """ViT-L/14 as OpenAI publishes it, visual half."""
+    """The image tower of OpenAI's ViT-L/14."""
     rows = vit_rows(CLIP_VIT_L14, 768)
     shapes = {row.theirs: row.shape for row in rows}
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == 303_966_208
@@ -143,7 +143,7 @@ def test_published_sizes_of_clip():
 
 
 def test_round_trip(small, random_tensors):
-    """Import and export give the same numbers, SkipInit and gains folded there and back."""
+    """Import and export give the same numbers: SkipInit and gains are folded and unfolded."""
     tensors = random_tensors(timm.encoder_rows(small))
     back = timm.export_encoder(timm.import_encoder(tensors, small)["vision"], small)
     assert list(back) == list(tensors)
@@ -151,25 +151,25 @@ def test_round_trip(small, random_tensors):
         np.testing.assert_allclose(back[name], array, rtol=1e-10, err_msg=name)
 
 
-def test_a_classifier_is_left_out_and_float32_stays(small, random_tensors):
+def test_a_classifier_is_left_out_and_the_dtype_stays_float32(small, random_tensors):
     tensors = random_tensors(timm.encoder_rows(small), np.float32)
     frozen = timm.import_encoder(tensors | {"head.fc.weight": np.zeros((10, small.width))}, small)
     assert {a.dtype for a in named_leaves(frozen).values()} == {np.dtype(np.float32)}
     assert frozen["feature_scale"].shape == (small.width,)
 
 
-def test_what_does_not_fit_is_named(small, random_tensors):
+def test_an_error_names_all_tensors_that_do_not_fit(small, random_tensors):
     tensors = random_tensors(timm.encoder_rows(small))
     last = "stages.1.1.conv3.weight"
     wrong = {n: a for n, a in tensors.items() if n != last} | {"stages.9.0.conv1.bias": np.zeros(3)}
     wrong["stages.0.0.conv1.bias"] = np.zeros(77)
     with pytest.raises(UserError) as caught:
         timm.import_encoder(wrong, small)
-    for told in (last, "stages.9.0.conv1.bias", "stages.0.0.conv1.bias is (77,)"):
-        assert told in str(caught.value)
+    for part in (last, "stages.9.0.conv1.bias", "stages.0.0.conv1.bias is (77,)"):
+        assert part in str(caught.value)
 
 
-def test_a_skip_of_zero_exports(small, random_tensors):
+def test_a_skip_gain_of_zero_is_exported(small, random_tensors):
     vision = timm.import_encoder(random_tensors(timm.encoder_rows(small)), small)["vision"]
     vision["stage_1_block_1"]["skip_init_gain"] = np.zeros(())
     tensors = timm.export_encoder(vision, small)
@@ -203,7 +203,7 @@ def test_a_tower_of_clip_round_trip(random_tensors):
 
 
 def _whole_clip(random_tensors, config, dtype=np.float64):
-    """A file of CLIP: the image tower, and something of the text tower beside it."""
+    """A file of CLIP: the image tower and some tensors of the text tower."""
     return random_tensors(vit_rows(config, 6), dtype) | {
         "token_embedding.weight": np.zeros((9, 6)),
         "logit_scale": np.ones(()),
@@ -211,18 +211,18 @@ def _whole_clip(random_tensors, config, dtype=np.float64):
 
 
 def test_a_file_of_clip(random_tensors):
-    """Sizes from the tensors, the text tower left out, pixels as CLIP wants them."""
+    """Sizes come from the tensors, the text tower is left out, pixels are standardised as in CLIP."""
     config = dataclasses.replace(CLIP_VIT_L14, width=128, layers=2, heads=2, side=28, pixels=PIXELS)
     tensors = _whole_clip(random_tensors, config)
-    found, frozen = clip.import_tower(tensors)
-    assert found == config and frozen["picture_projection"].shape == (128, 6)
-    back = clip.export_tower(found, frozen)
+    tower, frozen = clip.import_tower(tensors)
+    assert tower == config and frozen["picture_projection"].shape == (128, 6)
+    back = clip.export_tower(tower, frozen)
     assert set(back) == {n for n in tensors if n.startswith("visual.")}
     for name, array in back.items():
         np.testing.assert_array_equal(array, tensors[name])
     white = np.full((1, 1, 1, 3), 255, np.uint8)
     want = (1 - np.array([0.48145466, 0.4578275, 0.40821073])) / [0.26862954, 0.26130258, 0.27577711]
-    np.testing.assert_allclose(normalise_pixels(white, *found.pixels)[0, 0, 0], want, rtol=1e-6)
+    np.testing.assert_allclose(normalise_pixels(white, *tower.pixels)[0, 0, 0], want, rtol=1e-6)
 
 
 def test_a_file_that_is_not_clips(random_tensors):
@@ -245,7 +245,7 @@ def test_sizes_are_read_from_the_tensors(name):
 
 
 @pytest.mark.parametrize("lost", ["stages.0.0.conv2.weight", "final_conv.weight", "stem.conv2.weight"])
-def test_what_sizes_cannot_be_read_from(lost):
+def test_sizes_need_certain_tensors(lost):
     rows = timm.encoder_rows(timm.timm_model("nfnet_f0"))
     shapes = {row.theirs: np.broadcast_to(np.float32(0), row.shape) for row in rows if row.theirs != lost}
     with pytest.raises(UserError, match="missing"):
@@ -261,7 +261,7 @@ def _write(path, tensors):
 
 
 @pytest.mark.parametrize("peer", ["timm", "clip", "open_clip"])
-def test_convert_there_and_back(peer, tmp_path, random_tensors, capsys):
+def test_convert_in_both_directions(peer, tmp_path, random_tensors, capsys):
     if peer == "timm":
         sizes = {"stages": vision_parity.STAGES, "group_size": 8, "width": 48}
         config = TimmConfig(stem=((2, 2, 3), (4, 1, 3), (8, 1, 3), (16, 2, 3)), **sizes, **timm.DM)
@@ -273,10 +273,10 @@ def test_convert_there_and_back(peer, tmp_path, random_tensors, capsys):
     assert cli.main(["convert", "--from", peer, str(theirs), "--to", str(ours)]) == 0
     assert f"vision of {peer}" in capsys.readouterr().out and ours.with_suffix(".json").is_file()
     assert cli.main(["convert", str(ours), "--to", peer, str(back)]) == 0
-    found = read_arrays(back)
-    assert set(found) == set(tensors)
+    again = read_arrays(back)
+    assert set(again) == set(tensors)
     for name, array in tensors.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(again[name], array, rtol=1e-5, atol=1e-7, err_msg=name)
     other = "clip" if peer != "clip" else "open_clip"
     capsys.readouterr()
     assert cli.main(["convert", str(ours), "--to", other, str(tmp_path / "d.npz")]) == 2

@@ -1,4 +1,4 @@
-"""Configuration: of two fields that contradict each other, both are named; sizes are whole numbers."""
+"""Configuration: an error names both fields that contradict each other; sizes are whole numbers."""
 
 import dataclasses
 
@@ -35,6 +35,9 @@ from tinyflamingo.model.config import (
         (lambda: VisionConfig(bottleneck=True), ["bottleneck is True", "a number"]),
         (lambda: VisionConfig(se_ratio=None), ["se_ratio is None", "a number"]),
         (lambda: VisionConfig(se_ratio=float("nan")), ["se_ratio is nan", "at least 0"]),
+        (lambda: VisionConfig(se_ratio=-0.5), ["se_ratio is -0.5", "at least 0"]),
+        (lambda: VisionConfig(se_ratio=0), ["se_ratio is 0", "above 0", "every block has squeeze-excite"]),
+        (lambda: VisionConfig(se_ratio=0.0), ["se_ratio is 0.0", "above 0", "every block has squeeze-excite"]),
         (lambda: VisionConfig(stem=((0, 2),)), ["stem_width is 0"]),
         (lambda: VisionConfig(stem=((8, 0),)), ["stem_stride is 0"]),
         (lambda: VisionConfig(stem=((8, 2, 7),)), ["stem is ((8, 2, 7),)", "(width, stride)"]),
@@ -50,7 +53,7 @@ from tinyflamingo.model.config import (
         (lambda: LanguageConfig(heads=True), ["heads is True"]),
     ],
 )
-def test_what_is_wrong_is_named(make, names):
+def test_the_message_names_the_wrong_fields(make, names):
     with pytest.raises(UserError) as caught:
         make()
     assert str(caught.value).startswith("configuration: ") and "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Contrastive pretraining: the loss by hand, twins that are no negatives, padding, the capped scale."""
+"""Contrastive pretraining: the loss by hand, equal captions, padding, the largest scale."""
 
 import autograd.numpy as anp
 import numpy as np
@@ -29,13 +29,13 @@ def _params(dtype=np.float64, seed=0):
 
 
 def _naive(pictures, captions, scale, ids):
-    """Both softmaxes in loops; another row with one's own caption is left out of the sum."""
+    """Both softmaxes in loops; another row with an equal caption is left out of the sum."""
     logits, n = scale * pictures @ captions.T, len(ids)
     total = 0.0
     for i in range(n):
-        rivals = [j for j in range(n) if j == i or ids[j] != ids[i]]
-        total += np.log(np.sum(np.exp(logits[i, rivals]))) - logits[i, i]
-        total += np.log(np.sum(np.exp(logits[rivals, i]))) - logits[i, i]
+        candidates = [j for j in range(n) if j == i or ids[j] != ids[i]]
+        total += np.log(np.sum(np.exp(logits[i, candidates]))) - logits[i, i]
+        total += np.log(np.sum(np.exp(logits[candidates, i]))) - logits[i, i]
     return total / n
 
 
@@ -57,16 +57,16 @@ def test_loss_is_the_naive_one(floor, rng):
     assert loss == pytest.approx(_naive(pictures, captions, 3.0, ids), rel=1e-9)
 
 
-def test_a_twin_is_not_a_negative(floor, rng):
+def test_an_equal_caption_is_not_a_negative(floor, rng):
     """Two rows with one caption: the loss of the first is what it would be without the second."""
     pictures, captions = unit(rng.standard_normal((4, 4))), unit(rng.standard_normal((4, 4)))
     captions[1] = captions[0]
-    scale, twins = np.array(np.log(5.0)), np.array([0, 0, 1, 2])
-    with_twin = contrastive_loss(pictures, captions, scale, twins)
-    assert with_twin < contrastive_loss(pictures, captions, scale, np.arange(4)) - 0.1
+    scale, ids = np.array(np.log(5.0)), np.array([0, 0, 1, 2])
+    equal = contrastive_loss(pictures, captions, scale, ids)
+    assert equal < contrastive_loss(pictures, captions, scale, np.arange(4)) - 0.1
     pictures[1] = pictures[0]
     twice = contrastive_loss(pictures[:2], captions[:2], scale, np.array([0, 0]))
-    assert twice == pytest.approx(0.0, abs=1e-12)  # nothing left to confuse it with
+    assert twice == pytest.approx(0.0, abs=1e-12)  # no negative is left
 
 
 def test_loss_is_symmetric(floor, rng):
@@ -96,7 +96,7 @@ def test_learned_temperature_is_capped(floor, rng):
     assert grad(loss)(np.array(cap - 1)) != 0
 
 
-def test_temperature_starts_where_it_says(rng):
+def test_the_temperature_starts_at_its_constant(rng):
     params = init_contrastive(rng, CONFIG, {})
     assert np.exp(-params["log_scale"]) == pytest.approx(START_TEMPERATURE, rel=1e-6)
 
@@ -125,7 +125,7 @@ def _gelu(x):
 
 
 def test_text_tower_in_loops(floor, rng):
-    """One caption, word by word: every word looks at every word, before and after it."""
+    """One caption, word by word: every word attends to all words, before and after it."""
     tower, p = CONFIG.text_tower, _params()["text"]
     tokens, K = rng.integers(5, 12, 4), CONFIG.text_tower.width // CONFIG.text_tower.heads
     h = [p["embedding"][t] + p["positions"][i] for i, t in enumerate(tokens)]
@@ -137,8 +137,8 @@ def test_text_tower_in_loops(floor, rng):
             for head in range(tower.heads):
                 own = slice(head * K, (head + 1) * K)
                 scores = [(x[i] @ b["w_q"][:, own]) @ (y @ b["w_k"][:, own]) / K**0.5 for y in x]
-                shares = np.exp(scores) / np.sum(np.exp(scores))
-                heads.append(sum(a * (y @ b["w_v"][:, own]) for a, y in zip(shares, x, strict=True)))
+                weights = np.exp(scores) / np.sum(np.exp(scores))
+                heads.append(sum(a * (y @ b["w_v"][:, own]) for a, y in zip(weights, x, strict=True)))
             h[i] = h[i] + np.concatenate(heads) @ b["w_o"] + b["b_o"]
         for i in range(4):
             hidden = _gelu(_norm(h[i], b["ffw_gain"], b["ffw_bias"]) @ b["w_1"] + b["b_1"])
@@ -156,12 +156,12 @@ def test_empty_caption_is_finite(floor):
 
 def test_rows_are_unit_vectors(floor, rng):
     params = _params()
-    seen = embed_pictures(params, rng.integers(0, 256, (3, 9, 7, 3)).astype(np.uint8), CONFIG)
+    by_picture = embed_pictures(params, rng.integers(0, 256, (3, 9, 7, 3)).astype(np.uint8), CONFIG)
     tokens = rng.integers(5, 12, (3, 4))
-    read = embed_captions(params, tokens, np.ones((3, 4), bool), CONFIG)
-    assert seen.shape == read.shape == (3, CONFIG.text_tower.joint_width)
-    np.testing.assert_allclose(np.sum(seen**2, axis=1), 1, rtol=1e-9)
-    np.testing.assert_allclose(np.sum(read**2, axis=1), 1, rtol=1e-9)
+    by_caption = embed_captions(params, tokens, np.ones((3, 4), bool), CONFIG)
+    assert by_picture.shape == by_caption.shape == (3, CONFIG.text_tower.joint_width)
+    np.testing.assert_allclose(np.sum(by_picture**2, axis=1), 1, rtol=1e-9)
+    np.testing.assert_allclose(np.sum(by_caption**2, axis=1), 1, rtol=1e-9)
 
 
 def test_text_tower_gradient(floor, rng):
@@ -176,7 +176,7 @@ def test_float32_inside_backward(floor, rng):
     tokens, mask = rng.integers(5, 12, (3, 5)), np.arange(5) < np.array([[5], [3], [4]])
 
     def loss(p):
-        seen, read = embed_pictures(p, pictures, CONFIG), embed_captions(p, tokens, mask, CONFIG)
-        return contrastive_loss(seen, read, p["log_scale"], np.array([0, 1, 0])) * np.float32(1)
+        by_picture, by_caption = embed_pictures(p, pictures, CONFIG), embed_captions(p, tokens, mask, CONFIG)
+        return contrastive_loss(by_picture, by_caption, p["log_scale"], np.array([0, 1, 0])) * np.float32(1)
 
     assert_float32_inside(lambda p: anp.sum(loss(p)), params)

@@ -1,4 +1,4 @@
-"""The whole: the language model bit for bit at first, causal in images, frozen means frozen."""
+"""The whole model: at first the language model bit for bit, causal in images, frozen parts stay as they are."""
 
 import inspect
 
@@ -62,7 +62,7 @@ def test_untrained_is_the_language_model_bit_for_bit(floor, dtype, every):
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (16, 96)])
 def test_bit_for_bit_at_the_toys_size_too(rng, shape):
-    """BLAS takes other ways for other sizes: one column more can change the last bit of all others."""
+    """BLAS uses other code for other sizes: one more column can change the last bit of all others."""
     config = FlamingoConfig()
     params, language = init_flamingo(rng, config), init_language_model(rng, config.language)
     tokens = rng.integers(0, config.language.vocab_size, shape)
@@ -78,7 +78,7 @@ def test_init_has_closed_gates_everywhere(rng):
 
 
 def test_the_first_gradient_is_at_gates_and_eoc_alone(floor):
-    """Contract: training starts from closed gates, so the resampler's first gradient is exactly 0."""
+    """Training starts from closed gates, so the first gradient of the resampler is exactly 0."""
     m = tiny(gates=(0, 0), shaken=False)
     _, gradients = ops.value_and_grad(lambda p: _loss(m, p))(m.params)
     for name, gradient in named_leaves(gradients).items():
@@ -88,7 +88,7 @@ def test_the_first_gradient_is_at_gates_and_eoc_alone(floor):
             np.testing.assert_array_equal(gradient, 0, err_msg=name)
 
 
-# ---------------------------------------------------------------- who sees what
+# ---------------------------------------------------------------- which token sees which medium
 
 
 @pytest.mark.parametrize("medium", [1, 2, 3])
@@ -100,13 +100,13 @@ def test_a_later_image_changes_no_earlier_logit(floor, rng, medium):
     after = _logits(m, visual=resample(m.params, [features], m.config))
     row = 0 if medium < 3 else 1
     first = int(np.argmax(m.phi[row] == medium))
-    np.testing.assert_array_equal(after[1 - row], before[1 - row])  # nor any of another row
+    np.testing.assert_array_equal(after[1 - row], before[1 - row])  # and none of another row
     np.testing.assert_array_equal(after[row, :first], before[row, :first])
     assert np.all(np.abs(after[row, first:] - before[row, first:]).max(axis=-1) > 1e-9)
 
 
 def test_an_earlier_image_reaches_later_tokens_through_self_attention(floor, rng):
-    """Tokens of image 2 do not look at image 1, yet its change arrives: paper, section 2.3."""
+    """Tokens of image 2 do not attend to image 1, but its change reaches them: paper, section 2.3."""
     m = tiny()
     visual = m.visual.copy()
     visual[0] += rng.standard_normal(visual[0].shape)
@@ -138,7 +138,7 @@ def test_padding_changes_no_real_tokens_logits(floor, left, right):
 
 
 def test_padded_media_are_never_attended(floor, rng):
-    """Media that no token points to may hold any number."""
+    """Media that no token sees may have any numbers."""
     m = tiny()
     padding = np.stack([np.full((3, 8), 1e6), rng.standard_normal((3, 8))])
     np.testing.assert_allclose(_logits(m, visual=np.concatenate([m.visual, padding])), _logits(m), atol=1e-12)
@@ -170,11 +170,11 @@ def test_logits_in_a_packed_row_are_those_of_the_sequence_alone(floor, mode):
         np.testing.assert_allclose(together[packed.owner[0] == i], alone[0], atol=1e-11)
 
 
-# ---------------------------------------------------------------- what trains
+# ---------------------------------------------------------------- parameters that train
 
 
 def test_frozen_parameters_are_no_arguments_of_the_gradient(rng):
-    """`params` holds what trains; the two trees have no array in common, and no language model in it."""
+    """`params` has the parameters that train: no language model is in it."""
     assert list(inspect.signature(flamingo).parameters)[:2] == ["params", "frozen"]
     m = tiny()
     names = set(named_leaves(m.params))
@@ -196,12 +196,12 @@ def test_everything_else_trains_once_the_gates_are_open(floor):
 
 
 def test_eoc_trains_through_input_and_output(floor, rng):
-    """Its row is the embedding of <EOC>, and gives the last column of the logits."""
+    """Its row is the embedding of <EOC> and gives the last column of the logits."""
     table, eoc = rng.standard_normal((V, 12)), rng.standard_normal(12)
     tokens, language = np.array([[3, V, 0], [V, V, 5]]), {"embedding": table}
-    gradients = embed_with_eoc(eoc, language, tokens)
-    np.testing.assert_array_equal(gradients[tokens == V], np.stack([eoc * 12**0.5] * 3))
-    np.testing.assert_array_equal(gradients[tokens < V], embed_tokens(table, tokens[tokens < V][None])[0])
+    h = embed_with_eoc(eoc, language, tokens)
+    np.testing.assert_array_equal(h[tokens == V], np.stack([eoc * 12**0.5] * 3))
+    np.testing.assert_array_equal(h[tokens < V], embed_tokens(table, tokens[tokens < V][None])[0])
     ops.check_grad(lambda e: embed_with_eoc(e, language, tokens), eoc)
     m = tiny()
     no_eoc = np.where(m.tokens == m.eoc, 7, m.tokens)
@@ -225,14 +225,14 @@ def test_gated_blocks_are_before_blocks_0_k_2k(every, layers, expected):
     assert {n for n in m.params if n.startswith("xattn_")} == {f"xattn_{i}" for i in expected}
     calls = []
 
-    def noting(name):
-        def noted(params, *args):
+    def recorded(name):
+        def record(params, *args):
             calls.append((name, id(params)))
             return getattr(CHAPTER, name)(params, *args)
 
-        return noted
+        return record
 
-    watched = CHAPTER._replace(gated_block=noting("gated_block"), decoder_block=noting("decoder_block"))
+    watched = CHAPTER._replace(gated_block=recorded("gated_block"), decoder_block=recorded("decoder_block"))
     flamingo(m.params, m.frozen, m.tokens, m.phi, m.visual, m.config, parts=watched)
     order = []
     for i in range(layers):
@@ -290,7 +290,7 @@ def _frozen_vision(rng, config):
 
 
 def test_encode_media_takes_frames_one_by_one(floor, rng, monkeypatch):
-    """Each frame alone, standardised by the frozen constants, whatever the encoder's batches are."""
+    """Each frame alone, standardised by the frozen constants, for any batches of the encoder."""
     config = tiny_config()
     frozen, media = _frozen_vision(rng, config), rng.integers(0, 256, (2, 3, 9, 8, 3)).astype(np.uint8)
     features = encode_media(frozen, media, config)
@@ -306,7 +306,7 @@ def test_encode_media_takes_frames_one_by_one(floor, rng, monkeypatch):
 
 
 def test_pixels_to_logits(floor, rng):
-    """All parts together: the picture's pixels move the logits of its own tokens."""
+    """All parts together: the pixels of a picture change the logits of its own tokens."""
     m = tiny(dtype=np.float32)
     frozen = m.frozen | _frozen_vision(rng, m.config)
     media = rng.integers(0, 256, (3, 1, 8, 8, 3)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The gated block: the identity at closed gates, first gradients, masks, the same thing in loops."""
+"""The gated block: the identity at closed gates, first gradients, masks, and the same formula in loops."""
 
 import autograd.numpy as anp
 import numpy as np
@@ -68,12 +68,12 @@ def test_gates_are_tanh_of_alpha(floor, inputs, block):
 
 
 def test_without_a_medium_the_attention_adds_exactly_nothing(floor, inputs, block):
-    """phi = 0; the feed-forward still acts, on all tokens."""
+    """phi = 0. The feed-forward layer still acts on all tokens."""
     h, visual = inputs
     out = gated_xattn_dense(block, h, visual, PHI, CONFIG)
-    blind = gated_xattn_dense(block | {"alpha_xattn": np.array(0.0)}, h, visual, PHI, CONFIG)
-    np.testing.assert_array_equal(out[PHI == 0], blind[PHI == 0])
-    assert np.all(np.abs(out - blind)[PHI > 0].max(axis=-1) > 1e-6)
+    no_attention = gated_xattn_dense(block | {"alpha_xattn": np.array(0.0)}, h, visual, PHI, CONFIG)
+    np.testing.assert_array_equal(out[PHI == 0], no_attention[PHI == 0])
+    assert np.all(np.abs(out - no_attention)[PHI > 0].max(axis=-1) > 1e-6)
     assert np.all(np.abs(out - h)[PHI == 0].max(axis=-1) > 1e-6)
 
 
@@ -84,7 +84,7 @@ def test_no_media_at_all(floor, inputs, block):
 
 
 @pytest.mark.parametrize("medium", [1, 2, 3])
-def test_a_token_meets_its_own_medium_only(floor, inputs, block, rng, medium):
+def test_a_token_attends_to_its_own_medium_only(floor, inputs, block, rng, medium):
     h, visual = inputs
     before = gated_xattn_dense(block, h, visual, PHI, CONFIG)
     visual[medium - 1] = 10 * rng.standard_normal(visual[0].shape)
@@ -97,11 +97,11 @@ def test_tokens_do_not_mix(floor, inputs, block):
     """Cross-attention and feed-forward act on each token alone, in any order."""
     h, visual = inputs
     whole = gated_xattn_dense(block, h, visual, PHI, CONFIG)
-    turned = gated_xattn_dense(block, h[:, ::-1], visual, PHI[:, ::-1], CONFIG)
-    np.testing.assert_allclose(turned[:, ::-1], whole, atol=1e-12)
+    reverse = gated_xattn_dense(block, h[:, ::-1], visual, PHI[:, ::-1], CONFIG)
+    np.testing.assert_allclose(reverse[:, ::-1], whole, atol=1e-12)
 
 
-def test_order_of_visual_tokens_is_nothing(floor, inputs, block):
+def test_the_order_of_visual_tokens_has_no_effect(floor, inputs, block):
     h, visual = inputs
     np.testing.assert_allclose(
         gated_xattn_dense(block, h, visual[:, [2, 0, 1]], PHI, CONFIG),
@@ -121,10 +121,10 @@ def _norm(x, gain, bias):
 
 
 def test_loops_agree(floor, inputs, block):
-    """Paper, figure 4, token by token; layer norm on queries and, one for both, on keys and values."""
+    """Paper, figure 4, token by token; one layer norm on queries, one on keys and values."""
     h, visual = inputs
     p, H, K = block, CONFIG.heads, CONFIG.key_size
-    got = gated_xattn_dense(p, h, visual, PHI, CONFIG)
+    actual = gated_xattn_dense(p, h, visual, PHI, CONFIG)
     for b, t in np.ndindex(2, 4):
         y = h[b, t]
         if PHI[b, t]:
@@ -133,12 +133,12 @@ def test_loops_agree(floor, inputs, block):
             for n in range(H):
                 own = slice(n * K, (n + 1) * K)
                 scores = [(query @ p["w_q"][:, own]) @ (m @ p["w_k"][:, own]) / K**0.5 for m in media]
-                shares = np.exp(scores) / np.sum(np.exp(scores))
-                heads.append(sum(a * (m @ p["w_v"][:, own]) for a, m in zip(shares, media, strict=True)))
+                weights = np.exp(scores) / np.sum(np.exp(scores))
+                heads.append(sum(a * (m @ p["w_v"][:, own]) for a, m in zip(weights, media, strict=True)))
             y = y + np.tanh(p["alpha_xattn"]) * np.concatenate(heads) @ p["w_o"]
         hidden = np.maximum(_norm(y, p["ffw_gain"], p["ffw_bias"]) @ p["w_1"], 0) ** 2
         y = y + np.tanh(p["alpha_dense"]) * hidden @ p["w_2"]
-        np.testing.assert_allclose(got[b, t], y, atol=1e-11)
+        np.testing.assert_allclose(actual[b, t], y, atol=1e-11)
 
 
 def test_cached_keys_and_values_are_equal(floor, inputs, block):

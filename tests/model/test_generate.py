@@ -1,4 +1,4 @@
-"""Greedy completion: a cache against none, batches against one by one, when to stop, what is never written."""
+"""Greedy completion: with and without a cache, in a batch and alone, when to stop, which tokens are never written."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_cached_greedy_equals_uncached_greedy(floor, seed):
 
 
 def test_these_models_write_something():
-    """Else the test above would compare empty lists."""
+    """Otherwise the test above would compare empty lists."""
     written = [greedy(sharp_model(seed), s, 8)[0] for seed in range(4) for s in prompts(12)]
     assert sum(map(len, written)) > 20 and len(set(map(tuple, written))) > 4
 
@@ -79,7 +79,7 @@ def test_a_left_padded_batch_equals_one_by_one(floor, seed):
         np.testing.assert_allclose(scores[i], alone, atol=1e-9)
 
 
-def test_a_prompt_read_in_two_parts_is_continued_as_a_whole_one(floor):
+def test_a_prompt_in_two_parts_is_continued_like_a_whole_one(floor):
     """The cache holds the first part; media are numbered over both."""
     m = sharp_model(1)
     sequence = prompts(m.eoc)[2]
@@ -94,7 +94,7 @@ def test_a_prompt_read_in_two_parts_is_continued_as_a_whole_one(floor):
 
 
 def test_one_token_more_for_each_row(floor):
-    """`read_token` gives what the whole rows give; each token sees what the last one of its row saw."""
+    """`read_token` gives the same as whole rows. Each token sees the medium of the last token of its row."""
     m, cache = sharp_model(), {}
     sequences, words = prompts(m.eoc), [[7, 8, 9, m.eoc], [5, m.eoc, 5, 6]]
     batch, visual = batch_of(m, sequences)
@@ -130,11 +130,11 @@ def test_the_picture_matters(floor):
     assert results[0] != results[1]
 
 
-# ---------------------------------------------------------------- when to stop, what is never written
+# ---------------------------------------------------------------- when to stop, which tokens are never written
 
 
 def test_stops_at_eoc_row_by_row(monkeypatch):
-    """<EOC> closes a row, is not part of it, and what comes after it is not written."""
+    """<EOC> closes a row. It is not part of the result, and nothing is written after it."""
     steps = [logits_for(6, 12, 7), logits_for(5, 8, 7), logits_for(12, 8, 7), logits_for(9, 8, 7)]
     tokens, scores = generate(scripted_model(monkeypatch, steps), plain_batch(3), EMPTY, max_tokens=4)
     assert tokens == [[6, 5], [], [7, 7, 7, 7]]
@@ -171,18 +171,17 @@ def test_another_choice_than_the_likeliest(monkeypatch):
 
 
 def test_never_writes_reserved_tokens(floor):
-    """Even where the model would like to: their rows of the table are made loud."""
+    """Also if they have the largest logits: their rows of the table are enlarged."""
     assert set(NEVER) == {PAD, BOS, UNK, IMAGE}
-    m = loud_model()
+    m = model_that_prefers_reserved_tokens()
     batch, visual = batch_of(m, prompts(m.eoc))
-    wish = flamingo(m.params, m.frozen, batch.tokens, batch.phi, visual, m.config, batch.visible_from)[:, -1].argmax(-1)
-    assert any(t in NEVER for t in wish)
+    logits = flamingo(m.params, m.frozen, batch.tokens, batch.phi, visual, m.config, batch.visible_from)[:, -1]
+    assert any(token in NEVER for token in logits.argmax(-1))
     for row in generate(m, batch, visual, 8)[0]:
         assert not set(row) & set(NEVER)
 
 
-def loud_model():
-    """A model that would like to write what is never written."""
+def model_that_prefers_reserved_tokens():
     m = sharp_model()
     table = m.frozen["language"]["embedding"].copy()
     table[list(NEVER)] *= 30
@@ -190,7 +189,7 @@ def loud_model():
     return m
 
 
-def test_log_softmax_is_over_what_is_allowed(rng):
+def test_log_softmax_is_over_the_allowed_tokens(rng):
     logits = rng.standard_normal((2, 9)).astype(np.float32)
     actual = log_softmax_allowed(logits)
     assert actual.dtype == np.float64 and np.all(np.isneginf(actual[:, list(NEVER)]))
@@ -208,7 +207,7 @@ def test_too_long_a_prompt_is_a_user_error_with_the_numbers(floor):
     assert len(generate(m, batch, visual, max_tokens=4)[0][0]) <= 4  # exactly full
 
 
-def test_what_the_cache_holds_counts_too(floor):
+def test_the_tokens_in_the_cache_count_too(floor):
     m, cache = sharp_model(), {}
     batch, visual = batch_of(m, [sequence_of([BOS] + [5] * 29, [])])
     read_on(m, batch.tokens, batch.phi, visual, batch.visible_from, cache)
@@ -216,6 +215,6 @@ def test_what_the_cache_holds_counts_too(floor):
         generate(m, batch, visual, max_tokens=5, cache=cache)
 
 
-def test_less_than_no_token_is_a_user_error(monkeypatch):
+def test_a_negative_number_of_tokens_is_a_user_error(monkeypatch):
     with pytest.raises(UserError, match="max_tokens is -1"):
         generate(scripted_model(monkeypatch, []), plain_batch(1), EMPTY, max_tokens=-1)

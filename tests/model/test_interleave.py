@@ -80,12 +80,12 @@ def test_phi_properties(tags):
     assert np.all(np.diff(last) >= 0) and np.all(np.diff(coming) >= 0)
     assert np.all((0 <= last) & (last <= coming) & (coming <= n))
     for i, tag in enumerate(tags):
-        seen = sum(tags[: i + 1])
-        assert last[i] == seen
-        assert coming[i] == (seen if tag or seen == n else seen + 1)
+        count = sum(tags[: i + 1])
+        assert last[i] == count
+        assert coming[i] == (count if tag or count == n else count + 1)
 
 
-def test_cross_attention_mask_is_the_picture_of_phi():
+def test_cross_attention_mask_shows_phi():
     expected = [
         [False, False, False, False],
         [True, True, False, False],
@@ -114,7 +114,7 @@ def test_cross_attention_mask_is_the_picture_of_phi():
         (["dax", EOC, EOC, "dax", EOC], "B t E t E"),
         ([EOC, "dax"], "B t E"),  # nothing to close yet
         ([PICTURE, "dax", EOC, "dax"], "B I t E t E"),
-        (["   ", PICTURE, " "], "B I E"),  # spaces alone are nothing: the image still leads
+        (["   ", PICTURE, " "], "B I E"),  # spaces are dropped: the image still leads
         (["", Quiet("")], "B E"),
     ],
 )
@@ -182,12 +182,12 @@ def test_spaces_next_to_a_tag_are_dropped(tokenizer):
     assert _pieces(tokenizer, [PICTURE, "a  red star."]) != _pieces(tokenizer, [PICTURE, "a red star."])
 
 
-def test_quiet_text_is_read_but_not_learned(tokenizer):
-    loud = encode_document([PICTURE, "what is it?", "a star."], tokenizer)
+def test_quiet_text_has_no_loss(tokenizer):
+    plain = encode_document([PICTURE, "what is it?", "a star."], tokenizer)
     quiet = encode_document([PICTURE, Quiet("what is it?"), "a star."], tokenizer)
-    assert loud.tokens == quiet.tokens
+    assert plain.tokens == quiet.tokens
     n, m = len(tokenizer.encode("what is it?")), len(tokenizer.encode("a star."))
-    assert loud.weights == [0.0, 0.0] + [1.0] * (n + m + 1)  # <BOS> and the tag are never learned, <EOC> is
+    assert plain.weights == [0.0, 0.0] + [1.0] * (n + m + 1)  # <BOS> and the tag have no loss, <EOC> has one
     assert quiet.weights == [0.0, 0.0] + [0.0] * n + [1.0] * (m + 1)
 
 
@@ -262,7 +262,7 @@ def test_phi_may_differ_from_row_to_row():
 
 
 def test_packed_by_hand():
-    """Lengths 4, 2 and 6 in rows of 7: the third does not fit beside the others."""
+    """Lengths 4, 2 and 6 in rows of 7: the third does not fit into the first row."""
     batch = pack_batch(_sequences(), 7)
     np.testing.assert_array_equal(batch.tokens, [[BOS, IMAGE, 7, 8, BOS, 7, PAD], [BOS, 9, IMAGE, 7, IMAGE, 8, PAD]])
     np.testing.assert_array_equal(batch.weights, [[0, 1, 1, 1, 0, 1, 0], [0, 1, 1, 1, 1, 1, 0]])
@@ -294,7 +294,7 @@ SEQUENCES = st.lists(st.tuples(st.lists(st.booleans(), min_size=1, max_size=9), 
 @settings(max_examples=60, deadline=None)
 @given(drawn=SEQUENCES, spare=st.integers(0, 12))
 def test_packing_properties(drawn, spare):
-    """Every sequence lies whole in one row, in order, and sees of the media what it sees alone."""
+    """Every sequence is whole in one row, in order, and sees the same media as alone."""
     sequences = []
     for number, (tags, _) in enumerate(drawn):
         tokens = [IMAGE if tag else 20 + number for tag in tags]

@@ -1,4 +1,4 @@
-"""The decoder: causal to the bit, relative positions, packed rows, tied embeddings, caches."""
+"""The decoder: causal to the last bit, relative positions, packed rows, tied embeddings, caches."""
 
 import autograd.numpy as anp
 import numpy as np
@@ -45,7 +45,7 @@ def test_rows_do_not_see_each_other(floor, params, tokens):
 
 @pytest.mark.parametrize("pad", [1, 6])
 def test_the_same_text_further_right_has_the_same_logits(floor, params, tokens, pad):
-    """Positions are relative: behind `pad` hidden tokens of any kind nothing changes."""
+    """Positions are relative: `pad` hidden tokens before the text change nothing."""
     alone = language_model(params, tokens, CONFIG)
     padded = np.concatenate([np.full((2, pad), 7), tokens], axis=1)
     visible_from = np.full(padded.shape, pad)
@@ -53,7 +53,7 @@ def test_the_same_text_further_right_has_the_same_logits(floor, params, tokens, 
 
 
 def test_order_matters(floor, params):
-    """Relative, but positions all the same: the last logit knows the order of what came before."""
+    """The last logit depends on the order of the earlier tokens."""
     a, b = (language_model(params, np.array([row]), CONFIG)[0, -1] for row in ([5, 6, 7, 8], [6, 5, 7, 8]))
     assert np.abs(a - b).max() > 1e-3
 
@@ -70,7 +70,7 @@ def test_packed_documents_do_not_see_each_other(floor, params, rng):
 
 
 def test_embeddings_are_tied(floor, params, tokens):
-    """One table for input and output: a zero row is the zero vector going in and logit 0 going out."""
+    """One table for input and output: a row of zeros gives the input 0 and the logit 0."""
     params = params | {"embedding": params["embedding"] * (np.arange(V) != 4)[:, None]}
     assert np.all(embed_tokens(params["embedding"], np.array([[4]])) == 0)
     logits = language_model(params, tokens, CONFIG)
@@ -84,7 +84,7 @@ def test_embeddings_are_scaled_by_the_root_of_the_width(params):
 
 
 def test_parameter_count_follows_chinchilla():
-    """Facts, section 5: L (5 D H K + 2 D 4D + 10 D) + V D, tied; the final gain is D more."""
+    """L (5 D H K + 2 D 4D + 10 D) + V D, tied; the final gain adds D."""
     config = tiny_config(language={"width": 16, "heads": 4, "key_size": 4, "ffw_multiplier": 4}).language
     L, D = config.layers, 16
     parameters = count(init_language_model(np.random.default_rng(0), config))
@@ -110,11 +110,11 @@ def test_sinusoids_known_values():
 
 
 def test_self_attention_is_the_formula_in_loops(floor, params, rng):
-    """score(i, j) = [(q_i + u).k_j + (q_i + v).W_R s_(i-j)] / sqrt(K), j from start_i to i."""
+    """score(i, j) = [(q_i + u).k_j + (q_i + v).W_R s_(i-j)] / sqrt(K), j from visible_from_i to i."""
     p, x = params["block_0"], rng.standard_normal((2, 6, 12))
     visible_from = np.array([[0, 0, 1, 0, 3, 5], [0, 1, 2, 2, 2, 2]])
     H, K = CONFIG.heads, CONFIG.key_size
-    got = self_attention(p, x, visible_from, CONFIG)
+    actual = self_attention(p, x, visible_from, CONFIG)
     for b, i in np.ndindex(2, 6):
         heads = []
         for h in range(H):
@@ -125,9 +125,9 @@ def test_self_attention_is_the_formula_in_loops(floor, params, rng):
                 / K**0.5
                 for j in keys
             ]
-            shares = np.exp(scores) / np.sum(np.exp(scores))
-            heads.append(sum(a * (x[b, j] @ p["w_v"][:, own]) for a, j in zip(shares, keys, strict=True)))
-        np.testing.assert_allclose(got[b, i], np.concatenate(heads) @ p["w_o"] + p["b_o"], atol=1e-11)
+            weights = np.exp(scores) / np.sum(np.exp(scores))
+            heads.append(sum(a * (x[b, j] @ p["w_v"][:, own]) for a, j in zip(weights, keys, strict=True)))
+        np.testing.assert_allclose(actual[b, i], np.concatenate(heads) @ p["w_o"] + p["b_o"], atol=1e-11)
 
 
 def _s(n, D=12):
@@ -136,12 +136,12 @@ def _s(n, D=12):
 
 
 def test_block_is_pre_norm_with_two_residuals(floor, params, rng):
-    """With both ways back into the stream shut, the block is the identity; the norm's gain rules each."""
+    """Without output projections the block is the identity. Each branch reads a normed stream."""
     h, visible_from = rng.standard_normal((1, 5, 12)), np.zeros((1, 5), int)
     p = params["block_1"]
-    shut = p | {n: 0 * p[n] for n in ("w_o", "b_o", "w_2", "b_2")}
-    np.testing.assert_array_equal(decoder_block(shut, h, visible_from, CONFIG), h)
-    # RMSNorm: the branches do not know the scale of h.
+    closed = p | {n: 0 * p[n] for n in ("w_o", "b_o", "w_2", "b_2")}
+    np.testing.assert_array_equal(decoder_block(closed, h, visible_from, CONFIG), h)
+    # RMSNorm: the branches do not depend on the scale of h.
     grown = decoder_block(p, 1e4 * h, visible_from, CONFIG) - 1e4 * h
     first = h + self_attention(p, h / np.sqrt((h**2).mean(-1, keepdims=True)) * p["attn_gain"], visible_from, CONFIG)
     attended = first - h
@@ -177,12 +177,12 @@ def test_the_cache_of_a_block_holds_keys_values_and_distances(floor, params, tok
     assert list(cache) == ["block_0", "block_1", "block_2"]
     for i in range(3):
         assert set(cache[f"block_{i}"]) == {"k", "v", "r", "length"} and cache[f"block_{i}"]["length"] == 9
-    fresh = sinusoids(0, 9, 12, np.float64) @ params["block_1"]["w_r"]  # one row for each distance, of no batch
+    fresh = sinusoids(0, 9, 12, np.float64) @ params["block_1"]["w_r"]  # one row for each distance, without a batch
     np.testing.assert_allclose(cache["block_1"]["r"][0, :9].reshape(9, -1), fresh, atol=1e-12)
 
 
 def test_a_cache_has_room_for_any_number_of_tokens(floor, params, rng):
-    """Token by token to five times the length of the first call; new arrays are made a few times only."""
+    """60 calls with one token each: new arrays are made a few times only."""
     tokens, cache, parts, arrays = rng.integers(0, V, (2, 60)), {}, [], []
     for done in range(60):
         parts.append(language_model(params, tokens[:, done : done + 1], CONFIG, cache=cache))
@@ -202,7 +202,7 @@ def test_new_arrays_are_written_in_place(rng):
     assert block["k"] is held and np.shares_memory(keys, held) and block_length(block) == 3
     grown, _ = extend(block, k=np.repeat(k, 4, axis=1), v=np.repeat(k, 4, axis=1))
     assert block["k"] is not held and block_length(block) == 11
-    np.testing.assert_array_equal(grown[:, :3], keys)  # what was held moves into the longer array
+    np.testing.assert_array_equal(grown[:, :3], keys)  # the old rows are copied to the longer array
 
 
 def test_without_a_cache_nothing_is_kept(rng):

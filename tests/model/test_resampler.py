@@ -1,4 +1,4 @@
-"""The Perceiver resampler: any S and F in, R tokens out; order of patches is nothing, of frames something."""
+"""The Perceiver resampler: any S and F in, R tokens out; the order of frames matters, of patches not."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def test_permuting_frames_changes_the_tokens(floor, rng, params):
     features = rng.standard_normal((2, 3, 6, 8))
     before = perceiver_resampler(params, features, CONFIG)
     assert np.abs(perceiver_resampler(params, features[:, [2, 0, 1]], CONFIG) - before).max() > 1e-3
-    timeless = params | {"temporal": 0 * params["temporal"]}  # and it is the embedding that does it
+    timeless = params | {"temporal": 0 * params["temporal"]}  # without the embedding it does not
     np.testing.assert_allclose(
         perceiver_resampler(timeless, features[:, [2, 0, 1]], CONFIG),
         perceiver_resampler(timeless, features, CONFIG),
@@ -61,7 +61,7 @@ def test_media_do_not_see_each_other(floor, rng, params):
 
 
 def test_a_latent_reaches_other_latents_within_one_layer(floor, rng, params):
-    """Queries do not mix rows; only keys and values that hold the latents can carry one to another."""
+    """Queries do not mix rows. Only keys and values of the latents can carry one latent to another."""
     x, features, time = rng.standard_normal((1, 3, 8)), rng.standard_normal((1, 1, 5, 8)), params["temporal"][:1]
     before = resampler_layer(params["layer_0"], x, features, time, CONFIG)
     x[0, 2] += rng.standard_normal(8)
@@ -70,22 +70,22 @@ def test_a_latent_reaches_other_latents_within_one_layer(floor, rng, params):
 
 
 def test_latents_are_in_keys_and_values_even_without_features(floor, rng, params):
-    """With no feature at all the latents still have themselves to look at."""
+    """Without features the latents still attend to themselves."""
     x, nothing, time = rng.standard_normal((1, 3, 8)), np.zeros((1, 1, 0, 8)), params["temporal"][:1]
     out = resampler_layer(params["layer_0"], x, nothing, time, CONFIG)
-    deaf = params["layer_0"] | {"w_o": 0 * params["layer_0"]["w_o"]}
-    no_attention = resampler_layer(deaf, x, nothing, time, CONFIG)
+    no_output = params["layer_0"] | {"w_o": 0 * params["layer_0"]["w_o"]}
+    no_attention = resampler_layer(no_output, x, nothing, time, CONFIG)
     assert np.abs(out - no_attention).max() > 1e-3
 
 
 def test_features_reach_keys_and_values_without_a_norm(floor, rng, params):
-    """As docs say: twice the features is not the same as the features."""
+    """As docs/deviations.md says: twice the features gives another result."""
     features = rng.standard_normal((1, 1, 5, 8))
     one, two = (perceiver_resampler(params, s * features, CONFIG) for s in (1, 2))
     assert np.abs(one - two).max() > 1e-3
 
 
-def test_what_is_projected_one_by_one_is_projected_together(floor, rng):
+def test_projection_one_by_one_equals_projection_together(floor, rng):
     """[features + time ; latents] @ w, with the features of a frame in order, frame after frame."""
     features, time = rng.standard_normal((2, 3, 4, 8)), rng.standard_normal((3, 8))
     latents, w = rng.standard_normal((2, 5, 8)), rng.standard_normal((8, 6))
@@ -135,7 +135,7 @@ def test_interpolation_keeps_float32(params):
 
 
 def test_a_picture_is_a_video_of_one_frame(floor, rng, params):
-    """It gets the embedding of time 0 and nothing else."""
+    """It gets the embedding of time 0 only."""
     features = rng.standard_normal((2, 1, 5, 8))
     timeless = params | {"temporal": 0 * params["temporal"]}
     np.testing.assert_allclose(
@@ -153,9 +153,9 @@ def _norm(x, gain, bias):
 
 
 def _slow(params, features):
-    """One medium (F, S, D), in loops, from the paper's figure 5."""
+    """One medium (F, S, D), in loops, after the paper's figure 5."""
     F, S, _ = features.shape
-    seen = [features[f, s] + temporal_embedding(params["temporal"], F)[f] for f in range(F) for s in range(S)]
+    inputs = [features[f, s] + temporal_embedding(params["temporal"], F)[f] for f in range(F) for s in range(S)]
     x = [latent.copy() for latent in params["latents"]]
     K = CONFIG.key_size
     for n in range(CONFIG.layers):
@@ -166,9 +166,9 @@ def _slow(params, features):
             heads = []
             for h in range(CONFIG.heads):
                 own = slice(h * K, (h + 1) * K)
-                scores = [(latent @ p["w_q"][:, own]) @ (y @ p["w_k"][:, own]) / K**0.5 for y in seen + latents]
-                shares = np.exp(scores) / np.sum(np.exp(scores))
-                heads.append(sum(a * (y @ p["w_v"][:, own]) for a, y in zip(shares, seen + latents, strict=True)))
+                scores = [(latent @ p["w_q"][:, own]) @ (y @ p["w_k"][:, own]) / K**0.5 for y in inputs + latents]
+                weights = np.exp(scores) / np.sum(np.exp(scores))
+                heads.append(sum(a * (y @ p["w_v"][:, own]) for a, y in zip(weights, inputs + latents, strict=True)))
             rows.append(np.concatenate(heads) @ p["w_o"])
         x = [a + b for a, b in zip(x, rows, strict=True)]
         x = [row + np.maximum(_norm(row, p["ffw_gain"], p["ffw_bias"]) @ p["w_1"], 0) ** 2 @ p["w_2"] for row in x]
@@ -192,7 +192,7 @@ def test_layer_gradient(floor, rng, params):
 
 
 def test_gradient_with_interpolated_frames(floor, rng, params):
-    """Every row of the temporal table gets its share, and the latents theirs."""
+    """For every row of the temporal table, and for the latents."""
     features = rng.standard_normal((1, 6, 2, 8))
 
     def run(temporal, latents, features):
@@ -214,7 +214,7 @@ def test_initialisation_depends_on_the_generator_alone():
 
 
 def test_features_of_another_width_are_projected(floor, rng):
-    """As in the paper's models: one matrix before everything, and then nothing new."""
+    """As in the paper's models: one matrix before everything else."""
     config = dataclasses.replace(CONFIG, input_width=5)
     params = shake(init_resampler(rng, config, np.float64), rng)
     features = rng.standard_normal((2, 3, 6, 5))

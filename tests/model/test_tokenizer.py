@@ -1,4 +1,4 @@
-"""The tokenizer: any text comes back as it was, reserved ids never come from text, TinyWorld in one piece."""
+"""The tokenizer: any text is decoded unchanged, text gives no reserved ids, each word of TinyWorld is one piece."""
 
 import re
 
@@ -23,7 +23,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)  # anythi
 @example(" ")
 @example("   leading, double  inside, trailing  ")
 @example("\n\ttabs\r\nand lines\n")
-@example("\u2581")  # the sign that SentencePiece writes a space with
+@example("\u2581")  # SentencePiece writes a space as this sign
 @example("a\u2581b \u2581 c\u2581\u2581")
 @example("\x1a \x1a0 \x1a1\u2581\x1a")  # the sign that protects it
 @example("\x00 nul \ufffd \ufeff")
@@ -39,7 +39,7 @@ def test_round_trip_and_no_reserved_id(tokenizer, text):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 662), max_size=12))
 def test_any_ids_decode_to_some_text(tokenizer, ids):
-    """A model may emit bytes that are no character; that is text with a hole, not an error."""
+    """A model may write bytes that are not a character. That gives replacement characters, not an error."""
     text = tokenizer.decode(ids)
     assert isinstance(text, str)
     plain = [i for i in ids if IMAGE < i < len(tokenizer)]
@@ -71,13 +71,13 @@ def _words():
 def test_every_word_of_tinyworld_is_one_piece(tokenizer):
     words = _words() | {word for phrase in COLOUR_NAMES for word in phrase.split()} | set(say.PLACES + say.ANIMALS)
     assert len(words) > 80
-    cut = {w: [tokenizer.piece(i) for i in tokenizer.encode(w)] for w in words if len(tokenizer.encode(w)) != 1}
-    assert not cut
+    several = {w: [tokenizer.piece(i) for i in tokenizer.encode(w)] for w in words if len(tokenizer.encode(w)) != 1}
+    assert not several
 
 
 @pytest.mark.parametrize("kind", ["PICTURE_WORDS", "TEXT_WORDS", "NEW_WORDS"])
 def test_every_invented_word_is_two_pieces(tokenizer, kind):
-    """Held-out words above all: a word never seen must be spelt from syllables that were."""
+    """Also held-out words: they are new, but their syllables are not."""
     words = getattr(say, kind)
     assert len(words) > 5
     assert {w: len(tokenizer.encode(w)) for w in words} == {w: 2 for w in words}
@@ -89,7 +89,7 @@ def test_training_depends_on_its_lines_alone(tokenizer):
     assert [again.piece(i) for i in range(662)] == [tokenizer.piece(i) for i in range(662)]
 
 
-def test_ctrl_c_while_lines_are_made_is_ctrl_c():
+def test_ctrl_c_in_the_iterator_of_lines_is_ctrl_c():
     def lines():
         yield "a red star"
         raise KeyboardInterrupt
@@ -115,11 +115,11 @@ def test_a_tokenizer_survives_its_bytes(tokenizer):
     assert copy.encode(text) == tokenizer.encode(text) and len(copy) == len(tokenizer)
 
 
-# ---------------------------------------------------------------- bytes that are no tokenizer
+# ---------------------------------------------------------------- bytes that are not a tokenizer
 
 
 @pytest.mark.parametrize("data", [b"", b"not a model", b"\x00" * 64, b"PK\x03\x04"])
-def test_bytes_that_are_no_model_are_a_user_error(data):
+def test_bytes_that_are_not_a_model_are_a_user_error(data):
     with pytest.raises(UserError, match="^tokenizer: "):
         Tokenizer(data)
 
@@ -131,7 +131,7 @@ def test_a_cut_model_is_a_user_error(tokenizer, share):
 
 
 def test_a_foreign_model_is_a_user_error(tmp_path):
-    """A SentencePiece model, but without our reserved ids."""
+    """A SentencePiece model without our reserved ids."""
     import io
 
     import sentencepiece

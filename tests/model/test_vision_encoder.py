@@ -67,11 +67,11 @@ def test_beta_schedule_known_values():
 def test_variance_follows_the_prediction_through_twenty_blocks(alpha):
     """With SkipInit at 1 the mean channel variance is (1 + b alpha^2), b counted from each transition.
 
-    Measured over eight seeds: 0.84 to 0.99 of it at alpha 0.2 and 0.73 to 1.04 at alpha 1 (zero
-    padding takes some variance, narrow random layers scatter). The mean of four seeds is held to
-    15 % (30 %). Without beta, alpha 1 would end a stage at 2^7 instead of 8; without the reset, at
-    21 instead of 7. Growth *within* a stage scatters far less, 2 % at alpha 0.2: held to 4 %.
-    Strides are 1: average pooling of noise takes its variance, which no bookkeeping foresees.
+    Eight seeds gave 0.84 to 0.99 of it at alpha 0.2 and 0.73 to 1.04 at alpha 1 (zero padding reduces the variance,
+    narrow random layers vary). The mean of four seeds must be within 15 % (30 %). Without beta, alpha 1 would end a
+    stage at 2^7 instead of 8; without the reset, at 21 instead of 7. The growth *within* a stage varies much less, 2 %
+    at alpha 0.2: it must be within 4 %. Strides are 1: average pooling reduces the variance of noise, and beta does
+    not predict that.
     """
     config = VisionConfig(
         stem=((32, 1),), stages=((64, 7, 1), (96, 7, 1), (64, 6, 1)), group_size=16, alpha=alpha, width=32
@@ -80,11 +80,11 @@ def test_variance_follows_the_prediction_through_twenty_blocks(alpha):
     measured = np.mean([_channel_variances(config, seed) for seed in range(4)], axis=0)
     expected = np.array([1 + b * alpha**2 for n in (7, 7, 6) for b in range(1, n + 1)])
     inputs = np.array([beta**2 for *_, beta in plan[1:]])
-    np.testing.assert_allclose(inputs, expected[:-1], rtol=1e-12)  # beta knows the same numbers
+    np.testing.assert_allclose(inputs, expected[:-1], rtol=1e-12)  # beta has the same numbers
     np.testing.assert_allclose(measured / expected, 1.0, atol=0.15 if alpha == 0.2 else 0.30)
-    for visible_from, stop in ((0, 7), (7, 14), (14, 20)):
-        grown = measured[visible_from:stop] / measured[visible_from]
-        predicted = expected[visible_from:stop] / expected[visible_from]
+    for first, stop in ((0, 7), (7, 14), (14, 20)):
+        grown = measured[first:stop] / measured[first]
+        predicted = expected[first:stop] / expected[first]
         np.testing.assert_allclose(grown / predicted, 1.0, atol=0.04 if alpha == 0.2 else 0.12)
 
 
@@ -93,11 +93,11 @@ def _channel_variances(config, seed):
     params = init_vision_encoder(rng, config)
     for name, *_ in block_plan(config):
         params[name]["skip_init_gain"] = np.ones((), np.float32)
-    seen = {}
+    variances = {}
     pictures = rng.standard_normal((4, 24, 24, 3)).astype(np.float32)
-    vision_encoder(params, pictures, config, watch=lambda n, h: seen.update({n: h.var(axis=(0, 1, 2)).mean()}))
-    assert list(seen) == ["stem", *(name for name, *_ in block_plan(config))]
-    return [seen[name] for name, *_ in block_plan(config)]
+    vision_encoder(params, pictures, config, watch=lambda n, h: variances.update({n: h.var(axis=(0, 1, 2)).mean()}))
+    assert list(variances) == ["stem", *(name for name, *_ in block_plan(config))]
+    return [variances[name] for name, *_ in block_plan(config)]
 
 
 @pytest.mark.parametrize("name", ["stage_0_block_0", "stage_1_block_0", "stage_1_block_1"])
@@ -158,20 +158,20 @@ def test_a_block_is_its_shortcut_and_its_gated_branch(floor, rng):
 
 
 def test_stem_blocks_and_head_in_order(floor, rng):
-    """Gained activations are between the stem's convolutions, none after the last; one is after the final 1x1."""
+    """Activations between the convolutions of the stem, none after the last one; one after the final 1x1."""
     config = VisionConfig(stem=((4, 2), (8, 1)), stages=((8, 2, 1), (8, 1, 2)), group_size=2, width=6)
-    params, seen = _params(config), {}
+    params, signals = _params(config), {}
     pictures = rng.standard_normal((2, 9, 8, 3))
-    features = vision_encoder(params, pictures, config, watch=lambda name, h: seen.update({name: h}))
+    features = vision_encoder(params, pictures, config, watch=lambda name, h: signals.update({name: h}))
     h = ws_conv(params["stem_1"], gained_gelu(ws_conv(params["stem_0"], pictures, 2)))
-    np.testing.assert_allclose(seen["stem"], h, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(signals["stem"], h, rtol=1e-12, atol=1e-12)
     for name, beta, stride in (
         ("stage_0_block_0", 1.0, 1),
         ("stage_0_block_1", 1.04**0.5, 1),
         ("stage_1_block_0", 1.08**0.5, 2),
     ):
         h = nf_block(params[name], h, beta, 0.2, stride)
-        np.testing.assert_allclose(seen[name], h, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(signals[name], h, rtol=1e-12, atol=1e-12)
     head = gained_gelu(ws_conv(params["final"], h))
     np.testing.assert_allclose(features, head.reshape(2, 3 * 2, 6), rtol=1e-12, atol=1e-12)
 
@@ -194,18 +194,18 @@ def test_any_picture_size(floor, rng, size):
 
 
 def test_features_are_the_grid_row_by_row(floor, rng):
-    """What changes in the lower right corner changes the last cell, and not the first."""
+    """A change in the lower right corner of the picture changes the last cell, not the first."""
     params, pictures = _params(), rng.standard_normal((1, 64, 64, 3))
-    params = {k: v | {"squeeze_excite": _closed(v["squeeze_excite"])} if "squeeze_excite" in v else v
-              for k, v in params.items()}  # fmt: skip
+    blocks = [name for name, *_ in block_plan(CONFIG)]
+    params |= {name: params[name] | {"squeeze_excite": _constant(params[name]["squeeze_excite"])} for name in blocks}
     before = vision_encoder(params, pictures, CONFIG)
     pictures[0, -1, -1] += 3.0
     changed = np.any(vision_encoder(params, pictures, CONFIG) != before, axis=-1)[0].reshape(16, 16)
     assert changed[-1, -1] and not changed[0].any() and not changed[:, 0].any()
 
 
-def _closed(squeeze):
-    """Squeeze-excite looks at the whole picture; without it the encoder is local."""
+def _constant(squeeze):
+    """Squeeze-excite with constant gates. It reads the whole picture; without it the encoder is local."""
     return squeeze | {"w_excite": 0 * squeeze["w_excite"]}
 
 

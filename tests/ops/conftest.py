@@ -1,4 +1,4 @@
-"""``ops_cases`` importable from anywhere; the fixtures are those of ``tests/conftest.py``."""
+"""Makes ``ops_cases`` and ``mutants`` importable. The fixtures are in ``tests/conftest.py``."""
 
 import os
 import sys

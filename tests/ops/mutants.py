@@ -1,18 +1,19 @@
-"""Mutants of the hand-written gradients: their source, changed in one place by way of its syntax tree.
+"""Mutants of the hand-written gradients: the syntax tree of their source with one change.
 
-A hand-written gradient is what ``defvjp`` and ``defvjp_argnums`` register, with every function of the
-fast floor that it calls: NumPy's kernels, and Numba's as plain Python. A mutant changes one expression:
+A hand-written gradient is a function that ``defvjp``, ``defvjp_argnums`` or ``defvjp_all`` registers, with every
+function of the fast floor that it calls: NumPy's kernels, and Numba's kernels as plain Python. A mutant changes one
+expression:
 
-* sign: a sum becomes a difference or the other way round, also in ``+=``; a minus is taken away; a
-  product, or what is written to a part of an array, is negated where nothing around it does the same;
-* term: one side of a sum or of a difference is dropped, or an augmented assignment, or what is
-  written to a part of an array;
-* transpose: a transposition is dropped, or an operand of a matrix product gets one; in the kernels
-  two indices of an element change places, or the two strides of a matrix.
+* sign: a sum becomes a difference or the reverse, also in ``+=``; a minus is removed; a product, or a value that is
+  written to a part of an array, is negated, unless the expression around it gives the same mutant;
+* term: one side of a sum or difference is dropped, or an augmented assignment, or a value that is written to a part of
+  an array;
+* transpose: a transposition is dropped, or an operand of a matrix product gets one; in kernels two indices of an
+  element, or the two strides of a matrix, are exchanged.
 
-Terms of values, not of indices: an expression counts only if it gives floating-point numbers when the
-cases run (``Engine`` watches). Positions, shapes and lengths of blocks are left alone; so are constants,
-conditions, what forward alone does, and the reference floor.
+Only values are changed, not indices: an expression counts if it gives floating-point numbers when the cases run
+(``Engine`` records them). Not changed: positions, shapes and lengths of blocks, constants, conditions, code of forward
+alone, and the reference floor.
 """
 
 import ast
@@ -42,19 +43,19 @@ from tinyflamingo.ops import (
     segment_blocks,
 )
 
-REGISTERING = (fast, fast_attention, fast_conv, fast_relative, fast_segment)  # these write gradients by hand
+REGISTERING = (fast, fast_attention, fast_conv, fast_relative, fast_segment)  # files with hand-written gradients
 KERNELS = {"numpy": (kernels_numpy,), "numba": (kernels_numba, product_kernels_numba)}
 MODULES = {"numpy": (*REGISTERING, segment_blocks, kernels_numpy), "numba": KERNELS["numba"]}
 ALL = sum(MODULES.values(), ())
 TOLERANCE = 1e-10  # between the floors
-ERRORS = (ValueError, IndexError, TypeError, ArithmeticError)  # of wrong shapes and numbers, not of wrong names
+ERRORS = (ValueError, IndexError, TypeError, ArithmeticError)  # from wrong shapes and numbers, not from wrong names
 
 
 # ---------------------------------------------------------------- which functions
 
 
 class Part(NamedTuple):
-    """A function of a module; or the statement that registers a gradient, which may be a lambda in it."""
+    """A function of a module, or a statement that registers a gradient (the gradient may be a lambda in it)."""
 
     module: object
     name: str
@@ -71,24 +72,24 @@ def _body(module):
 
 @functools.cache
 def _functions(module):
-    """{name: part}; without their decorators Numba's kernels are plain Python."""
-    found = {}
+    """{name: part} without decorators, so that Numba's kernels are plain Python."""
+    parts = {}
     for tree in _body(module):
         if isinstance(tree, ast.FunctionDef):
             tree.decorator_list = []
-            found[tree.name] = Part(module, tree.name, tree)
-    return found
+            parts[tree.name] = Part(module, tree.name, tree)
+    return parts
 
 
 def _registrations(module):
     for tree in _body(module):
         match tree:
-            case ast.Expr(ast.Call(ast.Name("defvjp" | "defvjp_argnums"))):
+            case ast.Expr(ast.Call(ast.Name("defvjp" | "defvjp_argnums" | "defvjp_all"))):
                 yield tree
 
 
 def _called(module, tree):
-    """The parts that are named in a tree: functions of the package, or of ``kernels`` and its like."""
+    """The parts that a tree names: functions of the package, ``kernels.name`` or ``module.name``."""
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(ast.Name("kernels" | "module"), name):
@@ -100,26 +101,26 @@ def _called(module, tree):
 
 
 def gradients():
-    """{name of a primitive: the parts of its gradients, kernels included}."""
-    found = {}
+    """{name of a primitive: the parts of its gradients, with kernels}."""
+    by_primitive = {}
     for module in REGISTERING:
         for tree in _registrations(module):
             primitive, *makers = tree.value.args
-            parts = found[primitive.id] = [Part(module, f"defvjp of {primitive.id}", tree)]
+            parts = by_primitive[primitive.id] = [Part(module, f"defvjp of {primitive.id}", tree)]
             waiting = [part for maker in makers for part in _called(module, maker)]
             while waiting:
                 part = waiting.pop()
                 if part not in parts:
                     parts.append(part)
                     waiting += _called(part.module, part.tree)
-    return found
+    return by_primitive
 
 
 # ---------------------------------------------------------------- which changes
 
 
 class Mutant(NamedTuple):
-    """`old` in a part becomes `new`, provided that `watched` is floats with so many axes at least."""
+    """`old` in a part becomes `new`. It counts if the value of `watched` is floats with at least `axes` axes."""
 
     part: Part
     kind: str
@@ -132,7 +133,7 @@ class Mutant(NamedTuple):
         return f"{self.part}: {ast.unparse(self.old)}  ->  {ast.unparse(self.new)}"
 
     def tree(self):
-        """The part as it is with the change."""
+        """The tree of the part with the change."""
         return _replaced(self.part.tree, self.old, self.new)
 
 
@@ -143,12 +144,12 @@ def mutants(part):
         parent = parents.get(id(node))
         for changes in (_sums, _assignments, _minus, _products, _transpositions):
             yield from (Mutant(part, *change) for change in changes(node, parent))
-        if part.module not in REGISTERING:  # there indices are slices as well
+        if part.module not in REGISTERING:  # in REGISTERING indices may be slices
             yield from (Mutant(part, *change) for change in _indices(node))
 
 
 def _replaced(tree, old, new):
-    """A copy of the tree with `new` in the place of `old`, as if that had been copied already."""
+    """A copy of the tree with `new` in place of `old`."""
     return copy.deepcopy(tree, {id(old): new})
 
 
@@ -209,7 +210,7 @@ def _products(node, parent):
 
 
 def _operands(node):
-    """What a product multiplies, and whether these may be matrices."""
+    """The operands of a product, and whether they may be matrices."""
     match node:
         case ast.BinOp(a, ast.MatMult(), b) | ast.Call(ast.Attribute(attr="matmul"), [a, b]):
             return [a, b], True
@@ -221,7 +222,7 @@ def _operands(node):
 
 
 def _signed(node, parent):
-    """Whether the sign of a product is changed by another mutant, of the expression around it."""
+    """Whether another mutant, of the expression around a product, changes its sign."""
     match parent:
         case ast.BinOp(op=ast.Add() | ast.Sub()):
             return parent.right is node
@@ -256,12 +257,12 @@ def _exchanged(items, i, j):
     return items
 
 
-# ---------------------------------------------------------------- putting them in place
+# ---------------------------------------------------------------- how they are installed
 
 
 @contextlib.contextmanager
 def restored():
-    """What is replaced inside is afterwards what it was: the modules' names, the registered gradients."""
+    """At the end of the block the names of the modules and the registered gradients are as before."""
     spaces = [core.primitive_vjps, vars(kernels), *map(vars, ALL)]
     before = [dict(space) for space in spaces]
     try:
@@ -274,7 +275,7 @@ def restored():
 
 
 def install(part, tree):
-    """Put a tree in the place of a part: in its module, in those that import it, in what is registered."""
+    """Replace a part by a tree: in its module, in modules that import it, and in the registered gradients."""
     space = vars(part.module)
     before = space.get(part.name)
     _execute(tree, space)
@@ -292,22 +293,22 @@ def _execute(tree, space):
 
 
 def _watching(part, watched):
-    """A copy of the part's tree in which ``_watch`` sees the values of the expressions `watched`."""
+    """A copy of the part's tree in which ``_watch`` gets the values of the expressions `watched`."""
     copies = {}
     tree = copy.deepcopy(part.tree, copies)
     keys = {id(copies[key]): key for key in watched if key in copies}
 
     class Watching(ast.NodeTransformer):
         def visit(self, node):
-            found = self.generic_visit(node)
+            visited = self.generic_visit(node)
             key = keys.get(id(node))
-            return ast.Call(ast.Name("_watch", ast.Load()), [ast.Constant(key), found], []) if key else found
+            return ast.Call(ast.Name("_watch", ast.Load()), [ast.Constant(key), visited], []) if key else visited
 
     return Watching().visit(tree)
 
 
 def _axes(value):
-    """How many axes an array or a number has; -1 if it is not of floats."""
+    """Number of axes of an array or a number; -1 if it is not float."""
     floats = isinstance(value, float) or getattr(getattr(value, "dtype", None), "kind", "") == "f"
     return np.ndim(value) if floats else -1
 
@@ -316,9 +317,8 @@ def _axes(value):
 
 
 class Engine:
-    """The mutants of the "numpy" or of the "numba" files, and the cases that may notice them.
-
-    Those of ``fast*.py`` run on NumPy's kernels; Numba's kernels run as plain Python, uncompiled.
+    """The mutants of the "numpy" files (``fast*.py`` and NumPy's kernels) or of the "numba" files (Numba's kernels, run
+    as plain Python), and the cases that can notice them.
     """
 
     def __init__(self, name, cases):
@@ -332,7 +332,7 @@ class Engine:
 
     @contextlib.contextmanager
     def running(self):
-        """Its kernels under the fast floor."""
+        """The fast floor uses the kernels of this engine inside the block."""
         with restored():
             kernels.ENGINE = self.name
             for module in KERNELS[self.name]:
@@ -341,49 +341,49 @@ class Engine:
                     vars(module)[name] = vars(kernels)[name] = getattr(function, "py_func", function)
             yield
 
-    def _watch(self, parts, found):
-        """{watched expression: {case that comes there: the axes of its value}}, the smallest cases first."""
+    def _watch(self, parts, records):
+        """{watched expression: {case that reaches it: axes of its value}}, the smallest cases first."""
 
         def watch(key, value):
-            if case not in found[key]:
-                found[key][case] = _axes(value)
+            if case not in records[key]:
+                records[key][case] = _axes(value)
             return value
 
         with self.running():
-            for part in parts:
+            for part in sorted(parts, key=lambda part: isinstance(part.tree, ast.Expr)):  # registrations last
                 vars(part.module)["_watch"] = watch
-                install(part, _watching(part, found))
+                install(part, _watching(part, records))
             for case in sorted(self.cases, key=lambda case: sum(x.size for x in self.cases[case][1])):
                 assert not self.floors_differ(case), case
-        return found
+        return records
 
     def cases_of(self, mutant):
-        """The cases that run through what is changed."""
+        """The cases that run the changed expression."""
         return [case for case, axes in self.axes[id(mutant.watched)].items() if axes >= mutant.axes]
 
     def floors_differ(self, case):
-        """Whether the fast floor gives other "numbers" than the reference, or an "error"."""
+        """Whether the fast floor gives other numbers than the reference ("numbers"), or an "error"."""
         return _noticed(lambda: ops_cases.compare(self.expected[case], self._fast(case), TOLERANCE))
 
     def _fast(self, case):
         return ops_cases.on_floor("fast", *self.cases[case])
 
     def differences_differ(self, case):
-        """Whether the gradients are other "numbers" than finite differences say, or an "error"."""
+        """Whether the gradients differ from finite differences ("numbers"), or an "error"."""
         function, args = self.cases[case]
         with ops.use("fast"):
             return _noticed(lambda: ops.check_grad(function, *args, directions=1))
 
     def noticed(self, mutant, check):
-        """ "numbers" if a case has wrong ones, "error" if cases can only raise, "" if nobody notices."""
-        found = ""
+        """Return "numbers" if a case gives wrong numbers, "error" if cases only raise, "" if no case notices."""
+        result = ""
         with restored(), np.errstate(all="ignore"):
             install(mutant.part, mutant.tree())
             for case in self.cases_of(mutant):
-                found = check(case) or found
-                if found == "numbers":
+                result = check(case) or result
+                if result == "numbers":
                     break
-        return found
+        return result
 
 
 def _noticed(check):

@@ -1,8 +1,8 @@
 """Every operation at small, awkward sizes: ``CASES[name] = (function, float64 arguments)``.
 
-Used by the tests of values, of gradients and of mutants, and run as a script in a subprocess
-without a JIT or without Numba: then it checks the fast floor against the reference by itself.
-Only float arguments are listed; integers and masks are inside the functions.
+The tests of values, gradients and mutants use them. Run as a script, in a subprocess without JIT or without Numba, this
+file compares the fast floor with the reference. Only float arguments are listed; integers and masks are inside the
+functions.
 """
 
 import sys
@@ -24,11 +24,11 @@ def build():
     ids = np.array([[1, 2, 1], [0, 1, 1]])
     targets = np.array([1, 2, 0, 5])
     key_mask = np.arange(S)[None, :] < np.array([[0], [4]])
-    visible_from = np.array([[0, 3, 7, 2, 6], [2, 2, 0, 5, 5]])  # the 7 is beyond its position: empty
+    visible_from = np.array([[0, 3, 7, 2, 6], [2, 2, 0, 5, 5]])  # the 7 is after its own position: no key is visible
     qkv = normal(B, T, H, K), normal(B, S, H, K), normal(B, S, H, K)
     media = normal(B, N, R, H, K), normal(B, N, R, H, K)
     first = np.array([[0, 0, 1, 1, 2], [2, 1, 4, 2, 1]])
-    # Runs and latents in numbers that no loop divides, some of them enough for BLAS and for padding.
+    # Lengths of runs and numbers of latents that no loop divides; some are large enough for BLAS and for padding.
     many = np.repeat([[0, 1, 2, 3], [1, 1, 0, 3]], [2, 11, 9, 8], axis=1)
     many_first = np.minimum(many, np.repeat([[0, 1, 1, 3], [1, 1, 0, 1]], [2, 11, 9, 8], axis=1))
     many_qkv = normal(2, 30, 2, 5), normal(2, 3, 9, 2, 5), normal(2, 3, 9, 2, 5)
@@ -81,14 +81,14 @@ def build():
         for stride in (1, 2, 3):
             for groups in (1, 2):
                 _add_conv(cases, normal, (B, 5, 6, 4), kernel, 6, stride, groups)
-    # Fours of pixels, fours of inputs and what they leave; one pixel; a kernel larger than the picture.
+    # Multiples of four pixels or inputs and others; one pixel; a kernel larger than the picture.
     for width in (1, 3, 4, 7, 8, 9):
         _add_conv(cases, normal, (2, 2, width, 3), (3, 3), 3)
     _add_conv(cases, normal, (1, 2, 9, 5), (1, 3), 6, stride=2)
     _add_conv(cases, normal, (1, 1, 1, 2), (3, 3), 3)
     _add_conv(cases, normal, (2, 2, 3, 2), (5, 7), 3)
     _add_conv(cases, normal, (2, 2, 3, 2), (5, 7), 3, stride=3)
-    # More than 16 channels: where the stride is 1, backward is a convolution with the flipped kernel.
+    # More than 16 channels: with stride 1, backward is a convolution with the flipped kernel.
     for kernel in [(1, 1), (2, 2), (3, 3), (3, 2)]:
         _add_conv(cases, normal, (2, 3, 5, 17), kernel, 6)
     _add_conv(cases, normal, (2, 4, 5, 17), (3, 3), 6, stride=2)
@@ -97,13 +97,13 @@ def build():
     for kernel, stride in [((3, 3), 2), ((7, 7), 2), ((2, 2), 1), ((1, 1), 2)]:
         _add_conv(cases, normal, (2, 6, 5, 3), kernel, 4, stride, odd="start")
     _add_conv(cases, normal, (2, 4, 4, 17), (2, 4), 3, odd="start")
-    _add_conv(cases, normal, (9, 2, 3, 1), (2, 2), 3)  # more pictures than NumPy's kernels take at a time
+    _add_conv(cases, normal, (9, 2, 3, 1), (2, 2), 3)  # more pictures than NumPy's kernels process at a time
     _add_square(cases, normal)
     return cases
 
 
 def _add_square(cases, normal, n=5):
-    """Wherever matrices are multiplied they are square: to forget a transposition is no error of shapes here."""
+    """Square matrices in every product: a forgotten transposition gives wrong numbers, not an error of shapes."""
     qkv, media, ones = [normal(n, n, n, n) for _ in range(3)], normal(2, 1, 1, n, n, n), np.ones((1, n), int)
     more = {
         "linear, square": (ops.linear, [normal(n, n), normal(n, n), normal(n)]),
@@ -138,28 +138,28 @@ def gradients(function, args):
 
     y = function(*args)
     c = np.random.default_rng(1).standard_normal(np.shape(y)).astype(y.dtype)
-    found = []
+    results = []
     for i in range(len(args)):
         vjp, _ = make_vjp(lambda x, i=i: function(*args[:i], x, *args[i + 1 :]))(args[i])
-        found.append(vjp(c))
-    return y, found
+        results.append(vjp(c))
+    return y, results
 
 
 def on_floor(name, function, args):
     """The value and the gradients on one floor."""
     with ops.use(name):
-        y, found = gradients(function, args)
-    return [y, *found]
+        y, results = gradients(function, args)
+    return [y, *results]
 
 
 def compare(expected, got, tol):
-    """The largest difference between what the two floors found."""
+    """The largest difference between the results of two floors."""
     worst = 0.0
     for a, b in zip(expected, got, strict=True):
         assert np.shape(a) == np.shape(b)
         assert a.dtype == b.dtype
         difference = float(np.max(np.abs(a - b), initial=0.0))
-        assert difference <= tol, f"the floors differ by {difference}"  # of each: Python's max would pass over NaN
+        assert difference <= tol, f"the floors differ by {difference}"  # each one: Python's max may ignore NaN
         worst = max(worst, difference)
     return worst
 
@@ -174,11 +174,11 @@ def compare_adamw(tol):
     rng, results = np.random.default_rng(5), []
     initial, gradients, decay = rng.standard_normal(33), rng.standard_normal((3, 33)), rng.uniform(0, 1, 33)
     for name in ("reference", "fast"):
-        found = np.stack([initial, np.zeros(33), np.zeros(33)])
+        state = np.stack([initial, np.zeros(33), np.zeros(33)])
         with ops.use(name):
             for t, g in enumerate(gradients, start=1):
-                ops.adamw(*found, g, decay, 0.01, 0.9, 0.98, 1 - 0.9**t, 1 - 0.98**t, 1e-8)
-        results.append(found)
+                ops.adamw(*state, g, decay, 0.01, 0.9, 0.98, 1 - 0.9**t, 1 - 0.98**t, 1e-8)
+        results.append(state)
     worst = float(np.max(np.abs(results[0] - results[1])))
     assert worst <= tol, f"the floors differ by {worst}"
     return worst
@@ -186,7 +186,7 @@ def compare_adamw(tol):
 
 def main():
     if "--no-numba" in sys.argv:
-        sys.modules["numba"] = None  # an import of it now raises ImportError
+        sys.modules["numba"] = None  # importing it now raises ImportError
     cases = build()
     worst = max(compare_adamw(1e-14), *(compare_floors(*case, tol=1e-10) for case in cases.values()))
     print(f"{ops.engine()}: {len(cases)} cases, largest difference {worst:.1e}")

@@ -1,7 +1,7 @@
-"""A sign flipped, a term dropped or an operand transposed in a hand-written gradient: the suite catches every one.
+"""A flipped sign, a dropped term or a transposed operand in a hand-written gradient: the tests catch every one.
 
-``mutants.py`` makes them; what catches them is what the gradients have to pass anyway, in the cases of
-``ops_cases.py``: the floors compared, and finite differences.
+``mutants.py`` makes the mutants. The checks that test the gradients catch them, with the cases of ``ops_cases.py``: the
+comparison of the floors, and finite differences.
 """
 
 import ast
@@ -16,7 +16,7 @@ from autograd import core
 from tinyflamingo import ops
 from tinyflamingo.ops import fast, fast_conv, kernels_numpy
 
-EQUIVALENT = {}  # {a mutant, as it prints: why it computes the same}; none does
+EQUIVALENT = {}  # {text of a mutant: why it computes the same}; there is none
 
 
 @functools.cache
@@ -29,11 +29,11 @@ each_engine = pytest.mark.parametrize("name", mutants.KERNELS)
 
 @each_engine
 def test_every_mutant_is_caught(name, capsys):
-    """Finite differences alone would not do: what forward and backward share is wrong in both alike."""
+    """Finite differences are not enough: a mutant of code that forward and backward share is wrong in both."""
     here = engine(name)
     with here.running():
         checks = (here.floors_differ, here.differences_differ)
-        assert not any(check(case) for check in checks for case in here.cases)  # as long as nothing is changed
+        assert not any(check(case) for check in checks for case in here.cases)  # without a change
         caught = [[here.noticed(mutant, check) for check in checks] for mutant in here.mutants]
     survivors = {str(mutant) for mutant, how in zip(here.mutants, caught, strict=True) if not any(how)}
     equivalent = EQUIVALENT.keys() & set(map(str, here.mutants))
@@ -42,24 +42,24 @@ def test_every_mutant_is_caught(name, capsys):
     assert survivors == equivalent
 
 
-def _summary(found, caught):
-    kinds = Counter(mutant.kind for mutant in found)
+def _summary(mutated, caught):
+    kinds = Counter(mutant.kind for mutant in mutated)
     floors, differences = (sum(how != "" for how in by_one) for by_one in zip(*caught, strict=True))
     raising = sum(any(how) and "numbers" not in how for how in caught)
     return (
-        f"{len(found)} mutants ({', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}), "
+        f"{len(mutated)} mutants ({', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}), "
         f"{sum(map(any, caught))} caught ({floors} by the other floor, {differences} by finite differences, "
         f"{raising} only because they raise)"
     )
 
 
 def test_every_gradient_has_mutants_and_every_place_is_reached():
-    found = engine("numpy").mutants + engine("numba").mutants
+    mutated = engine("numpy").mutants + engine("numba").mutants
     assert engine("numpy").unreached == engine("numba").unreached == []
-    assert EQUIVALENT.keys() <= {str(mutant) for mutant in found}
+    assert EQUIVALENT.keys() <= {str(mutant) for mutant in mutated}
     for primitive, parts in mutants.gradients().items():
         assert all(part.module in mutants.ALL for part in parts), primitive
-        assert "sign" in {mutant.kind for mutant in found if mutant.part in parts}, primitive
+        assert "sign" in {mutant.kind for mutant in mutated if mutant.part in parts}, primitive
 
 
 def test_nothing_stays_changed():
@@ -92,6 +92,6 @@ def test_nothing_stays_changed():
     ],
 )
 def test_mutants_of_a_line(line, expected):
-    """As text; whether values are floats and have two axes is seen when the cases run."""
+    """As text. Whether values are floats with two axes is known only when the cases run."""
     part = mutants.Part(kernels_numpy, "line", ast.parse(line).body[0])
     assert [ast.unparse(mutant.new) for mutant in mutants.mutants(part)] == expected

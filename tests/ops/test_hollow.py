@@ -1,4 +1,4 @@
-"""Arrays without numbers: their shapes are NumPy's, they take no memory, and products are counted."""
+"""Arrays without numbers: they have NumPy's shapes and take no memory, and their products are counted."""
 
 import tracemalloc
 
@@ -35,7 +35,7 @@ def test_an_array_of_a_terabyte_takes_no_memory():
     assert y.shape == (500_000, 500_000) and y.size == 25 * 10**10 and peak < 1e5
 
 
-def test_products_are_counted_where_somebody_counts():
+def test_products_are_counted_inside_tally():
     x, w = hollow((2, 5, 3)), hollow((3, 7))
     with tally() as outer:
         np.matmul(x, w)
@@ -47,9 +47,18 @@ def test_products_are_counted_where_somebody_counts():
     assert (inner + outer).flops == inner.flops + outer.flops and (inner * 3).bytes == 3 * inner.bytes
 
 
+def test_nested_tallies_with_equal_counts():
+    """The inner one is removed, not an equal outer one."""
+    with tally() as outer:
+        with tally() as inner:
+            pass
+        np.matmul(hollow((2, 3)), hollow((3, 4)))
+    assert inner.flops == 0 and outer.flops == 2 * 2 * 3 * 4
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_convolution_counts_every_tap(groups):
-    with ops.use("reference"), tally() as found:
+    with ops.use("reference"), tally() as total:
         y = ops.conv2d(hollow((2, 7, 9, 4)), hollow((3, 3, 4 // groups, 6)), None, 2, groups)
     assert y.shape == (2, 4, 5, 6)
-    assert found.flops == 2 * (2 * 4 * 5) * 6 * 9 * (4 // groups)
+    assert total.flops == 2 * (2 * 4 * 5) * 6 * 9 * (4 // groups)

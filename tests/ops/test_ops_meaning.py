@@ -1,4 +1,4 @@
-"""What the operations promise: masks, empty rows, padding, errors, and values known by hand."""
+"""The contracts of the operations: masks, empty rows, padding, errors, and values computed by hand."""
 
 from statistics import NormalDist
 
@@ -35,8 +35,8 @@ def test_attention_masked_keys_do_not_matter(floor, rng):
 def test_attention_empty_rows_have_zero_gradient(floor, rng):
     q, k, v = (rng.standard_normal((B, S, H, K)) for _ in range(3))
     mask = np.array([[True] * 6, [False] * 6])
-    _, found = ops_cases.gradients(lambda *a: ops.attention(*a, mask), [q, k, v])
-    assert all(np.all(g[1] == 0) and np.all(np.isfinite(g)) for g in found)
+    _, gradients = ops_cases.gradients(lambda *a: ops.attention(*a, mask), [q, k, v])
+    assert all(np.all(g[1] == 0) and np.all(np.isfinite(g)) for g in gradients)
 
 
 def test_attention_of_large_scores_is_finite(floor):
@@ -47,7 +47,7 @@ def test_attention_of_large_scores_is_finite(floor):
 
 @pytest.mark.parametrize("width", [3, 64])
 def test_attention_lets_nan_through(floor, width):
-    """The row maximum ignores NaN; the loss must not."""
+    """The maximum of a row ignores NaN, but the loss must not."""
     q, k, v = (np.ones((1, width, 1, 4)) for _ in range(3))
     k[0, 1, 0, 0] = np.nan
     assert np.all(np.isnan(ops.attention(q, k, v)))
@@ -63,7 +63,7 @@ def _relative(rng, batch=B, T=T, S=S):
 
 
 def test_relative_attention_by_hand(floor, rng):
-    """The formula in three plain loops."""
+    """The formula in three loops."""
     q, k, v, r, u, vb = _relative(rng, T=3, S=5)
     visible_from = np.array([[0, 1, 4], [2, 3, 0]])
     got = ops.relative_attention(q, k, v, r, u, vb, visible_from)
@@ -89,7 +89,7 @@ def test_relative_attention_is_causal(floor, rng):
 
 @pytest.mark.parametrize("long", [6, 150])
 def test_relative_attention_decodes_as_it_reads(floor, rng, long):
-    """One query at a time over a growing cache gives what one pass gives."""
+    """One query at a time with a growing cache gives the same as one pass."""
     q, k, v, r, u, vb = _relative(rng, T=long, S=long)
     visible_from = np.zeros((B, long), int)
     whole = ops.relative_attention(q, k, v, r, u, vb, visible_from)
@@ -115,7 +115,7 @@ def test_relative_attention_padding_left_and_right(floor, rng):
     left, right = padded(pad, 0), padded(0, pad)
     np.testing.assert_allclose(left[:, pad:], alone, atol=1e-12)
     np.testing.assert_allclose(right[:, :T], alone, atol=1e-12)
-    assert np.all(left[:, :pad] == 0)  # the padding itself sees nothing
+    assert np.all(left[:, :pad] == 0)  # for padding no key is visible
 
 
 def test_relative_attention_packed_documents_do_not_see_each_other(floor, rng):
@@ -131,9 +131,9 @@ def test_relative_attention_packed_documents_do_not_see_each_other(floor, rng):
 def test_relative_attention_empty_rows(floor, rng):
     args = _relative(rng)
     visible_from = np.full((B, T), S)
-    y, found = ops_cases.gradients(lambda *a: ops.relative_attention(*a, visible_from), args)
+    y, gradients = ops_cases.gradients(lambda *a: ops.relative_attention(*a, visible_from), args)
     assert np.all(y == 0)
-    assert all(np.all(g == 0) for g in found)
+    assert all(np.all(g == 0) for g in gradients)
 
 
 def test_relative_attention_needs_a_key_for_each_query(floor, rng):
@@ -171,8 +171,8 @@ def test_phi_zero_is_exactly_zero(floor, rng):
     assert np.all(y[PHI == 0] == 0) and np.all(dq[PHI == 0] == 0)
     assert np.all(dk[1, 0] != 0)
     nobody = np.zeros_like(PHI)
-    y, found = ops_cases.gradients(lambda *a: ops.segment_attention(*a, nobody), [q, k, v])
-    assert np.all(y == 0) and all(np.all(g == 0) for g in found)
+    y, gradients = ops_cases.gradients(lambda *a: ops.segment_attention(*a, nobody), [q, k, v])
+    assert np.all(y == 0) and all(np.all(g == 0) for g in gradients)
 
 
 def test_segment_attention_is_attention_to_one_medium(floor, rng):
@@ -186,8 +186,8 @@ def test_segment_attention_is_attention_to_one_medium(floor, rng):
 FIRST = np.array([[0, 0, 1, 1, 1, 2], [1, 1, 2, 1, 2, 1]])
 
 
-def test_previous_media_share_one_softmax(floor, rng):
-    """A token alone with its media laid end to end."""
+def test_previous_media_are_in_one_softmax(floor, rng):
+    """The same as attention to the concatenated media of the token."""
     q, k, v = _media(rng)
     y = ops.segment_attention(q, k, v, PHI, FIRST)
     for b, t in np.argwhere(PHI > 0):
@@ -197,14 +197,14 @@ def test_previous_media_share_one_softmax(floor, rng):
         np.testing.assert_allclose(y[b, t], alone[0, 0], atol=1e-12)
 
 
-def test_first_that_is_phi_changes_no_bit(floor, rng):
+def test_first_medium_equal_to_phi_changes_no_bit(floor, rng):
     q, k, v = _media(rng)
     np.testing.assert_array_equal(ops.segment_attention(q, k, v, PHI, PHI), ops.segment_attention(q, k, v, PHI))
 
 
 @pytest.mark.parametrize("medium", [1, 2, 3])
 def test_only_media_from_first_to_phi_matter(floor, rng, medium):
-    """In row 0; in row 1 nothing changes, whatever it sees."""
+    """The change is in row 0. Row 1 stays the same."""
     q, k, v = _media(rng)
     before = ops.segment_attention(q, k, v, PHI, FIRST)
     k[0, medium - 1], v[0, medium - 1] = 50.0, -50.0
@@ -220,14 +220,14 @@ def test_previous_media_and_phi_zero(floor, rng):
     y, (dq, dk, _) = ops_cases.gradients(lambda *a: ops.segment_attention(*a, PHI, FIRST), [q, k, v])
     assert np.all(y[PHI == 0] == 0) and np.all(dq[PHI == 0] == 0) and np.all(dk[:, 0] != 0)
     nobody = np.zeros_like(PHI)
-    y, found = ops_cases.gradients(lambda *a: ops.segment_attention(*a, nobody, FIRST), [q, k, v])
-    assert np.all(y == 0) and all(np.all(g == 0) for g in found)
+    y, gradients = ops_cases.gradients(lambda *a: ops.segment_attention(*a, nobody, FIRST), [q, k, v])
+    assert np.all(y == 0) and all(np.all(g == 0) for g in gradients)
 
 
 @pytest.mark.parametrize("latents", [3, 9, 40])
 @pytest.mark.parametrize("engine", ["the one here", "numpy"])
 def test_unseen_media_are_never_touched(rng, monkeypatch, engine, latents):
-    """On the fast floor they may even be NaN, forward and backward: later media, and those of other rows."""
+    """On the fast floor, media that no token attends to may even be NaN: later media, and media of other rows."""
     if engine == "numpy":
         monkeypatch.setattr(kernels, "ENGINE", "numpy")
     phi, first = np.repeat([[[1, 2, 2], [0, 3, 3]], [[1, 1, 2], [0, 2, 3]]], 11, axis=2)
@@ -244,7 +244,7 @@ def test_unseen_media_are_never_touched(rng, monkeypatch, engine, latents):
 
 @pytest.mark.parametrize("length, latents", [(1, 3), (7, 40), (64, 40), (130, 9), (9, 130)])
 def test_floors_agree_on_runs_of_any_length(rng, length, latents):
-    """Short and long runs, few and many latents: loops, blocks, padding and parts of blocks."""
+    """Short and long runs, few and many latents: loops, blocks, padding and partial blocks."""
     phi = np.repeat([[1, 0, 2, 3, 1], [3, 3, 2, 0, 1]], length, axis=1)[:, : 5 * length - length // 3]
     q = rng.standard_normal((2, phi.shape[1], 3, 6))
     k, v = rng.standard_normal((2, 2, 3, latents, 3, 6))
@@ -255,17 +255,17 @@ def test_floors_agree_on_runs_of_any_length(rng, length, latents):
 @pytest.mark.parametrize("wrong, of", [(0, 2), (3, 2), (-1, 2), (2, 1)])
 def test_first_out_of_range_gives_both_numbers(floor, rng, wrong, of):
     q, k, v = _media(rng)
-    with pytest.raises(ValueError, match=rf"first is {wrong} but must be in 1..{of}, its phi"):
+    with pytest.raises(ValueError, match=rf"first_medium is {wrong} but must be in 1..{of} \(phi is {of}\)"):
         ops.segment_attention(q, k, v, PHI, np.where(PHI == of, wrong, np.minimum(PHI, 1)))
-    ops.segment_attention(q, k, v, PHI, np.where(PHI == 0, wrong, PHI))  # where phi is 0 nobody asks
+    ops.segment_attention(q, k, v, PHI, np.where(PHI == 0, wrong, PHI))  # where phi is 0 it is not used
 
 
 def test_no_media(floor, rng):
     q, k, v = _media(rng, N=0)
-    y, found = ops_cases.gradients(lambda *a: ops.segment_attention(*a, 0 * PHI), [q, k, v])
+    y, gradients = ops_cases.gradients(lambda *a: ops.segment_attention(*a, 0 * PHI), [q, k, v])
     assert y.shape == q.shape and np.all(y == 0)
-    assert [g.shape for g in found] == [q.shape, k.shape, v.shape]
-    assert np.all(found[0] == 0)
+    assert [g.shape for g in gradients] == [q.shape, k.shape, v.shape]
+    assert np.all(gradients[0] == 0)
 
 
 @pytest.mark.parametrize("wrong", [4, -1])
@@ -278,16 +278,16 @@ def test_phi_out_of_range_gives_both_numbers(floor, rng, wrong):
 # ---------------------------------------------------------------- tables and losses
 
 
-def test_cross_entropy_is_one_number_a_row(floor, rng):
+def test_cross_entropy_is_one_number_for_each_row(floor, rng):
     logits, targets = rng.standard_normal((4, 5)), np.array([0, 4, 2, 2])
     losses = ops.cross_entropy(logits, targets)
     for row, target, loss in zip(logits, targets, losses, strict=True):
         assert loss == pytest.approx(-np.log(np.exp(row[target]) / np.exp(row).sum()), rel=1e-12)
-    logits[1] += 100.0  # a constant, and only in one row
+    logits[1] += 100.0  # a constant in one row changes no loss
     np.testing.assert_allclose(ops.cross_entropy(logits, targets), losses, rtol=1e-11)
 
 
-def test_cross_entropy_rows_without_a_gradient_get_none(floor, rng):
+def test_cross_entropy_rows_with_gradient_zero_get_zero(floor, rng):
     logits = rng.standard_normal((3, 5)).astype(np.float32)
     vjp, _ = make_vjp(lambda x: ops.cross_entropy(x, np.array([0, 1, 2])))(logits)
     gradient = vjp(np.array([0, 2, 0], np.float32))
@@ -338,7 +338,7 @@ def test_embed_with_many_repeats(floor, rng):
 
 
 def test_conv2d_by_hand_pads_at_the_end(floor):
-    """Kernel 2 and 3, stride 2, on four pixels: TensorFlow puts the odd zero last."""
+    """Kernels 2 and 3 on four pixels, strides 1 and 2: TensorFlow puts the extra zero at the end."""
     x = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1)
     w = np.array([1.0, 10.0, 100.0]).reshape(1, 3, 1, 1)
     np.testing.assert_array_equal(ops.conv2d(x, w, stride=2).ravel(), [321, 43])
@@ -347,7 +347,7 @@ def test_conv2d_by_hand_pads_at_the_end(floor):
 
 
 def test_conv2d_by_hand_pads_at_the_start(floor):
-    """The same picture and kernel as above, the odd pixel first: PyTorch's padding of 1 for a kernel of 3."""
+    """The same picture and kernel, with the extra pixel at the start: PyTorch's padding 1 for kernel 3."""
     x = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1)
     w = np.array([1.0, 10.0, 100.0]).reshape(1, 3, 1, 1)
     np.testing.assert_array_equal(ops.conv2d(x, w, stride=2, odd="start").ravel(), [210, 432])
@@ -355,14 +355,14 @@ def test_conv2d_by_hand_pads_at_the_start(floor):
 
 
 def test_max_pool3_by_hand(floor):
-    """Nothing beyond the edge is ever the largest, not even among negative numbers."""
+    """Padding is never the largest value, even if all numbers are negative."""
     x = -np.arange(1.0, 9).reshape(1, 2, 4, 1)
     np.testing.assert_array_equal(ops.max_pool3(x).ravel(), [-1, -3])
     np.testing.assert_array_equal(ops.max_pool3(x, "start").ravel(), [-1, -2])
     np.testing.assert_array_equal(ops.max_pool3(np.zeros((1, 5, 5, 2))), np.zeros((1, 3, 3, 2)))
 
 
-def test_max_pool3_gives_the_gradient_to_the_first_of_equals(floor):
+def test_max_pool3_gives_the_gradient_to_the_first_of_equal_values(floor):
     backward, y = make_vjp(ops.max_pool3)(np.zeros((1, 3, 3, 1)))
     np.testing.assert_array_equal(backward(np.ones_like(y))[0, :, :, 0], [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
 
@@ -423,12 +423,12 @@ def test_standardised_weight_has_mean_zero_and_the_gain_as_norm(floor, rng, shap
 def test_standardised_weight_ignores_scale_and_shift_of_the_raw_weight(floor, rng):
     w, gain = rng.standard_normal((3, 3, 4, 5)), rng.standard_normal(5)
     scale, shift = rng.uniform(0.5, 9.0, 5), rng.standard_normal(5)
-    found, expected = ops.standardise_weight(w * scale + shift, gain), ops.standardise_weight(w, gain)
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    changed, expected = ops.standardise_weight(w * scale + shift, gain), ops.standardise_weight(w, gain)
+    np.testing.assert_allclose(changed, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_constant_weight_is_zero_with_finite_gradient(floor):
-    """N * Var is floored: a dead filter gives 0, not 0/0."""
+    """N * Var has a lower limit: a constant filter gives 0, not 0/0."""
     w, gain = np.full((3, 3, 2, 4), 0.7), np.ones(4)
     vjp, value = make_vjp(lambda w: ops.standardise_weight(w, gain))(w)
     np.testing.assert_allclose(value, 0.0, atol=1e-12)
@@ -450,7 +450,7 @@ def test_gelu_erf_is_x_times_the_normal_distribution(floor):
     x = np.linspace(-6, 6, 101)
     normal = np.array([NormalDist().cdf(point) for point in x])
     np.testing.assert_allclose(ops.gelu_erf(x), x * normal, atol=1e-14)
-    assert 1e-4 < np.abs(ops.gelu_erf(x) - ops.gelu(x)).max() < 1e-3  # why the two are told apart
+    assert 1e-4 < np.abs(ops.gelu_erf(x) - ops.gelu(x)).max() < 1e-3  # why the two are two functions
 
 
 def test_quick_gelu_in_numbers(floor):
@@ -463,7 +463,7 @@ def test_gelu_gain_scales_the_output(floor, rng):
     x = rng.standard_normal((3, 7)).astype(np.float32)
     np.testing.assert_allclose(ops.gelu(x, 2.5), np.float32(2.5) * ops.gelu(x), rtol=1e-6)
     assert ops.gelu(x, 2.5).dtype == np.float32
-    long = rng.standard_normal(100_000)  # more than a chunk
+    long = rng.standard_normal(100_000)  # longer than a chunk
     assert ops.gelu(long)[-1] == ops.gelu(long[-1:])[0]
 
 
@@ -476,7 +476,7 @@ def test_activations_of_more_than_a_chunk(rng, name):
 # ---------------------------------------------------------------- the optimiser
 
 
-RATES = {"rate": 0.1, "beta_1": 0.9, "beta_2": 0.98, "unbias_1": 0.19, "unbias_2": 0.04, "epsilon": 1e-3}
+RATES = 0.1, 0.9, 0.98, 0.19, 0.04, 1e-3  # rate, beta_1, beta_2, 1 - beta_1^t, 1 - beta_2^t, epsilon
 
 
 def _adamw_arrays(rng, dtype=np.float64):
@@ -488,20 +488,20 @@ def _adamw_arrays(rng, dtype=np.float64):
 def test_adamw_is_algorithm_2(floor, rng, dtype, rtol):
     x, m, v, g, decay = arrays = _adamw_arrays(rng, dtype)
     before = [a.astype(np.float64) for a in arrays]
-    assert ops.adamw(*arrays, **RATES) is None
+    assert ops.adamw(*arrays, *RATES) is None
     new_m = 0.9 * before[1] + 0.1 * before[3]
     new_v = 0.98 * before[2] + 0.02 * before[3] ** 2
     step = (new_m / 0.19) / (np.sqrt(new_v / 0.04) + 1e-3)
-    for found, expected in ((m, new_m), (v, new_v), (x, before[0] - 0.1 * (step + before[4] * before[0]))):
-        assert found.dtype == dtype
-        np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol)
+    for got, expected in ((m, new_m), (v, new_v), (x, before[0] - 0.1 * (step + before[4] * before[0]))):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol)
     np.testing.assert_array_equal(g, before[3])
     np.testing.assert_array_equal(decay, before[4])
 
 
 def test_adamw_without_gradient_and_moments_only_decays(floor):
     x, zero = np.array([2.0, -4.0]), np.zeros((3, 2))
-    ops.adamw(x, *zero, np.array([0.5, 0.0]), **RATES)
+    ops.adamw(x, *zero, np.array([0.5, 0.0]), *RATES)
     np.testing.assert_allclose(x, [1.9, -4.0], rtol=1e-15)
 
 
@@ -511,8 +511,8 @@ def test_adamw_refuses_another_shape_or_dtype(floor, rng, place, name, wrong):
     arrays = _adamw_arrays(rng)
     before = [a.copy() for a in arrays]
     arrays[place] = wrong(arrays[place])
-    with pytest.raises(ValueError, match=rf"adamw: {name} is float.* the parameters float64 \(50,\)"):
-        ops.adamw(*arrays, **RATES)
+    with pytest.raises(ValueError, match=rf"adamw: {name} is float.*, but the parameters float64 \(50,\)"):
+        ops.adamw(*arrays, *RATES)
     np.testing.assert_array_equal(arrays[0], before[0])
 
 
@@ -520,7 +520,7 @@ def test_adamw_refuses_another_shape_or_dtype(floor, rng, place, name, wrong):
 
 
 def test_floors_agree_at_training_size(rng):
-    """Blocks of the batch and of the queries, in float32, as training runs them."""
+    """Several blocks of the batch and of the queries, in float32, as in training."""
     n, t = 5, 128
     q, k, v = (rng.standard_normal((n, t, 4, 32)).astype(np.float32) for _ in range(3))
     r = rng.standard_normal((t, 4, 32)).astype(np.float32)

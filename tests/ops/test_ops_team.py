@@ -1,4 +1,4 @@
-"""The team of workers: order, errors, BLAS on one thread, and the same gradients in threads as in turn."""
+"""The team of workers: order, errors, BLAS on one thread, and the same gradients with threads as without."""
 
 import os
 import subprocess
@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def blas_threads():
-    """Of every BLAS in the process."""
+    """The number of threads of every BLAS in the process."""
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-# ---------------------------------------------------------------- how many
+# ---------------------------------------------------------------- the number of workers
 
 
-def test_the_environment_says_how_many_workers(monkeypatch):
+def test_the_environment_sets_the_number_of_workers(monkeypatch):
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "3")
     assert ops.workers() == 3
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "")
@@ -38,16 +38,16 @@ def test_the_environment_says_how_many_workers(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", " 2", "²", "4097", "9" * 23])
-def test_a_number_of_workers_that_is_none_is_refused(monkeypatch, wrong):
+def test_a_wrong_number_of_workers_is_refused(monkeypatch, wrong):
     monkeypatch.setenv("TINYFLAMINGO_THREADS", wrong)
     with pytest.raises(UserError, match=f"TINYFLAMINGO_THREADS must be .* not {wrong!r}"):
         ops.workers()
-    monkeypatch.setenv("TINYFLAMINGO_THREADS", "9" * 5000)  # more digits than int() takes
+    monkeypatch.setenv("TINYFLAMINGO_THREADS", "9" * 5000)  # more digits than int() accepts
     with pytest.raises(UserError, match="from 1 to 4096"):
         ops.workers()
 
 
-def test_use_workers_holds_for_its_block_and_also_ends_after_an_error(monkeypatch):
+def test_use_workers_ends_with_its_block_and_after_an_error(monkeypatch):
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "2")
     with pytest.raises(KeyError), ops.use_workers(5):
         with ops.use_workers(7):
@@ -57,13 +57,13 @@ def test_use_workers_holds_for_its_block_and_also_ends_after_an_error(monkeypatc
     assert ops.workers() == 2
 
 
-# ---------------------------------------------------------------- sharing out
+# ---------------------------------------------------------------- parallel_map
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 @pytest.mark.parametrize("shards", [0, 1, 2, 3, 9])
 def test_results_come_in_the_order_of_the_shards(n, shards):
-    """The first shards take longest."""
+    """The first shards take the longest."""
 
     def work(i):
         time.sleep(0.002 * (shards - i))
@@ -74,7 +74,7 @@ def test_results_come_in_the_order_of_the_shards(n, shards):
 
 
 def test_every_worker_has_a_thread_and_one_worker_is_the_caller():
-    meeting = threading.Barrier(3, timeout=20)  # broken unless three shards are at work at once
+    meeting = threading.Barrier(3, timeout=20)  # breaks unless three shards run at the same time
 
     def work(_):
         meeting.wait()
@@ -84,8 +84,8 @@ def test_every_worker_has_a_thread_and_one_worker_is_the_caller():
         assert len(set(ops.parallel_map(work, range(3)))) == 3
         assert ops.parallel_map(lambda _: threading.current_thread(), [0]) == [threading.current_thread()]
     with ops.use_workers(1):
-        found = ops.parallel_map(lambda _: threading.current_thread(), range(3))
-    assert found == [threading.current_thread()] * 3
+        threads = ops.parallel_map(lambda _: threading.current_thread(), range(3))
+    assert threads == [threading.current_thread()] * 3
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -102,7 +102,7 @@ def test_an_error_in_a_worker_is_raised_here_and_the_team_goes_on(n):
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_blas_has_one_thread_inside_and_afterwards_what_it_had(n):
+def test_blas_has_one_thread_inside_and_the_old_number_afterwards(n):
     def fail(_):
         raise KeyError
 
@@ -116,7 +116,7 @@ def test_blas_has_one_thread_inside_and_afterwards_what_it_had(n):
         assert blas_threads() == before
 
 
-def test_in_one_team_blas_has_one_thread_between_the_pieces_too():
+def test_in_one_team_blas_has_one_thread_between_two_maps_too():
     with threadpool_limits(2, user_api="blas"), ops.use_workers(2):
         before = blas_threads()
         with team.one_team():
@@ -127,8 +127,8 @@ def test_in_one_team_blas_has_one_thread_between_the_pieces_too():
     assert len(team.blas_libraries()) >= 1 and all(" for " in name for name in team.blas_libraries())
 
 
-def test_a_worker_may_share_out_its_own_work():
-    """In a process of its own: what waits for itself would wait for ever."""
+def test_a_worker_may_call_parallel_map():
+    """In a separate process: a deadlock would wait for ever."""
     code = (
         "from tinyflamingo import ops\n"
         "with ops.use_workers(2):\n"
@@ -139,7 +139,7 @@ def test_a_worker_may_share_out_its_own_work():
     assert done.stdout.strip() == str([30 * i + 3 for i in range(4)]), done.stderr
 
 
-def test_the_floor_that_is_chosen_is_that_of_the_workers_too(floor):
+def test_workers_use_the_chosen_floor(floor):
     with ops.use_workers(2):
         assert ops.parallel_map(lambda _: ops.backend_name(), range(3)) == [floor] * 3
 
@@ -161,7 +161,7 @@ def test_keeping_memory_never_fails(monkeypatch):
 
 
 def _graph(seed):
-    """The gradients of a small graph of many nodes, another for every seed."""
+    """The gradients of a small graph with many nodes; every seed gives another one."""
     rng = np.random.default_rng(seed)
     x, w = rng.standard_normal((3, 4)), 0.3 * rng.standard_normal((4, 4))
 
@@ -175,7 +175,7 @@ def _graph(seed):
 
 
 def _nested(seed):
-    """A gradient inside of a graph."""
+    """A gradient inside a graph."""
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((2, 5))
 
@@ -186,8 +186,8 @@ def _nested(seed):
     return ops.value_and_grad(outer)({"x": x})
 
 
-def _impatient(function, seeds):
-    """In four threads that change places as often as Python lets them."""
+def _interleaved(function, seeds):
+    """Run in four threads that Python switches as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -198,9 +198,9 @@ def _impatient(function, seeds):
 
 
 @pytest.mark.parametrize("graph", [_graph, _nested])
-def test_graphs_in_threads_have_the_gradients_that_they_have_in_turn(floor, graph):
+def test_graphs_in_threads_have_the_same_gradients_as_one_after_another(floor, graph):
     seeds = range(200)
-    for (value, gradients), (own, expected) in zip(_impatient(graph, seeds), map(graph, seeds), strict=True):
+    for (value, gradients), (own, expected) in zip(_interleaved(graph, seeds), map(graph, seeds), strict=True):
         assert value == own
         for name in expected:
             np.testing.assert_array_equal(gradients[name], expected[name])

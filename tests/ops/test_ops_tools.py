@@ -1,6 +1,7 @@
-"""The tools: ``check_grad`` notices mutations, ``expect`` names the letter, ``value_and_grad``."""
+"""The tools: ``check_grad``, ``expect``, ``watching``, ``vjp`` and ``value_and_grad``."""
 
 import re
+import threading
 from pathlib import Path
 
 import autograd.numpy as anp
@@ -10,13 +11,14 @@ import ops_cases
 import pytest
 from autograd import core, make_vjp
 from autograd.extend import defvjp, primitive
+from autograd.tracer import isbox
 
 from tinyflamingo import ops
 from tinyflamingo.ops import shapes
 from tinyflamingo.ops.tree import named_leaves
 
 CASES = ops_cases.build()
-FILES = mutants.REGISTERING  # that write gradients by hand
+FILES = mutants.REGISTERING  # the files with hand-written gradients
 
 
 # ---------------------------------------------------------------- mutations
@@ -27,25 +29,25 @@ def _hand_written():
     seen = set()
     for file in FILES:
         for function in vars(file).values():
-            # ``fast`` shows avg_pool2 again, which is at home in ``fast_conv``.
+            # ``fast`` imports avg_pool2 from ``fast_conv``.
             if callable(function) and function in core.primitive_vjps and function not in seen:
                 seen.add(function)
                 yield function, core.primitive_vjps[function]
 
 
 def _mutated(maker, place, change, used):
-    """The same gradients, but that of argument ``place`` is changed."""
+    """The same gradients, but the one of argument ``place`` is changed."""
 
     def new_maker(argnums, ans, args, kwargs):
         backward = maker(argnums, ans, args, kwargs)
 
         def new_backward(g):
-            found = list(backward(g))
+            gradients = list(backward(g))
             for i, argnum in enumerate(argnums):
                 if argnum == place:
                     used.append(place)
-                    found[i] = change(found[i])
-            return found
+                    gradients[i] = change(gradients[i])
+            return gradients
 
         return new_backward
 
@@ -53,7 +55,7 @@ def _mutated(maker, place, change, used):
 
 
 def _noticed(cases):
-    """Does check_grad fail on any of the cases?"""
+    """Whether check_grad fails for any of the cases."""
     with ops.use("fast"):
         for function, args in cases:
             try:
@@ -64,8 +66,8 @@ def _noticed(cases):
 
 
 def _cases_of(monkeypatch):
-    """{primitive: the cases whose gradient goes through it}."""
-    found = {function: [] for function, _ in _hand_written()}
+    """{primitive: the cases whose gradient uses it}."""
+    cases = {function: [] for function, _ in _hand_written()}
     with monkeypatch.context() as patch, ops.use("fast"):
         used = set()
         for function, maker in _hand_written():
@@ -79,8 +81,8 @@ def _cases_of(monkeypatch):
             used.clear()
             ops_cases.gradients(*case)
             for function in used:
-                found[function].append(case)
-    return found
+                cases[function].append(case)
+    return cases
 
 
 CHANGES = {
@@ -108,14 +110,14 @@ def test_check_grad_notices_mutations(kind, monkeypatch, capsys):
                 count += 1
     with capsys.disabled():
         print(f"\n{kind}: {count} mutated gradients, all noticed ", end="")
-    assert count == 41
+    assert count == 39
 
 
 def test_no_other_file_writes_gradients_by_hand():
-    """So that those above are all there are. check.py has a probe, reference.py erf, which autograd has not."""
+    """So FILES is complete. check.py has a probe, reference.py has erf, and gradients.py only registers."""
     package = Path(ops.__file__).parent.parent
     writing = {p.stem for p in package.rglob("*.py") if re.search(r"^\s*defvjp\w*\(", p.read_text("utf-8"), re.M)}
-    assert writing - {"check", "reference"} == {file.__name__.rpartition(".")[2] for file in FILES}
+    assert writing - {"check", "gradients", "reference"} == {file.__name__.rpartition(".")[2] for file in FILES}
 
 
 def test_check_grad_refuses_an_argument_without_influence():
@@ -138,19 +140,19 @@ def test_check_grad_fails_on_nan_and_on_a_wrong_shape():
         ops.check_grad(broken, np.ones(3))
 
 
-def test_floors_of_which_one_is_nan_do_not_agree():
+def test_floors_do_not_agree_if_one_gives_nan():
     with pytest.raises(AssertionError, match="the floors differ by nan"):
         ops_cases.compare([np.ones(2), np.ones(3)], [np.array([1, np.nan]), np.ones(3)], tol=1.0)
 
 
 def test_assert_float32_backward_notices_float64():
-    """autograd's own max pushes the gradient to float64 under NumPy 2; the guard sees it."""
+    """A float64 scalar makes the gradient float64 under NumPy 2."""
     x = np.ones(3, np.float32)
 
     def leak(x):
         return anp.sum(ops.assert_float32_backward(x * 1.0) * np.float64(2))
 
-    with pytest.raises(AssertionError, match="float64 passes here"):
+    with pytest.raises(AssertionError, match="a gradient has dtype float64 here"):
         ops.value_and_grad(lambda p: leak(p["x"]))({"x": x})
 
 
@@ -168,6 +170,10 @@ def test_expect_names_the_letter_and_both_sizes():
         ops.expect(x, "B T T")
     with pytest.raises(ValueError, match="got 3 axes"):
         ops.expect(x, "B T")
+    with pytest.raises(ValueError, match="got 3 axes"):
+        ops.expect(x, "... A B C D")
+    with pytest.raises(ValueError, match="axis D of .* should be 6 but is 7"):
+        ops.expect(x, "... D", D=6)
     with shapes.checking(False):
         ops.expect(x, "B T", T=6)
 
@@ -177,6 +183,62 @@ def test_ops_check_their_shapes(floor):
         ops.linear(np.ones((2, 3)), np.ones((4, 5)))
     with pytest.raises(ValueError, match="axis H"):
         ops.attention(np.ones((1, 2, 3, 4)), np.ones((1, 2, 2, 4)), np.ones((1, 2, 2, 4)))
+
+
+# ---------------------------------------------------------------- watching
+
+
+def test_watching_notes_each_operation_with_its_arguments(floor):
+    x, w, notes = np.ones((2, 3)), np.ones((3, 4)), []
+    with ops.watching(lambda name, args: notes.append((name, args))):
+        y = ops.linear(ops.squared_relu(x), w)
+        ops.max_pool3(np.ones((1, 2, 2, 1)))
+    ops.relu(y)  # after the block nothing is noted
+    assert [name for name, _ in notes] == ["squared_relu", "linear", "max_pool3"]
+    assert notes[0][1][0] is x and notes[1][1][1] is w and notes[1][1][2] is None
+    assert notes[2][1][1] == "end"  # default values are arguments too
+
+
+def test_watching_gives_boxes_and_does_not_change_the_gradient(floor):
+    x, w, boxes = np.ones((2, 3)), np.arange(12.0).reshape(3, 4), []
+    step = ops.value_and_grad(lambda p: anp.sum(ops.gelu(ops.linear(x, p["w"]))))
+    expected = step({"w": w})
+    with ops.watching(lambda name, args: boxes.append([isbox(a) for a in args])):
+        value, gradients = step({"w": w})
+    assert boxes == [[False, True, False], [True, False]]
+    assert value == expected[0]
+    np.testing.assert_array_equal(gradients["w"], expected[1]["w"])
+
+
+def test_watching_may_be_nested_and_ends_after_an_error(floor):
+    outer, inner = [], []
+    with pytest.raises(KeyError), ops.watching(lambda name, args: outer.append(name)):
+        with ops.watching(lambda name, args: inner.append(name)), ops.use("reference"):
+            ops.relu(np.ones(2))
+        ops.sigmoid(np.ones(2))
+        raise KeyError
+    ops.gelu(np.ones(2))
+    assert outer == ["relu", "sigmoid"] and inner == ["relu"]
+
+
+def test_watching_notes_the_operations_of_all_workers(floor):
+    names, meeting = [], threading.Barrier(2, timeout=20)  # breaks unless both workers run at the same time
+
+    def work(_):
+        meeting.wait()
+        return ops.relu(np.ones(2))
+
+    with ops.use_workers(2), ops.watching(lambda name, args: names.append(name)):
+        ops.parallel_map(work, range(8))
+    assert names == ["relu"] * 8
+
+
+def test_an_error_of_the_note_stops_the_operation(floor):
+    def refuse(name, args):
+        raise ArithmeticError(name)
+
+    with ops.watching(refuse), pytest.raises(ArithmeticError, match="relu"):
+        ops.relu(np.ones(2))
 
 
 # ---------------------------------------------------------------- vjp and value_and_grad
@@ -215,7 +277,7 @@ def test_value_and_grad_equals_autograd():
 
 
 def _rows(params, x):
-    """Not a scalar: a vector for each row."""
+    """A vector for each row, not a scalar."""
     return anp.dot(anp.tanh(anp.dot(x, params["a"]["w"]) + params["a"]["b"]), params["c"]) * params["scale"]
 
 
@@ -226,27 +288,27 @@ def test_vjp_equals_autograd():
     assert aux is None and type(y) is np.ndarray
     np.testing.assert_array_equal(y, expected)
     first = None
-    for _ in range(2):  # any number of times, with any gradient
+    for _ in range(2):  # it may be called several times, with any gradient
         g = rng.standard_normal(y.shape)
-        found, wanted = pull(g), expected_pull(g)
-        for name, gradient in named_leaves(found).items():
+        gradients, wanted = pull(g), expected_pull(g)
+        for name, gradient in named_leaves(gradients).items():
             leaf = named_leaves(params)[name]
             assert gradient.dtype == leaf.dtype and gradient.shape == leaf.shape
             np.testing.assert_allclose(gradient, named_leaves(wanted)[name], rtol=1e-5, atol=1e-6)
-        first = first or (g, found)
+        first = first or (g, gradients)
     for name, gradient in named_leaves(pull(first[0])).items():
         np.testing.assert_array_equal(gradient, named_leaves(first[1])[name])
 
 
 def test_vjp_of_pieces_is_vjp_of_the_whole():
-    """What a gradient of a batch in shards relies on."""
+    """The gradient of a batch in shards relies on this."""
     params, x = _params(), np.random.default_rng(2).standard_normal((6, 3))
     y, _, pull = ops.vjp(_rows, params, x)
     g = np.cos(y)
     whole, total = named_leaves(pull(g)), None
     for rows in (slice(0, 2), slice(2, 6)):
-        found = named_leaves(ops.vjp(_rows, params, x[rows])[2](g[rows]))
-        total = {n: v + total[n] if total else v for n, v in found.items()}
+        part = named_leaves(ops.vjp(_rows, params, x[rows])[2](g[rows]))
+        total = {n: v + total[n] if total else v for n, v in part.items()}
     for name, gradient in whole.items():
         np.testing.assert_allclose(total[name], gradient, rtol=1e-5, atol=1e-6)
 
@@ -272,7 +334,7 @@ def test_value_and_grad_returns_aux_without_boxes():
     np.testing.assert_array_equal(gradients["x"], [3, 3, 3])
 
 
-def test_value_and_grad_gradients_of_used_twice_and_indexed_leaves():
+def test_value_and_grad_of_leaves_that_are_used_twice_or_indexed():
     def loss(params):
         return anp.sum(params["x"][1:] * params["x"][:-1]) + params["x"][0]
 

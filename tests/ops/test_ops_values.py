@@ -1,4 +1,4 @@
-"""The two floors agree, with Numba, without its JIT and without Numba; float32 stays float32."""
+"""The two floors agree, with Numba, without its JIT and without Numba. float32 stays float32."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def test_gradients(name, floor):
 
 @each_case
 def test_float32_inside_backward(name, floor):
-    """A gradient in float64 anywhere on the way to any argument trips the guards."""
+    """The guards fail if a gradient is float64 at the inputs or the output."""
     function, args = CASES[name]
     args = [a.astype(np.float32) for a in args]
 
@@ -58,7 +58,7 @@ def test_float32_inside_backward(name, floor):
 
 @each_case
 def test_strided_inputs(name):
-    """Views with odd strides, such as a slice of a packed qkv, give the same numbers."""
+    """Views that are not contiguous, such as a slice of a packed qkv, give the same numbers."""
     function, args = CASES[name]
     views = []
     for a in args:
@@ -70,8 +70,8 @@ def test_strided_inputs(name):
 
 
 def _flat(function, args):
-    y, found = ops_cases.gradients(function, args)
-    return [y, *found]
+    y, gradients = ops_cases.gradients(function, args)
+    return [y, *gradients]
 
 
 @each_case
@@ -84,7 +84,7 @@ def test_inputs_are_not_written_to(name, floor):
 
 
 @each_case
-def test_gradient_may_be_asked_for_twice(name, floor):
+def test_gradient_may_be_computed_twice(name, floor):
     function, args = CASES[name]
     vjp, y = make_vjp(lambda x: function(x, *args[1:]))(args[0])
     g = np.ones_like(y)
@@ -117,7 +117,7 @@ def test_without_numba():
     ],
 )
 def test_an_import_loads_no_more_than_it_needs(module, unwanted):
-    """What is not loaded cannot be compiled either."""
+    """A module that is not loaded is not compiled either."""
     code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({unwanted!r})))"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)

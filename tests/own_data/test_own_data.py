@@ -1,4 +1,4 @@
-"""Training on data of the user's own: batches hold what they should, nothing held out, killed runs end alike."""
+"""Training on the user's own data: contents of batches, no held-out record, the same bits after a kill."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ A, B = Stored(0, 1), Stored(1, 3)
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """40 captioned pictures, each of its own size, and two videos, one of them of 12 frames."""
+    """40 captioned pictures and two videos, of 3 and of 12 frames."""
     root = tmp_path_factory.mktemp("source")
     rng, rows = np.random.default_rng(0), []
     for i in range(40):
@@ -49,7 +49,7 @@ def store(source, tmp_path_factory):
 
 
 def stage(store, index, mix, rng, **options):
-    """One of the three stages, from the folder of a run that holds the store."""
+    """One of the three stages, on the store in the folder of a run."""
     own = OwnSource(OwnData("anywhere", mix=mix, **options))
     preset, tokenizer, stages = own.material(get_preset("smoke"), store.folder.parent)
     frozen = untrained(np.random.default_rng(0), preset.config, tokenizer).frozen
@@ -76,19 +76,19 @@ def test_the_text_beside_a_medium(items, expected):
 
 
 @pytest.mark.parametrize("mix, own", [(1.0, 16), (0.5, 8), (0.01, 0)])
-def test_a_contrastive_batch_has_its_share_and_no_medium_twice(store, rng, mix, own):
+def test_a_contrastive_batch_has_its_share_of_own_rows_and_no_medium_twice(store, rng, mix, own):
     made = stage(store, 0, mix, rng)
-    assert made.own == own
+    assert made.own_rows == own
     if own:
         pictures, captions = made.batch(np.random.default_rng(0))
         assert pictures.shape == (16, 32, 32, 3) and len(captions) == 16
         assert len({medium.index for medium, _ in made._pairs(rng)}) == own
 
 
-def test_training_meets_every_record_once_an_epoch_and_none_that_is_held_out(store, rng):
+def test_an_epoch_has_every_training_record_once_and_no_held_out_one(store, rng):
     made = stage(store, 2, 1.0, rng)
     met = []
-    for step in range(5):  # 8 records a step
+    for step in range(5):  # 8 records in a step
         made.draws.at(step)
         met += [made.draws.next() for _ in range(8)]
     assert len(store.training) == 40 and sorted(met) == list(store.training)
@@ -112,7 +112,7 @@ def test_a_gradient_writes_no_parameter(store, rng, index):
 
 
 def test_the_first_step_continues_after_the_records_that_opened_the_gates(store, rng, monkeypatch):
-    """Two batches of 8 records open them; a later step takes the records of its own number."""
+    """Two batches of 8 records open the gates. A later step takes the records that belong to its number."""
     made, taken, records = stage(store, 2, 1.0, rng), [], store.items
     made.draws.at(0)
     in_order = [made.draws.next() for _ in range(24)]
@@ -126,14 +126,14 @@ def test_the_first_step_continues_after_the_records_that_opened_the_gates(store,
     assert taken[24:] == in_order[8:16]
 
 
-def test_a_long_video_gives_as_many_frames_as_there_are_embeddings(store, rng):
+def test_a_long_video_is_cut_to_the_number_of_temporal_embeddings(store, rng):
     made, long = stage(store, 2, 1.0, rng), Stored(41, 12)
     clips = {made._clip(rng, long) for _ in range(200)}
     assert {c.frames for c in clips} == {8} and {c.first for c in clips} == set(range(5))
     assert made._clip(rng, Stored(40, 3)) == Stored(40, 3)
 
 
-def test_mixed_documents_are_tinyworlds_and_ones_own(store, rng):
+def test_mixed_documents_come_from_tinyworld_and_the_own_data(store, rng):
     made = stage(store, 2, 0.5, rng)
     names = [dataset.name for dataset in made.recipe.datasets]
     drawn = [names[d.dataset] for d in made.documents(rng)]
@@ -142,7 +142,7 @@ def test_mixed_documents_are_tinyworlds_and_ones_own(store, rng):
     assert {"loss_pages", "loss_pairs", "loss_videos", "loss_own"} <= set(loss)
 
 
-def test_pages_that_are_too_long_begin_anywhere(tmp_path, rng):
+def test_a_page_that_is_too_long_begins_at_a_random_medium(tmp_path, rng):
     for name in COLOURS:
         picture(tmp_path / f"{name}.png", name)
     texts = [f"{name} " * 30 for name in COLOURS]
@@ -154,7 +154,7 @@ def test_pages_that_are_too_long_begin_anywhere(tmp_path, rng):
     assert all(len(d.sequence.tokens) <= 96 for d in made.documents(rng))
 
 
-def test_sizes_follow_the_flags_and_the_text(store):
+def test_sizes_fit_the_options_and_the_text(store):
     preset, tokenizer = fit(OwnData("x", vocab=292, context=24), get_preset("smoke"), store)
     assert len(tokenizer) == preset.config.language.vocab_size == preset.config.text_tower.vocab_size <= 292
     assert preset.language.length == 24 and {d.length for d in preset.flamingo.datasets} == {24}
@@ -181,12 +181,12 @@ def test_features_are_those_of_the_encoder_in_the_order_of_the_media(store, tmp_
     media = [Stored(3, 1), Stored(1, 1), Stored(41, 8, first=2), Stored(0, 1)]
     tables = features.of(media)
     assert [len(t) for t in tables] == [2, 1, 1]
-    for medium, found in zip(media, (row for table in tables for row in table), strict=True):
+    for medium, actual in zip(media, (row for table in tables for row in table), strict=True):
         expected = encode_media(frozen, store.frames(medium)[None], config)[0]
-        np.testing.assert_allclose(found, expected, atol=5e-3)
+        np.testing.assert_allclose(actual, expected, atol=5e-3)
 
 
-def test_features_are_kept_and_made_anew_when_encoder_or_pixels_change(store, tmp_path, monkeypatch):
+def test_features_are_kept_until_the_encoder_or_the_pixels_change(store, tmp_path, monkeypatch):
     from tinyflamingo.own_data import features
 
     config, frozen = frozen_of(store)
@@ -218,28 +218,28 @@ def finished(source, tmp_path_factory):
     return folder
 
 
-def test_a_run_leaves_a_checkpoint_and_scores(finished, source):
+def test_a_run_writes_a_checkpoint_and_scores(finished, source):
     model = load_checkpoint(finished / "checkpoint")
     assert model.info["data"]["path"] == str(source)
     assert model.info["command"] == f"python -m tinyflamingo train --preset smoke --data {source} --mix 0.5"
     metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["own"]["n"] == 2 and metrics["own"]["perplexity"] > 1 and "vqa" in metrics["tasks"]
-    assert "perplexity of 2 records held out" in format_report(metrics)
+    assert "perplexity of 2 held-out records" in format_report(metrics)
 
 
 def test_held_out_records_with_another_picture_are_scored_too(finished):
     model, store = load_checkpoint(finished / "checkpoint"), Store(finished / "data")
-    found = held_out(model, store, 500)
-    assert found == held_out(model, store, 500) and found["perplexity"] != found["perplexity_exchanged"]
+    scores = held_out(model, store, 500)
+    assert scores == held_out(model, store, 500) and scores["perplexity"] != scores["perplexity_exchanged"]
 
 
 class Killed(BaseException):
-    """Stands for a kill -9."""
+    """In place of a kill -9."""
 
 
 @pytest.mark.parametrize("at", [3, 8, 15, 16])
 def test_killed_in_any_stage_it_ends_with_the_same_bits(finished, source, tmp_path, monkeypatch, at):
-    """Resumed without the data, which may even be gone."""
+    """The run is resumed without the data, which may be gone."""
     real, count = run._one_step, iter(range(100))
 
     def step(*args):
@@ -285,7 +285,7 @@ def test_a_run_is_resumed_from_the_command_line_without_its_data(finished, sourc
     progress.stage, progress.log_bytes = 2, 0
     save_state(folder, progress, {name: part for name, part in frozen.items() if name != "params"})
     assert cli.main(["train", "--preset", "smoke", "--out", str(folder), "--resume"]) == 0
-    assert "perplexity of 2 records held out" in capsys.readouterr().out
+    assert "perplexity of 2 held-out records" in capsys.readouterr().out
     name = "checkpoint/weights.npz"
     assert (folder / name).read_bytes() == (finished / name).read_bytes()
     assert load_checkpoint(folder).info["command"] == load_checkpoint(finished).info["command"]
@@ -298,7 +298,7 @@ def test_a_resume_on_other_data_from_the_command_line_is_one_line(finished, sour
     line = ["train", "--preset", "smoke", "--out", str(finished), "--resume", *(places.get(o, o) for o in options)]
     assert cli.main(line) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "holds a run on other data" in err and "leave --data out" in err
+    assert out == "" and err.count("\n") == 1 and "holds a run on other data" in err and "leave out --data" in err
     assert (finished / STATE).read_bytes() == before
 
 
@@ -313,30 +313,30 @@ def test_a_run_on_tinyworld_is_not_resumed_on_other_data(source, tmp_path, capsy
 
 def test_data_that_cannot_be_used_leave_no_folder(tmp_path):
     (tmp_path / "empty").mkdir()
-    for path, told in (("empty", "no data in a format"), ("none", "no such file")):
-        with pytest.raises(UserError, match=told):
+    for path, message in (("empty", "no data in a known format"), ("none", "no such file")):
+        with pytest.raises(UserError, match=message):
             run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(tmp_path / path))))
         assert not (tmp_path / "run").exists()
 
 
-def test_texts_without_any_picture_are_told(tmp_path, rng):
+def test_too_few_pictures_are_refused(tmp_path, rng):
     picture(tmp_path / "red.png", "red")
     lines(tmp_path / "captions.jsonl", [{"file": "red.png", "text": "red"}])
     made = stage(prepare(tmp_path, tmp_path / FOLDER, 32), 0, 1.0, rng)
-    with pytest.raises(UserError, match="at least two pictures"):
+    with pytest.raises(UserError, match="at least two pictures with a text in each batch: the data have fewer"):
         made.batch(rng)
 
 
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-def test_a_share_too_small_for_a_batch_says_which_is_enough(source, tmp_path):
-    with pytest.raises(UserError, match="in a batch: --mix 0.19 is the least"):
+def test_a_mix_too_small_for_a_batch_is_refused_with_the_least_mix(source, tmp_path):
+    with pytest.raises(UserError, match="in each batch: give --mix 0.19 or more"):
         run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), mix=0.1)))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_vocabulary_too_small_leaves_no_run_that_would_block_a_larger_one(source, tmp_path):
+def test_a_vocabulary_too_small_leaves_no_folder(source, tmp_path):
     with pytest.raises(UserError, match="a vocabulary of 262 is too small"):
         run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), vocab=262)))
     assert not (tmp_path / "run").exists()

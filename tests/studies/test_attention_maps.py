@@ -1,16 +1,16 @@
-"""Attention maps: they are the weights that the layers use, on the way of the same stream."""
+"""Attention maps: they are the weights that the layers use, computed from the same stream."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from model_cases import tiny, tiny_config
+from model_cases import shake, tiny, tiny_config
 
 from tinyflamingo import ops
+from tinyflamingo.model.config import ResamplerConfig
 from tinyflamingo.model.flamingo import embed_with_eoc, flamingo
 from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.perceiver_resampler import (
-    init_resampler,
     perceiver_resampler,
     project_both,
     resampler_layer,
@@ -19,9 +19,9 @@ from tinyflamingo.model.perceiver_resampler import (
 from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
 from tinyflamingo.variants.ablations import AllPreviousXattnConfig, PlacedXattnConfig, VanillaXattnConfig
 from tinyflamingo.variants.plain_resamplers import MLPConfig, TransformerConfig
-from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig, port_xattn_dense
+from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig, port_resampler, port_xattn_dense
 from tinyflamingo.variants.projected import ProjectedResamplerConfig
-from tinyflamingo.variants.registry import in_form
+from tinyflamingo.variants.registry import in_form, init_part
 
 ALL = tiny_config(xattn={"form": AllPreviousXattnConfig})
 VANILLA = tiny_config(xattn={"form": VanillaXattnConfig})
@@ -41,7 +41,7 @@ def test_shape_and_sums(floor, tiny):
     np.testing.assert_allclose(maps.sum((-1, -2)), np.broadcast_to((tiny.phi > 0)[None, :, :, None], maps.shape[:4]))
 
 
-def test_a_token_looks_at_its_own_medium_only(tiny):
+def test_a_token_attends_to_its_own_medium_only(tiny):
     own = np.arange(1, len(tiny.visual) + 1) == tiny.phi[:, :, None]  # (B, T, M)
     maps = maps_of(tiny)
     elsewhere = ~np.broadcast_to(own[None, :, :, None, :, None], maps.shape)
@@ -53,13 +53,13 @@ def test_all_previous_media_share_the_weights():
     m = tiny(config=ALL)
     maps = maps_of(m)
     number, first, last = np.arange(1, len(m.visual) + 1), m.visible[..., :1], m.visible[..., 1:]
-    seen = (first <= number) & (number <= last)
-    np.testing.assert_array_equal(maps.min(axis=(0, 3, 5)) > 0, seen)
+    visible = (first <= number) & (number <= last)
+    np.testing.assert_array_equal(maps.min(axis=(0, 3, 5)) > 0, visible)
     np.testing.assert_allclose(maps.sum((-1, -2))[:, m.phi > 0], 1)
 
 
 @pytest.mark.parametrize("config", [tiny_config(), ALL], ids=["last", "all_previous"])
-def test_the_weights_times_the_values_are_what_the_block_gathers(floor, rng, config):
+def test_the_weights_times_the_values_are_the_output_of_the_attention(floor, rng, config):
     m = tiny(config=config)
     block, h = m.params["xattn_0"], rng.standard_normal((*m.tokens.shape, config.language.width))
     weights = gated_attention_map(block, h, m.visual, m.visible, config.xattn)
@@ -72,8 +72,8 @@ def test_the_weights_times_the_values_are_what_the_block_gathers(floor, rng, con
     np.testing.assert_allclose(by_map.reshape(gathered.shape), gathered, rtol=1e-9, atol=1e-12)
 
 
-def test_deep_blocks_see_the_stream_of_the_model(tiny):
-    """A change of the first block's gate moves the last map."""
+def test_deep_blocks_read_the_stream_of_the_model(tiny):
+    """Another gate of the first block changes the last map."""
     before = maps_of(tiny)
     params = tiny.params | {"xattn_0": tiny.params["xattn_0"] | {"alpha_xattn": np.array(0.1)}}
     after = attention_maps(params, tiny.frozen, tiny.tokens, tiny.phi, tiny.visual, tiny.config)
@@ -101,11 +101,11 @@ def test_the_weights_are_those_of_the_model(xattn, monkeypatch):
 
     def watched(q, k, v, last, first=None, *more, kept=ops.segment_attention):
         (M, R), owner = k.shape[1:3], np.repeat(np.arange(1, k.shape[1] + 1), k.shape[2])
-        seen = ((last if first is None else first)[0][:, None] <= owner) & (owner <= last[0][:, None])  # (B T, M R)
+        visible = ((last if first is None else first)[0][:, None] <= owner) & (owner <= last[0][:, None])  # (B T, M R)
         scores = np.einsum("thk,mrhk->thmr", q[0], k[0]).reshape(*q.shape[1:3], M * R) * q.shape[3] ** -0.5
-        shares = np.where(seen[:, None], np.exp(scores), 0)
-        shares = shares / np.maximum(shares.sum(-1, keepdims=True), 1e-300)
-        used.append(shares.reshape(*m.tokens.shape, q.shape[2], M, R))
+        weights = np.where(visible[:, None], np.exp(scores), 0)
+        weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-300)
+        used.append(weights.reshape(*m.tokens.shape, q.shape[2], M, R))
         return kept(q, k, v, last, first, *more)
 
     monkeypatch.setattr(ops, "segment_attention", watched)
@@ -123,29 +123,45 @@ def test_maps_of_a_ports_block_have_no_norm_on_the_media(rng):
     port_xattn_dense(block, h, m.visual, m.phi, m.config.xattn, cache)
     q = ops.linear(ops.layer_norm(h, block["query_gain"], block["query_bias"]), block["w_q"]).reshape(2, 8, 2, 5)
     scores = np.einsum("hk,rhk->hr", q[0, 2], (m.visual[0] @ block["w_k"]).reshape(3, 2, 5)) * 5**-0.5
-    shares = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    np.testing.assert_allclose(maps_of(m)[0, 0, 2, :, 0], shares, rtol=1e-9)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    np.testing.assert_allclose(maps_of(m)[0, 0, 2, :, 0], weights, rtol=1e-9)
 
 
-@pytest.mark.parametrize("resampler", [{}, {"layers": 1}, {"input_width": 24}], ids=str)
-def test_latents_look_where_the_resampler_does(resampler, rng, monkeypatch):
-    config = dataclasses.replace(tiny_config().resampler, **resampler)
-    params, used = init_resampler(rng, config, np.float64), []
+PORT = {"form": PortResamplerConfig}
+RESAMPLERS = [
+    {},
+    {"layers": 1},
+    {"input_width": 24},
+    {"form": ProjectedResamplerConfig, "projected_width": 12},
+    PORT,
+    PORT | {"places": 3},
+    PORT | {"frames": 0},
+    PORT | {"places": 3, "frames": 0, "activation": "squared_relu"},
+]
+
+
+@pytest.mark.parametrize("resampler", RESAMPLERS, ids=str)
+def test_the_weights_of_latents_are_those_of_the_resampler(floor, resampler, rng, monkeypatch):
+    """Taken from inside the very attention that any resampler with latents runs."""
+    config = in_form(tiny_config().resampler, **({"form": ResamplerConfig} | resampler))
+    params, used = shake(init_part(rng, config, np.float64), rng), []
     features = rng.standard_normal((3, 2, 4, config.input_width))
 
     def watched(q, k, v, *more, kept=ops.attention):
         scores = np.einsum("mrhk,mshk->mhrs", q, k) * q.shape[-1] ** -0.5
-        shares = np.exp(scores - scores.max(-1, keepdims=True))
-        used.append(shares / shares.sum(-1, keepdims=True))
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        used.append(weights / weights.sum(-1, keepdims=True))
         return kept(q, k, v, *more)
 
+    maps = resampler_maps(params, features, config)
     monkeypatch.setattr(ops, "attention", watched)
-    perceiver_resampler(params, features, config)
-    used_by_the_model = np.stack(used)
-    np.testing.assert_allclose(resampler_maps(params, features, config), used_by_the_model, rtol=1e-9)
+    resample = port_resampler if isinstance(config, PortResamplerConfig) else perceiver_resampler
+    resample(params, features, config)
+    assert maps.shape == (config.layers, 3, 2, 3, 2 * 4 + 3)
+    np.testing.assert_allclose(maps, np.stack(used), rtol=1e-9)
 
 
-def test_vanilla_blocks_look_from_inside_the_decoder_block():
+def test_vanilla_blocks_attend_inside_the_decoder_block():
     m = tiny(config=VANILLA)
     maps = maps_of(m)
     np.testing.assert_allclose(maps.sum((-1, -2))[:, m.phi > 0], 1)
@@ -154,7 +170,7 @@ def test_vanilla_blocks_look_from_inside_the_decoder_block():
     assert not np.allclose(maps[0], before_the_block), "self-attention comes first"
 
 
-def test_start_hides_earlier_tokens(tiny):
+def test_visible_from_hides_earlier_tokens(tiny):
     """Left padding: the maps of a row are those of the row alone."""
     b, cut = 0, 3
     alone = attention_maps(
@@ -169,7 +185,7 @@ def test_no_media(tiny):
     assert maps.shape[-2] == 0 and maps.size == 0
 
 
-def test_maps_leave_the_model_alone(tiny):
+def test_maps_do_not_change_the_model(tiny):
     def logits():
         return flamingo(tiny.params, tiny.frozen, tiny.tokens, tiny.phi, tiny.visual, tiny.config)
 
@@ -178,16 +194,14 @@ def test_maps_leave_the_model_alone(tiny):
     np.testing.assert_array_equal(logits(), before)
 
 
-def test_resampler_weights_times_the_values_are_what_the_layer_gathers(floor, tiny):
+def test_resampler_weights_times_the_values_are_the_output_of_the_attention(floor, tiny):
     config, resampler = tiny.config.resampler, tiny.params["resampler"]
     maps = resampler_maps(resampler, tiny.features, config)
     M, F, S, _ = tiny.features.shape
     assert maps.shape == (config.layers, M, config.heads, config.latents, F * S + config.latents)
     np.testing.assert_allclose(maps.sum(-1), 1)
-    layer, time = (
-        resampler["layer_0"] | {"w_2": 0 * resampler["layer_0"]["w_2"]},
-        temporal_embedding(resampler["temporal"], F),
-    )
+    layer = resampler["layer_0"] | {"w_2": 0 * resampler["layer_0"]["w_2"]}
+    time = temporal_embedding(resampler["temporal"], F)
     x = np.broadcast_to(resampler["latents"], (M, *resampler["latents"].shape))
     latents = ops.layer_norm(x, layer["attn_gain"], layer["attn_bias"])
     v = project_both(tiny.features, time, latents, layer["w_v"]).reshape(M, -1, config.heads, config.key_size)
@@ -204,10 +218,8 @@ def test_resampler_layers_follow_one_another(tiny):
     assert not np.allclose(both[0], both[1])
 
 
-@pytest.mark.parametrize(
-    "form", [MLPConfig, TransformerConfig, PortResamplerConfig, ProjectedResamplerConfig], ids=lambda f: f.__name__
-)
-def test_other_resamplers_have_no_maps(tiny, form):
-    config = in_form(tiny.config.resampler, form)
-    with pytest.raises(ValueError, match=f"{form.__name__} is not a Perceiver resampler of the chapter"):
-        resampler_maps(tiny.params["resampler"], tiny.features, config)
+@pytest.mark.parametrize("form", [MLPConfig, TransformerConfig])
+def test_a_resampler_without_latents_has_no_maps(form, rng):
+    config = in_form(tiny_config().resampler, form)
+    with pytest.raises(ValueError, match=f"a resampler of {form.__name__} has no latents"):
+        resampler_maps(init_part(rng, config), rng.standard_normal((3, 2, 4, 8)), config)

@@ -1,4 +1,4 @@
-"""Stage one: batches of whole families, a gradient that knows all rows, clipping, and what is kept."""
+"""Stage one: batches of whole families, the gradient of a loss over all rows, clipping, and the result."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def stage(tokenizer):
     return make_stage(tokenizer)
 
 
-def test_a_batch_is_made_of_whole_families_no_two_alike(stage, rng):
+def test_a_batch_has_different_whole_families(stage, rng):
     pictures, captions = stage.batch(rng)
     assert pictures.dtype == np.uint8 and len(pictures) == len(captions) == stage.recipe.batch
     families = [stage.captions.index(captions[i : i + FAMILY]) for i in range(0, len(captions), FAMILY)]
@@ -50,26 +50,26 @@ def test_captions_are_padded_on_the_right():
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_the_gradient_is_that_of_the_whole_batch(stage, rng, n):
     pictures, captions = stage.batch(rng)
-    captions[5] = captions[1]  # a twin in another family, and in another shard
+    captions[5] = captions[1]  # the same caption in another family and another shard
     tokens, mask = pad_captions(captions)
     ids = [captions.index(c) for c in captions]
 
     def whole(params):
-        seen = embed_pictures(params, pictures, stage.config)
-        read = embed_captions(params, tokens, mask, stage.config)
-        return contrastive_loss(seen, read, params["log_scale"], np.array(ids))
+        picture_vectors = embed_pictures(params, pictures, stage.config)
+        caption_vectors = embed_captions(params, tokens, mask, stage.config)
+        return contrastive_loss(picture_vectors, caption_vectors, params["log_scale"], np.array(ids))
 
     loss, gradients = ops.value_and_grad(whole)(stage.optimiser.params)
     with ops.use_workers(n):
-        found, gradient = stage.loss_and_gradient(pictures, captions)
-    assert found == pytest.approx(loss, rel=1e-5)
+        sharded_loss, gradient = stage.loss_and_gradient(pictures, captions)
+    assert sharded_loss == pytest.approx(loss, rel=1e-5)
     expected = flatten(gradients)
     assert gradient.dtype == np.float32
     assert np.linalg.norm(gradient - expected) < 1e-4 * np.linalg.norm(expected)
     assert view_tree(gradient, stage.optimiser.params)["log_scale"] == pytest.approx(gradients["log_scale"], rel=1e-3)
 
 
-def test_only_the_encoder_is_clipped_and_in_place(stage, rng):
+def test_only_the_gradient_of_the_encoder_is_clipped_in_place(stage, rng):
     _, gradient = stage.loss_and_gradient(*stage.batch(rng))
     before = gradient.copy()
     assert stage.clip(gradient) is None
@@ -99,7 +99,7 @@ def test_neither_prepare_nor_a_gradient_writes_a_parameter(stage):
 
 
 def test_a_stage_uses_the_encoder_of_its_configuration(tokenizer):
-    """The loss and what is kept: both would fail with the parameters of a ResNet."""
+    """In the loss and in the result. The encoder of a ResNet would fail in both."""
     stage = make_stage(tokenizer, vision=ViTConfig(patch=8, width=32, layers=1, heads=2))
     assert stage.encode is encode_with_vit
     kept = stage.result()
@@ -127,7 +127,7 @@ def test_a_few_steps_learn_something(tokenizer, vision):
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 1.0
 
 
-def test_what_is_kept_standardises_the_features_in_half_precision(stage):
+def test_the_result_standardises_the_features_and_has_half_precision(stage):
     kept = stage.result()
     assert set(kept) == {"vision", "feature_mean", "feature_scale", "contrastive"}
     assert set(kept["contrastive"]) == set(stage.optimiser.params) - {"vision"}

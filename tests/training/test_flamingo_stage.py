@@ -1,4 +1,4 @@
-"""Stage three: what trains and what never does, how gates open, how gradients add up, how documents are shared out."""
+"""Stage three: trained and frozen parts, the first move of the gates, sums of gradients, documents in shards."""
 
 import dataclasses
 import hashlib
@@ -32,7 +32,7 @@ def make_stage(tokenizer, **recipe):
 
 
 def with_other(field, *values):
-    """The data sets of the smoke preset, with another value of one field for each."""
+    """The data sets of the smoke preset. Each gets its own value of one field."""
     return tuple(dataclasses.replace(d, **{field: value}) for d, value in zip(DATASETS, values, strict=True))
 
 
@@ -42,8 +42,8 @@ def stage(tokenizer):
 
 
 @pytest.fixture
-def quiet(tokenizer):
-    """A stage without noise on the features, gates half open: gradients of the same documents are comparable."""
+def noiseless(tokenizer):
+    """A stage without noise and with half-open gates, so that gradients of the same documents can be compared."""
     stage = make_stage(tokenizer, feature_noise=0.0)
     for name, leaf in named_leaves(stage.optimiser.params).items():
         if "alpha" in name:
@@ -60,8 +60,8 @@ def gradients(stage, rng, *datasets):
     return view_tree(learn(stage, rng, stage.documents(rng, datasets))[1], stage.optimiser.params)
 
 
-def close(found, expected, rtol=1e-5):
-    return np.linalg.norm(found - expected) <= rtol * np.linalg.norm(expected)
+def close(actual, expected, rtol=1e-5):
+    return np.linalg.norm(actual - expected) <= rtol * np.linalg.norm(expected)
 
 
 def hashes(tree):
@@ -81,7 +81,7 @@ def walk(stage, steps):
 # ---- frozen ----------------------------------------------------------------------------------
 
 
-def test_no_frozen_bit_changes_and_everything_else_does(stage):
+def test_no_frozen_bit_changes_and_every_other_parameter_does(stage):
     frozen, params = hashes(stage.frozen), hashes(stage.optimiser.params)
     features = hashes(vars(stage.features))
     walk(stage, 3)
@@ -91,7 +91,7 @@ def test_no_frozen_bit_changes_and_everything_else_does(stage):
     assert changed == set(params)
 
 
-def test_what_trains_is_exactly_the_resampler_the_gated_blocks_and_eoc(stage):
+def test_exactly_the_resampler_the_gated_blocks_and_eoc_train(stage):
     layers = {f"xattn_{i}" for i in stage.config.gated_layers}
     assert set(stage.optimiser.params) == {"resampler", "eoc"} | layers
     assert set(stage.frozen) == {"vision", "feature_mean", "feature_scale", "contrastive", "language"}
@@ -100,23 +100,23 @@ def test_what_trains_is_exactly_the_resampler_the_gated_blocks_and_eoc(stage):
     assert all(result["params"][name] is leaf for name, leaf in stage.optimiser.params.items())
 
 
-def test_the_gradient_has_the_trained_parts_alone_as_its_argument(stage, monkeypatch):
+def test_only_the_trained_parts_are_arguments_of_the_gradient(stage, monkeypatch):
     """Frozen means: not an argument of the gradient."""
-    seen = []
+    calls = []
     real = ops.value_and_grad
 
     def recording(loss):
         def run(params, *rest):
-            value, found = real(loss)(params, *rest)
-            seen.append((set(named_leaves(params)), set(named_leaves(found))))
-            return value, found
+            value, gradient = real(loss)(params, *rest)
+            calls.append((set(named_leaves(params)), set(named_leaves(gradient))))
+            return value, gradient
 
         return run
 
     monkeypatch.setattr(ops, "value_and_grad", recording)
     walk(stage, 1)
     names = set(named_leaves(stage.optimiser.params))
-    assert seen and all(a == g == names for a, g in seen)
+    assert calls and all(a == g == names for a, g in calls)
 
 
 @pytest.mark.parametrize("dataset", DATASETS, ids=NAMES)
@@ -125,20 +125,20 @@ def test_gradients_are_float32(stage, rng, dataset):
     assert gradient.dtype == np.float32 and gradient.shape == stage.optimiser.vector.shape
     shards = stage.shards(rng, stage.documents(rng, (dataset,)))
     assert all(shard.shares.dtype == np.float32 for shard in shards)
-    arguments = (shards[0], stage.frozen, (1.0,) * 3, stage.config, stage.parts)
+    arguments = (shards[0], stage.frozen, (1.0,) * 3, stage.config)
     assert flamingo_stage.shard_loss(stage.optimiser.params, *arguments)[0].dtype == np.float32
     assert {name for name, loss in losses.items() if loss > 0} == {dataset.name}
 
 
 @pytest.mark.parametrize("part", ["language", "vision"])
 def test_a_part_can_train_too(tokenizer, part):
-    """The paper's ablation: it moves, the other does not, and the result holds what it became."""
+    """The paper's ablation: this part changes, the other does not, and the result holds the new values."""
     stage = make_stage(tokenizer, trained=(part,))
     before = {name: hashes(stage.frozen[name]) for name in ("vision", "language")}
     walk(stage, 2)
     result = stage.result()
     assert set(result) == {"params", part} and part not in result["params"]
-    assert {name: hashes(stage.frozen[name]) for name in before} == before  # other runs may need them
+    assert {name: hashes(stage.frozen[name]) for name in before} == before  # other runs may use them
     moved = hashes(result[part])
     assert moved.keys() == before[part].keys()
     assert sum(moved[n] != before[part][n] for n in moved) > len(moved) // 2
@@ -169,13 +169,13 @@ def test_gates_are_exactly_zero_until_the_first_step(stage):
 
 
 def test_at_zero_only_the_gates_and_eoc_have_a_gradient(stage, rng):
-    found = gradients(stage, rng)
-    moving = {name for name, leaf in named_leaves(found).items() if np.any(leaf)}
-    assert moving == set(alphas(found)) | {"eoc"}
+    gradient = gradients(stage, rng)
+    nonzero = {name for name, leaf in named_leaves(gradient).items() if np.any(leaf)}
+    assert nonzero == set(alphas(gradient)) | {"eoc"}
 
 
 def test_the_first_move_of_the_gates_goes_against_their_averaged_gradient(tokenizer):
-    """Data sets one by one, weighed by hand, against all of them at once."""
+    """The data sets one by one, with weights by hand, against all data sets at once."""
     stage = make_stage(tokenizer, feature_noise=0.0, datasets=with_other("weight", 1.0, 1.0, 1.0))
     total, rng = dict.fromkeys(alphas(stage.optimiser.params), 0.0), np.random.default_rng(31)
     weights = (1.0, 0.4, 3.0)
@@ -188,14 +188,14 @@ def test_the_first_move_of_the_gates_goes_against_their_averaged_gradient(tokeni
     stage.prepare(np.random.default_rng(31))
     push = stage.recipe.gate_push
     assert alphas(stage.optimiser.params) == {name: -push * np.sign(slope) for name, slope in total.items()}
-    for name, leaf in before.items():  # nothing else has moved
+    for name, leaf in before.items():  # no other parameter has changed
         np.testing.assert_array_equal(named_leaves(stage.optimiser.params)[name], leaf)
-    # the optimiser's vector saw it: the parameters are views
+    # the optimiser's vector has changed too: the parameters are views into it
     assert (np.abs(stage.optimiser.vector) == push).sum() >= len(total)
 
 
-def test_the_gates_are_opened_by_prepare_alone(tokenizer):
-    """With the generator of the first step, whose gradient then continues where `prepare` stopped."""
+def test_only_prepare_opens_the_gates(tokenizer):
+    """It uses the generator of the first step; the gradient of this step continues with it after `prepare`."""
     one, other = make_stage(tokenizer), make_stage(tokenizer)
     rng, again = np.random.default_rng(4), np.random.default_rng(4)
     one.prepare(rng)
@@ -210,7 +210,7 @@ def test_the_gates_are_opened_by_prepare_alone(tokenizer):
 @pytest.mark.parametrize("accumulate", [True, False])
 @pytest.mark.parametrize("trained", [(), ("vision", "language")])
 def test_a_gradient_writes_no_parameter(tokenizer, accumulate, trained):
-    """Not in the first step either, when the gates are closed."""
+    """Also in the first step, when the gates are closed."""
     stage = make_stage(tokenizer, accumulate=accumulate, trained=trained)
     before, frozen = hashes(stage.optimiser.params), hashes(stage.frozen)
     vectors = [getattr(stage.optimiser, name).tobytes() for name in ("vector", "m", "v")]
@@ -234,31 +234,31 @@ def test_a_form_without_gates_has_nothing_to_prepare(tokenizer, rng):
 # ---- gradients of several data sets ----------------------------------------------------------
 
 
-def test_accumulation_is_the_weighted_sum_of_single_gradients(quiet, rng):
-    documents = quiet.documents(rng)
-    losses, together = learn(quiet, rng, documents)
-    datasets = quiet.recipe.datasets
+def test_accumulation_is_the_weighted_sum_of_single_gradients(noiseless, rng):
+    documents = noiseless.documents(rng)
+    losses, together = learn(noiseless, rng, documents)
+    datasets = noiseless.recipe.datasets
     assert len({dataset.weight for dataset in datasets}) > 1
-    quiet.recipe = dataclasses.replace(quiet.recipe, datasets=with_other("weight", 1.0, 1.0, 1.0))
+    noiseless.recipe = dataclasses.replace(noiseless.recipe, datasets=with_other("weight", 1.0, 1.0, 1.0))
     total = 0.0
     for i, dataset in enumerate(datasets):
-        single, gradient = learn(quiet, rng, [d for d in documents if d.dataset == i])
+        single, gradient = learn(noiseless, rng, [d for d in documents if d.dataset == i])
         assert single[dataset.name] == pytest.approx(losses[dataset.name], rel=1e-5)
         total = total + np.float32(dataset.weight) * gradient
     assert close(together, total)
 
 
-def test_a_step_reports_the_loss_of_every_dataset_and_the_gates(quiet):
-    gradient, info = quiet.gradient(np.random.default_rng(4), step=1)
+def test_a_step_reports_the_loss_of_every_dataset_and_the_gates(noiseless):
+    gradient, info = noiseless.gradient(np.random.default_rng(4), step=1)
     rng = np.random.default_rng(4)
-    losses, expected = learn(quiet, rng, quiet.documents(rng))
+    losses, expected = learn(noiseless, rng, noiseless.documents(rng))
     np.testing.assert_array_equal(gradient, expected)
     assert {k: info[f"loss_{k}"] for k in NAMES} == losses
     assert info["loss"] == pytest.approx(sum(losses.values()) / 3)
-    assert set(info["gates"]) == set(alphas(quiet.optimiser.params))
+    assert set(info["gates"]) == set(alphas(noiseless.optimiser.params))
 
 
-def test_round_robin_takes_one_dataset_a_step(tokenizer, monkeypatch):
+def test_round_robin_takes_one_dataset_in_each_step(tokenizer, monkeypatch):
     stage, taken = make_stage(tokenizer, accumulate=False), []
     documents = stage.documents
     monkeypatch.setattr(stage, "documents", lambda rng, chosen, longer: taken.extend(chosen) or documents(rng, chosen))
@@ -269,14 +269,14 @@ def test_round_robin_takes_one_dataset_a_step(tokenizer, monkeypatch):
     assert taken == list(DATASETS) * 2
 
 
-def test_the_loss_is_the_mean_over_the_tokens_of_a_dataset(quiet, rng, floor):
-    """Documents alone, one by one, each with a loss that is a mean over its own tokens."""
-    documents = quiet.documents(rng)
-    losses, _ = learn(quiet, rng, documents)
+def test_the_loss_is_the_mean_over_the_tokens_of_a_dataset(noiseless, rng, floor):
+    """Against single documents, each with the mean loss over its own tokens."""
+    documents = noiseless.documents(rng)
+    losses, _ = learn(noiseless, rng, documents)
     for i, name in enumerate(NAMES):
         own = [d for d in documents if d.dataset == i]
         sizes = [sum(d.sequence.weights) for d in own]
-        means = [learn(quiet, rng, [d])[0][name] for d in own]
+        means = [learn(noiseless, rng, [d])[0][name] for d in own]
         assert losses[name] == pytest.approx(np.average(means, weights=sizes), rel=1e-4)
 
 
@@ -284,30 +284,30 @@ def test_the_loss_is_the_mean_over_the_tokens_of_a_dataset(quiet, rng, floor):
 
 
 def in_other_form(stage, form):
-    """The stage, its gated blocks in another form that has the same parameters."""
+    """Give the gated blocks of a stage another form with the same parameters."""
     stage.config = dataclasses.replace(stage.config, xattn=in_form(stage.config.xattn, form))
     stage.parts = parts_of(stage.config)
 
 
 @pytest.mark.parametrize("form", [XattnConfig, AllPreviousXattnConfig])
-def test_workers_change_the_result_by_rounding_alone(quiet, form):
-    in_other_form(quiet, form)
-    found = []
+def test_the_number_of_workers_changes_only_rounding(noiseless, form):
+    in_other_form(noiseless, form)
+    results = []
     for n in (1, 2, 3, 50):
         with ops.use_workers(n):
-            gradient, info = quiet.gradient(np.random.default_rng(6), step=1)
-        found.append((info["loss"], gradient))
-    for loss, gradient in found[1:]:
-        assert loss == pytest.approx(found[0][0], rel=1e-5)
-        assert close(gradient, found[0][1])
+            gradient, info = noiseless.gradient(np.random.default_rng(6), step=1)
+        results.append((info["loss"], gradient))
+    for loss, gradient in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-5)
+        assert close(gradient, results[0][1])
 
 
-def test_a_stage_trains_the_form_of_its_configuration(quiet, rng):
-    """With all previous media the loss of pages is another one, that of pairs is the same: they have one medium."""
-    shards, losses = quiet.shards(rng, quiet.documents(rng)), []
+def test_a_stage_trains_the_form_of_its_configuration(noiseless, rng):
+    """With all previous media the loss of pages changes. The loss of pairs does not: a pair has one medium."""
+    shards, losses = noiseless.shards(rng, noiseless.documents(rng)), []
     for form in (XattnConfig, AllPreviousXattnConfig):
-        in_other_form(quiet, form)
-        losses.append(quiet.losses_and_gradient(shards)[0])
+        in_other_form(noiseless, form)
+        losses.append(noiseless.losses_and_gradient(shards)[0])
     assert losses[1]["pages"] != pytest.approx(losses[0]["pages"], rel=1e-4)
     assert losses[1]["pairs"] == pytest.approx(losses[0]["pairs"], rel=1e-5)
 
@@ -315,45 +315,45 @@ def test_a_stage_trains_the_form_of_its_configuration(quiet, rng):
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_the_same_generator_and_number_of_workers_give_the_same_bits(stage, n):
     with ops.use_workers(n):
-        found = [stage.gradient(np.random.default_rng(6), step=1)[0].tobytes() for _ in range(3)]
-    assert len(set(found)) == 1
+        bits = [stage.gradient(np.random.default_rng(6), step=1)[0].tobytes() for _ in range(3)]
+    assert len(set(bits)) == 1
 
 
-def test_who_does_the_work_changes_no_bit(quiet, rng):
+def test_the_assignment_of_shards_to_workers_changes_no_bit(noiseless, rng):
     with ops.use_workers(2):
-        shards = quiet.shards(rng, quiet.documents(rng))
-        two = quiet.losses_and_gradient(shards)
+        shards = noiseless.shards(rng, noiseless.documents(rng))
+        two = noiseless.losses_and_gradient(shards)
     with ops.use_workers(1):
-        one = quiet.losses_and_gradient(shards)
+        one = noiseless.losses_and_gradient(shards)
     assert len(shards) == 2 and one[0] == two[0]
     np.testing.assert_array_equal(one[1], two[1])
 
 
 @pytest.mark.parametrize("n", [1, 3, 50])
-def test_every_document_is_in_one_shard_and_every_dataset_counts_once(quiet, rng, n):
-    documents = quiet.documents(rng)
+def test_every_document_is_in_one_shard_and_every_dataset_counts_once(noiseless, rng, n):
+    documents = noiseless.documents(rng)
     with ops.use_workers(n):
-        shards = quiet.shards(rng, documents)
+        shards = noiseless.shards(rng, documents)
     assert len(shards) == min(n, len(documents))
-    found = []
+    in_shards = []
     for shard in shards:
         batch = shard.batch
         for i in range(batch.owner.max() + 1):
             own = batch.owner == i
             (dataset,) = set(shard.datasets[own].tolist())
-            found.append((dataset, batch.tokens[own].tolist()))
+            in_shards.append((dataset, batch.tokens[own].tolist()))
         assert not shard.shares[batch.owner < 0].any() and (shard.datasets[batch.owner < 0] == -1).all()
-    assert sorted(found) == sorted((d.dataset, d.sequence.tokens) for d in documents)
+    assert sorted(in_shards) == sorted((d.dataset, d.sequence.tokens) for d in documents)
     for i in range(len(NAMES)):
         assert sum(s.shares[s.datasets == i].sum() for s in shards) == pytest.approx(1, rel=1e-5)
 
 
 def test_the_documents_do_not_depend_on_the_number_of_workers(stage):
-    found = []
+    drawn = []
     for n in (1, 4):
         with ops.use_workers(n):
-            found.append(stage.documents(np.random.default_rng(3)))
-    assert found[0] == found[1]
+            drawn.append(stage.documents(np.random.default_rng(3)))
+    assert drawn[0] == drawn[1]
 
 
 # ---- media -----------------------------------------------------------------------------------
@@ -372,43 +372,43 @@ def test_media_have_the_features_of_their_own_pixels(stage):
     assert stage.features.of([]) == []
 
 
-def test_a_shard_has_the_features_of_its_media_in_their_order(quiet, rng):
+def test_a_shard_has_the_features_of_its_media_in_their_order(noiseless, rng):
     with ops.use_workers(2):
-        shards = quiet.shards(rng, quiet.documents(rng))
+        shards = noiseless.shards(rng, noiseless.documents(rng))
     for shard in shards:
         kinds = [medium.kind for medium in shard.batch.media]
-        assert kinds == sorted(kinds, reverse=True)  # pictures, then clips: as `of` gives them
+        assert kinds == sorted(kinds, reverse=True)  # pictures, then clips: the order of `of`
         assert len(kinds) == (shard.batch.tokens == IMAGE).sum() == sum(map(len, shard.features))
         rows = [row for table in shard.features for row in table]
         for medium, row in zip(shard.batch.media, rows, strict=True):
-            np.testing.assert_array_equal(row, quiet.features.of([medium])[0][0])
+            np.testing.assert_array_equal(row, noiseless.features.of([medium])[0][0])
 
 
-def test_noise_is_of_the_size_that_was_asked_for_and_new_every_time(stage, rng):
-    documents, found = stage.documents(rng), []
+def test_noise_has_the_size_of_the_recipe_and_is_new_every_time(stage, rng):
+    documents, differences = stage.documents(rng), []
     for _ in range(2):
         with ops.use_workers(2):
             for shard in stage.shards(rng, documents):
                 clean = stage.features.of(shard.batch.media)
-                found += [np.ravel(noisy - table) for noisy, table in zip(shard.features, clean, strict=True)]
-    noise = np.concatenate(found)
+                differences += [np.ravel(noisy - table) for noisy, table in zip(shard.features, clean, strict=True)]
+    noise = np.concatenate(differences)
     assert noise.std() == pytest.approx(stage.recipe.feature_noise, rel=0.05)
     assert abs(noise.mean()) < 0.01 and noise.dtype == np.float32
-    half = len(found) // 2
-    assert not any(np.array_equal(a, b) for a in found[:half] for b in found[half:])
+    half = len(differences) // 2
+    assert not any(np.array_equal(a, b) for a in differences[:half] for b in differences[half:])
 
 
-def test_pictures_and_videos_are_seen_one_after_the_other(stage, rng):
+def test_pictures_and_videos_are_resampled_one_after_the_other(stage, rng):
     params, config = stage.optimiser.params, stage.config
     pictures, clips = stage.features.of([Medium("picture", 1), Medium("picture", 2), Medium("clip", 0)])
     both = resample(params, [pictures, clips], config)
     np.testing.assert_array_equal(both[:2], resample(params, [pictures], config))
     np.testing.assert_array_equal(both[2:], resample(params, [clips], config))
-    nothing = resample(params, [], config)
-    assert nothing.shape == (0, *both.shape[1:]) and nothing.dtype == np.float32
+    empty = resample(params, [], config)
+    assert empty.shape == (0, *both.shape[1:]) and empty.dtype == np.float32
 
 
-def test_text_pages_alone_have_a_loss(stage, rng, monkeypatch):
+def test_pages_without_pictures_have_a_loss(stage, rng, monkeypatch):
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: ("text_page", pages.text_page(rng, pool)))
     shards = stage.shards(rng, stage.documents(rng, stage.recipe.datasets[:1]))
     assert all(s.features == [] and s.batch.media == [] and not s.batch.phi.any() for s in shards)
@@ -420,7 +420,7 @@ def test_text_pages_alone_have_a_loss(stage, rng, monkeypatch):
 
 
 @pytest.mark.parametrize("p_next, mode", [(1.0, phi_next), (0.0, phi)])
-def test_web_pages_are_read_in_next_mode_as_often_as_asked(tokenizer, rng, monkeypatch, p_next, mode):
+def test_web_pages_are_read_in_next_mode_with_probability_p_next(tokenizer, rng, monkeypatch, p_next, mode):
     stage = make_stage(tokenizer, p_next=p_next, datasets=with_other("rows", 6, 1, 1))
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: ("web_page", pages.web_page(rng, pool)))
     documents = stage.documents(rng, stage.recipe.datasets[:1])
@@ -446,7 +446,7 @@ def test_half_of_the_web_pages_look_ahead(tokenizer, rng, monkeypatch):
 def test_other_pages_are_never_read_in_next_mode(tokenizer, rng, monkeypatch, kind):
     stage = make_stage(tokenizer, p_next=1.0)
     monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: (kind, pages.PAGES[kind](rng, pool)))
-    assert {d.phi_of for d in stage.documents(rng)} == {phi}  # nor are pairs and videos
+    assert {d.phi_of for d in stage.documents(rng)} == {phi}  # pairs and videos too
 
 
 def test_cut_keeps_the_media_whose_tags_are_left():
@@ -456,10 +456,10 @@ def test_cut_keeps_the_media_whose_tags_are_left():
     ] * 2
     short = cut(whole, 5)
     assert short.tokens == [1, IMAGE, 9, 9, IMAGE] and len(short.weights) == 5
-    assert whole.tokens[-1] == IMAGE and len(whole.media) == 3  # untouched
+    assert whole.tokens[-1] == IMAGE and len(whole.media) == 3  # unchanged
 
 
-def test_a_step_has_as_many_documents_as_the_recipe_says_and_none_too_long(stage, rng):
+def test_a_step_has_the_documents_of_the_recipe_and_none_is_too_long(stage, rng):
     for _ in range(5):
         documents = stage.documents(rng)
         assert [sum(d.dataset == i for d in documents) for i in range(3)] == [dataset.rows for dataset in DATASETS]

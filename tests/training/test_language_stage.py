@@ -1,4 +1,4 @@
-"""Stage two's batches: documents packed into rows, each with its own start, and what carries loss."""
+"""Stage two: documents packed into rows, each with its own start, and the tokens that have a loss."""
 
 import dataclasses
 import math
@@ -27,7 +27,7 @@ def with_phases(stage, *phases):
     return stage
 
 
-def test_a_batch_is_packed_to_the_brim(stage, rng):
+def test_a_batch_has_no_padding(stage, rng):
     for step in range(12):
         tokens, weights, visible_from = stage.batch(rng, step)
         r = stage.recipe
@@ -39,7 +39,7 @@ def test_a_batch_is_packed_to_the_brim(stage, rng):
         assert (tokens[:, 0] == BOS).all() and (weights[tokens == BOS] == 0).all()
 
 
-def test_start_is_the_bos_of_a_tokens_own_document(stage, rng):
+def test_visible_from_is_the_bos_of_a_tokens_own_document(stage, rng):
     for step in range(12):
         tokens, _, visible_from = stage.batch(rng, step)
         for row, places in zip(tokens, visible_from, strict=True):
@@ -52,7 +52,7 @@ def test_start_is_the_bos_of_a_tokens_own_document(stage, rng):
 def test_a_token_sees_its_own_document_only(stage, rng):
     batches = (stage.batch(rng, 6) for _ in range(20))
     rows = ((t[row], s[row]) for t, _, s in batches for row in [s[:, -1].argmax()] if s[row, -1] > 0)
-    tokens, visible_from = next(rows)  # a row that holds several documents
+    tokens, visible_from = next(rows)  # a row with several documents
     tokens, visible_from, last = tokens[None], visible_from[None], int(visible_from[-1])
     params = stage.optimiser.params
     before = language_model(params, tokens, stage.config, visible_from)[:, last:]
@@ -61,7 +61,7 @@ def test_a_token_sees_its_own_document_only(stage, rng):
     np.testing.assert_allclose(language_model(params, other, stage.config, visible_from)[:, last:], before, atol=1e-5)
 
 
-def test_of_random_tokens_only_the_repetition_is_learned(stage, rng):
+def test_only_the_repetition_of_random_tokens_has_a_loss(stage, rng):
     with_phases(stage, (math.inf, 1.0, 0.0))
     for _ in range(100):
         ids, weights = stage.document(rng, 0)
@@ -74,7 +74,7 @@ def test_of_random_tokens_only_the_repetition_is_learned(stage, rng):
         assert all(stage.tokenizer.piece(i) != "<0x41>" and i > IMAGE for i in ids[1:-1])
 
 
-def test_of_text_what_is_quiet_is_not_learned(stage, rng, monkeypatch):
+def test_quiet_text_has_no_loss(stage, rng, monkeypatch):
     with_phases(stage, (math.inf, 0.0, 0.5))
     items = [Quiet("a red circle"), "is found in the cave."]
     monkeypatch.setattr(language_stage, "text_document", lambda rng: items)
@@ -85,7 +85,7 @@ def test_of_text_what_is_quiet_is_not_learned(stage, rng, monkeypatch):
     assert weights == [0.0] * (1 + len(quiet)) + [1.0] * (len(learned) + 1)
 
 
-def test_a_text_is_closed_by_eos_and_holds_no_tag(stage, rng):
+def test_a_text_ends_with_eos_and_has_no_tag(stage, rng):
     with_phases(stage, (math.inf, 0.0, 0.5))
     for _ in range(50):
         ids, weights = stage.document(rng, 0)
@@ -120,7 +120,7 @@ def test_token_losses_are_cross_entropies_in_their_places(rng, floor):
     np.testing.assert_allclose(token_losses(logits, targets), expected, rtol=1e-5)
 
 
-def test_shares_make_a_sum_of_a_weighted_mean(rng):
+def test_shares_turn_a_weighted_mean_into_a_sum(rng):
     weights = np.array([[1, 0, 2], [0, 0.5, 0.5]], "f4")
     np.testing.assert_array_equal(shares_of(weights), weights / 4)
     assert shares_of(weights).dtype == np.float32
@@ -136,7 +136,7 @@ def test_the_loss_is_the_mean_over_the_tokens_that_count(stage, rng, floor):
     loss, gradient = stage.loss_and_gradient(tokens, weights, visible_from)
     assert loss == pytest.approx(losses[counted].mean(), rel=1e-5)
     assert gradient.shape == stage.optimiser.vector.shape and gradient.dtype == np.float32 and gradient.any()
-    doubled, again = stage.loss_and_gradient(tokens, 2 * weights, visible_from)  # a weight is a share of all of them
+    doubled, again = stage.loss_and_gradient(tokens, 2 * weights, visible_from)  # only the ratios of weights matter
     assert doubled == pytest.approx(loss, rel=1e-6)
     np.testing.assert_allclose(again, gradient, atol=1e-6)
 
@@ -151,23 +151,23 @@ def test_neither_prepare_nor_a_gradient_writes_a_parameter(stage):
     assert stage.optimiser.vector.tobytes() == before
 
 
-def test_a_batch_where_nothing_counts_has_loss_and_gradient_zero(stage, rng):
+def test_a_batch_with_all_weights_zero_has_loss_and_gradient_zero(stage, rng):
     tokens, weights, visible_from = stage.batch(rng, 5)
     loss, gradient = stage.loss_and_gradient(tokens, 0 * weights, visible_from)
     assert loss == 0.0 and not gradient.any()
 
 
-def test_workers_change_the_gradient_by_rounding_alone(stage, rng):
-    batch, found = stage.batch(rng, 5), []
+def test_the_number_of_workers_changes_only_rounding(stage, rng):
+    batch, results = stage.batch(rng, 5), []
     for n in (1, 2, 3, 9):  # of 4 rows
         with ops.use_workers(n):
-            found.append(stage.loss_and_gradient(*batch))
-    for loss, gradient in found[1:]:
-        assert loss == pytest.approx(found[0][0], rel=1e-5)
-        assert np.linalg.norm(gradient - found[0][1]) < 1e-5 * np.linalg.norm(found[0][1])
+            results.append(stage.loss_and_gradient(*batch))
+    for loss, gradient in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-5)
+        assert np.linalg.norm(gradient - results[0][1]) < 1e-5 * np.linalg.norm(results[0][1])
 
 
-def test_a_few_steps_learn_something_and_the_result_is_frozen_in_half_precision(stage, rng):
+def test_a_few_steps_learn_something_and_the_result_has_half_precision(stage, rng):
     losses = []
     for step in range(60):
         gradient, info = stage.gradient(np.random.default_rng([1, step % 2]), 9)

@@ -1,4 +1,4 @@
-"""AdamW against a plain loop over scalars, the schedule, both kinds of clipping, and trees of parameters."""
+"""AdamW against a plain loop over scalars; the schedule, both kinds of clipping, and trees of parameters."""
 
 import math
 
@@ -66,7 +66,7 @@ def test_params_are_views_of_the_vector(rng):
     optimiser = AdamW(params, OptimiserConfig())
     optimiser.vector[:] = 7
     assert all((leaf == 7).all() for leaf in named_leaves(optimiser.params).values())
-    assert params["kernel"].max() < 7  # a copy: what was given is left alone
+    assert params["kernel"].max() < 7  # the given parameters do not change: the vector is a copy
     optimiser.params["xattn_0"]["alpha"][...] = 3
     assert (optimiser.vector == 3).sum() == 1
 
@@ -103,7 +103,7 @@ def test_the_schedule_warms_up_and_follows_a_cosine():
     assert learning_rate(c, 110, 110) == learning_rate(c, 500, 110) == pytest.approx(0.1)
     rates = [learning_rate(c, s, 110) for s in range(10, 111)]
     assert rates == sorted(rates, reverse=True)
-    assert learning_rate(OptimiserConfig(warmup=0), 0, 0) > 0  # no warm-up, no steps: no division by 0
+    assert learning_rate(OptimiserConfig(warmup=0), 0, 0) > 0  # no warm-up and no steps cause no division by 0
 
 
 def test_adaptive_clipping_known_values():
@@ -148,7 +148,7 @@ def test_trees_go_to_names_and_vectors_and_back(rng):
         np.testing.assert_array_equal(leaf, names[name])
 
 
-def test_half_precision_is_rounded_once_and_for_all(rng):
+def test_half_precision_a_second_time_changes_nothing(rng):
     tree = {"a": {"b": rng.standard_normal((4, 4)).astype("f4")}}
     once = half_precision(tree)
     assert once["a"]["b"].dtype == np.float32

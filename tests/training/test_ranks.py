@@ -1,4 +1,4 @@
-"""Several processes on one batch: the gradients and the runs of one; a rank that dies ends all and loses nothing."""
+"""Several processes give the gradients and the runs of one process; a killed rank ends all ranks and loses no state."""
 
 import importlib.util
 import os
@@ -24,7 +24,7 @@ needs_mpi = pytest.mark.skipif(
 ROOT = Path(__file__).parent.parent.parent
 WEIGHTS = "checkpoint/weights.npz"
 
-# Gradients of both kinds, of 7 rows, by as many ranks as there are; rank 0 writes them down.
+# Both kinds of gradient, of 7 rows, computed by all ranks; rank 0 writes them to a file.
 PROGRAM = """
 import sys
 import numpy as np
@@ -66,37 +66,37 @@ def start(n, *arguments):
 
 
 def finish(process):
-    said = process.communicate(timeout=300)[0]
-    return process.returncode, said
+    output = process.communicate(timeout=300)[0]
+    return process.returncode, output
 
 
 # ---- one process ---------------------------------------------------------------------------------
 
 
-def test_alone_every_sum_is_ones_own():
-    us, vector = ranks.world(), np.arange(3.0)
-    assert (us.rank, us.size) == (0, 1) and us.allreduce(vector) is vector
-    assert us.gather(vector)[0] is vector and ranks.mine([1, 2, 3]) == [1, 2, 3]
+def test_one_process_keeps_its_own_values():
+    world, vector = ranks.world(), np.arange(3.0)
+    assert (world.rank, world.size) == (0, 1) and world.allreduce(vector) is vector
+    assert world.gather(vector)[0] is vector and ranks.own_part([1, 2, 3]) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_ranks_share_a_list_out(monkeypatch, size):
-    found = []
+def test_a_list_is_divided_among_the_ranks(monkeypatch, size):
+    parts = []
     for rank in range(size):
-        us = ranks.Alone()
-        us.rank, us.size = rank, size
-        monkeypatch.setattr(ranks, "world", lambda us=us: us)
-        found.append(ranks.mine(list(range(5))))
-    assert sum(found, []) == list(range(5)) and {len(part) for part in found} <= {5 // size, 5 // size + 1}
-    us.size = 6
-    with pytest.raises(UserError, match="6 ranks cannot share a batch that falls into 5 parts"):
-        ranks.mine(list(range(5)))
+        world = ranks.Alone()
+        world.rank, world.size = rank, size
+        monkeypatch.setattr(ranks, "world", lambda world=world: world)
+        parts.append(ranks.own_part(list(range(5))))
+    assert sum(parts, []) == list(range(5)) and {len(part) for part in parts} <= {5 // size, 5 // size + 1}
+    world.size = 6
+    with pytest.raises(UserError, match="a batch has 5 parts, too few for 6 ranks: start fewer ranks"):
+        ranks.own_part(list(range(5)))
 
 
-def test_started_by_mpiexec_without_mpi4py_is_told(monkeypatch):
+def test_mpiexec_without_mpi4py_is_refused(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(UserError, match="mpi4py is missing: pip install"):
+    with pytest.raises(UserError, match="needs mpi4py, which is missing: pip install"):
         ranks.world.__wrapped__()
 
 
@@ -104,25 +104,25 @@ def test_started_by_mpiexec_without_mpi4py_is_told(monkeypatch):
 
 
 @needs_mpi
-def test_gradients_of_ranks_are_those_of_one(tmp_path):
+def test_several_ranks_give_the_gradients_of_one(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{PROGRAM}")
-    found = {}
+    results = {}
     for n in (1, 2, 3):
-        code, said = finish(start(n, program, tmp_path / f"{n}.npz"))
-        assert code == 0, said
-        found[n] = np.load(tmp_path / f"{n}.npz")
+        code, output = finish(start(n, program, tmp_path / f"{n}.npz"))
+        assert code == 0, output
+        results[n] = np.load(tmp_path / f"{n}.npz")
     for n in (2, 3):
-        assert found[n]["parts"][0] == 7
+        assert results[n]["parts"][0] == 7
         for name in ("gradient", "joined", "losses", "parts"):
-            assert np.linalg.norm(found[n][name] - found[1][name]) < 1e-6 * np.linalg.norm(found[1][name])
+            assert np.linalg.norm(results[n][name] - results[1][name]) < 1e-6 * np.linalg.norm(results[1][name])
 
 
 @needs_mpi
 @pytest.mark.slow
-def test_a_run_of_two_ranks_is_that_of_two_workers(tmp_path, monkeypatch):
-    code, said = finish(start(2, "-m", "tinyflamingo", "train", "--preset", "smoke", "--out", tmp_path / "ranks"))
-    assert code == 0 and said.count("checkpoint, log, figures") == 1, said
+def test_two_ranks_and_two_workers_give_the_same_run(tmp_path, monkeypatch):
+    code, output = finish(start(2, "-m", "tinyflamingo", "train", "--preset", "smoke", "--out", tmp_path / "ranks"))
+    assert code == 0 and output.count("checkpoint, log, figures") == 1, output
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "2")
     train("smoke", tmp_path / "workers")
     one, other = (np.load(tmp_path / name / WEIGHTS) for name in ("ranks", "workers"))
@@ -131,14 +131,14 @@ def test_a_run_of_two_ranks_is_that_of_two_workers(tmp_path, monkeypatch):
 
 
 @needs_mpi
-def test_a_mistake_ends_all_ranks_in_one_line(tmp_path):
-    code, said = finish(start(2, "-m", "tinyflamingo", "train", "--preset", "smoke", "--out", tmp_path, "--resume"))
-    assert code == 2 and said.count("nothing to resume") == 1 and "Traceback" not in said
+def test_a_mistake_of_the_user_ends_all_ranks_with_one_line(tmp_path):
+    code, output = finish(start(2, "-m", "tinyflamingo", "train", "--preset", "smoke", "--out", tmp_path, "--resume"))
+    assert code == 2 and output.count("nothing to resume") == 1 and "Traceback" not in output
 
 
 @needs_mpi
 @pytest.mark.slow
-def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_to_the_same_bits(tmp_path):
+def test_a_killed_rank_ends_all_and_the_resumed_run_ends_with_the_same_bits(tmp_path):
     line = ("-m", "tinyflamingo", "train", "--preset", "smoke", "--out")
     assert finish(start(2, *line, tmp_path / "clean"))[0] == 0
     process = start(2, *line, tmp_path / "run")
@@ -146,11 +146,11 @@ def test_a_rank_that_is_killed_ends_all_and_the_run_goes_on_to_the_same_bits(tmp
     while process.poll() is None and not (log.exists() and b'"language"' in log.read_bytes()):
         time.sleep(0.01)
     os.kill(victim(process.pid), signal.SIGKILL)
-    code, said = finish(process)
-    assert code != 0 and "signal 9" in said
+    code, output = finish(process)
+    assert code != 0 and "signal 9" in output
     assert load_state(tmp_path / "run")[0].stage >= 1 and not (tmp_path / "run/checkpoint").exists()
-    code, said = finish(start(2, *line, tmp_path / "run", "--resume"))
-    assert code == 0, said
+    code, output = finish(start(2, *line, tmp_path / "run", "--resume"))
+    assert code == 0, output
     for name in (WEIGHTS, LOG):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
     assert (tmp_path / "run" / STATE).exists()
@@ -163,11 +163,11 @@ def victim(parent):
         grown = False
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
-                pid, father = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
-                environment = (stat.parent / "environ").read_bytes().split(b"\0") if father in family else []
+                pid, its_parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+                environment = (stat.parent / "environ").read_bytes().split(b"\0") if its_parent in family else []
             except OSError:
                 continue
-            if father in family and pid not in family:
+            if its_parent in family and pid not in family:
                 family.add(pid)
                 grown = True
                 if b"OMPI_COMM_WORLD_RANK=1" in environment:

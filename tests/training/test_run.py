@@ -1,4 +1,4 @@
-"""`train`, whole: the files it leaves, refusals, and above all: killed at any moment, it ends with the same bits."""
+"""All of `train`: its files, its refusals, and most of all: a run killed at any moment ends with the same bits."""
 
 import json
 import os
@@ -27,7 +27,7 @@ WEIGHTS = "checkpoint/weights.npz"
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The folder of a run of the smoke preset that nothing disturbed."""
+    """The folder of an undisturbed run of the smoke preset."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     run.train("smoke", folder)
     return folder
@@ -44,7 +44,7 @@ def files(folder):
 # ---- an undisturbed run ----------------------------------------------------------------------
 
 
-def test_a_run_leaves_its_files(undisturbed):
+def test_a_run_writes_its_files(undisturbed):
     assert sorted(files(undisturbed)) == [
         "checkpoint/model.json",
         WEIGHTS,
@@ -79,7 +79,7 @@ def test_the_folder_of_a_run_that_is_not_finished_has_no_checkpoint_yet(tmp_path
 
 
 def test_every_stage_is_prepared_once_with_the_generator_of_its_first_step(tmp_path, monkeypatch):
-    """And a run that is resumed in the middle of a stage prepares it no more."""
+    """A run that is resumed in the middle of a stage does not prepare this stage again."""
     calls = []
 
     def watch(kind):
@@ -118,7 +118,7 @@ def test_the_log_has_every_stage_in_order(undisturbed):
     assert all(np.isfinite(r["loss"]) and np.isfinite(r["norm"]) for r in read_log(undisturbed))
 
 
-def test_the_evaluation_is_written_beside_the_stages(tmp_path):
+def test_metrics_hold_the_evaluation_and_the_stages(tmp_path):
     asked = []
 
     def evaluate(model, queries, seed):
@@ -132,7 +132,7 @@ def test_the_evaluation_is_written_beside_the_stages(tmp_path):
     assert {"tasks", "stages", "seconds", "checkpoint"} <= set(metrics)
 
 
-def test_the_same_seed_gives_the_same_bytes_another_seed_others(undisturbed, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(undisturbed, tmp_path):
     run.train("smoke", tmp_path / "same", seed=0)
     assert same(undisturbed, tmp_path / "same")
     run.train("smoke", tmp_path / "other", seed=1)
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_bytes_another_seed_others(undisturbed, tmp
 
 @pytest.mark.parametrize("seed", [2, 3, 10**40])
 def test_other_seeds_run_to_the_end(tmp_path, seed):
-    """Also when a batch of pages happens to hold no picture at all."""
+    """Also when a batch of pages has no picture."""
     model = run.train("smoke", tmp_path / "run", seed=seed)
     assert model.info["seed"] == seed == load_checkpoint(tmp_path / "run/checkpoint").info["seed"]
 
@@ -152,20 +152,20 @@ def test_other_seeds_run_to_the_end(tmp_path, seed):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(undisturbed):
     before = files(undisturbed)
-    with pytest.raises(UserError, match="holds a run already: add --resume"):
+    with pytest.raises(UserError, match="already holds a run: add --resume"):
         run.train("smoke", undisturbed)
     assert files(undisturbed) == before
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "log.jsonl", "metrics.json"])
-def test_what_a_run_would_write_over_is_not_overwritten_without_a_state_either(tmp_path, name):
+def test_files_of_a_run_without_a_state_are_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("precious")
-    with pytest.raises(UserError, match=f"holds {name}, but no run that could be resumed"):
+    with pytest.raises(UserError, match=f"holds {name}, but no run to resume"):
         run.train("smoke", tmp_path)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "precious")]
 
 
-def test_a_run_that_is_refused_before_its_first_step_leaves_nothing(tmp_path, monkeypatch):
+def test_a_run_that_is_refused_before_its_first_step_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "abc")
     with pytest.raises(UserError, match="TINYFLAMINGO_THREADS"):
         run.train("smoke", tmp_path / "run")
@@ -174,7 +174,7 @@ def test_a_run_that_is_refused_before_its_first_step_leaves_nothing(tmp_path, mo
 
 def test_a_resume_that_is_refused_loses_nothing(undisturbed, tmp_path, monkeypatch):
     shutil.copytree(undisturbed, tmp_path / "run")
-    save_state(tmp_path / "run", Progress("smoke", 0), {})  # as it is before the first step
+    save_state(tmp_path / "run", Progress("smoke", 0), {})  # as before the first step
     before = files(tmp_path / "run")
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "abc")
     with pytest.raises(UserError, match="TINYFLAMINGO_THREADS"):
@@ -191,7 +191,7 @@ def test_a_resume_with_another_preset_is_refused(undisturbed):
 
 def test_a_resume_with_another_seed_is_refused(undisturbed):
     before = files(undisturbed)
-    with pytest.raises(UserError, match="holds a run of seed 0, not 3"):
+    with pytest.raises(UserError, match="holds a run with seed 0, not 3"):
         run.train("smoke", undisturbed, seed=3, resume=True)
     assert files(undisturbed) == before
 
@@ -213,7 +213,7 @@ def test_an_unknown_preset_is_refused_and_makes_no_folder(tmp_path):
 @pytest.mark.parametrize("name", ["file", "file/below", "file/below/deeper", "/proc/tinyflamingo", "x" * 300])
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, name, monkeypatch):
     (tmp_path / "file").write_text("precious")
-    monkeypatch.setattr(run, "train_tokenizer", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(run, "train_tokenizer", lambda *_: pytest.fail("the work has begun"))
     with pytest.raises(UserError, match="cannot write"):
         run.train("smoke", tmp_path / name)
     assert files(tmp_path) == {"file": b"precious"}
@@ -247,19 +247,19 @@ def test_a_gradient_of_nan_stops_with_stage_and_step_and_keeps_the_state(
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, "gradient", poisoned)
-        with pytest.raises(UserError, match=f"stage {kind.name}, step 3: .*nan.*the last checkpoint is kept"):
+        with pytest.raises(UserError, match=f"stage {kind.name}, step 3: .*nan.*the last saved state is kept"):
             run.train("smoke", tmp_path / "run")
     progress, _, moments = load_state(tmp_path / "run")
     assert (progress.stage, progress.step) == (stage, last)
     assert all(np.isfinite(m).all() for m in moments.values())
     assert not (tmp_path / "run/checkpoint").exists()
-    run.train("smoke", tmp_path / "run", resume=True)  # with the cause gone it ends as if nothing had been
+    run.train("smoke", tmp_path / "run", resume=True)  # without the NaN it ends with the bits of an undisturbed run
     assert same(undisturbed, tmp_path / "run")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
 def test_a_loss_that_explodes_stops_with_its_dataset_and_the_norm(tmp_path, monkeypatch, value):
-    """Although its gradient is finite."""
+    """Its gradient is finite."""
     real = FlamingoStage.gradient
 
     def poisoned(self, rng, step):
@@ -267,8 +267,8 @@ def test_a_loss_that_explodes_stops_with_its_dataset_and_the_norm(tmp_path, monk
         return gradient, info | ({"loss_pairs": value} if step == 3 else {})
 
     monkeypatch.setattr(FlamingoStage, "gradient", poisoned)
-    told = r"stage flamingo, step 3: the norm of the gradient is \d.*'pairs', (nan|inf|1e\+09); the last checkpoint"
-    with pytest.raises(UserError, match=told):
+    message = r"stage flamingo, step 3: the norm of the gradient is \d.*'pairs', is (nan|inf|1e\+09); the last saved"
+    with pytest.raises(UserError, match=message):
         run.train("smoke", tmp_path / "run")
     assert load_state(tmp_path / "run")[0].step == 2
 
@@ -277,7 +277,7 @@ def test_a_loss_that_explodes_stops_with_its_dataset_and_the_norm(tmp_path, monk
 
 
 class Killed(BaseException):
-    """Stands for a kill -9: nothing catches it."""
+    """In place of a kill -9: no code catches it."""
 
 
 def interrupted(tmp_path, monkeypatch, at, name="run", resume=False):
@@ -321,7 +321,7 @@ def test_resuming_a_finished_run_changes_no_weight(tmp_path, undisturbed):
 @pytest.mark.parametrize("save", range(1, 12, 3))
 @pytest.mark.parametrize("moment", ["half the file", "before the rename", "after the rename"])
 def test_killed_while_it_saves(tmp_path, undisturbed, monkeypatch, save, moment):
-    """The state is the one before or the one after, and the run still ends with the same bits."""
+    """The file holds the old or the new state, and the run ends with the same bits."""
     folder, count, replace = tmp_path / "run", iter(range(10**6)), os.replace
 
     def dies(source, target):
@@ -340,7 +340,7 @@ def test_killed_while_it_saves(tmp_path, undisturbed, monkeypatch, save, moment)
     load_state(folder)
     run.train("smoke", folder, resume=True)
     assert same(undisturbed, folder)
-    assert not [p for p in folder.rglob("*") if p.name.endswith(".tmp")]  # what the kill left is swept up
+    assert not [p for p in folder.rglob("*") if p.name.endswith(".tmp")]  # files that the kill left are removed
 
 
 # ---- killed and resumed, for real ------------------------------------------------------------
@@ -388,11 +388,11 @@ def working_time(folder):
 
 @pytest.mark.slow
 def test_kill_9_at_40_random_moments_ends_bit_equal(tmp_path):
-    """Of all stages: a run is killed wherever it is, resumed and killed again, until it gets through."""
+    """In all stages: a run is killed, resumed and killed again, until it reaches its end."""
     chance, clean, kills, number = random.Random(0), tmp_path / "clean", 0, 0
-    finish(command(tmp_path / "warm"))  # compiles what is not compiled yet
+    finish(command(tmp_path / "warm"))  # compiles the kernels
     work, stages = working_time(clean), set()
-    for _ in range(120):  # some end before their turn to be killed
+    for _ in range(120):  # some runs end before they are killed
         folder = tmp_path / str(number)
         process = go_on(folder)
         process.stderr.read(1)  # the first progress bar: from here on the time counts
@@ -417,7 +417,7 @@ def test_kill_9_during_10_saves_ends_bit_equal(tmp_path):
         folder = tmp_path / str(number)
         known = {p.name for p in folder.rglob(".*.tmp")} if folder.exists() else set()
 
-        def saving(folder=folder, known=known):  # a new temporary file is there, of state or checkpoint
+        def saving(folder=folder, known=known):  # there is a new temporary file of the state or the checkpoint
             return folder.exists() and bool({p.name for p in folder.rglob(".*.tmp")} - known)
 
         if kill_when(go_on(folder), saving):
@@ -438,7 +438,7 @@ def test_kill_9_during_10_saves_ends_bit_equal(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a file system of 6 MB of its own."""
+    """A folder on its own file system of 6 MB."""
     place = tmp_path / "disk"
     place.mkdir()
     if (
@@ -450,7 +450,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_full_disk_is_told_and_the_last_good_state_stays(small_disk, undisturbed, monkeypatch):
+def test_a_full_disk_is_reported_and_the_last_state_stays(small_disk, undisturbed, monkeypatch):
     folder = interrupted(small_disk, monkeypatch, at=9)
     before = load_state(folder)[0]
     with pytest.raises(OSError), open(small_disk / "filler", "wb", buffering=0) as filler:
@@ -480,8 +480,8 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_kernels_fresh_from_the_compiler_give_the_bits_of_those_from_the_cache(tmp_path, monkeypatch):
-    """A run may be killed while kernels are new and resumed when they are kept on disk."""
+def test_new_kernels_and_cached_kernels_give_the_same_bits(tmp_path, monkeypatch):
+    """A run may start with kernels that are just compiled, and resume with kernels from the disk."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     finish(command(tmp_path / "compiled"))
     finish(command(tmp_path / "kept"))
@@ -489,7 +489,7 @@ def test_kernels_fresh_from_the_compiler_give_the_bits_of_those_from_the_cache(t
 
 
 def test_one_kill_9_for_real(tmp_path, undisturbed):
-    """The short version of the above: after the first save of the second stage."""
+    """The short version of the tests above: one kill in the second stage."""
     folder = tmp_path / "run"
 
     def in_stage_two():

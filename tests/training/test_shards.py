@@ -1,4 +1,4 @@
-"""Gradients of a batch in shards: those of the whole batch, and always the same bits, whoever does the work."""
+"""A batch in shards gives the gradient of the whole batch, with the same bits for any number of workers."""
 
 import autograd.numpy as anp
 import numpy as np
@@ -32,13 +32,13 @@ def vectors(params, shard):
 
 
 def squares(params, shard):
-    """A loss that is a sum over rows, and more numbers: how many rows, and the sum of their vectors."""
+    """A loss that is a sum over rows, and more numbers: the number of rows, and the sum of their vectors."""
     y = vectors(params, shard)
     return anp.sum((y - shard[1]) ** 2), [len(shard[0]), *anp.sum(y, axis=0)]
 
 
 def contrast(head, rows):
-    """A loss in which every row meets every other."""
+    """A loss that compares every row with every other row."""
     return anp.sum(ops.cross_entropy(ops.linear(rows, rows.T) * head["scale"], np.arange(ROWS)))
 
 
@@ -47,9 +47,9 @@ def split(arrays, n):
         return cut_rows(*arrays)
 
 
-def close(found, expected):
-    assert found.dtype == np.float32
-    return np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+def close(actual, expected):
+    assert actual.dtype == np.float32
+    return np.linalg.norm(actual - expected) <= 1e-5 * np.linalg.norm(expected)
 
 
 # ---- cutting ---------------------------------------------------------------------------------
@@ -71,10 +71,10 @@ def test_shards_are_runs_of_rows_of_all_arrays(arrays, n):
 def test_a_summed_gradient_is_that_of_the_whole_batch(floor, params, arrays, n):
     (loss, whole), gradients = ops.value_and_grad(squares)(params, arrays)
     with ops.use_workers(2):
-        found, parts, gradient = summed_gradient(squares, params, split(arrays, n))
-    assert found == pytest.approx(loss, rel=1e-5)
+        total, parts, gradient = summed_gradient(squares, params, split(arrays, n))
+    assert total == pytest.approx(loss, rel=1e-5)
     assert close(gradient, flatten(gradients))
-    assert parts[0] == ROWS and {type(number) for number in (found, *parts)} == {float}
+    assert parts[0] == ROWS and {type(number) for number in (total, *parts)} == {float}
     np.testing.assert_allclose(parts[1:], np.sum(vectors(params, arrays), axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
 
@@ -91,28 +91,28 @@ def test_a_loss_without_parts_has_none(params, arrays):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
 def test_a_joined_gradient_is_that_of_the_whole_batch(floor, params, arrays, n):
-    """`scale` has two: one from the vectors and one from the loss."""
+    """`scale` has a gradient from the vectors and one from the loss."""
     loss, gradients = ops.value_and_grad(lambda p: contrast(p, vectors(p, arrays)))(params)
     with ops.use_workers(2):
         head = {"scale": params["scale"]}
-        found, gradient = joined_gradient(vectors, contrast, params, head, split(arrays, n))
-    assert found == pytest.approx(loss, rel=1e-5)
+        joined_loss, gradient = joined_gradient(vectors, contrast, params, head, split(arrays, n))
+    assert joined_loss == pytest.approx(loss, rel=1e-5)
     assert close(gradient, flatten(gradients))
     assert view_tree(gradient, params)["scale"] == pytest.approx(gradients["scale"], rel=1e-4)
 
 
 @pytest.mark.parametrize("n", [2, 3])
-def test_the_bits_depend_on_the_shards_alone(params, arrays, n):
-    shards, found = split(arrays, n), []
+def test_the_bits_depend_only_on_the_shards(params, arrays, n):
+    shards, results = split(arrays, n), []
     for workers in (1, 2, 2, 3, 1):
         with ops.use_workers(workers):
             loss, _, gradient = summed_gradient(squares, params, shards)
             joined = joined_gradient(vectors, contrast, params, {"scale": params["scale"]}, shards)
-        found.append((loss, gradient.tobytes(), joined[0], joined[1].tobytes()))
-    assert len(set(found)) == 1
+        results.append((loss, gradient.tobytes(), joined[0], joined[1].tobytes()))
+    assert len(set(results)) == 1
 
 
-def test_parameters_and_shards_are_not_written_to(params, arrays):
+def test_parameters_and_shards_do_not_change(params, arrays):
     before, rows = flatten(params).tobytes(), [x.tobytes() for x in arrays]
     with ops.use_workers(2):
         summed_gradient(squares, params, cut_rows(*arrays))

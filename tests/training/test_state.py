@@ -1,4 +1,4 @@
-"""The state of a run on disk: exact, atomic, and honest about damage."""
+"""The state of a run on disk: it is exact, written atomically, and refused if it is damaged."""
 
 import json
 import os
@@ -26,8 +26,8 @@ def frozen(rng):
 def test_a_state_comes_back_bit_for_bit(tmp_path, optimiser, frozen):
     progress = Progress("smoke", 10**30, 2, 5, 321, {"contrastive": 1.5})
     save_state(tmp_path, progress, frozen, optimiser)
-    found, tree, moments = load_state(tmp_path)
-    assert found == progress
+    loaded, tree, moments = load_state(tmp_path)
+    assert loaded == progress
     assert tree["vision"]["stem"]["w"].tobytes() == frozen["vision"]["stem"]["w"].tobytes()
     assert list(tree) == ["vision", "scale"]
     for name in ("vector", "m", "v"):
@@ -49,8 +49,8 @@ def test_nothing_to_resume(tmp_path):
             load_state(folder)
 
 
-def test_damage_is_told_in_one_line(tmp_path, optimiser, frozen, rng):
-    """Cut anywhere, bytes changed anywhere, another file, another folder: `UserError` or the same state."""
+def test_damage_is_reported_in_one_line(tmp_path, optimiser, frozen, rng):
+    """A file cut or changed at any place, another file, a folder: `UserError` or the same state."""
     save_state(tmp_path, Progress("smoke", 3, 1, 2, 0, {}), frozen, optimiser)
     path, whole = tmp_path / STATE, (tmp_path / STATE).read_bytes()
     damaged = [whole[: int(len(whole) * share)] for share in (0, 0.01, 0.1, 0.5, 0.95, 0.999)]
@@ -61,12 +61,12 @@ def test_damage_is_told_in_one_line(tmp_path, optimiser, frozen, rng):
     for data in damaged:
         path.write_bytes(data)
         try:
-            found, tree, moments = load_state(tmp_path)
+            loaded, tree, moments = load_state(tmp_path)
         except UserError as error:
             assert str(error).startswith(f"cannot resume: {path} is damaged") and "\n" not in str(error)
             refused += 1
-        else:  # a byte that means nothing, such as a date
-            assert found == Progress("smoke", 3, 1, 2, 0, {})
+        else:  # the byte has no meaning for the state, such as a date
+            assert loaded == Progress("smoke", 3, 1, 2, 0, {})
             assert moments["m"].tobytes() == optimiser.m.tobytes()
             assert tree["scale"].tobytes() == frozen["scale"].tobytes()
     assert refused > 100
@@ -111,14 +111,14 @@ def test_a_write_that_fails_leaves_the_old_state(tmp_path, optimiser, monkeypatc
 # ---- the log ---------------------------------------------------------------------------------
 
 
-def test_a_log_is_cut_back_to_what_the_state_knows(tmp_path):
+def test_a_log_is_cut_to_the_length_that_the_state_holds(tmp_path):
     log = Log(tmp_path)
     log.write(stage="language", step=0, loss=1.5)
     kept = log.flush()
     log.write(stage="language", step=1, loss=1.0)
     log.close()
     with open(tmp_path / LOG, "ab") as file:
-        file.write(b'{"stage": "langu')  # a line that the crash cut in two
+        file.write(b'{"stage": "langu')  # a line cut by the crash
     again = Log(tmp_path, kept)
     again.write(stage="language", step=1, loss=1.25)
     assert again.flush() == (tmp_path / LOG).stat().st_size
@@ -126,7 +126,7 @@ def test_a_log_is_cut_back_to_what_the_state_knows(tmp_path):
     assert [(r["step"], r["loss"]) for r in read_log(tmp_path)] == [(0, 1.5), (1, 1.25)]
 
 
-def test_a_log_shorter_than_the_state_says_is_refused_and_left_alone(tmp_path):
+def test_a_log_shorter_than_the_state_says_is_refused_and_does_not_change(tmp_path):
     (tmp_path / LOG).write_text(json.dumps({"step": 0}) + "\n")
     before = (tmp_path / LOG).read_bytes()
     with pytest.raises(UserError, match="log.jsonl is cut or missing"):
@@ -134,7 +134,7 @@ def test_a_log_shorter_than_the_state_says_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / LOG).read_bytes() == before
 
 
-def test_a_log_that_cannot_be_written(tmp_path):
+def test_a_log_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / LOG).mkdir()
     with pytest.raises(UserError, match="cannot write"):
         Log(tmp_path)

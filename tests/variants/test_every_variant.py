@@ -1,4 +1,4 @@
-"""Every form of every part in a whole model: it completes as it reads, looks back only, and keeps its numbers."""
+"""Every form of every part in a whole model: completion with caches, causality, checkpoints, gradients."""
 
 import dataclasses
 
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from completion_cases import (
     batch_of,
-    begun,
     greedy,
     greedy_score,
     log_probs_after,
     prompts,
     random_words,
+    read_prompts,
     row_by_row,
     sequence_of,
     sharp_model,
@@ -64,10 +64,10 @@ def test_every_step_with_a_cache_equals_the_whole_row(floor, rng, name, dtype, a
 
 @each
 def test_media_are_read_once(floor, name):
-    """With the prompt; what follows takes their keys and values from the cache."""
+    """With the prompt. Later tokens take their keys and values from the cache."""
     m = tiny(config=VARIANTS[name])
     sequences = prompts(m.eoc)
-    batch, _, cache = begun(m, sequences)
+    batch, _, cache = read_prompts(m, sequences)
     media = {n: block for n, block in cache.items() if n.startswith("xattn_")}
     assert list(media) == [f"xattn_{i}" for i in m.config.gated_layers]
     assert all(set(block) == {"k", "v"} for block in media.values())
@@ -92,7 +92,7 @@ def test_cached_completion_equals_uncached(floor, name, seed):
 
 
 def test_these_models_write_something():
-    """Else the test above would compare empty lists."""
+    """Otherwise the test above would compare empty lists."""
     for name, config in VARIANTS.items():
         written = [greedy(m, s, 6)[0] for m in (sharp_model(i, config=config) for i in range(2)) for s in prompts(12)]
         assert sum(map(len, written)) > 8 and len(set(map(tuple, written))) > 2, name
@@ -109,7 +109,7 @@ def test_a_beam_of_one_is_greedy(floor, name):
 
 @each
 def test_beams_keep_their_own_caches(floor, name):
-    """The score of each row is that of the whole row, without a cache."""
+    """The score of each row equals that of the whole row without a cache."""
     m = sharp_model(config=VARIANTS[name], sharp=0.5)
     sequences = prompts(m.eoc)
     actual, scores = beam_search(m, *batch_of(m, sequences), width=3, max_tokens=6)
@@ -132,7 +132,7 @@ def test_scores_of_given_continuations(floor, name):
 
 
 @each
-def test_a_checkpoint_completes_as_the_model_that_was_saved(name, tokenizer, tmp_path):
+def test_a_checkpoint_completes_like_the_saved_model(name, tokenizer, tmp_path):
     model = shaken_flamingo(tokenizer, with_vocabulary(VARIANTS[name], len(tokenizer)))
     save_checkpoint(model, tmp_path)
     again = load_checkpoint(tmp_path)
@@ -148,7 +148,7 @@ def test_a_checkpoint_completes_as_the_model_that_was_saved(name, tokenizer, tmp
     assert other["log_probs"] != complete(again, prompt, 4)["log_probs"]
 
 
-# ---------------------------------------------------------------- who sees what
+# ---------------------------------------------------------------- which token sees which medium
 
 
 @each
@@ -160,7 +160,7 @@ def test_a_later_image_changes_no_earlier_logit(floor, rng, name, medium):
     after = _logits(m, m.params, m.tokens, m.visible, visual)
     row = 0 if medium < 3 else 1
     first = int(np.argmax(m.phi[row] == medium))
-    np.testing.assert_array_equal(after[1 - row], before[1 - row])  # nor any of another row
+    np.testing.assert_array_equal(after[1 - row], before[1 - row])  # and none of another row
     np.testing.assert_array_equal(after[row, :first], before[row, :first])
     assert np.all(np.abs(after[row, first:] - before[row, first:]).max(axis=-1) > 1e-9)
 
@@ -177,7 +177,7 @@ def test_a_later_token_changes_no_earlier_logit(floor, name):
 
 @each
 def test_no_media_at_all(floor, name):
-    """Logits are those of tokens that see none of some."""
+    """The logits equal those of tokens that see none of several media."""
     m = tiny(config=VARIANTS[name])
     nothing = m.parts.resample(m.params, [], m.config)
     width = m.config.resampler.output_width
@@ -190,7 +190,7 @@ def test_no_media_at_all(floor, name):
 
 @each
 def test_pixels_to_visual_tokens(floor, name, tokenizer):
-    """Pictures and videos, in order, each for itself; where a place in the document counts, the first alone."""
+    """Each medium gives the same tokens alone. If its place has an embedding, only the first one does."""
     model = shaken_flamingo(tokenizer, with_vocabulary(VARIANTS[name], len(tokenizer)))
     rng, config = np.random.default_rng(1), model.config.resampler
     media = [rng.integers(0, 256, shape).astype(np.uint8) for shape in ((3, 8, 8, 3), (8, 8, 3), (1, 8, 8, 3))]
@@ -230,7 +230,7 @@ def test_whole_model_gradient(name):
     check_tree(lambda p: _loss(m, p), m.params, tol=1e-5)
 
 
-def test_forms_of_different_parts_go_together(floor, rng):
+def test_forms_of_different_parts_work_together(floor, rng):
     """An MLP's visual tokens, as many as a frame has features, under gated blocks that see all previous media."""
     config = VARIANTS["mlp"]
     assert isinstance(config.resampler, MLPConfig)

@@ -1,4 +1,4 @@
-"""The gated blocks of the paper's ablations: no gates, cross-attention alone, all previous images; and "after"."""
+"""The gated blocks of the paper's ablations: no gates, cross-attention alone, all previous images, and "after"."""
 
 import autograd.numpy as anp
 import numpy as np
@@ -58,23 +58,21 @@ def _from_first(phi):
 
 def _logits(m, **changes):
     a = vars(m) | changes
-    visible = a["visible"]
-    return flamingo(
-        a["params"], a["frozen"], a["tokens"], visible, a["visual"], a["config"], a.get("start"), parts=a["parts"]
-    )
+    inputs = (a[name] for name in ("params", "frozen", "tokens", "visible", "visual", "config"))
+    return flamingo(*inputs, a.get("visible_from"), parts=a["parts"])
 
 
 # ---------------------------------------------------------------- no gates
 
 
-def test_without_gates_both_branches_count_in_full(floor, rng, inputs, block):
+def test_without_gates_both_branches_have_their_full_effect(floor, rng, inputs, block):
     config = tiny_config(xattn={"form": UngatedXattnConfig})
     bare = {name: leaf for name, leaf in block.items() if not name.startswith("alpha_")}
     assert init_ungated_xattn(rng, config).keys() == bare.keys()
-    open_wide = block | {"alpha_xattn": np.array(40.0), "alpha_dense": np.array(40.0)}  # tanh of it is 1
+    fully_open = block | {"alpha_xattn": np.array(40.0), "alpha_dense": np.array(40.0)}  # tanh of it is 1
     h, visual = inputs
     out = ungated_xattn_dense(bare, h, visual, PHI, config.xattn)
-    np.testing.assert_allclose(out, gated_xattn_dense(open_wide, h, visual, PHI, CONFIG), rtol=1e-12)
+    np.testing.assert_allclose(out, gated_xattn_dense(fully_open, h, visual, PHI, CONFIG), rtol=1e-12)
     check_tree(lambda p: ungated_xattn_dense(p, h, visual, PHI, config.xattn).sum(), bare)
 
 
@@ -85,15 +83,15 @@ def test_vanilla_is_the_cross_attention_alone(floor, rng, inputs, block):
     params = init_vanilla_xattn(rng, VANILLA)
     assert block.keys() - params.keys() == {"ffw_gain", "ffw_bias", "w_1", "w_2", "alpha_dense"}
     h, visual = inputs
-    shut = block | {"alpha_dense": np.array(0.0)}
+    closed = block | {"alpha_dense": np.array(0.0)}
     vanilla = {name: leaf for name, leaf in block.items() if name in params}
     actual = vanilla_xattn(vanilla, h, visual, PHI, VANILLA.xattn)
-    np.testing.assert_array_equal(actual, gated_xattn_dense(shut, h, visual, PHI, CONFIG))
+    np.testing.assert_array_equal(actual, gated_xattn_dense(closed, h, visual, PHI, CONFIG))
     np.testing.assert_array_equal(actual[PHI == 0], h[PHI == 0])
 
 
 def test_vanilla_is_between_attention_and_feed_forward(floor):
-    """With a feed-forward layer that adds nothing, both places are one; with an attention that adds nothing, not."""
+    """Both places are equal if the self-attention adds nothing, but not if the feed-forward layer adds nothing."""
     m = tiny(config=tiny_config(xattn={"form": VanillaXattnConfig}, language={"layers": 1}))
     block = m.frozen["language"]["block_0"]
     dense = m.params["xattn_0"] | {n: tiny().params["xattn_0"][n] for n in ("ffw_gain", "ffw_bias", "w_1", "w_2")}
@@ -114,8 +112,8 @@ def test_vanilla_is_between_attention_and_feed_forward(floor):
 
 
 @pytest.mark.parametrize("start, every", [(0, 1), (1, 2)])
-def test_after_is_a_decoder_block_and_then_the_gated_block(floor, visible_from, every):
-    config = tiny_config(xattn={"form": PortXattnConfig, "side": "after", "start": visible_from, "every": every})
+def test_after_is_a_decoder_block_and_then_the_gated_block(floor, start, every):
+    config = tiny_config(xattn={"form": PortXattnConfig, "side": "after", "start": start, "every": every})
     m = tiny(config=config)
     h = embed_with_eoc(m.params["eoc"], m.frozen["language"], m.tokens)
     for i in range(3):
@@ -126,12 +124,12 @@ def test_after_is_a_decoder_block_and_then_the_gated_block(floor, visible_from, 
     np.testing.assert_allclose(_logits(m)[..., :V], words, rtol=1e-9, atol=1e-11)
 
 
-def test_a_pending_block_does_nothing_before_its_turn():
+def test_a_pending_block_acts_only_when_it_is_called():
     m = tiny(config=VANILLA)
     h = embed_with_eoc(m.params["eoc"], m.frozen["language"], m.tokens)
-    handed = m.parts.gated_block(m.params["xattn_0"], h, m.visual, m.phi, VANILLA.xattn)
-    assert isinstance(handed, Pending) and handed.h is h
-    np.testing.assert_array_equal(handed.act(h), vanilla_xattn(m.params["xattn_0"], h, m.visual, m.phi, VANILLA.xattn))
+    pending = m.parts.gated_block(m.params["xattn_0"], h, m.visual, m.phi, VANILLA.xattn)
+    assert isinstance(pending, Pending) and pending.h is h
+    np.testing.assert_array_equal(pending.act(h), vanilla_xattn(m.params["xattn_0"], h, m.visual, m.phi, VANILLA.xattn))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +160,7 @@ def test_one_gated_block_can_be_anywhere(rng):
 
 
 def test_all_previous_media_are_one_long_medium(floor, inputs, block):
-    """The last token of row 0 sees media 1 and 2: joined to one, they give the same. The others see one, or none."""
+    """The last token of row 0 sees media 1 and 2: one medium with the tokens of both gives the same."""
     h, visual = inputs
     one = gated_xattn_dense(block, h, visual, PHI, CONFIG)
     actual = all_previous_xattn_dense(block, h, visual, _from_first(PHI), ALL.xattn)
@@ -182,24 +180,24 @@ def test_all_previous_needs_the_first_and_the_last_medium_of_each_token(floor, i
 
 def test_gradient_with_all_previous(floor, inputs, block):
     h, visual = inputs
-    seen = _from_first(PHI)
-    check_tree(lambda p, h, v: all_previous_xattn_dense(p, h, v, seen, ALL.xattn), block, h, visual, tol=1e-5)
+    visible = _from_first(PHI)
+    check_tree(lambda p, h, v: all_previous_xattn_dense(p, h, v, visible, ALL.xattn), block, h, visual, tol=1e-5)
 
 
-def _cross_attention_mask(seen, N, R):
+def _cross_attention_mask(visible, N, R):
     """True where attention may go, (T, N R), for the first and last media (T, 2)."""
     number = np.repeat(np.arange(1, N + 1), R)
-    return (seen[:, :1] <= number) & (number <= seen[:, 1:])
+    return (visible[:, :1] <= number) & (number <= visible[:, 1:])
 
 
 def test_the_mask_of_all_previous_images():
-    """The two rows of a batch, and what a token without an image sees: nothing."""
+    """The two rows of a batch. A token without an image sees nothing."""
     batch = make_batch([Sequence([BOS, IMAGE, 5, IMAGE], [0.0] * 4, [0, 1]), Sequence([BOS, IMAGE], [0.0] * 2, [2])])
-    seen = all_previous_media(batch)
+    visible = all_previous_media(batch)
     expected = [[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
-    np.testing.assert_array_equal(_cross_attention_mask(seen[0], 3, 2), np.array(expected, bool))
+    np.testing.assert_array_equal(_cross_attention_mask(visible[0], 3, 2), np.array(expected, bool))
     expected = [[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1], [0] * 6, [0] * 6]  # two tokens of padding
-    np.testing.assert_array_equal(_cross_attention_mask(seen[1], 3, 2), np.array(expected, bool))
+    np.testing.assert_array_equal(_cross_attention_mask(visible[1], 3, 2), np.array(expected, bool))
 
 
 def _sequences():
@@ -210,8 +208,8 @@ def _sequences():
 
 @pytest.mark.parametrize("mode", [phi, phi_next])
 @pytest.mark.parametrize("left", [False, True])
-def test_the_first_medium_is_that_of_the_own_sequence(left, mode):
-    """0 where a token sees none, and on padding; the last medium is phi."""
+def test_the_first_medium_belongs_to_the_own_sequence(left, mode):
+    """0 if a token sees no medium, and on padding. The last medium is phi."""
     batch = make_batch(_sequences(), left=left, phi_of=mode)
     first, last = np.moveaxis(all_previous_media(batch), -1, 0)
     np.testing.assert_array_equal(last, batch.phi)
@@ -233,7 +231,7 @@ SEQUENCES = st.lists(st.tuples(st.lists(st.booleans(), min_size=1, max_size=9), 
 
 @settings(max_examples=60, deadline=None)
 @given(drawn=SEQUENCES, spare=st.integers(0, 12))
-def test_the_first_medium_whatever_is_packed(drawn, spare):
+def test_the_first_medium_in_any_packed_rows(drawn, spare):
     sequences = []
     for number, (tags, _) in enumerate(drawn):
         tokens = [IMAGE if tag else 20 + number for tag in tags]
@@ -253,14 +251,14 @@ AHEAD = phi_next(tiny().tokens) + [[0], [2]]  # of the tiny batch, numbered over
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["phi", "phi_next"])
 @pytest.mark.parametrize("medium", [1, 2, 3])
-def test_all_previous_reads_from_its_own_row_up_to_phi(floor, rng, medium, ahead):
-    """No logit before a token that sees the image changes, nor any of the other row; all others do."""
+def test_all_previous_sees_the_media_of_its_row_up_to_phi(floor, rng, medium, ahead):
+    """Logits change from the first token that sees the image on, and only in its row."""
     m = tiny(config=ALL)
     np.testing.assert_array_equal(m.visible, _from_first(m.phi))
     numbers = AHEAD if ahead else m.phi
-    seen, visual = {"visible": _from_first(numbers)}, m.visual.copy()
+    visible, visual = {"visible": _from_first(numbers)}, m.visual.copy()
     visual[medium - 1] = 3 * rng.standard_normal(visual[0].shape)
-    before, after = _logits(m, **seen), _logits(m, visual=visual, **seen)
+    before, after = _logits(m, **visible), _logits(m, visual=visual, **visible)
     row = int(medium == 3)
     first = int(np.argmax(numbers[row] >= medium))
     np.testing.assert_array_equal(after[1 - row], before[1 - row])
@@ -270,12 +268,12 @@ def test_all_previous_reads_from_its_own_row_up_to_phi(floor, rng, medium, ahead
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_only_all_previous_attends_to_an_earlier_image(floor, rng, ahead):
-    """Row 0 without what self-attention carries: one layer, so text alone comes from before."""
+    """Tokens of image 2 alone, in one layer: self-attention carries nothing of image 1."""
     for xattn, changes in (({}, False), ({"form": AllPreviousXattnConfig}, True)):
         m = tiny(config=tiny_config(xattn={"every": 3} | xattn, language={"layers": 1}))
         numbers = AHEAD if ahead else m.phi
         visible = _from_first(numbers) if changes else numbers
-        tail = slice(6, 8)  # tokens of image 2, read by themselves
+        tail = slice(6, 8)  # tokens of image 2 alone
         part = {"tokens": m.tokens[:1, tail], "visible": visible[:1, tail]}
         visual = m.visual.copy()
         visual[0] += rng.standard_normal(visual[0].shape)
@@ -283,13 +281,13 @@ def test_only_all_previous_attends_to_an_earlier_image(floor, rng, ahead):
         assert same is not changes
 
 
-def test_all_previous_with_one_image_is_the_chapters(floor):
+def test_all_previous_with_one_image_equals_the_chapter(floor):
     m, one = tiny(), np.minimum(tiny().phi, [[1], [3]])
     actual = _logits(tiny(config=ALL), visible=_from_first(one))
     np.testing.assert_array_equal(actual, _logits(m, visible=one))
 
 
-def test_all_previous_without_an_image_is_blind(floor):
+def test_all_previous_without_an_image_reads_no_visual_tokens(floor):
     m = tiny(config=ALL)
     none = {"visible": 0 * m.visible}
     np.testing.assert_array_equal(_logits(m, visual=m.visual[:0], **none), _logits(m, **none))
@@ -323,7 +321,7 @@ def test_floors_agree_with_all_previous():
 
 @pytest.mark.parametrize("mode", [phi, phi_next], ids=["phi", "phi_next"])
 def test_logits_in_a_packed_row_with_all_previous(floor, mode):
-    """Those of the sequence alone."""
+    """They equal the logits of the sequence alone."""
     m = tiny(config=ALL)
     documents = [([BOS, 6, 7], []), ([BOS, IMAGE, 6, m.eoc, IMAGE, 5], [0, 1]), ([BOS, 5, IMAGE, 9], [2])]
     sequences = [Sequence(tokens, [0.0] * len(tokens), media) for tokens, media in documents]
@@ -339,7 +337,7 @@ def test_logits_in_a_packed_row_with_all_previous(floor, mode):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_completions_differ_where_a_prompt_has_several_pictures(floor, seed):
-    """With one picture or none, both forms write the same, with the same scores."""
+    """With one picture or none, both forms give the same scores."""
     scores = []
     for config in (WHOLE, ALL):
         m = sharp_model(seed, config=config)

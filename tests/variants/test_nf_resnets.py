@@ -1,4 +1,4 @@
-"""NF-ResNets as timm has them: its activations, stem, blocks and padding; the idea is the chapter's."""
+"""NF-ResNets of timm: activations, stem, blocks and padding. The idea is the same as in the chapter."""
 
 import dataclasses
 
@@ -46,7 +46,7 @@ def _conv(params, x, stride=1, odd_pixel="end"):
 
 @pytest.mark.parametrize("name", ["gelu_erf", "relu"])
 def test_every_gain_keeps_unit_variance(floor, name):
-    """ReLU's is an estimate of the NFNet code, 0.06 % off the exact one; the edge costs the quadrature the rest."""
+    """The gain of ReLU is an estimate in the NFNet code, 0.06 % from the exact one. The quadrature adds more."""
     assert list(ACTIVATIONS) == ["gelu_erf", "relu"]
     points, weights = np.polynomial.hermite_e.hermegauss(80)
     y, p = gained(points, TimmConfig(activation=name)), weights / weights.sum()
@@ -65,7 +65,7 @@ def test_activation_of_squeeze_excite(floor, rng):
 
 
 def test_the_conventions_of_an_nfnet(floor, rng):
-    """Exact GELU, two 3x3 convolutions a block, squeeze-excite with ReLU, a final convolution."""
+    """Exact GELU, two 3x3 convolutions in each block, squeeze-excite with ReLU, a final convolution."""
     params, pictures = _params(NFNET), rng.standard_normal((2, 9, 8, 3))
 
     def act(x, beta=1.0):
@@ -84,7 +84,7 @@ def test_the_conventions_of_an_nfnet(floor, rng):
 
 
 def test_the_conventions_of_an_nf_resnet_50(floor, rng):
-    """7x7 stem and a maximum, one 3x3 a block, ReLU with its gain, no squeeze-excite, no final convolution."""
+    """7x7 stem and a maximum, one 3x3 in each block, ReLU with its gain, no squeeze-excite, no final convolution."""
     params, pictures = _params(RELU), rng.standard_normal((2, 16, 14, 3))
     assert set(params["stage_0_block_1"]) == {"reduce", "spatial_0", "expand", "skip_init_gain"}
     assert "final" not in params and params["stem_0"]["w"].shape == (7, 7, 3, 4)
@@ -103,7 +103,7 @@ def test_the_conventions_of_an_nf_resnet_50(floor, rng):
 
 
 @BOTH
-def test_pictures_are_standardised_as_imagenets_and_encoded_to_features_and_their_mean(floor, rng, config):
+def test_pictures_are_standardised_as_in_imagenet_and_encoded_to_features_and_their_mean(floor, rng, config):
     pictures, params = rng.integers(0, 256, (2, 16, 14, 3)).astype(np.uint8), _params(config, dtype=np.float32)
     features, pooled = encode_as_timm(params, pictures, config)
     pixels = (pictures.astype(np.float64) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]

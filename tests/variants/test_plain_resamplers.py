@@ -1,4 +1,4 @@
-"""What can be in the resampler's place: shapes, gradients, what is permuted, and sizes like the resampler's."""
+"""The replacements of the resampler: shapes, gradients, permutations, number of weights."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tinyflamingo.variants.registry import in_form, init_part
 PLAIN = {"mlp": (MLPConfig, mlp), "transformer": (TransformerConfig, transformer)}
 
 
-def made(kind, rng, dtype=np.float64):
+def make(kind, rng, dtype=np.float64):
     form, resample = PLAIN[kind]
     config = in_form(tiny_config().resampler, form)
     return shake(init_part(rng, config, dtype), rng), resample, config
@@ -22,33 +22,33 @@ def made(kind, rng, dtype=np.float64):
 @pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("F", [1, 2, 7])
 def test_every_feature_of_a_frame_becomes_a_token(kind, F, rng, floor):
-    params, resample, config = made(kind, rng)
+    params, resample, config = make(kind, rng)
     assert resample(params, rng.standard_normal((3, F, 4, 8)), config).shape == (3, 4, 8)
 
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_gradients(kind, rng, floor):
-    params, resample, config = made(kind, rng)
+    params, resample, config = make(kind, rng)
     features, weights = rng.standard_normal((2, 3, 4, 8)), rng.standard_normal((2, 4, 8))
     check_tree(lambda p, f: (resample(p, f, config) * weights).sum(), params, features)
-    single, f, w = made(kind, rng, np.float32)[0], features.astype("f4"), weights.astype("f4")
+    single, f, w = make(kind, rng, np.float32)[0], features.astype("f4"), weights.astype("f4")
     assert_float32_inside(lambda p: (resample(p, f, config) * w).sum(), single)
 
 
-def test_the_mlp_sees_a_feature_alone_and_the_transformer_all(rng):
+def test_the_mlp_reads_each_feature_alone_and_the_transformer_all(rng):
     features = rng.standard_normal((1, 2, 4, 8))
     changed = features.copy()
     changed[0, 0, 0] += rng.standard_normal(8)
     for kind, reaches in (("mlp", False), ("transformer", True)):
-        params, resample, config = made(kind, rng)
+        params, resample, config = make(kind, rng)
         one, two = resample(params, features, config), resample(params, changed, config)
         assert np.abs(one[0, 0] - two[0, 0]).max() > 1e-3
         assert (np.abs(one[0, 1:] - two[0, 1:]).max() > 1e-6) == reaches
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_places_move_with_their_features_and_frames_have_their_time(kind, rng):
-    params, resample, config = made(kind, rng)
+def test_tokens_follow_their_features_and_frames_have_their_time(kind, rng):
+    params, resample, config = make(kind, rng)
     features, order = rng.standard_normal((1, 3, 4, 8)), rng.permutation(4)
     one = resample(params, features, config)
     np.testing.assert_allclose(resample(params, features[:, :, order], config), one[:, order])
@@ -56,7 +56,7 @@ def test_places_move_with_their_features_and_frames_have_their_time(kind, rng):
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_as_many_weights_as_the_resampler(kind, rng):
+def test_they_have_as_many_weights_as_the_resampler(kind, rng):
     plain, perceiver = count(init_part(rng, PLAIN[kind][0]())), count(init_part(rng, ResamplerConfig()))
     assert plain == pytest.approx(perceiver, rel=0.01)
 

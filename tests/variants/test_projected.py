@@ -14,7 +14,7 @@ CONFIG = tiny_config(resampler={"form": ProjectedResamplerConfig, "projected_wid
 
 
 def test_visual_tokens_projected_to_the_language_models_width(floor, rng):
-    """One matrix; the keys and values of all gated blocks then read D."""
+    """One matrix. Then the keys and values of all gated blocks read width D."""
     m = tiny(config=CONFIG)
     assert m.params["w_visual"].shape == (8, 12)
     assert m.visual.shape[-1] == m.config.resampler.output_width == m.config.language.width == 12

@@ -1,4 +1,4 @@
-"""Which functions a configuration means: the chapter's are the defaults; every form has a name in files."""
+"""The functions of a configuration: the chapter's are the defaults. Every form has a name in files."""
 
 import dataclasses
 import inspect
@@ -58,12 +58,12 @@ each_variant = pytest.mark.parametrize("name", VARIANTS)
 @each_form
 def test_every_form_has_fresh_parameters_and_functions(part, kind):
     form = KINDS[part][kind]
-    assert (form in INIT) == (part != "text_tower")  # `init_contrastive` makes the text tower, which is thrown away
+    assert (form in INIT) == (part != "text_tower")  # `init_contrastive` makes the text tower
     assert (form in OTHER) == (form not in OWN | {PlacedXattnConfig})  # the chapter's functions at other places
     assert dataclasses.is_dataclass(form) and form.__dataclass_params__.frozen
 
 
-def test_nothing_is_registered_that_has_no_kind():
+def test_everything_registered_has_a_kind():
     forms = [form for forms in KINDS.values() for form in forms.values()]
     assert len(set(forms)) == len(forms)
     assert set(INIT) | {chapter.TextTowerConfig} == set(forms) and set(OTHER) < set(forms)
@@ -84,7 +84,7 @@ def test_the_tests_have_a_model_of_every_form():
 
 @each_form
 def test_every_form_extends_the_chapters(part, kind):
-    """So its sizes are read as the chapter's; CLIP's transformer alone has sizes of another kind."""
+    """So its sizes have the chapter's names. Only CLIP's transformer has sizes of another kind."""
     base = next(iter(KINDS[part].values()))
     assert issubclass(KINDS[part][kind], base) or KINDS[part][kind] is ViTConfig
 
@@ -111,7 +111,7 @@ def test_the_chapters_functions_are_the_defaults():
     [FlamingoConfig(), tiny_config(), tiny_config(xattn={"form": PlacedXattnConfig, "start": 1, "every": 2})]
     + [get_preset(name).config for name in ("smoke", "toy")],
 )
-def test_a_configuration_of_the_chapter_means_the_chapters_functions(config):
+def test_a_configuration_of_the_chapter_has_the_chapters_functions(config):
     assert parts_of(config) == CHAPTER
 
 
@@ -139,7 +139,7 @@ def _leaves(tree):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("xattn", [{}, {"every": 2}, {"form": PlacedXattnConfig, "start": 1, "every": 9}], ids=str)
 def test_logits_are_those_of_a_loop_with_the_chapters_functions(floor, dtype, xattn):
-    """To the last bit: the table of functions adds nothing of its own."""
+    """To the last bit: `Parts` changes no number."""
     m = tiny(dtype=dtype, config=tiny_config(xattn=xattn))
     actual = flamingo(m.params, m.frozen, m.tokens, m.visible, m.visual, m.config, parts=parts_of(m.config))
     language, visible_from = m.frozen["language"], np.zeros(m.tokens.shape, int)
@@ -168,7 +168,7 @@ def test_the_functions_of_a_variant_take_the_chapters_arguments(name):
 
 @each_variant
 def test_fresh_parameters_without_their_numbers(name):
-    """`load_checkpoint` compares shapes with these; they are those of real ones."""
+    """`load_checkpoint` compares shapes with these. They equal the shapes of real parameters."""
     config = VARIANTS[name]
     hollow, real = (untrained(rng, config, None) for rng in (HollowGenerator(), np.random.default_rng(0)))
     for tree in ("params", "frozen"):
@@ -210,7 +210,7 @@ def test_every_configuration_round_trips_through_json(config):
     assert set(raw) == {"vision", "text_tower", "resampler", "language", "xattn"}
 
 
-def test_what_is_not_a_default_survives():
+def test_values_that_are_not_defaults_round_trip():
     config = tiny_config(
         xattn={"form": PortXattnConfig, "start": 1, "side": "after", "activation": "squared_relu"},
         vision={"form": ViTConfig, "pixels": ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)), "norm_features": False, "heads": 2},

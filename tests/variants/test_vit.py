@@ -1,4 +1,4 @@
-"""CLIP's vision transformer: patches, places, the class token; and it can be in the place of the ResNet."""
+"""CLIP's vision transformer: patches, places, the class token, and its use instead of the ResNet."""
 
 import dataclasses
 import json
@@ -27,14 +27,14 @@ def _params(config=CONFIG, seed=0, dtype=np.float64):
 # ---------------------------------------------------------------- patches and places
 
 
-def test_a_patch_is_its_pixels_row_by_row():
+def test_a_patch_has_its_pixels_row_by_row():
     picture = np.arange(4 * 6 * 3.0).reshape(1, 4, 6, 3)
     patches = cut_patches(picture, 2)
     assert patches.shape == (1, 2, 3, 12)
     np.testing.assert_array_equal(patches[0, 1, 2], picture[0, 2:4, 4:6].ravel())
 
 
-def test_what_fills_no_patch_is_filled_with_zeros():
+def test_incomplete_patches_are_filled_with_zeros():
     patches = cut_patches(np.ones((1, 4, 5, 3)), 3)
     assert patches.shape == (1, 2, 2, 27)
     np.testing.assert_array_equal(patches.sum(axis=-1)[0], [[27, 18], [9, 6]])
@@ -46,14 +46,14 @@ def test_the_patch_matrix_is_a_convolution_with_the_patch_as_stride(floor, rng):
     np.testing.assert_allclose(cut_patches(pictures, 3) @ w.reshape(27, 5), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_learned_places_are_kept_on_their_own_grid(rng):
+def test_learned_places_do_not_change_on_their_own_grid(rng):
     table = rng.standard_normal((10, 4))
     assert stretch_places(table, 3, 3) is table
 
 
 @pytest.mark.parametrize("rows, columns", [(6, 3), (2, 5), (1, 1)])
 def test_places_are_interpolated_linearly(rng, rows, columns):
-    """A plane stays a plane between the outermost centres, and what is constant stays so."""
+    """Linear places stay linear between the outermost centres; constant places stay constant."""
     y, x = np.mgrid[:3, :3]
     table = np.stack([np.r_[7.0, y.ravel()], np.r_[7.0, x.ravel()], np.full(10, 2.0)], axis=1)
     stretched = stretch_places(table, rows, columns)
@@ -108,7 +108,7 @@ def test_the_encoder_is_the_naive_one(floor, rng):
 
 
 def test_without_places_the_order_of_patches_is_lost(floor, rng):
-    """What a convolution cannot forget: here neighbourhood is in the places alone."""
+    """Unlike in a convolution, only the places say which patches are neighbours."""
     params, pictures = _params(), rng.standard_normal((1, 9, 9, 3))
     turned = pictures.reshape(1, 3, 3, 9, 3)[:, ::-1].reshape(1, 9, 9, 3)  # rows of patches in reverse
     rows = np.arange(9).reshape(3, 3)[::-1].ravel()
@@ -141,12 +141,12 @@ def test_gradients_of_all_parameters(floor, rng):
         return anp.concatenate([anp.reshape(features, (-1,)), anp.reshape(pooled, (-1,))])
 
     params = _params(config)
-    names = ("b_k",)  # a bias of the keys moves all scores of a query alike: its gradient is 0
+    names = ("b_k",)  # a bias of the keys adds one number to all scores of a query: its gradient is 0
     frozen = {n: params["block_0"].pop(n) for n in names}
     check_tree(lambda p: both(p | {"block_0": p["block_0"] | frozen}), params, tol=1e-5)
 
 
-def test_block_reads_what_the_mask_allows(floor, rng):
+def test_a_block_reads_the_positions_that_the_mask_allows(floor, rng):
     params, h = _params()["block_0"], rng.standard_normal((1, 4, 8))
     mask = np.array([[True, True, False, True]])
     before = encoder_block(params, h, 2, mask)
@@ -170,7 +170,7 @@ def test_floors_agree(rng):
         np.testing.assert_allclose(slow, fast, rtol=1e-9, atol=1e-11)
 
 
-# ---------------------------------------------------------------- in the ResNet's place
+# ---------------------------------------------------------------- instead of the ResNet
 
 
 def _with_vit(vocab=12, **fields):
@@ -179,7 +179,7 @@ def _with_vit(vocab=12, **fields):
 
 
 def test_pixels_are_standardised_by_the_configurations_numbers(floor, rng):
-    """CLIP's mean and spread for each channel; by default those of the ResNet."""
+    """CLIP's mean and spread for each channel; by default the ResNet's."""
     pictures, params = rng.integers(0, 256, (2, 9, 9, 3)).astype(np.uint8), _params(dtype=np.float32)
     ours = (pictures.astype(np.float64) - 110) / 80
     mean, spread = (122.77, 116.75, 104.09), (68.5, 66.63, 70.32)

@@ -1,5 +1,5 @@
-"""Against the clock: every line of the benchmark runs two sides in turn (see `run.py`).
+"""Benchmarks: every line compares two sides, which run in turns (see `run.py`).
 
-`torch_twins.py` is the opponent, `lines.py` says what is raced, `run.py` races, `scaling.py` draws
-how time and memory grow. Not here: any claim; `docs/performance.md` has the numbers.
+`torch_twins.py` is the opponent, `lines.py` defines the lines, `run.py` runs them, `scaling.py` measures how time and
+memory grow, `sizes.py` counts what a model of any size costs. Not here: results; they are in `docs/performance.md`.
 """

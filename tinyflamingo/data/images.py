@@ -1,12 +1,12 @@
-"""Pictures of the user's own, made ready for the vision encoder: uint8 (side, side, 3).
+"""The user's pictures, prepared for the vision encoder (chapter §2): uint8 (side, side, 3).
 
-Serves §2 (the vision encoder). As the paper does (appendix B.1.2), a picture keeps its aspect ratio
-and is padded to a square with the mean value. The paper does not say which mean; here it is the
-mean colour of the picture itself, so that no other picture or data set is needed to pad one.
+As in the paper (appendix B.1.2), a picture keeps its aspect ratio and is padded to a square with the
+mean value. The paper does not say which mean. Here it is the mean colour of the picture itself, so
+padding needs no other picture and no data set.
 
-Pictures are shrunk by exact area average: each new pixel is the mean of what it covers. Not here:
-the scaling of colours to mean 0 and variance 1 (the vision encoder does that), the pictures of the
-tiny world (tinyworld/raster.py), video (video.py).
+A picture is shrunk by exact area average: each new pixel is the mean of the area that it covers. Not
+here: the scaling of colours to mean 0 and variance 1 (the vision encoder does it), the pictures of
+TinyWorld (`tinyworld/raster.py`), video (`video.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from tinyflamingo.errors import UserError
 
-MAX_PIXELS = 25_000_000  # Pillow's own guard only warns up to 179 million, which fill 0.5 GB
+MAX_PIXELS = 25_000_000  # for up to 179 million pixels, which fill 0.5 GB, Pillow only warns
 SIXTEEN_BIT = 65535
 
 _REMEDY = "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
@@ -30,9 +30,9 @@ _REMEDY = "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
 def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> np.ndarray:
     """Read any picture that Pillow can read: uint8 (side, side, 3).
 
-    EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits,
-    and an animation gives its first frame. Raises UserError, in one line with the file's name, for
-    whatever cannot be read and for pictures of more than MAX_PIXELS.
+    EXIF orientation is applied, transparent parts become white, 16-bit greys are scaled to 8 bits,
+    and an animation gives its first frame. Raises `UserError`, one line with the file's name, if the
+    file cannot be read or has more than MAX_PIXELS pixels.
     """
     if hasattr(path_or_file, "read"):
         name = str(getattr(path_or_file, "name", "from memory"))
@@ -40,7 +40,7 @@ def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> 
         name = require_file(path_or_file, "picture", _REMEDY)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on oddities are not for the user
+            warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path_or_file) as image:
                 return _fit(_decode(image, name), side)
@@ -50,7 +50,7 @@ def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> 
         raise too_large("picture", name) from None
     except Image.UnidentifiedImageError:
         raise Unreadable("picture", name, "it is not a picture", _REMEDY) from None
-    except Exception as error:  # the decoders of broken files raise nearly anything
+    except Exception as error:  # on a broken file a decoder can raise nearly anything
         wrong = f"it is damaged or cut short ({_one_line(error)})"
         raise Unreadable("picture", name, wrong, "save or copy it again") from error
 
@@ -59,7 +59,7 @@ def prepare_picture(array: np.ndarray, side: int = 32) -> np.ndarray:
     """The same for an array: uint8 (side, side, 3).
 
     array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 in 0..255 or floats in 0..1. A fourth
-    channel is opacity, laid over white. Raises UserError for any other shape, type or range.
+    channel is opacity; the background is white. Raises `UserError` for any other shape, type or range.
     """
     array = np.asarray(array)
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
@@ -80,25 +80,25 @@ def prepare_picture(array: np.ndarray, side: int = 32) -> np.ndarray:
 
 
 class Unreadable(UserError):
-    """A file that cannot be used. reason: what is wrong, the same words for every file of its kind."""
+    """A file that cannot be used. reason: the fault without details, so that equal faults can be counted."""
 
-    def __init__(self, kind: str, name: str, wrong: str, remedy: str):
+    def __init__(self, kind: str, name: str, wrong: str, remedy: str) -> None:
         super().__init__(f"cannot read the {kind} {name!r}: {wrong}; {remedy}")
         self.reason = f"{kind}: {wrong.split(' (')[0]}"
 
 
 def require_file(path: str | os.PathLike, kind: str, remedy: str) -> str:
-    """The path as text, if it is a file that can be read and is not empty; else UserError."""
+    """The path as text. Raises `UserError` if it is not a readable file, or the file is empty."""
     name = os.fsdecode(path)
     try:
         status = os.stat(path)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+    except (OSError, ValueError) as error:  # ValueError: the name holds a null character
         missing = isinstance(error, FileNotFoundError)
         wrong = "there is no such file" if missing else _one_line(error)
         raise Unreadable(kind, name, wrong, "check the path") from None
     if stat.S_ISDIR(status.st_mode):
         raise Unreadable(kind, name, "it is a folder", "name a file in it")
-    if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever, a device never end
+    if not stat.S_ISREG(status.st_mode):  # a pipe can block for ever, a device can have no end
         raise Unreadable(kind, name, "it is not a regular file", remedy)
     if status.st_size == 0:
         raise Unreadable(kind, name, "it is empty", remedy)
@@ -108,7 +108,7 @@ def require_file(path: str | os.PathLike, kind: str, remedy: str) -> str:
 
 
 def too_large(kind: str, name: str) -> Unreadable:
-    """What to raise for a picture or video beyond the pixel limit."""
+    """The error for a picture or video beyond the pixel limit."""
     wrong = f"it has more than {MAX_PIXELS // 1_000_000} million pixels"
     return Unreadable(kind, name, wrong, "make it smaller first")
 
@@ -122,12 +122,12 @@ def _one_line(error: BaseException) -> str:
 
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
-    """An opened, not yet decoded picture to upright RGB. Its size is checked before decoding."""
+    """An opened picture to upright RGB. The size is checked before the pixels are decoded."""
     if image.width * image.height == 0:
         raise Unreadable("picture", name, "it has no pixels", _REMEDY)
     if image.width * image.height > MAX_PIXELS:
         raise too_large("picture", name)
-    if image.format == "EPS":  # Pillow would start Ghostscript, a program, on the user's file
+    if image.format == "EPS":  # Pillow would start another program, Ghostscript, on the file
         raise Unreadable("picture", name, "it is PostScript", _REMEDY)
     image.load()
     image = ImageOps.exif_transpose(image)
@@ -137,7 +137,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """To RGB; transparent parts, by an alpha channel or a transparent colour, become white."""
+    """To RGB. Transparent parts (an alpha channel or a transparent colour) become white."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -152,7 +152,7 @@ def _deep_grey_to_uint8(grey: np.ndarray, name: str) -> np.ndarray:
             return _to_uint8(grey)
         except UserError as error:
             raise Unreadable("picture", name, str(error), "save it with 8 bits") from None
-    # Pillow keeps some 16-bit files (PGM, older PNG) in 32 bits; their values tell them apart
+    # Pillow keeps some 16-bit files (PGM, older PNG) in 32 bits: only their values show it
     top = SIXTEEN_BIT if grey.max() <= SIXTEEN_BIT else np.iinfo(np.int32).max
     return (np.clip(grey, 0, top) * (255 / top) + 0.5).astype(np.uint8)
 
@@ -174,7 +174,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def _fit(image: Image.Image, side: int) -> np.ndarray:
-    """RGB picture of any size to uint8 (side, side, 3), aspect ratio kept, mean colour around."""
+    """RGB picture of any size to uint8 (side, side, 3): aspect ratio kept, margins in the mean colour."""
     longest = max(image.size)
     width, height = (max(1, round(side * length / longest)) for length in image.size)
     pixels = _shrink(image, width, height)
@@ -186,8 +186,8 @@ def _fit(image: Image.Image, side: int) -> np.ndarray:
 
 
 def _shrink(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """Exact area average (or, for tiny pictures, enlargement): float32 (height, width, 3)."""
-    # a large picture first by whole factors, in Pillow: a float copy of it would fill 300 MB
+    """Exact area average, or enlargement of a tiny picture: float32 (height, width, 3)."""
+    # Pillow first shrinks a large picture by whole factors: a float copy of it would fill 300 MB
     by_x, by_y = (max(1, a // (8 * b)) for a, b in zip(image.size, (width, height), strict=True))
     small = np.asarray(image.reduce((by_x, by_y)), np.float32)
     across = _area_weights(small.shape[1], image.width / by_x, width)
@@ -198,7 +198,7 @@ def _shrink(image: Image.Image, width: int, height: int) -> np.ndarray:
 def _area_weights(cells: int, length: float, parts: int) -> np.ndarray:
     """Float32 (parts, cells): the share of each cell in each of `parts` equal parts of `length`.
 
-    Cell i lies from i to i + 1, but the last one ends at `length`.
+    Cell i covers i to i + 1, and the last cell ends at `length`.
     """
     edges = np.minimum(np.arange(cells + 1), length)
     cuts = np.linspace(0, length, parts + 1)

@@ -1,7 +1,7 @@
-"""What a document is made of, before it becomes tokens (chapter §4).
+"""The items of a document, before it becomes tokens (chapter §4).
 
-A document is a list of items in order: strings, `Quiet` strings, `EOC`, and media (anything else:
-pixels, or a reference to them). Not here: turning items into tokens (`model/interleave.py`).
+A document is a list of items in order: strings, `Quiet` strings, `EOC`, and media (any other object:
+pixels, or a reference to them). Not here: the step from items to tokens (`model/interleave.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class _EndOfChunk:
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "EOC"
 
 
@@ -19,6 +19,6 @@ EOC = _EndOfChunk()  # as an item: the end of a chunk
 
 @dataclass(frozen=True)
 class Quiet:
-    """Text that is read but not learned: its tokens carry no loss, for nobody could predict them."""
+    """Text that the model reads but does not learn. Its tokens have no loss, because nobody can predict them."""
 
     text: str

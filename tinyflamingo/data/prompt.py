@@ -1,14 +1,16 @@
-"""From a template on the command line and files to the items of a prompt (chapter §4 and §5).
+"""A template and files of the command line become the items of a prompt (chapter §4 and §5).
 
 `"<image>Question: what color is it? Answer:" red.png` becomes [picture, "Question: …"]. Only the
-template has marks; in the Python API a prompt is a list, and every string in it is plain text.
+template has marks. In the Python API a prompt is a list, and every string in it is plain text.
 
-Not here: decoding files (`images.py`, `video.py`) and tokens (`model/interleave.py`).
+Not here: the decoding of files (`images.py`, `video.py`) and tokens (`model/interleave.py`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 from tinyflamingo.data.images import load_picture
 from tinyflamingo.data.items import EOC
@@ -18,17 +20,17 @@ from tinyflamingo.errors import UserError
 MARK = re.compile(r"(<image>|<video>|<EOC>)")
 
 
-def read_prompt(template: str, files, side: int) -> list:
+def read_prompt(template: str, files: Sequence[Path], side: int) -> list:
     """Items of a prompt: str, `EOC`, pictures uint8 (side, side, 3), videos uint8 (F, side, side, 3).
 
-    Raises `UserError` when marks and files differ in number or kind, or a file cannot be read.
+    Raises `UserError` if marks and files differ in number or kind, or a file cannot be read.
     """
     parts = [part for part in MARK.split(template) if part]
     marks = [part for part in parts if part in ("<image>", "<video>")]
     if len(marks) != len(files):
         raise UserError(
-            f"the template has {_number(marks, 'mark')} (<image> or <video>) but was given {_number(files, 'file')}: "
-            "there must be one file for each mark, in order"
+            f"the template has {_number(marks, 'mark')} (<image> or <video>) but the command has "
+            f"{_number(files, 'file')}: give one file for each mark, in the same order"
         )
     if not template.strip():
         raise UserError("the prompt is empty: give some text, or an <image> mark and a file")

@@ -1,10 +1,10 @@
-"""A user's data set made ready for training: decoded once, on disk, read a record at a time.
+"""A user's data set prepared for training: decoded once, kept on disk, read one record at a time.
 
-Serves all stages on data of one's own (chapters §2 and §4). A folder with four files: `records.jsonl`
-(items of each record; media by number), `pixels.u8` (every frame, one after the other), `index.npz`
-(where each record and each medium begins) and `store.json`, written last: without it there is no store.
-In memory are only the index, 8 bytes a record and a medium. Which record comes when is a function of
-seed and count (`shuffled`), so a run that resumes needs no state but its step.
+Serves all stages that train on own data (chapter §2 and §4). A store is a folder with four files:
+`records.jsonl` (the items of each record; media by number), `pixels.u8` (all frames, one after another),
+`index.npz` (where each record and each medium begins) and `store.json`. `store.json` is written last: a
+folder without it is not a store. Only the index is in memory: 8 bytes for each record and each medium.
+The order of records is a function of seed and count (`shuffled`), so a resumed run needs only its step.
 
 Not here: formats (`readers/`), features of the frozen encoder (`own_data/features.py`).
 """
@@ -30,14 +30,14 @@ from tinyflamingo.data.readers.record import MediaFile, Skipped
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import replacing, write_atomically
 
-PREPROCESSING = 1  # raised when the same file would give other pixels: stores and features are then made anew
-HOLD_OUT = 20220429  # seed of the choice of records that are held out
+PREPROCESSING = 1  # to be raised if the same file gives other pixels: stores and features are then made again
+HOLD_OUT = 20220429  # seed of the random choice of held-out records
 RECORDS, PIXELS, INDEX, CARD = "records.jsonl", "pixels.u8", "index.npz", "store.json"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A medium of a store, or a run of its frames: number, how many frames (a picture has one), and the first."""
+    """A medium of a store, or some of its frames: its number, the count of frames (1: a picture), the first frame."""
 
     index: int
     frames: int
@@ -50,26 +50,26 @@ def _order(n, seed, epoch):
 
 
 def shuffled(n: int, seed: int, count: int) -> int:
-    """Which of n records is drawn as the `count`-th: every one once an epoch, each epoch in another order."""
+    """The number of the record that is drawn as the `count`-th. Each epoch draws all n records, in a new order."""
     epoch, place = divmod(count, n)
     return int(_order(n, seed, epoch)[place])
 
 
 class Store:
-    """An open store. `len(store)`: records; `card`: what `store.json` says."""
+    """An open store. `len(store)`: number of records; `card`: the content of `store.json`."""
 
-    def __init__(self, folder):
-        """Raises `UserError` if the folder's files are not those of a finished store."""
+    def __init__(self, folder: str | Path) -> None:
+        """Raises `UserError` if the folder does not hold the files of a finished store."""
         self.folder = Path(folder)
         try:
             self.card = json.loads((self.folder / CARD).read_bytes())
             with np.load(self.folder / INDEX, allow_pickle=False) as index:
                 self.offsets, self.firsts = index["offsets"], index["firsts"]
             self.side = int(self.card["side"])
-            shape = (int(self.firsts[-1]), self.side, self.side, 3)
-            self.pixels = np.memmap(self.folder / PIXELS, np.uint8, "r", shape=shape) if shape[0] else None
+            path, shape = self.folder / PIXELS, (int(self.firsts[-1]), self.side, self.side, 3)
+            self.pixels = np.memmap(path, np.uint8, "r", shape=shape) if shape[0] else np.empty(shape, np.uint8)
             self.records = open(self.folder / RECORDS, "rb")
-        except Exception as error:  # a damaged file may fail anywhere inside zipfile, JSON or NumPy
+        except Exception as error:  # a damaged file can fail anywhere inside zipfile, JSON or NumPy
             raise UserError(f"the prepared data in {self.folder} are damaged ({error}); start a new run") from error
         if _digest(self.records) != self.card.get("records_sha256"):
             raise UserError(f"the prepared data in {self.folder} are damaged ({RECORDS}); start a new run")
@@ -79,7 +79,7 @@ class Store:
 
     @functools.cached_property
     def held_out(self) -> np.ndarray:
-        """Numbers of the records that training never sees: 1 in 20, chosen by chance, none of fewer than 20."""
+        """Numbers of the records that training never sees: a random 1 in 20, none if there are fewer than 20."""
         return np.sort(_order(len(self), HOLD_OUT, 0)[: len(self) // 20])
 
     @functools.cached_property
@@ -89,11 +89,11 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """A name of all that the store holds: texts and pixels."""
+        """SHA-256 of everything that the store holds: texts and pixels."""
         return self.card["fingerprint"]
 
     def items(self, number: int) -> list:
-        """A record: str, `Quiet` and `Stored`, in order."""
+        """The items of a record in order: str, `Quiet` and `Stored`."""
         self.records.seek(int(self.offsets[number]))
         line = self.records.read(int(self.offsets[number + 1] - self.offsets[number]))
         return [self._item(kind, value) for kind, value in json.loads(line)]
@@ -109,7 +109,7 @@ class Store:
         return np.asarray(self.pixels[begin : begin + medium.frames])
 
     def texts(self, most: int) -> Iterator[str]:
-        """Texts of at most `most` records, spread over all: what a tokenizer is trained on."""
+        """Texts of at most `most` records, evenly spaced in the store. The tokenizer is trained on them."""
         for number in range(0, len(self), max(1, len(self) // most)):
             for item in self.items(number):
                 if not isinstance(item, Stored):
@@ -121,44 +121,46 @@ def _digest(file) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# ---- making one ----------------------------------------------------------------------------------
+# ---- making a store ------------------------------------------------------------------------------
 
 
-def prepare(path, folder, side: int, name=None, allowed=ALLOWED) -> Store:
-    """Read, check and decode a data set into `folder`; what is left there of a store is removed first.
+def prepare(
+    path: str | Path, folder: str | Path, side: int, name: str | None = None, allowed: float = ALLOWED
+) -> Store:
+    """Read, check and decode a data set into `folder`. A store that is already there is removed first.
 
-    Raises `UserError`, and leaves no folder, if there is nothing to read or more than `allowed` of the
-    records are bad; and if the folder holds anything else, or the data themselves, which stay untouched.
+    Raises `UserError` and leaves no folder if there is nothing to read, or if the share of bad records is
+    above `allowed`. Raises `UserError` and changes nothing if the folder holds other files or the data.
     """
     folder = Path(folder)
-    _require_ours(folder, Path(path))
-    name, found = read_data(path, name)
+    _require_removable(folder, Path(path))
+    name, records = read_data(path, name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        _write(folder, name, found, side, allowed)
+        _write(folder, name, records, side, allowed)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Store(folder)
 
 
-def _require_ours(folder, data):
-    """A folder that may be removed: there is none, or all in it is a store's, or half of one that a kill left."""
-    found = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    ours = [n for n in found if any(n == name or n.startswith(f".{name}.") for name in (RECORDS, PIXELS, INDEX, CARD))]
-    odd = sorted(set(found) - set(ours))
+def _require_removable(folder, data):
+    """`UserError` unless the folder is absent, or holds only files of a store (also half-written ones)."""
+    present = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    names = (RECORDS, PIXELS, INDEX, CARD)
+    foreign = [n for n in present if not any(n == name or n.startswith(f".{name}.") for name in names)]
     inside = data.resolve().is_relative_to(folder.resolve())
-    if odd or inside or (os.path.lexists(folder) and not folder.is_dir()):
-        what = "the data themselves" if inside else "other files" if found else "a file of that name"
-        raise UserError(f"the prepared data would be written to {folder}, but there are {what}: choose another --out")
+    if foreign or inside or (os.path.lexists(folder) and not folder.is_dir()):
+        why = "the data are in it" if inside else "other files are in it" if present else "it is not a folder"
+        raise UserError(f"cannot write the prepared data to {folder}: {why}; choose another --out")
 
 
-def _write(folder, name, found, side, allowed):
+def _write(folder, name, source, side, allowed):
     tally, whole, texts = Tally(), hashlib.sha256(), hashlib.sha256()
     offsets, firsts = [0], [0]
     with replacing(folder / RECORDS) as records, replacing(folder / PIXELS) as pixels:
-        for outcome in tqdm(decoded(found, side), desc="reading    ", unit=" records", delay=1):
+        for outcome in tqdm(decoded(source, side), desc="reading    ", unit=" records", delay=1):
             if isinstance(outcome, Skipped):
                 tally.add(outcome)
                 continue
@@ -188,7 +190,7 @@ def _write(folder, name, found, side, allowed):
 
 
 def _line(items, medium: int) -> bytes:
-    """A record as a line; its media are numbered from `medium` on."""
+    """A record as a line of JSON. Its media are numbered from `medium` on."""
     written = []
     for item in items:
         if isinstance(item, MediaFile):

@@ -1,10 +1,10 @@
-"""Video of the user's own, one frame a second, made ready for the vision encoder.
+"""The user's videos, prepared for the vision encoder (chapter §2), with one frame per second.
 
-Serves §2 (the vision encoder: a video is a row of frames, at 1 frame a second in training; the
-paper evaluates at 3). Each frame is handled as a picture is (images.py). Reading is done by PyAV,
-which brings FFmpeg; it is imported only when a video is met.
+A video is a sequence of frames: 1 per second in training; the paper evaluates at 3 per second. Each
+frame is prepared like a picture (`images.py`). PyAV, which contains FFmpeg, reads the files. It is
+imported only when it is needed.
 
-Not here: sound, subtitles, the choice of a clip out of a long video. Pixels are taken to be square.
+Not here: sound, subtitles, the choice of a clip in a long video, pixels that are not square.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -27,11 +27,11 @@ from tinyflamingo.data.images import (
 )
 from tinyflamingo.errors import UserError
 
-MAX_DECODED = 100_000  # frames decoded at most: 600 seconds at 120 a second, and some room
-TICK = 1e-3  # seconds; Matroska rounds times to this, so a frame this early is still in time
+MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
+TICK = 1e-3  # seconds; Matroska rounds times to this unit, so a frame may be early by this much
 
-# FFmpeg also knows playlists that open other files or addresses, and turns plain text into video:
-# only real containers are let in, and none may open anything but the file itself.
+# FFmpeg also reads playlists, which open other files or addresses, and turns plain text into video.
+# So only real containers are allowed, and they may open no file but their own.
 _CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,ogg,asf,yuv4mpegpipe"
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
 
@@ -52,16 +52,17 @@ def load_video(
     max_frames: int = 32,
     max_seconds: float = 600,
 ) -> np.ndarray:
-    """Frames at 0, 1/fps, 2/fps, ... seconds after the first: uint8 (F, side, side, 3).
+    """Frames at 0, 1/fps, 2/fps, ... seconds after the first frame: uint8 (F, side, side, 3).
 
-    Each is the first frame at or after its time, by presentation time, so frames may come at any
-    pace; the last is the last such frame there is. Rotation metadata is applied. Raises UserError,
-    in one line with the file's name, for whatever cannot be read to its end, and for more than
-    max_frames sampled frames, max_seconds seconds, or images.MAX_PIXELS pixels a frame.
+    Each is the first frame at or after its time. Times are presentation times, so the frame rate may
+    vary. Rotation metadata is applied. Raises `UserError`, one line with the file's name, if the file
+    cannot be read to its end, gives more than max_frames frames, is longer than max_seconds, or has
+    more than images.MAX_PIXELS pixels in a frame.
     """
     if not 0 < fps < float("inf"):
-        raise UserError(f"cannot take {fps} frames a second; give a number above 0")
+        raise UserError(f"cannot take {fps} frames per second; give a number above 0")
     av = _import_av()
+    opened: Any
     if hasattr(path_or_file, "read"):
         name, opened = str(getattr(path_or_file, "name", "from memory")), nullcontext(path_or_file)
     else:
@@ -70,14 +71,14 @@ def load_video(
     try:
         with (
             opened as file,
-            av.open(calm := _Calm(file), metadata_errors="ignore", container_options=_OPTIONS) as container,
+            av.open(guarded := _GuardedFile(file), metadata_errors="ignore", container_options=_OPTIONS) as container,
         ):
             frames = _read(file, container, name, side, fps, max_frames, max_seconds)
-        if calm.lost:
-            raise ValueError("the file names a place that it does not have")
+        if guarded.lost:
+            raise ValueError("the file names a position that does not exist in it")
         return frames
     except (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
-        # av.error.EOFError is a child of none of the built-in ones
+        # FFmpegError is listed because av.error.EOFError inherits from none of the others
         if hasattr(path_or_file, "read") or is_video(path_or_file):
             wrong, remedy = "it is damaged or cut short", "copy or export it again"
         else:
@@ -85,10 +86,10 @@ def load_video(
         raise Unreadable("video", name, wrong, remedy) from None
 
 
-class _Calm:
-    """A file whose `seek` to an impossible place, which damaged headers name, gives -1 and sets `lost`.
+class _GuardedFile:
+    """A file whose `seek` to an impossible position (from a damaged header) returns -1 and sets `lost`.
 
-    FFmpeg takes -1 for a failure; of an exception, PyAV prints the traceback before it raises.
+    FFmpeg reads -1 as a failure. If `seek` raised an exception, PyAV would print a traceback.
     """
 
     def __init__(self, file):
@@ -117,49 +118,50 @@ def _read(file, container, name, side, fps, max_frames, max_seconds) -> np.ndarr
     """Sample an opened container: uint8 (F, side, side, 3). Only the samples are kept in memory."""
     stream = _video_stream(container, name)
     promised = _promised_seconds(container, stream)
-    pictures, start, end = [], None, 0.0
+    pictures: list[np.ndarray] = []
+    start, end = None, 0.0
     for time, duration, frame in _timed_frames(container, stream, name):
         start = time if start is None else start
         if max(time - start, promised or 0) > max_seconds:
             wrong = f"it is longer than {max_seconds:g} seconds"
             raise Unreadable("video", name, wrong, "cut it shorter")
-        due = int((time - start + TICK) * fps) + 1  # as many samples lie at or before this frame
+        due = int((time - start + TICK) * fps) + 1  # number of sample times up to this frame
         if due > max_frames:
-            wrong = f"at {fps:g} frames a second it gives more than {max_frames} frames"
-            raise Unreadable("video", name, wrong, "cut it shorter, or take fewer frames a second")
+            wrong = f"at {fps:g} frames per second it gives more than {max_frames} frames"
+            raise Unreadable("video", name, wrong, "cut it shorter, or take fewer frames per second")
         if due > len(pictures):
             pictures += [_to_picture(frame, side)] * (due - len(pictures))
         end = time + duration
     if not pictures:
         raise Unreadable("video", name, "it has no frames", _REMEDY)
-    if not _is_whole(file, container, stream, promised, end):
+    if not _is_complete(file, container, stream, promised, end):
         raise Unreadable("video", name, "it is cut short", "copy or export it again")
     return np.stack(pictures)
 
 
 def _video_stream(container, name: str):
-    """The first video stream that is no cover picture, set to decode the same way every time."""
+    """The first video stream that is not a cover picture, set to decode in the same way each time."""
     for stream in container.streams.video:
         if stream.disposition & type(stream.disposition).attached_pic:
             continue
         if stream.codec_context is None:
-            raise Unreadable("video", name, "its codec is not known here", "save it as H.264 in mp4")
+            raise Unreadable("video", name, "its codec is unknown", "save it as H.264 in mp4")
         stream.thread_type = "NONE"
-        # FFmpeg then refuses larger frames before it allocates them
+        # with this option FFmpeg refuses a larger frame before it allocates memory for it
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise too_large("video", name)
         return stream
-    raise Unreadable("video", name, "it has no video in it", _REMEDY)
+    raise Unreadable("video", name, "it contains no video", _REMEDY)
 
 
 def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, float, object]]:
-    """(seconds on the file's clock, seconds on show, frame), in the order of presentation."""
+    """(presentation time in seconds, duration in seconds, frame), in the order of presentation."""
     pace = 1 / float(stream.average_rate or 25)
     for index, frame in enumerate(container.decode(stream)):
         if index >= MAX_DECODED:
-            raise Unreadable("video", name, f"it has over {MAX_DECODED} frames", "cut it shorter")
-        if frame.width * frame.height > MAX_PIXELS:  # the size may change on the way
+            raise Unreadable("video", name, f"it has more than {MAX_DECODED} frames", "cut it shorter")
+        if frame.width * frame.height > MAX_PIXELS:  # the size can change within a file
             raise too_large("video", name)
         time = index * pace if frame.time is None else frame.time
         duration = float(frame.duration * frame.time_base) if frame.duration else pace
@@ -170,37 +172,37 @@ def _to_picture(frame, side: int) -> np.ndarray:
     """One decoded frame to uint8 (side, side, 3), upright."""
     has_alpha = any(component.is_alpha for component in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24")
-    # both count degrees counter-clockwise
+    # rotation and rot90 both count degrees counter-clockwise
     return prepare_picture(np.rot90(pixels, round(frame.rotation / 90)), side)
 
 
-# ---- is the file whole? ----------------------------------------------------------------------
+# ---- is the file complete? -------------------------------------------------------------------
 
 
 def _promised_seconds(container, stream) -> float | None:
-    """How long the video is by its own header, in seconds; None where no header can be trusted."""
+    """The length of the video in its own header, in seconds. None if the header cannot be trusted."""
     kind = container.format.name
     if kind.startswith("matroska") and "DURATION" in stream.metadata:  # "hours:minutes:seconds"
         hours, minutes, seconds = map(float, stream.metadata["DURATION"].split(":"))
         return 3600 * hours + 60 * minutes + seconds
-    if kind == "avi" and stream.average_rate:  # FFmpeg adapts the duration of a cut file to it
+    if kind == "avi" and stream.average_rate:  # FFmpeg shortens the duration of a cut file, so count frames
         return stream.frames / float(stream.average_rate)
     if kind.startswith("mov") and stream.duration is not None:
         return float(stream.duration * stream.time_base)
     return None
 
 
-def _is_whole(file, container, stream, promised: float | None, end: float) -> bool:
-    """Whether the frames go on to the end: FFmpeg takes the loss of the last ones in silence.
+def _is_complete(file, container, stream, promised: float | None, end: float) -> bool:
+    """Whether no frame is missing at the end. FFmpeg reports no error if the last frames are lost.
 
-    end: when the last frame ends, on the file's clock, on which a late first frame counts as time.
+    end: the time at which the last frame ends; time 0 is that of the file, also if the first frame is later.
     """
-    if container.format.name == "gif":  # promises nothing, but ends with a semicolon
+    if container.format.name == "gif":  # its header has no length, but a complete file ends with a semicolon
         file.seek(-min(1024, _size(file)), os.SEEK_END)
         return file.read().rstrip(b"\0").endswith(b";")
-    if container.format.name.startswith("mov") and not _boxes_are_whole(file):
+    if container.format.name.startswith("mov") and not _boxes_are_complete(file):
         return False
-    # headers round, and editors trim: 2 % and half a frame are forgiven
+    # headers round and editors trim, so 2 % and half a frame may be missing
     slack = 0.5 / float(stream.average_rate or 25)
     return promised is None or end >= 0.98 * promised - slack
 
@@ -209,16 +211,16 @@ def _size(file) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-def _boxes_are_whole(file) -> bool:
-    """Whether no outermost box of an mp4 (length, four letters, content) goes on past the end of the file."""
+def _boxes_are_complete(file) -> bool:
+    """Whether all outermost boxes of an mp4 (length, four letters, content) end within the file."""
     total, place = _size(file), 0
     while place + 8 <= total:
         file.seek(place)
         head = file.read(16)
         size = int.from_bytes(head[:4], "big")
-        if size == 1:  # the length did not fit and follows
+        if size == 1:  # the length needs 64 bits, which follow
             size = int.from_bytes(head[8:16], "big")
-        if size == 0:  # up to the end, however far that is
+        if size == 0:  # the box ends with the file
             return True
         if size < 8:
             return False
@@ -226,37 +228,37 @@ def _boxes_are_whole(file) -> bool:
     return place <= total
 
 
-# ---- is it a video at all? -------------------------------------------------------------------
+# ---- is it a video? --------------------------------------------------------------------------
 
 
 def is_video(path: str | os.PathLike) -> bool:
-    """Whether to read the file as a video: by its first bytes, else by its extension.
+    """Whether to read the file as a video. The first bytes decide; if they cannot, the extension does.
 
-    An animated GIF is a video, a GIF of one frame is not. Never raises: a file that is missing or
-    unreadable is judged by its extension, and reading it will tell what is wrong.
+    An animated GIF is a video, a GIF of one frame is not. Never raises: for a file that is missing or
+    unreadable the extension decides, and the error comes when the file is read.
     """
     try:
         with open(path, "rb") as file:
-            told = _sniff(file.read(512))
-        if told == "gif":
+            kind = _kind_of(file.read(512))
+        if kind == "gif":
             return _is_animated(path)
     except (OSError, ValueError):
-        told = None
+        kind = None
     by_name = os.fsdecode(path).lower().endswith(EXTENSIONS)
-    return by_name if told is None else told == "video"
+    return by_name if kind is None else kind == "video"
 
 
-def _sniff(head: bytes) -> str | None:
-    """What the first bytes of a file say: "video", "picture", "gif"; None if they do not tell."""
+def _kind_of(head: bytes) -> str | None:
+    """The kind of a file by its first bytes: "video", "picture" or "gif"; None if they do not show it."""
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return "gif"
     if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")):
         return "picture"
     if head[:4] == b"RIFF":
         return {b"AVI ": "video", b"WEBP": "picture"}.get(head[8:12])
-    if head[4:8] == b"ftyp":  # the family of mp4 has pictures in it, too
+    if head[4:8] == b"ftyp":  # the mp4 family also contains pictures
         return "picture" if head[8:12] in (b"heic", b"heix", b"mif1", b"avif") else "video"
-    if head[4:8] in (b"moov", b"mdat", b"wide"):  # QuickTime of old
+    if head[4:8] in (b"moov", b"mdat", b"wide"):  # old QuickTime
         return "video"
     if head[:1] == head[188:189] == b"G":  # packets of an MPEG transport stream
         return "video"
@@ -269,7 +271,7 @@ def _is_animated(path: str | os.PathLike) -> bool:
     try:
         with Image.open(path) as image:
             return getattr(image, "is_animated", False)
-    except Exception:  # a broken GIF: the reader of pictures has the better messages
+    except Exception:  # a broken GIF: the reader of pictures gives a better message
         return False
 
 
@@ -277,11 +279,11 @@ def _is_animated(path: str | os.PathLike) -> bool:
 
 
 def write_video(path: str | os.PathLike, frames: np.ndarray, fps: float = 1) -> None:
-    """Write frames, uint8 (F, H, W, 3), as a video (by the extension; mp4 is safe) at `fps`.
+    """Write frames, uint8 (F, H, W, 3), as a video at `fps`. The extension sets the format; mp4 is safe.
 
-    Small frames are enlarged by a whole factor to at least 64 pixels a side, and odd sizes get one
-    more row or column, as encoders demand. Raises ValueError for other frames and UserError if the
-    file cannot be written.
+    Small frames are enlarged by a whole factor until each side has at least 64 pixels, and an odd size
+    gets one more row or column, because encoders need it. Raises `ValueError` for other frames and
+    `UserError` if the file cannot be written.
     """
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not frames.size:
@@ -297,15 +299,15 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: float = 1) -> 
 
 
 def _encodable(frame: np.ndarray) -> np.ndarray:
-    """One frame, at least 64 pixels a side and of even size."""
+    """The frame with even sides of at least 64 pixels."""
     factor = -(-64 // min(frame.shape[:2]))
     frame = frame.repeat(factor, 0).repeat(factor, 1)
-    odd = [(0, length % 2) for length in frame.shape[:2]]
-    return np.pad(frame, [*odd, (0, 0)], mode="edge")
+    padding = [(0, length % 2) for length in frame.shape[:2]]
+    return np.pad(frame, [*padding, (0, 0)], mode="edge")
 
 
 def _encode(av, container, frames: np.ndarray, rate: Fraction) -> None:
-    # H.264 plays everywhere, but not every build of FFmpeg may write it; one thread: same bytes
+    # H.264 plays everywhere, but some builds of FFmpeg cannot write it. With one thread the bytes are the same.
     if "libx264" in av.codecs_available:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "12", "threads": "1"})
     else:

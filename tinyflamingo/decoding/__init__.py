@@ -1,1 +1,1 @@
-"""Completion beyond the chapter's greedy loop (`model/generate.py`): sampling, beams, scores, and whole prompts."""
+"""Completion beyond the chapter's greedy loop (`model/generate.py`): sampling, beams, scores and prompts of mixed items."""

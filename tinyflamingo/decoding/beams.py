@@ -1,7 +1,7 @@
 """Beam search, and the score of a given continuation (chapter §5; paper, appendix A.2).
 
-The paper writes open-ended answers with beams of width 3, up to `<EOC>`, and ranks closed answers by their
-likelihood. Not here: the greedy loop (`model/generate.py`).
+The paper writes open-ended answers with beam search of width 3, up to `<EOC>`, and ranks the answers of a closed list
+by their likelihood. Not here: the greedy loop (`model/generate.py`).
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ from tinyflamingo.model.flamingo import TrainedFlamingo, flamingo
 from tinyflamingo.model.generate import check_length, log_softmax_allowed, read_on
 from tinyflamingo.model.interleave import Batch
 from tinyflamingo.ops.cache import cached_length
+from tinyflamingo.ops.types import Array, Cache
 
 WIDEST = 64  # beams
 
 
-def check_beams(width):
-    """`UserError` if no beam has this width."""
+def check_beams(width: int) -> None:
+    """`UserError` for a width that is not allowed."""
     if not 1 <= width <= WIDEST:
         raise UserError(f"beams is {width} but must be from 1 to {WIDEST}")
 
 
-def beam_search(model: TrainedFlamingo, batch: Batch, visual, width=3, max_tokens=24, cache=None):
-    """The likeliest continuation of every row of a left-padded batch among `width` beams each.
+def beam_search(
+    model: TrainedFlamingo,
+    batch: Batch,  # left-padded
+    visual: Array,  # (M, R, D): visual tokens of all media of the batch
+    width: int = 3,  # beams of each row
+    max_tokens: int = 24,
+    cache: Cache = None,  # a dict that holds what comes before the batch
+) -> tuple[list[list[int]], list[float]]:
+    """The best tokens that the search finds for each row (without <EOC>), and their score.
 
-    Returns (tokens, log_probs): a list and one number for each row, with <EOC> if it was reached. Scores are
-    sums of log-probabilities, without a length penalty. cache: a dict that holds what comes before the batch.
+    A score is a sum of log-probabilities, <EOC> included if it was reached, without a length penalty.
     """
     check_beams(width)
     B, eoc, cache = len(batch.tokens), model.config.language.vocab_size, {} if cache is None else cache
@@ -36,36 +43,37 @@ def beam_search(model: TrainedFlamingo, batch: Batch, visual, width=3, max_token
     phi, rows = model.parts.visible(batch), np.repeat(np.arange(B), width)
     log_probs = read_on(model, batch.tokens, phi, visual, batch.visible_from, cache)[rows]
     cache, prompt = take_rows(cache, rows), cached_length(cache)
-    # A continuation sees what the last token of the prompt sees.
+    # A continuation sees the same media and positions as the last token of the prompt.
     phi, visible_from = phi[rows, -1:], batch.visible_from[rows, -1:]
-    scores = np.tile([0.0] + [-np.inf] * (width - 1), (B, 1))  # all beams are equal at first: one counts
-    beams, finished = [[[] for _ in range(width)] for _ in range(B)], [[] for _ in range(B)]
+    scores = np.tile([0.0] + [-np.inf] * (width - 1), (B, 1))  # all beams of a row are equal at first: one counts
+    beams: list = [[[] for _ in range(width)] for _ in range(B)]
+    finished: list = [[] for _ in range(B)]
     for _ in range(max_tokens):
         totals = scores[:, :, None] + log_probs.reshape(B, width, -1)
         parents, chosen = np.zeros((2, B, width), int)
         for b in range(B):
-            parents[b], chosen[b], scores[b] = _best(totals[b], width, eoc, beams[b], finished[b])
+            parents[b], chosen[b], scores[b] = _extend(totals[b], width, eoc, beams[b], finished[b])
             beams[b] = [beams[b][p] + [int(t)] for p, t in zip(parents[b], chosen[b], strict=True)]
         if all(_settled(closed, scores[b]) for b, closed in enumerate(finished)):
             break
         reorder(cache, (parents + width * np.arange(B)[:, None]).reshape(-1), prompt)
         log_probs = read_on(model, chosen.reshape(-1, 1), phi, visual, visible_from, cache)
-    found = [_winner(*row) for row in zip(finished, beams, scores.tolist(), strict=True)]
-    return [tokens for tokens, _ in found], [score for _, score in found]
+    best = [_best_of(*row) for row in zip(finished, beams, scores.tolist(), strict=True)]
+    return [tokens for tokens, _ in best], [score for _, score in best]
 
 
-def _settled(finished, open_scores) -> bool:
-    """No open beam can overtake the best finished one: scores only fall."""
+def _settled(finished, open_scores):
+    """Whether no open beam can become better than the best finished one: scores only fall."""
     return bool(finished) and max(score for _, score in finished) >= open_scores.max()
 
 
-def _winner(finished, beams, scores):
-    """The best (tokens, score) of finished and open beams."""
+def _best_of(finished, beams, scores):
+    """The best (tokens, score) of the finished and the open beams of a row."""
     return max(finished + list(zip(beams, scores, strict=True)), key=lambda pair: pair[1])
 
 
-def _best(totals, width, eoc, beams, finished):
-    """The `width` best open continuations; of the `width` best of all, those that end in <EOC> join `finished`."""
+def _extend(totals, width, eoc, beams, finished):
+    """The `width` best open continuations. If one of the `width` best of all ends in <EOC>, it joins `finished`."""
     order = np.argsort(-totals, axis=None, kind="stable")[: 2 * width]
     parents, tokens, scores = [], [], []
     for rank, flat in enumerate(order):
@@ -80,11 +88,11 @@ def _best(totals, width, eoc, beams, finished):
     return parents, np.array(tokens), np.array(scores)
 
 
-def score_continuations(model: TrainedFlamingo, batch: Batch, visual, cache=None):
-    """Sum of log-probabilities of the weighted tokens of each row (B,): ranks closed answers.
+def score_continuations(model: TrainedFlamingo, batch: Batch, visual: Array, cache: Cache = None) -> Array:
+    """Sum of log-probabilities of the weighted tokens of each row (B,). It ranks the answers of a closed list.
 
-    The batch holds a prompt and a candidate in each row, right-padded, with weight 1 on the candidate's
-    tokens. cache: as in `beam_search`.
+    Each row of the batch is a prompt and a candidate, right-padded, with weight 1 on the tokens of the candidate.
+    cache: as in `beam_search`.
     """
     tokens, phi = batch.tokens[:, :-1], model.parts.visible(batch)[:, :-1]
     logits = flamingo(

@@ -1,6 +1,6 @@
 """`complete`: one prompt in, one continuation out (chapter §5).
 
-A prompt is a list that mixes strings, pictures and videos, in order. Not here: reading them from files
+A prompt is a list of strings, pictures and videos, in order. Not here: how they are read from files
 (`data/prompt.py`), and the loops over tokens (`model/generate.py`, `beams.py`).
 """
 
@@ -24,20 +24,20 @@ def complete(
     max_tokens: int = 24,
     beams: int = 1,
     sampling: Sampling | None = None,
-    rng=None,
+    rng: np.random.Generator | None = None,
 ) -> dict:
-    """Continue a prompt: a list that mixes strings, `EOC`, pictures and videos, in order.
+    """Continue a prompt: a list of strings, `EOC`, pictures and videos, in order.
 
-    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). If their size is not the one that the model learned
-    from, they are fitted to it as files are (`data/images.py`). A string is text: a literal "<image>" in it is not
-    a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
-    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt that is too
-    long, for an item of another kind, and for options that exclude each other.
+    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). If their size differs from the pictures in training, they
+    are fitted to that size in the same way as files (`data/images.py`). A string is text: a literal "<image>" in it is
+    not a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt that is too long,
+    for an item of another kind, and for options that exclude each other.
     """
     if isinstance(items, str):
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
     if beams != 1 and sampling not in (None, GREEDY):
-        raise UserError("beams search; temperature, top_k and top_p sample: choose one")
+        raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
     side = model.config.vision.side
     sequence = encode_document([_checked(item, side) for item in items], model.tokenizer, complete=False)
     if not sequence.tokens:
@@ -59,7 +59,7 @@ def complete(
 
 
 def _checked(item, side):
-    """An item of a prompt, its pictures fitted; `UserError` for anything else."""
+    """An item of a prompt, its pictures fitted to `side`; `UserError` for an item of another kind."""
     if item is EOC or isinstance(item, str | Quiet):
         return item
     if _is_medium(item):
@@ -70,12 +70,12 @@ def _checked(item, side):
     )
 
 
-def _is_medium(item) -> bool:
-    """A picture or a video, with at least one pixel."""
+def _is_medium(item):
+    """Whether an item is a picture or a video, with at least one pixel."""
     is_bytes = isinstance(item, np.ndarray) and item.dtype == np.uint8
     return is_bytes and item.ndim in (3, 4) and item.size > 0 and item.shape[-1] == 3
 
 
 def _fitted(item, side):
-    """A picture or video of another size, fitted to the square that the model learned from."""
+    """A picture or video of another size, fitted to a square of side x side pixels."""
     return prepare_picture(item, side) if item.ndim == 3 else np.stack([prepare_picture(f, side) for f in item])

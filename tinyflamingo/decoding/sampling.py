@@ -1,27 +1,29 @@
-"""Sampling: the next token is drawn from the model's probabilities (chapter §5).
+"""Sampling: the next token is drawn at random, with the model's probabilities (chapter §5).
 
 Temperature, top-k and top-p. Not here: the loop over tokens (`model/generate.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.generate import likeliest, log_softmax_allowed
+from tinyflamingo.ops.types import Array
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. temperature 0: greedy."""
+    """How the next token is drawn."""
 
-    temperature: float = 0.0
-    top_k: int = 0  # 0: all
-    top_p: float = 1.0  # smallest set of tokens whose probability reaches top_p
+    temperature: float = 0.0  # 0: greedy
+    top_k: int = 0  # among the k likeliest tokens; 0: among all
+    top_p: float = 1.0  # among the smallest set of tokens whose probabilities add up to top_p
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.temperature < np.inf or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError(
                 f"sampling: temperature {self.temperature} and top_k {self.top_k} must be finite and >= 0, "
@@ -32,8 +34,8 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def sampler(sampling: Sampling, rng=None):
-    """The function that `generate` takes as `choose`. Raises `UserError` where a generator is needed and missing."""
+def sampler(sampling: Sampling, rng: np.random.Generator | None = None) -> Callable:
+    """The function that `generate` takes as `choose`. Raises `UserError` if a generator is needed and missing."""
     if sampling.temperature == 0:
         return likeliest
     if rng is None:
@@ -41,16 +43,16 @@ def sampler(sampling: Sampling, rng=None):
     return lambda log_probs: draw(log_probs, sampling, rng)
 
 
-def draw(log_probs, sampling: Sampling, rng):
+def draw(log_probs: Array, sampling: Sampling, rng: np.random.Generator) -> Array:
     """One token for each row of log-probabilities (B, V + 1)."""
-    with np.errstate(over="ignore"):  # near temperature 0 all but the best go to -inf, and the best stays at 0
+    with np.errstate(over="ignore"):  # near temperature 0 the best stays 0, and all others become -inf
         scaled = (log_probs - log_probs.max(axis=-1, keepdims=True)) / sampling.temperature
     probs = restrict(np.exp(log_softmax_allowed(scaled)), sampling)
     return np.array([rng.choice(len(p), p=p) for p in probs])
 
 
-def restrict(probs, sampling: Sampling):
-    """Probabilities (B, V) cut to the top_k likeliest and to the smallest set that reaches top_p."""
+def restrict(probs: Array, sampling: Sampling) -> Array:
+    """Probabilities (B, V) restricted to the top_k likeliest and to the smallest set that reaches top_p."""
     order = np.argsort(-probs, axis=-1, kind="stable")
     ranked = np.take_along_axis(probs, order, axis=-1)
     keep = np.cumsum(ranked, axis=-1) - ranked < sampling.top_p

@@ -1,10 +1,10 @@
-"""Which shots a prompt gets, and in what order: RICES and prompt ensembling (chapter §5).
+"""Which examples become shots, and in what order: RICES and the orders of an ensemble (chapter §5).
 
-Retrieval-based in-context example selection (Yang et al. 2022; paper, appendix A.2): the examples
-most similar to the query, the most similar last, next to it. Ensembling: one score from several
-orders of the same shots. Pure functions of arrays.
+Retrieval-based in-context example selection (Yang et al. 2022; paper, appendix A.2) takes the examples most similar to
+the query and puts the most similar last, next to the query. An ensemble scores candidates under several orders of the
+same shots. Both are pure functions of arrays.
 
-Not here: prompts themselves and who scores them.
+Not here: prompts and scores (`evaluation/few_shot.py`).
 """
 
 from __future__ import annotations
@@ -13,38 +13,35 @@ import math
 
 import numpy as np
 
+from tinyflamingo.ops.types import Array
 
-def rices(support, queries, k):
+
+def rices(support: Array, queries: Array, k: int) -> Array:
     """The k examples most similar to each query: support (n, D), queries (q, D) -> indices (q, k).
 
-    By cosine of frozen features; the most similar comes LAST, of equal ones the first in the
-    support. Raises ValueError if there are fewer than k examples.
+    Similarity: cosine of frozen features. The most similar comes LAST; of equal ones the earlier in the support counts
+    as more similar. Raises ValueError if there are fewer than k examples.
     """
     if not 0 <= k <= len(support):
         raise ValueError(f"rices: {k} shots of {len(support)} examples")
-    likeness = _unit(queries) @ _unit(support).T
-    return np.argsort(-likeness, axis=1, kind="stable")[:, :k][:, ::-1]
+    similarity = _unit(queries) @ _unit(support).T
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :k][:, ::-1]
 
 
 def _unit(x):
-    """Rows of length 1; a row of zeros stays."""
+    """Rows scaled to length 1; a row of zeros stays."""
     x = np.asarray(x, np.float32)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
 
 
-def pooled(features):
-    """Features (n, F, S, Dv) to one row each (n, Dv): the mean over frames and places."""
+def pooled(features: Array) -> Array:
+    """The mean of features (n, F, S, Dv) over frames and cells: (n, Dv)."""
     return features.mean(axis=(1, 2))
 
 
-def permutations(rng, k, times):
-    """Orders of k shots, (m, k): `times` different ones at random, the paper's 6; all of them if there are fewer."""
-    found = {}  # keeps the order in which they were drawn
-    while len(found) < min(times, math.factorial(k)):
-        found[tuple(int(i) for i in rng.permutation(k))] = None
-    return np.array(list(found), int).reshape(len(found), k)
-
-
-def ensemble(log_likelihoods):
-    """Scores of candidates under several orders of the shots, (times, ...), to one each: the mean log-likelihood."""
-    return np.mean(log_likelihoods, axis=0)
+def permutations(rng: np.random.Generator, k: int, times: int) -> Array:
+    """`times` different random orders of k shots, (m, k); all k! orders if there are fewer. The paper takes 6."""
+    orders: dict = {}  # a dict keeps the order in which they were drawn
+    while len(orders) < min(times, math.factorial(k)):
+        orders[tuple(int(i) for i in rng.permutation(k))] = None
+    return np.array(list(orders), int).reshape(len(orders), k)

@@ -1,60 +1,68 @@
-"""Running tasks: generate to `<EOC>`, compare, and report a score with its interval.
+"""Runs the tasks: generate up to `<EOC>`, compare with the answer, report a score with its interval (chapter §5).
 
-Chapter §5. Not here: what the tasks ask (`evaluation/tasks.py`).
+Not here: what the tasks ask (`evaluation/tasks.py`).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
-from tinyflamingo.data.tinyworld.pool import draw_pool, split_rng
-from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, NAMED, sample_single
+from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, NAMED, draw_scene, sample_single
 from tinyflamingo.data.tinyworld.text import text_document
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import interval
-from tinyflamingo.evaluation.tasks import TASKS
+from tinyflamingo.evaluation.tasks import TASKS, Query
 from tinyflamingo.model.contrastive import embed_captions, embed_pictures
-from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.model.flamingo import TrainedFlamingo, flamingo
 from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.ops.team import keep_memory
+from tinyflamingo.ops.types import Array
 from tinyflamingo.training.contrastive_stage import pad_captions
 from tinyflamingo.training.flamingo_stage import MediaFeatures, cut
 from tinyflamingo.training.losses import shares_of, token_losses
 
-STREAM = 20260101  # test streams are numbered from here; no other code uses the number
+STREAM = 20260101  # of the test streams of these tasks; no other code uses the number
 BATCH = 50  # prompts decoded side by side
 ANSWER_TOKENS = 16  # longest answer
 
 
-def evaluate(model, n=500, seed=0, only=None):
-    """All tasks -> {"tasks": {name: {"metric", "score", "ci95", "n"}}, "text_perplexity", "seconds"}.
+def evaluate(model: TrainedFlamingo, n: int = 500, seed: int = 0, only: list | None = None) -> dict:
+    """All tasks, or those in `only`; n: queries of each; seed: which test stream. `UserError` for an unknown task.
 
-    seed: which test stream; only: names of tasks, `UserError` for one that does not exist.
+    Returns {"tasks": {name: {"metric", "score", "ci95", "n"}}, "text_perplexity", "seconds"}.
     """
     names = ["zero_shot_classification", *TASKS]
-    odd = sorted(set(only or ()) - set(names))
-    if odd:
-        raise UserError(f"unknown task {odd[0]!r}: choose from {', '.join(names)}")
+    chosen = chosen_tasks(only, names)
     keep_memory()
-    began, asked = time.perf_counter(), [name for name in names if not only or name in only]
+    began = time.perf_counter()
 
     def run(name):
         rng = split_rng("test", STREAM, seed, names.index(name))
         return zero_shot_classification(model, rng, n) if name not in TASKS else run_task(model, name, rng, n)
 
-    tasks = dict(zip(asked, ops.parallel_map(run, asked), strict=True))
+    tasks = dict(zip(chosen, ops.parallel_map(run, chosen), strict=True))
     perplexity = text_perplexity(model, split_rng("test", STREAM, seed, len(names)))
     return {"tasks": tasks, "text_perplexity": perplexity, "seconds": round(time.perf_counter() - began, 1)}
 
 
-def format_report(report) -> str:
-    """The report as people read it."""
+def chosen_tasks(only: list | None, names: Iterable) -> list:
+    """The tasks in `only`, in the order of `names`; all if `only` is empty. `UserError` for an unknown task."""
+    unknown = sorted(set(only or ()) - set(names))
+    if unknown:
+        raise UserError(f"unknown task {unknown[0]!r}: choose from {', '.join(names)}")
+    return [name for name in names if not only or name in only]
+
+
+def format_report(report: dict) -> str:
+    """The report as a table for people."""
     lines = [f"{'task':26s} score   95% interval      n"] if report["tasks"] else []
     for name, row in report["tasks"].items():
         low, high = row["ci95"]
@@ -65,39 +73,43 @@ def format_report(report) -> str:
         lines.append(f"perplexity of text alone: {both}")
     if own := report.get("own"):
         right, wrong = own["perplexity"], own["perplexity_exchanged"]
-        told = f"{right:.2f}; with another's picture {wrong:.2f}" if right else "too few to say"
-        lines.append(f"perplexity of {own['n']} records held out: {told}")
+        text = f"{right:.2f}; with another record's picture {wrong:.2f}" if right else "unknown, there are too few"
+        lines.append(f"perplexity of {own['n']} held-out records: {text}")
     return "\n".join(lines)
 
 
-def run_task(model, name, rng, n):
-    """One task by name -> {"metric", "score", "ci95", "n"}. model: a `TrainedFlamingo`."""
+def run_task(model: TrainedFlamingo, name: str, rng: np.random.Generator, n: int) -> dict:
+    """One task by name -> {"metric", "score", "ci95", "n"}."""
     pool, queries = TASKS[name](rng, n)
-    features = MediaFeatures(model.frozen, pool, model.config)
-    answers = [a for i in range(0, len(queries), BATCH) for a in answer(model, queries[i : i + BATCH], features)]
-    hits = np.array([a == q.answer for a, q in zip(answers, queries, strict=True)])
+    answers = answer_all(model, queries, MediaFeatures(model.frozen, pool, model.config))
+    hits: Array = np.array([a == q.answer for a, q in zip(answers, queries, strict=True)])
     if name == "image_swap":  # both pictures of a question
         hits = hits.reshape(-1, 2).all(axis=1)
-    return report(hits)
+    return _exact_match(hits)
 
 
-def report(hits):
+def _exact_match(hits):
     """0/1 scores -> {"metric", "score", "ci95", "n"}."""
     score, ci95 = interval(hits)
     return {"metric": "exact match", "score": score, "ci95": ci95, "n": len(hits)}
 
 
-def answer(model, queries, features):
-    """Generated answers of a batch of queries that all have the same number of turns."""
+def answer_all(model: TrainedFlamingo, queries: list[Query], features: MediaFeatures) -> list[str]:
+    """Generated answers to queries, BATCH side by side."""
+    return [a for i in range(0, len(queries), BATCH) for a in answer(model, queries[i : i + BATCH], features)]
+
+
+def answer(model: TrainedFlamingo, queries: list[Query], features: MediaFeatures) -> list[str]:
+    """Generated answers to a batch of queries that have equally many turns."""
     prompts = [list(q.prompt) for q in queries]
-    for turn in range(len(queries[0].turns) + 1):
+    texts = decode_batch(model, prompts, features)
+    for turn in range(len(queries[0].turns)):
+        prompts = [[*p, t, q.turns[turn]] for p, t, q in zip(prompts, texts, queries, strict=True)]
         texts = decode_batch(model, prompts, features)
-        if turn < len(queries[0].turns):
-            prompts = [[*p, t, q.turns[turn]] for p, t, q in zip(prompts, texts, queries, strict=True)]
     return texts
 
 
-def decode_batch(model, prompts, features):
+def decode_batch(model: TrainedFlamingo, prompts: Iterable, features: MediaFeatures) -> list[str]:
     """Greedy continuations of prompts over a pool's media."""
     batch = make_batch([encode_document(p, model.tokenizer, complete=False) for p in prompts], left=True)
     visual = model.parts.resample(model.params, features.of(batch.media), model.config)
@@ -105,33 +117,33 @@ def decode_batch(model, prompts, features):
     return [model.tokenizer.decode(t).strip() for t in tokens]
 
 
-def zero_shot_classification(model, rng, n):
-    """Stage one: the name of a single thing, among all 96, by the closest caption."""
+def zero_shot_classification(model: TrainedFlamingo, rng: np.random.Generator, n: int) -> dict:
+    """Stage one: the name of a single thing, by the most similar of the captions of all 96 things."""
     names = [say.thing_phrase(s, c) + "." for s in NAMED for c in COLOUR_NAMES]
-    pool = draw_pool(rng, [sample_single(rng, KNOWN) for _ in range(n)])
+    scenes = [sample_single(rng, KNOWN) for _ in range(n)]
+    pixels = np.stack([draw_scene(rng, scene) for scene in scenes])
     towers = {"vision": model.frozen["vision"], **model.frozen["contrastive"]}
-    read = embed_captions(towers, *pad_captions([model.tokenizer.encode(x) for x in names]), model.config)
-    batches = [pool.pictures[i : min(n, i + 64)] for i in range(0, n, 64)]
-    seen = np.concatenate([embed_pictures(towers, batch, model.config, model.parts.encode) for batch in batches])
-    guesses = (seen @ read.T).argmax(axis=1)
-    return report(np.array([names[g] == say.caption(s) for g, s in zip(guesses, pool.scenes, strict=True)]))
+    captions = embed_captions(towers, *pad_captions([model.tokenizer.encode(x) for x in names]), model.config)
+    batches = [pixels[i : i + 64] for i in range(0, n, 64)]
+    pictures = np.concatenate([embed_pictures(towers, batch, model.config, model.parts.encode) for batch in batches])
+    guesses = (pictures @ captions.T).argmax(axis=1)
+    return _exact_match(np.array([names[g] == say.caption(s) for g, s in zip(guesses, scenes, strict=True)]))
 
 
-def text_perplexity(model, rng, n=128, T=96):
-    """How far stage three moves the text-only perplexity: {"language_model", "flamingo"}.
+def text_perplexity(model: TrainedFlamingo, rng: np.random.Generator, n: int = 128, T: int = 96) -> dict:
+    """How far stage three changes the perplexity of text without images: {"language_model", "flamingo"}.
 
-    With no image before a token the cross-attention adds nothing, but the gated feed-forward acts.
+    With no image before a token the cross-attention adds nothing, but the gated feed-forward adds its output.
     """
-    rows = [cut(encode_document(text_document(rng), model.tokenizer), T) for _ in range(n)]
-    batch = make_batch(rows)
+    batch = make_batch([cut(encode_document(text_document(rng), model.tokenizer), T) for _ in range(n)])
     real = batch.weights[:, 1:] * (batch.tokens[:, 1:] != model.tokenizer.eoc)
     visual = np.zeros((1, model.config.resampler.latents, model.config.resampler.output_width), np.float32)
     V = model.config.language.vocab_size
-    safe = np.minimum(batch.tokens, V - 1)
-    alone = language_model(model.frozen["language"], safe[:, :-1], model.config.language)
+    tokens = np.minimum(batch.tokens, V - 1)
+    alone = language_model(model.frozen["language"], tokens[:, :-1], model.config.language)
     phi = model.parts.visible(batch)[:, :-1]
-    whole = flamingo(model.params, model.frozen, safe[:, :-1], phi, visual, model.config, parts=model.parts)[..., :V]
+    whole = flamingo(model.params, model.frozen, tokens[:, :-1], phi, visual, model.config, parts=model.parts)[..., :V]
     return {
-        name: float(np.exp(np.sum(token_losses(logits, safe[:, 1:]) * shares_of(real))))
+        name: float(np.exp(np.sum(token_losses(logits, tokens[:, 1:]) * shares_of(real))))
         for name, logits in (("language_model", alone), ("flamingo", whole))
     }

@@ -1,127 +1,142 @@
-"""The suite run on a model: scores by shots, sanity checks, specialists, and the report (chapter §5).
+"""Runs the suite on a model: scores by shots, sanity checks, specialists, and the report (chapter §5).
 
 Not here: the tasks (`evaluation/suite.py`), prompts and answers (`evaluation/few_shot.py`), metrics
-(`evaluation/metrics.py`), the document that is made of reports (`studies/report.py`).
+(`evaluation/metrics.py`), the document made from reports (`studies/report.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
-from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.few_shot import by_likeness, draw_instance, few_shot, over_orders
+from tinyflamingo.evaluation.few_shot import Instance, draw_instance, few_shot, few_shot_ensemble, few_shot_rices
 from tinyflamingo.evaluation.metrics import METRICS, summarise, summarise_auc
+from tinyflamingo.evaluation.run import chosen_tasks
 from tinyflamingo.evaluation.specialists import Examples, finetuned, linear, prototype, whole
-from tinyflamingo.evaluation.suite import SUPPORT, TASKS
+from tinyflamingo.evaluation.suite import SUPPORT, TASKS, Task
 from tinyflamingo.evaluation.words import few_shot_words
 from tinyflamingo.model.config import LanguageConfig
-from tinyflamingo.model.flamingo import encode_media
+from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media
 from tinyflamingo.ops.team import keep_memory
 
 FORMAT = "tinyflamingo-suite/1"
 STREAM = 20260102  # the suite's own test streams; no other code uses the number
-SHOTS = (0, 4, 8, 16, 32)
-CHOSEN = 16  # shots chosen by likeness, or put in several orders
-POOL = 256  # examples that they are chosen from
+CHOSEN = 16  # shots chosen by similarity, or put in several orders
+POOL = 256  # examples from which they are chosen
 WHOLE_SET = 3000  # examples of a whole training set
-ROOM = 2048  # tokens: 32 shots of a dialogue are more than the toy's context
+ROOM = 2048  # tokens: 32 shots of a dialogue are longer than the toy's context
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the suite is run."""
+
+    shots: tuple = (0, 4, 8, 16, 32)
+    instances: int = 10  # of each task, with shots of their own
+    queries: int = 50  # of each instance
+    words: int = 500  # episodes of each measurement of invented words
+    specialists: bool = True
+
+
+FULL, QUICK = Size(), Size((0, 4), instances=1, queries=20, words=20, specialists=False)
 
 # ---- scores ----------------------------------------------------------------------------------
 
 
-def score(task, queries, found, rng):
-    """{"score", "ci95", "n"} of the answers to queries, by the task's metric.
+def score(task: Task, queries: list, answers: list, rng: np.random.Generator) -> dict:
+    """{"score", "ci95", "n"} of answers (text, scores of candidates) to queries, by the task's metric.
 
-    The interval is that of the queries, the shots given: queries of an instance share theirs. How much the shots matter
-    is part of what several seeds differ in.
+    The interval is over queries, with the shots fixed: queries of an instance share their shots. The effect of the
+    shots is part of the difference between seeds.
     """
     if task.metric == "ROC AUC":
-        margins = [scores[0] - scores[1] for _, scores in found]
+        margins = [scores[0] - scores[1] for _, scores in answers]
         return summarise_auc(margins, [q.answers[-1] == q.candidates[0] for q in queries], rng)
-    texts, accepted = [_words(text) for text, _ in found], [tuple(map(_words, q.accepted)) for q in queries]
+    texts, accepted = [_words(text) for text, _ in answers], [tuple(map(_words, q.accepted)) for q in queries]
     return summarise(METRICS[task.metric](texts, accepted), rng)
 
 
 def _words(text):
-    """Tokenised for CIDEr: the full stop is no part of the last word."""
+    """Tokenised for CIDEr: the full stop is a word of its own."""
     return text.replace(".", " .")
 
 
-def run_task(model, name, seed=0, shots=SHOTS, instances=10, queries=50, specialists=True):
-    """Everything about one task -> its part of the suite's report."""
-    task, number = TASKS[name], list(TASKS).index(name)
-    rngs = [split_rng("test", STREAM, seed, number, i) for i in range(instances)]
-    keys = [(STREAM, seed, i) for i in range(instances)]
-    made = [draw_instance(model, task, r, k, max(shots), queries) for r, k in zip(rngs, keys, strict=True)]
-    asked, rng = [q for instance in made for q in instance.queries], split_rng("test", STREAM, seed, number)
+def answer_all(run: Callable, instances: list[Instance], rngs: list) -> list:
+    """Answers `run(instance, rng)` to the queries of all instances, in one list."""
+    parts = ops.parallel_map(lambda pair: run(*pair), list(zip(instances, rngs, strict=True)))
+    return [answer for part in parts for answer in part]
 
-    def answers(run):
-        found = ops.parallel_map(lambda pair: run(*pair), list(zip(made, rngs, strict=True)))
-        return [f for part in found for f in part]
+
+def run_task(model: TrainedFlamingo, name: str, seed: int = 0, size: Size = FULL) -> dict:
+    """One task -> its part of the suite's report."""
+    task, number = TASKS[name], list(TASKS).index(name)
+    most, keys = max(size.shots), [(STREAM, seed, i) for i in range(size.instances)]
+    rngs = [split_rng("test", STREAM, seed, number, i) for i in range(size.instances)]
+    drawn = [draw_instance(model, task, r, key, most, size.queries) for r, key in zip(rngs, keys, strict=True)]
+    rng, all_queries = split_rng("test", STREAM, seed, number), [q for instance in drawn for q in instance.queries]
 
     def scored(run):
-        return score(task, asked, answers(run), rng)
+        return score(task, all_queries, answer_all(run, drawn, rngs), rng)
 
-    report = {"paper": task.mirrors, "dev": task.dev, "metric": task.metric, "shots": {}}
-    for k in shots:
-        found = answers(lambda instance, _, k=k: few_shot(model, instance, k))
-        report["shots"][str(k)] = score(task, asked, found, rng)
-    report["sanity"] = {"swapped": swapped(asked, found, rng)} | sanity(model, task, max(shots), scored)
+    report: dict = {"paper": task.mirrors, "dev": task.dev, "metric": task.metric, "shots": {}}
+    for k in size.shots:
+        answers = answer_all(lambda i, _, k=k: few_shot(model, i, k), drawn, rngs)
+        report["shots"][str(k)] = score(task, all_queries, answers, rng)
+    report["sanity"] = {"swapped": swapped(all_queries, answers, rng)} | sanity(model, most, scored)
     if task.ways:
-        report["retrieval"] = retrieval(model, task, seed, keys, queries, rng)
-    if specialists:
+        report["retrieval"] = retrieval(model, task, seed, keys, size.queries, rng)
+    if size.specialists:
         report["specialists"] = {
-            kind.__name__: scored(lambda instance, r, kind=kind: _specialist(model, task, kind, instance, r))
+            kind.__name__: scored(lambda i, r, kind=kind: _specialist(model, kind, i, r))
             for kind in (prototype, linear, finetuned)
         }
-        report["specialists"]["whole"] = whole_data(model, task, made, keys, asked, rng)
+        report["specialists"]["whole"] = whole_data(model, task, drawn, keys[0], rng)
     return report
 
 
-def sanity(model, task, k, scored):
-    """What must bring a score down: labels in another order, shots without pictures, queries without theirs."""
+def sanity(model: TrainedFlamingo, k: int, scored: Callable) -> dict:
+    """Changes that must lower a score: labels in another order, shots without pictures, queries without pictures."""
     return {
         "shuffled": scored(lambda i, r: few_shot(model, i, k, labels=_shuffled(r, i.shots))),
-        "no_pictures": scored(lambda i, _: few_shot(model, i, k, shown=False)),
+        "no_pictures": scored(lambda i, _: few_shot(model, i, k, pictures=False)),
         "blind": scored(lambda i, _: few_shot(model, i, k, blind=True)),
         "chance": scored(lambda i, _: _most_common(i)),
     }
 
 
-def retrieval(model, task, seed, keys, queries, rng):
-    """Of a task with classes: shots as they come, the most similar ones, and an ensemble of orders."""
+def retrieval(
+    model: TrainedFlamingo, task: Task, seed: int, keys: list, queries: int, rng: np.random.Generator
+) -> dict:
+    """Scores of a task with classes: random shots, the most similar shots, and an ensemble of orders."""
     k, pool = (CHOSEN, POOL) if len(keys) > 1 else (task.ways, 4 * task.ways)
-    made = [draw_instance(model, task, split_rng("test", STREAM, seed, *key), key, pool, queries) for key in keys]
+    drawn = [draw_instance(model, task, split_rng("test", STREAM, seed, *key), key, pool, queries) for key in keys]
     runs = {
         "random": lambda i, _: few_shot(model, i, k),
-        "rices": lambda i, _: by_likeness(model, i, k),
-        "ensemble": lambda i, own: over_orders(model, i, k, own),
+        "rices": lambda i, _: few_shot_rices(model, i, k),
+        "ensemble": lambda i, own_rng: few_shot_ensemble(model, i, k, own_rng),
     }
-    asked = [q for instance in made for q in instance.queries]
-    pairs = list(zip(made, rng.spawn(len(made)), strict=True))  # a generator each: they are used side by side
-    return {
-        name: score(
-            task, asked, [f for found in ops.parallel_map(lambda p, run=run: run(*p), pairs) for f in found], rng
-        )
-        for name, run in runs.items()
-    } | {"shots": k}
+    all_queries = [q for instance in drawn for q in instance.queries]
+    rngs = rng.spawn(len(drawn))  # one for each instance, because instances run in parallel
+    scores = {name: score(task, all_queries, answer_all(run, drawn, rngs), rng) for name, run in runs.items()}
+    return scores | {"shots": k}
 
 
-def swapped(queries, found, rng):
-    """Two queries that ask the same of pictures with different answers: of how many pairs are both right?
+def swapped(queries: list, answers: list, rng: np.random.Generator) -> dict | None:
+    """The fraction of pairs of queries, with one question and two right answers, in which both are answered right.
 
-    For then the answer went with the picture. {"score", "ci95", "n"}; None where no question comes twice.
+    A model that ignores the picture cannot answer both. {"score", "ci95", "n"}; None if no question occurs twice.
     """
-    right = [text == q.answers[-1] for q, (text, _) in zip(queries, found, strict=True)]
-    asked, hits = {}, []
+    right = [text == q.answers[-1] for q, (text, _) in zip(queries, answers, strict=True)]
+    unpaired: dict = {}
+    hits = []
     for i in rng.permutation(len(queries)):
         q = queries[i]
-        waiting = asked.setdefault((q.asked[-1], q.candidates), [])
+        waiting = unpaired.setdefault((q.asked[-1], q.candidates), [])
         other = next((j for j in waiting if queries[j].answers[-1] != q.answers[-1]), None)
         if other is None:
             waiting.append(i)
@@ -132,57 +147,53 @@ def swapped(queries, found, rng):
 
 
 def _shuffled(rng, shots):
-    """The shots' last answers, dealt out anew."""
-    return [shots[i].answers[-1] for i in rng.permutation(len(shots))]
+    """The shots' last answers in random order."""
+    return tuple(shots[i].answers[-1] for i in rng.permutation(len(shots)))
 
 
 def _most_common(instance):
-    """To every query the answer that the shots give most often; where it has candidates, the one of them."""
+    """For every query the most common answer of the shots, among the query's candidates if it has some."""
     answers = [e.answers[-1] for e in instance.shots]
     ranked = sorted(dict.fromkeys(answers), key=answers.count, reverse=True)
-    found = []
+    guesses = []
     for query in instance.queries:
         options = [a for a in ranked if a in query.candidates] if query.candidates else ranked
-        found.append(((options or query.candidates)[0], [0.0] * len(query.candidates)))
-    return found
+        guesses.append(((options or query.candidates)[0], [0.0] * len(query.candidates)))
+    return guesses
 
 
-def with_room(model):
-    """The same model, which accepts prompts of ROOM tokens, if its positions are relative and so none is missing."""
+# ---- the whole suite -------------------------------------------------------------------------
+
+
+def with_room(model: TrainedFlamingo) -> TrainedFlamingo:
+    """The same model for prompts of ROOM tokens, if its positions are relative: then no position is missing."""
     if type(model.config.language) is not LanguageConfig:
         return model
     language = replace(model.config.language, context=max(ROOM, model.config.language.context))
     return replace(model, config=replace(model.config, language=language))
 
 
-def run_suite(model, seed=0, only=None, quick=False) -> dict:
-    """All tasks, or those named in `only`, and the curves of invented words; quick: a tenth of it, no specialists.
+def run_suite(model: TrainedFlamingo, seed: int = 0, only: list | None = None, quick: bool = False) -> dict:
+    """All tasks, or those in `only`, and the curves of invented words. quick: a tenth of the queries, no specialists.
 
     Returns {"format", "seed", "tasks": {name: part}, "few_shot_words"}. `UserError` for an unknown task.
     """
-    odd = sorted(set(only or ()) - set(TASKS))
-    if odd:
-        raise UserError(f"unknown task {odd[0]!r}: choose from {', '.join(TASKS)}")
+    chosen = chosen_tasks(only, TASKS)
     keep_memory()
     model = with_room(model)
-    size = {"shots": (0, 4), "instances": 1, "queries": 20, "specialists": False} if quick else {}
-    tasks = {}
-    for name in tqdm([name for name in TASKS if not only or name in only], desc="suite"):
-        tasks[name] = run_task(model, name, seed, **size)
-    words = {} if only else {"few_shot_words": few_shot_words(model, seed, 20 if quick else 500)}
+    size = QUICK if quick else FULL
+    tasks = {name: run_task(model, name, seed, size) for name in tqdm(chosen, desc="suite")}
+    words = {} if only else {"few_shot_words": few_shot_words(model, seed, size.words)}
     return {"format": FORMAT, "seed": seed, "tasks": tasks, **words}
 
 
-def format_suite(report) -> str:
-    """The report as people read it."""
+def format_suite(report: dict) -> str:
+    """The report as a table for people."""
     lines = []
     for name, part in report["tasks"].items():
         shots = "  ".join(f"{k}: {row['score']:.3f}" for k, row in part["shots"].items())
-        rest = "  ".join(
-            f"{k} {row['score']:.2f}"
-            for k, row in (part["sanity"] | part.get("retrieval", {}) | part.get("specialists", {})).items()
-            if isinstance(row, dict)
-        )
+        others = part["sanity"] | part.get("retrieval", {}) | part.get("specialists", {})
+        rest = "  ".join(f"{k} {row['score']:.2f}" for k, row in others.items() if isinstance(row, dict))
         lines += [f"{name:16s} {part['metric']:12s} {shots}", f"{'':16s} {rest}"]
     for name, curve in report.get("few_shot_words", {}).items():
         lines.append(f"words, {name:14s} " + "  ".join(f"{k}: {row['score']:.3f}" for k, row in curve.items()))
@@ -193,33 +204,27 @@ def format_suite(report) -> str:
 
 
 def _examples(examples, features, pixels):
-    return Examples(features, [" ".join(e.asked) for e in examples], [e.answers[-1] for e in examples], pixels)
+    questions, answers = [" ".join(e.asked) for e in examples], [e.answers[-1] for e in examples]
+    return Examples(features, questions, answers, [e.candidates for e in examples], pixels)
 
 
-def _specialist(model, task, kind, instance, rng):
-    """A model trained on the instance's shots alone, asked its queries: [(text, scores)]."""
+def _specialist(model, kind, instance, rng):
+    """Answers to the queries by a model that is trained on the instance's shots alone: [(text, scores)]."""
     k = len(instance.shots)
     train = _examples(instance.shots, instance.features[:k], instance.pixels[:k])
     test = _examples(instance.queries, instance.features[k:], instance.pixels[k:])
-    found = kind(rng, train, test, [q.candidates for q in instance.queries], model)
-    return list(zip(found.predictions, found.scores, strict=True))
+    answers = kind(rng, train, test, model)
+    return list(zip(answers.predictions, answers.scores, strict=True))
 
 
-def whole_data(model, task, made, keys, asked, rng):
-    """The score of one specialist trained on a whole training set; of tasks with classes, on the first instance."""
-    used = made[:1] if task.ways else made
-    examples = [task.example(rng, SUPPORT, keys[0]) for _ in range(WHOLE_SET)]
+def whole_data(model: TrainedFlamingo, task: Task, drawn: list[Instance], key: tuple, rng: np.random.Generator) -> dict:
+    """The score of one specialist trained on a whole training set. A task with classes counts its first instance."""
+    tested = drawn[:1] if task.ways else drawn
+    examples = [task.example(rng, SUPPORT, key) for _ in range(WHOLE_SET)]
     pixels = np.stack([task.pixels(rng, e.medium) for e in examples])
     train = _examples(examples, encode_media(model.frozen, pixels, model.config, model.parts), pixels)
-    queries = [q for instance in used for q in instance.queries]
-    features, shown = (np.concatenate([x(i)[len(i.shots) :] for i in used]) for x in (_features, _pixels))
-    found = whole(rng, train, _examples(queries, features, shown), [q.candidates for q in queries], model)
-    return score(task, queries, list(zip(found.predictions, found.scores, strict=True)), rng)
-
-
-def _features(instance):
-    return instance.features
-
-
-def _pixels(instance):
-    return instance.pixels
+    queries = [q for instance in tested for q in instance.queries]
+    features = np.concatenate([instance.features[len(instance.shots) :] for instance in tested])
+    pixels = np.concatenate([instance.pixels[len(instance.shots) :] for instance in tested])
+    answers = whole(rng, train, _examples(queries, features, pixels), model)
+    return score(task, queries, list(zip(answers.predictions, answers.scores, strict=True)), rng)

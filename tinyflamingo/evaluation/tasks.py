@@ -1,19 +1,24 @@
-"""The tasks of the end-to-end evaluation: queries with a prompt and the answers that count as right.
+"""The tasks of the end-to-end evaluation: queries, each with a prompt and its right answer (chapter §5).
 
-Chapter §5. Every task draws fresh pictures from a stream that no training stage has seen
-(`data/tinyworld/pool.py`, `split_rng`). Not here: running and scoring them (`evaluation/run.py`).
+Every task draws fresh pictures from a random stream of the test split, which no training stage draws from
+(`split_rng` in `data/tinyworld/pool.py`). A task is a function of a Generator and the number of queries.
+
+Not here: running and scoring them (`evaluation/run.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import Medium, Pool, draw_pool
 from tinyflamingo.data.tinyworld.scenes import (
     ASKED,
     HELD_OUT,
-    KNOWN,
     UNASKED,
     pick,
     sample_clip,
@@ -28,8 +33,7 @@ from tinyflamingo.data.tinyworld.text import sample_classes, shot_order
 class Query:
     """A prompt (items of `data/items.py`) and its right answer.
 
-    turns: further texts asked one after the other, each after the model's own answer; the last
-    answer is the one that is scored.
+    turns: further texts, each asked after the model's own answer to the text before. The last answer is scored.
     """
 
     prompt: list
@@ -37,29 +41,14 @@ class Query:
     turns: tuple = ()
 
 
-def captions(rng, n, sample) -> tuple[Pool, list]:
-    """Exact captions of sampled scenes."""
+def captions(rng: np.random.Generator, n: int, sample: Callable) -> tuple[Pool, list[Query]]:
+    """The captions of sampled scenes, word for word."""
     pool = draw_pool(rng, [sample(rng) for _ in range(n)])
     return pool, [Query([Medium("picture", i), "Output:"], say.caption(s)) for i, s in enumerate(pool.scenes)]
 
 
-def caption(rng, n):
-    """A single thing, word for word."""
-    return captions(rng, n, sample_single)
-
-
-def caption_relation(rng, n):
-    """Two things and their relation, word for word."""
-    return captions(rng, n, sample_pair)
-
-
-def caption_heldout(rng, n):
-    """Single things whose shape and colour never stood together in training."""
-    return captions(rng, n, lambda r: sample_single(r, tuple(sorted(HELD_OUT))))
-
-
-def vqa(rng, n):
-    """Colour, shape, number, size, position in turn."""
+def vqa(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
+    """Questions for colour, shape, number, size and position in turn."""
     names = ("color", "shape", "number", "size", "position")
     pool = draw_pool(rng, [_scene_for(rng, names[i % 5]) for i in range(n)])
     asked = [(i, names[i % 5]) for i in range(n)]
@@ -67,7 +56,7 @@ def vqa(rng, n):
 
 
 def _scene_for(rng, name):
-    """Number questions get 1 to 5 things evenly; size and place only make sense for a single thing."""
+    """Questions for a number get 1 to 5 things with equal probability; all others get a single thing."""
     if name == "number":
         number = int(rng.integers(1, 6))
         return sample_single(rng) if number == 1 else sample_count(rng, number=number)
@@ -78,14 +67,14 @@ def _question(index, name, answer, kind="picture"):
     return Query([Medium(kind, index), say.ask(name)], answer)
 
 
-def video_action(rng, n):
+def video_action(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
     """What happens in a clip."""
     pool = draw_pool(rng, [], [sample_clip(rng) for _ in range(n)])
     return pool, [_question(i, "action", say.questions(c)["action"], "clip") for i, c in enumerate(pool.clips)]
 
 
-def dialogue(rng, n):
-    """Third turn of a dialogue; the first two answers are the model's own."""
+def dialogue(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
+    """The third turn of a dialogue, after the model's own answers to the first two."""
     pool = draw_pool(rng, [sample_single(rng) for _ in range(n)])
     queries = []
     for i, scene in enumerate(pool.scenes):
@@ -96,8 +85,8 @@ def dialogue(rng, n):
     return pool, queries
 
 
-def knowledge_task(rng, n, things, named_first):
-    """A fact of the texts, asked about a picture: at once, or after the model named what it sees."""
+def facts(rng: np.random.Generator, n: int, things: tuple, named_first: bool = False) -> tuple[Pool, list[Query]]:
+    """A fact that only texts state, asked about a picture: at once, or after the model has named the thing."""
     pool = draw_pool(rng, [sample_single(rng, things) for _ in range(n)])
     queries = []
     for i, scene in enumerate(pool.scenes):
@@ -107,26 +96,11 @@ def knowledge_task(rng, n, things, named_first):
     return pool, queries
 
 
-def knowledge(rng, n):
-    """Facts as pictures were asked about in training."""
-    return knowledge_task(rng, n, ASKED, False)
-
-
-def knowledge_heldout(rng, n):
-    """Facts that no picture was asked about, after the model named the thing itself."""
-    return knowledge_task(rng, n, tuple(sorted(UNASKED)), True)
-
-
-def knowledge_direct(rng, n):
-    """The same facts, asked at once."""
-    return knowledge_task(rng, n, tuple(sorted(UNASKED)), False)
-
-
-def few_shot(rng, n, words, ways=2, shots=4, things=KNOWN):
-    """Invented words bound to a colour, a shape or a thing by `shots` pictures each."""
+def few_shot(rng: np.random.Generator, n: int, words: tuple, ways: int = 2, shots: int = 4) -> tuple[Pool, list[Query]]:
+    """Invented words, each bound to a colour, a shape or a thing by so many shots."""
     scenes, queries = [], []
     for _ in range(n):
-        _, classes = sample_classes(rng, ways, things)
+        _, classes = sample_classes(rng, ways)
         names = [str(w) for w in rng.choice(words, size=ways, replace=False)]
         prompt = []
         for i in shot_order(rng, ways, ways * shots):
@@ -138,19 +112,11 @@ def few_shot(rng, n, words, ways=2, shots=4, things=KNOWN):
     return draw_pool(rng, scenes), queries
 
 
-def few_shot_2way(rng, n):
-    """Words that stand in training texts, but never beside a picture."""
-    return few_shot(rng, n, say.TEXT_WORDS)
-
-
-def few_shot_new_words(rng, n):
-    """Words that stand in no training text."""
-    return few_shot(rng, n, say.NEW_WORDS)
-
-
-def image_swap(rng, n):
-    """One question, two pictures with different answers, asked in turn: both must come out right."""
-    names, scenes, queries = ("color", "shape", "size", "position"), [], []
+def image_swap(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
+    """One question about two pictures with different answers. A pair counts only if both are right."""
+    names = ("color", "shape", "size", "position")
+    scenes: list = []
+    queries: list = []
     while len(queries) < 2 * n:
         name = pick(rng, names)
         first, second = sample_single(rng), sample_single(rng)
@@ -163,17 +129,21 @@ def image_swap(rng, n):
     return draw_pool(rng, scenes), queries
 
 
-TASKS = {
-    "caption": caption,
-    "caption_relation": caption_relation,
-    "caption_heldout": caption_heldout,
+knowledge = partial(facts, things=ASKED)
+knowledge_heldout = partial(facts, things=tuple(sorted(UNASKED)), named_first=True)
+knowledge_direct = partial(facts, things=tuple(sorted(UNASKED)))
+TASKS: dict[str, Callable] = {
+    "caption": partial(captions, sample=sample_single),
+    "caption_relation": partial(captions, sample=sample_pair),
+    # Shapes and colours that never occur together in training.
+    "caption_heldout": partial(captions, sample=lambda rng: sample_single(rng, tuple(sorted(HELD_OUT)))),
     "vqa": vqa,
     "video_action": video_action,
     "dialogue": dialogue,
-    "knowledge": knowledge,
-    "knowledge_heldout": knowledge_heldout,
-    "knowledge_direct": knowledge_direct,
-    "few_shot_2way": few_shot_2way,
-    "few_shot_new_words": few_shot_new_words,
+    "knowledge": knowledge,  # about things of which training asks such questions with pictures
+    "knowledge_heldout": knowledge_heldout,  # about things of which training never asks with pictures
+    "knowledge_direct": knowledge_direct,  # the same, without naming the thing first
+    "few_shot_2way": partial(few_shot, words=say.TEXT_WORDS),  # words of training texts, never beside a picture
+    "few_shot_new_words": partial(few_shot, words=say.NEW_WORDS),  # words of no training text
     "image_swap": image_swap,
 }

@@ -1,1 +1,1 @@
-"""Omniglot: real handwriting, its two stages of training, and one-shot classification in the prompt."""
+"""Omniglot: real handwriting, the stages that train on it, and one-shot classification in the prompt."""

@@ -1,11 +1,11 @@
-"""Handwriting as the stages meet it: drawings as varied pictures, and episodes of invented names.
+"""Handwriting as training data: drawings become varied pictures, and episodes give them invented names.
 
-Serves §2 to §5. A drawing becomes a picture of bright ink on a dark ground, moved, slanted and bent a
-little, each time anew. A character turned by a quarter or mirrored counts as another character: it
-makes eight classes of one. In an episode pictures are named by invented words that mean nothing
-outside of it.
+Serves chapter §2 to §5. A drawing becomes a picture of bright ink on a dark ground; every picture is shifted,
+slanted and bent in a new random way. A character after a quarter turn or a reflection counts as another
+character, so one character gives eight classes. In an episode, pictures have invented names, which mean nothing
+in other episodes.
 
-Not here: the files (`omniglot.py`), how many episodes of which size (`training/presets.py`).
+Not here: the files (`omniglot.py`), number and size of the episodes (`training/presets.py`).
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld.language import CODAS, ONSETS
 from tinyflamingo.data.tinyworld.pool import Medium
 from tinyflamingo.handwriting.omniglot import DRAWERS, SIDE
+from tinyflamingo.ops.types import Array
 
 TURNS = 8  # four quarter turns, plain and mirrored
-GROUND, INK = 86, 160  # grey of the ground, and what full ink adds; the encoder sees about -0.3 and 1.7
-MARGIN = 1.15  # of a frame around a drawing's box
-SMALL_STAYS = 0.5  # share of a drawing's size (its logarithm) that is kept; 0: all fill the frame
-ANGLE, STRETCH, SLANT, SHIFT, BEND = 0.14, 0.12, 0.12, 0.07, 0.04  # spreads; lengths in half sides
-BEND_CELLS = 4  # a side of the grid of random shifts that bends a drawing
+GROUND, INK = 86, 160  # grey of the ground, and grey that full ink adds; the encoder gets about -0.3 and 1.7
+MARGIN = 1.15  # size of the frame, relative to the box around the ink
+SMALL_STAYS = 0.5  # share of the logarithm of a drawing's size that is kept; 0: every drawing fills its frame
+ANGLE, STRETCH, SLANT, SHIFT, BEND = 0.14, 0.12, 0.12, 0.07, 0.04  # standard deviations; lengths in half sides
+BEND_CELLS = 4  # points on a side of the grid of random shifts that bends a drawing
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Drawings ready to be sampled. ink: uint8 (n, 105, 105), softened; centre (n, 2) and half (n,): the
-    middle of each one's frame and half its side, in pixels."""
+    """Drawings prepared for sampling. ink: uint8 (n, 105, 105), smoothed; centre (n, 2) and half (n,): the
+    centre of each drawing's frame and half of the frame's side, in pixels."""
 
     ink: np.ndarray
     centre: np.ndarray
     half: np.ndarray
 
 
-def sheet(drawings) -> Sheet:
-    """Drawings, bool (n, 105, 105), softened by a box of 3 x 3 and framed around their ink."""
+def sheet(drawings: np.ndarray) -> Sheet:
+    """Drawings, bool (n, 105, 105), smoothed by a box of 3 x 3, each with a frame around its ink."""
     padded = np.pad(drawings, ((0, 0), (1, 1), (1, 1))).astype(np.uint8)
     columns = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     ink = (columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:]) * np.uint8(28)
@@ -49,27 +50,29 @@ def sheet(drawings) -> Sheet:
 
 
 def _span(used):
-    """Where the ink of each row (n, 105) begins and ends."""
+    """The begin and the end of the ink in each row of (n, 105)."""
     return used.argmax(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1)
 
 
-def turned(turns):
-    """The matrices (n, 2, 2) of quarter turns 0 to 3, and of the same, mirrored, 4 to 7."""
+def turned(turns: Array) -> np.ndarray:
+    """The matrices (n, 2, 2) of turns (n,): 0 to 3 are quarter turns, 4 to 7 the same with a reflection."""
     angle, mirror = np.asarray(turns) % 4 * (np.pi / 2), np.where(np.asarray(turns) < 4, 1.0, -1.0)
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([np.stack([c, -s * mirror], axis=-1), np.stack([s, c * mirror], axis=-1)], axis=-2)
 
 
-def draw_plain(page: Sheet, index, side, turns=0, shift=(0.0, 0.0), angle=0.0):
-    """Drawings by index as they are: uint8 (n, side, side, 3). shift: of the view, in half sides."""
+def draw_plain(
+    page: Sheet, index: Array, side: int, turns: Array = 0, shift: Array = (0.0, 0.0), angle: float = 0.0
+) -> np.ndarray:
+    """Drawings by index, without variation: uint8 (n, side, side, 3). shift: of the view, in half sides."""
     turns = np.broadcast_to(turns, np.shape(index))
     c, s = np.cos(angle), np.sin(angle)
     maps = turned(turns) @ np.array([[c, -s], [s, c]])
     return _sample(page, index, maps, np.broadcast_to(shift, (len(index), 2)), 0.0, side)
 
 
-def draw_varied(rng, page: Sheet, index, side, turns=0):
-    """Drawings by index, each slanted, stretched, moved and bent at random: uint8 (n, side, side, 3)."""
+def draw_varied(rng: np.random.Generator, page: Sheet, index: Array, side: int, turns: Array = 0) -> np.ndarray:
+    """Drawings by index, each slanted, stretched, shifted and bent at random: uint8 (n, side, side, 3)."""
     n = len(index)
     angle, slant = rng.normal(0, ANGLE, n), rng.normal(0, SLANT, n)
     stretch, shift = np.exp(rng.normal(0, STRETCH, (n, 2))), rng.normal(0, SHIFT, (n, 2))
@@ -82,7 +85,7 @@ def draw_varied(rng, page: Sheet, index, side, turns=0):
 
 
 def _bend(rng, n, side):
-    """Smooth random shifts of all pixels (n, side * side, 2): a coarse grid of them, interpolated."""
+    """Smooth random shifts of all pixels (n, side * side, 2), interpolated from a coarse grid of random shifts."""
     coarse = rng.standard_normal((n, BEND_CELLS, BEND_CELLS, 2)).astype(np.float32) * np.float32(BEND)
     place = np.linspace(0, BEND_CELLS - 1, side)
     low = np.minimum(place.astype(int), BEND_CELLS - 2)
@@ -93,7 +96,7 @@ def _bend(rng, n, side):
 
 
 def _sample(page, index, maps, shift, bend, side):
-    """The picture's pixel p, from -1 to 1, takes the ink at centre + half (map (p + bend) + shift)."""
+    """A picture's pixel p, from -1 to 1, gets the ink at centre + half (map (p + bend) + shift) of the drawing."""
     index, n = np.asarray(index), len(index)
     line = ((np.arange(side) + 0.5) / side * 2 - 1).astype(np.float32)
     pixels = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(1, -1, 2) + bend
@@ -114,17 +117,17 @@ def _sample(page, index, maps, shift, bend, side):
 # ---- episodes --------------------------------------------------------------------------------
 
 
-def episode_words(rng, ways):
-    """Invented words for the classes of an episode: no two share a syllable, so there are at most 20."""
+def episode_words(rng: np.random.Generator, ways: int) -> list[str]:
+    """Invented words for the classes of an episode, at most 20. No two of them have a syllable in common."""
     onsets, codas = rng.permutation(len(ONSETS))[:ways], rng.permutation(len(CODAS))[:ways]
     return [ONSETS[i] + CODAS[j] for i, j in zip(onsets, codas, strict=True)]
 
 
-def picture_episode(rng, classes, ways, queries):
-    """A few-shot episode of drawings: `ways` characters by one person, then queries by others.
+def picture_episode(rng: np.random.Generator, classes: np.ndarray, ways: int, queries: int) -> list:
+    """A few-shot episode of drawings: `ways` characters drawn by one person, then queries drawn by others.
 
-    classes: those it may be about. Every picture is followed at once by its word. Nobody can know a
-    word where it first stands: there it carries no loss.
+    classes: the classes to choose from. Every picture is directly followed by its word. The first
+    occurrence of a word has no loss, because it cannot be predicted.
     """
     words = episode_words(rng, ways)
     teacher, *others = rng.permutation(DRAWERS)

@@ -1,10 +1,9 @@
 """Omniglot's files: characters of many alphabets, each drawn once by 20 people, and one-shot runs.
 
-Serves §2 to §5 with real pictures (Lake, Salakhutdinov and Tenenbaum 2015). The user downloads the
-data set's own zip files. They are read as they lie; no member is ever unpacked to the disk.
+Serves chapter §2 to §5 with real pictures (Lake, Salakhutdinov and Tenenbaum 2015). The user downloads the
+zip files of the data set. They are read directly; no member is ever unpacked to the disk.
 
-Not here: what is drawn and written from the characters (`drawings.py`), and how a run is answered
-and scored (`one_shot.py`).
+Not here: pictures and episodes of the characters (`drawings.py`), answers and scores of a run (`one_shot.py`).
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from tinyflamingo.data.images import require_file
 from tinyflamingo.errors import UserError
 
 BACKGROUND = ("images_background_small1.zip", "images_background_small2.zip")
-SIDE = 105  # pixels a side of a drawing
+SIDE = 105  # side of a drawing in pixels
 DRAWERS = 20  # people who drew each character
-MAX_BYTES = 100_000  # of a member; the largest drawing has some hundred
+MAX_BYTES = 100_000  # largest size of a member; the largest drawing has a few hundred bytes
 DRAWING = re.compile(r"(?:[^/]+/)?([^/]+)/([^/]+)/\d+_(\d\d)\.png")
 
 PAIR = re.compile(r"(?:\S*/)?(test/[^/\s]+\.png)\s+(?:\S*/)?(training/[^/\s]+\.png)\s*")
@@ -33,7 +32,7 @@ PAIR = re.compile(r"(?:\S*/)?(test/[^/\s]+\.png)\s+(?:\S*/)?(training/[^/\s]+\.p
 
 @dataclass(frozen=True)
 class Character:
-    """A character of an alphabet. drawings: bool (20, 105, 105), True where there is ink, a drawer each."""
+    """A character of an alphabet. drawings: bool (20, 105, 105), True where there is ink, one for each drawer."""
 
     alphabet: str
     name: str
@@ -45,7 +44,7 @@ class Run:
     """One-shot classification among the characters of an alphabet.
 
     support: bool (W, 105, 105), one drawing of each of W characters, by one person; queries: bool
-    (Q, 105, 105), by another; answers: (Q,) int, which character each query shows.
+    (Q, 105, 105), by another person; answers: (Q,) int, the character of each query.
     """
 
     name: str
@@ -54,52 +53,51 @@ class Run:
     answers: np.ndarray
 
 
-def read_background(folder) -> list[Character]:
+def read_background(folder: str | Path) -> list[Character]:
     """All characters of the two small background sets in a folder, each once, sorted.
 
-    Two alphabets are in both sets. Raises `UserError` for a file that is missing or damaged.
+    Two alphabets are in both sets. A file that is missing or damaged raises `UserError`.
     """
-    found = {}
+    characters: dict[tuple[str, str], np.ndarray] = {}
     for name in BACKGROUND:
         path = Path(folder) / name
         if not path.exists():
             raise UserError(
-                f"cannot find {path}: --data names the folder with Omniglot's {' and '.join(BACKGROUND)}; "
-                f"download {name} into it, as it is"
+                f"cannot find {path}: --data gives the folder with Omniglot's {' and '.join(BACKGROUND)}; "
+                f"download {name} into it and do not unpack it"
             )
-        drawings = _background_set(path)
-        found |= {key: drawn for key, drawn in drawings.items() if key not in found}
-    return [Character(*key, found[key]) for key in sorted(found)]
+        characters = _background_set(path) | characters
+    return [Character(alphabet, name, characters[alphabet, name]) for alphabet, name in sorted(characters)]
 
 
 def _background_set(path):
     """{(alphabet, character): drawings} of one file."""
-    found = {}
+    characters = {}  # {(alphabet, character): {drawer: drawing}}
     with _open(path) as archive:
         for member in _files(archive, path, ".png"):
             parts = DRAWING.fullmatch(member.filename)
             if not parts or not 1 <= int(parts[3]) <= DRAWERS:
                 raise UserError(
-                    f"{path}: {member.filename!r} is not ALPHABET/CHARACTER/NNNN_DRAWER.png; {_again(path)}"
+                    f"{path}: {member.filename!r} is not ALPHABET/CHARACTER/NNNN_DRAWER.png; {_remedy(path)}"
                 )
-            found.setdefault((parts[1], parts[2]), {})[int(parts[3])] = _drawing(archive, path, member)
-    short = [key for key, drawn in found.items() if len(drawn) != DRAWERS]
-    if short or not found:
-        what = (
-            f"{'/'.join(short[0])} has {len(found[short[0]])} drawings, not {DRAWERS}"
-            if short
-            else "it holds no drawing"
-        )
-        raise UserError(f"{path} is not one of Omniglot's background sets: {what}; {_again(path)}")
-    return {key: np.stack([drawn[i] for i in sorted(drawn)]) for key, drawn in found.items()}
+            characters.setdefault((parts[1], parts[2]), {})[int(parts[3])] = _drawing(archive, path, member)
+    problems = [
+        f"{'/'.join(key)} has {len(drawn)} drawings, not {DRAWERS}"
+        for key, drawn in characters.items()
+        if len(drawn) != DRAWERS
+    ]
+    if problems or not characters:
+        problem = problems[0] if problems else "it holds no drawing"
+        raise UserError(f"{path} is not one of Omniglot's background sets: {problem}; {_remedy(path)}")
+    return {key: np.stack([drawn[i] for i in sorted(drawn)]) for key, drawn in characters.items()}
 
 
-def read_runs(path) -> list[Run]:
-    """The runs of a zip in the format of Omniglot's own all_runs.zip, sorted by name.
+def read_runs(path: str | Path) -> list[Run]:
+    """The runs of a zip in the format of Omniglot's all_runs.zip, sorted by name.
 
-    A run is a folder with `training/*.png`, `test/*.png` and `class_labels.txt`: a line for each
-    drawing of test, its path and that of the one in training which shows the same character.
-    Raises `UserError` for whatever is missing, damaged or contradicts itself.
+    A run is a folder with `training/*.png`, `test/*.png` and `class_labels.txt`. This file has a line for each
+    drawing of test: its path, and the path of the drawing of training that shows the same character. A zip in
+    which anything is missing, damaged or contradictory raises `UserError`.
     """
     require_file(path, "file of one-shot runs", "give a zip in the format of Omniglot's all_runs.zip")
     with _open(path) as archive:
@@ -119,10 +117,10 @@ def _run(archive, path, members, folder):
 
     support, queries = drawings("training"), drawings("test")
     labels = _labels(_read(archive, path, members[folder + "class_labels.txt"]), path, folder)
-    odd = sorted(set(labels) ^ set(queries)) or sorted(set(labels.values()) - set(support))
-    if odd or not labels:
-        what = f"{odd[0]} is only in the labels or only a file" if odd else "its class_labels.txt is empty"
-        raise UserError(f"{path}: run {folder} does not fit together: {what}; {_again(path)}")
+    unmatched = sorted(set(labels) ^ set(queries)) or sorted(set(labels.values()) - set(support))
+    if unmatched or not labels:
+        problem = f"{unmatched[0]} has no file or no label" if unmatched else "its class_labels.txt is empty"
+        raise UserError(f"{path}: run {folder} is not consistent: {problem}; {_remedy(path)}")
     order = list(support)
     answers = np.array([order.index(labels[name]) for name in queries])
     return Run(
@@ -131,25 +129,25 @@ def _run(archive, path, members, folder):
 
 
 def _labels(data, path, folder):
-    """{"test/NAME": "training/NAME"} of a class_labels.txt, whatever folders stand before the two."""
+    """{"test/NAME": "training/NAME"} of a class_labels.txt. Other folders before the two are ignored."""
     labels = {}
     for line in data.decode("utf-8", "replace").splitlines():
         pair = PAIR.fullmatch(line)
         if not pair:
             raise UserError(
-                f"{path}: {folder}class_labels.txt has the line {line!r}, not 'test training'; {_again(path)}"
+                f"{path}: {folder}class_labels.txt has the line {line!r}, not 'test training'; {_remedy(path)}"
             )
         labels[pair[1]] = pair[2]
     return labels
 
 
-def make_runs(rng, characters, n=20, ways=20) -> list[Run]:
-    """Runs in the official manner: the alphabets in turn, `ways` characters of one, drawn by two people.
+def make_runs(rng: np.random.Generator, characters: list[Character], n: int = 20, ways: int = 20) -> list[Run]:
+    """Runs made as the official ones: the alphabets in turn, `ways` characters of one, drawn by two people.
 
-    One person draws the support, the other the queries, once each and in an order of their own.
-    Alphabets with fewer characters are left out; ValueError if none is left.
+    One person draws the support, the other person draws each character once as a query, in random order.
+    Alphabets with fewer characters are left out; ValueError if no alphabet is left.
     """
-    alphabets = {}
+    alphabets: dict[str, list[Character]] = {}
     for character in characters:
         alphabets.setdefault(character.alphabet, []).append(character)
     large = [members for members in alphabets.values() if len(members) >= ways]
@@ -166,8 +164,8 @@ def _make_run(rng, name, alphabet, ways):
     return Run(name, support, np.stack([chosen[i].drawings[pupil] for i in answers]), answers)
 
 
-def pack_runs(runs) -> bytes:
-    """Runs as a zip in the official format: what `read_runs` reads."""
+def pack_runs(runs: list[Run]) -> bytes:
+    """Runs as a zip in the official format, which `read_runs` reads."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for run in runs:
@@ -183,7 +181,7 @@ def pack_runs(runs) -> bytes:
 # ---- zip files of unknown origin --------------------------------------------------------------
 
 
-def _again(path):
+def _remedy(path):
     return f"download {Path(path).name} again"
 
 
@@ -191,13 +189,13 @@ def _open(path):
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile:
-        raise UserError(f"{path} is damaged or not a zip file; {_again(path)}") from None
+        raise UserError(f"{path} is damaged or not a zip file; {_remedy(path)}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _files(archive, path, *endings):
-    """The members with one of these endings; what a Mac adds is left out, a path that leads outside refused."""
+    """The members with one of these endings, without those that macOS adds. A path out of the archive is refused."""
     for member in archive.infolist():
         parts = member.filename.split("/")
         if member.filename.startswith("/") or ".." in parts or "\\" in member.filename or "\0" in member.orig_filename:
@@ -207,15 +205,15 @@ def _files(archive, path, *endings):
 
 
 def _read(archive, path, member):
-    """The bytes of a member; their checksum is compared on the way."""
+    """The bytes of a member; `zipfile` compares their checksum."""
     if member.file_size > MAX_BYTES:
         raise UserError(
-            f"{path}: {member.filename!r} has {member.file_size} bytes, too many for a drawing; {_again(path)}"
+            f"{path}: {member.filename!r} has {member.file_size} bytes, too many for a drawing; {_remedy(path)}"
         )
     try:
         return archive.read(member)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{path}: {member.filename!r} is damaged ({error}); {_again(path)}") from error
+        raise UserError(f"{path}: {member.filename!r} is damaged ({error}); {_remedy(path)}") from error
 
 
 def _drawing(archive, path, member):
@@ -225,13 +223,13 @@ def _drawing(archive, path, member):
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.size != (SIDE, SIDE):
                 raise UserError(
-                    f"{path}: {member.filename!r} has {image.size} pixels, not {(SIDE, SIDE)}; {_again(path)}"
+                    f"{path}: {member.filename!r} has {image.size} pixels, not {(SIDE, SIDE)}; {_remedy(path)}"
                 )
             return np.asarray(image.convert("L")) < 128
     except UserError:
         raise
-    except Exception as error:  # the decoder of a broken file raises nearly anything
-        raise UserError(f"{path}: {member.filename!r} is not a picture; {_again(path)}") from error
+    except Exception as error:  # a decoder can raise almost any exception on a broken file
+        raise UserError(f"{path}: {member.filename!r} is not a picture; {_remedy(path)}") from error
 
 
 def _png(drawing):

@@ -1,9 +1,9 @@
-"""Omniglot's one-shot classification, in context: 20 drawings with invented names, then one without.
+"""Omniglot's one-shot classification, in context: 20 drawings with invented names, then one without a name.
 
 Chapter §5; paper section 3.1 (close-ended tasks by likelihood) and appendix A.2 (ensembles over
-permutations of the prompt). No weight changes: a run's 20 characters are told to the model in its
-prompt, and of their names the likeliest one is its answer. An answer is the mean over several
-prompts, which differ in the order of the characters, in their names and in small shifts of the views.
+permutations of the prompt). No weight changes: the prompt shows the 20 characters of a run with their
+names, and the answer is the name with the largest likelihood. Scores are averaged over several prompts,
+which differ in the order of the characters, in their names and in small shifts of the views.
 
 Not here: the files (`omniglot.py`), drawings as pictures (`drawings.py`).
 """
@@ -24,25 +24,28 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import interval
 from tinyflamingo.files import write_atomically
 from tinyflamingo.handwriting.drawings import draw_plain, episode_words, sheet
-from tinyflamingo.handwriting.omniglot import make_runs, pack_runs, read_background, read_runs
-from tinyflamingo.model.flamingo import encode_media, flamingo
+from tinyflamingo.handwriting.omniglot import Run, make_runs, pack_runs, read_background, read_runs
+from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media, flamingo
 from tinyflamingo.model.generate import log_softmax_allowed
 from tinyflamingo.model.interleave import encode_document, phi
 from tinyflamingo.model.tokenizer import IMAGE, PAD
 from tinyflamingo.ops.team import keep_memory
+from tinyflamingo.ops.types import Array
+from tinyflamingo.training.presets import HandwritingRecipe
+from tinyflamingo.training.run import Evaluate
 
-PROMPTS = 16  # in the ensemble
-VIEW_SHIFT, VIEW_ANGLE = 0.04, 0.06  # spread of a prompt's views, in half sides and radians
+PROMPTS = 16  # prompts in the ensemble
+VIEW_SHIFT, VIEW_ANGLE = 0.04, 0.06  # standard deviations of a prompt's view, in half sides and radians
 
 
-def evaluate_runs(model, runs, seed=0, prompts=PROMPTS):
+def evaluate_runs(model: TrainedFlamingo, runs: list[Run], seed: int = 0, prompts: int = PROMPTS) -> dict:
     """All runs -> {"tasks": {"omniglot": {"metric", "score", "ci95", "n", "runs"}}, "seconds"}.
 
     score: share of wrong answers over all queries; ci95: its Wilson interval.
     """
-    large = [run.name for run in runs if len(run.support) > len(ONSETS)]
-    if large:
-        raise UserError(f"run {large[0]} has more than {len(ONSETS)} characters; there are no more names for them")
+    for run in runs:
+        if len(run.support) > len(ONSETS):
+            raise UserError(f"run {run.name} has {len(run.support)} characters, but there are only {len(ONSETS)} names")
     keep_memory()
     began = time.perf_counter()
 
@@ -58,11 +61,11 @@ def evaluate_runs(model, runs, seed=0, prompts=PROMPTS):
     return {"tasks": {"omniglot": task}, "seconds": round(time.perf_counter() - began, 1)}
 
 
-def validator(recipe, data, folder):
-    """The evaluation that ends a training on handwriting: a function (model, queries, seed) -> report.
+def validator(recipe: HandwritingRecipe, data: str | Path, folder: str | Path) -> Evaluate:
+    """The evaluation at the end of a training on handwriting.
 
-    It makes runs of the alphabets that were held out and writes them to `validation_runs.zip` in the
-    run's folder, in the official format; without such alphabets there is nothing to report.
+    It makes one-shot runs of the held-out alphabets and writes them to `validation_runs.zip` in the
+    folder of the training, in the official format. Without held-out alphabets, the report is empty.
     """
 
     def validate(model, n, seed):
@@ -76,12 +79,13 @@ def validator(recipe, data, folder):
     return validate
 
 
-def answer_run(model, run, rng, prompts=PROMPTS):
-    """Which character of the support each query shows: (Q,) int."""
-    return sum(label_scores(model, run, rng) for _ in range(prompts)).argmax(axis=1)
+def answer_run(model: TrainedFlamingo, run: Run, rng: np.random.Generator, prompts: int = PROMPTS) -> np.ndarray:
+    """The answers of the model: for each query the number of a character of the support, (Q,) int."""
+    scores: Array = sum(label_scores(model, run, rng) for _ in range(prompts))
+    return scores.argmax(axis=1)
 
 
-def label_scores(model, run, rng):
+def label_scores(model: TrainedFlamingo, run: Run, rng: np.random.Generator) -> np.ndarray:
     """Log-likelihood (Q, W) of every character's name after one prompt, normalised over the names."""
     W = len(run.support)
     order, words = rng.permutation(W), episode_words(rng, W)
@@ -95,29 +99,29 @@ def label_scores(model, run, rng):
     return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
 
 
-def word_scores(model, visual, words):
+def word_scores(model: TrainedFlamingo, visual: np.ndarray, words: list[str]) -> np.ndarray:
     """Log-likelihood (Q, W) of each word after the support, its words, and each query's picture.
 
-    visual (W + Q, R, D). The support is read once; every query and word goes on from copies of its cache.
+    visual (W + Q, R, D). The model reads the support once; every query and word continues a copy of its cache.
     """
     W = len(words)
     items = [item for medium, word in enumerate(words) for item in (medium, word)]
     support = np.array([encode_document([*items, EOC], model.tokenizer, complete=False).tokens])
-    tails, weights = _tails(model.tokenizer, words)
+    tails, is_word = _tails(model.tokenizer, words)
     cache: dict = {}
     _go_on(model, support, phi(support), visual, cache)
     scores = np.empty((len(visual) - W, W))
     for q in range(len(scores)):
         own = take_media(take_rows(cache, [0] * W), [*range(W), W + q])
         logits = _go_on(model, tails[:, :-1], np.full((W, tails.shape[1] - 1), W + 1), visual, own)
-        found = np.take_along_axis(log_softmax_allowed(logits), tails[:, 1:, None], axis=-1)[..., 0]
-        scores[q] = np.where(weights, found, 0.0).sum(axis=1)
+        log_probs = np.take_along_axis(log_softmax_allowed(logits), tails[:, 1:, None], axis=-1)[..., 0]
+        scores[q] = np.where(is_word, log_probs, 0.0).sum(axis=1)
     return scores
 
 
 def _tails(tokenizer, words):
-    """What follows a support, a row for each word: the query's tag and the word, padded -> tokens (W, L),
-    and (W, L - 1), True where the next token is a word's."""
+    """The tokens after a support, one row for each word: the query's tag and the word, padded. Returns tokens
+    (W, L), and (W, L - 1), True where the next token belongs to the word."""
     rows = [[IMAGE, *tokenizer.encode(word)] for word in words]
     tails = np.full((len(rows), max(map(len, rows))), PAD)
     for tail, row in zip(tails, rows, strict=True):

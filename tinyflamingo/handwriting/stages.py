@@ -1,8 +1,8 @@
-"""Stages one and three on handwriting: the losses and loops of TinyWorld's, other pictures.
+"""Stages one and three on handwriting: the losses and the loop are those of TinyWorld, the pictures are not.
 
-Chapter §1, §2 and §4. Stage one has no captions to learn from, so two drawings of a character by two
-people are each other's caption; stage three reads few-shot episodes (docs/deviations.md). Stage two
-is TinyWorld's: the language model learns to bind words to what stands before them from its texts.
+Chapter §1, §2 and §4. Handwriting has no captions. So in stage one, two drawings of a character by two
+people serve as caption of each other; stage three learns from few-shot episodes (docs/deviations.md).
+Stage two is TinyWorld's: from its texts the language model learns to bind a word to the text before it.
 
 Not here: the losses (`training/`), drawings and episodes (`drawings.py`).
 """
@@ -10,6 +10,7 @@ Not here: the losses (`training/`), drawings and episodes (`drawings.py`).
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.handwriting.drawings import TURNS, Sheet, draw_varied, picture_episode, sheet
 from tinyflamingo.handwriting.omniglot import DRAWERS, read_background
 from tinyflamingo.model.contrastive import contrastive_loss, embed_pictures
+from tinyflamingo.model.tokenizer import Tokenizer
+from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.contrastive_stage import STANDARDISE_PICTURES, ContrastiveStage
 from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.language_stage import LanguageStage
@@ -27,14 +30,14 @@ from tinyflamingo.training.shards import cut_rows, joined_gradient
 
 
 class Handwriting(TinyWorld):
-    """What a run on Omniglot learns from: its drawings, and TinyWorld's texts."""
+    """The source of a run on Omniglot: its drawings, and TinyWorld's texts."""
 
-    def __init__(self, folder):
-        """folder: of the data set."""
+    def __init__(self, folder: str | Path) -> None:
+        """folder: the folder of the data set."""
         self.folder = folder
 
-    def material(self, preset: Preset, folder):
-        """(preset, tokenizer, the three stages over all alphabets but those that are held out)."""
+    def material(self, preset: Preset, folder: str | Path) -> tuple[Preset, Tokenizer, tuple]:
+        """(preset, tokenizer, the three stages on all alphabets except those held out)."""
         if not preset.handwriting:
             raise UserError(f"preset {preset.name!r} does not learn from Omniglot: choose --preset omniglot")
         characters = [c for c in read_background(self.folder) if c.alphabet not in preset.handwriting.held_out]
@@ -43,43 +46,45 @@ class Handwriting(TinyWorld):
         return preset, tinyworld_tokenizer(preset), (partial(DrawingsStage, page=page), LanguageStage, episodes)
 
     def arguments(self) -> dict:
-        """The folder is another one on another machine."""
+        """A placeholder for the folder, which has another name on another machine."""
         return {"data": "DIR"}
 
 
 class DrawingsStage(ContrastiveStage):
-    """Stage one: a batch holds two drawings each of many classes (a character and a turn)."""
+    """Stage one: a batch has two drawings of each of many classes (a character in one turn)."""
 
-    def __init__(self, preset, rng, tokenizer, frozen, page: Sheet):
+    def __init__(
+        self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params, page: Sheet
+    ) -> None:
         self.page = page
         super().__init__(preset, rng, tokenizer, frozen)
 
-    def collect(self, rng, tokenizer):
-        """Nothing is drawn beforehand: every step draws anew."""
+    def collect(self, rng: np.random.Generator, tokenizer: Tokenizer) -> None:
+        """Draw nothing in advance: every step makes new pictures."""
 
-    def batch(self, rng):
-        """Pictures (2, n, Y, X, 3), two people's drawings of n classes, and the classes (n,)."""
+    def batch(self, rng: np.random.Generator) -> tuple[np.ndarray, Array]:
+        """Pictures (2, n, Y, X, 3), drawings of n classes by two people each, and the classes (n,)."""
         classes = rng.choice(len(self.page.ink) // DRAWERS * TURNS, size=self.recipe.batch // 2, replace=False)
         people = np.argsort(rng.random((len(classes), DRAWERS)), axis=1)[:, :2].T
         index = (classes // TURNS * DRAWERS + people).reshape(-1)
         pictures = draw_varied(rng, self.page, index, self.config.vision.side, np.tile(classes % TURNS, 2))
         return pictures.reshape(2, len(classes), *pictures.shape[1:]), classes
 
-    def loss_and_gradient(self, pictures, classes):
+    def loss_and_gradient(self, pictures: np.ndarray, classes: Array) -> tuple[float, np.ndarray]:
         """The two-way softmax loss between first and second drawings, and its gradient vector."""
         n = len(classes)
 
         def embed(params, shard):
             return embed_pictures(params, shard[0], self.config, self.encode)
 
-        def loss_of(head, seen):
-            return contrastive_loss(seen[:n], seen[n:], head["log_scale"], classes)
+        def loss_of(head, vectors):
+            return contrastive_loss(vectors[:n], vectors[n:], head["log_scale"], classes)
 
         params = self.optimiser.params
         head = {"log_scale": params["log_scale"]}
         return joined_gradient(embed, loss_of, params, head, cut_rows(pictures.reshape(2 * n, *pictures.shape[2:])))
 
-    def sample(self):
+    def sample(self) -> np.ndarray:
         """Varied pictures of all alphabets."""
         rng = np.random.default_rng(0)
         index = np.linspace(0, len(self.page.ink) - 1, STANDARDISE_PICTURES).astype(int)
@@ -87,25 +92,33 @@ class DrawingsStage(ContrastiveStage):
 
 
 class EpisodesStage(FlamingoStage):
-    """Stage three: few-shot episodes of pictures from a pool, in which every drawing stands in every turn."""
+    """Stage three: few-shot episodes of pictures from a pool, which holds every drawing in every turn."""
 
-    def __init__(self, preset, rng, tokenizer, frozen, page: Sheet, alphabets):
-        """alphabets: the alphabet of every character, in the order of the page."""
+    def __init__(
+        self,
+        preset: Preset,
+        rng: np.random.Generator,
+        tokenizer: Tokenizer,
+        frozen: Params,
+        page: Sheet,
+        alphabets: list,
+    ) -> None:
+        """alphabets: the name of every character's alphabet, in the order of the page."""
+        assert preset.handwriting is not None  # `Handwriting.material` has refused other presets
         self.page, self.episodes = page, preset.handwriting
         self.alphabets = [np.flatnonzero(np.array(alphabets) == name) for name in sorted(set(alphabets))]
         super().__init__(preset, rng, tokenizer, frozen)
 
-    def collect(self, rng):
+    def collect(self, rng: np.random.Generator) -> Pool:
         """A varied picture of every drawing in every turn: number (character * TURNS + turn) * DRAWERS + drawer."""
-        index = np.arange(len(self.page.ink)).reshape(-1, 1, DRAWERS)
-        turns = np.arange(TURNS)[:, None]
-        index, turns = (x.reshape(-1) for x in np.broadcast_arrays(index, turns))
+        drawings = np.arange(len(self.page.ink)).reshape(-1, 1, DRAWERS)
+        index, turns = (x.reshape(-1) for x in np.broadcast_arrays(drawings, np.arange(TURNS)[:, None]))
         parts = np.array_split(np.arange(len(index)), max(1, len(index) // 1024))
         pictures = [draw_varied(rng, self.page, index[p], self.config.vision.side, turns[p]) for p in parts]
-        return Pool(scenes=list(range(len(index))), pictures=np.concatenate(pictures))
+        return Pool(pictures=np.concatenate(pictures))
 
-    def classes(self, rng, ways):
-        """What an episode may be about: mostly an alphabet in one turn, else any class."""
+    def classes(self, rng: np.random.Generator, ways: int) -> np.ndarray:
+        """The classes of an episode: in most episodes those of one alphabet in one turn, in the others all."""
         fitting = [a for a in self.alphabets if len(a) >= ways]
         if not fitting or rng.random() < self.episodes.mixed:
             return np.arange(len(self.page.ink) // DRAWERS * TURNS)

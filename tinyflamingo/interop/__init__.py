@@ -1,6 +1,5 @@
-"""Weights from and to the public ports of Flamingo, and their language models (chapter §1).
+"""Weights from and to the public ports of Flamingo and of its parts (chapter §1).
 
-What serves those peers alone lives here: files, names, their decoders. Differences in convention
-that the model itself must know are fields of the configuration (`model/config.py`). Not here: the
-peers' own code; the tests run it beside ours where it is installed.
+This package knows the peers' files and the names of their tensors. Their arithmetic is in `variants/`,
+where it differs from the chapter's. Not here: the peers' own code; the tests run it where it is installed.
 """

@@ -1,7 +1,7 @@
-"""The image tower of a file of CLIP's, OpenAI's or `open_clip`'s: both write the same names.
+"""The image tower in a file of CLIP (OpenAI's or `open_clip`'s, which have the same names; chapter §2).
 
-A whole file holds a text tower too, which Flamingo throws away; it is left out. The tower's projection
-becomes the contrastive head's, so pictures stand where CLIP puts them.
+A whole file also holds a text tower. Flamingo does not use it, so it is left out. The tower's projection
+becomes that of the contrastive head, so the joint space is the one of CLIP.
 
 Not here: the names (`vit_names.py`), the encoder (`variants/vit.py`), CLIP's ResNets.
 """
@@ -12,16 +12,19 @@ import numpy as np
 
 from tinyflamingo.interop.names import export_arrays, import_arrays
 from tinyflamingo.interop.vit_names import vit_config, vit_rows
+from tinyflamingo.ops.types import Params
 from tinyflamingo.variants.vit import ViTConfig
 
 TOWER = "visual."
 
 
-def import_tower(tensors, activation="quick_gelu", norm_features=True) -> tuple:
-    """(configuration, {"vision", "picture_projection", "feature_mean", "feature_scale"}) of {name: array}.
+def import_tower(
+    tensors: Params, activation: str = "quick_gelu", norm_features: bool = True
+) -> tuple[ViTConfig, Params]:
+    """(configuration, {"vision", "picture_projection", "feature_mean", "feature_scale"}) from {name: array}.
 
-    activation: "quick_gelu" for OpenAI's weights, "gelu_erf" for most that were trained with
-    `open_clip`. Raises `UserError` with names for tensors that are unknown, missing or of another shape.
+    activation: "quick_gelu" for OpenAI's weights, "gelu_erf" for most weights of `open_clip`. Raises
+    `UserError` with the names of tensors that are unknown, missing or of another shape.
     """
     config = vit_config(tensors, TOWER, activation, norm_features)
     visual = {name: array for name, array in tensors.items() if name.startswith(TOWER)}
@@ -32,8 +35,8 @@ def import_tower(tensors, activation="quick_gelu", norm_features=True) -> tuple:
     return config, {"vision": tree["vision"]} | tree.get("contrastive", {}) | frozen
 
 
-def export_tower(config: ViTConfig, frozen) -> dict:
-    """{name: array} as CLIP's own code loads it: of the tower, and of the projection if there is one."""
+def export_tower(config: ViTConfig, frozen: Params) -> Params:
+    """{name: array} for CLIP's own code: the tower, and the projection if there is one."""
     projection = frozen.get("picture_projection")
     tree = {"vision": frozen["vision"]}
     if projection is not None:

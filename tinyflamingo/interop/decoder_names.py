@@ -1,8 +1,8 @@
-"""Names of GPT-2, OPT and MPT decoders as Hugging Face's `transformers` writes them, and their sizes.
+"""Names of GPT-2, OPT and MPT decoders in Hugging Face's `transformers`, and their sizes (chapter §4).
 
-A folder from there has a `config.json`, which tells sizes, and conventions that must be ours: a field
-that would change the arithmetic and has another value is an error, never passed over. MPT-1B came
-with names of its own ("mosaic_gpt"); OpenFlamingo-3B is built on it.
+A folder of `transformers` has a `config.json` with sizes and conventions. A field that changes the
+arithmetic and has another value than ours is an error. MPT-1B, the decoder of OpenFlamingo-3B, has its own
+names ("mosaic_gpt").
 
 Not here: the arithmetic (`variants/decoders.py`).
 """
@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, prefixed
+from tinyflamingo.ops.types import Params
 from tinyflamingo.variants.decoders import ALIBI_MAX, FAMILIES, PublicDecoderConfig
 
 
 class Names(NamedTuple):
-    """What a family calls its parts. Norms and layers are without `.weight` and `.bias`."""
+    """The names of a family's parts. Norms and layers are without `.weight` and `.bias`."""
 
     root: str  # before all names
     table: str
@@ -29,13 +30,13 @@ class Names(NamedTuple):
     blocks: str
     final: str
     attn_norm: str
-    qkv: tuple  # three layers, or one with all three
+    qkv: tuple[str, ...]  # three layers, or one layer for all three
     out: str
     ffw_norm: str
     up: str
     down: str
-    qk_norm: tuple = ()
-    form: str = "linear"  # GPT-2 keeps its matrices as we do, (in, out): "same"
+    qk_norm: tuple[str, ...] = ()
+    form: str = "linear"  # of the matrices; "same" for GPT-2, which has (in, out) as we do
 
 
 NAMES = {
@@ -59,14 +60,16 @@ NAMES = {
 }  # fmt: skip
 
 
-def language_rows(config: PublicDecoderConfig, theirs="", ours="", inside="", tables=True) -> list:
-    """The table of a decoder. inside: what stands between a block's number and its parts' names.
+def language_rows(
+    config: PublicDecoderConfig, theirs: str = "", ours: str = "", inside: str = "", tables: bool = True
+) -> list[Row]:
+    """The table of a decoder. inside: the part of a name between a block's number and the name of a layer.
 
-    tables: with the token embedding; a Flamingo's, which has new rows, is handled on its own.
+    tables: with the token embedding. That of a Flamingo has new rows and is handled in `open_flamingo.py`.
     """
     names, family, D = NAMES[config.family], FAMILIES[config.family], config.width
     rows = [Row(f"{names.table}.weight", ("embedding",), (config.vocab_size, D))] if tables else []
-    if names.positions:
+    if names.positions and family.positions is not None:
         rows.append(Row(f"{names.positions}.weight", ("position",), (config.context + family.positions, D)))
     for i in range(config.layers):
         rows += prefixed(_block_rows(config), f"{names.blocks}.{i}.{inside}", f"block_{i}/")
@@ -97,43 +100,43 @@ def _norm(theirs, ours, D, biases):
 
 
 def _layer(names, theirs, ours, inputs, outputs, biases):
-    """A layer for each letter of `ours`, stacked by the peer if there are several."""
+    """A layer for each letter of `ours`. If there are several, the peer stacks them."""
     shape = (outputs, inputs) if names.form == "linear" else (inputs, outputs)
     rows = [Row(f"{theirs}.weight", tuple(f"w_{x}" for x in ours), shape, names.form)]
     return rows + [Row(f"{theirs}.bias", tuple(f"b_{x}" for x in ours), (outputs,))] if biases else rows
 
 
-def tidy(tensors, config: PublicDecoderConfig) -> dict:
-    """A decoder's own {name: array}: with its root prefix, without buffers and the tied head.
+def tidy(tensors: Params, config: PublicDecoderConfig) -> Params:
+    """A decoder's {name: array} with the root prefix, without buffers and without the tied head.
 
-    Raises `UserError` if there is a head that is not the table.
+    Raises `UserError` if the head is not equal to the table of embeddings.
     """
     names = NAMES[config.family]
-    bare = names.root.split(".", 1)[1]  # a model without its head is saved without the first part
+    bare = names.root.split(".", 1)[1]  # a model without a head is saved without the first part of the root
     if not any(name.startswith(names.root) for name in tensors):
         tensors = {names.root + name.removeprefix(bare): a for name, a in tensors.items()}
     kept = {n: a for n, a in tensors.items() if not n.endswith((".attn.bias", ".attn.masked_bias"))}
     head, table = kept.pop("lm_head.weight", None), kept.get(f"{names.root}{names.table}.weight")
     if head is not None and (table is None or not np.array_equal(head, table)):
-        raise UserError("lm_head.weight differs from the table of embeddings: this decoder's head is not tied to it")
+        raise UserError("lm_head.weight differs from the embeddings: only a decoder with a tied head can be read")
     return kept
 
 
 # ---------------------------------------------------------------- config.json
 
 
-def read_hugging_face_config(path) -> PublicDecoderConfig:
-    """The `PublicDecoderConfig` of a `config.json`. Anything that we would compute otherwise is a `UserError`."""
+def read_hugging_face_config(path: str | Path) -> PublicDecoderConfig:
+    """The `PublicDecoderConfig` of a `config.json`. Raises `UserError` for conventions that we do not compute."""
     try:
         raw = json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path} holds no dictionary")
+        raise UserError(f"{path} must hold a dictionary")
     return hugging_face_config(raw, str(path))
 
 
-def hugging_face_config(raw: dict, where="config.json") -> PublicDecoderConfig:
+def hugging_face_config(raw: dict, where: str = "config.json") -> PublicDecoderConfig:
     """The `PublicDecoderConfig` of the dictionary in a `config.json`."""
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in SIZES:
@@ -141,35 +144,35 @@ def hugging_face_config(raw: dict, where="config.json") -> PublicDecoderConfig:
     inner = raw.get("attn_config") or {}
     if not isinstance(inner, dict):
         raise UserError(f"{where}: attn_config is {inner!r} but must be a dictionary")
-    flat = ABSENT.get(kind, {}) | raw | inner
+    flat: dict[str, Any] = ABSENT.get(kind, {}) | raw | inner
     for field, value in FIXED[kind].items():
         if flat.get(field, value) != value:
-            raise UserError(f"{where}: {field} is {flat[field]!r}, but only {value!r} is computed here")
-    width, layers, heads, context, hidden = (flat.get(name) for name in SIZES[kind])
-    sizes = dict(zip(SIZES[kind], (width, layers, heads, context), strict=False)) | {
-        "vocab_size": flat.get("vocab_size")
-    }
-    if hidden is not None:  # a width of its own, or how many times the width
-        sizes[SIZES[kind][4]] = hidden
-    odd = [name for name, value in sizes.items() if not isinstance(value, int) or value < 1]
-    if odd:
-        raise UserError(f"{where}: {odd[0]} is {sizes[odd[0]]!r} but must be a whole number of at least 1")
-    hidden = 4 * width if hidden is None else hidden * width if kind in ("mpt", "mosaic_gpt") else hidden
+            raise UserError(f"{where}: {field} is {flat[field]!r}, but only {value!r} is supported")
+    names = ("vocab_size", *SIZES[kind])
+    sizes = {name: flat.get(name) for name in names if name != names[-1] or flat.get(name) is not None}
+    wrong = [name for name, value in sizes.items() if not isinstance(value, int) or value < 1]
+    if wrong:
+        raise UserError(f"{where}: {wrong[0]} is {sizes[wrong[0]]!r} but must be a whole number of at least 1")
+    V, width, layers, heads, context, hidden = (flat.get(name, 0) for name in names)
+    hidden = (hidden or 4) * width if kind in ("mpt", "mosaic_gpt") else hidden or 4 * width
     if width % heads or hidden % width:
-        raise UserError(f"{where}: a width of {width} does not go with {heads} heads and a hidden width of {hidden}")
+        raise UserError(
+            f"{where}: the width {width} must be a multiple of the {heads} heads, and the hidden width {hidden} a "
+            "multiple of the width"
+        )
     if kind == "mosaic_gpt" and heads & (heads - 1):
-        raise UserError(f"{where}: n_heads is {heads}, no power of two; releases of its program differ in its ALiBi")
-    return PublicDecoderConfig(flat["vocab_size"], width, layers, heads, width // heads, hidden // width, context, kind)
+        raise UserError(f"{where}: n_heads is {heads} but must be a power of two: else ALiBi differs between releases")
+    return PublicDecoderConfig(V, width, layers, heads, width // heads, hidden // width, context, kind)
 
 
-SIZES = {  # width, layers, heads, context, and what tells the hidden width (absent: 4 times the width)
+SIZES = {  # width, layers, heads, context, hidden width (MPT: in multiples of the width; absent: 4 times the width)
     "gpt2": ("n_embd", "n_layer", "n_head", "n_positions", "n_inner"),
     "opt": ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "ffn_dim"),
     "mpt": ("d_model", "n_layers", "n_heads", "max_seq_len", "expansion_ratio"),
     "mosaic_gpt": ("d_model", "n_layers", "n_heads", "max_seq_len", "mlp_ratio"),
 }
-ABSENT = {"mosaic_gpt": {"alibi": False, "attn_qk_ln": False, "no_bias": False}}  # what it means if not there
-FIXED = {  # what must have this value, or not be there
+ABSENT = {"mosaic_gpt": {"alibi": False, "attn_qk_ln": False, "no_bias": False}}  # values of absent fields
+FIXED: dict[str, dict] = {  # a field must have this value, or be absent
     "gpt2": {
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,

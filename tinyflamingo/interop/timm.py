@@ -1,14 +1,13 @@
-"""timm's NFNets and NF-ResNets: names, and numbers carried over so that the outputs stay the same.
+"""timm's NFNets and NF-ResNets (chapter §2): names, and numbers changed so that the outputs stay the same.
 
-`dm_nfnet_f0` to `f6` are DeepMind's networks as their code has them. timm's own (`nfnet_f0`,
-`nf_resnet50`) multiply the convolution's weights by the activation's gain in place of the activation,
-have no SkipInit, and pad as PyTorch does. What a convolution computes is settled by its standardised
-weights alone, so all that differs in their making goes into its gain, exactly and both ways: the
-place of the activation's gain, and of eps (timm adds it to the variance, we have a floor under it).
-What does not fold are fields of `TimmConfig`.
+`dm_nfnet_f0` to `f6` are DeepMind's networks as in DeepMind's code. timm's own networks (`nfnet_f0`,
+`nf_resnet50`) apply the activation's gain to the convolution's weights instead of the activation, have no
+SkipInit, and pad as PyTorch does. A convolution depends only on its standardised weights, so two
+differences fold exactly into its gain, in both directions: the place of the activation's gain, and eps
+(timm adds it to the variance, we use a floor). Other differences are fields of `TimmConfig`.
 
-Not here: the encoder (`variants/nf_resnets.py`), the classifier (Flamingo has none), and timm's
-variants with other blocks (RegNets, "light" and "eca" NFNets).
+Not here: the encoder (`variants/nf_resnets.py`), the classifier (Flamingo has none), and timm's variants
+with other blocks (RegNets, "light" and "eca" NFNets).
 """
 
 from __future__ import annotations
@@ -20,17 +19,19 @@ import numpy as np
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, export_arrays, import_arrays, prefixed
 from tinyflamingo.interop.peers import layers
+from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.model.vision_encoder import block_plan
 from tinyflamingo.ops.reference import STANDARDISE_FLOOR
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.ops.types import Params
 from tinyflamingo.variants.nf_resnets import ACTIVATIONS, TimmConfig
 from tinyflamingo.variants.paper import NFNETS, nfnet
 from tinyflamingo.variants.registry import in_form
 
-_SKIP = "stages.0.0.skipinit_gain"  # DeepMind's have it, timm's own have not
-EPS = 1e-5  # timm's, added to the variance of a kernel's weights
+_SKIP = "stages.0.0.skipinit_gain"  # in DeepMind's networks, not in timm's own
+EPS = 1e-5  # timm adds it to the variance of a kernel's weights
 DM: dict = {"odd_pixel": "end"}
-OWN: dict = {"odd_pixel": "start"}  # their gains are folded too, which no field says
+OWN: dict = {"odd_pixel": "start"}  # the gains of these networks are folded as well, see `is_folded`
 RESNET = OWN | {"activation": "relu", "se_ratio": 0, "stem_pool": True, "spatial": 1, "final": False}
 NF_RESNET50 = TimmConfig(
     stem=((64, 2, 7),),
@@ -43,21 +44,21 @@ NF_RESNET50 = TimmConfig(
 )
 
 
-def timm_model(name) -> TimmConfig:
-    """The configuration of a timm model. Raises `UserError` for one that has other blocks than ours."""
+def timm_model(name: str) -> TimmConfig:
+    """The configuration of a timm model. Raises `UserError` for a model with other blocks."""
     if name == "nf_resnet50":
         return NF_RESNET50
-    found = re.fullmatch(r"(dm_)?nfnet_f([0-6])", name)
-    if not found:
-        raise UserError(f"timm's {name!r} cannot be read: known are dm_nfnet_f0 to f6, nfnet_f0 to f6, nf_resnet50")
-    n = int(found[2])
+    match = re.fullmatch(r"(dm_)?nfnet_f([0-6])", name)
+    if not match:
+        raise UserError(f"timm's {name!r} is unknown: use dm_nfnet_f0 to f6, nfnet_f0 to f6, or nf_resnet50")
+    n = int(match[2])
     paper = nfnet(n, NFNETS[n][0])
     stem = tuple((width, stride, 3) for width, stride in paper.stem)
-    return in_form(paper, TimmConfig, stem=stem, **(DM if found[1] else OWN))
+    return in_form(paper, TimmConfig, stem=stem, **(DM if match[1] else OWN))
 
 
-def read_config(tensors) -> TimmConfig:
-    """The configuration of a model of these kinds from its {name: array}; only `side` is in none of them."""
+def read_config(tensors: Params) -> TimmConfig:
+    """The configuration of such a model from its {name: array}. No tensor shows `side`: it is set to 224."""
     stem = [a.shape for n, a in tensors.items() if re.fullmatch(r"stem\.conv\d*\.weight", n)]
     depths = [layers(tensors, rf"stages\.{s}\.(\d+)\.") for s in range(layers(tensors, r"stages\.(\d+)\."))]
     kind = RESNET if "stages.0.0.conv2b.weight" not in tensors else DM if _SKIP in tensors else OWN
@@ -66,7 +67,7 @@ def read_config(tensors) -> TimmConfig:
     wanted += [] if kind is RESNET else ["final_conv.weight", "stages.0.0.attn_last.fc1.weight"]
     missing = [name for name in wanted if name not in tensors] or ([] if len(stem) == len(strides) else ["stem.conv"])
     if missing or not depths:
-        raise UserError(f"timm: {(missing or wanted or ['stages'])[0]} is missing: is it an NFNet or an NF-ResNet?")
+        raise UserError(f"timm: {(missing or wanted or ['stages'])[0]} is missing: is this an NFNet or an NF-ResNet?")
     first, second, third = (
         [tensors[f"stages.{s}.0.conv{i}.weight"].shape for s in range(len(depths))] for i in (1, 2, 3)
     )
@@ -85,15 +86,15 @@ def read_config(tensors) -> TimmConfig:
 
 
 def is_folded(config: TimmConfig) -> bool:
-    """timm's own models, in contrast to DeepMind's: they alone pad as PyTorch does."""
+    """Whether it is one of timm's own models, not DeepMind's. Only timm's own pad as PyTorch does."""
     return config.odd_pixel == "start"
 
 
-def import_encoder(tensors, config: TimmConfig) -> dict:
-    """{"vision", "feature_mean", "feature_scale"} of timm's {name: array}; a classifier is left out.
+def import_encoder(tensors: Params, config: TimmConfig) -> Params:
+    """{"vision", "feature_mean", "feature_scale"} from timm's {name: array}, without a classifier.
 
-    Anything unknown, missing or of another shape is a `UserError` that names it. The scale takes the
-    last activation's gain off again where timm's model does not apply it.
+    Raises `UserError` with the names of tensors that are unknown, missing or of another shape. If timm's
+    model does not apply the gain of the last activation, the scale divides by it.
     """
     tensors = {name: array for name, array in tensors.items() if not name.startswith("head.")}
     vision = import_arrays(encoder_rows(config), tensors, "timm")
@@ -106,31 +107,31 @@ def import_encoder(tensors, config: TimmConfig) -> dict:
     return {"vision": _carried(vision, config)} | constants
 
 
-def export_encoder(vision, config: TimmConfig) -> dict:
-    """timm's {name: array} of our encoder, without a classifier; load it with `num_classes=0`.
+def export_encoder(vision: Params, config: VisionConfig) -> Params:
+    """timm's {name: array} of our encoder, without a classifier (`num_classes=0` in timm).
 
-    The configuration must be one of timm's. timm's own models have no SkipInit: its gain goes
-    into the block's last convolution, and out of what squeeze-excite reads.
+    The configuration must be a `TimmConfig`. timm's own models have no SkipInit: its gain folds into the
+    block's last convolution, and its inverse into the input weights of squeeze-excite.
     """
     if not isinstance(config, TimmConfig):
-        raise UserError("timm has other conventions than this encoder: convert one of timm's, or train with TimmConfig")
+        raise UserError("timm has other conventions than this encoder: train with TimmConfig, or convert one of timm's")
     vision = _carried(vision, config, back=True)
     if is_folded(config):
         vision |= {name: _without_skip(vision[name]) for name, *_ in block_plan(config)}
     return export_arrays(encoder_rows(config), vision, "timm")
 
 
-# ---------------------------------------------------------------- what folds
+# ---------------------------------------------------------------- numbers that fold
 
 
 def _carried(vision, config, back=False):
-    """The same network with our gains for timm's; back: with timm's for ours."""
+    """The same network with our gains in place of timm's. back: with timm's gains in place of ours."""
     flat = dict(named_leaves(vision))
-    plain = ("stem_0", "final") if is_folded(config) else ()  # convolutions of what no activation has touched
+    plain = ("stem_0", "final") if is_folded(config) else ()  # convolutions without an activation before them
     for path in [name[: -len("/gain")] for name in flat if name.endswith("/gain")]:
         factor = _standardising(flat[f"{path}/w"]) * (ACTIVATIONS[config.activation].gain if path in plain else 1.0)
         flat[f"{path}/gain"] = _scaled(flat[f"{path}/gain"], factor, back)
-    for path in [name for name in flat if name.endswith("/w_excite")]:  # timm's activation there has no gain
+    for path in [name for name in flat if name.endswith("/w_excite")]:  # in timm this activation has no gain
         flat[path] = _scaled(flat[path], 1 / ACTIVATIONS["relu"].gain, back)
     return from_named_leaves(flat)
 
@@ -140,18 +141,18 @@ def _scaled(array, factor, back):
 
 
 def _standardising(w):
-    """timm's divisor under ours, for every output channel: sqrt(max(N Var, floor) / (N Var + N eps))."""
+    """Our divisor / timm's, for each output channel: sqrt(max(N Var, floor) / (N Var + N eps))."""
     rows = w.reshape(-1, w.shape[-1]).astype(np.float64)
     spread = len(rows) * rows.var(axis=0)
     return np.sqrt(np.maximum(spread, STANDARDISE_FLOOR) / (spread + len(rows) * EPS))
 
 
 def _without_skip(block):
-    """The block without its SkipInit gain s: s conv(x) is a convolution, whose mean squeeze-excite reads over s."""
+    """The block without its SkipInit gain s. s conv(x) is a convolution; squeeze-excite divides its mean by s."""
     skip = block["skip_init_gain"]
     expand = block["expand"] | {name: block["expand"][name] * skip for name in ("gain", "b")}
     block = {name: part for name, part in block.items() if name != "skip_init_gain"} | {"expand": expand}
-    if "squeeze_excite" in block and skip != 0:  # of a branch that is 0 the gates do not matter
+    if "squeeze_excite" in block and skip != 0:  # the gates of a branch that is 0 have no effect
         squeeze = block["squeeze_excite"]
         block["squeeze_excite"] = squeeze | {"w_squeeze": squeeze["w_squeeze"] / skip}
     return block
@@ -160,8 +161,8 @@ def _without_skip(block):
 # ---------------------------------------------------------------- names
 
 
-def encoder_rows(config: TimmConfig) -> list:
-    """The table of an encoder: timm's names and shapes, our paths."""
+def encoder_rows(config: TimmConfig) -> list[Row]:
+    """The table of an encoder."""
     rows, cin = [], 3
     for i, (width, _, size) in enumerate(config.stem):
         name = f"stem.conv{i + 1}" if len(config.stem) > 1 else "stem.conv"

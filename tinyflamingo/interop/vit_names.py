@@ -1,6 +1,7 @@
-"""Names of CLIP's image tower as `open_clip` writes them, and how CLIP standardises pixels.
+"""Names of CLIP's image tower as `open_clip` writes them, and CLIP's standardisation of pixels (chapter §2).
 
-Its convolution over patches is our matrix, read in another order. Not here: the encoder (`variants/vit.py`).
+CLIP's convolution over patches is our matrix with its axes in another order. Not here: the encoder
+(`variants/vit.py`).
 """
 
 from __future__ import annotations
@@ -8,16 +9,19 @@ from __future__ import annotations
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, norm_rows, prefixed
 from tinyflamingo.interop.peers import layers
+from tinyflamingo.ops.types import Params
 from tinyflamingo.variants.vit import ViTConfig
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, in 0..1, channel by channel
-SPREAD = (0.26862954, 0.26130258, 0.27577711)
-PIXELS = tuple(tuple(255 * n for n in part) for part in (MEAN, SPREAD))  # as `ViTConfig.pixels` has them
-HEAD_SIZE = 64  # of all of CLIP's towers
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, in 0..1, for each channel
+SPREAD = (0.26862954, 0.26130258, 0.27577711)  # their standard deviation
+PIXELS = tuple(tuple(255 * n for n in part) for part in (MEAN, SPREAD))  # for `ViTConfig.pixels`
+HEAD_SIZE = 64  # in all towers of CLIP
 
 
-def vit_rows(config: ViTConfig, joint_width=None, theirs="visual.", ours="vision/") -> list:
-    """The table of an image tower; joint_width: that of its projection, which Flamingo does not use."""
+def vit_rows(
+    config: ViTConfig, joint_width: int | None = None, theirs: str = "visual.", ours: str = "vision/"
+) -> list[Row]:
+    """The table of an image tower. joint_width: the width of its projection, which Flamingo does not use."""
     D, hidden = config.width, config.ffw_multiplier * config.width
     rows = [
         Row("class_embedding", ("class_token",), (D,)),
@@ -48,16 +52,18 @@ def _block_rows(D, hidden):
     ]
 
 
-def vit_config(tensors, theirs="visual.", activation="quick_gelu", norm_features=False) -> ViTConfig:
+def vit_config(
+    tensors: Params, theirs: str = "visual.", activation: str = "quick_gelu", norm_features: bool = False
+) -> ViTConfig:
     """The sizes of a tower from its {name: array}. activation: OpenAI's towers have quick-GELU.
 
-    norm_features: whether Flamingo's features are taken after the final norm. OpenFlamingo was
-    trained before it; releases of `open_clip` since 2024 give them after it.
+    norm_features: whether the features come after the final norm. OpenFlamingo was trained with features
+    before it; releases of `open_clip` since 2024 give features after it.
     """
     wanted = ("conv1.weight", "positional_embedding", "transformer.resblocks.0.mlp.c_fc.weight")
     missing = [theirs + name for name in wanted if theirs + name not in tensors]
     if missing:
-        raise UserError(f"{missing[0]} is missing: is there an image tower of CLIP, with open_clip's names?")
+        raise UserError(f"{missing[0]} is missing: does the file hold CLIP's image tower in open_clip's names?")
     (width, _, patch, _), (places, _), (hidden, _) = (tensors[theirs + name].shape for name in wanted)
     return ViTConfig(
         patch=patch,

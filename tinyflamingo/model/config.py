@@ -1,9 +1,8 @@
 """Configuration: one frozen dataclass for each part of Flamingo, one comment for each knob.
 
-Serves every section of the chapter. Sizes are checked in one place, `__post_init__`; a message names
-both fields that contradict each other. A part in `variants/` has a dataclass of its own, which extends
-one of these. Not here: training hyper-parameters (`training/presets.py`), and the dictionary that a
-checkpoint holds (`variants/registry.py`).
+Serves every section of the chapter. `__post_init__` checks the sizes; its message names both fields that contradict
+each other. A part in `variants/` has its own dataclass, which extends one of these. Not here: training
+hyper-parameters (`training/presets.py`), and the dictionary that a checkpoint holds (`variants/registry.py`).
 """
 
 from __future__ import annotations
@@ -11,37 +10,38 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import Any
 
 from tinyflamingo.errors import UserError
 
 
 def require(condition: bool, message: str) -> None:
-    """`UserError` with the message unless the condition holds."""
+    """Raise `UserError` with this message unless the condition is true."""
     if not condition:
         raise UserError(f"configuration: {message}")
 
 
-def require_sizes(**sizes) -> None:
+def require_sizes(**sizes: Any) -> None:
     """Each must be a whole number of at least 1."""
     for name, value in sizes.items():
         whole = isinstance(value, Integral) and not isinstance(value, bool)
         require(whole and value >= 1, f"{name} is {value!r} but must be a whole number of at least 1")
 
 
-def require_whole_fields(part, may_be_zero=()) -> None:
-    """Every field declared `int` is a size: a whole number of at least 1; of at least 0 if it is in `may_be_zero`."""
+def require_whole_fields(part: Any, may_be_zero: tuple = ()) -> None:
+    """Every field declared `int` must be a whole number of at least 1, or of at least 0 if it is in `may_be_zero`."""
     sizes = {f.name: getattr(part, f.name) for f in dataclasses.fields(part) if f.type == "int"}
     require_sizes(**{n: 1 if n in may_be_zero and v == 0 and v is not False else v for n, v in sizes.items()})
 
 
-def require_numbers(**numbers) -> None:
+def require_numbers(**numbers: Any) -> None:
     """Each must be a finite number of at least 0."""
     for name, value in numbers.items():
         number = isinstance(value, Real) and not isinstance(value, bool)
         require(number and 0 <= value < float("inf"), f"{name} is {value!r} but must be a number of at least 0")
 
 
-def require_choice(name, value, choices) -> None:
+def require_choice(name: str, value: Any, choices: tuple) -> None:
     """The value must be one of the choices."""
     require(value in choices, f"{name} is {value!r} but must be one of {', '.join(map(repr, choices))}")
 
@@ -57,24 +57,27 @@ class VisionConfig:
     se_ratio: float = 0.5  # hidden width of squeeze-excite / output width
     alpha: float = 0.2  # weight of a residual branch: h + alpha * f(h / beta)
     width: int = 128  # Dv: channels of the final 1x1 convolution, the width of a feature
-    side: int = 32  # pixels a side of the pictures that the presets train on; any size works
+    side: int = 32  # side, in pixels, of the pictures that the presets train on; any size works
 
     ENTRIES = {"stem": "(width, stride)", "stages": "(width, blocks, stride)"}
+    SE_OPTIONAL = False  # whether se_ratio may be 0: blocks without squeeze-excite
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_whole_fields(self)
         require_numbers(bottleneck=self.bottleneck, se_ratio=self.se_ratio, alpha=self.alpha)
+        enough = self.se_ratio > 0 or self.SE_OPTIONAL
+        require(enough, f"se_ratio is {self.se_ratio} but must be above 0: every block has squeeze-excite")
         for name in self.ENTRIES:
             self._require_entries(name)
         for width, _, stride in self.stages:
             inner = int(width * self.bottleneck)
             group = min(self.group_size, inner)
-            require(stride <= 2, f"stages has stride {stride}: the shortcut can pool by 2 at most")
-            require(inner >= 1, f"bottleneck {self.bottleneck} leaves no channel of a stage's width {width}")
+            require(stride <= 2, f"stages has stride {stride} but must have at most 2: the shortcut pools by 2")
+            require(inner >= 1, f"bottleneck {self.bottleneck} leaves no channel of the width {width} of a stage")
             require(inner % group == 0, f"group_size {group} does not divide the inner width {inner} of a stage")
 
     def _require_entries(self, name):
-        """One tuple or more, each with the sizes that `ENTRIES` names."""
+        """The field must be one tuple or more, each with the sizes that `ENTRIES` names."""
         value, entry = getattr(self, name), self.ENTRIES[name]
         names = entry.strip("()").split(", ")
         fits = isinstance(value, tuple) and all(isinstance(e, tuple) and len(e) == len(names) for e in value)
@@ -90,16 +93,16 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """The BERT-like text tower of contrastive pretraining (chapter §2), thrown away afterwards."""
+    """The BERT-like text tower of contrastive pretraining (chapter §2). It is discarded after this stage."""
 
     vocab_size: int = 662  # V
-    width: int = 96  # D of the tower
+    width: int = 96  # D
     layers: int = 2
     heads: int = 4
     context: int = 48  # longest caption, in tokens
-    joint_width: int = 64  # width of the space where pictures and captions meet
+    joint_width: int = 64  # width of the common space of pictures and captions
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_whole_fields(self)
         require(self.width % self.heads == 0, f"text width {self.width} is not a multiple of heads {self.heads}")
 
@@ -117,7 +120,7 @@ class ResamplerConfig:
     frames: int = 8  # frames with a learned temporal embedding; for more, it is interpolated
     ffw_multiplier: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_whole_fields(self)
 
     @property
@@ -138,7 +141,7 @@ class LanguageConfig:
     ffw_multiplier: int = 4
     context: int = 1024  # longest sequence accepted; positions are relative, so none is learned
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_whole_fields(self)
         require(self.width % 2 == 0, f"width {self.width} must be even: half are sines, half are cosines")
 
@@ -152,7 +155,7 @@ class XattnConfig:
     key_size: int = 32  # K
     ffw_multiplier: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_whole_fields(self)
 
     def gated_layers(self, layers: int) -> tuple:
@@ -162,7 +165,7 @@ class XattnConfig:
 
 @dataclass(frozen=True)
 class FlamingoConfig:
-    """The whole (chapter §1)."""
+    """The whole model (chapter §1)."""
 
     vision: VisionConfig = field(default_factory=VisionConfig)
     text_tower: TextTowerConfig = field(default_factory=TextTowerConfig)
@@ -170,7 +173,7 @@ class FlamingoConfig:
     language: LanguageConfig = field(default_factory=LanguageConfig)
     xattn: XattnConfig = field(default_factory=XattnConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(
             self.resampler.input_width == self.vision.width,
             f"resampler.input_width {self.resampler.input_width} differs from vision.width {self.vision.width}",
@@ -182,7 +185,7 @@ class FlamingoConfig:
         )
         require(
             len(self.gated_layers) > 0,
-            f"{self.xattn} has no gated block at any of the language.layers {self.language.layers} decoder blocks",
+            f"{self.xattn} puts no gated block before any of the language.layers {self.language.layers} decoder blocks",
         )
 
     @property

@@ -1,14 +1,16 @@
-"""Contrastive pretraining: pictures and captions meet in one space (chapter §2; paper appendix B.1.3).
+"""Contrastive pretraining: pictures and captions in one common space (chapter §2; paper appendix B.1.3).
 
-A small BERT-like text tower (bidirectional, mean over tokens) and the image encoder (mean over
-positions) are each followed by a linear projection and L2 normalisation; a softmax over the batch
-in both directions asks every picture for its caption and every caption for its picture. Afterwards
-the vision encoder is frozen and the text tower is thrown away.
+A small BERT-like text tower (bidirectional, mean over tokens) and the vision encoder (mean over positions) are each
+followed by a linear projection and L2 normalisation. A softmax over the batch, in both directions, finds the caption
+of every picture and the picture of every caption. After this stage the vision encoder is frozen and the text tower is
+discarded.
 
 Not here: the training loop (`training/contrastive_stage.py`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import autograd.numpy as np
 
@@ -16,16 +18,17 @@ from tinyflamingo import ops
 from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
 from tinyflamingo.model.encoder_block import encoder_block, init_encoder_block
 from tinyflamingo.model.vision_encoder import encode_pictures
+from tinyflamingo.ops.types import Array, Params
 
 START_TEMPERATURE = 0.07  # the paper gives none; CLIP's
 MAX_LOGIT_SCALE = 100.0  # cap of the inverse temperature, as in CLIP
 
 
-def text_tower(params, tokens, mask, config: TextTowerConfig):
-    """Captions (B, T) with mask (B, T), True on real tokens, to one vector each (B, D).
+def text_tower(params: Params, tokens: Array, mask: Array, config: TextTowerConfig) -> Array:
+    """Captions (B, T) with mask (B, T), True on real tokens, to one vector for each caption (B, D).
 
-    Pre-norm bidirectional blocks with learned absolute positions, as in BERT; the mean over the
-    real tokens at the end (paper, appendix B.1.3).
+    Pre-norm bidirectional blocks with learned absolute positions, as in BERT; at the end the mean over the real
+    tokens (paper, appendix B.1.3).
     """
     h = ops.embed(params["embedding"], tokens) + params["positions"][: tokens.shape[1]]
     for i in range(config.layers):
@@ -35,30 +38,32 @@ def text_tower(params, tokens, mask, config: TextTowerConfig):
     return np.sum(h * share.astype(h.dtype)[:, :, None], axis=1)
 
 
-def embed_pictures(params, pictures, config: FlamingoConfig, encode=encode_pictures):
-    """Pictures, uint8 (B, Y, X, 3), to unit vectors (B, J). encode: the encoder, with its vector for each picture."""
+def embed_pictures(
+    params: Params, pictures: Array, config: FlamingoConfig, encode: Callable = encode_pictures
+) -> Array:
+    """Pictures, uint8 (B, Y, X, 3), to unit vectors (B, J). encode: as `encode_pictures`."""
     _, pooled = encode(params["vision"], pictures, config.vision)
     return unit(ops.linear(pooled, params["picture_projection"]))
 
 
-def embed_captions(params, tokens, mask, config: FlamingoConfig):
+def embed_captions(params: Params, tokens: Array, mask: Array, config: FlamingoConfig) -> Array:
     """Captions (B, T) with mask (B, T) to unit vectors (B, J)."""
     return unit(ops.linear(text_tower(params["text"], tokens, mask, config.text_tower), params["text_projection"]))
 
 
-def unit(x):
-    """Rows of length 1 (with a floor that keeps a zero row finite)."""
+def unit(x: Array) -> Array:
+    """Rows scaled to length 1. A small constant keeps a row of zeros finite."""
     return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + x.dtype.type(1e-12))
 
 
-def contrastive_loss(pictures, captions, log_scale, caption_ids):
+def contrastive_loss(pictures: Array, captions: Array, log_scale: Array, caption_ids: Array) -> Array:
     """Two-way softmax loss (paper, equations 3 and 4): picture-to-text plus text-to-picture.
 
-    pictures, captions (B, J) unit vectors, matching row by row; log_scale: log of the learned
-    inverse temperature; caption_ids (B,) equal numbers for equal captions: a duplicate of one's own
-    caption is a right answer, so it is taken out of the negatives.
+    pictures, captions (B, J): unit vectors; row i of both is a pair. log_scale: log of the learned inverse
+    temperature. caption_ids (B,): equal numbers for equal captions. A copy of the right caption is a right answer, so
+    it is no negative.
     """
-    # exp(min(log_scale, cap)), written so that its gradient stays float32 (that of np.minimum does not)
+    # exp(min(log_scale, cap)), written so that its gradient stays float32 (the gradient of np.minimum does not)
     scale = np.exp(log_scale - ops.relu(log_scale - log_scale.dtype.type(np.log(MAX_LOGIT_SCALE))))
     duplicate = (caption_ids[:, None] == caption_ids[None, :]) & ~np.eye(len(caption_ids), dtype=bool)
     logits = ops.linear(pictures, captions.T) * scale + np.where(duplicate, -1e9, 0.0).astype(pictures.dtype)
@@ -67,7 +72,9 @@ def contrastive_loss(pictures, captions, log_scale, caption_ids):
     return np.sum(losses) * logits.dtype.type(1.0 / len(targets))
 
 
-def init_contrastive(rng, config: FlamingoConfig, vision_params, dtype=np.float32):
+def init_contrastive(
+    rng: np.random.Generator, config: FlamingoConfig, vision_params: Params, dtype: type = np.float32
+) -> Params:
     """Both towers, both projections and the log of the inverse temperature."""
     text = config.text_tower
     joint = text.joint_width
@@ -80,8 +87,8 @@ def init_contrastive(rng, config: FlamingoConfig, vision_params, dtype=np.float3
     }
 
 
-def init_text_tower(rng, config: TextTowerConfig, dtype=np.float32):
-    """Parameters of the text tower; projections back into the stream start smaller, by sqrt(2 layers)."""
+def init_text_tower(rng: np.random.Generator, config: TextTowerConfig, dtype: type = np.float32) -> Params:
+    """Parameters of the text tower. Projections back into the stream start smaller, by sqrt(2 layers)."""
     D = config.width
     params = {
         "embedding": _matrix(rng, config.vocab_size, D, dtype, scale=0.5),

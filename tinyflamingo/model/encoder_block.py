@@ -1,21 +1,26 @@
-"""One block of a bidirectional transformer, norms before its parts: the text tower's and the ViT's.
+"""One block of a bidirectional pre-norm transformer, for the text tower and the ViT.
 
-Chapter §2. Every position sees every other; what is seen further than that is decided by a mask.
-Not here: the decoder's block, which looks back only (`model/language_model.py`).
+Chapter §2. Every position sees every other position that the mask allows. Not here: the block of the decoder, which
+sees earlier positions only (`model/language_model.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import autograd.numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.ops.types import Array, Params
 
 
-def encoder_block(params, h, heads, mask=None, activation=ops.gelu):
+def encoder_block(
+    params: Params, h: Array, heads: int, mask: Array | None = None, activation: Callable = ops.gelu
+) -> Array:
     """h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D) -> (B, T, D).
 
-    mask (B, T): True on the positions that may be seen; None: all. Biases of queries, keys and
-    values are added where the parameters have them.
+    mask (B, T): True on the positions that may be seen; None: all. Queries, keys and values have biases if `params`
+    has them.
     """
     B, T, _ = h.shape
     x = ops.layer_norm(h, params["attn_gain"], params["attn_bias"])
@@ -28,8 +33,8 @@ def encoder_block(params, h, heads, mask=None, activation=ops.gelu):
     return h + ops.linear(activation(ops.linear(x, params["w_1"], params["b_1"])), params["w_2"], params["b_2"])
 
 
-def init_encoder_block(rng, D, hidden, layers, dtype=np.float32):
-    """Parameters without biases of q, k, v; projections back into the stream start smaller, by sqrt(2 layers)."""
+def init_encoder_block(rng: np.random.Generator, D: int, hidden: int, layers: int, dtype: type = np.float32) -> Params:
+    """Parameters without biases of q, k, v. Projections back into the stream start smaller, by sqrt(2 layers)."""
 
     def matrix(rows, columns, scale=1.0):
         return (rng.standard_normal((rows, columns)) * (scale * rows**-0.5)).astype(dtype)

@@ -1,68 +1,76 @@
 """Completion: from a prompt of text, pictures and video to its continuation (chapter §5).
 
-Greedy: the likeliest token, then the next, until `<EOC>`. A cache makes a step cheap. It is a plain
-dict: keys and values of the self-attention for every token so far, and keys and values of the media,
-which are computed once.
+Greedy: the likeliest token, then the next, until `<EOC>`. A cache makes each step cheap. It is a plain dict: keys and
+values of the self-attention for all tokens so far, and keys and values of the media, which are computed once.
 
-Not here: beams, sampling and the scores of given continuations (`decoding/`), files
-(`data/images.py`, `data/video.py`).
+Not here: beams, sampling and the scores of given continuations (`decoding/`), files (`data/`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo, flamingo
 from tinyflamingo.model.interleave import Batch
 from tinyflamingo.model.tokenizer import BOS, IMAGE, PAD, UNK
 from tinyflamingo.ops.cache import cached_length
+from tinyflamingo.ops.types import Array, Cache
 
 NEVER = (PAD, BOS, UNK, IMAGE)  # a continuation never holds these; with byte fallback nothing is unknown
 
 
-def generate(model: TrainedFlamingo, batch: Batch, visual, max_tokens=24, choose=None, cache=None):
-    """Continue every row of a left-padded batch until `<EOC>` or max_tokens.
-
-    Returns (tokens, log_probs): lists of lists, one for each row, without the closing `<EOC>`.
-    choose: log-probabilities (B, V + 1) to tokens (B,); by default the likeliest. cache: a dict that
-    holds what comes before the batch; it grows.
-    """
+def generate(
+    model: TrainedFlamingo,
+    batch: Batch,  # left-padded
+    visual: Array,  # (M, R, D): visual tokens of all media of the batch
+    max_tokens: int = 24,
+    choose: Callable | None = None,  # log-probabilities (B, V + 1) -> tokens (B,); by default the likeliest
+    cache: Cache = None,  # a dict that holds what comes before the batch; it grows
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Tokens and their log-probabilities for each row, until `<EOC>` (not included) or max_tokens."""
     cache, choose = {} if cache is None else cache, choose or likeliest
     check_length(cached_length(cache) + batch.tokens.shape[1], max_tokens, model.config)
     log_probs = read_on(model, batch.tokens, model.parts.visible(batch), visual, batch.visible_from, cache)
     B, eoc = len(batch.tokens), model.config.language.vocab_size
-    out, scores, closed = [[] for _ in range(B)], [[] for _ in range(B)], np.zeros(B, bool)
+    tokens: list = [[] for _ in range(B)]
+    scores: list = [[] for _ in range(B)]
+    closed = np.zeros(B, bool)
     for step in range(max_tokens):
         chosen = choose(log_probs)
         for b in np.flatnonzero(~closed & (chosen != eoc)):
-            out[b].append(int(chosen[b]))
+            tokens[b].append(int(chosen[b]))
             scores[b].append(float(log_probs[b, chosen[b]]))
         closed |= chosen == eoc
         if closed.all() or step == max_tokens - 1:
             break
         log_probs = read_token(model, chosen, batch, visual, cache)
-    return out, scores
+    return tokens, scores
 
 
-def likeliest(log_probs):
+def likeliest(log_probs: Array) -> Array:
     """The greedy choice: (B, V + 1) -> (B,)."""
     return log_probs.argmax(axis=-1)
 
 
-def read_token(model, chosen, batch, visual, cache):
-    """`read_on` for one more token of each row, chosen (B,). It sees what the batch's last token sees."""
+def read_token(model: TrainedFlamingo, chosen: Array, batch: Batch, visual: Array, cache: Cache) -> Array:
+    """`read_on` for one more token of each row, chosen (B,). It sees what the last token of the batch sees."""
     phi = model.parts.visible(batch)[:, -1:]
     return read_on(model, chosen[:, None], phi, visual, batch.visible_from[:, -1:], cache)
 
 
-def read_on(model, tokens, phi, visual, visible_from, cache):
-    """Log-probabilities (B, V + 1) of what follows tokens (B, T), which continue the cache."""
+def read_on(
+    model: TrainedFlamingo, tokens: Array, phi: Array, visual: Array, visible_from: Array, cache: Cache
+) -> Array:
+    """Log-probabilities (B, V + 1) of the token after tokens (B, T), which continue the cache."""
     logits = flamingo(model.params, model.frozen, tokens, phi, visual, model.config, visible_from, cache, model.parts)
     return log_softmax_allowed(logits[:, -1])
 
 
-def log_softmax_allowed(logits):
+def log_softmax_allowed(logits: Array) -> Array:
     """Log-probabilities over the last axis; the tokens in `NEVER` get -inf."""
     logits = np.array(logits, np.float64)
     logits[..., list(NEVER)] = -np.inf
@@ -70,7 +78,7 @@ def log_softmax_allowed(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-def check_length(prompt, more, config):
+def check_length(prompt: int, more: int, config: FlamingoConfig) -> None:
     """`UserError` if prompt and continuation together exceed the context, or if more is less than 0."""
     if more < 0:
         raise UserError(f"max_tokens is {more} but must be at least 0")

@@ -1,11 +1,10 @@
-"""Interleaving: text, pictures and videos in one row of tokens, and who may see what.
+"""Interleaving: text, pictures and videos in one row of tokens, and which medium each token sees.
 
-Chapter §4; paper section 2.4, appendices A.1.3 and A.3.2. A document is a list of items in order:
-strings, media, and `EOC`. It becomes `<BOS>`, pieces of text, one `<image>` tag a medium, and
-`<EOC>` before every image but a leading one and at the end of a document. `phi` says which medium
-each token looks at; it is a pure function of the tokens.
+Chapter §4; paper section 2.4, appendices A.1.3 and A.3.2. A document is a list of items in order: strings, media, and
+`EOC`. It becomes `<BOS>`, pieces of text, one `<image>` tag for each medium, and `<EOC>` before every image except a
+leading one and at the end of the document. `phi` says which medium each token sees. It depends on the tokens alone.
 
-Not here: the attention itself (`ops.segment_attention`) and the pictures' pixels (`data/images.py`).
+Not here: the attention itself (`ops.segment_attention`) and the pixels of the pictures (`data/images.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy as np
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import IMAGE, PAD, Tokenizer
+from tinyflamingo.ops.types import Array
 
 
 @dataclass
@@ -27,41 +27,40 @@ class Sequence:
     weights: list = field(default_factory=list)
     media: list = field(default_factory=list)
 
-    def add(self, tokens, weight):
-        """Append ids that all carry one loss weight."""
+    def add(self, tokens: list, weight: float) -> None:
+        """Append ids that all have one loss weight."""
         self.tokens += tokens
         self.weights += [weight] * len(tokens)
 
 
-def phi(tokens):
+def phi(tokens: Array) -> Array:
     """Which medium each token sees: the number of `<image>` tags at positions up to its own.
 
-    tokens (..., T) -> (..., T) int. A tag carries its own image's number; 0: no image yet.
+    tokens (..., T) -> (..., T) int. A tag has the number of its own image; 0: no image yet.
     """
     return np.cumsum(np.asarray(tokens) == IMAGE, axis=-1)
 
 
-def phi_next(tokens):
+def phi_next(tokens: Array) -> Array:
     """`phi` in "next" mode (paper, appendix A.3.2): the coming image instead of the last one.
 
-    A tag still carries its own image; after the last image a token keeps the last.
+    A tag still has the number of its own image. A token after the last image keeps the last image.
     """
     is_tag = np.asarray(tokens) == IMAGE
     before = np.cumsum(is_tag, axis=-1) - is_tag
     return np.minimum(before + 1, is_tag.sum(axis=-1, keepdims=True))
 
 
-def cross_attention_mask(phi_row, N, R):
-    """The mask of the paper's figure 7, for people to look at: phi (T,) -> (T, N * R), True where attention may go."""
+def cross_attention_mask(phi_row: Array, N: int, R: int) -> Array:
+    """The mask of the paper's figure 7, for figures: phi (T,) -> (T, N * R), True where attention may go."""
     return np.asarray(phi_row)[:, None] == np.repeat(np.arange(1, N + 1), R)
 
 
-def encode_document(items, tokenizer: Tokenizer, complete=True) -> Sequence:
-    """A document (list of str, `Quiet`, `EOC`, and media: anything else) to a `Sequence`.
+def encode_document(items: list, tokenizer: Tokenizer, complete: bool = True) -> Sequence:
+    """A document (strings, `Quiet` strings, `EOC`, and media: any other object) to a `Sequence`.
 
-    complete: close the last chunk with `<EOC>`; a prompt that waits for its continuation is not
-    complete. Spaces at the ends of a string are dropped and every string begins a word, so
-    "<image> dax" and "<image>dax" are one prompt.
+    complete: close the last chunk with `<EOC>`. A prompt is not complete: its continuation follows. Spaces at the
+    ends of a string are dropped and every string begins a word, so "<image> dax" and "<image>dax" are one prompt.
     """
     sequence = Sequence()
     sequence.add(list(tokenizer.opening), 0.0)
@@ -92,7 +91,7 @@ def _close_chunk(sequence, tokenizer):
         sequence.add([tokenizer.eoc], 1.0)
 
 
-def check_media(tokens, media):
+def check_media(tokens: Array, media: list) -> None:
     """`UserError` with both numbers if a row has more or fewer `<image>` tags than media."""
     tags = int(np.sum(np.asarray(tokens) == IMAGE))
     if tags != len(media):
@@ -101,65 +100,32 @@ def check_media(tokens, media):
 
 @dataclass
 class Batch:
-    """Sequences side by side, padded with `<PAD>`.
+    """Sequences in rows of equal length, padded with `<PAD>`."""
 
-    tokens (B, T); weights (B, T): loss weight of each token; phi (B, T): the medium that it sees,
-    counted from 1 over the whole batch, 0 for none; visible_from (B, T): first position of its own sequence;
-    owner (B, T): number of that sequence, -1 for padding; media: the media of all sequences in order,
-    so the first medium of a sequence is number 1 + the media of the sequences before it.
-    """
-
-    tokens: np.ndarray
-    weights: np.ndarray
-    phi: np.ndarray
-    visible_from: np.ndarray
-    owner: np.ndarray
-    media: list
+    tokens: np.ndarray  # (B, T)
+    weights: np.ndarray  # (B, T): loss weight of each token
+    phi: np.ndarray  # (B, T): the medium that a token sees, counted from 1 over the whole batch; 0: none
+    visible_from: np.ndarray  # (B, T): first position of the token's own sequence
+    owner: np.ndarray  # (B, T): number of the token's sequence; -1: padding
+    media: list  # of all sequences, in order
 
 
-def make_batch(sequences, left=False, phi_of=phi) -> Batch:
-    """Pad sequences to one length (`left`: on the left, for generation) and join their media.
+def make_batch(sequences: list[Sequence], left: bool = False, phi_of=phi) -> Batch:
+    """One sequence in each row, padded to one length on the right, or on the `left` (for generation).
 
-    phi_of: `phi` or `phi_next`, or one of them per sequence.
+    phi_of: `phi` or `phi_next`, or a list with one of them for each sequence.
     """
     T = max(len(s.tokens) for s in sequences)
-    batch = _empty_batch(len(sequences), T)
-    choose = phi_of if isinstance(phi_of, list) else [phi_of] * len(sequences)
-    for b, sequence in enumerate(sequences):
-        n = len(sequence.tokens)
-        place = slice(T - n, T) if left else slice(0, n)
-        _put(batch, b, place, sequence, choose[b])
-        batch.visible_from[b] = place.start
-    return batch
+    return _fill([[(T - len(s.tokens) if left else 0, s)] for s in sequences], T, phi_of)
 
 
-def _empty_batch(B, T):
-    phi, visible_from = np.zeros((2, B, T), int)
-    return Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), phi, visible_from, np.full((B, T), -1), [])
+def pack_batch(sequences: list[Sequence], length: int, phi_of=phi) -> Batch:
+    """Sequences one after the other in rows of `length` tokens; each lies in one row. phi_of: as in `make_batch`.
 
-
-def _put(batch, b, place, sequence, phi_of):
-    """Write a sequence into row b. The padding after it sees this sequence and nothing before it."""
-    check_media(sequence.tokens, sequence.media)
-    batch.owner[b, place] = batch.owner.max(initial=-1) + 1
-    batch.tokens[b, place] = sequence.tokens
-    batch.weights[b, place] = sequence.weights
-    batch.phi[b, place] = batch_phi(phi_of(sequence.tokens), len(batch.media))
-    batch.visible_from[b, place.start :] = place.start
-    batch.media += sequence.media
-
-
-def batch_phi(phi_row, media_before):
-    """A row's own phi, renumbered over the batch: media of earlier rows come first; 0 stays 0."""
-    return np.where(phi_row > 0, phi_row + media_before, 0)
-
-
-def pack_batch(sequences, length, phi_of=phi) -> Batch:
-    """Sequences one after the other in rows of `length` tokens; none is broken over two rows.
-
-    As `make_batch`, but several sequences share a row. Raises ValueError for one that is too long.
+    Raises ValueError for a sequence that is longer than a row.
     """
-    rows, place = [], length
+    rows: list[list] = []
+    place = length
     for sequence in sequences:
         if len(sequence.tokens) > length:
             raise ValueError(f"a sequence of {len(sequence.tokens)} tokens does not fit into rows of {length}")
@@ -168,9 +134,34 @@ def pack_batch(sequences, length, phi_of=phi) -> Batch:
             place = 0
         rows[-1].append((place, sequence))
         place += len(sequence.tokens)
-    batch = _empty_batch(len(rows), length)
-    choose = iter(phi_of if isinstance(phi_of, list) else [phi_of] * len(sequences))
+    return _fill(rows, length, phi_of)
+
+
+def _fill(rows, T, phi_of):
+    """The batch of these rows of (first position, sequence), with the media renumbered over the batch."""
+    B, count = len(rows), sum(map(len, rows))
+    phi, visible_from = np.zeros((2, B, T), int)
+    batch = Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), phi, visible_from, np.full((B, T), -1), [])
+    modes = iter(phi_of if isinstance(phi_of, list) else [phi_of] * count)
     for b, row in enumerate(rows):
+        visible_from[b] = row[0][0]
         for first, sequence in row:
-            _put(batch, b, slice(first, first + len(sequence.tokens)), sequence, next(choose))
+            _put(batch, b, first, sequence, next(modes))
     return batch
+
+
+def _put(batch, b, first, sequence, phi_of):
+    """Write a sequence into row b from position `first` on. The padding after it sees this sequence alone."""
+    check_media(sequence.tokens, sequence.media)
+    place = slice(first, first + len(sequence.tokens))
+    batch.owner[b, place] = batch.owner.max(initial=-1) + 1
+    batch.tokens[b, place] = sequence.tokens
+    batch.weights[b, place] = sequence.weights
+    batch.phi[b, place] = batch_phi(phi_of(sequence.tokens), len(batch.media))
+    batch.visible_from[b, first:] = first
+    batch.media += sequence.media
+
+
+def batch_phi(phi_row: Array, media_before: int) -> Array:
+    """A row's own phi, renumbered over the batch: media of earlier rows come first; 0 stays 0."""
+    return np.where(phi_row > 0, phi_row + media_before, 0)

@@ -1,11 +1,11 @@
 """The language model: a decoder in the manner of Chinchilla (chapter §4).
 
-Gopher's block, which Chinchilla keeps: RMSNorm before each part, causal self-attention with
-Transformer-XL relative positions (their `u`, `v` and `W_R`; Dai et al. 2019), a GELU feed-forward
-layer of width 4D, tied input and output embeddings. In Flamingo every weight here is frozen.
+Gopher's block, which Chinchilla keeps: RMSNorm before each part, causal self-attention with Transformer-XL relative
+positions (their `u`, `v` and `W_R`; Dai et al. 2019), a GELU feed-forward layer of width 4D, tied input and output
+embeddings. In Flamingo every weight here is frozen.
 
 Not here: anything visual, the tokenizer (`model/tokenizer.py`), the gated blocks between these blocks
-(`model/gated_xattn.py`), and other decoders (`variants/decoders.py`).
+(`model/gated_xattn.py`), other decoders (`variants/decoders.py`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import autograd.numpy as np
 from tinyflamingo import ops
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.ops.cache import block_length, entry, extend
+from tinyflamingo.ops.types import Array, Cache, Params
 
 
-def language_model(params, tokens, config: LanguageConfig, visible_from=None, cache=None):
+def language_model(
+    params: Params, tokens: Array, config: LanguageConfig, visible_from: Array | None = None, cache: Cache = None
+) -> Array:
     """Token ids (B, T) to logits (B, T, V) over the next token.
 
-    visible_from (B, T): first position that each token may see (documents packed in a row, left padding);
-    by default 0, everything before. cache: a dict, empty at first; it keeps what was read, and the
-    next call's tokens continue it.
+    visible_from (B, T): first position that each token may see (documents packed in a row, left padding); by default
+    0. cache: a dict, empty at first. It keeps keys and values, and the tokens of the next call continue it.
     """
     visible_from = np.zeros(tokens.shape, np.int64) if visible_from is None else visible_from
     h = embed_tokens(params["embedding"], tokens)
@@ -33,61 +35,55 @@ def language_model(params, tokens, config: LanguageConfig, visible_from=None, ca
     return ops.linear(final_norm(params, h), params["embedding"].T)
 
 
-def embed_tokens(table, tokens):
+def embed_tokens(table: Array, tokens: Array) -> Array:
     """Rows of the tied table (V, D), times sqrt(D): they start at variance 1/D, which suits the output."""
     return ops.embed(table, tokens) * table.dtype.type(table.shape[1] ** 0.5)
 
 
-def decoder_block(params, h, visible_from, config: LanguageConfig, cache=None):
+def decoder_block(params: Params, h: Array, visible_from: Array, config: LanguageConfig, cache: Cache = None) -> Array:
     """One block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D) -> (B, T, D)."""
     h = h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), visible_from, config, cache)
     return h + feed_forward(params, ops.rms_norm(h, params["ffw_gain"]))
 
 
-def self_attention(params, x, visible_from, config: LanguageConfig, cache=None):
+def self_attention(params: Params, x: Array, visible_from: Array, config: LanguageConfig, cache: Cache = None) -> Array:
     """Causal attention with relative positions: score = (q+u).k + (q+v).W_R s_(i-j), over sqrt(K)."""
     B, T, D = x.shape
     H, K = config.heads, config.key_size
     q, k, v = (np.reshape(ops.linear(x, params[name]), (B, T, H, K)) for name in ("w_q", "w_k", "w_v"))
-    distances = sinusoids(block_length(cache), T, D, x.dtype)  # those that are new with these tokens
+    distances = sinusoids(block_length(cache), T, D, x.dtype)  # the new ones: up to the last of these tokens
     r = np.reshape(ops.linear(distances, params["w_r"]), (1, T, H, K))
     k, v, r = extend(cache, k=k, v=v, r=r)
     attended = ops.relative_attention(q, k, v, np.reshape(r, r.shape[1:]), params["u"], params["v"], visible_from)
     return ops.linear(np.reshape(attended, (B, T, -1)), params["w_o"], params["b_o"])
 
 
-def feed_forward(params, x):
+def feed_forward(params: Params, x: Array) -> Array:
     """W_2 gelu(W_1 x + b_1) + b_2 for every token by itself, (B, T, D) -> (B, T, D)."""
     return ops.linear(ops.gelu(ops.linear(x, params["w_1"], params["b_1"])), params["w_2"], params["b_2"])
 
 
-def final_norm(params, h):
+def final_norm(params: Params, h: Array) -> Array:
     """The norm between the last block and the tied table."""
     return ops.rms_norm(h, params["final_gain"])
 
 
 @functools.lru_cache(maxsize=64)
-def sinusoids(first, count, D, dtype=np.float32):
-    """s_n for `count` distances n from `first` on -> (count, D): all sines, then all cosines (Transformer-XL)."""
+def sinusoids(first: int, count: int, D: int, dtype: type = np.float32) -> Array:
+    """s_n for the distances n = first, first + 1, ... -> (count, D): all sines, then all cosines (Transformer-XL)."""
     angle = np.arange(first, first + count)[:, None] * 10000.0 ** (-np.arange(0, D, 2) / D)
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(dtype)
 
 
-def init_language_model(rng, config: LanguageConfig, dtype=np.float32):
-    """Parameters as nested dicts; projections back into the stream start smaller, by sqrt(2 layers)."""
+def init_language_model(rng: np.random.Generator, config: LanguageConfig, dtype: type = np.float32) -> Params:
+    """Parameters as nested dicts. Projections back into the stream start smaller, by sqrt(2 layers)."""
     V, D = config.vocab_size, config.width
-    params = {
-        "embedding": (rng.standard_normal((V, D)) * D**-0.5).astype(dtype),
-        "final_gain": np.ones(D, dtype),
-    }
-    for i in range(config.layers):
-        params[f"block_{i}"] = _init_block(rng, config, dtype)
-    return params
+    params = {"embedding": (rng.standard_normal((V, D)) * D**-0.5).astype(dtype), "final_gain": np.ones(D, dtype)}
+    return params | {f"block_{i}": _init_block(rng, config, dtype) for i in range(config.layers)}
 
 
 def _init_block(rng, config, dtype):
-    D, inner = config.width, config.heads * config.key_size
-    hidden = config.ffw_multiplier * D
+    D, inner, hidden = config.width, config.heads * config.key_size, config.ffw_multiplier * config.width
 
     def matrix(rows, columns, scale=1.0):
         return (rng.standard_normal((rows, columns)) * scale * rows**-0.5).astype(dtype)
@@ -95,10 +91,7 @@ def _init_block(rng, config, dtype):
     back = (2 * config.layers) ** -0.5
     return {
         "attn_gain": np.ones(D, dtype),
-        "w_q": matrix(D, inner),
-        "w_k": matrix(D, inner),
-        "w_v": matrix(D, inner),
-        "w_r": matrix(D, inner),
+        **{name: matrix(D, inner) for name in ("w_q", "w_k", "w_v", "w_r")},
         "u": np.zeros((config.heads, config.key_size), dtype),
         "v": np.zeros((config.heads, config.key_size), dtype),
         "w_o": matrix(inner, D, back),

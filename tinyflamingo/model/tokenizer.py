@@ -1,16 +1,17 @@
 """The tokenizer: SentencePiece with byte fallback and no NFKC, as Chinchilla's (chapter §4).
 
-Five reserved ids, then pieces; `<EOC>` is not among them: it is Flamingo's own token and takes the
-id after the last piece. Reserved ids are control symbols, so no string of a user ever becomes one:
-a literal "<image>" in text is cut into ordinary pieces.
+Five reserved ids come first, then the pieces. `<EOC>` is not among them: it is Flamingo's own token and has the id
+after the last piece. Reserved ids are control symbols, so no string of a user ever becomes one: a literal "<image>" in
+text is cut into ordinary pieces.
 
-Not here: the algorithm itself; the `sentencepiece` library does it, as it did for Chinchilla.
+Not here: the algorithm itself. The `sentencepiece` library does it, as for Chinchilla.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Iterable
 
 import sentencepiece
 
@@ -22,12 +23,12 @@ SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<imag
 
 
 class Tokenizer:
-    """Text to ids and back. `len(tokenizer)` is V; the id V stands for `<EOC>`."""
+    """Text to ids and back. `len(tokenizer)` is V; the id V is `<EOC>`."""
 
-    opening = (BOS,)  # what every document begins with
+    opening = (BOS,)  # the first ids of every document
 
     def __init__(self, model: bytes):
-        """model: a serialised SentencePiece model. Raises `UserError` if it is not one of ours."""
+        """model: a serialised SentencePiece model. Raises `UserError` if it does not have our reserved ids."""
         self.model = model
         if not model:
             raise UserError("tokenizer: the data are empty")
@@ -47,9 +48,9 @@ class Tokenizer:
         return len(self)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; never a reserved one. A lone surrogate, which is no text, is a `UserError`.
+        """Ids of a text; never a reserved one. A lone surrogate is not text: it raises `UserError`.
 
-        A "\u2581" of the user's own would come back as a space, so it goes in as ESCAPE + "1".
+        SentencePiece would decode a "\u2581" in the text as a space, so it is encoded as ESCAPE + "1".
         """
         try:
             text.encode()
@@ -57,36 +58,36 @@ class Tokenizer:
             raise UserError(f"text is not valid Unicode: {error.reason}") from error
         return self._sp.encode(text.replace(ESCAPE, ESCAPE + "0").replace(SPACE, ESCAPE + "1"))
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; reserved ids and <EOC> are left out."""
         text = self._sp.decode([int(i) for i in ids if i > IMAGE and i != self.eoc])
         return text.replace(ESCAPE + "1", SPACE).replace(ESCAPE + "0", ESCAPE)
 
     def piece(self, index: int) -> str:
-        """What an id stands for, as people write it: for tables and figures."""
+        """The name of an id, for tables and figures."""
         return "<EOC>" if index == self.eoc else self._sp.id_to_piece(int(index))
 
 
-def fit_tokenizer(lines_of, most: int) -> Tokenizer:
-    """A tokenizer of at most `most` pieces: fewer where the text gives no more. `lines_of()`: the lines, anew.
+def fit_tokenizer(lines_of: Callable[[], Iterable[str]], most: int) -> Tokenizer:
+    """A tokenizer of at most `most` pieces; of fewer if the text gives no more. `lines_of()` gives the lines again.
 
-    Characters so rare that all of them are 1 in 2000 are left to bytes. Raises `UserError` if not even
-    the other characters find room.
+    The rarest characters, together 1 in 2000, are written as bytes. Raises `UserError` if there is no room for the
+    other characters.
     """
     try:
         return train_tokenizer(lines_of(), most, coverage=0.9995)
     except RuntimeError as error:
-        told = str(error)
-    if fitting := re.search(r"set it to a value <= (\d+)", told):
+        message = str(error)
+    if fitting := re.search(r"set it to a value <= (\d+)", message):
         return train_tokenizer(lines_of(), int(fitting[1]), coverage=0.9995)
-    if needed := re.search(r"smaller than required_chars. \d+ vs (\d+)", told):
+    if needed := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         raise UserError(f"a vocabulary of {most} is too small for this text: give --vocab {needed[1]} or more")
     raise UserError("no tokenizer can be trained on this text: is there any text in it?")
 
 
-def train_tokenizer(lines, vocab_size: int, coverage=1.0) -> Tokenizer:
+def train_tokenizer(lines: Iterable[str], vocab_size: int, coverage: float = 1.0) -> Tokenizer:
     """A byte-pair SentencePiece model of exactly `vocab_size` pieces from an iterable of lines."""
-    out, lines = io.BytesIO(), list(lines)  # inside SentencePiece, Ctrl-C in making a line would be a RuntimeError
+    out, lines = io.BytesIO(), list(lines)  # a list: in SentencePiece, Ctrl-C inside an iterator is a RuntimeError
     try:
         _fit(lines, out, vocab_size, coverage)
     except RuntimeError as error:

@@ -1,72 +1,65 @@
 """The vision encoder: a normalizer-free ResNet (NF-ResNet), from pixels to a grid of features.
 
-Chapter §2; NFNet paper (Brock et al. 2021), section 3 and appendix C. Here are the four ideas that
-replace batch normalisation: scaled weight standardisation, activation gains, the residual rule
-`h + alpha * f(h / beta)` with a variance that is known beforehand, and SkipInit. Any picture size works.
+Chapter §2; NFNet paper (Brock et al. 2021), section 3 and appendix C. Four ideas replace batch normalisation:
+scaled weight standardisation, activation gains, the residual rule `h + alpha * f(h / beta)` with a variance that is
+known beforehand, and SkipInit. The pictures can have any size.
 
-Not here: how it is trained (`model/contrastive.py`, `training/contrastive_stage.py`), adaptive
-gradient clipping (`training/optimiser.py`), stochastic depth and dropout (a toy needs neither), and
-other encoders (`variants/`).
+Not here: its training (`model/contrastive.py`, `training/contrastive_stage.py`), adaptive gradient clipping
+(`training/optimiser.py`), stochastic depth and dropout (a toy needs neither), other encoders (`variants/`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import VisionConfig
+from tinyflamingo.ops.types import Array, Params
 
 GELU_GAIN = 1.7015043497085571  # makes Var(gain * gelu(x)) = 1 for x ~ N(0, 1); NFNet code's constant
 PIXEL_MEAN, PIXEL_SPREAD = 110.0, 80.0  # of 0..255, in every channel
 
 
-def encode_pictures(params, pictures, config: VisionConfig):
-    """Pictures, uint8 (B, Y, X, 3), to features (B, S, Dv) and to one vector for each picture (B, Dv).
+def encode_pictures(params: Params, pictures: Array, config: VisionConfig) -> tuple[Array, Array]:
+    """Pictures, uint8 (B, Y, X, 3), to features (B, S, Dv) and to their mean over each picture (B, Dv).
 
-    The features go to the resampler. The vector is their mean; contrastive training uses it (paper,
-    appendix B.1.3).
+    The resampler reads the features. Contrastive training reads the mean (paper, appendix B.1.3).
     """
     features = vision_encoder(params, normalise_pixels(pictures), config)
     return features, np.sum(features, axis=1) * features.dtype.type(1.0 / features.shape[1])
 
 
-def normalise_pixels(pictures, mean=PIXEL_MEAN, spread=PIXEL_SPREAD):
-    """uint8 pictures (..., Y, X, 3) to float32 with mean about 0 and variance about 1.
-
-    mean, spread: one number, or one for each channel.
-    """
+def normalise_pixels(pictures: Array, mean: Array = PIXEL_MEAN, spread: Array = PIXEL_SPREAD) -> Array:
+    """uint8 (..., Y, X, 3) to float32, mean about 0, variance about 1. mean, spread: one number, or one per channel."""
     scale = (1.0 / np.array(spread)).astype(np.float32)
     return (np.asanyarray(pictures, dtype=np.float32) - np.array(mean, np.float32)) * scale
 
 
-def vision_encoder(params, pictures, config: VisionConfig, watch=None):
-    """Pictures (B, Y, X, 3), floats from `normalise_pixels`, to features (B, S, Dv).
+def vision_encoder(params: Params, pictures: Array, config: VisionConfig, watch: Callable = lambda *_: None) -> Array:
+    """Pictures (B, Y, X, 3), floats from `normalise_pixels`, to features (B, S, Dv): the S cells of the last grid.
 
-    The last grid is flattened: S is the number of its cells. `watch(name, h)`, if given, is called with
-    the signal after the stem and after every block (for plots of the signal, and for tests).
+    `watch(name, h)` is called with the signal after the stem and after every block (for plots and tests).
     """
     h = ops.expect(pictures, "B Y X 3")
     for i, (_, stride) in enumerate(config.stem):
         h = ws_conv(params[f"stem_{i}"], h if i == 0 else gained_gelu(h), stride)
-    if watch:
-        watch("stem", h)
+    watch("stem", h)
     for name, _, stride, _, beta in block_plan(config):
         h = nf_block(params[name], h, beta, config.alpha, stride)
-        if watch:
-            watch(name, h)
+        watch(name, h)
     grid = gained_gelu(ws_conv(params["final"], h))
     B, Y, X, Dv = grid.shape
     return np.reshape(grid, (B, Y * X, Dv))
 
 
-def nf_block(params, h, beta, alpha, stride):
+def nf_block(params: Params, h: Array, beta: float, alpha: float, stride: int) -> Array:
     """One pre-activation bottleneck: `shortcut + alpha * skip_init_gain * gates * f(gelu(h) / beta)`.
 
-    h (B, Y, X, C) -> (B, Y', X', C'). beta is the *predicted* standard deviation of h. A transition
-    block (one with its own shortcut convolution) takes its shortcut from the scaled activation,
-    which resets the variance to 1; every other block adds to h itself.
+    h (B, Y, X, C) -> (B, Y', X', C'). beta is the *predicted* standard deviation of h. A transition block has a
+    shortcut convolution; it reads the scaled activation, which resets the variance to 1. Elsewhere the shortcut is h.
     """
     x = gained_gelu(h, beta)
     shortcut = h
@@ -80,28 +73,28 @@ def nf_block(params, h, beta, alpha, stride):
     return ops.gated_residual(shortcut, branch, squeeze_excite(params["squeeze_excite"], branch) * weight)
 
 
-def gained_gelu(x, beta=1.0):
+def gained_gelu(x: Array, beta: float = 1.0) -> Array:
     """GELU of x with the gain that keeps unit variance, over beta (NFNet paper, section 3)."""
     return ops.gelu(x, GELU_GAIN / beta)
 
 
-def ws_conv(params, x, stride=1):
+def ws_conv(params: Params, x: Array, stride: int = 1) -> Array:
     """Convolution with standardised weights. x (B, Y, X, Cin) -> (B, Y', X', Cout), SAME padding."""
     groups = x.shape[-1] // params["w"].shape[2]
     return ops.conv2d(x, ops.standardise_weight(params["w"], params["gain"]), params["b"], stride, groups)
 
 
-def squeeze_excite(params, x):
-    """Channel gates (B, C) from the mean over the picture, times 2: they are 1 on average at the start."""
+def squeeze_excite(params: Params, x: Array) -> Array:
+    """Channel gates (B, C) from the mean over the picture, times 2: their average is 1 at the start."""
     hidden = gained_gelu(ops.linear(ops.mean_pixels(x), params["w_squeeze"], params["b_squeeze"]))
     return x.dtype.type(2.0) * ops.sigmoid(ops.linear(hidden, params["w_excite"], params["b_excite"]))
 
 
-def block_plan(config: VisionConfig):
-    """The (name, width, stride, is_transition, beta) of every block; beta follows from the variance.
+def block_plan(config: VisionConfig) -> list[tuple[str, int, int, bool, float]]:
+    """The (name, width, stride, is_transition, beta) of every block. beta follows from the predicted variance.
 
-    Var(h) starts at 1 and grows by alpha^2 with each block; a transition resets it to 1 before it adds
-    its own alpha^2 (NFNet paper, section 3). beta = sqrt(Var(h)) of the block's *input*.
+    Var(h) starts at 1 and grows by alpha^2 with each block. A transition resets it to 1 before it adds its own
+    alpha^2 (NFNet paper, section 3). beta = sqrt(Var(h)) of the block's *input*.
     """
     plan, variance = [], 1.0
     for s, (width, blocks, stride) in enumerate(config.stages):
@@ -112,7 +105,7 @@ def block_plan(config: VisionConfig):
     return plan
 
 
-def init_vision_encoder(rng, config: VisionConfig, dtype=np.float32):
+def init_vision_encoder(rng: np.random.Generator, config: VisionConfig, dtype: type = np.float32) -> Params:
     """Parameters as nested dicts. SkipInit gains start at 0, convolution gains at 1."""
     params, cin = {}, 3
     for i, (width, _) in enumerate(config.stem):
@@ -138,7 +131,7 @@ def _init_block(rng, cin, width, transition, config, dtype):
     return params | ({"shortcut": init_conv(rng, 1, cin, width, dtype)} if transition else {})
 
 
-def init_squeeze_excite(rng, width, ratio, dtype=np.float32):
+def init_squeeze_excite(rng: np.random.Generator, width: int, ratio: float, dtype: type = np.float32) -> Params:
     """Parameters of the channel gates of a block of this width; ratio: hidden width / width."""
     hidden = max(1, int(width * ratio))
     return {
@@ -149,7 +142,7 @@ def init_squeeze_excite(rng, width, ratio, dtype=np.float32):
     }
 
 
-def init_conv(rng, size, cin, cout, dtype=np.float32):
+def init_conv(rng: np.random.Generator, size: int, cin: int, cout: int, dtype: type = np.float32) -> Params:
     """Parameters of one convolution of size x size pixels."""
     w = rng.standard_normal((size, size, cin, cout)) * (size * size * cin) ** -0.5
     return {"w": w.astype(dtype), "gain": np.ones(cout, dtype), "b": np.zeros(cout, dtype)}

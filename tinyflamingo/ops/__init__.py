@@ -1,61 +1,34 @@
-"""The ground floor: arrays in, arrays out, no parameters and no state.
+"""The operations of the model: arrays in, arrays out, no parameters and no state.
 
-Every operation of the model is here once to be read (``reference.py``, plain ``autograd.numpy``)
-and once to be waited for (``fast.py`` and the ``fast_*`` files: fused primitives with gradients
-written by hand, over the loops in ``kernels.py``). This file says what each one is, checks what a
-caller can get wrong, and passes the call on; ``switch.py`` says to which.
+Every operation exists twice. ``reference.py`` is its readable definition in plain ``autograd.numpy``. ``fast.py`` and
+the ``fast_*`` files compute the same with fused primitives, gradients written by hand, and the kernels of
+``kernels.py``. This file describes each operation, checks its arguments and calls it on the floor (one of the two)
+that ``switch.py`` chooses. It implements no section of the chapter; all sections are built from it.
 
-All functions take float32 or float64 arrays or autograd boxes, and keep the dtype, forward and
-backward. Letters: B batch, T query tokens, S key tokens, H heads, K head size, R latents, N media,
-D width, V vocabulary.
+All functions take float32 or float64 arrays or autograd boxes, and keep the dtype, forward and backward. Letters:
+B batch, T query tokens, S key tokens, H heads, K head size, R latents, N media, D width, V vocabulary.
 """
+
+from __future__ import annotations
 
 import numpy as np
 
-from .check import assert_float32_backward, check_grad
+from .check import assert_float32_backward as assert_float32_backward  # "as": the name is public in `ops` too
+from .check import check_grad as check_grad
 from .shapes import expect
-from .switch import backend, backend_name, use
-from .team import parallel_map, use_workers, workers
-from .value_and_grad import value_and_grad, vjp
-
-__all__ = [
-    "adamw",
-    "assert_float32_backward",
-    "attention",
-    "avg_pool2",
-    "backend_name",
-    "check_grad",
-    "conv2d",
-    "cross_entropy",
-    "embed",
-    "engine",
-    "expect",
-    "gated_residual",
-    "gelu",
-    "gelu_erf",
-    "layer_norm",
-    "linear",
-    "max_pool3",
-    "mean_pixels",
-    "quick_gelu",
-    "relative_attention",
-    "relu",
-    "rms_norm",
-    "segment_attention",
-    "parallel_map",
-    "sigmoid",
-    "squared_relu",
-    "standardise_weight",
-    "use",
-    "use_workers",
-    "value_and_grad",
-    "vjp",
-    "workers",
-]
+from .switch import backend_name, run
+from .switch import use as use
+from .switch import watching as watching
+from .team import parallel_map as parallel_map
+from .team import use_workers as use_workers
+from .team import workers as workers
+from .types import Array
+from .value_and_grad import value_and_grad as value_and_grad
+from .value_and_grad import vjp as vjp
 
 
-def engine():
-    """What runs the loops: "numba", "numpy" (Numba is not installed) or "autograd" (reference)."""
+def engine() -> str:
+    """What runs the kernels: "numba", "numpy" (Numba is not installed) or "autograd" (the reference has no kernels)."""
     if backend_name() == "reference":
         return "autograd"
     from . import kernels
@@ -66,98 +39,89 @@ def engine():
 # ---------------------------------------------------------------- dense layers and norms
 
 
-def linear(x, w, b=None):
+def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     """x @ w + b: x (..., Din), w (Din, Dout), b (Dout,) or None -> (..., Dout)."""
     expect(w, "Din Dout", Din=x.shape[-1])
     if b is not None:
         expect(b, "Dout", Dout=w.shape[1])
-    return backend().linear(x, w, b)
+    return run("linear", x, w, b)
 
 
-def rms_norm(x, gain, eps=1e-6):
+def rms_norm(x: Array, gain: Array, eps: float = 1e-6) -> Array:
     """x / sqrt(mean(x^2) + eps) * gain: x (..., D), gain (D,) -> (..., D).
 
     Zhang & Sennrich 2019 (arXiv 1910.07467); the norm of Gopher and Chinchilla.
     """
     expect(gain, "D", D=x.shape[-1])
-    return backend().rms_norm(x, gain, eps)
+    return run("rms_norm", x, gain, eps)
 
 
-def layer_norm(x, gain, bias, eps=1e-5):
-    """(x - mean) / sqrt(var + eps) * gain + bias: x (..., D), gain and bias (D,) -> (..., D).
-
-    Ba, Kiros & Hinton 2016 (arXiv 1607.06450).
-    """
+def layer_norm(x: Array, gain: Array, bias: Array, eps: float = 1e-5) -> Array:
+    """(x - mean) / sqrt(var + eps) * gain + bias (arXiv 1607.06450): x (..., D), gain and bias (D,) -> (..., D)."""
     expect(gain, "D", D=x.shape[-1])
     expect(bias, "D", D=x.shape[-1])
-    return backend().layer_norm(x, gain, bias, eps)
+    return run("layer_norm", x, gain, bias, eps)
 
 
 # ---------------------------------------------------------------- activations, any shape
 
 
-def gelu(x, gain=1.0):
+def gelu(x: Array, gain: float = 1.0) -> Array:
     """gain * 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): the tanh form of arXiv 1606.08415.
 
-    gain: a Python float, for networks whose activations keep unit variance.
+    gain is for networks that keep activations at unit variance.
     """
-    return backend().gelu(x, gain)
+    return run("gelu", x, gain)
 
 
-def gelu_erf(x):
-    """x Phi(x), Phi the normal distribution function: GELU itself, which `gelu` approximates.
+def gelu_erf(x: Array) -> Array:
+    """x Phi(x), Phi the normal distribution function: exact GELU, which `gelu` approximates.
 
     The public ports of Flamingo and some of their language models use this form.
     """
-    return backend().gelu_erf(x)
+    return run("gelu_erf", x)
 
 
-def quick_gelu(x):
-    """x sigmoid(1.702 x): CLIP's form of GELU, at most 0.021 from the other (arXiv 1606.08415)."""
-    return backend().quick_gelu(x)
+def quick_gelu(x: Array) -> Array:
+    """x sigmoid(1.702 x): CLIP's form of GELU, at most 0.021 from the tanh form (arXiv 1606.08415)."""
+    return run("quick_gelu", x)
 
 
-def relu(x):
+def relu(x: Array) -> Array:
     """max(x, 0), with slope 0 at 0."""
-    return backend().relu(x)
+    return run("relu", x)
 
 
-def squared_relu(x):
+def squared_relu(x: Array) -> Array:
     """max(x, 0)^2 (So et al. 2021, arXiv 2109.08668): the activation of Flamingo's new layers."""
-    return backend().squared_relu(x)
+    return run("squared_relu", x)
 
 
-def sigmoid(x):
+def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow."""
-    return backend().sigmoid(x)
+    return run("sigmoid", x)
 
 
-# ---------------------------------------------------------------- tables and losses
+# ---------------------------------------------------------------- tables, losses, the optimiser
 
 
-def embed(table, ids):
-    """Rows of a table: table (V, D), ids int of any shape -> ids.shape + (D,).
-
-    Raises ValueError for an id outside 0..V-1.
-    """
+def embed(table: Array, ids: Array) -> Array:
+    """Rows of a table (V, D): ids int of any shape -> ids.shape + (D,). Raises ValueError for an id outside 0..V-1."""
     ids = np.asarray(ids)
     _check_range(ids, table.shape[0], "embed: id")
-    return backend().embed(table, ids)
+    return run("embed", table, ids)
 
 
-def cross_entropy(logits, targets):
-    """-log softmax(logits)[target], one number a row: logits (M, V), targets (M,) int -> (M,).
-
-    Raises ValueError for a target outside 0..V-1.
-    """
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """-log softmax(logits)[target] per row: logits (M, V), targets (M,) int in 0..V-1, else ValueError -> (M,)."""
     targets = np.asarray(targets)
     expect(logits, "M V", M=targets.shape[0])
     _check_range(targets, logits.shape[1], "cross_entropy: target")
-    return backend().cross_entropy(logits, targets)
+    return run("cross_entropy", logits, targets)
 
 
 def _check_range(ids, size, name):
-    """Integers, 0 <= ids < size; a negative one would quietly count from the end."""
+    """Integers with 0 <= ids < size. NumPy would accept a negative index and count from the end."""
     if ids.dtype.kind not in "iu":
         raise ValueError(f"{name}s must be integers, not {ids.dtype}")
     if ids.size and (ids.min() < 0 or ids.max() >= size):
@@ -165,14 +129,26 @@ def _check_range(ids, size, name):
         raise ValueError(f"{name} {wrong} is outside 0..{size - 1}")
 
 
+def adamw(x: Array, m: Array, v: Array, g: Array, decay: Array, *rates: float) -> None:
+    """One step of AdamW in place (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2).
+
+    x, m, v, g, decay: parameters, both moments, gradient and weight decay, all (P,); x, m and v are overwritten.
+    rates: learning rate, beta_1, beta_2, 1 - beta_1^t, 1 - beta_2^t, epsilon.
+    """
+    for name, part in {"m": m, "v": v, "g": g, "decay": decay}.items():
+        if part.shape != x.shape or part.dtype != x.dtype:
+            raise ValueError(f"adamw: {name} is {part.dtype} {part.shape}, but the parameters {x.dtype} {x.shape}")
+    run("adamw", x, m, v, g, decay, *rates)
+
+
 # ---------------------------------------------------------------- attention
 
 
-def attention(q, k, v, key_mask=None):
+def attention(q: Array, k: Array, v: Array, key_mask: Array | None = None) -> Array:
     """softmax(q k^T / sqrt(K)) v for every head (Vaswani et al. 2017, arXiv 1706.03762).
 
-    q (B, T, H, K), k and v (B, S, H, K), key_mask (B, S) bool, True where a key may be seen
-    -> (B, T, H, K). A query whose keys are all masked gets exactly 0.
+    q (B, T, H, K), k and v (B, S, H, K), key_mask (B, S) bool, True for visible keys -> (B, T, H, K).
+    A query whose keys are all masked gets exactly 0.
     """
     B, T, H, K = q.shape
     expect(k, "B S H K", B=B, H=H, K=K)
@@ -180,19 +156,18 @@ def attention(q, k, v, key_mask=None):
     if key_mask is not None:
         key_mask = np.asarray(key_mask, bool)
         expect(key_mask, "B S", B=B, S=k.shape[1])
-    return backend().attention(q, k, v, key_mask)
+    return run("attention", q, k, v, key_mask)
 
 
-def relative_attention(q, k, v, r, u, vb, visible_from):
-    """Causal attention with Transformer-XL's relative positions (Dai et al. 2019, 1901.02860).
+def relative_attention(q: Array, k: Array, v: Array, r: Array, u: Array, vb: Array, visible_from: Array) -> Array:
+    """Causal attention with Transformer-XL's relative positions (Dai et al. 2019, arXiv 1901.02860).
 
     score(i, j) = ((q_i + u) . k_j + (q_i + vb) . r_{i-j}) / sqrt(K), softmax over the visible j.
 
-    q (B, T, H, K); k and v (B, S, H, K), S >= T: query i stands at key position S - T + i, so that
-    cached decoding passes one query and all keys. r (S, H, K): row n is distance n. u, vb (H, K).
-    visible_from (B, T) int: the first key position that the query may see (packed documents, left
-    padding); beyond its own position the row is empty and the output exactly 0. -> (B, T, H, K).
-    Raises ValueError for S < T.
+    q (B, T, H, K); k and v (B, S, H, K), S >= T: query i is at key position S - T + i, so that cached decoding passes
+    one query and all keys. r (S, H, K): row n is for distance n. u, vb (H, K). visible_from (B, T) int: the first key
+    position that the query may attend to (packed documents, left padding). If it is after the query's own position,
+    no key is visible and the output is exactly 0. -> (B, T, H, K). Raises ValueError for S < T.
     """
     B, T, H, K = q.shape
     S = k.shape[1]
@@ -205,17 +180,16 @@ def relative_attention(q, k, v, r, u, vb, visible_from):
     expect(vb, "H K", H=H, K=K)
     visible_from = np.asarray(visible_from)
     expect(visible_from, "B T", B=B, T=T)
-    return backend().relative_attention(q, k, v, r, u, vb, visible_from)
+    return run("relative_attention", q, k, v, r, u, vb, visible_from)
 
 
-def segment_attention(q, k, v, phi, first_medium=None):
-    """Flamingo's masked cross-attention: a token sees the latents of one medium, its ``phi``.
+def segment_attention(q: Array, k: Array, v: Array, phi: Array, first_medium: Array | None = None) -> Array:
+    """Flamingo's masked cross-attention: a token attends to the latents of one medium, its ``phi``.
 
-    q (B, T, H, K); k and v (B, N, R, H, K); phi (B, T) int, media counted from 1 (section 2.3 of
-    arXiv 2204.14198) -> (B, T, H, K). With ``first_medium`` (B, T) int a token sees all media from
-    ``first_medium`` to ``phi`` at once, in one softmax (the ablation in its table 10: all previous images).
-    Where phi is 0 the output is exactly 0 and so are all gradients. N may be 0. Raises ValueError
-    for phi outside 0..N, and for first_medium outside 1..phi where phi is not 0.
+    q (B, T, H, K); k and v (B, N, R, H, K); phi (B, T) int, media counted from 1 (section 2.3 of arXiv 2204.14198)
+    -> (B, T, H, K). With ``first_medium`` (B, T) int a token attends to all media from ``first_medium`` to ``phi`` in
+    one softmax (the ablation "all previous images" in table 10). Where phi is 0 the output and all gradients are
+    exactly 0. N may be 0. Raises ValueError for phi outside 0..N, and for first_medium outside 1..phi where phi > 0.
     """
     B, T, H, K = q.shape
     phi = np.asarray(phi)
@@ -228,86 +202,65 @@ def segment_attention(q, k, v, phi, first_medium=None):
     if first_medium is not None:
         first_medium = np.asarray(first_medium)
         _check_first_medium(expect(first_medium, "B T", B=B, T=T), phi)
-    return backend().segment_attention(q, k, v, phi, first_medium)
+    return run("segment_attention", q, k, v, phi, first_medium)
 
 
 def _check_first_medium(first_medium, phi):
     wrong = (phi > 0) & ((first_medium < 1) | (first_medium > phi))
     if wrong.any():
         first, last = first_medium[wrong][0], phi[wrong][0]
-        raise ValueError(f"segment_attention: first_medium is {first} but must be in 1..{last}, its phi")
+        raise ValueError(f"segment_attention: first_medium is {first} but must be in 1..{last} (phi is {last})")
 
 
 # ---------------------------------------------------------------- pictures, channels last
 
 
-def conv2d(x, w, b=None, stride=1, groups=1, odd="end"):
-    """Convolution with SAME padding as in TensorFlow and JAX: output ceil(size / stride).
+def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, odd: str = "end") -> Array:
+    """Convolution with SAME padding as in TensorFlow and JAX: the output has ceil(size / stride) pixels.
 
-    x (B, Y, X, Cin), w (kh, kw, Cin/groups, Cout), b (Cout,) or None -> (B, Yo, Xo, Cout). An odd
-    pixel of padding goes at the end; odd="start" is what PyTorch's padding of half an odd kernel
-    does. Raises ValueError when the channels do not fit the groups.
+    x (B, Y, X, Cin), w (kh, kw, Cin/groups, Cout), b (Cout,) or None -> (B, Yo, Xo, Cout). If the padding is an odd
+    number of pixels, the extra one goes to the end, or to the start with odd="start", as in PyTorch with padding
+    kernel // 2. Raises ValueError when the channels do not fit the groups.
     """
     if w.shape[2] * groups != x.shape[3] or w.shape[3] % groups:
         raise ValueError(f"conv2d: {x.shape[3]} channels in {groups} groups do not fit weights {w.shape}")
     if b is not None:
         expect(b, "Cout", Cout=w.shape[3])
-    return backend().conv2d(x, w, b, stride, groups, odd)
+    return run("conv2d", x, w, b, stride, groups, odd)
 
 
-def standardise_weight(w, gain):
+def standardise_weight(w: Array, gain: Array) -> Array:
     """Scaled weight standardisation (Brock et al. 2021, arXiv 2102.06171, section 3).
 
-    w (kh, kw, Cin, Cout), gain (Cout,): every output channel gets mean 0 and variance 1/N over its
-    fan-in of N values, times a learned gain. The signal that passes then keeps its variance.
-    N times the variance counts as 1e-4 at least, as in the authors' code.
+    w (kh, kw, Cin, Cout), gain (Cout,): the N = kh kw Cin weights of each output channel get mean 0 and variance 1/N,
+    times a learned gain, so that the signal keeps its variance. N times the variance counts as at least 1e-4, as in the
+    authors' code.
     """
     expect(gain, "Cout", Cout=w.shape[3])
-    return backend().standardise_weight(w, gain)
+    return run("standardise_weight", w, gain)
 
 
-def gated_residual(shortcut, branch, gates):
-    """shortcut + branch * gates: both (B, Y, X, C), gates (B, C), one a picture and channel."""
+def gated_residual(shortcut: Array, branch: Array, gates: Array) -> Array:
+    """shortcut + branch * gates: both (B, Y, X, C), gates (B, C), one gate for each picture and channel."""
     B, _, _, C = expect(branch, "B Y X C").shape
     expect(shortcut, "B Y X C", B=B, Y=branch.shape[1], X=branch.shape[2], C=C)
     expect(gates, "B C", B=B, C=C)
-    return backend().gated_residual(shortcut, branch, gates)
+    return run("gated_residual", shortcut, branch, gates)
 
 
-def mean_pixels(x):
+def mean_pixels(x: Array) -> Array:
     """Mean over the pixels: x (B, Y, X, C) -> (B, C)."""
-    expect(x, "B Y X C")
-    return backend().mean_pixels(x)
+    return run("mean_pixels", expect(x, "B Y X C"))
 
 
-def max_pool3(x, odd="end"):
+def max_pool3(x: Array, odd: str = "end") -> Array:
     """Largest value of 3x3 windows, stride 2: x (B, Y, X, C) -> (B, ceil(Y/2), ceil(X/2), C).
 
-    Windows reach beyond the edge as those of `conv2d` do; of equal values the first counts.
+    Padded as in `conv2d`, with -inf. If values are equal, the gradient goes to the first one.
     """
-    expect(x, "B Y X C")
-    return backend().max_pool3(x, odd)
+    return run("max_pool3", expect(x, "B Y X C"), odd)
 
 
-def avg_pool2(x):
-    """Mean of 2x2 windows, stride 2: x (B, Y, X, C) -> (B, ceil(Y/2), ceil(X/2), C).
-
-    At an odd edge the last window averages the pixels that are there; any size works.
-    """
-    expect(x, "B Y X C")
-    return backend().avg_pool2(x)
-
-
-# ---------------------------------------------------------------- the optimiser
-
-
-def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
-    """One step of AdamW in place (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2).
-
-    x, m, v, g, decay: parameters, both moments, gradient and weight decay, all (P,). The rest are
-    Python floats; unbias_1 and unbias_2 are 1 - beta^t. x, m and v are written.
-    """
-    for name, part in {"m": m, "v": v, "g": g, "decay": decay}.items():
-        if part.shape != x.shape or part.dtype != x.dtype:
-            raise ValueError(f"adamw: {name} is {part.dtype} {part.shape}, the parameters {x.dtype} {x.shape}")
-    backend().adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon)
+def avg_pool2(x: Array) -> Array:
+    """Mean of 2x2 windows of the pixels that exist, stride 2: x (B, Y, X, C) -> (B, ceil(Y/2), ceil(X/2), C)."""
+    return run("avg_pool2", expect(x, "B Y X C"))

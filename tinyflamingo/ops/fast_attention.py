@@ -1,38 +1,42 @@
 """Dense attention as one primitive: ``softmax(q k^T / sqrt(K)) v`` (Vaswani et al. 2017).
 
-The resampler's and the specialists' attention. Not causal (``fast_relative.py``) and not Flamingo's
-masked cross-attention (``fast_segment.py``).
+The attention of the resampler (§3) and of the specialists. Not here: causal attention (``fast_relative.py``) and
+Flamingo's masked cross-attention (``fast_segment.py``).
 """
 
+from __future__ import annotations
+
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
+from autograd.extend import primitive
 
 from . import kernels
+from .gradients import defvjp_all
+from .types import Array
 
-BUDGET = 1 << 17  # scores in one block of examples: 512 KB of float32, half of a common L2
+BUDGET = 1 << 17  # scores in one block of examples: 512 KB of float32, half of a usual L2 cache
 
 
-def heads_first(x):
+def heads_first(x: Array) -> Array:
     """(B, T, H, K) -> (B, H, T, K), a view: BLAS reads such strides without a copy."""
     return x.transpose(0, 2, 1, 3)
 
 
-def transposed(x):
+def transposed(x: Array) -> Array:
     """The last two axes swapped, a view."""
     return x.swapaxes(-1, -2)
 
 
-def blocks(B, scores):
-    """Slices of the batch whose scores (``scores`` for one example) fit in the budget."""
+def blocks(B: int, scores: int) -> list[slice]:
+    """Slices of the batch that have at most BUDGET scores, with ``scores`` for each example."""
     step = max(BUDGET // max(scores, 1), 1)
     return [slice(b, b + step) for b in range(0, B, step)]
 
 
-def attention(q, k, v, key_mask=None):
+def attention(q: Array, k: Array, v: Array, key_mask: Array | None = None) -> Array:
     """``reference.attention``: two batched GEMMs, 4 B H T S K flops, softmax in place in L2.
 
-    Keeps the probabilities (B, H, T, S) for backward, which is four GEMMs. Never allocates a
-    transposed q, k or v, nor a broadcast mask.
+    Saves the probabilities (B, H, T, S) for backward, which is four GEMMs. Makes no transposed copy of q, k or v and no
+    broadcast mask.
     """
     return _attention(q, k, v, key_mask, {})
 
@@ -58,24 +62,19 @@ def _attention(q, k, v, key_mask, saved):
     return out
 
 
-def _attention_vjp(argnums, ans, args, kwargs):
-    q, k, v, _, saved = args
+def _attention_backward(g, q, k, v, key_mask, saved):
     B, T, H, K = q.shape
     S = k.shape[1]
-
-    def backward(g):
-        p, g = saved["p"], heads_first(g)
-        dq, dk, dv = (np.empty_like(x, order="C") for x in (q, k, v))
-        for b in blocks(B, H * T * S):
-            dp = np.matmul(g[b], transposed(heads_first(v[b])))
-            kernels.softmax_backward(p[b], dp)
-            dp *= q.dtype.type(K**-0.5)
-            np.matmul(dp, heads_first(k[b]), out=heads_first(dq[b]))
-            np.matmul(transposed(dp), heads_first(q[b]), out=heads_first(dk[b]))
-            np.matmul(transposed(p[b]), g[b], out=heads_first(dv[b]))
-        return tuple((dq, dk, dv)[i] for i in argnums)
-
-    return backward
+    p, g = saved["p"], heads_first(g)
+    dq, dk, dv = (np.empty_like(x, order="C") for x in (q, k, v))
+    for b in blocks(B, H * T * S):
+        dp = np.matmul(g[b], transposed(heads_first(v[b])))
+        kernels.softmax_backward(p[b], dp)
+        dp *= q.dtype.type(K**-0.5)
+        np.matmul(dp, heads_first(k[b]), out=heads_first(dq[b]))
+        np.matmul(transposed(dp), heads_first(q[b]), out=heads_first(dk[b]))
+        np.matmul(transposed(p[b]), g[b], out=heads_first(dv[b]))
+    return dq, dk, dv
 
 
-defvjp_argnums(_attention, _attention_vjp)
+defvjp_all(_attention, _attention_backward)

@@ -1,24 +1,28 @@
-"""Convolution, pooling and channel gates, channels last, as primitives.
+"""Convolution, pooling and channel gates as primitives, channels last (chapter §2).
 
-The loops (``product_kernels_numba.py``) read the pictures as they lie. Rows of windows for a GEMM
-("im2col") would be nine times as large, and making them costs as much as using them; without Numba
-that is what happens, a few pictures at a time (``kernels_numpy.py``).
+The loops (``product_kernels_numba.py``) read the pictures in place. Rows of windows for a GEMM ("im2col") would be nine
+times as large, and making them costs as much as using them. Without Numba they are made, for a few pictures at a time
+(``kernels_numpy.py``). Not here: the residual blocks that use these operations (``model/vision_encoder.py``).
 """
 
+from __future__ import annotations
+
 import numpy as np
-from autograd.extend import defvjp, defvjp_argnums, primitive
+from autograd.extend import defvjp_argnums, primitive
 
 from . import kernels
+from .gradients import defvjp_all
 from .reference import STANDARDISE_FLOOR, pool_weights, same_padding, windows
+from .types import Array
 
-COLUMN_BYTES = 1 << 19  # half of a common L2 cache: the other half is for the GEMM
-FEW_CHANNELS = 16  # a row of so few is too short for the convolution's innermost loop
+COLUMN_BYTES = 1 << 19  # half of a usual L2 cache; the other half is for the GEMM
+FEW_CHANNELS = 16  # with so few channels the innermost loop of the convolution is too short
 
 
-def conv2d(x, w, b=None, stride=1, groups=1, odd="end"):
-    """``reference.conv2d``: 2 B Yo Xo kh kw Cin/groups Cout flops; backward the same twice.
+def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, odd: str = "end") -> Array:
+    """``reference.conv2d``: 2 B Yo Xo kh kw Cin/groups Cout flops; backward twice as many.
 
-    Keeps nothing but its arguments. Allocates no columns; strided ones need some pictures' in backward.
+    Saves nothing but its arguments. Makes no columns, except for a few pictures in backward if the stride is above 1.
     """
     return _conv2d(x, w, np.zeros(w.shape[3], w.dtype) if b is None else b, stride, groups, odd)
 
@@ -26,25 +30,21 @@ def conv2d(x, w, b=None, stride=1, groups=1, odd="end"):
 @primitive
 def _conv2d(x, w, b, stride, groups, odd):
     pads = _pads(x, w, stride, odd)
-    parts = [_convolve(*part, stride, pads) for part in zip(*_grouped(groups, x, w, b), strict=True)]
-    return _joined(parts)
+    return _joined([_convolve(*part, stride, pads) for part in _groups(groups, x, w, b)])
 
 
 def _conv2d_vjp(argnums, ans, args, kwargs):
-    x, w, b, stride, groups, odd = args
+    x, w, _, stride, groups, odd = args
     pads = _pads(x, w, stride, odd)
 
     def backward(g):
-        x_parts, w_parts, _ = _grouped(groups, x, w, b)
-        g_parts = _split(g, groups)
-        found = [None, None, None]
+        parts = _groups(groups, g, x, w)
+        gradients = [None, None, None]
         if 0 in argnums:
-            parts = zip(g_parts, x_parts, w_parts, strict=True)
-            found[0] = _joined([_input_gradient(*part, stride, pads) for part in parts])
+            gradients[0] = _joined([_input_gradient(*part, stride, pads) for part in parts])
         if 1 in argnums or 2 in argnums:
-            parts = zip(g_parts, x_parts, w_parts, strict=True)
-            found[1:] = map(_joined, zip(*(_weight_gradients(*part, stride, pads) for part in parts), strict=True))
-        return tuple(found[i] for i in argnums)
+            gradients[1:] = map(_joined, zip(*(_weight_gradients(*part, stride, pads) for part in parts), strict=True))
+        return tuple(gradients[i] for i in argnums)
 
     return backward
 
@@ -52,18 +52,10 @@ def _conv2d_vjp(argnums, ans, args, kwargs):
 defvjp_argnums(_conv2d, _conv2d_vjp)
 
 
-# ---------------------------------------------------------------- groups
-
-
-def _grouped(groups, x, w, b):
-    """Every group's channels of x, weights and bias. Inputs and weights are split by other axes:
-    w (kh, kw, Cin/groups, Cout) holds the inputs of one group and the outputs of all."""
-    return _split(x, groups), _split(w, groups), _split(b, groups)
-
-
-def _split(x, groups):
-    """The last axis in equal contiguous parts; x itself for one group."""
-    return [np.ascontiguousarray(part) for part in np.split(x, groups, axis=-1)]
+def _groups(groups, *arrays):
+    """The arrays of each group: the last axis is cut into equal contiguous parts."""
+    parts = ([np.ascontiguousarray(part) for part in np.split(x, groups, axis=-1)] for x in arrays)
+    return list(zip(*parts, strict=True))
 
 
 def _joined(parts):
@@ -88,7 +80,7 @@ def _convolve(x, w, b, stride, pads):
 
 
 def _weight_gradients(g, x, w, stride, pads):
-    """Gradients of weights and bias."""
+    """The gradients of weights and bias."""
     dw, db = np.zeros(w.shape, x.dtype), np.zeros(w.shape[3], x.dtype)
     top, _, left, _ = pads
     kernels.weight_gradients(g, x, stride, top, left, dw, db)
@@ -96,7 +88,7 @@ def _weight_gradients(g, x, w, stride, pads):
 
 
 def _input_gradient(g, x, w, stride, pads):
-    """Stride 1: a convolution of g with the flipped kernel. Else, and to few channels: columns, added back."""
+    """For stride 1 and many channels: a convolution of g with the flipped kernel. Otherwise: columns, added back."""
     kh, kw, Cin, _ = w.shape
     if stride == 1 and Cin > FEW_CHANNELS:
         top, bottom, left, right = pads
@@ -107,7 +99,7 @@ def _input_gradient(g, x, w, stride, pads):
 
 
 def _columns_back(g, x, w, stride, pads):
-    """g times weights^T gives the columns' gradient; each window adds its share to the picture."""
+    """g times weights^T is the gradient of the columns; each window is added to its pixels."""
     (B, Y, X, C), (kh, kw, _, Cout) = x.shape, w.shape
     out_y, out_x = g.shape[1:3]
     dx = np.zeros((B, Y + pads[0] + pads[1], X + pads[2] + pads[3], C), x.dtype)
@@ -120,11 +112,11 @@ def _columns_back(g, x, w, stride, pads):
     return np.ascontiguousarray(dx[:, pads[0] : pads[0] + Y, pads[2] : pads[2] + X])
 
 
-# ---------------------------------------------------------------- weights
+# ---------------------------------------------------------------- weights, pixels and channels
 
 
-def standardise_weight(w, gain):
-    """``reference.standardise_weight``: 1r 1w of the weights; keeps them centred."""
+def standardise_weight(w: Array, gain: Array) -> Array:
+    """``reference.standardise_weight``: 1r 1w of the weights; saves the centred weights."""
     return _standardise_weight(w, gain, {})
 
 
@@ -138,71 +130,54 @@ def _standardise_weight(w, gain, saved):
     return (centred * (gain * inverse)).reshape(w.shape)
 
 
-def _standardise_weight_vjp(argnums, ans, args, kwargs):
-    w, gain, saved = args
+def _standardise_weight_backward(g, w, gain, saved):
     centred, inverse = saved["centred"], saved["inverse"]
-
-    def backward(g):
-        g = g.reshape(centred.shape)
-        along = np.einsum("nc,nc->c", g, centred)
-        pull = np.where(saved["floored"], 0, along * inverse**2).astype(w.dtype)  # below the floor it is constant
-        dw = (g - centred * pull) * (gain * inverse)
-        dw -= dw.sum(axis=0) * w.dtype.type(1.0 / len(dw))
-        return tuple((dw.reshape(w.shape), along * inverse)[i] for i in argnums)
-
-    return backward
+    g = g.reshape(centred.shape)
+    along = np.einsum("nc,nc->c", g, centred)
+    pull = np.where(saved["floored"], 0, along * inverse**2).astype(w.dtype)  # below the limit inverse is constant
+    dw = (g - centred * pull) * (gain * inverse)
+    dw -= dw.sum(axis=0) * w.dtype.type(1.0 / len(dw))
+    return dw.reshape(w.shape), along * inverse
 
 
-defvjp_argnums(_standardise_weight, _standardise_weight_vjp)
-
-
-# ---------------------------------------------------------------- pixels and channels
+defvjp_all(_standardise_weight, _standardise_weight_backward)
 
 
 @primitive
-def gated_residual(shortcut, branch, gates):
-    """``reference.gated_residual``: 2r 1w, nothing in between."""
+def gated_residual(shortcut: Array, branch: Array, gates: Array) -> Array:
+    """``reference.gated_residual``: 2r 1w, no temporary array."""
     out = np.empty_like(branch)
     kernels.gated_residual_forward(shortcut, branch, gates, out)
     return out
 
 
-def _gated_residual_vjp(argnums, ans, args, kwargs):
-    _, branch, gates = args
-
-    def backward(g):
-        dbranch, dgates = np.empty_like(branch), np.empty_like(gates)
-        kernels.gated_residual_backward(np.ascontiguousarray(g), branch, gates, dbranch, dgates)
-        return tuple((g, dbranch, dgates)[i] for i in argnums)
-
-    return backward
+def _gated_residual_backward(g, shortcut, branch, gates):
+    dbranch, dgates = np.empty_like(branch), np.empty_like(gates)
+    kernels.gated_residual_backward(np.ascontiguousarray(g), branch, gates, dbranch, dgates)
+    return g, dbranch, dgates
 
 
-defvjp_argnums(gated_residual, _gated_residual_vjp)
+defvjp_all(gated_residual, _gated_residual_backward)
 
 
 @primitive
-def mean_pixels(x):
-    """``reference.mean_pixels``: 1r. Backward writes nothing: its gradient is a broadcast view."""
+def mean_pixels(x: Array) -> Array:
+    """``reference.mean_pixels``: 1r. The gradient is a broadcast view, so backward writes nothing large."""
     B, Y, X, C = x.shape
     out = np.empty((B, C), x.dtype)
     kernels.mean_pixels_forward(np.ascontiguousarray(x).reshape(B, Y * X, C), out)
     return out
 
 
-def _mean_pixels_vjp(ans, x):
-    share = x.dtype.type(1.0 / (x.shape[1] * x.shape[2]))
-    return lambda g: np.broadcast_to((g * share)[:, None, None, :], x.shape)
+def _mean_pixels_backward(g, x):
+    return np.broadcast_to((g * x.dtype.type(1.0 / (x.shape[1] * x.shape[2])))[:, None, None, :], x.shape)
 
 
-defvjp(mean_pixels, _mean_pixels_vjp)
+defvjp_all(mean_pixels, _mean_pixels_backward)
 
 
-# ---------------------------------------------------------------- pooling
-
-
-def max_pool3(x, odd):
-    """``reference.max_pool3``: nine strided passes over x; keeps a byte an output, which tap it was."""
+def max_pool3(x: Array, odd: str) -> Array:
+    """``reference.max_pool3``: nine strided passes over x; saves one byte for each output, the number of its tap."""
     return _max_pool3(x, odd, {})
 
 
@@ -217,26 +192,22 @@ def _max_pool3(x, odd, saved):
     return out
 
 
-def _max_pool3_vjp(ans, x, odd, saved):
-    _, Y, X, _ = x.shape
+def _max_pool3_backward(g, x, odd, saved):
+    B, Y, X, C = x.shape
     (top, bottom), (left, right) = same_padding(Y, 3, 2, odd), same_padding(X, 3, 2, odd)
-
-    def backward(g):
-        dx = np.zeros((len(x), Y + top + bottom, X + left + right, x.shape[3]), g.dtype)
-        for i in range(9):
-            rows, columns = slice(i // 3, i // 3 + 2 * g.shape[1] - 1, 2), slice(i % 3, i % 3 + 2 * g.shape[2] - 1, 2)
-            dx[:, rows, columns] += g * (saved["winner"] == i)
-        return np.ascontiguousarray(dx[:, top : top + Y, left : left + X])
-
-    return backward
+    dx = np.zeros((B, Y + top + bottom, X + left + right, C), g.dtype)
+    for i in range(9):
+        rows, columns = slice(i // 3, i // 3 + 2 * g.shape[1] - 1, 2), slice(i % 3, i % 3 + 2 * g.shape[2] - 1, 2)
+        dx[:, rows, columns] += g * (saved["winner"] == i)
+    return np.ascontiguousarray(dx[:, top : top + Y, left : left + X])
 
 
-defvjp(_max_pool3, _max_pool3_vjp)
+defvjp_all(_max_pool3, _max_pool3_backward)
 
 
 @primitive
-def avg_pool2(x):
-    """``reference.avg_pool2``: 1r of x, 1w of a quarter; no padded copy at odd sizes."""
+def avg_pool2(x: Array) -> Array:
+    """``reference.avg_pool2``: reads x once, writes a quarter of its size; no padded copy for odd sizes."""
     B, Y, X, C = x.shape
     half = x[:, :, 0::2].copy()
     half[:, :, : X // 2] += x[:, :, 1::2]
@@ -246,19 +217,15 @@ def avg_pool2(x):
     return out
 
 
-def _avg_pool2_vjp(ans, x):
-    B, Y, X, C = x.shape
-
-    def backward(g):
-        share = g * pool_weights(Y, X, g.dtype)
-        dx = np.empty((B, Y, X, C), g.dtype)
-        dx[:, 0::2, 0::2] = share
-        dx[:, 1::2, 0::2] = share[:, : Y // 2]
-        dx[:, 0::2, 1::2] = share[:, :, : X // 2]
-        dx[:, 1::2, 1::2] = share[:, : Y // 2, : X // 2]
-        return dx
-
-    return backward
+def _avg_pool2_backward(g, x):
+    _, Y, X, _ = x.shape
+    g = g * pool_weights(Y, X, g.dtype)
+    dx = np.empty(x.shape, g.dtype)
+    dx[:, 0::2, 0::2] = g
+    dx[:, 1::2, 0::2] = g[:, : Y // 2]
+    dx[:, 0::2, 1::2] = g[:, :, : X // 2]
+    dx[:, 1::2, 1::2] = g[:, : Y // 2, : X // 2]
+    return dx
 
 
-defvjp(avg_pool2, _avg_pool2_vjp)
+defvjp_all(avg_pool2, _avg_pool2_backward)

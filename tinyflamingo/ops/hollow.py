@@ -1,9 +1,8 @@
-"""Arrays that have a shape and no numbers: to count what a model of any size would hold and do.
+"""Arrays that have a shape but no numbers: they show what a model of any size would hold and compute.
 
-`HollowGenerator` stands in for `numpy.random.Generator` when parameters are made: the very code that
-makes a toy then says the shape of every array of an 80B, in milliseconds and without its memory.
-Put through the reference floor, hollow arrays tell what a forward pass computes: `tally` counts its
-matrix products. It implements no section of the chapter.
+`HollowGenerator` replaces `numpy.random.Generator` when parameters are made. The code that makes the toy then gives the
+shape of every array of the 80B model, in milliseconds and without its memory. If the reference floor runs on hollow
+arrays, `tally` counts the matrix products of a forward pass. Implements no section of the chapter.
 
 Not here: gradients, and the fast floor, whose kernels read numbers.
 """
@@ -12,86 +11,85 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
 @dataclass
 class Tally:
-    """Flops of matrix products, and bytes of their operands and results, each read or written once."""
+    """Flops of matrix products, and bytes of their operands and results. Every array is read or written once."""
 
     flops: int = 0
     bytes: int = 0
 
-    def __add__(self, other):
+    def __add__(self, other: Tally) -> Tally:
         return Tally(self.flops + other.flops, self.bytes + other.bytes)
 
-    def __mul__(self, times):
+    def __mul__(self, times: int) -> Tally:
         return Tally(self.flops * times, self.bytes * times)
 
 
-_tallies: list = []
+_tallies: list[Tally] = []
 
 
 @contextlib.contextmanager
-def tally():
-    """Count the products of hollow arrays inside a ``with`` block; they may be nested."""
-    mine = Tally()
-    _tallies.append(mine)
+def tally() -> Iterator[Tally]:
+    """Count the products of hollow arrays inside a ``with`` block; blocks may be nested."""
+    total = Tally()
+    _tallies.append(total)
     try:
-        yield mine
+        yield total
     finally:
-        _tallies.remove(mine)
+        _tallies.pop()
 
 
-NOTHING = bytes(16)  # the one number, of any type
+ONE_NUMBER = bytes(16)  # enough for any dtype
 
 
 class Hollow(np.ndarray):
-    """One number seen everywhere (all strides 0). Views are views; whatever computes gives another one."""
+    """An array whose elements are all the same number in memory (all strides 0). Indexing gives hollow arrays too."""
 
-    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Hollow:
         if ufunc is np.matmul:
             return _matmul(*inputs)
         return hollow(np.broadcast_shapes(*(np.shape(x) for x in inputs)), self.dtype)
 
-    def __array_function__(self, function, types, args, kwargs):
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function in SHAPES:
             return SHAPES[function](*args, **kwargs)
         return super().__array_function__(function, types, args, kwargs)
 
-    def __getitem__(self, key):
-        return _as_hollow(super().__getitem__(key))
+    def __getitem__(self, key: Any) -> Hollow:
+        view = super().__getitem__(key)
+        return hollow(view.shape, view.dtype)
 
-    def astype(self, dtype, *args, **kwargs):
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Hollow:
         return hollow(self.shape, dtype)
 
 
-def hollow(shape, dtype=np.float32):
+def hollow(shape: tuple[int, ...], dtype: Any = np.float32) -> Hollow:
     """An array of this shape that takes no memory."""
-    return Hollow(shape, dtype, NOTHING, strides=(0,) * len(shape))
+    return Hollow(shape, dtype, ONE_NUMBER, strides=(0,) * len(shape))
 
 
 class HollowGenerator:
-    """Deals out shapes where a `numpy.random.Generator` deals out numbers."""
+    """Used in place of a `numpy.random.Generator`: gives shapes without numbers."""
 
-    def standard_normal(self, size):
+    def standard_normal(self, size: int | tuple[int, ...]) -> Hollow:
         """A hollow array."""
         return hollow((size,) if isinstance(size, int) else size)
 
 
-# ---------------------------------------------------------------- what NumPy's functions give
-
-
-def _as_hollow(x):
-    return hollow(x.shape, x.dtype)
+# ---------------------------------------------------------------- NumPy's functions on hollow arrays
 
 
 def _count(flops, *arrays):
-    for mine in _tallies:
-        mine.flops += flops
-        mine.bytes += sum(math.prod(np.shape(a)) * a.dtype.itemsize for a in arrays)
+    for total in _tallies:
+        total.flops += flops
+        total.bytes += sum(math.prod(np.shape(a)) * a.dtype.itemsize for a in arrays)
 
 
 def _matmul(x, w):
@@ -127,15 +125,11 @@ def _pad(x, pads, **_):
     return hollow(tuple(n + before + after for n, (before, after) in zip(x.shape, pads, strict=True)), x.dtype)
 
 
-def _qr(x):
-    return hollow(x.shape), hollow(x.shape)
-
-
-SHAPES = {
+SHAPES: dict[Callable, Callable] = {
     np.einsum: _einsum,
     np.sum: _reduced,
     np.max: _reduced,
     np.concatenate: _concatenate,
     np.pad: _pad,
-    np.linalg.qr: _qr,
+    np.linalg.qr: lambda x: (hollow(x.shape), hollow(x.shape)),
 }

@@ -1,18 +1,22 @@
-"""How the kernels are compiled: the settings that the files ``*kernels_numba.py`` share.
+"""How Numba compiles the kernels: settings shared by ``kernels_numba.py`` and ``product_kernels_numba.py``.
 
-``SUMS`` lets the compiler reorder additions, so that a dot product uses the whole width of a
-vector register. ``fastmath=True`` would also assume that nothing is ever NaN or infinite, and our
-masked scores are -inf.
+``SUMS`` lets the compiler reorder additions, so that a dot product uses the full width of a vector register.
+``fastmath=True`` would also assume that no number is NaN or infinite, but our masked scores are -inf.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numba
 
 SUMS = {"reassoc", "contract", "nsz"}
-EXACT = set()
+EXACT: set[str] = set()
 
 
-def kernel(fastmath, **more):
-    """njit with our settings, and without the cache where there is no folder to keep it in."""
+def kernel(fastmath: set[str], **more: Any) -> Callable:
+    """numba.njit with our settings. If Numba finds no folder for its cache, it compiles without one."""
 
     def decorate(function):
         options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, **more}
@@ -24,10 +28,10 @@ def kernel(fastmath, **more):
     return decorate
 
 
-def helper(fastmath):
-    """A kernel that only kernels use: its body becomes part of each of them.
+def helper(fastmath: set[str]) -> Callable:
+    """A function that only kernels call; Numba inserts its body into each of them.
 
-    Called instead, it would be compiled once more for each caller, the additions in another order,
-    and which copy runs would depend on what was loaded first. Bits must not depend on a cache.
+    If it were called instead, Numba would compile it once for each caller, with the additions in different orders, and
+    the copy that runs would depend on what was loaded first. Bits must not depend on a cache.
     """
     return kernel(fastmath, forceinline=True)

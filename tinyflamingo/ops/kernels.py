@@ -1,13 +1,11 @@
-"""The loops under the fast floor: Numba's if Numba is here, NumPy's if it is not.
+"""The kernels under the fast floor: Numba's loops if Numba is installed, otherwise NumPy.
 
-``kernels_numba.py`` and ``kernels_numpy.py`` define the same functions with the same arguments;
-this file only chooses. (In masked cross-attention batched products of BLAS stand in for the loops,
-``segment_blocks.py``.) Every kernel is one or two passes over memory; the matrix products around
-them stay with BLAS (``fast_*.py``). All are serial: on a laptop BLAS owns the threads, and two
-teams of threads on the same cores cost more than they bring.
+``kernels_numpy.py`` defines the same functions with the same arguments as ``kernels_numba.py`` and
+``product_kernels_numba.py`` together; this file only chooses. (Without Numba, ``segment_blocks.py`` computes masked
+cross-attention.) A kernel passes over memory once or twice. BLAS computes the matrix products around the kernels
+(``fast_*.py``). All kernels are serial: ``team.py`` owns the threads.
 
-With NUMBA_DISABLE_JIT=1 Numba's own switch applies: its loops run as plain Python, slowly, so
-that a debugger can step through them.
+With NUMBA_DISABLE_JIT=1, a switch of Numba, the loops run as plain Python: slow, but a debugger can step through them.
 """
 
 import warnings
@@ -18,7 +16,7 @@ except ImportError:
     from .kernels_numpy import *  # noqa: F403
 
     ENGINE = "numpy"
-    warnings.warn("Numba is not installed: the NumPy kernels serve, somewhat slower", stacklevel=2)
+    warnings.warn("Numba is not installed: the slower NumPy kernels are used", stacklevel=2)
 else:
     from .kernels_numba import *  # noqa: F403
     from .product_kernels_numba import *  # noqa: F403

@@ -1,14 +1,14 @@
-"""The kernels as Numba loops. Each fills arrays that it is given and allocates nothing.
+"""The kernels as Numba loops. Each one fills the arrays that it gets and allocates nothing.
 
-Each docstring names the line of ``reference.py`` that the loop serves and its traffic: "2r 1w"
-reads two arrays of that size and writes one. Compiled at the first call, never at import, and kept
-in ``__pycache__``; a kernel and its helpers live in this one file because Numba's cache does not
-notice a change in another.
+Each docstring names the operation of ``reference.py`` and the memory traffic: "2r 1w" reads two arrays of that size and
+writes one. Kernels are compiled at their first call, not at import, and cached in ``__pycache__``. A kernel and its
+helpers are in one file because Numba's cache does not notice a change in another file.
 
-Two habits look odd and are there for speed. Scalars such as ``eps`` come in as the arrays' own
-dtype, and a sum starts from ``eps - eps``: a Python float would take the loop to float64. And a
-part of a row is sliced first and then run through from 0: an index that could be negative would
-have to be checked for Python's counting from the end, and such a loop is not vectorised.
+Two habits are for speed. Scalars such as ``eps`` have the dtype of the arrays, and a sum starts from ``eps - eps``: a
+Python float would make the loop float64. And a loop over part of a row first takes a slice and then counts from 0: for
+an index that may be negative Numba adds a test (Python counts it from the end), and such a loop is not vectorised.
+
+Not here: matrix products (BLAS), convolution and masked cross-attention (``product_kernels_numba.py``).
 """
 
 import math
@@ -18,13 +18,14 @@ import numpy as np
 from .jit import EXACT, SUMS
 from .jit import helper as _helper
 from .jit import kernel as _kernel
+from .kernels_numpy import GELU_A, GELU_C
 
 # ---------------------------------------------------------------- norms
 
 
 @_kernel(SUMS)
 def rms_norm_forward(x, gain, eps, out, inverse):
-    """Serves ``rms_norm``: 1r 1w, 4 flops an element; the second read of a row is from L1."""
+    """Forward of ``rms_norm``: 1r 1w, 4 flops per element; the second read of a row is from L1."""
     M, D = x.shape
     for m in range(M):
         total = eps - eps
@@ -38,7 +39,7 @@ def rms_norm_forward(x, gain, eps, out, inverse):
 
 @_kernel(SUMS)
 def rms_norm_backward(g, x, gain, inverse, dx, dgain):
-    """Gradient of ``rms_norm``: 2r 1w, 10 flops an element; dgain stays in L1."""
+    """Gradient of ``rms_norm``: 2r 1w, 10 flops per element; dgain stays in L1."""
     M, D = x.shape
     dgain[:] = 0
     for m in range(M):
@@ -54,7 +55,7 @@ def rms_norm_backward(g, x, gain, inverse, dx, dgain):
 
 @_kernel(SUMS)
 def layer_norm_forward(x, gain, bias, eps, out, mean, inverse):
-    """Serves ``layer_norm``: 1r 1w, 7 flops an element; two passes over a row, in L1."""
+    """Forward of ``layer_norm``: 1r 1w, 7 flops per element; two passes over a row, in L1."""
     M, D = x.shape
     for m in range(M):
         total = eps - eps
@@ -65,22 +66,20 @@ def layer_norm_forward(x, gain, bias, eps, out, mean, inverse):
         for d in range(D):
             total += (x[m, d] - centre) * (x[m, d] - centre)
         scale = 1 / np.sqrt(total / x.dtype.type(D) + eps)
-        mean[m] = centre
-        inverse[m] = scale
+        mean[m], inverse[m] = centre, scale
         for d in range(D):
             out[m, d] = (x[m, d] - centre) * scale * gain[d] + bias[d]
 
 
 @_kernel(SUMS)
 def layer_norm_backward(g, x, gain, mean, inverse, dx, dgain, dbias):
-    """Gradient of ``layer_norm``: 2r 1w, 14 flops an element; dgain and dbias stay in L1."""
+    """Gradient of ``layer_norm``: 2r 1w, 14 flops per element; dgain and dbias stay in L1."""
     M, D = x.shape
     dgain[:] = 0
     dbias[:] = 0
     for m in range(M):
         centre, scale = mean[m], inverse[m]
-        total = scale - scale
-        total_normal = scale - scale
+        total = total_normal = scale - scale
         for d in range(D):
             normal = (x[m, d] - centre) * scale
             total += g[m, d] * gain[d]
@@ -99,29 +98,25 @@ def layer_norm_backward(g, x, gain, mean, inverse, dx, dgain, dbias):
 
 @_kernel(SUMS)
 def gelu_inner(x, out):
-    """The argument of the tanh in ``gelu``: 1r 1w, 4 flops an element."""
-    c = x.dtype.type(0.7978845608028654)
-    a = x.dtype.type(0.7978845608028654 * 0.044715)
+    """The argument of the tanh in ``gelu``: 1r 1w, 4 flops per element."""
+    c, a = x.dtype.type(GELU_C), x.dtype.type(GELU_C * GELU_A)
     for i in range(len(x)):
         out[i] = x[i] * (c + a * x[i] * x[i])
 
 
 @_kernel(SUMS)
 def gelu_outer(x, t, gain, out):
-    """The rest of ``gelu`` once t = tanh(inner) is known: 2r 1w, 3 flops an element."""
-    half = x.dtype.type(0.5) * gain
-    one = x.dtype.type(1)
+    """The rest of ``gelu``, with t = tanh(inner): 2r 1w, 3 flops per element."""
+    half, one = x.dtype.type(0.5) * gain, x.dtype.type(1)
     for i in range(len(x)):
         out[i] = half * x[i] * (one + t[i])
 
 
 @_kernel(SUMS)
 def gelu_backward(g, x, t, gain, dx):
-    """Gradient of ``gelu`` from the kept t: 3r 1w, 12 flops an element."""
-    c = x.dtype.type(0.7978845608028654)
-    a = x.dtype.type(3 * 0.7978845608028654 * 0.044715)
-    half = x.dtype.type(0.5) * gain
-    one = x.dtype.type(1)
+    """Gradient of ``gelu`` from the saved t: 3r 1w, 12 flops per element."""
+    c, a = x.dtype.type(GELU_C), x.dtype.type(3 * GELU_C * GELU_A)
+    half, one = x.dtype.type(0.5) * gain, x.dtype.type(1)
     for i in range(len(x)):
         slope = (one - t[i] * t[i]) * (c + a * x[i] * x[i])
         dx[i] = half * g[i] * (one + t[i] + x[i] * slope)
@@ -129,7 +124,7 @@ def gelu_backward(g, x, t, gain, dx):
 
 @_kernel(SUMS)
 def gelu_erf_forward(x, out):
-    """``gelu_erf``: 1r 1w, one call of the C library's erf an element."""
+    """Forward of ``gelu_erf``: 1r 1w, one call of the C library's erf for each element."""
     root, half, one = x.dtype.type(0.7071067811865476), x.dtype.type(0.5), x.dtype.type(1)
     for i in range(len(x)):
         out[i] = half * x[i] * (one + math.erf(root * x[i]))
@@ -147,7 +142,7 @@ def gelu_erf_backward(g, x, dx):
 
 @_kernel(SUMS)
 def squared_relu_forward(x, out):
-    """``squared_relu``: 1r 1w. Written so that NaN stays NaN."""
+    """Forward of ``squared_relu``: 1r 1w. NaN stays NaN."""
     for i in range(len(x)):
         positive = x.dtype.type(0) if x[i] < 0 else x[i]
         out[i] = positive * positive
@@ -155,18 +150,18 @@ def squared_relu_forward(x, out):
 
 @_kernel(SUMS)
 def squared_relu_backward(g, x, dx):
-    """Gradient of ``squared_relu``: 2r 1w, 2 flops an element."""
+    """Gradient of ``squared_relu``: 2r 1w, 2 flops per element."""
     for i in range(len(x)):
         positive = x.dtype.type(0) if x[i] < 0 else x[i]
         dx[i] = g[i] * (positive + positive)
 
 
-# ---------------------------------------------------------------- rows of tables, rows of softmax
+# ---------------------------------------------------------------- tables, softmax, the optimiser
 
 
 @_kernel(SUMS)
 def scatter_add_rows(g, ids, dtable):
-    """Gradient of ``embed``: dtable[ids[m]] += g[m]. Reads g once, touches only the rows used."""
+    """Gradient of ``embed``: dtable[ids[m]] += g[m]. Reads g once, and only the rows of dtable that are used."""
     for m in range(len(ids)):
         row = ids[m]
         for d in range(g.shape[1]):
@@ -175,7 +170,7 @@ def scatter_add_rows(g, ids, dtable):
 
 @_helper(EXACT)
 def _maximum(row):
-    """Eight running maxima, because one waits for itself; the compiler will not split it for us."""
+    """The maximum of a row by eight running maxima: a step of a single one would wait for the step before."""
     whole = len(row) - len(row) % 8
     a = b = c = d = e = f = g = h = row[0]
     for i in range(0, whole, 8):
@@ -190,7 +185,7 @@ def _maximum(row):
 
 @_kernel(SUMS)
 def subtract_row_max(scores):
-    """(M, S) in place, the guard against overflow in every softmax: 1r 1w; rows stay in L1."""
+    """Subtract its maximum from each row (M, S), in place, so that exp cannot overflow: 1r 1w; rows stay in L1."""
     for m in range(scores.shape[0]):
         row = scores[m]
         top = _maximum(row)
@@ -200,7 +195,7 @@ def subtract_row_max(scores):
 
 @_kernel(SUMS)
 def mask_and_subtract_row_max(scores, key_mask):
-    """(B, H, T, S) in place, for ``masked_softmax``: -inf if masked, else minus the row's max."""
+    """The same for scores (B, H, T, S) with a mask: masked scores become -inf. A row that is all masked stays -inf."""
     B, H, T, S = scores.shape
     for b in range(B):
         for h in range(H):
@@ -217,7 +212,7 @@ def mask_and_subtract_row_max(scores, key_mask):
 
 @_kernel(SUMS)
 def normalise_rows(weights):
-    """(..., S) in place, the division in a softmax: 1r 1w. A row of zeros stays zeros."""
+    """Divide each row (..., S) by its sum, in place: 1r 1w. A row of zeros stays zero."""
     S = weights.shape[-1]
     flat = weights.reshape(-1, S)
     for m in range(len(flat)):
@@ -233,7 +228,7 @@ def normalise_rows(weights):
 
 @_kernel(SUMS)
 def softmax_backward(p, dp):
-    """dp <- p (dp - sum p dp) in place along the last axis: 2r 1w, 4 flops an element."""
+    """dp <- p (dp - sum p dp) in place along the last axis: 2r 1w, 4 flops per element."""
     S = p.shape[-1]
     rows, drows = p.reshape(-1, S), dp.reshape(-1, S)
     for m in range(len(rows)):
@@ -245,16 +240,26 @@ def softmax_backward(p, dp):
             drow[j] = row[j] * (drow[j] - total)
 
 
+@_kernel(SUMS)
+def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
+    """``adamw`` in place: 5r 3w, 14 flops per parameter, no temporary arrays."""
+    one = x.dtype.type(1)
+    for i in range(len(x)):
+        m[i] += (one - beta_1) * (g[i] - m[i])
+        v[i] += (one - beta_2) * (g[i] * g[i] - v[i])
+        x[i] -= rate * (m[i] / unbias_1 / (np.sqrt(v[i] / unbias_2) + epsilon) + decay[i] * x[i])
+
+
 # ---------------------------------------------------------------- Transformer-XL attention
 
 
 @_kernel(SUMS)
 def relative_scores(content, position, visible_from, own):
-    """Serves ``relative_attention``: content (b, H, t, J) becomes the scores minus their row max.
+    """For ``relative_attention``: content (b, H, t, J) becomes the scores minus the maximum of their row.
 
-    Row i stands at key ``own + i``. position[i, m] is the score at distance J - 1 - m, so the row
-    slides by one with i and is read forwards: no shifted copy. Keys after the query or before
-    ``visible_from`` become -inf and their position scores are never read: 2r 1w of the lower triangle.
+    Query i is at key position ``own + i``. position[i, m] is the score of distance J - 1 - m: the part to read moves by
+    one with i, so no shifted copy is made. Keys after the query or before ``visible_from`` become -inf, and their
+    position scores are not read: 2r 1w of the lower triangle.
     """
     B, H, T, J = content.shape
     for b in range(B):
@@ -262,24 +267,24 @@ def relative_scores(content, position, visible_from, own):
             for i in range(T):
                 end = own + i + 1
                 low = min(max(visible_from[b, i], 0), end)
-                seen = content[b, h, i, low:end]
-                slid = position[b, h, i, J - end + low :]
-                for j in range(len(seen)):
-                    seen[j] += slid[j]
+                visible = content[b, h, i, low:end]
+                shifted = position[b, h, i, J - end + low :]
+                for j in range(len(visible)):
+                    visible[j] += shifted[j]
                 content[b, h, i, :low] = -np.inf
                 content[b, h, i, end:] = -np.inf
                 if low < end:
-                    top = _maximum(seen)
-                    for j in range(len(seen)):
-                        seen[j] -= top
+                    top = _maximum(visible)
+                    for j in range(len(visible)):
+                        visible[j] -= top
 
 
 @_kernel(SUMS)
 def relative_softmax_backward(p, dp, dposition, own):
-    """Gradient of the softmax in ``relative_attention``: dp in place, and its slid copy.
+    """Gradient of the softmax in ``relative_attention``: dp in place, and its shifted copy.
 
-    dp <- p (dp - sum p dp); dposition[i, J - 1 - distance] = dp[i, j], 0 at distances that no key
-    has. Only the lower triangle is computed: 2r 2w of it, and zeros above.
+    dp <- p (dp - sum p dp); dposition[i, J - 1 - distance] = dp[i, j], and 0 for distances without a key. Only the
+    lower triangle is computed: 2r 2w of it, and zeros above.
     """
     B, H, T, J = p.shape
     for b in range(B):
@@ -287,14 +292,14 @@ def relative_softmax_backward(p, dp, dposition, own):
             for i in range(T):
                 end = own + i + 1
                 row, drow = p[b, h, i, :end], dp[b, h, i, :end]
-                slid = dposition[b, h, i, J - end :]
+                shifted = dposition[b, h, i, J - end :]
                 total = row[0] - row[0]
                 for j in range(len(row)):
                     total += row[j] * drow[j]
                 for j in range(len(row)):
                     drow[j] = row[j] * (drow[j] - total)
                 for j in range(len(row)):
-                    slid[j] = drow[j]
+                    shifted[j] = drow[j]
                 dp[b, h, i, end:] = 0
                 dposition[b, h, i, : J - end] = 0
 
@@ -304,7 +309,7 @@ def relative_softmax_backward(p, dp, dposition, own):
 
 @_kernel(SUMS)
 def gated_residual_forward(shortcut, branch, gates, out):
-    """``gated_residual``: 2r 1w, 2 flops an element; a picture's gates stay in L1."""
+    """Forward of ``gated_residual``: 2r 1w, 2 flops per element; the gates of a picture stay in L1."""
     B, Y, X, C = out.shape
     for b in range(B):
         for y in range(Y):
@@ -315,7 +320,7 @@ def gated_residual_forward(shortcut, branch, gates, out):
 
 @_kernel(SUMS)
 def gated_residual_backward(g, branch, gates, dbranch, dgates):
-    """Gradient of ``gated_residual`` (that of the shortcut is g itself): 2r 1w, 3 flops an element."""
+    """Gradient of ``gated_residual`` (for the shortcut it is g itself): 2r 1w, 3 flops per element."""
     B, Y, X, C = g.shape
     dgates[:] = 0
     for b in range(B):
@@ -328,7 +333,7 @@ def gated_residual_backward(g, branch, gates, dbranch, dgates):
 
 @_kernel(SUMS)
 def mean_pixels_forward(x, out):
-    """``mean_pixels`` of x (B, Y X, C): 1r, 1 flop an element; the sums stay in L1."""
+    """Forward of ``mean_pixels``, x (B, Y X, C): 1r, 1 flop per element; the sums stay in L1."""
     B, S, C = x.shape
     for b in range(B):
         row = out[b]
@@ -338,16 +343,3 @@ def mean_pixels_forward(x, out):
                 row[c] += x[b, s, c]
         for c in range(C):
             row[c] *= x.dtype.type(1 / S)
-
-
-# ---------------------------------------------------------------- the optimiser
-
-
-@_kernel(SUMS)
-def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
-    """``adamw`` in place: 5r 3w, 14 flops a parameter, no temporaries."""
-    one = x.dtype.type(1)
-    for i in range(len(x)):
-        m[i] += (one - beta_1) * (g[i] - m[i])
-        v[i] += (one - beta_2) * (g[i] * g[i] - v[i])
-        x[i] -= rate * (m[i] / unbias_1 / (np.sqrt(v[i] / unbias_2) + epsilon) + decay[i] * x[i])

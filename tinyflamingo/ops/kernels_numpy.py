@@ -1,17 +1,22 @@
-"""The kernels in vectorised NumPy, for machines without Numba: same names, same arguments.
+"""The kernels in vectorised NumPy, for machines without Numba: the same names, the same arguments.
 
-Each equals the loop of the same name in ``kernels_numba.py``, where costs are written down. They
-fill the arrays they are given; their temporaries are the price of having no loops.
+Each equals the loop of the same name in ``kernels_numba.py`` or ``product_kernels_numba.py``, which describes it. They
+fill the arrays that they get, but need temporary arrays. Implements no section of the chapter. Not here: masked
+cross-attention (``segment_blocks.py``).
 """
+
+from __future__ import annotations
 
 import math
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from .reference import adamw  # noqa: F401  # it is vectorised already
+
 GELU_C = 0.7978845608028654  # sqrt(2 / pi)
 GELU_A = 0.044715
-PICTURES = 8  # whose columns are made at a time
+PICTURES = 8  # pictures whose columns are made at a time
 
 
 def rms_norm_forward(x, gain, eps, out, inverse):
@@ -75,7 +80,7 @@ def gelu_backward(g, x, t, gain, dx):
 
 
 def _phi(x):
-    """The normal distribution function; `math.erf` element by element, NumPy has none."""
+    """The normal distribution function. NumPy has no erf, so `math.erf` runs element by element."""
     return 0.5 + 0.5 * np.vectorize(math.erf, otypes=[x.dtype])(x * math.sqrt(0.5))
 
 
@@ -134,12 +139,11 @@ def softmax_backward(p, dp):
 
 
 def relative_scores(content, position, visible_from, own):
-    b, H, t, J = content.shape
-    shifted = _shifted(position, own)
+    t, J = content.shape[2:]
     key = np.arange(J)
     last = own + np.arange(t)[:, None]
     visible = (key <= last)[None] & (key[None] >= visible_from[:, :, None])
-    np.add(content, shifted, out=content, where=visible[:, None])
+    np.add(content, _shifted(position, own), out=content, where=visible[:, None])
     np.copyto(content, -np.inf, where=~visible[:, None])
     top = content.max(axis=-1, keepdims=True)
     content -= np.where(np.isneginf(top), 0, top).astype(content.dtype)
@@ -155,7 +159,7 @@ def relative_softmax_backward(p, dp, dposition, own):
 
 
 def _shifted(position, own):
-    """position[i, J - 1 - own - i + j] at (i, j) for j <= own + i; beyond, 0."""
+    """position[i, J - 1 - own - i + j] at (i, j) for j <= own + i, otherwise 0."""
     t, J = position.shape[2:]
     out = np.zeros_like(position)
     for i in range(t):
@@ -165,23 +169,19 @@ def _shifted(position, own):
 
 
 def convolve(x, w, b, stride, top, left, out):
-    windows, Cout = _windows(x, w.shape, stride, top, left, out.shape), w.shape[3]
-    for i in range(0, len(x), PICTURES):
-        columns = windows[i : i + PICTURES].reshape(-1, w[..., 0].size)
-        np.matmul(columns, w.reshape(-1, Cout), out=out[i : i + PICTURES].reshape(-1, Cout))
+    for part, columns in _columns(x, w.shape, stride, top, left, out.shape):
+        np.matmul(columns, w.reshape(-1, w.shape[3]), out=out[part].reshape(-1, w.shape[3]))
     out += b
 
 
 def weight_gradients(g, x, stride, top, left, dw, db):
-    windows, Cout = _windows(x, dw.shape, stride, top, left, g.shape), g.shape[3]
-    for i in range(0, len(x), PICTURES):
-        columns = windows[i : i + PICTURES].reshape(-1, dw[..., 0].size)
-        dw += (columns.T @ g[i : i + PICTURES].reshape(-1, Cout)).reshape(dw.shape)
+    for part, columns in _columns(x, dw.shape, stride, top, left, g.shape):
+        dw += (columns.T @ g[part].reshape(-1, g.shape[3])).reshape(dw.shape)
     db += g.sum(axis=(0, 1, 2))
 
 
-def _windows(x, w_shape, stride, top, left, out_shape):
-    """A view (B, Yo, Xo, kh, kw, C) of the padded pictures; reshaping a part of it makes columns."""
+def _columns(x, w_shape, stride, top, left, out_shape):
+    """(slice of pictures, their windows (pixels of output, kh kw C)), for a few pictures at a time."""
     (B, Y, X, C), (kh, kw) = x.shape, w_shape[:2]
     _, out_y, out_x, _ = out_shape
     height, width = max((out_y - 1) * stride + kh, Y + top), max((out_x - 1) * stride + kw, X + left)
@@ -189,7 +189,10 @@ def _windows(x, w_shape, stride, top, left, out_shape):
     padded[:, top : top + Y, left : left + X] = x
     sb, sy, sx, sc = padded.strides
     shape, strides = (B, out_y, out_x, kh, kw, C), (sb, sy * stride, sx * stride, sy, sx, sc)
-    return as_strided(padded, shape, strides, writeable=False)
+    windows = as_strided(padded, shape, strides, writeable=False)
+    for i in range(0, B, PICTURES):
+        part = slice(i, i + PICTURES)
+        yield part, windows[part].reshape(-1, kh * kw * C)
 
 
 def columns_back(columns, stride, C, lines):
@@ -215,9 +218,3 @@ def gated_residual_backward(g, branch, gates, dbranch, dgates):
 
 def mean_pixels_forward(x, out):
     x.mean(axis=1, out=out)
-
-
-def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
-    m += (1 - beta_1) * (g - m)
-    v += (1 - beta_2) * (g * g - v)
-    x -= rate * (m / unbias_1 / (np.sqrt(v / unbias_2) + epsilon) + decay * x)

@@ -1,31 +1,30 @@
-"""Convolution and cross-attention by segments as Numba loops: many small matrix products (§2 and §4).
+"""Convolution (§2) and masked cross-attention by segments (§4) as Numba loops: many small matrix products.
 
-Too small and too unequal for BLAS, and lying in memory as they are, these products are sums of rows:
-four coefficients times four rows of numbers side by side, for four sums at once (``_add_product``).
-The innermost loop goes along the row, vectorised, and what it loads serves four sums.
+For BLAS they are too small and of too many sizes. They read their operands in place and are sums of rows: four
+coefficients times four rows of adjacent numbers, for four sums at once (``_add_product``). The innermost loop goes
+along the row and is vectorised, and each number that it loads serves four sums.
 
-The length of that loop is a type: ``units`` and ``token`` are tuples of so many times nothing. Of a
-tuple the compiler knows the length, of an array it does not, and to start a short loop of unknown
-length takes as long as the loop. So there is one compiled kernel for every length met.
+The length of the innermost loop is part of a type: ``units`` and ``token`` are tuples of None with that length. The
+compiler knows the length of a tuple but not of an array, and to start a short loop of unknown length takes as long as
+the loop itself. So one kernel is compiled for every length that occurs.
 
-A kernel and its helpers live in one file because Numba's cache does not notice a change in another;
-scalars have the dtype of the arrays, and unsigned numbers are there so that no index can be negative
-(``kernels_numba.py`` says why). Not here: large products, which are BLAS's.
+A kernel and its helpers are in one file, scalars have the dtype of the arrays, and unsigned numbers show that no index
+is negative: ``kernels_numba.py`` says why. Not here: large products, which BLAS computes.
 """
 
 import numpy as np
 
 from .jit import SUMS, helper, kernel
 
-PIECE = 64  # tokens of a run that are done together: what one product leaves in L1 or L2, the next reads
+PIECE = 64  # tokens of a run that are computed together: what one product leaves in L1 or L2, the next reads
 
 
 @helper(SUMS)
 def _add_product(p, at, p_row, p_column, x, x_at, rows, columns, units, token, out, out_at):
     """out[i] += sum over j of p[i, j] x[j], four i and four j at a time, i < rows, j < columns.
 
-    All arrays are flat. p[i, j] is at ``at + i p_row + j p_column``; a row of x or out has as many
-    numbers as ``units`` and is as far from the next as ``token`` is long.
+    All arrays are flat. p[i, j] is at ``at + i p_row + j p_column``. A row of x or out has len(units) numbers, and the
+    next row starts len(token) numbers later.
     """
     n = np.uint64(len(token))
     step, two, three = np.uint64(p_column), np.uint64(2 * p_column), np.uint64(3 * p_column)
@@ -47,7 +46,7 @@ def _add_product(p, at, p_row, p_column, x, x_at, rows, columns, units, token, o
                 out[o + n + e] += (b0 * x0 + b1 * x1) + (b2 * x2 + b3 * x3)
                 out[o + n + n + e] += (c0 * x0 + c1 * x1) + (c2 * x2 + c3 * x3)
                 out[o + n + n + n + e] += (d0 * x0 + d1 * x1) + (d2 * x2 + d3 * x3)
-    for i in range(0 if columns % 4 else rows - rows % 4, rows):  # what fours do not cover
+    for i in range(0 if columns % 4 else rows - rows % 4, rows):  # the rest, outside the fours
         o = np.uint64(out_at + i * len(token))
         for j in range(columns - columns % 4 if i < rows - rows % 4 else 0, columns):
             a, m = p[np.uint64(at + i * p_row + j * p_column)], np.uint64(x_at + j * len(token))
@@ -60,44 +59,39 @@ def _add_product(p, at, p_row, p_column, x, x_at, rows, columns, units, token, o
 
 
 def convolve(x, w, b, stride, top, left, out):
-    """Serves ``conv2d``: x (B, Y, X, C), w (kh, kw, C, N), b (N,), out (B, Yo, Xo, N) is filled.
+    """Forward of ``conv2d``: x (B, Y, X, C), w (kh, kw, C, N), b (N,) fill out (B, Yo, Xo, N).
 
-    A pixel's inputs are kh runs of kw C numbers side by side, and so are their weights. 2 B Yo Xo kh
-    kw C N flops; 1r of x and 1w of out, a picture's windows and the weights from L1 and L2. Allocates
-    one padded picture, or none for a 1x1 kernel; no columns. top, left: zeros before a picture.
+    The inputs of an output pixel are kh runs of kw C adjacent numbers, and so are their weights. 2 B Yo Xo kh kw C N
+    flops; 1r of x and 1w of out, windows and weights are read from L1 and L2. Allocates one padded picture, or none for
+    a 1x1 kernel; no columns. top, left: zeros before a picture.
     """
-    B, Y, X, C = x.shape
-    kh, kw, _, N = w.shape
-    padded = _room(x, top, left, kh, kw, stride, out.shape)
-    lines, rows = x.reshape(B, Y, X * C), out.reshape(B, out.shape[1], -1)
+    kh, kw, C, N = w.shape
+    lines, rows, padded = _lines(x, out, kh, kw, stride, top, left)
     _convolve(lines, w.reshape(kh, -1), b, C, stride, top, left * C, (None,) * N, padded, rows)
 
 
 def weight_gradients(g, x, stride, top, left, dw, db):
-    """Gradients of ``conv2d`` for weights and bias, from g (B, Yo, Xo, N); dw and db come as zeros.
+    """Gradients of ``conv2d`` for weights and bias, from g (B, Yo, Xo, N), added to dw and db.
 
-    2 B Yo Xo kh kw C N flops; 1r of g and x, dw stays in L2. Allocates what `convolve` does.
+    2 B Yo Xo kh kw C N flops; 1r of g and x, dw stays in L2. Allocates the same as `convolve`.
     """
-    B, Y, X, C = x.shape
-    kh, kw, _, N = dw.shape
-    padded = _room(x, top, left, kh, kw, stride, g.shape)
-    lines, rows = x.reshape(B, Y, X * C), g.reshape(B, g.shape[1], -1)
+    kh, kw, C, N = dw.shape
+    lines, rows, padded = _lines(x, g, kh, kw, stride, top, left)
     _correlate(rows, lines, C, stride, top, left * C, (None,) * N, padded, dw.reshape(kh, -1), db)
 
 
-def _room(x, top, left, kh, kw, stride, out_shape):
-    """Zeros with room for one picture at (top, left) and for all windows; empty if none reaches beyond."""
-    _, Y, X, C = x.shape
-    height = max((out_shape[1] - 1) * stride + kh, Y + top)
-    width = max((out_shape[2] - 1) * stride + kw, X + left)
-    return np.zeros((height, width * C) if (height, width) != (Y, X) else (0, 0), x.dtype)
+def _lines(x, out, kh, kw, stride, top, left):
+    """x and out as lines of numbers, and zeros for one padded picture (empty if no window leaves the picture)."""
+    (B, Y, X, C), (_, Yo, Xo, _) = x.shape, out.shape
+    height, width = max((Yo - 1) * stride + kh, Y + top), max((Xo - 1) * stride + kw, X + left)
+    padded = np.zeros((height, width * C) if (height, width) != (Y, X) else (0, 0), x.dtype)
+    return x.reshape(B, Y, -1), out.reshape(B, Yo, -1), padded
 
 
 @kernel(SUMS)
 def _convolve(x, w, b, C, stride, top, left, units, padded, out):
-    """A row of pixels at a time: its coefficients are the inputs, the rows that they multiply weights."""
-    B, Y, width = x.shape
-    N = len(units)
+    """One row of pixels after another: the coefficients are inputs, the rows are weights."""
+    (B, Y, width), N = x.shape, len(units)
     Xo, run = out.shape[2] // N, w.shape[1] // N
     for picture in range(B):
         lines = x[picture]
@@ -115,9 +109,8 @@ def _convolve(x, w, b, C, stride, top, left, units, padded, out):
 
 @kernel(SUMS)
 def _correlate(g, x, C, stride, top, left, units, padded, dw, db):
-    """The same inputs, transposed, are the coefficients; the rows that they multiply are gradients."""
-    B, Y, width = x.shape
-    N = len(units)
+    """One row of pixels after another: the coefficients are inputs, transposed, and the rows are gradients."""
+    (B, Y, width), N = x.shape, len(units)
     Xo, run = g.shape[2] // N, dw.shape[1] // N
     for picture in range(B):
         lines = x[picture]
@@ -135,10 +128,7 @@ def _correlate(g, x, C, stride, top, left, units, padded, dw, db):
 
 @kernel(SUMS)
 def columns_back(columns, stride, C, lines):
-    """Adds every window, columns (n, Yo, Xo, kh, kw C), to the pixels it stands for, lines (n, Y, X C).
-
-    1r of the columns, 1r 1w of the lines; 1 flop a number.
-    """
+    """Add every window of columns (n, Yo, Xo, kh, kw C) to its pixels in lines (n, Y, X C): 1r of the columns."""
     n, Yo, Xo, kh, run = columns.shape
     for b in range(n):
         for y in range(Yo):
@@ -150,18 +140,18 @@ def columns_back(columns, stride, C, lines):
 
 # ---------------------------------------------------------------- cross-attention by segments
 #
-# Tokens (T, H, K) and latents (M, H, K) are those of the whole batch; a row of ``runs`` says that the
-# tokens from ``begin`` to ``end`` see the latents from ``low`` to ``high`` and no others. Probabilities
-# stand run after run, each (tokens, H, latents), in one flat array.
+# Tokens (T, H, K) and latents (M, H, K) are those of the whole batch. A row of ``runs`` is (begin, end, low, high): the
+# tokens from ``begin`` to ``end`` attend to the latents from ``low`` to ``high``. The probabilities of all runs,
+# each (tokens, H, latents), are in one flat array.
 
 
 def segment_forward(q, k, v, runs, scale, out):
-    """``segment_attention`` into `out`, which comes in as zeros; returns the probabilities.
+    """Add ``segment_attention`` to `out`; returns the probabilities.
 
-    NumPy's exp is vectorised, a ``math.exp`` in a Numba loop is not: a kernel, NumPy, a kernel.
+    NumPy's exp is vectorised, ``math.exp`` in a Numba loop is not. So: a kernel, NumPy's exp, a kernel.
     """
-    seen = (runs[:, 1] - runs[:, 0]) @ (runs[:, 3] - runs[:, 2])
-    p = np.empty(seen * q.shape[1], q.dtype)
+    pairs = (runs[:, 1] - runs[:, 0]) @ (runs[:, 3] - runs[:, 2])
+    p = np.empty(pairs * q.shape[1], q.dtype)
     units, token = (None,) * q.shape[2], (None,) * (q.shape[1] * q.shape[2])
     _scores(q, k, runs, scale, units, p)
     np.exp(p, out=p)
@@ -171,7 +161,7 @@ def segment_forward(q, k, v, runs, scale, out):
 
 
 def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
-    """Gradients of ``segment_attention``, added to dq, dk and dv; p: what `segment_forward` returned."""
+    """Add the gradients of ``segment_attention`` to dq, dk and dv. p: the result of `segment_forward`."""
     units, token = (None,) * q.shape[2], (None,) * (q.shape[1] * q.shape[2])
     ds = np.empty_like(p)
     _score_gradients(g, v, p, runs, scale, units, ds)
@@ -181,11 +171,11 @@ def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
 
 @helper(SUMS)
 def _rows_with_rows(x, y, h, units, out):
-    """out[t, h, s] = x[t, h] . y[s, h], four s at a time: x is read from L1 once for all four."""
+    """out[t, h, s] = x[t, h] . y[s, h], four s at a time, so that x is read from L1 once for all four."""
     zero = x.dtype.type(0)
     whole = len(y) - len(y) % 4
     for t in range(len(x)):
-        row, found = x[t, h], out[t, h]
+        row, products = x[t, h], out[t, h]
         for s in range(0, whole, 4):
             y0, y1, y2, y3 = y[s, h], y[s + 1, h], y[s + 2, h], y[s + 3, h]
             a = b = c = d = zero
@@ -194,17 +184,17 @@ def _rows_with_rows(x, y, h, units, out):
                 b += row[i] * y1[i]
                 c += row[i] * y2[i]
                 d += row[i] * y3[i]
-            found[s], found[s + 1], found[s + 2], found[s + 3] = a, b, c, d
+            products[s], products[s + 1], products[s + 2], products[s + 3] = a, b, c, d
         for s in range(whole, len(y)):
             last, a = y[s, h], zero
             for i in range(len(units)):
                 a += row[i] * last[i]
-            found[s] = a
+            products[s] = a
 
 
 @kernel(SUMS)
 def _scores(q, k, runs, scale, units, p):
-    """Scores of a token against the latents it sees, minus their maximum; 2 H K flops each."""
+    """Scores of each token and its visible latents, minus the maximum of the token; 2 H K flops per pair."""
     H, at = q.shape[1], 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
@@ -226,24 +216,24 @@ def _scores(q, k, runs, scale, units, p):
 
 @kernel(SUMS)
 def _normalise(p, runs, H):
-    """p / sum p in place. A pass of its own: numbers that were just stored are slow to load one by one."""
+    """p / sum p in place. A separate pass, because numbers that were just stored are slow to load one by one."""
     at = 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
         S = high - low
         for _ in range((end - begin) * H):
-            shares = p[at : at + S]
-            total = shares[0] - shares[0]
+            row = p[at : at + S]
+            total = row[0] - row[0]
             for s in range(S):
-                total += shares[s]
+                total += row[s]
             for s in range(S):
-                shares[s] /= total
+                row[s] /= total
             at += S
 
 
 @kernel(SUMS)
 def _mix(p, v, runs, units, token, out):
-    """Every token's mean of the values under p; 2 H K flops a token and latent. Flat arrays."""
+    """The mean of the values with weights p, for every token; 2 H K flops per pair. Flat arrays."""
     K, H, at = len(units), len(token) // len(units), 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
@@ -251,14 +241,14 @@ def _mix(p, v, runs, units, token, out):
         for first in range(begin, end, PIECE):
             tokens = min(PIECE, end - first)
             for h in range(H):
-                latent, mine = (low * H + h) * K, (first * H + h) * K
-                _add_product(p, at + h * S, H * S, 1, v, latent, tokens, S, units, token, out, mine)
+                latent, query = (low * H + h) * K, (first * H + h) * K
+                _add_product(p, at + h * S, H * S, 1, v, latent, tokens, S, units, token, out, query)
             at += tokens * H * S
 
 
 @kernel(SUMS)
 def _score_gradients(g, v, p, runs, scale, units, ds):
-    """ds = p (dp - sum p dp) scale, with dp = g . v; 2 H K flops a token and latent."""
+    """ds = p (dp - sum p dp) scale, with dp = g . v; 2 H K flops per pair."""
     H, at = g.shape[1], 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
@@ -269,21 +259,18 @@ def _score_gradients(g, v, p, runs, scale, units, ds):
             for h in range(H):
                 _rows_with_rows(g[first:last], v[low:high], h, units, part)
             for _ in range((last - first) * H):
-                shares, dshares = p[at : at + S], ds[at : at + S]
+                row, drow = p[at : at + S], ds[at : at + S]
                 mean = scale - scale
                 for s in range(S):
-                    mean += shares[s] * dshares[s]
+                    mean += row[s] * drow[s]
                 for s in range(S):
-                    dshares[s] = shares[s] * (dshares[s] - mean) * scale
+                    drow[s] = row[s] * (drow[s] - mean) * scale
                 at += S
 
 
 @kernel(SUMS)
 def _add_gradients(g, q, k, p, ds, runs, units, token, dq, dk, dv):
-    """dq += ds k, dk += ds^T q, dv += p^T g; 6 H K flops a token and latent. Flat arrays.
-
-    Media that no token sees are never touched.
-    """
+    """dq += ds k, dk += ds^T q, dv += p^T g; 6 H K flops per pair. Flat arrays. Media without a token are not read."""
     K, H, at = len(units), len(token) // len(units), 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
@@ -291,8 +278,8 @@ def _add_gradients(g, q, k, p, ds, runs, units, token, dq, dk, dv):
         for first in range(begin, end, PIECE):
             tokens = min(PIECE, end - first)
             for h in range(H):
-                latent, mine, place, wide = (low * H + h) * K, (first * H + h) * K, at + h * S, H * S
-                _add_product(ds, place, wide, 1, k, latent, tokens, S, units, token, dq, mine)
-                _add_product(ds, place, 1, wide, q, mine, S, tokens, units, token, dk, latent)
-                _add_product(p, place, 1, wide, g, mine, S, tokens, units, token, dv, latent)
+                latent, query, place, wide = (low * H + h) * K, (first * H + h) * K, at + h * S, H * S
+                _add_product(ds, place, wide, 1, k, latent, tokens, S, units, token, dq, query)
+                _add_product(ds, place, 1, wide, q, query, S, tokens, units, token, dk, latent)
+                _add_product(p, place, 1, wide, g, query, S, tokens, units, token, dv, latent)
             at += tokens * H * S

@@ -1,24 +1,26 @@
 """Masked cross-attention by segments as batched products of BLAS (§4; section 2.3 of arXiv 2204.14198).
 
-Runs of tokens (``fast_segment.py``) are cut into blocks of equally many tokens that lie side by side,
-so that each product is one batched GEMM over blocks and heads. This serves wherever matrices are
-large enough for BLAS, and everywhere on machines without Numba; for the small ones
+Runs of tokens (``fast_segment.py``) are cut into blocks of equal length, so that each product is one batched GEMM over
+blocks and heads. Used where matrices are large enough for BLAS, and everywhere without Numba. Not here: small matrices;
 ``product_kernels_numba.py`` has the same two functions as loops.
 
 Tokens (T, H, K) and latents (M, H, K) are those of the whole batch.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from . import kernels
 from .fast_attention import BUDGET, heads_first, transposed
+from .types import Array
 
 
-def segment_forward(q, k, v, runs, scale, out):
-    """``segment_attention`` into `out`; returns what `segment_backward` wants back.
+def segment_forward(q: Array, k: Array, v: Array, runs: Array, scale: float, out: Array) -> list[tuple]:
+    """Write ``segment_attention`` to `out`; returns the parts that `segment_backward` needs.
 
-    4 H K flops for a token and a latent it sees. Copies q, k and v once, unless blocks lie in
-    memory as they are. `out` has one row more than q: there padding goes.
+    4 H K flops for each pair of a token and a visible latent. Copies q, k and v once, except blocks that are contiguous
+    in memory. `out` has one row more than q, for the padding.
     """
     parts = []
     for tokens, latents in _blocks(runs, q):
@@ -32,8 +34,10 @@ def segment_forward(q, k, v, runs, scale, out):
     return parts
 
 
-def segment_backward(g, q, k, v, parts, runs, scale, dq, dk, dv):
-    """Gradients of ``segment_attention``, added to dk and dv and put into dq; four GEMMs, 8 H K flops."""
+def segment_backward(
+    g: Array, q: Array, k: Array, v: Array, parts: list, runs: Array, scale: float, dq: Array, dk: Array, dv: Array
+) -> None:
+    """Gradients of ``segment_attention``: added to dk and dv, written to dq. Four GEMMs, 8 H K flops for each pair."""
     for tokens, latents, p in parts:
         q_part, g_part = heads_first(_take(q, tokens)), heads_first(_take(g, tokens))
         ds = np.matmul(g_part, transposed(heads_first(_take(v, latents))))
@@ -55,25 +59,25 @@ def _product(a, b):
 
 
 def _blocks(runs, q):
-    """Pairs of tokens (G, t) and latents (G, S): the tokens of row i see the latents of row i.
+    """Pairs of tokens (G, t) and latents (G, S): the tokens of row i attend to the latents of row i.
 
-    Runs that see equally many latents are cut together, and then done a part at a time, so that
-    what one product leaves in L2 is there for the next.
+    Runs with the same number of latents are cut together. Each pair is small enough that what one product leaves in L2
+    is still there for the next.
     """
     T, H, K = q.shape
     begin, end, low, high = runs.T
-    found = []
+    pairs = []
     for S in np.unique(high - low):
         here = high - low == S
         tokens, run = _cut(begin[here], end[here], T, S)
         latents = low[here][run, None] + np.arange(S)
         step = max(BUDGET // (tokens.shape[1] * H * max(S, K)), 1)
-        found += [(tokens[i : i + step], latents[i : i + step]) for i in range(0, len(run), step)]
-    return found
+        pairs += [(tokens[i : i + step], latents[i : i + step]) for i in range(0, len(run), step)]
+    return pairs
 
 
 def _cut(begin, end, padding, S):
-    """Tokens of the blocks (G, t), each run filled up with `padding`; and the run of each block."""
+    """The tokens of the blocks (G, t), and the run of each block. A run is filled up with `padding`."""
     size = _block_size(end - begin, S)
     pieces = -(-(end - begin) // size)
     run = np.repeat(np.arange(len(begin)), pieces)
@@ -83,9 +87,9 @@ def _cut(begin, end, padding, S):
 
 
 def _block_size(lengths, S):
-    """Tokens in a block. Small blocks need little padding, large ones are few.
+    """Number of tokens in a block. Small blocks need little padding; of large blocks only a few are needed.
 
-    A block costs about as much as 8 + S / 4 tokens more: measured.
+    A block costs about as much as 8 + S / 4 further tokens (measured).
     """
     longest = int(lengths.max())
     sizes = np.minimum(2 ** np.arange((longest - 1).bit_length() + 1), longest)
@@ -93,11 +97,11 @@ def _block_size(lengths, S):
     return int(sizes[np.argmin(blocks * (sizes + 8 + S / 4))])
 
 
-# ---------------------------------------------------------------- rows there and back
+# ---------------------------------------------------------------- rows by their numbers
 
 
 def _index(numbers, limit):
-    """The numbers as a slice if they follow each other, without padding: it copies nothing."""
+    """The numbers as a slice, which copies nothing, if they are consecutive and without padding."""
     flat = numbers.ravel()
     begin, end = int(flat[0]), int(flat[0]) + len(flat)
     follow = flat[-1] == end - 1 and end <= limit and np.all(flat[1:] > flat[:-1])
@@ -105,7 +109,7 @@ def _index(numbers, limit):
 
 
 def _take(x, numbers):
-    """Rows of x, one for each number; zeros for the padding."""
+    """The row of x for each number; zeros for the padding."""
     index = _index(numbers, len(x))
     if isinstance(index, slice):
         return x[index].reshape(*numbers.shape, *x.shape[1:])
@@ -115,12 +119,12 @@ def _take(x, numbers):
 
 
 def _put(rows, numbers, x):
-    """Rows to their places; x has a last one for the padding."""
+    """Write rows to their places in x, whose last row is for the padding."""
     x[_index(numbers, len(x) - 1)] = rows.reshape(-1, *x.shape[1:])
 
 
 def _add(rows, numbers, x):
-    """Rows added to those of x. Numbers may repeat: latents are seen from more than one block."""
+    """Add rows to rows of x. Numbers may repeat: several blocks may attend to the same latents."""
     index = _index(numbers, len(x))
     if isinstance(index, slice):
         x[index] += rows.reshape(-1, *x.shape[1:])

@@ -1,53 +1,56 @@
-"""Who owns the processor's cores: one team of threads, each with a shard of the batch.
+"""Threads: one team of workers, and each worker computes one part of the batch.
 
-Rows of a batch do not meet before their gradients are added, so a step is split by rows: every
-worker takes its shard forward and backward from end to end, with BLAS on one thread. Kernels and
-NumPy's passes run in parallel too that way, and nobody waits for anybody but at the end. The other
-way, a team inside every matrix product, leaves all of them serial and meets hundreds of times a
-step. NumPy, BLAS and our kernels let go of Python's lock while they work.
+The rows of a batch are independent until their gradients are added. So a training step is split by rows: every worker
+runs its rows forward and backward, with BLAS on one thread, and waits for the others only at the end. The alternative,
+many threads inside every matrix product, leaves all other work serial and synchronises hundreds of times in a step.
+NumPy, BLAS and our kernels release Python's lock while they work.
 
-Nothing else here starts threads: kernels are serial, and two teams never share the cores. Outside
-of ``parallel_map`` and ``one_team`` BLAS keeps whatever number of threads it was given.
+Only this file starts threads: kernels are serial, and two teams never use the same cores. Outside of ``parallel_map``
+and ``one_team`` BLAS keeps its own number of threads. Implements no section of the chapter.
 """
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
 import functools
 import os
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 from tinyflamingo.errors import UserError
 
-MOST = 4096  # workers; more are a slip of the hand
+MOST = 4096  # workers; a larger number is a typing error
 
-_workers = None
+_workers: int | None = None
 _thread = threading.local()  # works: True in the threads of the team
 
 
-def workers():
-    """How many shards a batch is cut into: TINYFLAMINGO_THREADS, or as many as there are cores.
+def workers() -> int:
+    """Number of parts that a batch is cut into: TINYFLAMINGO_THREADS, by default the number of cores.
 
-    Raises `UserError` if TINYFLAMINGO_THREADS is no number from 1 to `MOST`.
+    Raises `UserError` if TINYFLAMINGO_THREADS is not a whole number from 1 to `MOST`.
     """
     if _workers is not None:
         return _workers
-    asked = os.environ.get("TINYFLAMINGO_THREADS", "")
-    if asked and not (asked.isdecimal() and len(asked) <= 9 and 1 <= int(asked) <= MOST):
-        raise UserError(f"TINYFLAMINGO_THREADS must be a whole number from 1 to {MOST}, not {asked[:40]!r}")
-    return int(asked) if asked else _cores()
+    text = os.environ.get("TINYFLAMINGO_THREADS", "")
+    if text and not (text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= MOST):
+        raise UserError(f"TINYFLAMINGO_THREADS must be a whole number from 1 to {MOST}, not {text[:40]!r}")
+    return int(text) if text else _cores()
 
 
 def _cores():
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def use_workers(n):
-    """Another number of workers for the length of a ``with`` block."""
+def use_workers(n: int) -> Iterator[None]:
+    """Use n workers inside a ``with`` block."""
     global _workers
     before, _workers = _workers, n
     try:
@@ -56,20 +59,20 @@ def use_workers(n):
         _workers = before
 
 
-def one_team():
-    """A ``with`` block in which BLAS starts no threads of its own, even between shared-out pieces.
+def one_team() -> contextlib.AbstractContextManager:
+    """A ``with`` block in which BLAS starts no threads, also between two calls of ``parallel_map``.
 
-    Its threads look for work for a while after a product, on the cores that the workers need.
+    After a product, threads of BLAS wait actively for more work, on the cores that the workers need.
     """
     return _blas().limit(limits=1, user_api="blas")
 
 
-def parallel_map(function, shards):
-    """``[function(shard) for shard in shards]``, a worker each, in the order of the shards.
+def parallel_map(function: Callable, shards: Iterable) -> list[Any]:
+    """``[function(shard) for shard in shards]``, in the order of the shards; each shard is computed by one worker.
 
-    With one worker, and in a worker: in turn, in this thread. BLAS runs on one thread either way, so
-    the bits of the results depend on how the work was cut and not on who did it. An exception in a
-    worker is raised here.
+    With one worker, or if called by a worker, this thread computes them one after another. BLAS uses one thread in both
+    cases, so the bits of the results depend on how the work is cut, not on who does it. An exception in a worker is
+    raised here.
     """
     shards = list(shards)
     with one_team():
@@ -88,19 +91,18 @@ def _pool(n):
     return ThreadPoolExecutor(n, "tinyflamingo", initializer=lambda: setattr(_thread, "works", True))
 
 
-def blas_libraries() -> list:
-    """Name, version and kind of processor of each BLAS that is loaded."""
-    found = [lib for lib in _blas().info() if lib["user_api"] == "blas"]
-    return [f"{lib['internal_api']} {lib['version']} for {lib.get('architecture') or 'any processor'}" for lib in found]
+def blas_libraries() -> list[str]:
+    """Name, version and processor type of every BLAS library in this process."""
+    blas = [lib for lib in _blas().info() if lib["user_api"] == "blas"]
+    return [f"{lib['internal_api']} {lib['version']} for {lib.get('architecture') or 'any processor'}" for lib in blas]
 
 
 @functools.cache
-def keep_memory():
-    """Ask glibc to keep freed memory for the next array, in one arena for all threads.
+def keep_memory() -> bool:
+    """Ask glibc to keep freed memory for the next array, in one arena for all threads. Returns whether it worked.
 
-    By default it gives large arrays back to the system as soon as they are freed, and every new one
-    then costs a page fault for each 4 KB: up to a fifth of a training step with two workers. Costs
-    nothing where the C library is another. Returns whether it was done.
+    By default glibc returns large arrays to the system as soon as they are freed. Every new array then costs one page
+    fault for each 4 KB: up to a fifth of a training step with two workers. Other C libraries are left as they are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

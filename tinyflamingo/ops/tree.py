@@ -1,25 +1,27 @@
 """Nested dicts of arrays: names, flat vectors, counts.
 
-Parameters are plain nested dicts. An optimiser would rather have one long vector, a file one name an
-array; this file goes back and forth. It implements no section of the chapter.
+Parameters are nested dicts. An optimiser needs one long vector, a file needs one name for each array. This file
+converts between these forms. It implements no section of the chapter.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from .types import Array, Params
 
-def named_leaves(tree, prefix="") -> dict:
+
+def named_leaves(tree: Params, prefix: str = "") -> dict[str, Array]:
     """{"a/b/c": array} in the order of the dicts."""
-    flat = {}
+    flat: dict[str, Array] = {}
     for name, value in tree.items():
         flat |= named_leaves(value, f"{prefix}{name}/") if isinstance(value, dict) else {prefix + name: value}
     return flat
 
 
-def from_named_leaves(flat: dict) -> dict:
+def from_named_leaves(flat: dict[str, Array]) -> Params:
     """The inverse of `named_leaves`."""
-    tree: dict = {}
+    tree: Params = {}
     for path, value in flat.items():
         *parents, last = path.split("/")
         node = tree
@@ -29,31 +31,30 @@ def from_named_leaves(flat: dict) -> dict:
     return tree
 
 
-def flatten(tree):
+def flatten(tree: Params) -> Array:
     """All leaves in one vector of their common dtype."""
     return np.concatenate([np.ravel(leaf) for leaf in named_leaves(tree).values()])
 
 
-def view_tree(vector, like) -> dict:
-    """A tree shaped as `like` whose leaves are views into `vector`: change one, change both."""
-    flat, place = {}, 0
+def view_tree(vector: Array, like: Params) -> Params:
+    """A tree with the shapes of `like`. Its leaves are views into `vector`: a change in one is in both."""
+    flat, start = {}, 0
     for name, leaf in named_leaves(like).items():
-        flat[name] = vector[place : place + leaf.size].reshape(leaf.shape)
-        place += leaf.size
+        flat[name] = vector[start : start + leaf.size].reshape(leaf.shape)
+        start += leaf.size
     return from_named_leaves(flat)
 
 
-def count(tree) -> int:
+def count(tree: Params) -> int:
     """Number of scalars in a tree of arrays."""
     return sum(int(np.size(leaf)) for leaf in named_leaves(tree).values())
 
 
-def half_precision(tree):
-    """The same tree rounded to what 16 bits hold, in arrays of float32.
+def half_precision(tree: Params) -> Params:
+    """The same tree rounded to float16, in arrays of float32.
 
-    Frozen parts are kept so (the paper stores them in bfloat16): files are half the size, and the
-    stages that follow train against exactly the numbers that a file gives back.
+    Frozen parts are stored in 16 bits (the paper uses bfloat16): files have half the size, and the later stages train
+    with exactly the numbers that are read back from a file.
     """
-    return from_named_leaves(
-        {name: np.asarray(leaf, np.float16).astype(np.float32) for name, leaf in named_leaves(tree).items()}
-    )
+    leaves = named_leaves(tree).items()
+    return from_named_leaves({name: np.asarray(leaf, np.float16).astype(np.float32) for name, leaf in leaves})

@@ -6,3 +6,4 @@ from typing import Any, TypeAlias
 
 Array: TypeAlias = Any  # numpy.ndarray, or an autograd box that holds one
 Params: TypeAlias = dict[str, Any]  # {name: Array, or Params}
+Cache: TypeAlias = dict[str, Any] | None  # what completion keeps between calls (`ops/cache.py`); None: nothing

@@ -1,1 +1,1 @@
-"""Training on data of the user's own: the three stages over other documents, and how well the result knows them."""
+"""Training on the user's own data: the three stages on other documents, and scores of the result on them."""

@@ -1,10 +1,11 @@
-"""Features of the frozen encoder for a store of the user's own, computed once and kept on disk.
+"""Features of the frozen encoder for a store of the user's own data, computed once and kept on disk.
 
-Chapter §2: frozen parts see every picture once. The file's name is a key of all that decides what is in
-it: the encoder's weights, the constants that standardise its features, and the store's texts and pixels
-with the version of their preprocessing. Change any of them and another file is made.
+Chapter §2: a frozen encoder needs to see every picture only once. The name of the file contains a key, a
+hash of everything that determines the features: the encoder's weights, the constants that standardise its
+features, the store's texts and pixels, and the version of their preprocessing. If one of them changes, a
+new file is made.
 
-Not here: the store itself (`data/store.py`), features of TinyWorld, which live in memory.
+Not here: the store itself (`data/store.py`), features of TinyWorld, which stay in memory.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tinyflamingo.data.store import PREPROCESSING, Store
+from tinyflamingo.data.store import PREPROCESSING, Store, Stored
 from tinyflamingo.files import replacing
+from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.ranks import world
 from tinyflamingo.variants.registry import parts_of
 
 CHUNK = 256  # frames encoded at a time
 
 
-def features_key(frozen, store: Store) -> str:
-    """A name for the features that this encoder makes of this store."""
+def features_key(frozen: Params, store: Store) -> str:
+    """The key of the features that this encoder gives for this store."""
     key = hashlib.sha256(f"{PREPROCESSING} {store.side} {store.fingerprint}".encode())
-    seen_by = {name: frozen[name] for name in ("vision", "feature_mean", "feature_scale")}
-    for name, leaf in named_leaves(seen_by).items():
+    encoder = {name: frozen[name] for name in ("vision", "feature_mean", "feature_scale")}
+    for name, leaf in named_leaves(encoder).items():
         key.update(f"{name} {leaf.shape}".encode() + np.ascontiguousarray(leaf, np.float32).tobytes())
     return key.hexdigest()[:16]
 
@@ -38,7 +41,7 @@ def features_key(frozen, store: Store) -> str:
 class StoredFeatures:
     """Features of every frame of a store, float16 on disk: (frames, S, Dv)."""
 
-    def __init__(self, frozen, store: Store, config, folder):
+    def __init__(self, frozen: Params, store: Store, config: FlamingoConfig, folder: str | Path) -> None:
         self.firsts = store.firsts
         path = Path(folder) / f"features-{features_key(frozen, store)}.f16"
         one = np.zeros((1, 1, store.side, store.side, 3), np.uint8)
@@ -49,10 +52,10 @@ class StoredFeatures:
                 stale.unlink()
             _write(path, frozen, store, config)
         world().wait()
-        self.table = np.memmap(path, np.float16, "r", shape=(frames, S, Dv)) if frames else None
+        self.table: Array = np.memmap(path, np.float16, "r", shape=(frames, S, Dv)) if frames else None
 
-    def of(self, media):
-        """Features (M, F, S, Dv) in float32 of every run of media with equally many frames, in order."""
+    def of(self, media: list[Stored]) -> list[np.ndarray]:
+        """One float32 array (M, F, S, Dv) for each run of media with the same number of frames, in order."""
         return [self._run(list(run), F) for F, run in groupby(media, key=lambda medium: medium.frames)]
 
     def _run(self, media, F):

@@ -1,7 +1,7 @@
-"""Data of the user's own for a run: options, store, tokenizer, and a preset that fits them.
+"""The user's own data for a run: options, store, tokenizer, and a preset that fits the data.
 
-`OwnSource` is what `training/run.py` learns from in place of TinyWorld. Not here: what the stages do with the
-data (`stages.py`).
+Serves chapter §1, §2 and §4. `OwnSource` is the source of `training/run.py` in place of TinyWorld. Not here: the
+stages on these data (`stages.py`).
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from tinyflamingo.training.run import TinyWorld
 from tinyflamingo.training.state import STATE, load_state
 
 FOLDER = "data"  # in the folder of a run
-TEXTS = 100_000  # records whose texts the tokenizer is trained on, at most
+TEXTS = 100_000  # most records whose texts train the tokenizer
 
 
 @dataclass(frozen=True)
 class OwnData:
-    """Where the data are and how to use them; None: as the preset has it."""
+    """Where the data are and how to use them. None: the value of the preset."""
 
     path: str
-    format: str | None = None  # None: found out
-    mix: float = 1.0  # share of these data in training, beside TinyWorld; 1: they alone
-    side: int | None = None  # pixels a side
-    vocab: int | None = None  # pieces, at most
-    context: int | None = None  # tokens of a document that training reads
-    allow_bad: float = ALLOWED  # share of records
+    format: str | None = None  # None: detected from the files
+    mix: float = 1.0  # share of these data in training, the rest is TinyWorld; 1: these data alone
+    side: int | None = None  # side of a picture in pixels
+    vocab: int | None = None  # most pieces of the tokenizer
+    context: int | None = None  # most tokens of a document in training
+    allow_bad: float = ALLOWED  # largest share of records that cannot be read
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.mix <= 1:
-            raise UserError(f"--mix is {self.mix} but must be above 0 and at most 1 (these data alone)")
+            raise UserError(f"--mix is {self.mix} but must be above 0 and at most 1 (1: these data alone)")
         for name, value, low, high in (
             ("--side", self.side, 16, 512),
             ("--vocab", self.vocab, 262, 65_536),
@@ -52,8 +52,8 @@ class OwnData:
                 raise UserError(f"{name} is {value} but must be from {low} to {high}")
 
 
-def prepare_store(own: OwnData, preset: Preset, folder) -> Store:
-    """The data, decoded, in the folder of the run."""
+def prepare_store(own: OwnData, preset: Preset, folder: str | Path) -> Store:
+    """Decode the data into the folder of the run."""
     return prepare(own.path, Path(folder) / FOLDER, own.side or preset.config.vision.side, own.format, own.allow_bad)
 
 
@@ -61,8 +61,8 @@ def fit(own: OwnData, preset: Preset, store: Store) -> tuple[Preset, Tokenizer]:
     """The preset with the sizes of these data, and the tokenizer of their text."""
 
     def lines():
-        theirs = tokenizer_lines(np.random.default_rng(0)) if own.mix < 1 else ()
-        return chain(store.texts(TEXTS), theirs)
+        tinyworld = tokenizer_lines(np.random.default_rng(0)) if own.mix < 1 else ()
+        return chain(store.texts(TEXTS), tinyworld)
 
     tokenizer = fit_tokenizer(lines, own.vocab or preset.config.language.vocab_size)
     config = replace(
@@ -80,39 +80,39 @@ def fit(own: OwnData, preset: Preset, store: Store) -> tuple[Preset, Tokenizer]:
 
 
 class OwnSource(TinyWorld):
-    """Data of the user's own, alone or beside TinyWorld."""
+    """The user's own data, alone or mixed with TinyWorld."""
 
-    def __init__(self, own: OwnData):
+    def __init__(self, own: OwnData) -> None:
         self.own, self.options = own, asdict(own)
 
-    def prepare(self, preset: Preset, folder):
-        """Decodes the data into the folder of the run."""
+    def prepare(self, preset: Preset, folder: str | Path) -> None:
+        """Decode the data into the folder of the run."""
         prepare_store(self.own, preset, folder)
 
-    def clear(self, folder):
-        """Removes the decoded data."""
+    def clear(self, folder: str | Path) -> None:
+        """Remove the decoded data."""
         shutil.rmtree(Path(folder) / FOLDER, ignore_errors=True)
 
-    def material(self, preset: Preset, folder):
+    def material(self, preset: Preset, folder: str | Path) -> tuple[Preset, Tokenizer, tuple]:
         """(preset with the sizes of the data, tokenizer, stages)."""
         store = Store(Path(folder) / FOLDER)
         preset, tokenizer = fit(self.own, preset, store)
         stages = (
             partial(OwnContrastiveStage, store=store, mix=self.own.mix),
             partial(OwnLanguageStage, store=store, mix=self.own.mix),
-            partial(OwnFlamingoStage, store=store, mix=self.own.mix, folder=store.folder),
+            partial(OwnFlamingoStage, store=store, mix=self.own.mix),
         )
         return preset, tokenizer, stages
 
     def arguments(self) -> dict:
-        """The options that differ from their defaults, and the path."""
+        """The path, and the options that differ from their defaults."""
         defaults = asdict(OwnData(self.own.path))
-        changed = {n.replace("_", "-"): value for n, value in self.options.items() if value != defaults[n]}
+        changed = {n.replace("_", "-"): value for n, value in asdict(self.own).items() if value != defaults[n]}
         return {"data": self.own.path} | changed
 
 
-def source_of(own: OwnData | None, folder, resume: bool) -> TinyWorld:
-    """What a run learns from: the data that were given, else those of the run in the folder that is resumed."""
+def source_of(own: OwnData | None, folder: str | Path, resume: bool) -> TinyWorld:
+    """The source of a run: the given data, or else the data of the resumed run in the folder, or else TinyWorld."""
     if own is None and resume and (Path(folder) / STATE).exists():
         options = load_state(folder)[0].data
         own = OwnData(**options) if options else None

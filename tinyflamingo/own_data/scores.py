@@ -1,7 +1,7 @@
-"""How well a model knows data of the user's own: on records that training never saw.
+"""Scores of a model on the user's own data: on records that training never saw.
 
-Chapter §5. Two numbers: the perplexity of the learned text, and the same with every record's media
-exchanged for the next record's. Where they are equal, the model does not look.
+Chapter §5. Two numbers: the perplexity of the learned text, and the same after every record has got the
+media of another record. If both are equal, the model does not use the media.
 
 Not here: TinyWorld's tasks (`evaluation/run.py`).
 """
@@ -14,27 +14,28 @@ import numpy as np
 
 from tinyflamingo.data.store import Store, Stored
 from tinyflamingo.evaluation.run import evaluate
-from tinyflamingo.model.flamingo import encode_and_resample, flamingo
+from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample, flamingo
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.own_data.options import FOLDER
 from tinyflamingo.training.flamingo_stage import cut
 from tinyflamingo.training.losses import token_losses
+from tinyflamingo.training.run import Evaluate
 
-LONGEST = 256  # tokens of a record that are scored
+LONGEST = 256  # scored tokens of a record, at most
 
 
-def evaluate_run(folder):
-    """A function (model, queries a task, seed) -> report for the run in a folder, on whatever it learned from."""
+def evaluate_run(folder: str | Path) -> Evaluate:
+    """The evaluation at the end of the run in a folder, on TinyWorld, on the user's own data, or on both."""
 
-    def judge(model, n, seed):
+    def score(model, n, seed):
         own = model.info.get("data")
         report = {"tasks": {}} if own and own["mix"] == 1 else evaluate(model, n, seed)
         return report | ({"own": held_out(model, Store(Path(folder) / FOLDER), n)} if own else {})
 
-    return judge
+    return score
 
 
-def held_out(model, store: Store, most: int) -> dict:
+def held_out(model: TrainedFlamingo, store: Store, most: int) -> dict:
     """{"n", "perplexity", "perplexity_exchanged"} over at most `most` held-out records with media."""
     records = [store.items(int(number)) for number in store.held_out]
     records = [items for items in records if any(isinstance(item, Stored) for item in items)][:most]
@@ -46,10 +47,10 @@ def held_out(model, store: Store, most: int) -> dict:
 
 
 def _with_media(items, other) -> list:
-    """A record with the media of another one, repeated as often as need be."""
-    theirs = [item for item in other if isinstance(item, Stored)]
+    """A record with the media of another record, repeated if they are too few."""
+    media = [item for item in other if isinstance(item, Stored)]
     places = [i for i, item in enumerate(items) if isinstance(item, Stored)]
-    return [theirs[places.index(i) % len(theirs)] if i in places else item for i, item in enumerate(items)]
+    return [media[places.index(i) % len(media)] if i in places else item for i, item in enumerate(items)]
 
 
 def _perplexity(model, store, records) -> float:

@@ -1,11 +1,11 @@
-"""The paper's ablations that a toy can answer: rows of its tables 3 and 10, trained and scored (chapter §4).
+"""Ablations of the paper at toy scale: rows of its tables 3 and 10, trained and scored (chapter §4).
 
-Every row is a short run of stage three that differs from the baseline in one field of a configuration
-or of a recipe, and starts from the frozen parts of one checkpoint. Runs of a seed share their
-pictures, their random numbers and the test's queries, so a row's difference to the baseline is taken
-seed by seed. What is finished is written down at once and never run again.
+Every row is a short run of stage three. It differs from the baseline in one field of a configuration or of a recipe,
+and starts from the frozen parts of one checkpoint. All runs of a seed have the same pictures, the same random numbers
+and the same queries, so the difference between a row and the baseline is computed for each seed. A finished run is
+saved at once and never run again.
 
-Not here: the other forms of the parts (`variants/`), and the tables and figures for people (`report.py`).
+Not here: the other forms of the parts (`variants/`), the document with tables and figures (`report.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -20,25 +22,32 @@ from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_scene
 from tinyflamingo.evaluation.metrics import cider_d, exact_match, over_seeds
-from tinyflamingo.evaluation.run import BATCH, answer, text_perplexity
+from tinyflamingo.evaluation.run import answer_all, text_perplexity
 from tinyflamingo.evaluation.tasks import TASKS
+from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.ops.tree import count, flatten
+from tinyflamingo.ops.types import Params
 from tinyflamingo.studies.ablation_rows import PAPER_BASELINE, Row, preset_of, rows_of, short
 from tinyflamingo.studies.growing_report import open_report, save_report
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, standardiser
-from tinyflamingo.training.flamingo_stage import FlamingoStage, MediaFeatures, draw_media, make_media
+from tinyflamingo.training.flamingo_stage import (
+    FlamingoStage,
+    MediaFeatures,
+    draw_media,
+    make_media,
+)
 from tinyflamingo.training.presets import Preset
-from tinyflamingo.training.stage import step_rng
+from tinyflamingo.training.stage import Stage, step_rng
 from tinyflamingo.variants.registry import init_part, parts_of
 
-STREAM = 20260202  # of the validation split: ablations are choices, the tests are not for them
+STREAM = 20260202  # of the validation split: ablations serve choices, and the test split must not
 STEPS, QUERIES = 200, 300
-# What a run is scored on: name -> (task of `evaluation/tasks.py`, metric, by which 1 is the best score).
+# The scores of a run: name -> (task of `evaluation/tasks.py`, metric with 1 as the best score).
 SCORES = {
-    "captions": ("caption_relation", lambda said, answers: cider_d(said, answers) / 10),
+    "captions": ("caption_relation", lambda predictions, answers: cider_d(predictions, answers) / 10),
     "questions": ("vqa", exact_match),
     "videos": ("video_action", exact_match),
     "new words": ("few_shot_new_words", exact_match),
@@ -48,8 +57,8 @@ SCORES = {
 # ---------------------------------------------------------------- one run
 
 
-def frozen_parts(row: Row, model: TrainedFlamingo, preset: Preset, seed, steps):
-    """What a run starts from: the checkpoint's frozen parts, but for those that the row makes anew."""
+def frozen_parts(row: Row, model: TrainedFlamingo, preset: Preset, seed: int, steps: int) -> Params:
+    """The frozen parts of the checkpoint, except those that the row initialises or trains again."""
     frozen, rng = dict(model.frozen), step_rng(seed, 0, -1)
     if "language" in row.fresh:
         frozen["language"] = init_language_model(rng, preset.config.language)
@@ -67,8 +76,8 @@ def frozen_parts(row: Row, model: TrainedFlamingo, preset: Preset, seed, steps):
     return frozen
 
 
-def run_stage(stage, seed, index):
-    """All steps of a stage; returns the last loss and the step of the first number that was not finite, or None."""
+def run_stage(stage: Stage, seed: int, index: int) -> tuple[float, int | None]:
+    """Run all steps of a stage. Returns the last loss, and the step at which a gradient was not finite, or None."""
     with one_team():
         for step in range(stage.steps):
             rng = step_rng(seed, index, step)
@@ -82,8 +91,8 @@ def run_stage(stage, seed, index):
     return info["loss"], None
 
 
-def run_row(row: Row, model: TrainedFlamingo, steps, seed, queries, media=None) -> dict:
-    """Train and score one row with one seed. media: of the checkpoint's encoder, if there are any already."""
+def run_row(row: Row, model: TrainedFlamingo, steps: int, seed: int, queries: int, media: tuple | None = None) -> dict:
+    """Train and score one row with one seed. media: from `_media`, with the checkpoint's encoder; None: make them."""
     began = time.perf_counter()
     preset = short(preset_of(model), steps, row)
     frozen = frozen_parts(row, model, preset, seed, steps)
@@ -109,15 +118,14 @@ def run_row(row: Row, model: TrainedFlamingo, steps, seed, queries, media=None) 
     }
 
 
-def score(model: TrainedFlamingo, seed, n) -> dict:
-    """{name: 0 to 1} for every name of `SCORES`, and "overall", their mean, on validation pictures."""
+def score(model: TrainedFlamingo, seed: int, n: int) -> dict:
+    """{name: 0 to 1} for every name in `SCORES`, and "overall", their mean, on validation pictures."""
 
     def run(name):
         task, metric = SCORES[name]
         pool, queries = TASKS[task](split_rng("validation", STREAM, seed, list(SCORES).index(name)), n)
         features = MediaFeatures(model.frozen, pool, model.config)
-        said = [a for i in range(0, n, BATCH) for a in answer(model, queries[i : i + BATCH], features)]
-        return float(np.mean(metric(said, [(q.answer,) for q in queries])))
+        return float(np.mean(metric(answer_all(model, queries, features), [(q.answer,) for q in queries])))
 
     scores = dict(zip(SCORES, ops.parallel_map(run, SCORES), strict=True))
     return scores | {"overall": float(np.mean(list(scores.values())))}
@@ -126,12 +134,20 @@ def score(model: TrainedFlamingo, seed, n) -> dict:
 # ---------------------------------------------------------------- all of them
 
 
-def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, queries=QUERIES, say=print) -> dict:
-    """Run all rows, or `only` some with what they are compared to, for seeds 0, 1, ...; the report is in `path`.
+def ablate(
+    model: TrainedFlamingo,
+    path: Path,
+    only: list | None = None,
+    seeds: int = 3,
+    steps: int = STEPS,
+    queries: int = QUERIES,
+    say: Callable = print,
+) -> dict:
+    """Run all rows, or those in `only` and the rows they are compared with, for seeds 0, 1, ...; write `path`.
 
-    A run that `path` holds already is not run again. Raises `UserError` for a file of another model or
-    other settings, and for a model that no preset made. Returns the report: {"format", "settings",
-    "rows": {name: {"what", "paper", "against", "seeds": {seed: what `run_row` returns}}}}.
+    A run that `path` holds already is not run again. Raises `UserError` for a file of another model or of other
+    settings, and for a model without a preset. Returns the report: {"format", "settings",
+    "rows": {name: {"what", "paper", "against", "seeds": {seed: result of `run_row`}}}}.
     """
     settings = {"preset": preset_of(model).name, "frozen": fingerprint(model), "steps": steps, "queries": queries}
     rows, report = chosen_rows(model.config, only), open_report(path, "ablations", settings, rows={})
@@ -141,47 +157,43 @@ def ablate(model: TrainedFlamingo, path, only=None, seeds=3, steps=STEPS, querie
         todo = {n: r for n, r in rows.items() if str(seed) not in report["rows"].get(n, {"seeds": {}})["seeds"]}
         media = _media(short(preset_of(model), steps, rows["baseline"]), model.frozen, seed) if todo else None
         for name, row in todo.items():
-            found = run_row(row, model, steps, seed, queries, media)
-            entry = report["rows"].setdefault(name, {**_told(row), "seeds": {}})
-            entry["seeds"][str(seed)] = found
+            result = run_row(row, model, steps, seed, queries, media)
+            entry = {"what": row.what, "paper": row.paper, "against": row.against, "seeds": {}}
+            report["rows"].setdefault(name, entry)["seeds"][str(seed)] = result
             save_report(path, report)
-            scores = " ".join(f"{score:10.3f}" for score in found["scores"].values())
-            say(f"{name:18s} {seed:4d} {scores} {found['seconds']:10.1f}")
+            scores = " ".join(f"{score:10.3f}" for score in result["scores"].values())
+            say(f"{name:18s} {seed:4d} {scores} {result['seconds']:10.1f}")
     return report
 
 
-def fingerprint(model) -> str:
-    """What tells the frozen parts of one checkpoint from those of another in a report."""
+def fingerprint(model: TrainedFlamingo) -> str:
+    """A hash of the frozen parts: a report belongs to one checkpoint."""
     return hashlib.sha256(flatten(model.frozen).tobytes()).hexdigest()[:12]
 
 
-def _told(row):
-    return {"what": row.what, "paper": row.paper, "against": row.against}
-
-
-def chosen_rows(config, only):
-    """The rows called `only`, and those they are compared to; all if there is none."""
+def chosen_rows(config: FlamingoConfig, only: list | None) -> dict[str, Row]:
+    """The rows in `only` and the rows they are compared with; all rows if `only` is empty."""
     rows = rows_of(config)
     wanted = set(only or rows) | {rows[name].against for name in only or ()}
     return {name: row for name, row in rows.items() if name in wanted}
 
 
 def _media(preset, frozen, seed):
-    """A seed's pool, the same for all rows, and what their encoder makes of it.
+    """The media of a seed, the same for all rows, encoded with the row's encoder.
 
-    Drawn apart from the stage, so that what the stage draws, its first parameters, is the same for all rows too.
+    They have a Generator of their own, so that the stage draws the same initial parameters in all rows.
     """
     pool = draw_media(step_rng(seed, 2, -1), preset.flamingo, preset.config.vision.side)
     return make_media(pool, preset.flamingo, frozen, preset.config)
 
 
-def differences(report) -> dict:
-    """{row: {"score", "ci95", "n", "paper", "verdict"}}: overall score less that of what it is compared to.
+def differences(report: dict) -> dict:
+    """{row: {"score", "ci95", "n", "paper", "verdict"}}: overall score minus that of the row it is compared with.
 
-    By seeds that both have. paper: the paper's difference, in its points. verdict: "agrees" or
-    "disagrees" in sign where the interval leaves 0 out, else "undecided".
+    Over the seeds that both rows have. paper: the paper's difference, in its points. verdict: "undecided" if 0 is in
+    the interval, else "agrees" or "disagrees", by the sign.
     """
-    found = {}
+    rows = {}
     for name, row in report["rows"].items():
         other = report["rows"].get(row["against"])
         if name == row["against"] or row["paper"] == PAPER_BASELINE or other is None:
@@ -189,10 +201,10 @@ def differences(report) -> dict:
         both = [s for s in row["seeds"] if s in other["seeds"]]
         if both:
             pairs = [[r["seeds"][s]["scores"]["overall"] for r in (row, other)] for s in both]
-            difference = over_seeds([mine - theirs for mine, theirs in pairs])
+            difference = over_seeds([own - base for own, base in pairs])
             paper = round(row["paper"] - PAPER_BASELINE, 1)
-            found[name] = difference | {"paper": paper, "verdict": _verdict(difference, paper)}
-    return found
+            rows[name] = difference | {"paper": paper, "verdict": _verdict(difference, paper)}
+    return rows
 
 
 def _verdict(difference, paper):
@@ -202,8 +214,8 @@ def _verdict(difference, paper):
     return "agrees" if (difference["score"] > 0) == (paper > 0) else "disagrees"
 
 
-def format_report(report) -> str:
-    """Differences as people read them, beside the paper's."""
+def format_report(report: dict) -> str:
+    """The differences and the paper's as a table for people."""
     lines = [f"{'row':18s} difference   95% interval     paper  verdict"]
     for name, row in differences(report).items():
         low_high = "{:+.3f} to {:+.3f}".format(*row["ci95"]) if row["ci95"] else "one seed"

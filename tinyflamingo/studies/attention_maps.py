@@ -1,9 +1,9 @@
-"""Where the model looks: the attention of gated blocks and resampler, as arrays.
+"""Attention maps: the attention weights of gated blocks and of the resampler, as arrays.
 
-Chapter §5. The layers do not keep their attention weights. Here they are computed again, from the same
-parameters and the same stream: `attention_maps` runs the loop of `model/flamingo.py` with a gated block that
-notes its weights first. A map says what was weighed, not what mattered: to see that, cover a part of the picture
-and compare the answers.
+Chapter §5. The layers do not keep their attention weights. They are computed here again, from the same parameters and
+the same stream: `attention_maps` runs the loop of `model/flamingo.py` with a gated block that stores its weights. A
+map shows what was weighed, not what mattered. To see what mattered, cover a part of the picture and compare the
+answers.
 
 Not here: the layers (`model/gated_xattn.py`, `model/perceiver_resampler.py`) and figures.
 """
@@ -18,26 +18,34 @@ from tinyflamingo.model.flamingo import CHAPTER, Parts, flamingo
 from tinyflamingo.model.gated_xattn import media_keys_values
 from tinyflamingo.model.perceiver_resampler import project, resampler_layer, temporal_embedding
 from tinyflamingo.ops.reference import masked_softmax
+from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.variants.ablations import Pending
 from tinyflamingo.variants.ports import PortResamplerConfig, add_embeddings, port_resampler_layer, project_normed
 
 
 def attention_maps(
-    params, frozen, tokens, phi, visual, config: FlamingoConfig, visible_from=None, parts: Parts = CHAPTER
-):
-    """What every text token looks at, in every gated block: (G, B, T, H, M, R), G gated blocks.
+    params: Params,
+    frozen: Params,
+    tokens: Array,
+    phi: Array,
+    visual: Array,
+    config: FlamingoConfig,
+    visible_from: Array | None = None,
+    parts: Parts = CHAPTER,
+) -> Array:
+    """The weights of every text token in every gated block: (G, B, T, H, M, R), G gated blocks.
 
-    Arguments as of `flamingo`. Over the latents of the media that a token may see the weights of a
-    head sum to 1; all others are exactly 0, and where phi is 0 so is the whole row.
+    Arguments as in `flamingo`. The weights of a head sum to 1 over the latents of the media that the token sees. All
+    other weights are exactly 0; if phi is 0, all weights of the token are.
     """
     maps: list = []
-    watched = parts._replace(gated_block=_noting(parts.gated_block, maps))
+    watched = parts._replace(gated_block=_storing(parts.gated_block, maps))
     flamingo(params, frozen, tokens, phi, visual, config, visible_from, cache={}, parts=watched)
     return np.stack(maps)
 
 
-def _noting(gated_block, maps):
-    """The same block, which first appends its attention weights to `maps`."""
+def _storing(gated_block, maps):
+    """The same block, which also appends its attention weights to `maps`."""
 
     def block(params, h, visual, phi, config, cache):
         out = gated_block(params, h, visual, phi, config, cache)
@@ -46,21 +54,21 @@ def _noting(gated_block, maps):
             return out
 
         def act(h):
-            found = out.act(h)
+            after = out.act(h)
             maps.append(attention_weights(params, h, cache["k"], phi, config))
-            return found
+            return after
 
         return Pending(out.h, act)
 
     return block
 
 
-def gated_attention_map(params, h, visual, phi, config: XattnConfig):
+def gated_attention_map(params: Params, h: Array, visual: Array, phi: Array, config: XattnConfig) -> Array:
     """One gated block: h (B, T, D), visual (M, R, D), phi (B, T) -> weights (B, T, H, M, R)."""
     return attention_weights(params, h, media_keys_values(params, visual, config)[0], phi, config)
 
 
-def attention_weights(params, h, k, phi, config: XattnConfig):
+def attention_weights(params: Params, h: Array, k: Array, phi: Array, config: XattnConfig) -> Array:
     """Weights (B, T, H, M, R) of the stream h (B, T, D) over keys k (1, M, R, H, K).
 
     phi (B, T): the medium that a token sees; (B, T, 2): the first and the last one.
@@ -79,39 +87,29 @@ def attention_weights(params, h, k, phi, config: XattnConfig):
     return np.reshape(weights, (B, T, H, M, R))
 
 
-def resampler_maps(params, features, config: ResamplerConfig):
-    """What every latent looks at, in every layer: (L, M, H, R, F S + R) for features (M, F, S, Dv).
+def resampler_maps(params: Params, features: Array, config: ResamplerConfig) -> Array:
+    """The weights of every latent in every layer: (L, M, H, R, F S + R) for features (M, F, S, Dv).
 
-    The columns are the cells of all frames, then the latents themselves; rows sum to 1. The M media count as those of
-    one document, in order. Raises ValueError for a resampler without latents.
+    The columns are the features of all frames, then the latents. Each row sums to 1. The M media belong to one
+    document, in order. Raises ValueError for a resampler without latents.
     """
     if "latents" not in params:
-        raise ValueError(f"resampler_maps: the resampler of {type(config).__name__} has no latents that look")
-    x, project, layer_of = _steps(params, features, config)
+        raise ValueError(f"resampler_maps: a resampler of {type(config).__name__} has no latents, so it has no maps")
+    x = np.broadcast_to(params["latents"], (len(features), *params["latents"].shape))
+    project_of, layer_of, inputs = _functions(params, features, config)
     maps = []
     for i in range(config.layers):
         layer = params[f"layer_{i}"]
-        q, k, _ = project(layer, x)
+        q, k, _ = project_of(layer, x, *inputs)
         scores = np.einsum("mrhk,mshk->mhrs", q, k) * config.key_size**-0.5
         maps.append(masked_softmax(scores, np.ones(scores.shape, bool)))
-        x = layer_of(layer, x)
+        x = layer_of(layer, x, *inputs)
     return np.stack(maps)
 
 
-def _steps(params, features, config):
-    """(first latents (M, R, D), function to q, k, v of a layer, function of a layer) of either Perceiver resampler."""
-    x = np.broadcast_to(params["latents"][None], (len(features), *params["latents"].shape))
+def _functions(params, features, config):
+    """For the chapter's resampler or a port's: the function that gives q, k, v, the layer, and their other inputs."""
     if isinstance(config, PortResamplerConfig):
-        features = add_embeddings(params, features, config)
-        return (
-            x,
-            lambda layer, x: project_normed(layer, x, features, config),
-            lambda layer, x: port_resampler_layer(layer, x, features, config),
-        )
+        return project_normed, port_resampler_layer, (add_embeddings(params, features, config), config)
     features = ops.linear(features, params["w_in"]) if "w_in" in params else features
-    time = temporal_embedding(params["temporal"], features.shape[1])
-    return (
-        x,
-        lambda layer, x: project(layer, x, features, time, config),
-        lambda layer, x: resampler_layer(layer, x, features, time, config),
-    )
+    return project, resampler_layer, (features, temporal_embedding(params["temporal"], features.shape[1]), config)

@@ -1,21 +1,23 @@
-"""Reports that grow: a JSON file that a study adds to, run after run, and never starts over.
+"""Reports that grow: a JSON file to which a study adds its results, run after run.
 
-Serves the studies of chapter §5 (`ablations.py`, `isoflop.py`, `quadratic.py`, `induction.py`). Not
-here: training runs, which resume in the middle of a stage (`training/state.py`).
+For the studies beside chapters §3 to §5 (`ablations.py`, `isoflop.py`, `quadratic.py`, `induction.py`).
+
+Not here: training runs, which resume in the middle of a stage (`training/state.py`).
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 
 
-def open_report(path, kind, settings, **empty):
+def open_report(path: Path, kind: str, settings: dict, **empty: object) -> dict:
     """The report in a file, or a new one with the fields `empty`.
 
-    Raises `UserError` if the file holds something else, or a report made with other settings.
+    Raises `UserError` if the file holds something else, or a report with other settings.
     """
     form = f"tinyflamingo-{kind}/1"
     try:
@@ -33,6 +35,6 @@ def open_report(path, kind, settings, **empty):
     return report
 
 
-def save_report(path, report):
-    """Write a report, atomically."""
+def save_report(path: Path, report: dict) -> None:
+    """Write a report atomically."""
     write_atomically(path, json.dumps(report, indent=1).encode())

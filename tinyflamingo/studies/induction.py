@@ -1,10 +1,9 @@
-"""How binding comes about in a plain Chinchilla block: repeats first, then labels (chapter §4).
+"""How a plain Chinchilla block learns binding: repeats first, then labels (chapter §4).
 
-Two language models are trained alike, with the curriculum's random repeats and without. As they learn,
-two things are asked of them: to foretell the second half of a row of random tokens that repeats, and to
-give the last label of a few-shot episode in words. At the end every head is looked at: how much
-of its attention goes to the token after the last time its own token stood there (prefix matching; Olsson et
-al. 2022), which is what an induction head does.
+Two language models are trained, one with the random repeats of the curriculum and one without. During training each has
+two tests: predict the second half of a row of random tokens that repeats, and predict the last label of a few-shot
+episode in words. At the end the prefix matching of every head is measured (Olsson et al. 2022): its attention to the
+token after the previous occurrence of the current token. An induction head has a high value.
 
 Not here: the curriculum (`LanguageRecipe.phases`) and its documents (`data/tinyworld/text.py`).
 """
@@ -12,30 +11,42 @@ Not here: the curriculum (`LanguageRecipe.phases`) and its documents (`data/tiny
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.text import episode, random_repeat
+from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.language_model import decoder_block, embed_tokens, language_model, sinusoids
-from tinyflamingo.model.tokenizer import BOS, PAD
+from tinyflamingo.model.tokenizer import BOS, PAD, Tokenizer
 from tinyflamingo.ops.team import one_team
+from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.studies.growing_report import open_report, save_report
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.stage import step_rng
 
-EVERY = 25  # steps between two looks
-ROWS, HALF = 48, 24  # random rows, and the length of what they repeat
+EVERY = 25  # steps between two measurements
+ROWS, HALF = 48, 24  # random rows, and the length of their repeated half
 EPISODES = 120
 
 
-def induction(tokenizer, path, preset: Preset, seed=0, steps=None, every=EVERY, say=print) -> dict:
-    """Train both models; the report, kept in `path` after each.
+def induction(
+    tokenizer: Tokenizer,
+    path: Path,
+    preset: Preset,
+    seed: int = 0,
+    steps: int | None = None,
+    every: int = EVERY,
+    say: Callable = print,
+) -> dict:
+    """Train both models; `path` holds the report after each.
 
-    steps: of each, by default the preset's. Returns {"format", "settings", "curves": {name: {"steps",
+    steps: of each training, by default the preset's. Returns {"format", "settings", "curves": {name: {"steps",
     "repeat", "few_shot", "heads"}}}; heads: (layers, heads) at the end.
     """
     steps = steps or preset.language.steps
@@ -51,16 +62,16 @@ def induction(tokenizer, path, preset: Preset, seed=0, steps=None, every=EVERY, 
 
 
 def without_repeats(preset: Preset) -> Preset:
-    """The same curriculum, its repeats left out: ordinary documents stand in their place."""
+    """The same curriculum with ordinary documents instead of repeats."""
     phases = tuple((until, 0.0, episodes) for until, _, episodes in preset.language.phases)
     return dataclasses.replace(preset, language=dataclasses.replace(preset.language, phases=phases))
 
 
-def follow(preset, tokenizer, seed, steps, every, say) -> dict:
-    """Train one language model and look at it every so many steps, and at the end."""
+def follow(preset: Preset, tokenizer: Tokenizer, seed: int, steps: int, every: int, say: Callable) -> dict:
+    """Train one language model; measure it every `every` steps and at the end."""
     stage = LanguageStage(preset, step_rng(seed, 1, -1), tokenizer, {})
     rows, episodes = random_rows(stage), word_episodes(tokenizer)
-    curve = {"steps": [], "repeat": [], "few_shot": []}
+    curve: dict = {"steps": [], "repeat": [], "few_shot": []}
 
     def note(step):
         scores = (
@@ -80,14 +91,14 @@ def follow(preset, tokenizer, seed, steps, every, say) -> dict:
     return curve | {"heads": prefix_matching(stage.optimiser.params, rows, stage.config).tolist()}
 
 
-def random_rows(stage):
-    """(ROWS, 1 + 2 HALF): `<BOS>` and a random row, twice, of the validation split."""
+def random_rows(stage: LanguageStage) -> Array:
+    """(ROWS, 1 + 2 HALF): `<BOS>` and HALF random tokens twice, from the validation split."""
     rng = split_rng("validation", 1)
     return np.array([[BOS, *random_repeat(rng, stage.pieces, 2 * HALF, stage.tokenizer)] for _ in range(ROWS)])
 
 
-def word_episodes(tokenizer):
-    """Episodes in words, padded on the right: tokens (EPISODES, T), and which are the last label's, bool."""
+def word_episodes(tokenizer: Tokenizer) -> tuple[Array, Array]:
+    """Episodes in words, padded on the right: tokens (EPISODES, T), and a mask (bool) of the last label's tokens."""
     rng = split_rng("validation", 2)
     rows, labels = [], []
     for _ in range(EPISODES):
@@ -103,34 +114,34 @@ def word_episodes(tokenizer):
     return tokens, asked
 
 
-def repeat_score(params, rows, config) -> float:
-    """Share of the tokens of the second halves that are the likeliest, but for the first of each."""
-    said = language_model(params, rows[:, :-1], config).argmax(axis=2)
-    return float(np.mean((said == rows[:, 1:])[:, HALF + 1 :]))
+def repeat_score(params: Params, rows: Array, config: LanguageConfig) -> float:
+    """Fraction of correct predictions in the second halves, without the first token of each."""
+    predicted = language_model(params, rows[:, :-1], config).argmax(axis=2)
+    return float(np.mean((predicted == rows[:, 1:])[:, HALF + 1 :]))
 
 
-def few_shot_score(params, episodes, config) -> float:
-    """Share of episodes of whose last label every token is the likeliest."""
+def few_shot_score(params: Params, episodes: tuple[Array, Array], config: LanguageConfig) -> float:
+    """Fraction of episodes in which every token of the last label is predicted correctly."""
     tokens, asked = episodes
-    said = language_model(params, tokens[:, :-1], config).argmax(axis=2)
-    return float(np.mean(((said == tokens[:, 1:]) | ~asked[:, 1:]).all(axis=1)))
+    predicted = language_model(params, tokens[:, :-1], config).argmax(axis=2)
+    return float(np.mean(((predicted == tokens[:, 1:]) | ~asked[:, 1:]).all(axis=1)))
 
 
-def prefix_matching(params, rows, config):
-    """(layers, heads): mean attention, in the second halves, to the token after the same token's first place."""
-    h, found = embed_tokens(params["embedding"], rows), []
+def prefix_matching(params: Params, rows: Array, config: LanguageConfig) -> Array:
+    """(layers, heads): mean attention, in the second halves, to the token after the first occurrence of a token."""
+    h, means = embed_tokens(params["embedding"], rows), []
     visible_from = np.zeros(rows.shape, int)
     places = np.arange(HALF + 1, rows.shape[1])
     for i in range(config.layers):
         block = params[f"block_{i}"]
         weights = attention_weights(block, ops.rms_norm(h, block["attn_gain"]), config)
-        found.append(weights[:, :, places, places - HALF + 1].mean(axis=(0, 2)))
+        means.append(weights[:, :, places, places - HALF + 1].mean(axis=(0, 2)))
         h = decoder_block(block, h, visible_from, config)
-    return np.array(found)
+    return np.array(means)
 
 
-def attention_weights(params, x, config):
-    """What `self_attention` gives its values: (B, H, T, T), rows sum to 1. x (B, T, D), normalised."""
+def attention_weights(params: Params, x: Array, config: LanguageConfig) -> Array:
+    """The weights of `self_attention`: (B, H, T, T), rows sum to 1. x (B, T, D), normalised."""
     B, T, _ = x.shape
     heads = (config.heads, config.key_size)
     q, k = (ops.linear(x, params[name]).reshape(B, T, *heads) for name in ("w_q", "w_k"))

@@ -1,8 +1,8 @@
-"""Chinchilla's point at toy size: for a given compute, how large a model, and how many tokens (chapter §4).
+"""Chinchilla's question at toy scale: the best size and number of tokens for a given compute (chapter §4).
 
-IsoFLOP curves as in Hoffmann et al. 2022 (approach 2): for each budget C, models of several sizes N
-are trained on D = C / 6N tokens, each with a schedule of its own length; a parabola in log N through the lowest
-of their losses has its lowest point at the best size. N counts every weight, the tied table too.
+IsoFLOP curves as in Hoffmann et al. 2022 (approach 2): for each budget C, models of several sizes N are trained on
+D = C / 6N tokens, each with a schedule of its own length. A parabola in log N through the lowest losses has its minimum
+at the best size. N counts all weights, with the tied embedding table.
 
 Not here: the language model (`model/language_model.py`) and its training (`training/language_stage.py`).
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.language_model import language_model
+from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.tree import count
 from tinyflamingo.studies.growing_report import open_report, save_report
 from tinyflamingo.training.language_stage import LanguageStage
@@ -27,14 +30,22 @@ from tinyflamingo.training.stage import step_rng
 
 BUDGETS = (1e11, 2e11, 4e11, 8e11)  # flops
 SIZES = ((12, 1), (16, 1), (24, 2), (32, 2), (48, 3), (64, 3), (96, 4), (128, 4))  # (width, layers)
-ROWS = 8  # of 96 tokens, a step
-AROUND = 5  # sizes next to the best one, through which the parabola goes
-MIXTURE = ((math.inf, 0.08, 0.25),)  # the last phase of the curriculum, from the first step on
+ROWS = 8  # of 96 tokens, in each step
+AROUND = 5  # sizes through which the parabola goes: the best one and its neighbours
+MIXTURE = ((math.inf, 0.08, 0.25),)  # one phase, as the last one of the curriculum
+NEVER = 2**62  # a step that no training reaches
 TEST_BATCHES = 24
 
 
-def isoflop(tokenizer, path, seed=0, budgets=BUDGETS, sizes=SIZES, say=print) -> dict:
-    """Train all sizes at all budgets; the report, whose points are kept in `path` as they come.
+def isoflop(
+    tokenizer: Tokenizer,
+    path: Path,
+    seed: int = 0,
+    budgets: tuple = BUDGETS,
+    sizes: tuple = SIZES,
+    say: Callable = print,
+) -> dict:
+    """Train all sizes at all budgets; `path` holds the report after each round of points.
 
     Returns {"format", "settings", "points": [{"budget", "width", "layers", "parameters", "tokens",
     "loss"}], "fits": see `fit`, "exponents": see `exponents`}.
@@ -43,7 +54,8 @@ def isoflop(tokenizer, path, seed=0, budgets=BUDGETS, sizes=SIZES, say=print) ->
     done = {(p["budget"], p["width"], p["layers"]) for p in report["points"]}
     todo = [(c, *size) for c in budgets for size in sizes if (c, *size) not in done]
     for i in range(0, len(todo), ops.workers()):
-        points = ops.parallel_map(lambda job: train_point(tokenizer, *job, seed), todo[i : i + ops.workers()])
+        jobs = todo[i : i + ops.workers()]
+        points = ops.parallel_map(lambda job: train_point(tokenizer, seed, *job), jobs)
         report["points"] += points
         save_report(path, report)
         for p in points:
@@ -54,8 +66,8 @@ def isoflop(tokenizer, path, seed=0, budgets=BUDGETS, sizes=SIZES, say=print) ->
     return report
 
 
-def train_point(tokenizer, budget, width, layers, seed) -> dict:
-    """One model of one size on as many tokens as the budget allows, and its loss on others."""
+def train_point(tokenizer: Tokenizer, seed: int, budget: float, width: int, layers: int) -> dict:
+    """Train one model on as many tokens as the budget allows; its size, tokens and validation loss."""
     stage = stage_of(tokenizer, width, layers, seed)
     N = count(stage.optimiser.params)
     steps = max(1, round(budget / (6 * N * ROWS * stage.recipe.length)))
@@ -69,19 +81,19 @@ def train_point(tokenizer, budget, width, layers, seed) -> dict:
     return {"budget": budget, "width": width, "layers": layers, "parameters": N, "tokens": tokens, "loss": loss}
 
 
-def stage_of(tokenizer, width, layers, seed) -> LanguageStage:
-    """Stage two for a model of another size; the learning rate falls with the root of the width."""
+def stage_of(tokenizer: Tokenizer, width: int, layers: int, seed: int) -> LanguageStage:
+    """Stage two for a model of another size. The learning rate is proportional to 1 / sqrt(width)."""
     preset = get_preset("toy")
     language = LanguageConfig(preset.config.language.vocab_size, width, layers, max(1, width // 16), 16)
     optimiser = dataclasses.replace(preset.language.optimiser, learning_rate=0.02 * width**-0.5)
-    recipe = dataclasses.replace(preset.language, rows=ROWS, long_from=math.inf, phases=MIXTURE, optimiser=optimiser)
+    recipe = dataclasses.replace(preset.language, rows=ROWS, long_from=NEVER, phases=MIXTURE, optimiser=optimiser)
     config = dataclasses.replace(preset.config, language=language)
     return LanguageStage(
         dataclasses.replace(preset, config=config, language=recipe), step_rng(seed, 1, -1), tokenizer, {}
     )
 
 
-def validation_loss(stage) -> float:
+def validation_loss(stage: LanguageStage) -> float:
     """Mean loss on text of the validation split."""
     rng, losses = split_rng("validation", 0), []
     for _ in range(TEST_BATCHES):
@@ -91,12 +103,13 @@ def validation_loss(stage) -> float:
     return float(np.mean(losses))
 
 
-def fit(budget, points) -> dict:
-    """The parabola through the lowest losses of one budget over log N, and its lowest point among the sizes tried.
+def fit(budget: float, points: list) -> dict:
+    """The parabola in log N through the lowest losses of one budget, and its minimum.
 
-    It goes through the best size and those next to it: far from its bottom a curve of losses is no parabola.
-    {"budget", "parameters", "tokens", "loss", "coefficients", "between", "inside"}; between: the smallest size it goes
-    through and the largest; inside: whether it opens upwards with its lowest point between these.
+    It goes through the best size and its neighbours: far from the minimum the losses are no parabola. Returns
+    {"budget", "parameters", "tokens", "loss", "coefficients", "between", "inside"}. between: the smallest and the
+    largest of these sizes; inside: True if the parabola opens upwards with its minimum between them. Else the result is
+    one of these sizes.
     """
     points = sorted(points, key=lambda p: p["parameters"])
     best = min(range(len(points)), key=lambda i: points[i]["loss"])
@@ -119,10 +132,10 @@ def fit(budget, points) -> dict:
     }
 
 
-def exponents(fits) -> dict:
-    """How the best size and the best number of tokens grow: {"parameters": a, "tokens": b}, as C^a and C^b.
+def exponents(fits: list) -> dict | None:
+    """{"parameters": a, "tokens": b}: the best size grows as C^a, the best number of tokens as C^b.
 
-    By the budgets whose best size lies between two that were tried; None of fewer than two.
+    From the budgets whose best size lies between tried sizes; None if there are fewer than two.
     """
     fits = [f for f in fits if f["inside"]]
     if len(fits) < 2:

@@ -1,19 +1,21 @@
-"""Stage one: pictures and captions, contrastively (chapter §2; paper appendix B.1.3).
+"""Stage one: contrastive training on pictures and captions (chapter §2; paper appendix B.1.3).
 
-Batches are made of families: four pictures that differ in one property (a colour, a place, the
-direction of a relation, a number), so that to tell a family apart the encoder has to see
-everything a caption can say. Afterwards the encoder is frozen and the text tower thrown away.
+A batch consists of families: four pictures that differ in one property (a colour, a place, the
+direction of a relation, a number). To match them with their captions, the encoder has to see every
+property that a caption can name. After the stage, the encoder is frozen.
 
 Not here: the loss and both towers (`model/contrastive.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import autograd.numpy as anp
 import numpy as np
 
-from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.glyphs import DIGITS
+from tinyflamingo.data.tinyworld.language import caption, details
 from tinyflamingo.data.tinyworld.scenes import (
     KNOWN,
     POSITIONS,
@@ -32,60 +34,62 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_uncoloured,
     sample_wild,
 )
+from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures, init_contrastive
-from tinyflamingo.model.tokenizer import PAD
+from tinyflamingo.model.tokenizer import PAD, Tokenizer
 from tinyflamingo.ops.tree import half_precision, view_tree
+from tinyflamingo.ops.types import Params
 from tinyflamingo.training.optimiser import AdamW, adaptive_clip
+from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.shards import cut_rows, joined_gradient
 from tinyflamingo.variants.registry import init_part, parts_of
 
-FAMILY = 4
-STANDARDISE_PICTURES = 1024  # pictures from which the features' mean and scale are taken
+FAMILY = 4  # pictures in a family
+STANDARDISE_PICTURES = 1024  # pictures that give the mean and the scale of the features
 
-
-# Kinds of families and their shares. In "things" only the thing changes, in "single" also size or place.
+# Kinds of families and their shares. In "things" only the thing changes; in "single" the size or the place may change.
 FAMILIES = {
     "single": 0.23, "things": 0.09, "pair": 0.29, "count": 0.14, "uncoloured": 0.11, "wild": 0.06, "digit": 0.03,
     "sum": 0.05,
 }  # fmt: skip
-FIRST = {
+SAMPLERS: dict[str, Callable[..., Scene]] = {
     "single": sample_single, "things": sample_single, "pair": sample_pair, "count": sample_count, "wild": sample_wild,
     "digit": sample_digit, "sum": sample_sum,
 }  # fmt: skip
 
 
-def sample_family(rng):
+def sample_family(rng: np.random.Generator) -> list[Scene]:
     """Four scenes of one kind; each of the last three changes one property of the first."""
     kind = list(FAMILIES)[int(rng.choice(len(FAMILIES), p=list(FAMILIES.values())))]
     if kind == "uncoloured":
         return [sample_uncoloured(rng) for _ in range(FAMILY)]
-    first = FIRST[kind](rng)
+    first = SAMPLERS[kind](rng)
     return [first, *(_vary(rng, first, kind) for _ in range(FAMILY - 1))]
 
 
 def _vary(rng, scene: Scene, kind):
-    """A fresh scene that shares all but one property with `scene`."""
-    mine = scene.things[0]
+    """A new scene that differs from `scene` in one property."""
+    thing = scene.things[0]
     if kind == "sum":
         return _vary_sum(rng, scene)
     known = {"wild": WILD_THINGS, "digit": WRITTEN}.get(kind, KNOWN)
-    same, other = (mine.kind,), (_other_thing(rng, *mine.kind, known),)
+    same, other = (thing.kind,), (_other_thing(rng, thing.kind, known),)
     if kind in ("wild", "digit"):
-        return FIRST[kind](rng, other)
+        return SAMPLERS[kind](rng, other)
     if kind == "pair":
         return _vary_pair(rng, scene, other[0])
     if kind == "count":
         return sample_count(rng, other, len(scene.things)) if rng.random() < 0.4 else sample_count(rng, same)
     change = rng.integers(3 if kind == "single" else 1)
     if change == 0:
-        return sample_single(rng, other, mine.size, mine.position)
+        return sample_single(rng, other, thing.size, thing.position)
     if change == 1:
-        return sample_single(rng, same, pick(rng, tuple(SIZES)), mine.position)
-    return sample_single(rng, same, mine.size, pick(rng, tuple(POSITIONS)))
+        return sample_single(rng, same, pick(rng, tuple(SIZES)), thing.position)
+    return sample_single(rng, same, thing.size, pick(rng, tuple(POSITIONS)))
 
 
 def _vary_pair(rng, scene, other):
-    """A pair with another relation, with its things exchanged, or with one of them replaced."""
+    """A pair with another relation, with its two things exchanged, or with another first or second thing."""
     kinds = [scene.things[0].kind, scene.things[1].kind]
     relation = scene.relation
     change = rng.integers(4)
@@ -96,12 +100,12 @@ def _vary_pair(rng, scene, other):
     elif change == 2:
         kinds[0] = other
     else:
-        kinds[1] = _other_thing(rng, *kinds[1])
+        kinds[1] = _other_thing(rng, kinds[1])
     return sample_pair(rng, kinds=kinds, relation=relation)
 
 
 def _vary_sum(rng, scene):
-    """One of the two digits is another, or they change places; the colour stays."""
+    """A sum in the same colour, with another first or second digit, or with the two digits exchanged."""
     pair = [DIGITS.index(thing.shape) for thing in scene.things]
     change = int(rng.integers(3))
     if change < 2:
@@ -111,16 +115,15 @@ def _vary_sum(rng, scene):
     return sample_sum(rng, (tuple(pair),), scene.things[0].colour)
 
 
-def _other_thing(rng, shape, colour, known=KNOWN):
-    """A known thing with either the same shape or the same colour."""
-    same_shape = rng.random() < 0.5
-    options = [t for t in known if t != (shape, colour) and (t[0] == shape if same_shape else t[1] == colour)]
-    return pick(rng, options)
+def _other_thing(rng, kind, known=KNOWN):
+    """Another thing (shape, colour): it has the same shape or the same colour."""
+    same = 0 if rng.random() < 0.5 else 1
+    return pick(rng, [other for other in known if other != kind and other[same] == kind[same]])
 
 
-def describe(rng, scene):
-    """The caption that stands beside a picture: with size and place for most of the single things."""
-    return say.details(scene) if scene.kind == "single" and rng.random() < 0.6 else say.caption(scene)
+def describe(rng: np.random.Generator, scene: Scene) -> str:
+    """The caption of a picture. For most pictures of one thing, it gives size and place too."""
+    return details(scene) if scene.kind == "single" and rng.random() < 0.6 else caption(scene)
 
 
 class ContrastiveStage:
@@ -128,7 +131,7 @@ class ContrastiveStage:
 
     name = "contrastive"
 
-    def __init__(self, preset, rng, tokenizer, frozen):
+    def __init__(self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params) -> None:
         self.config, self.recipe = preset.config, preset.contrastive
         self.steps = self.recipe.steps
         self.collect(rng, tokenizer)
@@ -136,60 +139,60 @@ class ContrastiveStage:
         params = init_contrastive(rng, self.config, init_part(rng, self.config.vision))
         self.optimiser = AdamW(params, self.recipe.optimiser)
 
-    def collect(self, rng, tokenizer):
-        """The data, once: families of pictures and of their captions."""
+    def collect(self, rng: np.random.Generator, tokenizer: Tokenizer) -> None:
+        """Draw the data of the whole stage once: families of pictures, and their captions as ids."""
         families = [sample_family(rng) for _ in range(self.recipe.families)]
         self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
         side = self.config.vision.side
         self.pictures = np.stack([[draw_scene(rng, s, side) for s in family] for family in families])
 
-    def prepare(self, rng):
+    def prepare(self, rng: np.random.Generator) -> None:
         """Nothing to prepare."""
 
-    def gradient(self, rng, step):
-        """Gradient vector and what to log, for one batch."""
+    def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
+        """The gradient vector of one batch, and the numbers for the log."""
         loss, gradient = self.loss_and_gradient(*self.batch(rng))
         self.clip(gradient)
         return gradient, {"loss": loss, "scale": float(np.exp(self.optimiser.params["log_scale"]))}
 
-    def clip(self, gradient):
+    def clip(self, gradient: np.ndarray) -> None:
         """Adaptive clipping of the encoder's part of a gradient vector, in place."""
         if self.recipe.optimiser.agc:
             tree = view_tree(gradient, self.optimiser.params)
             adaptive_clip(tree["vision"], self.optimiser.params["vision"], self.recipe.optimiser.agc)
 
-    def batch(self, rng):
-        """Whole families, no two alike: pixels (B, Y, X, 3) and captions, B lists of ids."""
+    def batch(self, rng: np.random.Generator) -> tuple[np.ndarray, list[list[int]]]:
+        """Different families, each complete: pixels (B, Y, X, 3) and captions, B lists of ids."""
         chosen = rng.choice(len(self.captions), size=self.recipe.batch // FAMILY, replace=False)
         pictures = self.pictures[chosen].reshape(-1, *self.pictures.shape[2:])
         return pictures, [c for f in chosen for c in self.captions[f]]
 
-    def loss_and_gradient(self, pictures, captions):
+    def loss_and_gradient(self, pictures: np.ndarray, captions: list[list[int]]) -> tuple[float, np.ndarray]:
         """The loss and its gradient vector. Both towers work on shards; the loss needs all rows."""
         tokens, mask = pad_captions(captions)
         ids = np.unique([" ".join(map(str, c)) for c in captions], return_inverse=True)[1]
 
         def embed(params, shard):
-            pixels, words, real = shard
-            seen = embed_pictures(params, pixels, self.config, self.encode)
-            return anp.concatenate([seen, embed_captions(params, words, real, self.config)], axis=1)
+            pixels, tokens, mask = shard
+            picture_vectors = embed_pictures(params, pixels, self.config, self.encode)
+            return anp.concatenate([picture_vectors, embed_captions(params, tokens, mask, self.config)], axis=1)
 
-        def loss_of(head, both):
-            return contrastive_loss(*anp.split(both, 2, axis=1), head["log_scale"], ids)
+        def loss_of(head, vectors):
+            return contrastive_loss(*anp.split(vectors, 2, axis=1), head["log_scale"], ids)
 
         params = self.optimiser.params
         head = {"log_scale": params["log_scale"]}
         return joined_gradient(embed, loss_of, params, head, cut_rows(pictures, tokens, mask))
 
-    def sample(self):
-        """Pictures (n, Y, X, 3) of all kinds, about STANDARDISE_PICTURES of them."""
+    def sample(self) -> np.ndarray:
+        """About STANDARDISE_PICTURES pictures (n, Y, X, 3) of all kinds."""
         sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
         return sample.reshape(-1, *sample.shape[2:])
 
-    def result(self):
-        """What later stages keep, frozen: the encoder and the constants that standardise its features.
+    def result(self) -> Params:
+        """The parts that the later stages keep frozen: the encoder, and the constants that standardise its features.
 
-        The towers' projections come too, for zero-shot classification; Flamingo does not use them.
+        The text tower and the projections are kept for zero-shot classification; Flamingo does not use them.
         """
         params = self.optimiser.params
         constants = standardiser(params["vision"], self.sample(), self.config)
@@ -197,15 +200,15 @@ class ContrastiveStage:
         return half_precision({"vision": params["vision"], **constants, **towers})
 
 
-def standardiser(vision, pictures, config):
-    """The mean and one over the spread of each channel of an encoder's features, on pictures, uint8 (n, Y, X, 3)."""
+def standardiser(vision: Params, pictures: np.ndarray, config: FlamingoConfig) -> Params:
+    """Mean and inverse standard deviation of each feature channel of an encoder, on pictures, uint8 (n, Y, X, 3)."""
     encode = parts_of(config).encode
-    found = [encode(vision, pictures[i : i + 64], config.vision)[0] for i in range(0, len(pictures), 64)]
-    features = np.concatenate(found).reshape(-1, config.vision.width)
+    pieces = [encode(vision, pictures[i : i + 64], config.vision)[0] for i in range(0, len(pictures), 64)]
+    features = np.concatenate(pieces).reshape(-1, config.vision.width)
     return {"feature_mean": features.mean(axis=0), "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3))}
 
 
-def pad_captions(captions):
+def pad_captions(captions: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Lists of ids -> tokens (B, T) padded on the right, and mask (B, T), True on real tokens."""
     T = max(len(c) for c in captions)
     tokens = np.full((len(captions), T), PAD)

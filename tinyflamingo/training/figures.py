@@ -1,7 +1,6 @@
-"""Figures of a run, drawn from its log: losses of the three stages, and how the gates open.
+"""Figures of a run, drawn from its log: the losses of the three stages, and the gates over time.
 
-Serves chapter §4 (the paper's figure 6 shows the same dial). Not here: figures of what a model does
-(`demo.py`).
+Serves chapter §4 (the paper's figure 6 shows the same gates). Not here: figures of completions (`demo.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import numpy as np
 from tinyflamingo.training.state import read_log
 
 
-def draw_run(folder):
-    """Write losses.png and gates.png into a run's folder."""
+def draw_run(folder: str | Path) -> None:
+    """Write losses.png and gates.png into the folder of a run."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -40,7 +39,7 @@ def _draw_losses(records, path):
     plt.close(figure)
 
 
-def smooth(values, width=9):
+def smooth(values: list[float], width: int = 9) -> np.ndarray:
     """Running mean over the last `width` values."""
     sums = np.cumsum([0.0, *values])
     starts = np.maximum(np.arange(1, len(values) + 1) - width, 0)
@@ -56,14 +55,14 @@ def _draw_gates(rows, path):
     for axis, gate, title in zip(
         axes, ("alpha_xattn", "alpha_dense"), ("cross-attention", "feed-forward"), strict=True
     ):
-        mine = [n for n in names if n.endswith(gate)]
-        for i, name in enumerate(mine):
+        own = [n for n in names if n.endswith(gate)]
+        for i, name in enumerate(own):
             steps = [-1] + [r["step"] for r in rows]
             axis.plot(
                 steps,
                 [0.0] + [r["gates"][name] for r in rows],
                 label=name.split("/")[0],
-                color=plt.cm.viridis(i / len(mine)),
+                color=plt.cm.viridis(i / len(own)),
             )
         axis.set(title=f"gate of the {title}", xlabel="step", ylabel="|tanh(alpha)|", ylim=(0, 1))
     axes[1].legend(frameon=False, fontsize=8)

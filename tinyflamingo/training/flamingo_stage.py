@@ -1,15 +1,16 @@
 """Stage three: resampler, gated blocks and `<EOC>` learn; encoder and language model are frozen.
 
-Chapter §1 and §4; paper section 2.4 and appendix B.1. Every step takes documents of each dataset
-(interleaved pages, picture-text pairs, video-text pairs), weighs their mean losses by lambda and
-adds up the gradients before one update. Short documents share rows. Training starts from gates of
-exactly 0; their first move follows the gradient averaged over some steps (docs/deviations.md).
+Chapter §1 and §4; paper section 2.4 and appendix B.1. Every step takes documents of each data set
+(interleaved pages, picture-text pairs, video-text pairs), weights their mean losses by lambda and
+sums the gradients before one update. Short documents are packed into one row. Training starts from
+gates of exactly 0; their first move follows a gradient averaged over several batches (docs/deviations.md).
 
 Not here: the documents (`data/tinyworld/pages.py`) and the model (`model/flamingo.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -19,29 +20,32 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pages import page, pair, video
-from tinyflamingo.data.tinyworld.pool import make_pool
-from tinyflamingo.model.flamingo import encode_media, flamingo, gates
+from tinyflamingo.data.tinyworld.pool import Pool, make_pool
+from tinyflamingo.model.config import FlamingoConfig
+from tinyflamingo.model.flamingo import CHAPTER, Parts, encode_media, flamingo, gates
 from tinyflamingo.model.interleave import Batch, Sequence, encode_document, pack_batch, phi, phi_next
-from tinyflamingo.model.tokenizer import IMAGE
+from tinyflamingo.model.tokenizer import IMAGE, Tokenizer
 from tinyflamingo.ops.tree import half_precision, view_tree
+from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.optimiser import AdamW
-from tinyflamingo.training.ranks import mine
+from tinyflamingo.training.presets import Dataset, FlamingoRecipe, Preset
+from tinyflamingo.training.ranks import own_part
 from tinyflamingo.training.shards import shard_count, summed_gradient
 from tinyflamingo.variants.registry import init_flamingo, parts_of
 
-PARTS = ("vision", "language")  # frozen, unless the recipe says that they train too
+PARTS = ("vision", "language")  # frozen parts; a recipe can train them too (`trained`)
 
 
 class MediaPixels:
-    """Pixels of a pool, one frame for a picture; for an encoder that changes with every step."""
+    """Pixels of a pool; a picture has one frame. They serve an encoder that trains."""
 
-    def __init__(self, pool):
-        self.pictures = pool.pictures[:, None] if pool.scenes else None
-        self.videos = pool.videos if pool.clips else None
+    def __init__(self, pool: Pool) -> None:
+        self.pictures: Array = None if pool.pictures is None else pool.pictures[:, None]
+        self.videos: Array = pool.videos
 
-    def of(self, media):
-        """Arrays (M, F, ...) of every run of media of one kind, in order."""
+    def of(self, media: list) -> list[np.ndarray]:
+        """One array (M, F, ...) for each run of media of the same kind, in order."""
         tables = {"picture": self.pictures, "clip": self.videos}
         runs = groupby(media, key=lambda medium: medium.kind)
         return [tables[kind][[medium.index for medium in run]] for kind, run in runs]
@@ -50,7 +54,7 @@ class MediaPixels:
 class MediaFeatures(MediaPixels):
     """Frozen features (M, F, S, Dv) of a pool, computed once."""
 
-    def __init__(self, frozen, pool, config):
+    def __init__(self, frozen: Params, pool: Pool, config: FlamingoConfig) -> None:
         super().__init__(pool)
         parts = parts_of(config)
         self.pictures, self.videos = (
@@ -59,38 +63,43 @@ class MediaFeatures(MediaPixels):
         )
 
 
+Media = tuple[Pool, MediaPixels]  # a pool, and the features or the pixels of its media
+
+
 class Document(NamedTuple):
-    """A document, the number of its dataset, and how its tokens see: `phi` or `phi_next`."""
+    """A document, the number of its data set, and the function that tells which medium a token sees."""
 
     dataset: int
     sequence: Sequence
-    phi_of: object
+    phi_of: Callable  # `phi` or `phi_next`
 
 
 @dataclass
 class Shard:
     """Some documents of a step, ready for the model.
 
-    features: of pictures and of videos, or their pixels if the encoder trains; shares (B, T): of each
-    token in the mean loss of its dataset; datasets (B, T): number of the dataset, -1 for padding.
+    features: features of pictures and of videos, or their pixels if the encoder trains; shares (B, T): weight of
+    each token in the mean loss of its data set; datasets (B, T): number of the data set, -1 for padding.
     """
 
     batch: Batch
-    features: list
+    features: list[np.ndarray]
     shares: np.ndarray
     datasets: np.ndarray
 
 
-def cut(sequence: Sequence, T) -> Sequence:
+def cut(sequence: Sequence, T: int) -> Sequence:
     """The first T tokens of a document, with the media whose tags are among them."""
     tokens = sequence.tokens[:T]
     return Sequence(tokens, sequence.weights[:T], sequence.media[: tokens.count(IMAGE)])
 
 
-def shard_loss(params, shard: Shard, frozen, weights, config, parts):
+def shard_loss(
+    params: Params, shard: Shard, frozen: Params, weights: list[float], config: FlamingoConfig, parts: Parts = CHAPTER
+) -> tuple[Array, list[Array]]:
     """A shard's part of the loss: the sum over data sets of lambda (`weights`) times the mean loss.
 
-    Returns (loss, its parts by data set before lambda).
+    Returns (loss, list of the parts of the data sets, before lambda).
     """
     batch, features = shard.batch, shard.features
     frozen = frozen | {name: params[name] for name in PARTS if name in params}
@@ -104,13 +113,13 @@ def shard_loss(params, shard: Shard, frozen, weights, config, parts):
     return sum(mean * np.float32(weight) for mean, weight in zip(means, weights, strict=True)), means
 
 
-def draw_media(rng, recipe, side):
-    """A pool of TinyWorld's pictures and videos, as many of each kind as the recipe says."""
+def draw_media(rng: np.random.Generator, recipe: FlamingoRecipe, side: int) -> Pool:
+    """A pool of TinyWorld's pictures and videos. The recipe gives the number of each kind."""
     r = recipe
     return make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured, r.wild, r.digits, r.sums, side=side)
 
 
-def make_media(pool, recipe, frozen, config):
+def make_media(pool: Pool, recipe: FlamingoRecipe, frozen: Params, config: FlamingoConfig) -> Media:
     """The pool, and the features of its media, or their pixels if the encoder trains."""
     return pool, MediaPixels(pool) if "vision" in recipe.trained else MediaFeatures(frozen, pool, config)
 
@@ -120,8 +129,10 @@ class FlamingoStage:
 
     name = "flamingo"
 
-    def __init__(self, preset, rng, tokenizer, frozen, media=None):
-        """media: from `make_media`, if several runs share them."""
+    def __init__(
+        self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params, media: Media | None = None
+    ) -> None:
+        """media: the result of `make_media`, if several runs use the same media."""
         self.config, self.recipe, self.tokenizer = preset.config, preset.flamingo, tokenizer
         self.steps, self.frozen, self.parts = self.recipe.steps, frozen, parts_of(self.config)
         self.pool, self.features = media or make_media(self.collect(rng), self.recipe, frozen, self.config)
@@ -129,12 +140,14 @@ class FlamingoStage:
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
         self.optimiser = AdamW(params, self.recipe.optimiser, no_decay=("resampler",))
 
-    def collect(self, rng):
+    def collect(self, rng: np.random.Generator) -> Pool:
         """The pool of pictures and videos, drawn once."""
         return draw_media(rng, self.recipe, self.config.vision.side)
 
-    def documents(self, rng, datasets=None, longer=1):
-        """The documents of one step, of these data sets or of all; longer: how many times as long its pages are."""
+    def documents(
+        self, rng: np.random.Generator, datasets: Iterable[Dataset] | None = None, longer: int = 1
+    ) -> list[Document]:
+        """The documents of one step, from these data sets or from all. longer: factor on the length of pages."""
         drawn = []
         for dataset in datasets or self.recipe.datasets:
             index = self.recipe.datasets.index(dataset)
@@ -152,17 +165,17 @@ class FlamingoStage:
             return page(rng, self.pool, length=longer)
         return name, (pair if name == "pairs" else video)(rng, self.pool)
 
-    def shards(self, rng, documents):
-        """The documents dealt out to the workers, each with a generator of its own; a rank makes its own shards."""
+    def shards(self, rng: np.random.Generator, documents: list[Document]) -> list[Shard]:
+        """The documents, split into one shard for each worker of this rank. Each shard has its own generator."""
         totals = np.zeros(len(self.recipe.datasets), np.float32)
         for document in documents:
             totals[document.dataset] += sum(document.sequence.weights)
         n = min(shard_count(), len(documents))
-        hands = mine([(documents[i::n], own) for i, own in enumerate(rng.spawn(n))])
-        return ops.parallel_map(lambda hand: self._shard(*hand, totals), hands)
+        work = own_part([(documents[i::n], shard_rng) for i, shard_rng in enumerate(rng.spawn(n))])
+        return ops.parallel_map(lambda pair: self._shard(totals, *pair), work)
 
-    def _shard(self, documents, rng, totals):
-        """One worker's documents. Noise on the frozen features keeps the new layers from memorising single pictures."""
+    def _shard(self, totals, documents, rng):
+        """The shard of some documents. Noise on the frozen features: new layers must not memorise single pictures."""
         lengths = [dataset.length for dataset in self.recipe.datasets]
         length = max(*lengths, *(len(d.sequence.tokens) for d in documents))
         batch = pack_batch([d.sequence for d in documents], length, [d.phi_of for d in documents])
@@ -173,23 +186,23 @@ class FlamingoStage:
         totals = np.append(np.maximum(totals, 1), np.float32(1))  # the last one is for padding
         return Shard(batch, features, batch.weights / totals[datasets], datasets)
 
-    def prepare(self, rng):
+    def prepare(self, rng: np.random.Generator) -> None:
         """The first move of the gates, from exactly 0.
 
-        At 0 only the gates have a gradient, and the sign of one batch's gradient is noise. So the gradient is
-        averaged over some batches, and every gate moves along its sign.
+        At 0 only the gates (and `<EOC>`) have a gradient, and its sign on one batch is noise. So the gradient is
+        averaged over several batches, and every gate moves against its sign.
         """
         params = self.optimiser.params
         closed = [name.split("/") for name in gates(params)]
-        total = 0.0
+        total: Array = 0.0
         for _ in range(self.recipe.gate_batches if closed else 0):
             total = total + self.losses_and_gradient(self.shards(rng, self.documents(rng)))[1]
         for name, gate in closed:
             slope = view_tree(total, params)[name][gate]
             params[name][gate][...] = -np.sign(slope) * self.recipe.gate_push
 
-    def gradient(self, rng, step):
-        """Gradient vector and what to log: all data sets accumulated, or one in turn (round-robin)."""
+    def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
+        """The gradient vector of one step, over all data sets or one in turn (round-robin), and numbers for the log."""
         datasets = self.recipe.datasets
         if not self.recipe.accumulate:
             datasets = (datasets[step % len(datasets)],)
@@ -199,7 +212,7 @@ class FlamingoStage:
         info["loss"] = sum(info.values()) / len(datasets)
         return gradient, info | {"gates": gates(self.optimiser.params)}
 
-    def losses_and_gradient(self, shards):
+    def losses_and_gradient(self, shards: list[Shard]) -> tuple[dict[str, float], np.ndarray]:
         """The mean loss of every data set, and the gradient vector of their sum weighted by lambda."""
         weights = [dataset.weight for dataset in self.recipe.datasets]
 
@@ -209,8 +222,8 @@ class FlamingoStage:
         _, losses, gradient = summed_gradient(loss_of, self.optimiser.params, shards)
         return dict(zip((dataset.name for dataset in self.recipe.datasets), losses, strict=True)), gradient
 
-    def result(self):
-        """What the finished Flamingo adds to the frozen parts, or puts in their place."""
+    def result(self) -> Params:
+        """The trained parameters. A part that trained too (`trained`) replaces the frozen one."""
         params = {name: leaf for name, leaf in self.optimiser.params.items() if name not in self.recipe.trained}
         trained = {name: self.optimiser.params[name] for name in self.recipe.trained}
         return {"params": params, **half_precision(trained)}

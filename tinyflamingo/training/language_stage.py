@@ -1,8 +1,8 @@
-"""Stage two: the language model reads text alone (chapter §4).
+"""Stage two: the language model learns from text alone (chapter §4).
 
-Documents are packed into rows; a token sees its own document only. The curriculum matters more than
-anything else here: the first few hundred steps are mostly random rows of tokens, repeated, from
-which copying in context appears; then the real mixture follows (docs/deviations.md).
+Documents are packed into rows; a token sees its own document only. The curriculum matters most: the
+first few hundred steps are mostly rows of random tokens that repeat, and the model learns to copy
+from its context; then the real mixture follows (docs/deviations.md).
 
 Not here: the documents (`data/tinyworld/text.py`) and the model (`model/language_model.py`).
 """
@@ -15,10 +15,12 @@ import numpy as np
 from tinyflamingo.data.tinyworld.text import episode, random_repeat, text_document
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.language_model import init_language_model, language_model
-from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD
+from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD, Tokenizer
 from tinyflamingo.ops.tree import half_precision
+from tinyflamingo.ops.types import Params
 from tinyflamingo.training.losses import shares_of, token_losses
 from tinyflamingo.training.optimiser import AdamW
+from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.shards import cut_rows, summed_gradient
 
 
@@ -27,17 +29,17 @@ class LanguageStage:
 
     name = "language"
 
-    def __init__(self, preset, rng, tokenizer, frozen):
+    def __init__(self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params) -> None:
         self.config, self.recipe, self.tokenizer = preset.config.language, preset.language, tokenizer
         self.steps = self.recipe.steps
-        # Pieces for random rows: whole words and syllables, no bytes and no reserved ids.
+        # Pieces of the random rows: words and syllables, without bytes and reserved ids.
         self.pieces = np.array([i for i in range(IMAGE + 1, len(tokenizer)) if not tokenizer.piece(i).startswith("<")])
         self.optimiser = AdamW(init_language_model(rng, self.config), self.recipe.optimiser)
 
-    def document(self, rng, step, longer=1):
+    def document(self, rng: np.random.Generator, step: int, longer: int = 1) -> tuple[list[int], list[float]]:
         """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.
 
-        longer: how many times as long as usual repeats, episodes and quizzes may be.
+        longer: factor on the usual length of repeats, episodes and quizzes.
         """
         repeats, episodes = self.shares(step)
         draw = rng.random()
@@ -47,21 +49,21 @@ class LanguageStage:
         sequence = encode_document(items, self.tokenizer, complete=False)
         return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
 
-    def shares(self, step):
-        """Of random repeats and of few-shot episodes in this step."""
+    def shares(self, step: int) -> tuple[float, float]:
+        """The shares of random repeats and of few-shot episodes in this step."""
         return next((r, e) for until, r, e in self.recipe.phases if step < until)
 
-    def repeat(self, rng, longer=1):
-        """Random tokens, twice. Only the repetition is learned: the first time, nobody can know them."""
+    def repeat(self, rng: np.random.Generator, longer: int = 1) -> tuple[list[int], list[float]]:
+        """Random tokens, twice. Only the second copy has a loss: the first copy cannot be predicted."""
         shortest, longest = self.recipe.repeat_lengths
         length = int(rng.integers(shortest, longest * longer))
         ids = random_repeat(rng, self.pieces, length, self.tokenizer)
         return [BOS, *ids, EOS], [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
 
-    def batch(self, rng, step):
-        """Packed rows: tokens, loss weights, and start, the first position of each token's document.
+    def batch(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Packed rows: tokens, loss weights, and visible_from, the first position of each token's document.
 
-        All (B, T). Nobody can know where a document begins, so `<BOS>` carries no loss.
+        All (B, T). `<BOS>` has no loss, because the start of a document cannot be predicted.
         """
         r = self.recipe
         longer = r.longer if step >= r.long_from and step % r.long_every == r.long_every - 1 else 1
@@ -71,22 +73,24 @@ class LanguageStage:
         for b in range(B):
             place = 0
             while place < T:
-                ids, shares = self.document(rng, step, longer)
+                ids, learned = self.document(rng, step, longer)
                 here = slice(place, min(T, place + len(ids)))
                 n = here.stop - here.start
-                tokens[b, here], weights[b, here], visible_from[b, here] = ids[:n], shares[:n], place
+                tokens[b, here], weights[b, here], visible_from[b, here] = ids[:n], learned[:n], place
                 place += n
         return tokens, weights, visible_from
 
-    def prepare(self, rng):
+    def prepare(self, rng: np.random.Generator) -> None:
         """Nothing to prepare."""
 
-    def gradient(self, rng, step):
-        """Gradient vector and what to log, for one batch."""
+    def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
+        """The gradient vector of one batch, and the numbers for the log."""
         loss, gradient = self.loss_and_gradient(*self.batch(rng, step))
         return gradient, {"loss": loss}
 
-    def loss_and_gradient(self, tokens, weights, visible_from):
+    def loss_and_gradient(
+        self, tokens: np.ndarray, weights: np.ndarray, visible_from: np.ndarray
+    ) -> tuple[float, np.ndarray]:
         """The mean loss of a batch and its gradient vector."""
         shares = shares_of(weights[:, 1:])
 
@@ -98,6 +102,6 @@ class LanguageStage:
         loss, _, gradient = summed_gradient(loss_of, self.optimiser.params, cut_rows(tokens, shares, visible_from))
         return loss, gradient
 
-    def result(self):
-        """What the next stage keeps, frozen."""
+    def result(self) -> Params:
+        """The language model, which the next stage keeps frozen."""
         return half_precision({"language": self.optimiser.params})

@@ -1,4 +1,4 @@
-"""The loss of every token, and weights as shares of their sum (chapter §4; paper, equation 2).
+"""The loss of every token, and weights divided by their sum (chapter §4; paper, equation 2).
 
 Not here: the contrastive loss (`model/contrastive.py`).
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import autograd.numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.ops.types import Array
 
 
-def token_losses(logits, targets):
+def token_losses(logits: Array, targets: Array) -> Array:
     """Cross-entropy of every token: logits (B, T, V) against targets (B, T) -> (B, T)."""
     flat = np.reshape(logits, (-1, logits.shape[-1]))
     return np.reshape(ops.cross_entropy(flat, targets.reshape(-1)), targets.shape)
 
 
-def shares_of(weights):
-    """Weights as shares of their sum, so that a weighted mean is a sum; all 0 if all weights are 0."""
+def shares_of(weights: Array) -> Array:
+    """Weights divided by their sum, so that a weighted mean becomes a sum. All 0 if all weights are 0."""
     return weights / np.maximum(np.sum(weights), np.finfo(weights.dtype).tiny)

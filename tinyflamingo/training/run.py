@@ -1,11 +1,11 @@
-"""The main job: three stages, evaluation, and a folder with everything (chapter §1).
+"""The main job: three stages, evaluation, and a folder with all results (chapter §1).
 
-`train` goes from nothing to a Flamingo: contrastive pretraining, language pretraining, Flamingo
-training. Each stage is a small object (`stage.py`); the loop around them is the same. A run that is
-killed at any moment and resumed ends with the same bits. A source says what a run learns from:
-`TinyWorld` here, data of the user's own (`own_data/`), handwriting (`handwriting/`).
+`train` makes a Flamingo from nothing: contrastive pretraining, language pretraining, Flamingo
+training. Each stage is a small object (`stage.py`); one loop runs all of them. A run that is killed
+at any moment and then resumed ends with the same bits as an undisturbed one. A source gives the data
+of a run: `TinyWorld` here, the user's own data (`own_data/`), or handwriting (`handwriting/`).
 
-Not here: what the stages do (`contrastive_stage.py`, `language_stage.py`, `flamingo_stage.py`).
+Not here: the stages (`contrastive_stage.py`, `language_stage.py`, `flamingo_stage.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import resource
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from tinyflamingo import __version__
 from tinyflamingo.checkpoint import CARD, IN_RUN, WEIGHTS, save_checkpoint
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
@@ -41,32 +41,35 @@ from tinyflamingo.training.ranks import world
 from tinyflamingo.training.stage import step_rng
 from tinyflamingo.training.state import LOG, STATE, Log, NoLog, Progress, load_state, save_state
 from tinyflamingo.variants.registry import parts_of
+from tinyflamingo.version import VERSION
+
+Evaluate = Callable[[TrainedFlamingo, int, int], dict]  # (model, queries for each task, seed) -> report
 
 STAGES = (ContrastiveStage, LanguageStage, FlamingoStage)
-TOKENIZER_SEED = 0  # one vocabulary for all runs of a preset, whatever their seed
-LOG_EVERY = 10
-EXPLODED = 1e4  # a loss that no batch has, however badly it is guessed at
+TOKENIZER_SEED = 0  # all runs of a preset have the same vocabulary, whatever their seed
+LOG_EVERY = 10  # steps between lines of the log
+EXPLODED = 1e4  # far above the loss of a random guess: the run has diverged
 
 
 class TinyWorld:
-    """What a run learns from by default. Other sources have the same attribute and methods."""
+    """The source of a run's data, by default. Other sources have the same attribute and methods."""
 
-    options: dict | None = None  # what the state of a run keeps of its source
+    options: dict | None = None  # the options that the state of a run keeps, to find its source again
 
-    def prepare(self, preset: Preset, folder):
-        """Called once, when a run begins: what has to be in its folder."""
+    def prepare(self, preset: Preset, folder: str | Path) -> None:
+        """Called once, at the start of a run: write the data that the run needs into its folder."""
 
-    def clear(self, folder):
-        """Take back what `prepare` made."""
+    def clear(self, folder: str | Path) -> None:
+        """Remove the data that `prepare` wrote."""
 
-    def material(self, preset: Preset, folder):
+    def material(self, preset: Preset, folder: str | Path) -> tuple[Preset, Tokenizer, tuple]:
         """(preset that fits the data, tokenizer, stages: functions (preset, rng, tokenizer, frozen) -> stage)."""
         if preset.handwriting:
-            raise UserError(f"preset {preset.name!r} learns from Omniglot: give its folder with --data")
+            raise UserError(f"preset {preset.name!r} learns from Omniglot: give the folder of Omniglot with --data")
         return preset, tinyworld_tokenizer(preset), STAGES
 
     def arguments(self) -> dict:
-        """{option of the command line: value} that names this source."""
+        """{option of the command line: value} that selects this source."""
         return {}
 
 
@@ -79,22 +82,28 @@ def tinyworld_tokenizer(preset: Preset) -> Tokenizer:
     return train_tokenizer(lines, preset.config.language.vocab_size)
 
 
-def train(preset_name, folder, seed=None, resume=False, evaluate=None, source=TINYWORLD):
-    """Run all stages into `folder`; returns the `TrainedFlamingo`.
+def train(
+    preset_name: str,
+    folder: str | Path,
+    seed: int | None = None,
+    resume: bool = False,
+    evaluate: Evaluate | None = None,
+    source: TinyWorld = TINYWORLD,
+) -> TrainedFlamingo:
+    """Run all stages; every file goes into `folder`.
 
-    seed: by default 0, or that of the run which is resumed. source: what the run learns from; a resumed
-    run needs the source that it began with. evaluate: a function (model, queries for each task, seed) ->
-    report, called at the end; its report goes into metrics.json. Raises `UserError` if the folder
-    cannot be used.
+    seed: by default 0, or the seed of the resumed run. source: the data of the run; a resumed run needs
+    the source of its start. evaluate: called at the end; its report goes into metrics.json. Raises
+    `UserError` if the folder cannot be used.
     """
     folder = Path(folder)
     preset = get_preset(preset_name)
     keep_memory()
     with _sole_run(folder, resume):
         progress, frozen, moments = _open_together(folder, preset, seed, resume, source)
-        with nullcontext() if resume else _left_as_found(folder, progress, source):
+        with nullcontext() if resume else _undone_if_refused(folder, progress, source):
             preset, tokenizer, stages = source.material(preset, folder)
-            log = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
+            log: Log | NoLog = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
             for index in range(progress.stage, len(stages)):
                 began = time.perf_counter()
                 with one_team():
@@ -112,8 +121,8 @@ def train(preset_name, folder, seed=None, resume=False, evaluate=None, source=TI
 
 
 def _info(preset, progress, source) -> dict:
-    """What a checkpoint tells about its run."""
-    found = {
+    """Facts about the run, for the card of its checkpoint."""
+    info = {
         "command": command_of(preset, progress, source),
         "preset": preset.name,
         "seed": progress.seed,
@@ -121,12 +130,12 @@ def _info(preset, progress, source) -> dict:
         "versions": versions(),
         "cores": os.cpu_count(),
     }
-    return found | ({"data": progress.data} if progress.data else {})
+    return info | ({"data": progress.data} if progress.data else {})
 
 
 @contextmanager
 def _sole_run(folder, resume):
-    """The folder, made if need be, with no other writer. A folder that was made here and stayed empty is removed."""
+    """Make the folder and lock it against other writers. A new folder that is still empty at the end is removed."""
     if world().rank > 0:  # rank 0 writes for all
         yield
         return
@@ -147,7 +156,7 @@ def _sole_run(folder, resume):
 
 
 def _open_together(folder, preset: Preset, seed, resume, source):
-    """The state to start from. Rank 0 makes or checks it, and the other ranks read it."""
+    """The state at the start. Rank 0 makes or checks it; the other ranks read it."""
     if world().rank == 0:
         opened = _open_run(folder, preset, seed, resume, source)
     world().wait()
@@ -155,31 +164,31 @@ def _open_together(folder, preset: Preset, seed, resume, source):
 
 
 def _open_run(folder, preset: Preset, seed, resume, source):
-    """The state to start from. A folder that holds a run is never overwritten."""
+    """The state at the start. A folder that holds a run is never overwritten."""
     if resume:
         progress, frozen, moments = load_state(folder)
         if progress.preset != preset.name:
             raise UserError(f"{folder} holds a run of preset {progress.preset!r}, not {preset.name!r}")
         if seed not in (None, progress.seed):
-            raise UserError(f"{folder} holds a run of seed {progress.seed}, not {seed}: leave --seed out")
+            raise UserError(f"{folder} holds a run with seed {progress.seed}, not {seed}: leave out --seed")
         if source.options != progress.data:
-            raise UserError(f"{folder} holds a run on other data or with other options of them: leave --data out")
+            raise UserError(f"{folder} holds a run on other data, or with other options for them: leave out --data")
         _sweep(folder)
         return progress, frozen, moments
     if (folder / STATE).exists():
-        raise UserError(f"{folder} holds a run already: add --resume to go on with it, or choose another --out")
+        raise UserError(f"{folder} already holds a run: add --resume to continue it, or choose another --out")
     for name in (IN_RUN, LOG, "metrics.json"):
         if (folder / name).exists():
-            raise UserError(f"{folder} holds {name}, but no run that could be resumed: choose another --out")
+            raise UserError(f"{folder} holds {name}, but no run to resume: choose another --out")
     progress = Progress(preset.name, seed or 0, data=source.options)
     source.prepare(preset, folder)
-    save_state(folder, progress, {})  # from here on there is something to resume
+    save_state(folder, progress, {})  # from here on the run can be resumed
     return progress, {}, {}
 
 
 @contextmanager
-def _left_as_found(folder, progress, source):
-    """A run that is refused before its first step leaves nothing, so the corrected command works at once."""
+def _undone_if_refused(folder, progress, source):
+    """A run that is refused before its first step leaves no file, so the corrected command works at once."""
     try:
         yield
     except UserError:
@@ -191,7 +200,7 @@ def _left_as_found(folder, progress, source):
 
 
 def _sweep(folder):
-    """Remove half-written temporary files (`write_atomically`) that a kill left behind."""
+    """Remove half-written temporary files (`write_atomically`) of a killed run."""
     for name in (STATE, "metrics.json", f"{IN_RUN}/{WEIGHTS}", f"{IN_RUN}/{CARD}"):
         path = folder / name
         for leftover in path.parent.glob(f".{path.name}.*.tmp"):
@@ -199,16 +208,16 @@ def _sweep(folder):
 
 
 def _restore(optimiser, moments):
-    """Put saved numbers into the optimiser's own arrays (its parameters are views into them)."""
+    """Copy saved numbers into the arrays of the optimiser (its parameters are views into them)."""
     for name, saved in moments.items():
         own = getattr(optimiser, name)
         if own.shape != saved.shape:
-            raise UserError(f"cannot resume: {name} has {saved.size} numbers, this version needs {own.size}")
+            raise UserError(f"cannot resume: {name} has {saved.size} numbers, but this version needs {own.size}")
         own[...] = saved
 
 
 def _run_stage(stage, preset, progress, frozen, folder, log, began):
-    """All remaining steps of a stage, with a bar, a log line every few steps, and checkpoints."""
+    """All remaining steps of a stage, with a progress bar, lines of the log, and saved states."""
     before = progress.seconds.get(stage.name, 0.0)
     index = progress.stage
     steps, title = range(progress.step, stage.steps), f"{stage.name:11s}"
@@ -228,25 +237,25 @@ def _run_stage(stage, preset, progress, frozen, folder, log, began):
 
 
 def _save(folder, progress, log, frozen, optimiser=None):
-    """The log, then the state, which holds the log's length. Only rank 0 writes."""
+    """Write the log, then the state, which contains the length of the log. Only rank 0 writes."""
     if world().rank == 0:
         progress.log_bytes = log.flush()
         save_state(folder, progress, frozen, optimiser)
 
 
 def _one_step(stage, rng, step):
-    """Gradient and update; numbers that are not finite, or explode, end the run and keep the last checkpoint."""
+    """Gradient and update. A loss or a gradient that is not finite or explodes ends the run; the last state is kept."""
     gradient, info = stage.gradient(rng, step)
     losses = {name.removeprefix("loss_"): value for name, value in info.items() if name.startswith("loss")}
     worst = max(losses, key=lambda name: losses[name] if math.isfinite(losses[name]) else math.inf)
     try:
-        if not losses[worst] < EXPLODED:  # also of NaN
+        if not losses[worst] < EXPLODED:  # true for NaN too
             raise FloatingPointError(f"the norm of the gradient is {np.sqrt(np.dot(gradient, gradient)):.3g}")
         norm = stage.optimiser.step(gradient, step, stage.steps)
     except FloatingPointError as error:
-        where = f"the largest loss is that of {worst!r}" if worst != "loss" else "the loss is"
+        which = "the loss" if worst == "loss" else f"the largest loss, that of {worst!r},"
         raise UserError(
-            f"stage {stage.name}, step {step}: {error}, {where}, {losses[worst]:.3g}; the last checkpoint is kept"
+            f"stage {stage.name}, step {step}: {error}; {which} is {losses[worst]:.3g}; the last saved state is kept"
         ) from error
     return info["loss"], info | {"norm": norm}
 
@@ -266,9 +275,9 @@ def _finish(model, preset, folder, evaluate):
     return model
 
 
-def command_of(preset: Preset, progress: Progress, source) -> str:
-    """The command that makes this run's checkpoint again; defaults are left out."""
-    options = {"preset": preset.name if preset.name != "toy" else None, "seed": progress.seed or None}
+def command_of(preset: Preset, progress: Progress, source: TinyWorld) -> str:
+    """The command that makes the checkpoint of this run again, without options that have their default."""
+    options: dict = {"preset": preset.name if preset.name != "toy" else None, "seed": progress.seed or None}
     options |= source.arguments()
     given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
     return " ".join(["python -m tinyflamingo train", *given])
@@ -281,13 +290,13 @@ def peak_memory_mb() -> float:
 
 
 def versions() -> dict:
-    """Versions of what a result depends on."""
+    """Versions of Python and of the packages that the results depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"tinyflamingo": __version__, "python": platform.python_version()}
+    known = {"tinyflamingo": VERSION, "python": platform.python_version()}
     for name in ("numpy", "autograd", "numba", "sentencepiece"):
         try:
-            found[name] = version(name)
+            known[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            known[name] = "not installed"
+    return known

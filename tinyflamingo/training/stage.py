@@ -1,4 +1,4 @@
-"""What a stage of training is for the loop around it (`run.py`), and the random numbers of a step.
+"""The interface between a stage of training and the loop (`run.py`), and the random numbers of a step.
 
 Serves chapter §1. Not here: the three stages (`contrastive_stage.py`, `language_stage.py`, `flamingo_stage.py`).
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+
 from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.ops.types import Params
 from tinyflamingo.training.optimiser import AdamW
 
 
@@ -18,19 +21,19 @@ class Stage(Protocol):
     steps: int
     optimiser: AdamW
 
-    def prepare(self, rng) -> None:
+    def prepare(self, rng: np.random.Generator) -> None:
         """Called once, before the first step, with the generator of that step."""
 
-    def gradient(self, rng, step):
-        """(gradient vector, {"loss": ..., what else to log}) of one batch. Parameters are only read."""
+    def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
+        """(gradient vector, {"loss": ..., other numbers for the log}) of one batch. It changes no parameter."""
 
-    def result(self) -> dict:
-        """What later stages, or the finished model, keep."""
+    def result(self) -> Params:
+        """The parameters that later stages or the finished model keep."""
 
 
-def step_rng(seed, stage, step):
-    """The Generator of one step of a stage; step -1: of the stage's data and first parameters.
+def step_rng(seed: int, stage: int, step: int) -> np.random.Generator:
+    """The Generator of one step of a stage. Step -1 draws the stage's data and initial parameters.
 
-    The user's seed comes last: however large it is, it cannot turn this into a stream of another split.
+    The user's seed comes last, so no seed, however large, gives the numbers of another split.
     """
     return split_rng("train", stage, step + 1, seed)

@@ -1,7 +1,7 @@
-"""The state of a training run on disk: enough to go on after a kill -9 as if nothing had happened.
+"""The state of a training run on disk: a run that was killed (kill -9) continues from it with the same bits.
 
-Serves all three stages. One file, `state.npz`, replaced atomically: frozen parts so far, the vector
-of the current stage's parameters, both moments, and a JSON of where the run stands. Random numbers
+Serves all three stages. One file, `state.npz`, is replaced atomically. It contains the frozen parts so
+far, the parameter vector of the current stage, both moments, and a JSON with the progress. Random numbers
 need no state: every step draws from a Generator seeded by (seed, stage, step).
 
 Not here: the finished model's folder (`checkpoint.py`).
@@ -14,19 +14,22 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.ops.types import Params
+from tinyflamingo.training.optimiser import AdamW
 
 STATE, LOG = "state.npz", "log.jsonl"
 
 
 @dataclass
 class Progress:
-    """Where a run stands. stage counts from 0; step is the next step of it."""
+    """The progress of a run. stage counts from 0; step is the next step of this stage."""
 
     preset: str
     seed: int
@@ -34,11 +37,11 @@ class Progress:
     step: int = 0
     log_bytes: int = 0
     seconds: dict = field(default_factory=dict)  # {stage name: seconds so far}
-    data: dict | None = None  # options of the user's own data (`own_data.OwnData`)
+    data: dict | None = None  # options of the user's own data (`own_data.options.OwnData`)
 
 
-def save_state(folder, progress: Progress, frozen, optimiser=None):
-    """Write everything; optimiser None: between two stages."""
+def save_state(folder: str | Path, progress: Progress, frozen: Params, optimiser: AdamW | None = None) -> None:
+    """Write the state. optimiser: None between two stages."""
     arrays = {f"frozen/{name}": leaf for name, leaf in named_leaves(frozen).items()}
     if optimiser is not None:
         arrays |= {"vector": optimiser.vector, "m": optimiser.m, "v": optimiser.v}
@@ -48,8 +51,8 @@ def save_state(folder, progress: Progress, frozen, optimiser=None):
     write_atomically(Path(folder) / STATE, packed.getvalue())
 
 
-def load_state(folder):
-    """(Progress, frozen tree, {"vector", "m", "v"} or {}) of a run; a damaged file is a `UserError`."""
+def load_state(folder: str | Path) -> tuple[Progress, Params, Params]:
+    """(Progress, frozen tree, {"vector", "m", "v"} or {}) of a run. A damaged file raises `UserError`."""
     path = Path(folder) / STATE
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -58,58 +61,58 @@ def load_state(folder):
         moments = {name: arrays[name] for name in (("vector", "m", "v") if progress.step else ())}
     except FileNotFoundError:
         raise UserError(f"nothing to resume: {path} does not exist; start a run without --resume") from None
-    except Exception as error:  # a damaged file may fail anywhere inside zipfile or NumPy
+    except Exception as error:  # a damaged file can fail anywhere inside zipfile or NumPy
         raise UserError(f"cannot resume: {path} is damaged ({error}); start a new run in another folder") from error
     frozen = {n.removeprefix("frozen/"): a for n, a in arrays.items() if n.startswith("frozen/")}
     return progress, from_named_leaves(frozen), moments
 
 
 class Log:
-    """A JSONL file, one line a record; on resume it is cut back to what the state knows."""
+    """A JSONL file with one line for each record. A resumed run first cuts it to the length that the state holds."""
 
-    def __init__(self, folder, keep_bytes=0):
+    def __init__(self, folder: str | Path, keep_bytes: int = 0) -> None:
         self.path = Path(folder) / LOG
         try:
             self.file = open(self.path, "ab")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
-        if self.file.tell() < keep_bytes:  # truncating would fill it up with zeros
+        if self.file.tell() < keep_bytes:  # `truncate` would fill it with zeros
             raise UserError(f"cannot resume: {self.path} is cut or missing; start a new run in another folder")
         self.file.truncate(keep_bytes)
 
-    def write(self, **record):
+    def write(self, **record: Any) -> None:
         """Append one record."""
-        self._told(self.file.write, json.dumps(record).encode() + b"\n")
+        self._on_disk(self.file.write, json.dumps(record).encode() + b"\n")
 
     def flush(self) -> int:
-        """Bytes written so far, all of them on the disk: the state that follows relies on them."""
-        self._told(self.file.flush)
-        self._told(os.fsync, self.file.fileno())
+        """Put all records on the disk, because the next state relies on them. Returns the length of the file."""
+        self._on_disk(self.file.flush)
+        self._on_disk(os.fsync, self.file.fileno())
         return self.file.tell()
 
-    def _told(self, work, *arguments):
+    def _on_disk(self, work, *arguments):
         try:
             work(*arguments)
         except OSError as error:
-            why = f"{error.strerror}; the state that was saved last is untouched"
+            why = f"{error.strerror}; the last saved state is untouched"
             raise UserError(f"cannot write {self.path}: {why}") from error
 
-    def close(self):
-        """Close the file; the log cannot be written to any more."""
+    def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
 
 class NoLog:
-    """What a rank has that does not write."""
+    """The log of a rank that writes no file."""
 
-    def write(self, **record):
-        """Nothing."""
+    def write(self, **record: Any) -> None:
+        """Do nothing."""
 
-    def close(self):
-        """Nothing."""
+    def close(self) -> None:
+        """Do nothing."""
 
 
-def read_log(folder):
-    """All records of a run's log."""
+def read_log(folder: str | Path) -> list[dict]:
+    """All records of the log of a run."""
     with open(Path(folder) / LOG, encoding="utf-8") as file:
         return [json.loads(line) for line in file]

@@ -1,11 +1,11 @@
 """Byte-level BPE: the tokenizers of GPT-2, OPT and GPT-NeoX (MPT), read from a `tokenizer.json`.
 
-Text becomes bytes, each byte one of 256 printable letters; a fixed pattern cuts it into words, and
-inside a word the pair that was merged earliest in training is merged first (GPT-2; Radford et al.
-2019). Reads what Hugging Face's `tokenizers` writes, and gives its ids, with two differences: a
-reserved token spelled out in a user's text stays text, and the ids are ours (`Vocabulary`).
+Text becomes bytes, and each byte becomes one of 256 printable letters. A fixed pattern cuts the letters into words. In
+a word, the pair that was merged earliest in training is merged first (GPT-2; Radford et al. 2019). This file reads what
+Hugging Face's `tokenizers` writes, and gives the same ids, with two differences: the name of a reserved token in a
+user's text stays text, and the ids have our order (`Vocabulary`).
 
-Not here: training, and other kinds of tokenizers, which are refused.
+Not here: training. Other kinds of tokenizers are refused.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import BOS, IMAGE, SPECIAL
 
 CONTRACTIONS = re.compile("'(?:s|t|re|ve|m|ll|d)")
-# The pattern of GPT-2, on a text whose letters are a, numbers 0, spaces " " or "_", and all else "."
+# GPT-2's pattern, for a text with a for each letter, 0 for each numeral, " " or "_" for each space, "." for the rest
 WORD = re.compile(r" ?a+| ?0+| ?\.+|[ _]+(?![a0.])|[ _]+")
 
 
 class Vocabulary(NamedTuple):
-    """Which of a peer's ids stand for our reserved tokens, and how many ids it has.
+    """Which of a peer's ids are our reserved tokens, and how many ids the peer has.
 
-    Our ids: the reserved five, then all other ids of the peer in its order, then `<EOC>`. A peer
-    without padding, unknown token or an own <BOS> has its <EOS> in their place; these three are
-    never written, so that nothing counts twice.
+    Our ids: the five reserved tokens, then all other ids of the peer in its order, then `<EOC>`. If the peer has no
+    padding, unknown token or <BOS>, its <EOS> is used instead. These three are never generated, so nothing counts
+    twice.
     """
 
     size: int  # rows of the peer's table of embeddings
@@ -39,8 +40,8 @@ class Vocabulary(NamedTuple):
     bos: int | None = None
     unk: int | None = None
 
-    def order(self) -> list:
-        """The peer's id of each of ours, `<EOC>` last."""
+    def order(self) -> list[int]:
+        """The peer's id for each of our ids, `<EOC>` last."""
         given = (self.pad, self.bos, self.eos, self.unk, self.image)
         reserved = [self.eos if i is None else i for i in given]
         taken = {*reserved, self.eoc}
@@ -48,10 +49,10 @@ class Vocabulary(NamedTuple):
 
 
 class ByteTokenizer:
-    """Text to ids and back, as `model.tokenizer.Tokenizer`."""
+    """Text to ids and back, with the methods of `model.tokenizer.Tokenizer`."""
 
     def __init__(self, data: bytes, vocabulary: Vocabulary):
-        """data: a `tokenizer.json`. Raises `UserError` for one that is not byte-level BPE."""
+        """data: a `tokenizer.json`. Raises `UserError` if it is not byte-level BPE."""
         self.data, self.vocabulary = data, vocabulary
         raw = _parse(data)
         self._ids, merges = raw["model"]["vocab"], raw["model"]["merges"]
@@ -61,14 +62,13 @@ class ByteTokenizer:
         self._added = {t["content"]: t["id"] for t in added}
         self._plain = re.compile("|".join(map(re.escape, plain))) if plain else None
         self._compose = (raw.get("normalizer") or {}).get("type") == "NFC"
-        order = vocabulary.order()
-        self._ours = {theirs: ours for ours, theirs in enumerate(order)}
+        self._peer_ids = vocabulary.order()
+        self._own_ids = {peer_id: own_id for own_id, peer_id in enumerate(self._peer_ids)}
         self._pieces = {i: piece for piece, i in {**self._ids, **self._added}.items()}
-        self._theirs = order
         self.opening = (BOS,) if _opens(raw) else ()
 
     def __len__(self) -> int:
-        return len(self._theirs) - 1
+        return len(self._peer_ids) - 1
 
     @property
     def eoc(self) -> int:
@@ -76,27 +76,28 @@ class ByteTokenizer:
         return len(self)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; never a reserved one. A lone surrogate, which is no text, is a `UserError`."""
+        """Ids of a text; never a reserved one. A lone surrogate is not text: it raises `UserError`."""
         if self._compose:
             text = unicodedata.normalize("NFC", text)
-        ids, place = [], 0
+        ids: list[int] = []
+        place = 0
         for match in self._plain.finditer(text) if self._plain else ():
             ids += self._words(text[place : match.start()]) + [self._added[match[0]]]
             place = match.end()
-        return [self._ours[i] for i in ids + self._words(text[place:])]
+        return [self._own_ids[i] for i in ids + self._words(text[place:])]
 
-    def decode(self, ids) -> str:
-        """Text of ids; reserved ids and <EOC> are left out, broken characters become U+FFFD."""
-        pieces = (self._pieces.get(self._theirs[int(i)], "") for i in ids if i > IMAGE and i != self.eoc)
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids. Reserved ids and <EOC> are left out; broken characters become U+FFFD."""
+        pieces = (self._pieces.get(self._peer_ids[int(i)], "") for i in ids if i > IMAGE and i != self.eoc)
         return b"".join(bytes(BYTES[c] for c in p) if set(p) <= BYTES.keys() else p.encode() for p in pieces).decode(
             errors="replace"
         )
 
     def piece(self, index: int) -> str:
-        """What an id stands for, as people write it: for tables and figures."""
+        """The name of an id, for tables and figures."""
         if index == self.eoc:
             return "<EOC>"
-        return SPECIAL.get(index) or self._pieces.get(self._theirs[index], f"<{self._theirs[index]}>")
+        return SPECIAL.get(index) or self._pieces.get(self._peer_ids[index], f"<{self._peer_ids[index]}>")
 
     def _words(self, text):
         """The peer's ids of a text without added tokens."""
@@ -112,7 +113,7 @@ class ByteTokenizer:
         return ids
 
     def _merge(self, word):
-        """The peer's ids of one word: merge the pair of lowest rank until none is left."""
+        """The peer's ids of one word: merge the pair of lowest rank until no pair has a rank."""
         parts = [LETTERS[b] for b in word.encode()]
         while len(parts) > 1:
             ranks = [self._ranks.get(pair, len(self._ranks)) for pair in zip(parts, parts[1:], strict=False)]
@@ -126,8 +127,8 @@ class ByteTokenizer:
 def find_vocabulary(data: bytes, rows: int) -> Vocabulary:
     """The reserved tokens of OpenFlamingo in a `tokenizer.json`, for a table of `rows` embeddings.
 
-    Its program adds `<|endofchunk|>`, `<image>` and, where a tokenizer has no padding, `<PAD>` after
-    all others; the file may be from before or after that. Raises `UserError` if they cannot be found.
+    OpenFlamingo adds `<|endofchunk|>`, `<image>` and, if the tokenizer has no padding, `<PAD>` after all other tokens.
+    The file may be from before or after that. Raises `UserError` if the tokens do not fit the table.
     """
     raw = _parse(data)
     added = {t["content"]: t["id"] for t in raw.get("added_tokens") or []}
@@ -148,7 +149,7 @@ def find_vocabulary(data: bytes, rows: int) -> Vocabulary:
 
 
 def _parse(data):
-    """The parsed file, of the one kind that is read here."""
+    """The parsed file, if it is byte-level BPE."""
     try:
         raw = json.loads(data)
         model, before = raw["model"], raw["pre_tokenizer"]
@@ -161,7 +162,7 @@ def _parse(data):
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"tokenizer.json is damaged or of another kind ({error!r})") from error
     if not good:
-        raise UserError("tokenizer.json is no byte-level BPE as GPT-2's; no other kind is read")
+        raise UserError("tokenizer.json is not a byte-level BPE like GPT-2's; no other kind can be read")
     return raw
 
 
@@ -171,12 +172,13 @@ def _joined(merge):
 
 
 def _opens(raw):
-    """Whether texts begin with a reserved token there, as OPT's do."""
+    """Whether texts begin with a reserved token, as for OPT."""
     template = (raw.get("post_processor") or {}).get("single") or [{}]
     return "SpecialToken" in template[0]
 
 
 def _kind(character):
+    """The class of a character in `WORD`."""
     category = unicodedata.category(character)
     if category[0] == "L":
         return "a"
@@ -188,7 +190,7 @@ def _kind(character):
 
 
 def _letters():
-    """GPT-2's letter of each byte: itself if it is printable, else one of those from U+0100 on."""
+    """GPT-2's letter of each byte: the character itself if it is printable, otherwise one from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(b if b in printable else next(others)) for b in range(256)]

@@ -1,14 +1,13 @@
-"""Frozen decoders of the public ports: GPT-2, OPT and MPT, in place of the Chinchilla block.
+"""Frozen decoders of the public ports: GPT-2, OPT and MPT, instead of the Chinchilla block.
 
-Pre-norm decoders all, as ours; they differ from it and from each other in the columns of `FAMILIES`.
-MPT knows its positions by ALiBi (Press et al. 2021): a key's score falls linearly with its distance,
-with another slope in every head. MPT-1B, the language model of OpenFlamingo-3B, is a "mosaic_gpt":
-MPT with a layer norm over all heads of queries and of keys.
+All are pre-norm decoders like ours. The columns of `FAMILIES` are their differences. The positions of MPT are ALiBi
+(Press et al. 2021): a key's score falls linearly with its distance, with another slope in every head. MPT-1B, the
+language model of OpenFlamingo-3B, is a "mosaic_gpt": MPT with a layer norm over all heads of the queries and of the
+keys.
 
-Its functions have the arguments of those in `model/language_model.py` and `model/flamingo.py`, so that the
-loop, completion and caches work as with our own decoder. Not here: names in files
-(`interop/decoder_names.py`); kernels, because these models read their weights from memory once for
-every token, and nothing else costs time.
+The functions have the arguments of those in `model/language_model.py` and `model/flamingo.py`, so the loop, completion
+and caches work as with our own decoder. Not here: names in files (`interop/decoder_names.py`); kernels, because the
+time of these models goes into reading their weights from memory, once for every token.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from tinyflamingo import ops
 from tinyflamingo.model.config import LanguageConfig, require_choice
 from tinyflamingo.ops.cache import cached_length, entry, extend
 from tinyflamingo.ops.reference import masked_softmax
+from tinyflamingo.ops.types import Array, Cache, Params
 
 ALIBI_MAX = 8  # exponents of the slopes end here (MPT's alibi_bias_max)
 
@@ -32,7 +32,7 @@ class Family(NamedTuple):
 
     activation: Callable
     biases: bool  # in all projections and norms
-    positions: int | None  # rows of the learned table before position 0; None: ALiBi instead
+    positions: int | None  # rows of the learned table before position 0; None: no table, but ALiBi
     qk_norm: bool = False  # layer norms on queries and keys, over all heads together
 
 
@@ -46,17 +46,19 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class PublicDecoderConfig(LanguageConfig):
-    """A public decoder. context: the longest sequence; GPT-2 and OPT have a learned position for each token."""
+    """A public decoder. GPT-2 and OPT have as many learned positions as the context has tokens."""
 
     family: str = "gpt2"  # a name in `FAMILIES`
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("family", self.family, tuple(FAMILIES))
 
 
-def decoder(params, tokens, config: PublicDecoderConfig, visible_from=None, cache=None):
-    """Logits (B, T, V) of the decoder alone, without anything visual; as `model.language_model`."""
+def decoder(
+    params: Params, tokens: Array, config: PublicDecoderConfig, visible_from: Array | None = None, cache: Cache = None
+) -> Array:
+    """Logits (B, T, V) of the decoder alone, without anything visual. Arguments as in `language_model`."""
     visible_from = np.zeros(tokens.shape, np.int64) if visible_from is None else visible_from
     places = cached_length(cache) + np.arange(tokens.shape[1]) - visible_from
     h = add_positions(params, ops.embed(params["embedding"], tokens), places, config)
@@ -65,7 +67,7 @@ def decoder(params, tokens, config: PublicDecoderConfig, visible_from=None, cach
     return ops.linear(final_norm(params, h), params["embedding"].T)
 
 
-def embed_plainly(config: PublicDecoderConfig):
+def embed_plainly(config: PublicDecoderConfig) -> Callable:
     """The function (eoc, language, tokens, places) -> h (B, T, D) of this family.
 
     Rows of the frozen table (V, D), the row `eoc` for the id V, and learned positions; nothing is scaled.
@@ -80,37 +82,41 @@ def embed_plainly(config: PublicDecoderConfig):
     return embed
 
 
-def add_positions(params, h, places, config: PublicDecoderConfig):
-    """h (B, T, D) plus the learned position of each token, places (B, T), where the family has such a table."""
+def add_positions(params: Params, h: Array, places: Array, config: PublicDecoderConfig) -> Array:
+    """h (B, T, D) plus the learned position of each token, places (B, T), if the family has such a table."""
     offset = FAMILIES[config.family].positions
     return h if offset is None else h + ops.embed(params["position"], np.maximum(places, 0) + offset)
 
 
-def decoder_block(params, h, visible_from, config: PublicDecoderConfig, cache=None):
+def decoder_block(
+    params: Params, h: Array, visible_from: Array, config: PublicDecoderConfig, cache: Cache = None
+) -> Array:
     """One pre-norm block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D)."""
     h = h + self_attention(params, norm(params, "attn", h), visible_from, config, cache)
     hidden = project(params, "1", norm(params, "ffw", h))
     return h + project(params, "2", FAMILIES[config.family].activation(hidden))
 
 
-def final_norm(params, h):
+def final_norm(params: Params, h: Array) -> Array:
     """The final layer norm."""
     return norm(params, "final", h)
 
 
-def norm(params, name, x):
-    """Layer norm; where the family has no biases, without one."""
+def norm(params: Params, name: str, x: Array) -> Array:
+    """Layer norm, with a bias if the family has biases."""
     gain = params[f"{name}_gain"]
     return ops.layer_norm(x, gain, params.get(f"{name}_bias", np.zeros_like(gain)))
 
 
-def project(params, name, x):
-    """x @ w_name, with its bias where the family has one."""
+def project(params: Params, name: str, x: Array) -> Array:
+    """x @ w_name, with a bias if the family has biases."""
     return ops.linear(x, params[f"w_{name}"], params.get(f"b_{name}"))
 
 
-def self_attention(params, x, visible_from, config: PublicDecoderConfig, cache=None):
-    """Causal attention of x (B, T, D) to all positions from its start on, those of the cache included."""
+def self_attention(
+    params: Params, x: Array, visible_from: Array, config: PublicDecoderConfig, cache: Cache = None
+) -> Array:
+    """Causal attention of x (B, T, D) to all positions from `visible_from` on, including those in the cache."""
     B, T, _ = x.shape
     q, k, v = (project(params, name, x) for name in "qkv")
     if FAMILIES[config.family].qk_norm:
@@ -121,10 +127,10 @@ def self_attention(params, x, visible_from, config: PublicDecoderConfig, cache=N
     return project(params, "o", np.reshape(attended, (B, T, -1)))
 
 
-def causal_attention(q, k, v, visible_from, slopes=None):
+def causal_attention(q: Array, k: Array, v: Array, visible_from: Array, slopes: Array | None = None) -> Array:
     """softmax(q k^T / sqrt(K) - slope * distance) v over the positions from visible_from (B, T) to a query's own.
 
-    q (B, T, H, K), k and v (B, S, H, K); query i stands at S - T + i. slopes (H,) or None.
+    q (B, T, H, K), k and v (B, S, H, K); the position of query i is S - T + i. slopes (H,) or None.
     """
     T, S = q.shape[1], k.shape[1]
     q, k, v = (np.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
@@ -136,10 +142,10 @@ def causal_attention(q, k, v, visible_from, slopes=None):
     return np.transpose(np.matmul(masked_softmax(scores, visible[:, None]), v), (0, 2, 1, 3))
 
 
-def alibi_slopes(config: PublicDecoderConfig):
+def alibi_slopes(config: PublicDecoderConfig) -> Array | None:
     """Slopes (H,) of a family with ALiBi: 2^(-8 n / H) for n = 1..H; None for the others.
 
-    H that is no power of two takes the next one's slopes: every second of them first, then the rest.
+    If H is not a power of two, they are the slopes of the next power of two: every second one first, then the rest.
     """
     if FAMILIES[config.family].positions is not None:
         return None
@@ -148,8 +154,8 @@ def alibi_slopes(config: PublicDecoderConfig):
     return slopes if size == config.heads else np.concatenate([slopes[1::2], slopes[::2]])[: config.heads]
 
 
-def init_decoder(rng, config: PublicDecoderConfig, dtype=np.float32):
-    """Parameters of a public decoder as nested dicts, at the scale of ours: to train one, or to know its shapes."""
+def init_decoder(rng: np.random.Generator, config: PublicDecoderConfig, dtype: type = np.float32) -> Params:
+    """Parameters of a public decoder as nested dicts, at the scale of our decoder, for training or for their shapes."""
     family, D = FAMILIES[config.family], config.width
 
     def norm_of(name, size, biases=family.biases):

@@ -1,8 +1,8 @@
-"""NF-ResNets as `timm` has them: NFNets and the NF-ResNet-50, with the conventions of that library.
+"""NF-ResNets of the library `timm`: NFNets and the NF-ResNet-50, with its conventions.
 
-Beside chapter §2. The idea is that of `model/vision_encoder.py`. Exact GELU or ReLU, a stem with other sizes of
-kernels and a pooling layer, blocks with one 3x3 convolution, no squeeze-excite, no final convolution, and padding
-as PyTorch has it: these are what the configuration tells.
+Beside chapter §2. The idea is the same as in `model/vision_encoder.py`. The configuration also allows: exact GELU or
+ReLU, a stem with other kernel sizes and a pooling layer, blocks with one 3x3 convolution, no squeeze-excite, no final
+convolution, and the padding of PyTorch.
 
 Not here: names and numbers in timm's files (`interop/timm.py`).
 """
@@ -18,6 +18,7 @@ import autograd.numpy as np
 from tinyflamingo import ops
 from tinyflamingo.model.config import VisionConfig, require, require_choice, require_sizes
 from tinyflamingo.model.vision_encoder import block_plan, init_conv, init_squeeze_excite, normalise_pixels
+from tinyflamingo.ops.types import Array, Params
 
 
 class Activation(NamedTuple):
@@ -31,41 +32,43 @@ ACTIVATIONS = {
     "gelu_erf": Activation(ops.gelu_erf, 1.7015043497085571),
     "relu": Activation(ops.relu, 1.7139588594436646),
 }
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255: what timm standardises pixels by
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255: timm standardises pixels with these
 IMAGENET_SPREAD = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
 class TimmConfig(VisionConfig):
-    """An encoder of timm. stem: (width, stride, kernel size); se_ratio 0: no squeeze-excite."""
+    """An encoder of timm. stem: (width, stride, kernel size) of each convolution. se_ratio 0: no squeeze-excite."""
 
     stem: tuple = ((16, 2, 3), (48, 1, 3))
     activation: str = "gelu_erf"
     stem_pool: bool = False  # a 3x3 maximum of stride 2 after the stem, as in ResNet-50
     spatial: int = 2  # 3x3 convolutions in a block
-    final: bool = True  # the last 1x1 convolution; without it the last stage's width is Dv
-    odd_pixel: str = "end"  # the side where padding has one pixel more: as in JAX; PyTorch: "start"
+    final: bool = True  # the last 1x1 convolution; without it, the width of the last stage is Dv
+    odd_pixel: str = "end"  # the side where padding has one pixel more: "end" in JAX, "start" in PyTorch
 
     ENTRIES = VisionConfig.ENTRIES | {"stem": "(width, stride, size)"}
+    SE_OPTIONAL = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
         require_choice("odd_pixel", self.odd_pixel, ("end", "start"))
         last = self.stages[-1][0]
-        require(self.final or self.width == last, f"width {self.width} is not the last stage's {last}: final is False")
+        message = f"width {self.width} must be the last stage's {last}, because final is False"
+        require(self.final or self.width == last, message)
         require_sizes(spatial=self.spatial)
         require(self.spatial <= 2, f"spatial is {self.spatial} but a block has 1 or 2 convolutions of 3x3")
 
 
-def encode_as_timm(params, pictures, config: TimmConfig):
-    """Pictures, uint8 (B, Y, X, 3): features (B, S, Dv), and their mean for each picture (B, Dv)."""
+def encode_as_timm(params: Params, pictures: Array, config: TimmConfig) -> tuple[Array, Array]:
+    """Pictures, uint8 (B, Y, X, 3), to features (B, S, Dv) and to their mean over each picture (B, Dv)."""
     features = timm_encoder(params, normalise_pixels(pictures, IMAGENET_MEAN, IMAGENET_SPREAD), config)
     return features, np.sum(features, axis=1) * features.dtype.type(1.0 / features.shape[1])
 
 
-def timm_encoder(params, pictures, config: TimmConfig):
-    """Pictures (B, Y, X, 3), standardised floats, to features (B, S, Dv): S cells of the last grid."""
+def timm_encoder(params: Params, pictures: Array, config: TimmConfig) -> Array:
+    """Pictures (B, Y, X, 3), standardised floats, to features (B, S, Dv): the S cells of the last grid."""
     h = ops.expect(pictures, "B Y X 3")
     for i, (_, stride, _) in enumerate(config.stem):
         h = _convolve(params[f"stem_{i}"], h if i == 0 else gained(h, config), config, stride)
@@ -77,8 +80,8 @@ def timm_encoder(params, pictures, config: TimmConfig):
     return np.reshape(grid, (grid.shape[0], -1, grid.shape[3]))
 
 
-def timm_block(params, h, beta, stride, config: TimmConfig):
-    """One pre-activation bottleneck, as `vision_encoder.nf_block`: h (B, Y, X, C) -> (B, Y', X', C')."""
+def timm_block(params: Params, h: Array, beta: float, stride: int, config: TimmConfig) -> Array:
+    """One pre-activation bottleneck, like `vision_encoder.nf_block`: h (B, Y, X, C) -> (B, Y', X', C')."""
     x = gained(h, config, beta)
     shortcut = h
     if "shortcut" in params:
@@ -94,27 +97,27 @@ def timm_block(params, h, beta, stride, config: TimmConfig):
     return ops.gated_residual(shortcut, branch, relu_squeeze_excite(params["squeeze_excite"], branch) * weight)
 
 
-def gained(x, config: TimmConfig, beta=1.0):
+def gained(x: Array, config: TimmConfig, beta: float = 1.0) -> Array:
     """The activation of x with its gain, over beta."""
     function, gain = ACTIVATIONS[config.activation]
     return function(x) * x.dtype.type(gain / beta)
 
 
 def _convolve(params, x, config, stride=1):
-    """Convolution with standardised weights and the library's padding."""
+    """Convolution with standardised weights and the padding of the configuration."""
     groups = x.shape[-1] // params["w"].shape[2]
     w = ops.standardise_weight(params["w"], params["gain"])
     return ops.conv2d(x, w, params["b"], stride, groups, config.odd_pixel)
 
 
-def relu_squeeze_excite(params, x):
-    """Channel gates (B, C) as in NFNet's own code, with ReLU inside; times 2."""
+def relu_squeeze_excite(params: Params, x: Array) -> Array:
+    """Channel gates (B, C) as in the code of the NFNet paper, with ReLU inside; times 2."""
     hidden = ops.relu(ops.linear(ops.mean_pixels(x), params["w_squeeze"], params["b_squeeze"]))
     hidden = hidden * x.dtype.type(ACTIVATIONS["relu"].gain)
     return x.dtype.type(2.0) * ops.sigmoid(ops.linear(hidden, params["w_excite"], params["b_excite"]))
 
 
-def init_timm_encoder(rng, config: TimmConfig, dtype=np.float32):
+def init_timm_encoder(rng: np.random.Generator, config: TimmConfig, dtype: type = np.float32) -> Params:
     """Parameters as nested dicts. SkipInit gains start at 0, convolution gains at 1."""
     params, cin = {}, 3
     for i, (width, _, size) in enumerate(config.stem):

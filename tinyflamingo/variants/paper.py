@@ -1,9 +1,9 @@
-"""The paper's own models, and those it stands on, as configurations: sizes to count, not to train here.
+"""The paper's own models, and the models that it uses, as configurations: for their sizes, not for training.
 
-Chapter §1; Flamingo paper, tables 4 and 5; NFNet paper, table 1; Chinchilla paper, table A9; CLIP
-paper, table 20. Each comes with the number of parameters that its paper prints. Where Flamingo's
-papers contradict their own totals, the default is the reading that gives the totals, and `-printed`
-the hyper-parameters as the second version prints them (docs/deviations.md tells which).
+Chapter §1; Flamingo paper, tables 4 and 5; NFNet paper, table 1; Chinchilla paper, table A9; CLIP paper, table 20.
+Each has the number of parameters that its paper prints. The Flamingo paper contradicts its own totals: the default is
+the reading that gives the totals, and `-printed` has the hyper-parameters that the second version prints
+(docs/deviations.md lists them).
 
 Not here: the presets that can be trained (`training/presets.py`), counting (`bench/sizes.py`).
 """
@@ -37,7 +37,7 @@ class PaperModel:
 
 # ---------------------------------------------------------------- encoders
 
-NFNETS = {  # pixels a side in training, parameters as printed, classifier included
+NFNETS = {  # side of the training pictures in pixels, parameters as printed, with the classifier
     0: (192, "71.5M"),
     1: (224, "132.6M"),
     2: (256, "193.8M"),
@@ -48,8 +48,8 @@ NFNETS = {  # pixels a side in training, parameters as printed, classifier inclu
 }
 
 
-def nfnet(n, side) -> VisionConfig:
-    """NFNet-F<n>: every step of n deepens all stages by the blocks of F0."""
+def nfnet(n: int, side: int) -> VisionConfig:
+    """NFNet-F<n>: n + 1 times as many blocks in every stage as F0."""
     depths = [(n + 1) * blocks for blocks in (1, 2, 6, 3)]
     stages = tuple(zip((256, 512, 1536, 1536), depths, (1, 2, 2, 2), strict=True))
     stem = ((16, 2), (32, 1), (64, 1), (128, 2))
@@ -62,12 +62,12 @@ CLIP_VIT_L14 = ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224)
 # ---------------------------------------------------------------- language models
 
 
-def decoder(layers, width, heads, key_size) -> LanguageConfig:
+def decoder(layers: int, width: int, heads: int, key_size: int) -> LanguageConfig:
     """A model of the Gopher and Chinchilla family."""
     return LanguageConfig(PIECES, width, layers, heads, key_size, context=2048)
 
 
-# Chinchilla's table A9: millions of parameters, width, size of a head, heads, layers. The feed-forward is 4 widths.
+# Chinchilla's table A9: millions of parameters, width, size of a head, heads, layers.
 TABLE_A9 = (
     (44, 512, 64, 8, 8),
     (57, 576, 64, 9, 9),
@@ -126,14 +126,14 @@ A9 = {f"chinchilla-{row[0]}m": row for row in TABLE_A9}
 # ---------------------------------------------------------------- Flamingo
 
 
-def paper_flamingo(language: LanguageConfig, every, key_size=128) -> FlamingoConfig:
-    """A Flamingo of table 4: NFNet-F6 at 320 pixels, the one resampler of all sizes, gated blocks every `every`.
+def paper_flamingo(language: LanguageConfig, every: int, key_size: int = 128) -> FlamingoConfig:
+    """A Flamingo of table 4: NFNet-F6 at 320 pixels, a resampler that is equal in all sizes, gated blocks.
 
-    key_size: of the resampler's heads; the gated blocks have the language model's heads.
+    key_size: of the resampler's heads. The gated blocks have as many heads as the language model.
     """
     return FlamingoConfig(
         vision=nfnet(6, 320),
-        # The paper gives no size of the text tower; only its joint width is the paper's.
+        # Of the text tower the paper gives the joint width only.
         text_tower=TextTowerConfig(vocab_size=PIECES, joint_width=1376),
         resampler=ProjectedResamplerConfig(
             3072, 1536, layers=6, heads=16, key_size=key_size, latents=64, frames=8, projected_width=language.width
@@ -145,7 +145,7 @@ def paper_flamingo(language: LanguageConfig, every, key_size=128) -> FlamingoCon
 
 def _flamingos() -> dict:
     both = {"vision encoder": "435M", "resampler": "194M"}
-    rows = {  # layers, printed layers, width, heads, every, and the parts as table 5 prints them
+    rows = {  # layers, printed layers, width, heads, every, and the sizes of the parts in table 5
         "flamingo-3b": ((24, 24, 2048, 16, 1), ("1.4B", "1.2B", "3.2B")),
         "flamingo-9b": ((32, 40, 4096, 32, 4), ("7.1B", "1.6B", "9.3B")),
         "flamingo-80b": ((80, 80, 8192, 64, 7), ("70B", "10B", "80B")),

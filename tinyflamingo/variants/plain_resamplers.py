@@ -1,9 +1,9 @@
-"""What the paper puts in place of the Perceiver resampler: an MLP, and a plain Transformer (table 3).
+"""The paper's replacements of the Perceiver resampler: an MLP, and a plain Transformer (table 3).
 
-Beside chapter §3. Neither resamples: each feature of a frame becomes a visual token. The MLP reads each feature
-by itself; the Transformer has self-attention among all features of all frames, and its cost grows with their
-square. At the end the frames of a video are averaged, so that every medium has R = S tokens. Depth and width are
-the resampler's, and the number of weights is about the same; the paper says no more.
+Beside chapter §3. Neither resamples: each feature of a frame becomes a visual token. The MLP reads each feature by
+itself. The Transformer has self-attention among all features of all frames, and its cost grows with their square. At
+the end the frames of a video are averaged, so every medium has R = S tokens. Depth, width and the number of weights
+are about those of the resampler; the paper says no more.
 
 Not here: the Perceiver resampler (`model/perceiver_resampler.py`).
 """
@@ -17,36 +17,37 @@ import autograd.numpy as np
 from tinyflamingo import ops
 from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig, require
 from tinyflamingo.model.perceiver_resampler import temporal_embedding
+from tinyflamingo.ops.types import Array, Params
 
 
 @dataclass(frozen=True)
 class PlainResamplerConfig(ResamplerConfig):
-    """What both have in common: no projection of the features."""
+    """Common to both: no projection of the features."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require(
             self.input_width == self.width,
-            f"a plain resampler projects nothing, but input_width {self.input_width} differs from width {self.width}",
+            f"input_width {self.input_width} differs from width {self.width}: a plain resampler has no projection",
         )
 
 
 @dataclass(frozen=True)
 class MLPConfig(PlainResamplerConfig):
-    """An MLP."""
+    """The MLP."""
 
 
 @dataclass(frozen=True)
 class TransformerConfig(PlainResamplerConfig):
-    """A plain Transformer."""
+    """The plain Transformer."""
 
 
-def resample_with_mlp(params, groups, config: FlamingoConfig):
+def resample_with_mlp(params: Params, groups: list[Array], config: FlamingoConfig) -> Array:
     """Features of media, a list of arrays (m, F, S, Dv) in order, to visual tokens (M, S, D)."""
     return _join(mlp, params, groups, config)
 
 
-def resample_with_transformer(params, groups, config: FlamingoConfig):
+def resample_with_transformer(params: Params, groups: list[Array], config: FlamingoConfig) -> Array:
     """Features of media, a list of arrays (m, F, S, Dv) in order, to visual tokens (M, S, D)."""
     return _join(transformer, params, groups, config)
 
@@ -57,7 +58,7 @@ def _join(resampler, params, groups, config):
     return np.concatenate(tokens) if tokens else empty
 
 
-def mlp(params, features, config: ResamplerConfig):
+def mlp(params: Params, features: Array, config: ResamplerConfig) -> Array:
     """Features (M, F, S, Dv) to visual tokens (M, S, D), each feature by itself: pre-norm squared-ReLU layers."""
     x = features + temporal_embedding(params["temporal"], features.shape[1])[:, None]
     for i in range(config.layers):
@@ -65,7 +66,7 @@ def mlp(params, features, config: ResamplerConfig):
     return mean_frames(x)
 
 
-def transformer(params, features, config: ResamplerConfig):
+def transformer(params: Params, features: Array, config: ResamplerConfig) -> Array:
     """Features (M, F, S, Dv) to visual tokens (M, S, D): pre-norm layers of self-attention, all to all."""
     M, F, S, D = features.shape
     x = features + temporal_embedding(params["temporal"], F)[:, None]
@@ -80,24 +81,24 @@ def transformer(params, features, config: ResamplerConfig):
     return mean_frames(np.reshape(x, (M, F, S, D)))
 
 
-def feed_forward(params, x):
-    """x + W_2 relu(W_1 norm(x))^2, of any leading shape."""
+def feed_forward(params: Params, x: Array) -> Array:
+    """x + W_2 relu(W_1 norm(x))^2, (..., D) -> (..., D)."""
     hidden = ops.linear(ops.layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
     return x + ops.linear(ops.squared_relu(hidden), params["w_2"])
 
 
-def mean_frames(x):
-    """(M, F, S, D) -> (M, S, D)."""
+def mean_frames(x: Array) -> Array:
+    """The mean over the frames, (M, F, S, D) -> (M, S, D)."""
     return np.sum(x, axis=1) * x.dtype.type(1 / x.shape[1])
 
 
-def init_mlp(rng, config: MLPConfig, dtype=np.float32):
-    """Parameters of the MLP. It has no matrices of attention; its hidden layer has their weights instead."""
+def init_mlp(rng: np.random.Generator, config: MLPConfig, dtype: type = np.float32) -> Params:
+    """Parameters of the MLP. Its hidden layer is wider, with as many weights as the missing attention would have."""
     hidden = config.ffw_multiplier * config.width + 2 * config.heads * config.key_size
     return _init(rng, config, dtype, lambda: _feed_forward(rng, config.width, hidden, dtype))
 
 
-def init_transformer(rng, config: TransformerConfig, dtype=np.float32):
+def init_transformer(rng: np.random.Generator, config: TransformerConfig, dtype: type = np.float32) -> Params:
     """Parameters of the plain Transformer."""
     D, inner = config.width, config.heads * config.key_size
 

@@ -1,7 +1,7 @@
-"""Visual tokens that one more matrix brings to the language model's width, once for all gated blocks.
+"""A resampler with one more matrix: it projects visual tokens to another width, once for all gated blocks.
 
-Beside chapter §3. With it the sizes of the paper's models add up to the totals of its table 5; the paper does not
-mention it (docs/deviations.md). Not here: those sizes (`paper.py`).
+Beside chapter §3. The paper does not mention this matrix, but with it (to the width of the language model) the sizes of
+the paper's models add up to the totals of its table 5 (docs/deviations.md). Not here: those sizes (`paper.py`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import autograd.numpy as np
 from tinyflamingo import ops
 from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig
 from tinyflamingo.model.flamingo import resample
+from tinyflamingo.ops.types import Array, Params
 
 
 @dataclass(frozen=True)
 class ProjectedResamplerConfig(ResamplerConfig):
-    """A Perceiver resampler with a projection behind it."""
+    """A Perceiver resampler, followed by a projection."""
 
     projected_width: int = 128  # width of the visual tokens that the gated blocks read
 
@@ -27,12 +28,12 @@ class ProjectedResamplerConfig(ResamplerConfig):
         return self.projected_width
 
 
-def resample_and_project(params, groups, config: FlamingoConfig):
+def resample_and_project(params: Params, groups: list[Array], config: FlamingoConfig) -> Array:
     """Features of media, a list of arrays (m, F, S, Dv) in order, to visual tokens (M, R, projected width)."""
     return ops.linear(resample(params, groups, config), params["w_visual"])
 
 
-def init_projection(rng, config: ProjectedResamplerConfig, dtype=np.float32) -> dict:
-    """What `params` holds besides resampler, gated blocks and <EOC>."""
+def init_projection(rng: np.random.Generator, config: ProjectedResamplerConfig, dtype: type = np.float32) -> Params:
+    """The matrix. It is in `params`, beside resampler, gated blocks and <EOC>."""
     D = config.width
     return {"w_visual": (rng.standard_normal((D, config.projected_width)) * D**-0.5).astype(dtype)}

@@ -1,8 +1,8 @@
-"""Which functions belong to a configuration, and what a configuration is called in a file.
+"""The functions of each configuration, and its name in a file.
 
-The type of each part's configuration chooses its functions, once, when a model is made or loaded; `Parts` then
-carries them through the loop of `model/flamingo.py`. The parts of the chapter have no entry in `OTHER`: they are
-the defaults of `Parts`.
+The type of each part's configuration chooses its functions, once, when a model is made or loaded. Then `Parts` passes
+them to the loop of `model/flamingo.py`. The parts of the chapter have no entry in `OTHER`: they are the defaults of
+`Parts`.
 
 Not here: the functions themselves, and the file (`checkpoint.py`).
 """
@@ -10,6 +10,8 @@ Not here: the functions themselves, and the file (`checkpoint.py`).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,9 +25,11 @@ from tinyflamingo.model.gated_xattn import init_gated_xattn
 from tinyflamingo.model.language_model import decoder_block, init_language_model
 from tinyflamingo.model.perceiver_resampler import init_resampler
 from tinyflamingo.model.vision_encoder import init_vision_encoder
+from tinyflamingo.ops.hollow import HollowGenerator
+from tinyflamingo.ops.types import Params
 from tinyflamingo.variants import ablations, decoders, nf_resnets, plain_resamplers, ports, projected, vit
 
-KINDS = {  # part -> what a form of it is called in a file -> its configuration; the chapter's own comes first
+KINDS: dict[str, dict[str, type]] = {  # part -> name of a form in a file -> its configuration; the chapter's first
     "vision": {"nf_resnet": chapter.VisionConfig, "vit": vit.ViTConfig, "timm": nf_resnets.TimmConfig},
     "text_tower": {"bert": chapter.TextTowerConfig},
     "resampler": {
@@ -60,7 +64,7 @@ def _port_block(config):
     return {"gated_block": ablations.pending(block) if config.side == "after" else block}
 
 
-OTHER = {  # configuration -> function of it that gives the fields of `Parts` that differ from the chapter's
+OTHER: dict[type, Callable] = {  # configuration -> function of it -> the fields of `Parts` that it changes
     vit.ViTConfig: lambda _: {"encode": vit.encode_with_vit},
     nf_resnets.TimmConfig: lambda _: {"encode": nf_resnets.encode_as_timm},
     plain_resamplers.MLPConfig: lambda _: {"resample": plain_resamplers.resample_with_mlp},
@@ -82,20 +86,20 @@ OTHER = {  # configuration -> function of it that gives the fields of `Parts` th
 
 
 def parts_of(config: FlamingoConfig) -> Parts:
-    """The functions that a configuration means. `UserError` for two forms that do not go together."""
-    found: dict = {}
+    """The functions of a configuration. `UserError` for two forms that do not work together."""
+    functions: dict = {}
     for part in (config.vision, config.resampler, config.language, config.xattn):
-        found |= OTHER[type(part)](part) if type(part) in OTHER else {}
-    block = found.get("decoder_block", decoder_block)
+        functions |= OTHER[type(part)](part) if type(part) in OTHER else {}
+    block = functions.get("decoder_block", decoder_block)
     if isinstance(config.xattn, ablations.VanillaXattnConfig) and type(config.language) in OTHER:
-        raise UserError("configuration: vanilla cross-attention is inside our own decoder block, not in a public one")
+        raise UserError("configuration: vanilla cross-attention works in our own decoder block, not in a public one")
     if getattr(config.xattn, "side", "before") == "after":
-        found["decoder_block"] = ablations.then_pending(block)
-    return CHAPTER._replace(**found)
+        functions["decoder_block"] = ablations.then_pending(block)
+    return CHAPTER._replace(**functions)
 
 
-def in_form(config, form, **fields):
-    """The sizes of one part's configuration in another form of it, with the fields that only that form has."""
+def in_form(config: Any, form: Any, **fields: Any) -> Any:
+    """A configuration of the class `form` with the sizes of `config`. fields: values of other fields."""
     sizes = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     known = {f.name for f in dataclasses.fields(form)}
     return form(**{name: size for name, size in sizes.items() if name in known} | fields)
@@ -103,7 +107,9 @@ def in_form(config, form, **fields):
 
 # ---- fresh parameters
 
-INIT = {  # configuration -> function (rng, configuration, dtype) that makes a part's parameters
+Generator: TypeAlias = np.random.Generator | HollowGenerator  # hollow: shapes without numbers
+
+INIT: dict[type, Callable] = {  # configuration -> function (rng, configuration, dtype) that makes parameters
     chapter.VisionConfig: init_vision_encoder,
     vit.ViTConfig: vit.init_vit,
     nf_resnets.TimmConfig: nf_resnets.init_timm_encoder,
@@ -123,20 +129,20 @@ INIT = {  # configuration -> function (rng, configuration, dtype) that makes a p
 }
 
 
-def init_part(rng, config, dtype=np.float32):
-    """Fresh parameters of a vision encoder, a resampler or a decoder, whichever the configuration means."""
+def init_part(rng: Generator, config: Any, dtype: type = np.float32) -> Params:
+    """Fresh parameters of a vision encoder, a resampler or a decoder, by the type of the configuration."""
     return INIT[type(config)](rng, config, dtype)
 
 
-def init_flamingo(rng, config: FlamingoConfig, dtype=np.float32):
-    """Fresh parameters of all that trains; see `model.flamingo.init_flamingo`."""
+def init_flamingo(rng: Generator, config: FlamingoConfig, dtype: type = np.float32) -> Params:
+    """Fresh parameters of everything that trains, as in `model.flamingo.init_flamingo`."""
     params = init_chapter(rng, config, dtype, INIT[type(config.resampler)], INIT[type(config.xattn)])
     if isinstance(config.resampler, projected.ProjectedResamplerConfig):
         params |= projected.init_projection(rng, config.resampler, dtype)
     return params
 
 
-def untrained(rng, config: FlamingoConfig, tokenizer) -> TrainedFlamingo:
+def untrained(rng: Generator, config: FlamingoConfig, tokenizer: Any) -> TrainedFlamingo:
     """A Flamingo of this configuration with fresh weights (gates at 0)."""
     vision = init_part(rng, config.vision)
     contrastive = init_contrastive(rng, config, vision)
@@ -158,8 +164,8 @@ def config_to_dict(config: FlamingoConfig) -> dict:
     return {part: part_to_dict(part, getattr(config, part)) for part in KINDS}
 
 
-def part_to_dict(part, config) -> dict:
-    """The fields of one part's configuration, and its kind."""
+def part_to_dict(part: str, config: Any) -> dict:
+    """The fields of the configuration of one part, and its kind."""
     kind = next(name for name, form in KINDS[part].items() if form is type(config))
     return {"kind": kind, **dataclasses.asdict(config)}
 
@@ -172,7 +178,7 @@ def config_from_dict(raw: dict) -> FlamingoConfig:
     return FlamingoConfig(**{part: part_from_dict(part, raw[part]) for part in KINDS})
 
 
-def part_from_dict(part: str, raw: dict):
+def part_from_dict(part: str, raw: dict) -> Any:
     """The inverse of `part_to_dict`."""
     if not isinstance(raw, dict) or raw.get("kind") not in tuple(KINDS[part]):
         kind = raw.get("kind") if isinstance(raw, dict) else None
@@ -185,5 +191,5 @@ def part_from_dict(part: str, raw: dict):
 
 
 def _tuples(value):
-    """JSON has lists where the dataclasses have tuples."""
+    """Lists, from JSON, to tuples, for the dataclasses."""
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,11 +1,11 @@
-"""Readers of the data sets that users have: a folder or file in, records out (chapter §4).
+"""Readers of the users' data sets: a folder or file in, records out (chapter §4).
 
-`read_data(path)` finds out the format, or is told it. Each format is a file here with `FILES` (what its
-files are called in a folder), `SURE` (names that no other format's files have), `matches` (whether the
-beginning of one looks like it), `SHARDS` (whether several files make one data set) and `read(path, root)`,
-a generator: nothing is read before it is asked for.
+`read_data(path)` detects the format, or takes it as an argument. Each format is a module here with `FILES`
+(patterns of its files' names), `SURE` (patterns that no other format has), `matches` (whether the beginning
+of a file has the format), `SHARDS` (whether several files can be one data set) and `read(path, root)`, a
+generator: it reads a record only when that record is needed.
 
-Not here: decoding (`decode.py`), the store that training reads from (`data/store.py`).
+Not here: decoding (`decode.py`), the store that training reads (`data/store.py`).
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ FORMATS = {
     "obelics": obelics,
     "webdataset": webdataset,
 }
-LOOK = 20  # lines or elements that are looked at to find out a format
+HEAD = 20  # number of lines or elements that are read to detect a format
 
 
-def read_data(path, name=None) -> tuple[str, Iterator[Record | Skipped]]:
-    """(format, records) of a folder or file. Raises `UserError` where no format, or more than one, fits.
+def read_data(path: str | Path, name: str | None = None) -> tuple[str, Iterator[Record | Skipped]]:
+    """(format, records) of a folder or file. Raises `UserError` if no format fits, or more than one.
 
-    name: the format; by default it is found out. Paths in a data set count from its folder: the one
-    given, or that of the file given, or the one above if that is called "annotations".
+    name: the format; None: detect it. Paths in a data set are relative to its root: the given folder, or the
+    folder of the given file, or the parent of that folder if its name is "annotations".
     """
     path = Path(path)
     if name is not None and name not in FORMATS:
         raise UserError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
     if not path.exists():
         raise UserError(f"cannot read the data {str(path)!r}: there is no such file or folder; check the path")
-    root, found = Root(_root_of(path)), _files(path, name)
-    if not found:
-        wanted = f"nothing of the format {name!r}" if name else "no data in a format known here"
-        raise UserError(f"{str(path)!r} holds {wanted}: give a folder with captions.jsonl, or name file and --format")
-    if len(found) > 1:
-        raise UserError(f"{str(path)!r} holds data of several formats, {' and '.join(found)}: add --format")
-    name, files = next(iter(found.items()))
+    root, candidates = Root(_root_of(path)), _files(path, name)
+    if not candidates:
+        wanted = f"no data in the format {name!r}" if name else "no data in a known format"
+        raise UserError(f"{str(path)!r} holds {wanted}: give a folder with captions.jsonl, or a file and --format")
+    if len(candidates) > 1:
+        raise UserError(f"{str(path)!r} holds data in several formats, {' and '.join(candidates)}: add --format")
+    name, files = next(iter(candidates.items()))
     if len(files) > 1 and not FORMATS[name].SHARDS:
-        raise UserError(f"{str(path)!r} holds several data sets, {files[0].name} and {files[1].name}: name one of them")
+        raise UserError(f"{str(path)!r} holds several data sets, {files[0].name} and {files[1].name}: give one of them")
     return name, (record for file in files for record in FORMATS[name].read(file, root))
 
 
@@ -75,43 +75,43 @@ def _root_of(path: Path) -> Path:
 
 
 def _files(path: Path, name) -> dict:
-    """{format: its files}. A file that is named, with its format, is taken at its word."""
+    """{format: its files}. If the caller gives a file and its format, the file is not checked."""
     if path.is_file() and name:
         return {name: [path]}
-    found = {}
+    candidates = {}
     for format_name in [name] if name else FORMATS:
         files = _named(path, FORMATS[format_name])
         fitting = [file for file in files if _fits(file, FORMATS[format_name])]
         if fitting:
-            found[format_name] = fitting
-    return found
+            candidates[format_name] = fitting
+    return candidates
 
 
 def _named(path: Path, module) -> list:
-    """Files called as a format's files are; of a folder, all shards, or those of the first pattern that fits any."""
+    """Files whose names fit a format: all shards, or only those of the first pattern that fits any file."""
     if path.is_file():
         return [path] if any(path.match(pattern.rpartition("/")[2]) for pattern in module.FILES) else []
-    found = []
+    files: list[Path] = []
     for pattern in module.FILES:
-        if found and not module.SHARDS:
+        if files and not module.SHARDS:
             break
-        found += sorted(p for p in path.glob(pattern) if p.is_file() and not p.is_symlink())
-    return found
+        files += sorted(p for p in path.glob(pattern) if p.is_file() and not p.is_symlink())
+    return files
 
 
 def _fits(path: Path, module) -> bool:
-    """Whether a file is called, or begins, as those of the format alone do."""
+    """Whether the name or the beginning of a file shows that it has the format."""
     return any(path.match(p) for p in module.SURE) or any(module.matches(head) for head in _heads(path))
 
 
 def _heads(path: Path) -> Iterator:
-    """What a file's format can be told by: its first lines, as JSON or not, or first elements of arrays."""
+    """The parts that show a file's format: its first lines, as JSON or text, or first elements of arrays."""
     if path.suffix in (".tar", ".tgz", ".parquet") or path.name.endswith(".tar.gz"):
         return
     if path.suffix == ".json":
         for _, elements in groupby(top_level(path), key=lambda pair: pair[0]):
-            yield from islice(elements, LOOK)
+            yield from islice(elements, HEAD)
         return
     rows = lines(path) if path.suffix in (".txt", ".csv", ".token") else json_lines(path)
-    for _, head in islice(rows, LOOK):
+    for _, head in islice(rows, HEAD):
         yield head

@@ -1,7 +1,7 @@
-"""`data check`: what a data set holds, what of it cannot be used and why, and a contact sheet.
+"""`data check`: a report on a data set, its bad records with their reasons, and a contact sheet (chapter §2 and §4).
 
-Everything is read and decoded as training would do it, a record at a time. Not here: the readers, and
-the store that training makes (`data/store.py`).
+All records are read and decoded as in training, one at a time. Not here: the readers, and the store that
+training makes (`data/store.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -18,21 +19,24 @@ from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
 from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
 from tinyflamingo.files import replacing
 
-SIDE = 96  # pixels a side on the contact sheet
+SIDE = 96  # pixels of a side of each picture on the contact sheet
 COLUMNS, ROWS = 6, 4
 SHOWN = 160  # characters of a text on the sheet
 
 
-def check_data(path, name=None, sheet=None, allowed=ALLOWED) -> Iterator[str]:
-    """Lines that tell of every record that is skipped, then of the whole; `sheet`: where the PNG goes.
+def check_data(
+    path: str | Path, name: str | None = None, sheet: str | Path | None = None, allowed: float = ALLOWED
+) -> Iterator[str]:
+    """Report lines: one for each bad record, then the totals. sheet: the path of the PNG, if one is wanted.
 
-    Ends with a `UserError`, as training would, if too many records are bad.
+    Raises a `UserError` at the end, like training, if too many records are bad.
     """
-    name, found = read_data(path, name)
-    tally, sample, rng = Tally(), [], np.random.default_rng(0)
+    name, records = read_data(path, name)
+    tally, rng = Tally(), np.random.default_rng(0)
+    sample: list[tuple] = []
     counts = {"picture": 0, "video": 0}
     characters = 0
-    for outcome in decoded(found, SIDE):
+    for outcome in decoded(records, SIDE):
         if isinstance(outcome, Skipped):
             tally.add(outcome)
             if outcome.bad:
@@ -48,7 +52,7 @@ def check_data(path, name=None, sheet=None, allowed=ALLOWED) -> Iterator[str]:
         _sample(rng, sample, tally.good, record, media)
     yield f"format: {name}"
     yield f"records: {tally.describe()}"
-    yield f"in the good ones: {counts['picture']} pictures, {counts['video']} videos, {characters} characters of text"
+    yield f"content: {counts['picture']} pictures, {counts['video']} videos, {characters} characters of text"
     if sheet and sample:
         draw_sheet(sample, sheet)
         yield f"contact sheet: {sheet}"
@@ -64,17 +68,17 @@ def _text(item) -> str:
     return item.text if isinstance(item, Quiet) else item
 
 
-def _sample(rng, sample, seen, record: Record, media):
-    """Keep each record with the same chance, however many there are (Vitter's algorithm R)."""
-    place = len(sample) if len(sample) < COLUMNS * ROWS else int(rng.integers(seen))
+def _sample(rng, sample, count, record: Record, media):
+    """Keep each of the first `count` records with equal probability (Vitter's algorithm R)."""
+    place = len(sample) if len(sample) < COLUMNS * ROWS else int(rng.integers(count))
     if place < COLUMNS * ROWS:
         parts = ("▣" if isinstance(item, MediaFile) else _text(item) for item in record.items if item != OUTPUT)
         shown = " ".join(parts)
         sample[place : place + 1] = [(media[0][0] if media else None, shown[:SHOWN])]
 
 
-def draw_sheet(sample, path):
-    """A PNG of first pictures and texts: [(uint8 (side, side, 3) or None, text)]."""
+def draw_sheet(sample: list[tuple], path: str | Path) -> None:
+    """Write a PNG of pictures and texts. sample: [(uint8 (side, side, 3) or None, text)]."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -90,6 +94,6 @@ def draw_sheet(sample, path):
         lines = textwrap.wrap(shown, 26)[:4]
         axis.text(0, -0.03, "\n".join(lines), transform=axis.transAxes, va="top", fontsize=7, parse_math=False)
     with replacing(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # letters that the font does not have
+        warnings.simplefilter("ignore")  # the font does not have all letters
         figure.savefig(file, dpi=100, format="png", bbox_inches="tight")
     plt.close(figure)

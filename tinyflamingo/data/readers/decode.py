@@ -1,7 +1,7 @@
-"""From records to pixels: every medium of a record decoded, and what cannot be used counted by reason.
+"""From records to pixels: all media of a record are decoded, and bad records are counted by reason.
 
-Serves chapter §2 (what the encoder gets) for data of one's own. A record with a medium that cannot be
-decoded is bad as a whole: its text may speak of what is missing. Not here: formats, and the store.
+Serves chapter §2 (the input of the encoder) for own data. A record with a medium that cannot be decoded is
+bad as a whole, because its text may describe the lost medium. Not here: formats, and the store.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
 from tinyflamingo.data.video import load_video
 from tinyflamingo.errors import UserError
 
-ALLOWED = 0.05  # share of bad records with which training still starts
+ALLOWED = 0.05  # largest share of bad records with which training starts
 
 
-def decoded(found: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Record, list] | Skipped]:
-    """(record, pixels of its media) or what is skipped; pixels are uint8 (F, side, side, 3), one frame of a picture."""
-    for record in found:
+def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Record, list] | Skipped]:
+    """(record, pixels of its media) or `Skipped`. Pixels of a medium: uint8 (F, side, side, 3); F = 1: a picture."""
+    for record in records:
         if isinstance(record, Skipped):
             yield record
             continue
@@ -45,14 +45,14 @@ def _load(medium: MediaFile, side: int):
 
 @dataclass
 class Tally:
-    """How many records are good, how many bad, and how many left out, by reason."""
+    """Counts of good records, and of bad and left-out records by reason."""
 
     good: int = 0
     bad: Counter = field(default_factory=Counter)
     left_out: Counter = field(default_factory=Counter)
 
-    def add(self, skipped: Skipped | None = None):
-        """Count a record that is skipped, or a good one."""
+    def add(self, skipped: Skipped | None = None) -> None:
+        """Count a skipped record, or a good one (None)."""
         if skipped is None:
             self.good += 1
         else:
@@ -60,7 +60,7 @@ class Tally:
 
     @property
     def share(self) -> float:
-        """Bad records of all that were wanted."""
+        """Bad records / (bad and good records)."""
         bad = self.bad.total()
         return bad / max(1, bad + self.good)
 
@@ -72,12 +72,12 @@ class Tally:
                 parts.append(f"{title}: " + ", ".join(f"{n} {why}" for why, n in counts.most_common()))
         return "; ".join(parts)
 
-    def check(self, allowed=ALLOWED):
-        """`UserError` with the counts if too many are bad, or none is good."""
+    def check(self, allowed: float = ALLOWED) -> None:
+        """Raises a `UserError` with the counts if too many records are bad, or none is good."""
         if not self.good:
-            raise UserError(f"the data have no record that can be used: {self.describe()}")
+            raise UserError(f"the data have no usable record: {self.describe()}")
         if self.share > allowed:
             raise UserError(
                 f"more than {allowed:.0%} of the records are bad: {self.describe()}; "
-                "'data check' lists them, --allow-bad SHARE lets them be skipped"
+                "'data check' lists them, --allow-bad SHARE skips them"
             )

@@ -1,14 +1,16 @@
-"""Flickr30k: lines of `name.jpg#k<TAB>caption`, or the copy of it that has `name.jpg| k| caption`.
+"""Flickr30k: lines of `name.jpg#k<TAB>caption`, or `name.jpg| k| caption` in another published copy.
 
-Every caption makes a record. The copy with bars has a line of headings and a few lines that lack a
-field; those are skipped as bad. Not here: the JSON of Karpathy's split (`karpathy.py`).
+Each caption is a record. The copy with bars has a heading line, and a few of its lines lack a field: these
+are bad records. Not here: the JSON of Karpathy's split (`karpathy.py`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
-from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Root, each, text
+from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Record, Root, Skipped, each, text
 from tinyflamingo.data.readers.text_files import lines
 
 FILES = ("*.token", "results.csv", "*.txt", "*.csv")
@@ -19,18 +21,18 @@ BARRED = re.compile(r"([^|]+)\|\s*\d+\s*\|(.+)")
 HEADING = re.compile(r"image_name\s*\|")
 
 
-def matches(head) -> bool:
-    """Whether the first line of a text file looks like it."""
+def matches(head: object) -> bool:
+    """Whether the first line of a text file has this format."""
     return isinstance(head, str) and any(form.match(head) for form in (TABBED, BARRED, HEADING))
 
 
-def read(path, root: Root):
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     """Records of picture and caption."""
 
     def build(line):
-        found = TABBED.fullmatch(line) or BARRED.fullmatch(line)
-        if not found:
+        match = TABBED.fullmatch(line) or BARRED.fullmatch(line)
+        if not match:
             raise BadRecord("line is not name, number and caption", line[:60])
-        return [root.medium(found[1].strip()), OUTPUT, text(found[2])]
+        return [root.medium(match[1].strip()), OUTPUT, text(match[2])]
 
     return each((row for row in lines(path) if isinstance(row[1], BadRecord) or not HEADING.match(row[1])), build)

@@ -1,12 +1,15 @@
-"""A plain folder of pictures and videos with `captions.jsonl`: one {"file": …, "text": …} a line.
+"""A folder of pictures and videos with `captions.jsonl`: one {"file": …, "text": …} per line.
 
-The format for data of one's own; every other one is somebody else's. A line's file lies in the folder
-or below it. Not here: formats in which text and pictures alternate (`mmc4.py`, `obelics.py`).
+This is the project's own format, for the user's own data. The file of a line is in the folder or below it.
+Not here: formats in which text and pictures alternate (`mmc4.py`, `obelics.py`).
 """
 
 from __future__ import annotations
 
-from tinyflamingo.data.readers.record import OUTPUT, Root, each, field, words
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinyflamingo.data.readers.record import OUTPUT, Record, Root, Skipped, each, field, words
 from tinyflamingo.data.readers.text_files import json_lines
 
 FILES = ("captions.jsonl", "*.jsonl")
@@ -14,11 +17,11 @@ SURE = ("captions.jsonl",)
 SHARDS = False
 
 
-def matches(head) -> bool:
-    """Whether the first value of a JSONL file looks like it."""
+def matches(head: object) -> bool:
+    """Whether the first value of a JSONL file has this format."""
     return isinstance(head, dict) and {"file", "text"} <= set(head)
 
 
-def read(path, root: Root):
-    """Records of picture or video, and caption."""
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
+    """Records of a picture or video, and its caption."""
     return each(json_lines(path), lambda row: [root.medium(field(row, "file", str)), OUTPUT, words(row, "text")])

@@ -1,13 +1,16 @@
 """Karpathy's splits of COCO and Flickr30k: one JSON object, `images` [{filename, split, sentences: [{raw}]}].
 
-Every sentence makes a record. Training reads `train` and `restval` (the rest of COCO's validation set,
-which these splits give to training); `val` and `test` are left out. COCO's images also name their folder,
-`filepath`. Not here: features and tokens that such files carry, too.
+Each sentence is a record. Training reads `train` and `restval` (the part of COCO's validation set that
+belongs to training in these splits); `val` and `test` are left out. Images of COCO also give their folder,
+`filepath`. Not here: the features and tokens in such files.
 """
 
 from __future__ import annotations
 
-from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Root, each, field, left_out, words
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Record, Root, Skipped, each, field, left_out, words
 from tinyflamingo.data.readers.text_files import elements
 
 FILES = ("dataset_*.json", "dataset.json", "*.json")
@@ -16,13 +19,13 @@ SHARDS = False
 TRAIN = ("train", "restval")
 
 
-def matches(head) -> bool:
-    """Whether the first element of an array of a JSON file, with the array's name, looks like it."""
+def matches(head: tuple) -> bool:
+    """Whether (name, first element) of an array in a JSON file has this format."""
     name, element = head
     return name == "images" and isinstance(element, dict) and {"filename", "sentences"} <= set(element)
 
 
-def read(path, root: Root):
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     """Records of picture and sentence."""
 
     def rows():

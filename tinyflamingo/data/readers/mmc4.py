@@ -1,8 +1,8 @@
-"""MMC4-style pages: JSONL, a document a line, `text_list` [str] and `image_info` [{matched_text_index, …}].
+"""MMC4 pages: JSONL, one document per line, `text_list` [str] and `image_info` [{matched_text_index, …}].
 
-A picture stands before the sentence it is matched with. It is a file, `image_name`, or is inline,
-`image_base64`. Pictures that match badly and those whose files are not there (addresses die) are
-left out of their page; a page that loses all of them is left out itself. Not here: fetching pictures.
+A picture comes before its matched sentence. It is a file, `image_name`, or inline, `image_base64`. Pictures
+that match badly or have no file (many addresses no longer work) are left out of their page; a page that
+loses all its pictures is left out itself. Not here: fetching pictures.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 
-from tinyflamingo.data.readers.record import BadRecord, MediaFile, Root, each, field, left_out, text
+from tinyflamingo.data.readers.record import BadRecord, MediaFile, Record, Root, Skipped, each, field, left_out, text
 from tinyflamingo.data.readers.text_files import json_lines
 
 FILES = ("*.jsonl", "*.jsonl.gz", "*.jsonl.zip")
 SURE = ()
 SHARDS = True
-LEAST_SIMILAR = 0.24  # below this cosine of picture and sentence, OpenFlamingo leaves a picture out
+LEAST_SIMILAR = 0.24  # OpenFlamingo leaves a picture out if its cosine with the sentence is below this
 
 
-def matches(head) -> bool:
-    """Whether the first value of a JSONL file looks like it."""
+def matches(head: object) -> bool:
+    """Whether the first value of a JSONL file has this format."""
     return isinstance(head, dict) and {"text_list", "image_info"} <= set(head)
 
 
-def read(path, root: Root):
-    """Records of pages: pictures and sentences in their order."""
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
+    """Records of pages: pictures and sentences in order."""
 
     def build(page):
         sentences = field(page, "text_list", list)
@@ -37,7 +39,7 @@ def read(path, root: Root):
                 raise BadRecord("matched_text_index out of range", index)
             before[index] += _picture(info, root)
         if not any(before.values()):
-            raise left_out("no picture of the page is there")
+            raise left_out("no picture of the page is present")
         items = []
         for i, sentence in enumerate(sentences):
             items += before[i] + [text(sentence)]
@@ -47,17 +49,17 @@ def read(path, root: Root):
 
 
 def _picture(info, root) -> list:
-    """The picture in a list, or an empty one."""
+    """[picture], or [] if it is left out."""
     similarity = info.get("matched_sim", 1.0)
     if not isinstance(similarity, int | float):
-        raise BadRecord("'matched_sim' is no number", type(similarity).__name__)
-    if not similarity >= LEAST_SIMILAR:  # also of NaN
+        raise BadRecord("'matched_sim' is not a number", type(similarity).__name__)
+    if not similarity >= LEAST_SIMILAR:  # also true for NaN
         return []
     if "image_base64" in info:
         try:
             inline = base64.b64decode(field(info, "image_base64", str), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise BadRecord("'image_base64' is no base64") from error
+            raise BadRecord("'image_base64' is not base64") from error
         return [MediaFile("picture", str(info.get("image_name", "inline")), inline)]
     try:
         return [root.medium(field(info, "image_name", str))]

@@ -1,13 +1,16 @@
 """MSR-VTT: one JSON object, `videos` [{video_id, split}] and `sentences` [{video_id, caption}].
 
-Every sentence makes a record; its video is `video_id` with .mp4 after it. Training reads the split `train`;
-where the splits are in a separate table, every video without one. In memory are the videos' splits. Not here:
-cutting clips out of the original films (the published clips are cut already).
+Each sentence is a record; its video is the file `video_id`.mp4. Training reads the split `train`, and all
+videos without a split (in some releases the splits are in a separate table). Only the splits are kept in
+memory. Not here: cutting the clips out of the original films (the published clips are already cut).
 """
 
 from __future__ import annotations
 
-from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Root, each, left_out, words
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Record, Root, Skipped, each, left_out, words
 from tinyflamingo.data.readers.text_files import elements
 
 FILES = ("*videodatainfo*.json", "MSRVTT*.json", "*.json")
@@ -15,13 +18,13 @@ SURE = ()
 SHARDS = False
 
 
-def matches(head) -> bool:
-    """Whether the first element of an array of a JSON file, with the array's name, looks like it."""
+def matches(head: tuple) -> bool:
+    """Whether (name, first element) of an array in a JSON file has this format."""
     name, element = head
     return name in ("videos", "sentences") and isinstance(element, dict) and "video_id" in element
 
 
-def read(path, root: Root):
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     """Records of video and sentence."""
     splits = {}
     for _, video in elements(path, "videos"):
@@ -29,7 +32,7 @@ def read(path, root: Root):
             name = words(video, "video_id")
             splits[name] = words(video, "split") if "split" in video else "train"
         except BadRecord:
-            continue  # its sentences will miss it
+            continue  # its sentences are reported: no such video_id
 
     def build(row):
         name = words(row, "video_id")
@@ -40,5 +43,5 @@ def read(path, root: Root):
         caption = words(row, "caption")
         return [root.medium(f"{name}.mp4"), OUTPUT, caption]
 
-    found = enumerate(elements(path, "sentences"))
-    return each(((f"{path.name} sentence {i}", row) for i, (_, row) in found), build)
+    rows = enumerate(elements(path, "sentences"))
+    return each(((f"{path.name} sentence {i}", row) for i, (_, row) in rows), build)

@@ -1,15 +1,17 @@
-"""MSVD: lines of `video_start_end caption`, the clip being `video_start_end.avi` (or .mp4).
+"""MSVD: lines of `video_start_end caption`; the clip is the file `video_start_end.avi` (or .mp4).
 
-Lines that begin with # are remarks. If `train_list.txt` lies beside the file, only the clips it names
-are read. The captions are also passed around as a pickle; pickles run code, so none is opened here:
-write its entries as lines instead. Not here: other files of words and features.
+Lines that begin with # are comments. If `train_list.txt` is beside the file, only the clips in that list
+are read. Some copies of the captions are a pickle. A pickle can run code, so it is not read: write its
+entries as lines. Not here: other files of words and features.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
-from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Root, each, left_out, text
+from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Record, Root, Skipped, each, left_out, text
 from tinyflamingo.data.readers.text_files import lines
 
 FILES = ("AllVideoDescriptions.txt", "*.txt")
@@ -18,23 +20,23 @@ SHARDS = False
 LINE = re.compile(r"([\w-]+_\d+_\d+)\s+(.+)")
 
 
-def matches(head) -> bool:
-    """Whether the first line of a text file looks like it."""
+def matches(head: object) -> bool:
+    """Whether the first line of a text file has this format."""
     return isinstance(head, str) and bool(LINE.fullmatch(head))
 
 
-def read(path, root: Root):
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     """Records of video and caption."""
     train = path.parent / "train_list.txt"
     only = {line.split()[0] for _, line in lines(train) if isinstance(line, str)} if train.is_file() else None
 
     def build(line):
-        found = LINE.fullmatch(line)
-        if not found:
+        match = LINE.fullmatch(line)
+        if not match:
             raise BadRecord("line is not clip and caption", line[:60])
-        if only is not None and found[1] not in only:
+        if only is not None and match[1] not in only:
             raise left_out("not in train_list.txt")
-        return [_clip(root, found[1]), OUTPUT, text(found[2])]
+        return [_clip(root, match[1]), OUTPUT, text(match[2])]
 
     rows = (row for row in lines(path) if isinstance(row[1], BadRecord) or not row[1].startswith("#"))
     return each(rows, build)

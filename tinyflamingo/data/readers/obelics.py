@@ -1,29 +1,32 @@
-"""OBELICS: parquet, a page a row, `images` and `texts` of one length, exactly one of the two at each place.
+"""OBELICS: parquet, one page per row, `images` and `texts` of equal length; each position has exactly one of both.
 
-The published rows hold addresses of pictures, which have to be fetched beforehand: here a picture is
-the name of a file, or its bytes ({"bytes", "path"}, as some tools save it). Needs pyarrow, which is no
-dependency of the project's. Not here: fetching.
+The published rows hold addresses of pictures, which the user must fetch before. Here a picture is the name
+of a file, or its bytes ({"bytes", "path"}, as some tools save it). Needs pyarrow, which is not a dependency
+of the project. Not here: fetching.
 """
 
 from __future__ import annotations
 
-from tinyflamingo.data.readers.record import BadRecord, MediaFile, Root, each, field, text
-from tinyflamingo.data.readers.text_files import told
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinyflamingo.data.readers.record import BadRecord, MediaFile, Record, Root, Skipped, each, field, text
+from tinyflamingo.data.readers.text_files import reading
 from tinyflamingo.errors import UserError
 
 FILES = ("*.parquet",)
 SURE = FILES
 SHARDS = True
-ROWS = 16  # pages in memory at once
+ROWS = 16  # pages in memory at a time
 
 
-def matches(head) -> bool:
-    """Parquet is told by its name alone."""
+def matches(head: object) -> bool:
+    """False: only the name of a file shows this format."""
     return False
 
 
-def read(path, root: Root):
-    """Records of pages: pictures and texts in their order."""
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
+    """Records of pages: pictures and texts in order."""
     return each(_rows(path), lambda row: _items(row, root))
 
 
@@ -32,13 +35,13 @@ def _rows(path):
         import pyarrow.parquet as parquet
     except ImportError:
         raise UserError("reading parquet needs pyarrow, which is missing: pip install pyarrow") from None
-    with told(path):
+    with reading(path):
         file = parquet.ParquetFile(path)
         missing = {"images", "texts"} - set(file.schema_arrow.names)
     if missing:
         raise UserError(f"cannot read {str(path)!r}: it has no column {sorted(missing)[0]!r}; is it OBELICS?")
     number = 0
-    with told(path):
+    with reading(path):
         for batch in file.iter_batches(ROWS, columns=["images", "texts"]):
             for row in batch.to_pylist():
                 yield f"{path.name} row {number}", row
@@ -52,7 +55,7 @@ def _items(row, root):
     items = []
     for picture, sentence in zip(pictures, texts, strict=True):
         if (picture is None) == (sentence is None):
-            raise BadRecord("not exactly one of image and text")
+            raise BadRecord("a position without exactly one of image and text")
         items.append(text(sentence) if picture is None else _picture(picture, root))
     return items
 
@@ -64,5 +67,5 @@ def _picture(picture, root):
     if not isinstance(name, str):
         raise BadRecord("a picture is neither a name nor bytes", type(name).__name__)
     if "://" in name:
-        raise BadRecord("a picture is an address: fetch it and put the file's name in its place", name)
+        raise BadRecord("a picture is an address: fetch it and give the name of the file", name)
     return root.medium(name)

@@ -1,30 +1,31 @@
-"""What every reader makes of a user's data: records, an ordered list of text, pictures and videos each.
+"""Records, the output of all readers: each is an ordered list of texts, pictures and videos.
 
-Serves chapter §4 (interleaved documents) for data of one's own. Also here: the checks that all readers
-share. A file named by a data set has to lie in the data set's folder and be no link; a text has to
-be text. What fails a check is a `BadRecord`, with a reason that can be counted.
+Serves chapter §4 (interleaved documents) for own data. Also here: the checks that all readers use. A file of
+a data set must be in the data set's folder and must not be a link; a text must be text. A failed check
+raises `BadRecord`, with a reason that can be counted.
 
-Not here: the formats (a file each beside this one) and decoding (`decode.py`).
+Not here: the formats (one module each in this folder) and decoding (`decode.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.video import is_video
 
-OUTPUT = Quiet("Output:")  # the paper's prompt of a caption; what is asked for at the command line, too
-DEPTH = 2  # how far below the root a named file is looked for
+OUTPUT = Quiet("Output:")  # the paper's prompt for a caption, as in the examples of the command line
+DEPTH = 2  # a file is searched for in folders up to this depth below the root
 
 
 @dataclass(frozen=True)
 class MediaFile:
-    """A picture or video not yet decoded: kind "picture" or "video", its name, and a path or its bytes."""
+    """A picture or video before decoding: kind "picture" or "video", its name, and its path or bytes."""
 
     kind: str
     name: str
@@ -33,7 +34,7 @@ class MediaFile:
 
 @dataclass(frozen=True)
 class Record:
-    """One document. where: file and line, for messages; items: str, `Quiet` and `MediaFile`, in order."""
+    """One document. where: file and line, for messages. items: str, `Quiet` and `MediaFile`, in order."""
 
     where: str
     items: list
@@ -41,7 +42,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A record that is not used. bad: it should have been usable; else it is left out on purpose."""
+    """A record that is not used. bad: it has a fault; else it is left out on purpose."""
 
     where: str
     why: str
@@ -50,20 +51,20 @@ class Skipped:
 
 
 class BadRecord(Exception):
-    """A record that cannot be used. why: the reason, the same words for every record of its kind."""
+    """A record that cannot be used. why: the reason without details, so that equal reasons can be counted."""
 
-    def __init__(self, why: str, detail="", bad=True):
+    def __init__(self, why: str, detail: object = "", bad: bool = True) -> None:
         super().__init__(why)
         self.why, self.detail, self.bad = why, str(detail), bad
 
 
-def left_out(why: str, detail="") -> BadRecord:
-    """For a record that nothing is wrong with, but that training should not see."""
-    return BadRecord(why, detail, bad=False)
+def left_out(why: str) -> BadRecord:
+    """The exception for a record that has no fault but is not for training."""
+    return BadRecord(why, bad=False)
 
 
-def each(rows: Iterable, build) -> Iterator[Record | Skipped]:
-    """`build(row) -> items` of every (where, row), or why there are none; a row may itself be a `BadRecord`."""
+def each(rows: Iterable[tuple], build: Callable[[Any], list]) -> Iterator[Record | Skipped]:
+    """A `Record` of build(row) for each (where, row), or a `Skipped`. A row can itself be a `BadRecord`."""
     for where, row in rows:
         try:
             if isinstance(row, BadRecord):
@@ -76,31 +77,31 @@ def each(rows: Iterable, build) -> Iterator[Record | Skipped]:
 # ---- fields --------------------------------------------------------------------------------------
 
 
-def field(row, name: str, kind: type):
-    """`row[name]`, if the row is a dict and the value of this kind (a bool is no int)."""
+def field(row: object, name: str, kind: type) -> Any:
+    """`row[name]`. `BadRecord` if the row is not a dict or the value is not of this kind (a bool is not an int)."""
     if not isinstance(row, dict):
         raise BadRecord("not an object", type(row).__name__)
     if name not in row:
-        raise BadRecord(f"no {name!r}")
+        raise BadRecord(f"no field {name!r}")
     value = row[name]
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BadRecord(f"{name!r} is no {kind.__name__}", type(value).__name__)
+        raise BadRecord(f"{name!r} is not of type {kind.__name__}", type(value).__name__)
     return value
 
 
-def words(row, name: str) -> str:
-    """A field that holds text, on one line and not empty."""
+def words(row: object, name: str) -> str:
+    """The text in a field, on one line."""
     return text(field(row, name, str))
 
 
-def text(value) -> str:
-    """A text of the user's: valid Unicode, white space folded, not empty."""
+def text(value: object) -> str:
+    """The text with each run of white space as one space. `BadRecord` if it is empty or not valid Unicode."""
     if not isinstance(value, str):
-        raise BadRecord("a text is no str", type(value).__name__)
+        raise BadRecord("a text is not of type str", type(value).__name__)
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadRecord("text is no valid Unicode", ascii(value)) from None
+        raise BadRecord("text is not valid Unicode", ascii(value)) from None
     value = " ".join(value.split())
     if not value:
         raise BadRecord("no text")
@@ -110,8 +111,8 @@ def text(value) -> str:
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def check_name(name: str):
-    """`BadRecord` for a name that leads out of the folder it is in, or is no name at all."""
+def check_name(name: str) -> None:
+    """`BadRecord` for an empty name, or one that leads out of the folder."""
     if not name.strip() or "\0" in name:
         raise BadRecord("no file name", ascii(name))
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
@@ -122,35 +123,35 @@ def check_name(name: str):
 
 @dataclass(frozen=True)
 class Root:
-    """The folder of a data set: all its files have to lie in it, and none may be a link."""
+    """The folder of a data set. All files must be in it, and none may be a link."""
 
     folder: Path
 
     @cached_property
-    def folders(self) -> list:
-        """The root and the folders in it, down to `DEPTH`, in the order of their names."""
-        found, level = [self.folder], [self.folder]
+    def folders(self) -> list[Path]:
+        """The root and the folders below it, down to `DEPTH`, sorted by name."""
+        folders, level = [self.folder], [self.folder]
         for _ in range(DEPTH):
             level = [d for f in level for d in sorted(f.iterdir()) if d.is_dir() and not d.is_symlink()]
-            found += level
-        return found
+            folders += level
+        return folders
 
-    def find(self, name: str, hint="") -> Path:
+    def find(self, name: str, hint: str = "") -> Path:
         """The file of this name: in the folder `hint`, in the root, or in exactly one folder below."""
         for part in (name, hint or name):
             check_name(part)
         for folder in (self.folder / hint, self.folder):
             if os.path.lexists(folder / name):
                 return self._no_link(folder / name)
-        found = [folder / name for folder in self.folders[1:] if os.path.lexists(folder / name)]
-        if len(found) > 1:
-            raise BadRecord("two files of this name", f"{found[0]} and {found[1]}")
-        if not found:
+        paths = [folder / name for folder in self.folders[1:] if os.path.lexists(folder / name)]
+        if len(paths) > 1:
+            raise BadRecord("more than one file of this name", f"{paths[0]} and {paths[1]}")
+        if not paths:
             raise BadRecord("file missing", name)
-        return self._no_link(found[0])
+        return self._no_link(paths[0])
 
-    def medium(self, name: str, hint="") -> MediaFile:
-        """The picture or video of this name, by its content."""
+    def medium(self, name: str, hint: str = "") -> MediaFile:
+        """The picture or video of this name; the content of the file shows which of both it is."""
         path = self.find(name, hint)
         return MediaFile("video" if is_video(path) else "picture", name, path)
 
@@ -159,5 +160,5 @@ class Root:
             if part == self.folder:
                 return path
             if part.is_symlink():
-                raise BadRecord("a link", part)
+                raise BadRecord("a symbolic link", part)
         raise BadRecord("path outside the folder", path)

@@ -1,9 +1,9 @@
-"""Text files of any length, read a piece at a time: lines, JSON lines, and arrays inside one JSON object.
+"""Text files of any length, read in pieces: lines, JSON lines, and arrays inside one JSON object.
 
-Serves the readers. Nothing here holds more of a file than one line or one element: an annotation file
-of gigabytes takes the memory of its longest record. Compressed files are read, never extracted.
+Serves the readers (chapter §4). Memory holds one line or one element at a time, so an annotation file of
+gigabytes needs the memory of its longest record. Compressed files are read, never extracted.
 
-Not here: what the records mean (a file for each format).
+Not here: the meaning of the records (one module for each format).
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from tinyflamingo.data.readers.record import BadRecord
 from tinyflamingo.errors import UserError
 
-LONGEST = 1 << 26  # characters of a line or an element: pictures may stand in them, in base64
+LONGEST = 1 << 26  # most characters of a line or an element, which can hold pictures in base64
 CHUNK = 1 << 20
-ENDS = ",]} \t\r\n"  # what may follow a number
+ENDS = ",]} \t\r\n"  # the characters that can follow a number
 BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 
 
 @contextmanager
-def told(path: Path):
-    """Any failure of reading a whole file as one `UserError` with its name."""
+def reading(path: Path) -> Iterator[None]:
+    """Inside this context, each error of a file that cannot be read becomes a `UserError` with the file's name."""
     try:
         yield
     except BROKEN as error:
@@ -40,9 +41,10 @@ def told(path: Path):
 
 
 @contextmanager
-def opened(path: Path):
-    """A file of bytes: plain, .gz, or the only member of a .zip."""
-    with told(path):
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a plain file, a .gz, or the only member of a .zip."""
+    file: Any
+    with reading(path):
         if path.suffix == ".gz":
             with gzip.open(path) as file:
                 yield file
@@ -50,7 +52,7 @@ def opened(path: Path):
             with zipfile.ZipFile(path) as archive:
                 names = [n for n in archive.namelist() if not n.endswith("/")]
                 if len(names) != 1:
-                    raise ValueError(f"it has {len(names)} files in it, not one")
+                    raise ValueError(f"it holds {len(names)} files instead of one")
                 with archive.open(names[0]) as file:
                     yield io.BufferedReader(file)
         else:
@@ -59,7 +61,7 @@ def opened(path: Path):
 
 
 def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
-    """(where, line) for every line that is not blank; a line that is no text or has no end is a `BadRecord`."""
+    """(where, line) for each line that is not blank. A line that is too long or not UTF-8 is a `BadRecord`."""
     with opened(path) as file:
         number = 0
         while line := file.readline(LONGEST):
@@ -73,14 +75,14 @@ def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
             try:
                 content = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
-                yield where, BadRecord("line is no UTF-8")
+                yield where, BadRecord("line is not UTF-8")
                 continue
             if content:
                 yield where, content
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, object]]:
-    """(where, value) for every line; one that is no JSON is a `BadRecord`."""
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, value) for each line. A line that is not JSON is a `BadRecord`."""
     for where, line in lines(path):
         yield where, line if isinstance(line, BadRecord) else _value(line)
 
@@ -89,35 +91,35 @@ def _value(line: str):
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
-        return BadRecord("line is no JSON", line[:60])
+        return BadRecord("line is not JSON", line[:60])
 
 
 # ---- one JSON object -----------------------------------------------------------------------------
 
 
-def elements(path: Path, *names: str) -> Iterator[tuple[str, object]]:
-    """(name, element) for every element of the arrays `names` of a file's outermost object, in its order.
+def elements(path: Path, *names: str) -> Iterator[tuple[str, Any]]:
+    """(name, element) for each element of the arrays `names` in a file's outermost object, in the file's order.
 
-    Other fields are passed over. Raises `UserError` for a file that is no object or is cut.
+    Skips other fields. Raises `UserError` if the file is cut or is not an object.
     """
     for name, value in top_level(path):
         if name in names:
             yield name, value
 
 
-def top_level(path: Path) -> Iterator[tuple[str, object]]:
-    """(name, value) of the outermost object's fields; of an array, (name, element) for each element."""
+def top_level(path: Path) -> Iterator[tuple[str, Any]]:
+    """(name, value) for each field of the outermost object; for an array, (name, element) for each element."""
     with opened(path) as file:
         window = _Window(file)
         try:
             yield from window.fields()
         except (ValueError, RecursionError) as error:
-            why = "it is no JSON object" if window.at == 0 else f"its JSON is cut or damaged at character {window.at}"
+            why = "it is not a JSON object" if window.at == 0 else f"its JSON is damaged at character {window.at}"
             raise UserError(f"cannot read {str(path)!r}: {why}; copy or download it again") from error
 
 
 class _Window:
-    """The part of a JSON file that is being looked at; `at` counts the characters before it."""
+    """The part of a JSON file that is in memory. `at`: the number of characters before it."""
 
     def __init__(self, file):
         self.file, self.decode = file, codecs.getincrementaldecoder("utf-8-sig")().decode
@@ -148,7 +150,7 @@ class _Window:
         if self.peek() != end:
             self.expect(",")
             if self.peek() == end:
-                raise ValueError("a comma before the end")
+                raise ValueError("a comma before the closing bracket")
 
     def expect(self, character):
         if self.peek() != character:
@@ -156,7 +158,7 @@ class _Window:
         self.place += 1
 
     def peek(self) -> str:
-        """The next character that is no space; nothing at the end."""
+        """The next character that is not white space; "" at the end."""
         while True:
             while self.place < len(self.text) and self.text[self.place] in " \t\r\n":
                 self.place += 1
@@ -164,28 +166,28 @@ class _Window:
                 return self.text[self.place : self.place + 1]
 
     def value(self):
-        """The value that begins here. A number is whole only where something that ends it is seen."""
+        """The value that begins here. A number is complete only if the next character is in ENDS."""
         self.peek()
         while True:
             try:
-                found, end = self.decoder.raw_decode(self.text, self.place)
-                whole = not isinstance(found, int | float) or self.text[end : end + 1] in tuple(ENDS)
-                if whole or self.ended:
+                value, end = self.decoder.raw_decode(self.text, self.place)
+                complete = not isinstance(value, int | float) or self.text[end : end + 1] in tuple(ENDS)
+                if complete or self.ended:
                     self.place = end
-                    return found
+                    return value
             except ValueError:
                 if self.ended:
                     raise
             self.more()
 
     def more(self) -> bool:
-        """Read on, at least as much again as is there, and drop what was passed; False at the end."""
+        """Drop the characters already read, then at least double the text in memory. False at the end of the file."""
         if self.ended:
             return False
         self.at += self.place
         self.text, self.place = self.text[self.place :], 0
         if len(self.text) > LONGEST:
-            raise ValueError("an element without end")
+            raise ValueError("an element is too long")
         data = self.file.read(max(CHUNK, len(self.text)))
         self.ended = not data
         self.text += self.decode(data, self.ended)

@@ -1,18 +1,19 @@
-"""VQAv2: a file of `questions` [{question_id, image_id, question}], a file of `annotations` with the answers.
+"""VQAv2: a file of `questions` [{question_id, image_id, question}] and a file of `annotations` with answers.
 
-The two are joined on `question_id`; the answer that training reads is `multiple_choice_answer`. A
-picture's name is made of split and number, `COCO_train2014_000000000009.jpg`, or the number alone. In
-memory are the answers by question, a few words each. Not here: the score of VQA.
+The two are joined on `question_id`; training reads the answer `multiple_choice_answer`. A picture's name
+contains the split and the number, `COCO_train2014_000000000009.jpg`, or only the number. Memory holds the
+answers by question, a few words each. Not here: the score of VQA.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from sys import intern
 
 from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.readers.record import BadRecord, Root, each, field, words
+from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, words
 from tinyflamingo.data.readers.text_files import elements
 from tinyflamingo.errors import UserError
 
@@ -21,41 +22,42 @@ SURE = ()
 SHARDS = False
 
 
-def matches(head) -> bool:
-    """Whether the first element of an array of a JSON file, with the array's name, looks like it."""
+def matches(head: tuple) -> bool:
+    """Whether (name, first element) of an array in a JSON file has this format."""
     return head[0] == "questions"
 
 
-def read(path, root: Root):
-    """Records of picture, question (read, not learned) and answer."""
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
+    """Records of picture, question (`Quiet`: read, not learned) and answer."""
     answers, split = {}, _split(path)
     for _, row in elements(_annotations(path), "annotations"):
         try:
             answers[field(row, "question_id", int)] = intern(words(row, "multiple_choice_answer"))
         except BadRecord:
-            continue  # its question will miss it
+            continue  # its question is reported: no answer
 
     def build(row):
-        asked, number, key = words(row, "question"), field(row, "image_id", int), field(row, "question_id", int)
+        question, number, key = words(row, "question"), field(row, "image_id", int), field(row, "question_id", int)
         if key not in answers:
             raise BadRecord("no answer to the question", key)
-        return [_picture(root, split, number), Quiet(f"Question: {asked} Answer:"), f"{answers[key]}."]
+        return [_picture(root, split, number), Quiet(f"Question: {question} Answer:"), f"{answers[key]}."]
 
-    found = enumerate(elements(path, "questions"))
-    return each(((f"{path.name} question {i}", row) for i, (_, row) in found), build)
+    rows = enumerate(elements(path, "questions"))
+    return each(((f"{path.name} question {i}", row) for i, (_, row) in rows), build)
 
 
 def _split(path: Path) -> str:
-    found = re.search(r"(train|val|test)\d{4}", path.name)
-    return found[0] if found else ""
+    match = re.search(r"(train|val|test)\d{4}", path.name)
+    return match[0] if match else ""
 
 
 def _annotations(path: Path) -> Path:
-    """The file of answers that belongs to a file of questions: beside it, of the same split."""
+    """The file of answers for a file of questions: in the same folder, of the same split."""
     beside = sorted(p for p in path.parent.glob("*annotations.json") if _split(p) == _split(path))
     if len(beside) != 1:
         raise UserError(
-            f"{str(path)!r} needs one file of answers beside it, *{_split(path)}*annotations.json, found {len(beside)}"
+            f"{str(path)!r} needs one file of answers in its folder, *{_split(path)}*annotations.json; there are "
+            f"{len(beside)}"
         )
     return beside[0]
 

@@ -1,17 +1,30 @@
-"""Webdataset tars: the files of a record follow each other and share their name up to its first dot.
+"""Webdataset tars: the files of a record are consecutive, and their names are equal up to the first dot.
 
-000001.jpg with 000001.txt, or with 000001.json that has a "caption"; .mp4 and its like are videos.
-Archives are read from front to back, a member at a time, and nothing is ever extracted: a member with a
-name that leads elsewhere, a link or a device makes its record bad. Not here: shell pipes as addresses.
+Example: 000001.jpg with 000001.txt, or with 000001.json that has a "caption". Files like .mp4 are videos.
+An archive is read from front to back, one member at a time, and nothing is extracted. A member that is a
+link or a device, or whose name leads out of the folder, makes its record bad. Not here: shell pipes as addresses.
 """
 
 from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Iterator
+from pathlib import Path
 
-from tinyflamingo.data.readers.record import OUTPUT, BadRecord, MediaFile, Root, check_name, each, text, words
-from tinyflamingo.data.readers.text_files import told
+from tinyflamingo.data.readers.record import (
+    OUTPUT,
+    BadRecord,
+    MediaFile,
+    Record,
+    Root,
+    Skipped,
+    check_name,
+    each,
+    text,
+    words,
+)
+from tinyflamingo.data.readers.text_files import reading
 from tinyflamingo.data.video import EXTENSIONS as VIDEOS
 
 FILES = ("*.tar", "*.tar.gz", "*.tgz")
@@ -19,23 +32,23 @@ SURE = FILES
 SHARDS = True
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 TEXTS = (".txt", ".json", ".caption")
-LARGEST = 1 << 28  # bytes of a member
+LARGEST = 1 << 28  # most bytes of a member
 
 
-def matches(head) -> bool:
-    """Tars are told by their names alone."""
+def matches(head: object) -> bool:
+    """False: only the name of a file shows this format."""
     return False
 
 
-def read(path, root: Root):
-    """Records of picture or video, and caption."""
+def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
+    """Records of a picture or video, and its caption."""
     return each(_groups(path), _items)
 
 
 def _groups(path):
-    """(where, {extension: bytes}) of consecutive members of one key, or the `BadRecord` among them."""
+    """(where, {extension: bytes}) of consecutive members with the same key, or a `BadRecord` if one of them is bad."""
     key, group = None, {}
-    with told(path), tarfile.open(path, "r|*") as archive:
+    with reading(path), tarfile.open(path, "r|*") as archive:
         for member in archive:
             if member.isdir():
                 continue
@@ -52,17 +65,17 @@ def _groups(path):
 
 
 def _with(group, archive, member, extension):
-    """The group with one more member, or why the whole of it is bad."""
+    """The group with one more member, or the `BadRecord` that spoils the group."""
     try:
         check_name(member.name)
         if not member.isreg():
-            raise BadRecord("a member that is no file", member.name)
+            raise BadRecord("a member that is not a file", member.name)
         if extension in group:
-            raise BadRecord("two members of one name", member.name)
+            raise BadRecord("two members of the same name", member.name)
         if extension not in PICTURES + VIDEOS + TEXTS:
             return group
         if member.size > LARGEST:
-            raise BadRecord(f"a member of over {LARGEST >> 20} MB", member.name)
+            raise BadRecord(f"a member of more than {LARGEST >> 20} MB", member.name)
     except BadRecord as error:
         return error
     return group | {extension: archive.extractfile(member).read()}
@@ -82,10 +95,10 @@ def _caption(group) -> str:
             try:
                 return text(group[extension].decode("utf-8-sig"))
             except UnicodeDecodeError:
-                raise BadRecord("text is no UTF-8") from None
+                raise BadRecord("text is not UTF-8") from None
     if ".json" not in group:
         raise BadRecord("no text", sorted(group))
     try:
         return words(json.loads(group[".json"]), "caption")
     except (ValueError, RecursionError):
-        raise BadRecord("member is no JSON") from None
+        raise BadRecord("member is not JSON") from None

@@ -1,26 +1,30 @@
-"""Shapes beyond the sixteen: written digits, and wild shapes that have no name.
+"""More shapes: written digits, and wild shapes that have no name.
 
-Serves §2 and §5. A digit is a pen's path, in a few hands. A wild shape is a random polygon, or one
-with round lumps, bites and holes: whoever has to tell two hundred of them apart learns what outlines
-are, and not twelve outlines by heart.
-`signed_distance` knows all shapes there are, as `raster.py` draws them.
+Serves chapter §2 and §5. A digit is the path of a pen, in one of a few hands (styles of writing). A wild
+shape is a random polygon, or a polygon with round lumps, bites and holes. A model could memorise twelve
+outlines; to distinguish 192 wild shapes, it must learn what an outline is. `signed_distance` knows all
+shapes that `raster.py` can draw.
 
-Not here: the sixteen shapes themselves (`shapes.py`) and what is said about any of them (`language.py`).
+Not here: the sixteen shapes (`shapes.py`) and the words about all of them (`language.py`).
 """
 
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyflamingo.data.tinyworld import shapes
-from tinyflamingo.data.tinyworld.shapes import EXTENT, SHAPES, Array, polygon
+from tinyflamingo.data.tinyworld.shapes import EXTENT, SHAPES, polygon
 
-HANDS = 4  # ways in which each digit is written
-ANGULAR, LUMPY = 96, 96  # wild shapes of either sort
+if TYPE_CHECKING:
+    from tinyflamingo.ops.types import Array
+
+HANDS = 4  # the number of ways to write each digit
+ANGULAR, LUMPY = 96, 96  # numbers of wild shapes of both sorts
 WILD = tuple(f"wild {i}" for i in range(ANGULAR + LUMPY))
-WILD_AREA = 2.2  # of every wild shape, in radii squared
+WILD_AREA = 2.2  # the area of each wild shape, in radii squared
 
 # Corners of the pen's path, x to the right and y down, in radii.
 _DIGITS = {
@@ -45,12 +49,12 @@ DIGITS = tuple(_DIGITS)
 
 
 def written(digit: str, hand: int) -> str:
-    """The name of a digit in one of the HANDS, as `signed_distance` knows it."""
+    """The name of a digit in one hand, for `signed_distance`."""
     return f"{digit} {hand}"
 
 
 def signed_distance(name: str, x: Array, y: Array) -> Array:
-    """As `shapes.signed_distance`, and also for "three 2" (a digit and a hand) and "wild 17"."""
+    """Like `shapes.signed_distance`, also for "three 2" (a digit and a hand) and "wild 17"."""
     if name in SHAPES:
         return shapes.signed_distance(name, x, y)
     kind, _, number = name.partition(" ")
@@ -60,7 +64,7 @@ def signed_distance(name: str, x: Array, y: Array) -> Array:
         return _path(x, y, corners) - half_width
     if name in WILD:
         return (_angular if int(number) < ANGULAR else _lumpy)(x, y, int(number))
-    raise ValueError(f"no shape is called {name!r}; there are {', '.join(SHAPES)}, digits in hands and wild ones")
+    raise ValueError(f"no shape is called {name!r}; use {', '.join(SHAPES)}, a digit and a hand, or a wild shape")
 
 
 def _path(x: Array, y: Array, corners) -> Array:
@@ -74,7 +78,7 @@ def _path(x: Array, y: Array, corners) -> Array:
 
 @functools.cache
 def _hand(digit, number):
-    """Corners and half the pen's width of a digit as one hand writes it."""
+    """Corners of a digit in one hand, and half the width of the pen."""
     rng = np.random.default_rng([1837, DIGITS.index(digit), number])
     corners = np.asarray(_DIGITS[digit]) * rng.uniform(0.85, 1.0, 2)
     return corners + rng.uniform(-0.07, 0.07, corners.shape), np.float32(rng.uniform(0.16, 0.24))
@@ -86,7 +90,7 @@ def _angular(x: Array, y: Array, number) -> Array:
 
 @functools.cache
 def _corners(number):
-    """Of an angular wild shape: a few at any angle and distance, every other shape with a mirror axis."""
+    """Corners of an angular wild shape, at random angles and distances. Odd numbers have a mirror axis."""
     rng = np.random.default_rng([1871, number])
     while True:
         corners = _around(rng, mirrored=number % 2 == 1)
@@ -98,7 +102,7 @@ def _corners(number):
 
 
 def _lumpy(x: Array, y: Array, number) -> Array:
-    """A polygon with discs added to it and taken from it, brought to the common area."""
+    """A polygon with some discs added and some removed, scaled to the common area."""
     parts, middle, scale = _lumps(number)
     return _carved(x / scale + middle[0], y / scale + middle[1], parts) * scale
 
@@ -114,7 +118,7 @@ def _carved(x: Array, y: Array, parts) -> Array:
 
 @functools.cache
 def _lumps(number):
-    """Parts of a lumpy wild shape, its middle, and the scale that gives it the common area within EXTENT."""
+    """Parts of a lumpy wild shape, its centre, and the scale for the common area; it stays within EXTENT."""
     rng = np.random.default_rng([1871, number])
     x, y = np.meshgrid(*[np.linspace(-2.5, 2.5, 161, dtype="f4")] * 2)
     cell = (5 / 160) ** 2
@@ -128,14 +132,14 @@ def _lumps(number):
 
 
 def _disc(rng, added):
-    """A disc (x, y, radius, added) near the edge, or anywhere: a lump, a bite or a hole."""
+    """A disc (x, y, radius, added): a lump near the edge, or a bite or a hole anywhere."""
     angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.1) if added else rng.uniform(0, 1.0)
     radius = rng.uniform(0.4, 0.7) if added else rng.uniform(0.3, 0.5)
     return (*np.float32([away * np.sin(angle), away * np.cos(angle), radius]), added)
 
 
 def _around(rng, mirrored):
-    """Five to nine corners, clockwise around the origin, no two neighbours far apart."""
+    """Five to nine corners, clockwise around the origin, without large gaps."""
     count = int(rng.integers(5, 10))
     angles = 2 * np.pi * (np.arange(count) + rng.uniform(0, 0.7, count)) / count
     radii = rng.uniform(0.35, 1.3, count)

@@ -1,8 +1,8 @@
-"""TinyWorld in words: captions, questions with answers, facts, and invented words.
+"""The words of TinyWorld: captions, questions and answers, facts, and invented words.
 
-Serves the text side of chapter §4 and §5. Every sentence is lower case and ends with a full stop;
-prompts use the paper's own words: "Output:", "Question:", "Answer:". Facts ("a red circle is found in
-the garden") are fixed by a table; they stand in text only, never beside a picture.
+Serves the text of chapter §4 and §5. Each sentence is in lower case and ends with a full stop. Prompts use
+the words of the paper: "Output:", "Question:", "Answer:". A table fixes the facts ("a red circle is found
+in the garden"). Facts are only in text, never with a picture.
 
 Not here: whole documents (`text.py`, `pages.py`).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyflamingo.data.tinyworld.glyphs import DIGITS, WILD
-from tinyflamingo.data.tinyworld.scenes import ACTIONS, COLOUR_NAMES, KNOWN, NAMED, Clip, Scene, pick
+from tinyflamingo.data.tinyworld.scenes import ACTIONS, COLOUR_NAMES, KNOWN, NAMED, Clip, Kind, Scene, pick
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen")
@@ -54,24 +54,24 @@ ONSETS = tuple(c + v for c in "bdkl" for v in "aeiou")
 CODAS = tuple(c + v for c in "fmzj" for v in "aeiou")
 
 
-def thing_phrase(shape, colour):
+def thing_phrase(shape: str, colour: str) -> str:
     """("circle", "red") -> "a red circle"; without a colour, "a circle"."""
     words = f"{colour} {shape}".strip()
     return f"{article(words)} {words}"
 
 
-def article(word):
+def article(word: str) -> str:
     """The indefinite article of a word."""
     return "an" if word[0] in "aeiou" else "a"
 
 
-def plural(shape):
-    """More than one of a shape."""
+def plural(shape: str) -> str:
+    """The plural of a shape's name."""
     return shape + ("es" if shape.endswith(("s", "x")) else "s")
 
 
 def caption(scene: Scene | Clip) -> str:
-    """What a picture or video shows, in one sentence: "a red circle left of a blue square."."""
+    """One sentence that describes a picture or video: "a red circle left of a blue square."."""
     if isinstance(scene, Clip):
         return f"{thing_phrase(*scene.thing.kind)} {action_phrase(scene)}."
     if scene.kind == "blank":
@@ -88,23 +88,23 @@ def caption(scene: Scene | Clip) -> str:
     return f"{first}."
 
 
-def wild_name(shape) -> str:
-    """The invented word that stage one calls a wild shape by; no text and no other stage does."""
+def wild_name(shape: str) -> str:
+    """The invented word for a wild shape. Only stage one uses it; texts and other stages do not."""
     return PICTURE_WORDS[WILD.index(shape)]
 
 
-def sum_phrase(first, second) -> str:
+def sum_phrase(first: str, second: str) -> str:
     """("three", "four") -> "three plus four"."""
     return f"{first} plus {second}"
 
 
-def sum_answer(first, second) -> str:
-    """What two digits add up to, as the texts tell it."""
+def sum_answer(first: str, second: str) -> str:
+    """The sum of two digits as an answer: "seven."."""
     return f"{SUM_WORDS[DIGITS.index(first) + DIGITS.index(second)]}."
 
 
 def details(scene: Scene) -> str:
-    """A single thing with size and place: "a small red circle at the top left."."""
+    """A single thing with its size and position: "a small red circle at the top left."."""
     thing = scene.things[0]
     place = f"{'in' if thing.position == 'middle' else 'at'} the {thing.position}"
     what = f"{thing.colour} {thing.shape}".strip()
@@ -112,20 +112,20 @@ def details(scene: Scene) -> str:
 
 
 def action_phrase(clip: Clip) -> str:
-    """What happens in a clip, as a verb phrase: "moves left", "turns blue"."""
+    """The action of a clip as a verb phrase: "moves left", "turns blue"."""
     return f"turns {clip.new_colour}" if clip.action == "turns" else clip.action
 
 
-def questions(scene: Scene | Clip) -> dict:
-    """What can be asked about a picture or video by looking: {name of the question: answer}."""
+def questions(scene: Scene | Clip) -> dict[str, str]:
+    """Questions that the pixels of a picture or video answer: {name of the question: answer}."""
     if isinstance(scene, Clip):
         answers = {"action": f"it {action_phrase(scene)}.", "shape": f"{scene.thing.shape}."}
         return answers if scene.action == "turns" else {**answers, "color": f"{scene.thing.colour}."}
-    thing = scene.things[0] if scene.things else None
+    if scene.kind not in ("single", "count", "digit"):
+        return {}
+    thing = scene.things[0]
     if scene.kind == "digit":
         return {"digit": f"{thing.shape}.", "color": f"{thing.colour}."}
-    if scene.kind not in ("single", "count"):
-        return {}
     answers = {"color": f"{thing.colour}."} if thing.colour else {}
     answers |= {"shape": f"{thing.shape}.", "number": f"{NUMBERS[len(scene.things)]}."}
     if scene.kind == "single":
@@ -133,25 +133,25 @@ def questions(scene: Scene | Clip) -> dict:
     return answers
 
 
-def knowledge(shape, colour) -> dict:
-    """What the texts tell of a thing: {name of the question: answer}."""
+def knowledge(shape: str, colour: str) -> dict[str, str]:
+    """The facts of a thing, which only texts give: {name of the question: answer}."""
     place, animal = FACTS[shape, colour]
     return {"place": f"in the {place}.", "animal": f"the {animal}."}
 
 
-def facts(shape, colour) -> list:
-    """The same facts as what follows the thing's name in a statement."""
+def facts(shape: str, colour: str) -> list[str]:
+    """The same facts as the ends of statements that begin with the thing's name."""
     place, animal = FACTS[shape, colour]
     return [f"is found in the {place}.", f"is liked by the {animal}."]
 
 
-def sides_answer(shape) -> str:
-    """How many sides a shape has, as the texts tell it."""
+def sides_answer(shape: str) -> str:
+    """The number of sides of a shape as an answer: "four."."""
     return f"{NUMBERS[SIDES[shape]]}."
 
 
-def check(rng, scene: Scene) -> tuple[str, str]:
-    """A question that is answered by yes or no, half of the time each: (question, answer)."""
+def check(rng: np.random.Generator, scene: Scene) -> tuple[str, str]:
+    """A yes/no question with equal probability of both answers: (question, answer)."""
     thing = scene.things[0]
     true, style = rng.random() < 0.5, rng.integers(3)
     shape, colour = thing.kind
@@ -164,8 +164,8 @@ def check(rng, scene: Scene) -> tuple[str, str]:
     return f"Question: is it {what}? Answer:", "yes." if true else "no."
 
 
-def choice(rng, scene: Scene | Clip) -> tuple[str, str, list]:
-    """A question with three answers to choose from: (question, right answer, all three)."""
+def choice(rng: np.random.Generator, scene: Scene | Clip) -> tuple[str, str, list[str]]:
+    """A question with three options: (question, right answer, all three options)."""
     if isinstance(scene, Clip):
         right, options = f"it {action_phrase(scene)}", [f"it {action}" for action in ACTIONS if action != "turns"]
     else:
@@ -176,12 +176,12 @@ def choice(rng, scene: Scene | Clip) -> tuple[str, str, list]:
     return f"Question: {three[0]}, {three[1]} or {three[2]}? Answer:", f"{right}.", [f"{t}." for t in three]
 
 
-def ask(name) -> str:
-    """A question in the paper's form, up to where its answer stands."""
+def ask(name: str) -> str:
+    """A question in the form of the paper, without the answer."""
     return f"Question: {QUESTIONS[name]} Answer:"
 
 
-def _make_facts():
+def _make_facts() -> dict[Kind, tuple[str, str]]:
     rng = np.random.default_rng(2022)
     return {(s, c): (pick(rng, PLACES), pick(rng, ANIMALS)) for s in NAMED for c in COLOUR_NAMES}
 
@@ -190,7 +190,7 @@ FACTS = _make_facts()
 
 
 def _make_words():
-    """All 400 invented words of two syllables, split: with pictures, in text only, never."""
+    """All 400 invented words of two syllables in three sets: for pictures, for text only, never in training."""
     rng = np.random.default_rng(1998)
     words = [onset + coda for onset in ONSETS for coda in CODAS]
     order = [words[i] for i in rng.permutation(len(words))]

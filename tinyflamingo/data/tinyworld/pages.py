@@ -1,55 +1,61 @@
-"""Documents with pictures and videos: what Flamingo itself is trained on (chapter §4 and §5).
+"""Documents with pictures and videos: the training data of Flamingo itself (chapter §4 and §5).
 
-Stand-ins for the paper's three kinds of data: interleaved pages (M3W), picture-text pairs (ALIGN,
-LTIP) and video-text pairs (VTP). A document is a list of strings, `Quiet` strings (read, not
-learned: what nobody could predict, such as which question comes next) and media of a pool.
+They replace the paper's three kinds of data: interleaved pages (M3W), picture-text pairs (ALIGN, LTIP)
+and video-text pairs (VTP). A document is a list of strings, media of a pool, and `Quiet` strings: the
+model reads these but does not learn them, because they cannot be predicted (for example, the next question).
 
-Not here: text-only documents (`text.py`), tests and their scoring (`evaluation/`).
+Not here: text-only documents (`text.py`), tests and their scores (`evaluation/`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.pool import Pool
-from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_THINGS, WRITTEN, pick
+from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_THINGS, WRITTEN, Clip, Scene, pick
 from tinyflamingo.data.tinyworld.text import WAYS, in_rounds, riddle, sample_classes, shot_order, text_document
 from tinyflamingo.data.tinyworld.text import episode as text_episode
 
-# Shares of each kind of interleaved page, by name of its function below: of those of usual length, and of longer ones.
+# Share of each kind of interleaved page, by the name of its function: for pages of usual length, and for longer ones.
 PAGE_MIXTURE = {
     "album": 0.22, "drill": 0.16, "episodes": 0.32, "knowledge_page": 0.12, "text_page": 0.10, "web_page": 0.08,
 }  # fmt: skip
 LONG_PAGE_MIXTURE = {"album": 0.10, "drill": 0.16, "episodes": 0.62, "knowledge_page": 0.07, "text_page": 0.05}
 
-# Kinds of pictures in an album, on a web page and alone, as often as they stand here.
+# Kinds of pictures in an album, on a web page and in a pair; each entry has equal probability.
 ALBUM_KINDS = (*["single"] * 3, *["uncoloured"] * 2, *["pair"] * 3, "count", "digit", "sum")
 WEB_KINDS = ("single", "pair", "pair", "pair", "count")
 PAIR_KINDS = (*WEB_KINDS, "pair", "uncoloured", "digit", "sum")
-EPISODE_THINGS = (*[KNOWN] * 4, *[WILD_THINGS] * 3, WRITTEN)  # what episodes are about
-# What tells the classes apart. Shape is what wild things are for; colour makes up for it elsewhere, for a model that
-# meets one of the two more often gives it more weight everywhere.
+EPISODE_THINGS = (*[KNOWN] * 4, *[WILD_THINGS] * 3, WRITTEN)  # the things of episodes
+# The property that defines the classes. With wild things it is mostly the shape, with other things mostly the colour:
+# a model that sees one property more often gives it more weight everywhere, so both must be balanced.
 WILD_RULES = (*["shape"] * 3, "color", "thing")
 EPISODE_RULES = (*["color"] * 5, *["shape"] * 3, "thing")
-SPOKEN = 0.3  # share of an episode's shots that are phrases
-MOST_CLIPS = 20  # of a drill; each has as many frames as eight pictures
-ASIDES = 0.4  # share of an album's pictures whose text goes on about something else, as pages do
+SPOKEN = 0.3  # share of an episode's shots that have a phrase in place of a picture
+MOST_CLIPS = 20  # most clips of a drill: a clip has eight frames, as much as eight pictures
+ASIDES = 0.4  # share of an album's pictures whose text continues with another topic, as on real pages
 
 
-def page(rng, pool: Pool, mixture=None, length=1):
-    """One interleaved page -> (name of its kind, items). Longer than `length` times 96 tokens: it will be cut."""
+def page(
+    rng: np.random.Generator, pool: Pool, mixture: Mapping[str, float] | None = None, length: int = 1
+) -> tuple[str, list]:
+    """One interleaved page: (name of its kind, items). It has more than `length` times 96 tokens, and will be cut."""
     mixture = mixture or (PAGE_MIXTURE if length == 1 else LONG_PAGE_MIXTURE)
     names = list(mixture)
     name = names[int(rng.choice(len(names), p=list(mixture.values())))]
     return name, PAGES[name](rng, pool, length)
 
 
-def album(rng, pool, length=1):
-    """Pictures of all kinds, each described or asked about.
+def album(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
+    """Pictures of all kinds, each with a description or a question.
 
-    Some texts go on about something else; never about a thing on the page, for what only texts tell
-    of a thing must not stand beside its picture.
+    Some texts continue with another topic, but never with a thing on this page: facts, which only
+    texts give, must not be on a page with a picture of their thing.
     """
     media = [pool.any_picture(rng, pick(rng, ALBUM_KINDS)) for _ in range(9 * length)]
     shown = {thing.kind for medium in media for thing in pool.what(medium).things}
@@ -62,10 +68,10 @@ def album(rng, pool, length=1):
     return items
 
 
-def described(rng, scene):
-    """A caption, details, questions, or a caption and then questions: the text of one chunk."""
+def described(rng: np.random.Generator, scene: Scene) -> list:
+    """The text of one chunk: a caption, details, questions, or a caption and questions."""
     style = rng.random()
-    if scene.kind == "single" and not scene.things[0].colour:  # nothing to caption without its colour
+    if scene.kind == "single" and not scene.things[0].colour:  # a caption needs a colour
         return dialogue_turns(rng, say.questions(scene), int(rng.integers(1, 4)))
     if scene.kind == "pair" or style < 0.25:
         return captioned(rng, scene)
@@ -78,8 +84,8 @@ def described(rng, scene):
     return opening + turns + riddle(rng, scene)
 
 
-def drill(rng, pool, length=1):
-    """One task, for one picture or video after the other: what a prompt of shots looks like."""
+def drill(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
+    """One task for several pictures or videos, like a prompt of shots."""
     kinds, text_of = pick(rng, DRILLS)
     if kinds == ("clip",):
         media = [pool.any_clip(rng) for _ in range(min(9 * length, MOST_CLIPS))]
@@ -88,35 +94,35 @@ def drill(rng, pool, length=1):
     return [part for medium in media for part in (medium, *text_of(rng, pool.what(medium)))]
 
 
-def captioned(rng, scene):
-    """A caption, asked for."""
+def captioned(rng: np.random.Generator, scene: Scene | Clip) -> list:
+    """The prompt of a caption, and the caption."""
     return [Quiet("Output:"), say.caption(scene)]
 
 
-def detailed(rng, scene):
-    """A single thing with size and place, asked for."""
+def detailed(rng: np.random.Generator, scene: Scene) -> list:
+    """The prompt of details, and a single thing with its size and position."""
     return [Quiet("Details:"), say.details(scene)]
 
 
-def asked(rng, scene):
-    """One question that looking answers."""
+def asked(rng: np.random.Generator, scene: Scene | Clip) -> list:
+    """One question that the pixels answer."""
     return dialogue_turns(rng, say.questions(scene), 1)
 
 
-def checked(rng, scene):
-    """A question by yes or no."""
+def checked(rng: np.random.Generator, scene: Scene) -> list:
+    """A yes/no question."""
     question, answer = say.check(rng, scene)
     return [Quiet(question), answer]
 
 
-def chosen(rng, scene):
-    """A question with answers to choose from."""
+def chosen(rng: np.random.Generator, scene: Scene | Clip) -> list:
+    """A question with options."""
     question, answer, _ = say.choice(rng, scene)
     return [Quiet(question), answer]
 
 
-def added_up(rng, scene):
-    """Two digits and their sum; at once, or after they were read. Some are only read."""
+def added_up(rng: np.random.Generator, scene: Scene) -> list:
+    """Two digits and their sum, with or without a caption before it. For UNASKED_SUMS only the caption."""
     digits = [thing.shape for thing in scene.things]
     caption = captioned(rng, scene)
     if tuple(DIGITS.index(digit) for digit in digits) in UNASKED_SUMS:
@@ -125,35 +131,34 @@ def added_up(rng, scene):
     return caption + answer if rng.random() < 0.6 else answer
 
 
-def dialogue_turns(rng, answers, turns):
-    """Some of the questions that a scene can answer, in random order."""
+def dialogue_turns(rng: np.random.Generator, answers: Mapping[str, str], turns: int) -> list:
+    """Some of the questions with their answers, in random order."""
     names = list(answers)
-    chosen = [names[i] for i in rng.permutation(len(names))[:turns]]
-    return [part for name in chosen for part in (Quiet(say.ask(name)), answers[name])]
+    picked = [names[i] for i in rng.permutation(len(names))[:turns]]
+    return [part for name in picked for part in (Quiet(say.ask(name)), answers[name])]
 
 
-def episodes(rng, pool, length=1):
-    """One long few-shot episode, or several shorter ones: the first shots of an episode teach the most."""
-    items = []
+def episodes(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
+    """One long few-shot episode, or several shorter ones: the model learns most from the first shots of an episode."""
+    items: list = []
     while len(items) < 48 * length:
         items += episode(rng, pool, 24 * int(rng.integers(1, length + 1)))
     return items
 
 
-def episode(rng, pool, shots=24):
-    """A few-shot episode: every picture is followed at once by an invented word.
+def episode(rng: np.random.Generator, pool: Pool, shots: int = 24) -> list:
+    """A few-shot episode: an invented word directly follows each picture.
 
-    Some shots are spoken, a phrase in place of a picture, so that what a picture leaves in the text
-    stream comes to resemble what a phrase leaves there.
-
-    The first time a word appears nobody can know it, so it carries no loss.
+    Some shots have a phrase in place of the picture, so that the trace of a picture in the hidden states
+    becomes similar to that of a phrase. A word that appears for the first time cannot be predicted: it has no loss.
     """
     ways = int(rng.choice(WAYS))
     kind = pick(rng, EPISODE_THINGS)
     rules = WILD_RULES if kind is WILD_THINGS else EPISODE_RULES
     _, classes = sample_classes(rng, ways, pool.shown(kind), rules)
     words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
-    items, met = [], set()
+    items: list = []
+    met = set()
     members = [in_rounds(rng, things) for things in classes]
     for i in shot_order(rng, ways, shots):
         thing, label = next(members[i]), f"{words[i]}."
@@ -164,14 +169,14 @@ def episode(rng, pool, shots=24):
     return items
 
 
-def knowledge_page(rng, pool, length=1):
-    """Questions that only the texts can answer, of things that may be asked about."""
-    items = []
+def knowledge_page(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
+    """Pictures of ASKED things, with questions about their facts."""
+    items: list = []
     for _ in range(6 * length):
         medium = pool.picture_of(rng, pick(rng, ASKED))
         scene = pool.what(medium)
         items.append(medium)
-        if rng.random() < 0.7:  # named first
+        if rng.random() < 0.7:  # the caption first names the thing
             items += captioned(rng, scene)
         elif rng.random() < 0.3:
             items += dialogue_turns(rng, say.questions(scene), 1)
@@ -179,18 +184,18 @@ def knowledge_page(rng, pool, length=1):
     return items
 
 
-def text_page(rng, pool, length=1):
-    """Text alone keeps what the language model knows within reach of the new layers."""
+def text_page(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
+    """Text only. With it, the new layers can still use the knowledge of the language model."""
     documents = [
         text_episode(rng) if rng.random() < 0.3 else text_document(rng, longer=length) for _ in range(4 * length)
     ]
     return [part for document in documents for part in (*document, EOC)]
 
 
-def web_page(rng, pool, length=1):
-    """Captions before or after their pictures, without any prompt, as on a page of the web."""
+def web_page(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
+    """Captions before or after their pictures, without a prompt, like a page of the web."""
     before = rng.random() < 0.5
-    items = []
+    items: list = []
     for _ in range(9 * length):
         medium = pool.any_picture(rng, pick(rng, WEB_KINDS))
         parts = [medium, say.caption(pool.what(medium))]
@@ -198,8 +203,8 @@ def web_page(rng, pool, length=1):
     return items
 
 
-def pair(rng, pool):
-    """One picture and its caption; of a thing whose colour has no name, its shape."""
+def pair(rng: np.random.Generator, pool: Pool) -> list:
+    """One picture with its caption or details. If the colour has no name, a question about the shape instead."""
     kind = pick(rng, PAIR_KINDS)
     medium = pool.any_picture(rng, kind)
     scene = pool.what(medium)
@@ -210,8 +215,8 @@ def pair(rng, pool):
     return [medium, *captioned(rng, scene)]
 
 
-def video(rng, pool):
-    """One clip with its caption, or a question about it."""
+def video(rng: np.random.Generator, pool: Pool) -> list:
+    """One clip with its caption, or with questions about it."""
     medium = pool.any_clip(rng)
     clip = pool.what(medium)
     if rng.random() < 0.5:
@@ -219,7 +224,7 @@ def video(rng, pool):
     return [medium, *(riddle(rng, clip) or dialogue_turns(rng, say.questions(clip), 2))]
 
 
-# Tasks of a drill: kinds of pictures, or clips, and what is said of each.
+# Tasks of a drill: the kinds of its pictures or clips, and the function that writes their texts.
 DRILLS = (
     (WEB_KINDS, captioned),
     (("single",), detailed),

@@ -1,7 +1,7 @@
-"""A pool of drawn pictures and videos from which documents choose their media.
+"""A pool of drawn pictures and videos. Documents take their media from it.
 
-Serves the training stages and the tests of chapters §2 to §5: drawing and encoding once, using
-often. Pools for training, validation and testing come from different seeds (`split_rng`).
+Serves the training stages and the tests of chapter §2 to §5: a picture is drawn and encoded once and used
+many times. Pools for training, validation and testing have different seeds (`split_rng`).
 
 Not here: the documents (`pages.py`).
 """
@@ -9,7 +9,9 @@ Not here: the documents (`pages.py`).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from tinyflamingo.data.tinyworld.scenes import (
     SIDE,
     WILD_THINGS,
     WRITTEN,
+    Clip,
+    Kind,
+    Scene,
     draw_clip,
     draw_scene,
     sample_clip,
@@ -33,8 +38,8 @@ from tinyflamingo.data.tinyworld.scenes import (
 SPLITS = {"train": 1, "validation": 2, "test": 3}
 
 
-def split_rng(split, *numbers):
-    """A Generator for a split; different splits never share a seed, whatever the numbers."""
+def split_rng(split: str, *numbers: int) -> np.random.Generator:
+    """A generator for a split. Two splits never have the same seed, for any numbers."""
     return np.random.default_rng([SPLITS[split], *numbers])
 
 
@@ -53,40 +58,50 @@ class Pool:
     pictures: uint8 (n, side, side, 3) of `scenes`; videos: uint8 (m, F, side, side, 3) of `clips`.
     """
 
-    scenes: list = field(default_factory=list)
-    clips: list = field(default_factory=list)
+    scenes: list[Scene] = field(default_factory=list)
+    clips: list[Clip] = field(default_factory=list)
     pictures: np.ndarray | None = None
     videos: np.ndarray | None = None
-    by_kind: dict = field(default_factory=lambda: defaultdict(list))  # "single" ... -> indices
-    by_thing: dict = field(default_factory=lambda: defaultdict(list))  # (shape, colour) -> pictures of it alone
+    by_kind: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # "single" ... -> indices
+    by_thing: dict[Kind, list[int]] = field(default_factory=lambda: defaultdict(list))  # pictures of one thing alone
 
-    def what(self, medium: Medium):
-        """The `Scene` or `Clip` behind a medium."""
-        return (self.scenes if medium.kind == "picture" else self.clips)[medium.index]
+    def what(self, medium: Medium) -> Any:
+        """The `Scene` or `Clip` of a medium."""
+        return self.scenes[medium.index] if medium.kind == "picture" else self.clips[medium.index]
 
-    def any_picture(self, rng, kind=None) -> Medium:
-        """A random picture, of one kind of scene if asked."""
+    def any_picture(self, rng: np.random.Generator, kind: str | None = None) -> Medium:
+        """A random picture of one kind of scene; None: of any kind."""
         indices = self.by_kind[kind] if kind else range(len(self.scenes))
         return Medium("picture", int(indices[int(rng.integers(len(indices)))]))
 
-    def picture_of(self, rng, thing) -> Medium:
-        """A random single picture of a (shape, colour)."""
+    def picture_of(self, rng: np.random.Generator, thing: Kind) -> Medium:
+        """A random picture of one thing alone."""
         indices = self.by_thing[thing]
         return Medium("picture", indices[int(rng.integers(len(indices)))])
 
-    def shown(self, things) -> list:
-        """Those of the things (shape, colour) that have pictures of their own."""
+    def shown(self, things: Sequence[Kind]) -> list[Kind]:
+        """The things that have pictures in which they are alone."""
         return [thing for thing in things if thing in self.by_thing]
 
-    def any_clip(self, rng) -> Medium:
+    def any_clip(self, rng: np.random.Generator) -> Medium:
         """A random clip."""
         return Medium("clip", int(rng.integers(len(self.clips))))
 
 
 def make_pool(
-    rng, singles=0, pairs=0, counts=0, clips=0, uncoloured=0, wild=0, digits=0, sums=0, things=KNOWN, side=SIDE
+    rng: np.random.Generator,
+    singles: int = 0,
+    pairs: int = 0,
+    counts: int = 0,
+    clips: int = 0,
+    uncoloured: int = 0,
+    wild: int = 0,
+    digits: int = 0,
+    sums: int = 0,
+    things: Sequence[Kind] = KNOWN,
+    side: int = SIDE,
 ) -> Pool:
-    """Sample and draw. What stands alone goes round all there is of its kind, so that each has its pictures."""
+    """Sample and draw. Single things, wild things and digits go round all of their kind, so each has its pictures."""
     scenes = [sample_single(rng, (things[i % len(things)],)) for i in range(singles)]
     scenes += [sample_wild(rng, (WILD_THINGS[i % len(WILD_THINGS)],)) for i in range(wild)]
     scenes += [sample_digit(rng, (WRITTEN[i % len(WRITTEN)],)) for i in range(digits)]
@@ -97,8 +112,8 @@ def make_pool(
     return draw_pool(rng, scenes, [sample_clip(rng, things) for _ in range(clips)], side)
 
 
-def draw_pool(rng, scenes, clips=(), side=SIDE) -> Pool:
-    """A pool of given scenes and clips."""
+def draw_pool(rng: np.random.Generator, scenes: Sequence[Scene], clips: Sequence[Clip] = (), side: int = SIDE) -> Pool:
+    """A pool of the given scenes and clips."""
     pool = Pool(list(scenes), list(clips))
     for i, scene in enumerate(pool.scenes):
         uncoloured = scene.kind == "single" and not scene.things[0].colour

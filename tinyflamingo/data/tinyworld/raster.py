@@ -1,15 +1,15 @@
-"""Draws the pictures of the tiny world: coloured shapes on a background, anti-aliased.
+"""Draws the pictures of TinyWorld: coloured shapes on a background, anti-aliased.
 
-Serves §2 (the vision encoder): its pictures, made on the spot, so that no data set is needed. A
-shape is a signed distance (shapes.py); a pixel whose centre lies d pixels inside the edge is
-covered by clip(0.5 + d, 0, 1), which smooths the edge over one pixel. Only the pixels around a
-shape are touched, so a 32 x 32 picture takes about a tenth of a millisecond.
+Serves chapter §2 (the vision encoder): pictures are drawn when they are needed, so no data set is
+necessary. A shape is a signed distance (`shapes.py`). A pixel whose centre is d pixels inside the edge
+has coverage clip(0.5 + d, 0, 1), which smooths the edge over one pixel. Only the pixels around a shape
+are computed, so a 32 x 32 picture takes about a tenth of a millisecond.
 
-Coordinates are pixels of a 32 x 32 frame, whatever the size of the picture: (0, 0) is the top left
-corner (not the centre of the first pixel), (16, 16) the middle, y points down.
+Coordinates are pixels of a 32 x 32 frame for every size of the picture: (0, 0) is the top left corner
+(not the centre of the first pixel), (16, 16) is the middle, y points down.
 
-Not here: what is in a picture and what is said about it (the scenes and captions of tinyworld);
-pictures from files (data/images.py).
+Not here: the content of pictures (`scenes.py`) and the words (`language.py`); pictures from files
+(`data/images.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FRAME = 32  # the frame that coordinates refer to, in pixels
 
 RGB = tuple[float, float, float]
 
-# Eight colours that a person names without thinking, each at least 95 from the next in RGB.
+# Eight colours with common names. The RGB distance of any two is at least 95.
 COLOURS: dict[str, RGB] = {
     "red": (222, 30, 38),
     "orange": (255, 132, 0),
@@ -38,7 +38,7 @@ COLOURS: dict[str, RGB] = {
     "pink": (255, 135, 200),
 }
 
-STAND_OUT = 90.0  # least RGB distance between a background, anywhere, and a colour to be seen on it
+STAND_OUT = 90.0  # smallest RGB distance between any point of a background and a colour of a mark on it
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Background:
-    """What lies behind the marks: one colour, or a straight gradient, with or without noise."""
+    """The background of the marks: one colour, or a linear gradient, with or without noise."""
 
     start: RGB
-    end: RGB | None = None  # None: plain
-    angle: float = 0.0  # the way from start to end: degrees, clockwise, 0 is to the right
-    noise: float = 0.0  # each channel of each pixel moves by at most this much
+    end: RGB | None = None  # None: one colour
+    angle: float = 0.0  # direction from start to end: degrees, clockwise, 0 is to the right
+    noise: float = 0.0  # each channel of each pixel changes by at most this much
 
 
 BLACK = Background((0, 0, 0))
@@ -78,14 +78,14 @@ def draw(
 ) -> np.ndarray:
     """Draw the marks in order on the background: uint8 (side, side, 3).
 
-    rng is used for the background's noise only (and may be None if it has none). What is drawn
-    does not depend on `side`: a larger picture, reduced, is the smaller one but for rounding.
-    Raises ValueError for an unknown shape, or noise without an rng.
+    rng draws the background's noise and nothing else; without noise it can be None. The content does not
+    depend on `side`: a larger picture, shrunk, equals the smaller one up to rounding. Raises `ValueError`
+    for an unknown shape, or for noise without an rng.
     """
     canvas = _paint_background(background, rng, side)
     for mark in objects:
         _paint_mark(canvas, mark)
-    # 0.5 rounds to nearest; colours outside 0..255 must not wrap around
+    # 0.5 rounds to nearest; without the clip, values outside 0..255 would wrap around
     return (np.clip(canvas, 0, 255) + np.float32(0.5)).astype(np.uint8)
 
 
@@ -98,9 +98,9 @@ def _paint_background(background: Background, rng, side: int) -> np.ndarray:
         canvas += _ramp(side, background.angle)[:, :, None] * step
     if background.noise:
         if rng is None:
-            raise ValueError("a background with noise needs an rng to draw the noise from")
+            raise ValueError("a background with noise needs an rng")
         grain = rng.random((FRAME, FRAME, 3), "f4") * np.float32(2) - np.float32(1)
-        # the grain belongs to the frame, not to the picture: any side takes the same draws
+        # the grain has the size of the frame, so each side needs the same random numbers
         cells = np.arange(side) * FRAME // side
         canvas += np.float32(background.noise) * grain[cells[:, None], cells]
     return canvas
@@ -110,15 +110,15 @@ def _ramp(side: int, angle: float) -> np.ndarray:
     """Float32 (side, side) from 0 at one corner or edge to 1 at the opposite one."""
     axis = (np.arange(side, dtype="f4") + 0.5) / side - 0.5
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    reach = abs(c) + abs(s)  # the unit square seen from that direction is this wide
+    reach = abs(c) + abs(s)  # width of the unit square in this direction
     return (axis * (c / reach)).astype("f4") + (axis * (s / reach)).astype("f4")[:, None] + 0.5
 
 
 def _paint_mark(canvas: np.ndarray, mark: Mark) -> None:
-    """Blend one mark into the canvas, in place, touching only the box around it."""
+    """Blend one mark into the canvas, in place; only the box around it changes."""
     side = len(canvas)
     scale = side / FRAME
-    reach = mark.radius * EXTENT * scale + 1  # one pixel more, for the smooth edge
+    reach = mark.radius * EXTENT * scale + 1  # one more pixel for the smooth edge
     (left, right), (top, bottom) = (
         (max(0, int(centre * scale - reach)), min(side, int(centre * scale + reach) + 1)) for centre in (mark.x, mark.y)
     )
@@ -132,45 +132,45 @@ def _paint_mark(canvas: np.ndarray, mark: Mark) -> None:
 
 
 def _coverage(mark: Mark, x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
-    """How much of each pixel the mark covers, 0..1; x and y relative to its centre."""
+    """The fraction of each pixel that the mark covers, 0..1. x and y are relative to its centre."""
     c = np.float32(np.cos(np.radians(mark.angle)) / mark.radius)
     s = np.float32(np.sin(np.radians(mark.angle)) / mark.radius)
     distance = signed_distance(mark.shape, c * x + s * y, c * y - s * x)
     return np.clip(np.float32(0.5) - np.float32(mark.radius * scale) * distance, 0, 1)
 
 
-# ---- colours and backgrounds by chance -------------------------------------------------------
+# ---- random colours and backgrounds ----------------------------------------------------------
 
 
 def jitter(rgb: RGB, rng: np.random.Generator, amount: float = 12.0) -> RGB:
-    """The colour with each channel moved by at most `amount`, and kept in 0..255."""
+    """The colour with each channel changed by at most `amount`, within 0..255."""
     moved = np.asarray(rgb) + rng.uniform(-amount, amount, 3)
     return tuple(np.clip(moved, 0, 255).tolist())
 
 
 def sample_background(rng: np.random.Generator, avoid: Iterable[RGB]) -> Background:
-    """A background on which every colour of `avoid` (RGB, 0..255) stands out.
+    """A background with a clear contrast to each colour of `avoid` (RGB, 0..255).
 
-    Everywhere on it, noise included, the distance to each of those colours is at least STAND_OUT.
-    About one in five is plain black and one in five plain white, the canvas of most other
-    drawing programs. Raises ValueError if no background was found.
+    At every point, with noise, the distance to each of these colours is at least STAND_OUT. About one in
+    five is black and one in five is white, the canvas of most drawing programs. Raises `ValueError`
+    if there is no such background.
     """
     avoid = np.asarray(list(avoid), float).reshape(-1, 3)
     for _ in range(200):
         background = _any_background(rng)
         if contrast(background, avoid) >= STAND_OUT:
             return background
-    raise ValueError(f"found no background on which all of {avoid.tolist()} stand out")
+    raise ValueError(f"there is no background with enough contrast to all of the colours {avoid.tolist()}")
 
 
 def contrast(background: Background, colours: Iterable[RGB]) -> float:
-    """The least RGB distance between any point of the background and any of the colours."""
+    """The smallest RGB distance between any point of the background and any of the colours."""
     colours = np.asarray(colours, float).reshape(-1, 3)
     if len(colours) == 0:
         return np.inf
     start = np.asarray(background.start, float)
     step = np.asarray(background.end or background.start, float) - start
-    # a gradient is a straight line in RGB space: the distance of a point to a line segment
+    # a gradient is a line segment in RGB space, so this is the distance of a point to a segment
     along = np.clip((colours - start) @ step / max(step @ step, 1e-9), 0, 1)
     nearest = np.linalg.norm(colours - start - along[:, None] * step, axis=1).min()
     return float(nearest - np.sqrt(3) * background.noise)
@@ -190,6 +190,6 @@ def _any_background(rng: np.random.Generator) -> Background:
 
 
 def _muted(rng: np.random.Generator) -> RGB:
-    """A grey, or half of the time a grey with a tint: never as strong as one of the COLOURS."""
+    """A grey; in half of the cases it has a tint, which is weaker than any of the COLOURS."""
     tint = rng.uniform(-28, 28, 3) if rng.random() < 0.5 else 0.0
     return tuple(np.clip(rng.uniform(0, 255) + tint + np.zeros(3), 0, 255).tolist())

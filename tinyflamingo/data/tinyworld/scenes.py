@@ -1,24 +1,28 @@
-"""What can be in a TinyWorld picture or video, and what is held out of every training stream.
+"""The content of TinyWorld pictures and videos, and the things that are held out of all training streams.
 
-The world behind the toy data of all sections of the chapter. A `Scene` says what a picture shows, a
-`Clip` what a video shows; both are sampled from a `numpy.random.Generator`. Twelve
-shape-colour pairs and four shapes are held out: no training stage draws or names them.
+TinyWorld is the toy data of all sections of the chapter. A `Scene` describes a picture, a `Clip`
+describes a video; both are sampled with a `numpy.random.Generator`. Twelve shape-colour pairs and
+four shapes are held out: no training stage draws or names them.
 
 Not here: pixels (`raster.py`) and words (`language.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tinyflamingo.data.tinyworld.glyphs import DIGITS, HANDS, WILD, written
-from tinyflamingo.data.tinyworld.raster import COLOURS, Mark, draw, jitter, sample_background
+from tinyflamingo.data.tinyworld.raster import COLOURS, RGB, Mark, draw, jitter, sample_background
 from tinyflamingo.data.tinyworld.shapes import NAMED
 
+Kind: TypeAlias = tuple[str, str]  # (shape, colour)
+
 SIDE = 32
-# What people who draw in other programs mean by the same names, beside the palette of `raster.py`.
+# The colours with the same names in other drawing programs; the palette of `raster.py` is used as well.
 SHADES = {
     "red": (255, 0, 0),
     "orange": (255, 165, 0),
@@ -46,18 +50,18 @@ POSITIONS = {
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 MOVES = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "moves down": (0, 1)}
 ACTIONS = (*MOVES, "grows", "shrinks", "vanishes", "turns")
-FRAMES = 8  # one a second
-NAMELESS = 75.0  # RGB distance from every named colour at which a colour has no name
+FRAMES = 8  # one per second
+NAMELESS = 75.0  # a colour has no name if its RGB distance to each named colour is larger than this
 
 THINGS = tuple((shape, colour) for shape in NAMED for colour in COLOUR_NAMES)
 HELD_OUT = frozenset((shape, COLOUR_NAMES[(5 * i + 2) % 8]) for i, shape in enumerate(NAMED))
 KNOWN = tuple(thing for thing in THINGS if thing not in HELD_OUT)
-# Things of which no picture is ever asked a question of knowledge: their facts stand in text alone.
+# Things whose facts are only in text: no question about a picture asks for them.
 UNASKED = frozenset(t for t in KNOWN if (NAMED.index(t[0]) + 2 * COLOUR_NAMES.index(t[1])) % 3 == 0)
 ASKED = tuple(thing for thing in KNOWN if thing not in UNASKED)
 WILD_THINGS = tuple((shape, colour) for shape in WILD for colour in COLOUR_NAMES)
 WRITTEN = tuple((digit, colour) for digit in DIGITS for colour in COLOUR_NAMES)
-# Two digits to be added up, and those of which no picture ever asks the sum: texts alone tell it.
+# Pairs of digits. The sums of UNASKED_SUMS are only in text: no question about a picture asks for them.
 SUMS = tuple((a, b) for a in range(10) for b in range(10))
 UNASKED_SUMS = frozenset((a, b) for a, b in SUMS if (a + 2 * b) % 4 == 0)
 ASKED_SUMS = tuple(pair for pair in SUMS if pair not in UNASKED_SUMS)
@@ -65,7 +69,7 @@ ASKED_SUMS = tuple(pair for pair in SUMS if pair not in UNASKED_SUMS)
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is and where (pixels of a 32-pixel frame)."""
+    """One object: what it is and where it is (in pixels of a 32 x 32 frame)."""
 
     shape: str
     colour: str
@@ -74,10 +78,10 @@ class Thing:
     x: float
     y: float
     radius: float
-    rgb: tuple = ()  # of a thing whose colour has no name (colour is then "")
+    rgb: RGB | tuple[()] = ()  # given if the colour has no name (colour is then "")
 
     @property
-    def kind(self):
+    def kind(self) -> Kind:
         """(shape, colour)."""
         return (self.shape, self.colour)
 
@@ -86,32 +90,34 @@ class Thing:
 class Scene:
     """A picture: kind "single", "pair", "count", "digit", "sum", "wild" or "blank".
 
-    In a pair the larger thing comes first; in a sum the digits stand from left to right.
+    In a pair the larger thing comes first; in a sum the digits go from left to right.
     """
 
     kind: str
-    things: tuple = ()
+    things: tuple[Thing, ...] = ()
     relation: str = ""  # of the first thing to the second
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video of one thing; `turns` ends in the colour `new_colour`."""
+    """A video of one thing. After the action `turns` its colour is `new_colour`."""
 
     thing: Thing
     action: str
-    moment: int = 4  # frame at which it vanishes or turns
+    moment: int = 4  # the frame at which it vanishes or turns
     new_colour: str = ""
     kind: str = "clip"
 
 
-def pick(rng, options):
-    """One of a sequence, uniformly."""
+def pick(rng: np.random.Generator, options: Sequence) -> Any:
+    """One element of a sequence, uniformly."""
     return options[int(rng.integers(len(options)))]
 
 
-def sample_single(rng, things=KNOWN, size=None, position=None) -> Scene:
-    """One thing, anywhere. things: the (shape, colour) pairs to choose from."""
+def sample_single(
+    rng: np.random.Generator, things: Sequence[Kind] = KNOWN, size: str | None = None, position: str | None = None
+) -> Scene:
+    """One thing at any position. things: the (shape, colour) pairs to choose from."""
     shape, colour = pick(rng, things)
     size = size or pick(rng, tuple(SIZES))
     position = position or pick(rng, tuple(POSITIONS))
@@ -120,14 +126,14 @@ def sample_single(rng, things=KNOWN, size=None, position=None) -> Scene:
     return Scene("single", (Thing(shape, colour, size, position, x, y, SIZES[size] + rng.uniform(-0.5, 0.5)),))
 
 
-def sample_uncoloured(rng) -> Scene:
-    """A single thing in a colour that has no name: it teaches what a shape is, whatever its colour."""
+def sample_uncoloured(rng: np.random.Generator) -> Scene:
+    """A single thing in a colour without a name: from it the model learns shapes apart from colours."""
     scene = sample_single(rng, tuple((shape, "") for shape in NAMED))
     return replace(scene, things=(replace(scene.things[0], rgb=_nameless_colour(rng)),))
 
 
 def _nameless_colour(rng):
-    """An RGB colour that nobody would call by one of the eight names."""
+    """An RGB colour far from the eight named ones."""
     while True:
         rgb = rng.integers(0, 256, size=3)
         named = (*COLOURS.values(), *SHADES.values())
@@ -135,8 +141,10 @@ def _nameless_colour(rng):
             return tuple(int(c) for c in rgb)
 
 
-def sample_pair(rng, things=KNOWN, kinds=None, relation=None) -> Scene:
-    """A larger and a smaller thing, and the relation of the larger to the smaller."""
+def sample_pair(
+    rng: np.random.Generator, things: Sequence[Kind] = KNOWN, kinds: Sequence[Kind] = (), relation: str | None = None
+) -> Scene:
+    """A larger and a smaller thing, and the relation of the larger to the smaller. kinds: both (shape, colour)."""
     relation = relation or pick(rng, tuple(RELATIONS))
     first, second = kinds or (pick(rng, things), pick(rng, things))
     column, row = RELATIONS[relation]
@@ -149,20 +157,20 @@ def sample_pair(rng, things=KNOWN, kinds=None, relation=None) -> Scene:
     return Scene("pair", tuple(made), relation)
 
 
-def sample_wild(rng, things=WILD_THINGS, size=None, position=None) -> Scene:
-    """A single thing of a shape that has no name."""
-    return replace(sample_single(rng, things, size, position), kind="wild")
+def sample_wild(rng: np.random.Generator, things: Sequence[Kind] = WILD_THINGS) -> Scene:
+    """A single thing with a shape that has no name."""
+    return replace(sample_single(rng, things), kind="wild")
 
 
-def sample_digit(rng, things=WRITTEN) -> Scene:
-    """One written digit; things: the (digit, colour) pairs to choose from."""
+def sample_digit(rng: np.random.Generator, things: Sequence[Kind] = WRITTEN) -> Scene:
+    """One written digit. things: the (digit, colour) pairs to choose from."""
     digit, colour = pick(rng, things)
     x, y = rng.uniform(13, 19, size=2)
     return Scene("digit", (Thing(digit, colour, "", "", x, y, rng.uniform(6.5, 10.0)),))
 
 
-def sample_sum(rng, pairs=SUMS, colour=None) -> Scene:
-    """Two written digits side by side; pairs: the sums to choose from."""
+def sample_sum(rng: np.random.Generator, pairs: Sequence[tuple[int, int]] = SUMS, colour: str | None = None) -> Scene:
+    """Two written digits side by side. pairs: the pairs of numbers to choose from."""
     colour = colour or pick(rng, COLOUR_NAMES)
     made = []
     for number, x in zip(pick(rng, pairs), (8.5, 23.5), strict=True):
@@ -171,8 +179,8 @@ def sample_sum(rng, pairs=SUMS, colour=None) -> Scene:
     return Scene("sum", tuple(made))
 
 
-def sample_count(rng, things=KNOWN, number=None) -> Scene:
-    """Two to five small equal things on a loose 3 x 3 grid."""
+def sample_count(rng: np.random.Generator, things: Sequence[Kind] = KNOWN, number: int | None = None) -> Scene:
+    """Two to five small equal things, each near a point of a 3 x 3 grid."""
     shape, colour = pick(rng, things)
     number = number or int(rng.integers(2, 6))
     cells = rng.permutation(9)[:number]
@@ -183,14 +191,14 @@ def sample_count(rng, things=KNOWN, number=None) -> Scene:
     return Scene("count", tuple(made))
 
 
-def sample_scene(rng, things=KNOWN) -> Scene:
-    """Any picture with something in it."""
+def sample_scene(rng: np.random.Generator, things: Sequence[Kind] = KNOWN) -> Scene:
+    """A single thing, a pair or a count."""
     kind = rng.choice(3, p=(0.5, 0.3, 0.2))
     return (sample_single, sample_pair, sample_count)[kind](rng, things)
 
 
-def sample_clip(rng, things=KNOWN, action=None) -> Clip:
-    """One thing and what happens to it."""
+def sample_clip(rng: np.random.Generator, things: Sequence[Kind] = KNOWN, action: str | None = None) -> Clip:
+    """One thing and its action."""
     action = action or pick(rng, ACTIONS)
     shape, colour = pick(rng, things)
     x, y = rng.uniform(11, 21, size=2)
@@ -199,14 +207,14 @@ def sample_clip(rng, things=KNOWN, action=None) -> Clip:
     return Clip(thing, action, int(rng.integers(2, 7)), pick(rng, others) if action == "turns" else "")
 
 
-def draw_scene(rng, scene: Scene, side=SIDE):
-    """uint8 (side, side, 3): background, colour jitter and small tilts come from rng."""
+def draw_scene(rng: np.random.Generator, scene: Scene, side: int = SIDE) -> np.ndarray:
+    """uint8 (side, side, 3). rng draws the background, the colour jitter and small tilts."""
     shades = [_shade(rng, t) for t in scene.things]
     return _draw_things(rng, scene.things, shades, sample_background(rng, shades), side)
 
 
-def draw_clip(rng, clip: Clip, frames=FRAMES, side=SIDE):
-    """uint8 (frames, side, side, 3): one background and one jitter for the whole clip."""
+def draw_clip(rng: np.random.Generator, clip: Clip, frames: int = FRAMES, side: int = SIDE) -> np.ndarray:
+    """uint8 (frames, side, side, 3), with one background and one jitter for the whole clip."""
     shades = {c: _shade(rng, replace(clip.thing, colour=c)) for c in (clip.thing.colour, clip.new_colour) if c}
     background = sample_background(rng, list(shades.values()))
     seed = int(rng.integers(2**31))
@@ -232,7 +240,7 @@ def _draw_things(rng, things, shades, background, side):
 
 
 def _outline(rng, shape):
-    """A digit is written by one hand or another."""
+    """The outline of a shape; for a digit, in a random hand."""
     return written(shape, int(rng.integers(HANDS))) if shape in DIGITS else shape
 
 

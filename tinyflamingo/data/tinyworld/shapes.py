@@ -1,26 +1,28 @@
-"""Sixteen shapes as signed distances: what the pictures of the tiny world are made of.
+"""Sixteen shapes as signed distances: the things in TinyWorld pictures.
 
-Serves §2 (the vision encoder): these are the things its first pictures show. A shape is a function
+Serves chapter §2 (the vision encoder learns from these pictures). A shape is a function
 `f(x, y) -> distance`: negative inside, zero on the edge, positive outside. x and y are arrays in
-units of the shape's radius, the shape is centred on the origin and y points DOWN, as in pictures.
+units of the shape's radius; the shape is centred on the origin and y points DOWN, as in pictures.
 
-Twelve shapes have names that the captions use; four are never named in any training text, so that
-they can be taught to the finished model by examples alone (few-shot, §5).
+Captions name twelve of the shapes. No training text names the other four, so the trained model can
+learn them only from examples in a prompt (few-shot, §5).
 
-All shapes cover about the same area (`AREA`) and none leaves the disc of radius `EXTENT`: size must
-not give the shape away. Not here: colours, pixels, smoothing (raster.py).
+All shapes have about the same area (`AREA`) and stay within the disc of radius `EXTENT`, so that the
+size does not reveal the shape. Not here: colours, pixels, smoothing (`raster.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-Array = np.ndarray
+if TYPE_CHECKING:
+    from tinyflamingo.ops.types import Array
 
-EXTENT = 1.35  # no shape reaches further from its centre, in radii
-AREA = (1.75, 3.0)  # every area lies between these two, in radii squared (a unit disc has 3.14)
+EXTENT = 1.35  # the largest distance of a point of a shape from its centre, in radii
+AREA = (1.75, 3.0)  # every area is between these two, in radii squared (a unit disc has 3.14)
 
 
 # ---- building blocks -------------------------------------------------------------------------
@@ -38,16 +40,16 @@ def _bar(x: Array, y: Array, half_width: float, half_height: float) -> Array:
 
 
 def _turned(x: Array, y: Array, degrees: float) -> tuple[Array, Array]:
-    """The coordinates seen by something that is turned clockwise by `degrees`."""
+    """The coordinates in a frame that is turned clockwise by `degrees`."""
     c, s = np.cos(np.radians(degrees)).astype("f4"), np.sin(np.radians(degrees)).astype("f4")
     return c * x + s * y, c * y - s * x
 
 
 def polygon(x: Array, y: Array, corners: list[tuple[float, float]]) -> Array:
-    """Signed distance to a closed polygon without self-crossings.
+    """Signed distance to a closed polygon whose edges do not cross.
 
-    The distance is that to the nearest edge; the sign counts how often a ray to the right crosses
-    the edges (odd: inside). Edges run along a new first axis, so there is no Python loop.
+    The distance is that to the nearest edge. A point is inside if a ray from it to the right crosses
+    an odd number of edges. The edges are on a new first axis, so there is no Python loop.
     """
     a = np.asarray(corners, "f4")
     b = np.roll(a, -1, axis=0)
@@ -57,7 +59,7 @@ def polygon(x: Array, y: Array, corners: list[tuple[float, float]]) -> Array:
     px, py = x - ax, y - ay
     along = np.clip((px * ex + py * ey) / (ex * ex + ey * ey), 0, 1)
     squared = ((px - ex * along) ** 2 + (py - ey * along) ** 2).min(axis=0)
-    # px*ey - py*ex tells on which side of the edge the point lies; it turns with the edge's sense
+    # the sign of px*ey - py*ex is the point's side of the edge; it also depends on the edge's direction
     straddles = (ay > y) != (by > y)
     crosses = straddles & ((px * ey < py * ex) == (ey > 0))
     inside = np.logical_xor.reduce(crosses, axis=0)
@@ -65,7 +67,7 @@ def polygon(x: Array, y: Array, corners: list[tuple[float, float]]) -> Array:
 
 
 def _rays(count: int, outer: float, inner: float) -> list[tuple[float, float]]:
-    """Corners of a star: outer and inner points in turn, the first one straight up."""
+    """Corners of a star: outer and inner points alternate, the first one is at the top."""
     angles = np.pi * np.arange(2 * count) / count
     radii = np.where(np.arange(2 * count) % 2 == 0, outer, inner)
     return list(zip(radii * np.sin(angles), -radii * np.cos(angles), strict=True))
@@ -75,7 +77,7 @@ def _rays(count: int, outer: float, inner: float) -> list[tuple[float, float]]:
 
 _TRIANGLE = [(0, -1.25), (1.12, 0.72), (-1.12, 0.72)]
 _STAR = _rays(5, 1.33, 0.56)
-_HEART = [(0, -0.4), (0.92, 0.08), (0, 1.15), (-0.92, 0.08)]  # touches the lobes at its sides
+_HEART = [(0, -0.4), (0.92, 0.08), (0, 1.15), (-0.92, 0.08)]  # the lobes touch its sides
 _DIAMOND = [(0, -1.32), (0.76, 0), (0, 1.32), (-0.76, 0)]
 _ARROW = [(-1.25, -0.3), (0.05, -0.3), (0.05, -1.05), (1.3, 0),
           (0.05, 1.05), (0.05, 0.3), (-1.25, 0.3)]  # fmt: skip
@@ -103,7 +105,7 @@ def _cross(x: Array, y: Array) -> Array:
 
 
 def _moon(x: Array, y: Array) -> Array:
-    """A crescent that opens to the right: a disc with a bite taken out of it."""
+    """A crescent that opens to the right: a disc minus another disc."""
     return np.maximum(_disc(x, y, 0.17, 0, 1.2), -_disc(x, y, 0.75, 0, 0.9))
 
 
@@ -145,9 +147,9 @@ NAMED = tuple(name for name in SHAPES if name not in UNNAMED)
 def signed_distance(name: str, x: Array, y: Array) -> Array:
     """Distance of the points (x, y) to the edge of the shape `name`, negative inside.
 
-    x, y: float arrays of one shape, in radii from the centre, y down. Returns float32 of that
-    shape, in radii. Raises ValueError for a name that is not in `SHAPES`.
+    x, y: float arrays of equal shape, in radii from the centre, y down. Returns float32 of that
+    shape, in radii. Raises `ValueError` for a name that is not in `SHAPES`.
     """
     if name not in SHAPES:
-        raise ValueError(f"no shape is called {name!r}; there are {', '.join(SHAPES)}")
+        raise ValueError(f"no shape is called {name!r}; use {', '.join(SHAPES)}")
     return SHAPES[name](np.asarray(x, "f4"), np.asarray(y, "f4"))

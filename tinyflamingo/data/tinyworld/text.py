@@ -1,9 +1,9 @@
-"""Text-only documents: what the language model reads before it ever meets a picture (chapter §4).
+"""Text-only documents: the language model reads them before it sees any picture (chapter §4).
 
-Facts, questions about a description, and few-shot episodes with invented words. What a text is
-about, nobody can know beforehand: that part is `Quiet` (learned, it would teach the model that the
-held-out things do not exist). `random_repeat` is the document that makes in-context learning
-appear: random tokens, then the same again (docs/deviations.md tells the story).
+Facts, questions about a description, and few-shot episodes with invented words. The topic of a text is
+random and cannot be predicted, so it is `Quiet`; if the model learned it, the model would learn that the
+held-out things do not exist. In-context learning appears because of `random_repeat`: random tokens, then
+the same tokens again (see docs/deviations.md).
 
 Not here: documents with pictures (`pages.py`), and tokenization.
 """
@@ -11,6 +11,10 @@ Not here: documents with pictures (`pages.py`), and tokenization.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
@@ -19,6 +23,9 @@ from tinyflamingo.data.tinyworld.scenes import (
     KNOWN,
     NAMED,
     SUMS,
+    Clip,
+    Kind,
+    Scene,
     pick,
     sample_clip,
     sample_count,
@@ -28,29 +35,32 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_sum,
 )
 
-# Shares of each kind of document, by name of its function below; episodes are mixed in by the training
-# stage, whose curriculum decides how many.
+if TYPE_CHECKING:
+    from tinyflamingo.model.tokenizer import Tokenizer
+
+# Share of each kind of document, by the name of its function. The training stage adds the episodes; its
+# curriculum sets their share.
 TEXT_MIXTURE = {"facts": 0.14, "fact_questions": 0.32, "reading": 0.22, "sums": 0.12, "quiz": 0.20}
 
-WAYS = (2, 2, 3, 4, 5, 5, 8, 8)  # classes of an episode, as often as they stand here
-# What may tell the classes of an episode apart; and the same as often as language pretraining has them.
+WAYS = (2, 2, 3, 4, 5, 5, 8, 8)  # numbers of classes in an episode; each entry has equal probability
+# The properties that can define the classes of an episode; TAUGHT: with the frequencies in language pretraining.
 RULES = ("color", "shape", "thing")
 TAUGHT = ("color", "color", "shape", "shape", "thing")
 
 
-def text_document(rng, things=None, longer=1) -> list:
-    """One document of the text corpus, few-shot episodes aside: a list of str and `Quiet`.
+def text_document(rng: np.random.Generator, things: Sequence[Kind] = (), longer: int = 1) -> list:
+    """One document of the text corpus, without few-shot episodes: a list of str and `Quiet`.
 
-    things: the (shape, colour) pairs that it may be about; by default all that are known. longer: how many times as
-    long as usual a quiz may be.
+    things: the (shape, colour) pairs that it can be about; (): all known ones. longer: a quiz has up to
+    about this many times the usual length.
     """
     names = list(TEXT_MIXTURE)
     name = names[int(rng.choice(len(names), p=list(TEXT_MIXTURE.values())))]
     return quiz(rng, things or KNOWN, longer) if name == "quiz" else DOCUMENTS[name](rng, things or KNOWN)
 
 
-def facts(rng, things) -> list:
-    """Three facts in a row."""
+def facts(rng: np.random.Generator, things: Sequence[Kind]) -> list:
+    """Three facts."""
     return [part for _ in range(3) for part in _fact(rng, things)]
 
 
@@ -63,20 +73,20 @@ def _fact(rng, things) -> list:
     return [Quiet(say.thing_phrase(*thing)), pick(rng, say.facts(*thing))]
 
 
-def fact_questions(rng, things) -> list:
-    """A thing is named, in one of several ways; then knowledge is asked for, looks in between."""
+def fact_questions(rng: np.random.Generator, things: Sequence[Kind]) -> list:
+    """A description of a thing, then questions about its facts, sometimes with one about its look between them."""
     scene = sample_single(rng, things)
     shape, colour = scene.things[0].kind
     answers = list(say.knowledge(shape, colour).items()) + [("sides", say.sides_answer(shape))]
-    seen = list(say.questions(scene).items())[:2]
+    visible = list(say.questions(scene).items())[:2]
     asked = [pick(rng, answers[:2]), pick(rng, answers if rng.random() < 0.2 else answers[:2])]
     if rng.random() < 0.4:
-        asked.insert(int(rng.integers(3)), pick(rng, seen))
+        asked.insert(int(rng.integers(3)), pick(rng, visible))
     return [_opening(rng, scene, rng.random() < 0.4), *_turns(asked)]
 
 
 def _opening(rng, scene, detailed) -> Quiet:
-    """What a text is about, with or without the prompt that asks for it."""
+    """The description at the start of a text, with or without its prompt."""
     prompt, text = ("Details:", say.details(scene)) if detailed else ("Output:", say.caption(scene))
     return Quiet(f"{prompt} {text}" if rng.random() < 0.4 else text)
 
@@ -85,8 +95,9 @@ def _turns(asked) -> list:
     return [part for name, answer in asked for part in (Quiet(say.ask(name)), answer)]
 
 
-def reading(rng, things) -> list:
-    """A description and questions that reading it answers."""
+def reading(rng: np.random.Generator, things: Sequence[Kind]) -> list:
+    """A description, and questions that it answers."""
+    scene: Scene | Clip
     if rng.random() < 0.1:
         scene = sample_digit(rng)
     else:
@@ -100,20 +111,22 @@ def reading(rng, things) -> list:
     return [_opening(rng, scene, detailed), *_turns(asked), *riddle(rng, scene)]
 
 
-def riddle(rng, scene) -> list:
-    """Sometimes a question by yes or no, or with answers to choose from; sometimes nothing."""
+def riddle(rng: np.random.Generator, scene: Scene | Clip) -> list:
+    """At random: a yes/no question, a question with options, or nothing."""
     draw = rng.random()
-    if scene.kind == "single" and scene.things[0].colour and draw < 0.25:
+    if isinstance(scene, Scene) and not (scene.kind == "single" and scene.things[0].colour):
+        return []
+    if isinstance(scene, Scene) and draw < 0.25:
         question, answer = say.check(rng, scene)
-    elif scene.kind in ("single", "clip") and (scene.kind == "clip" or scene.things[0].colour) and draw < 0.45:
+    elif draw < 0.45:
         question, answer, _ = say.choice(rng, scene)
     else:
         return []
     return [Quiet(question), answer]
 
 
-def quiz(rng, things, longer=1) -> list:
-    """Several descriptions, and after each a question about it, not about those before: shots, in words."""
+def quiz(rng: np.random.Generator, things: Sequence[Kind], longer: int = 1) -> list:
+    """Several descriptions, each with a question about it alone: few-shot prompts in words."""
     kinds = pick(rng, QUIZZES)
     return [part for _ in range(int(rng.integers(3, 3 + 4 * longer))) for part in QUIZ[pick(rng, kinds)](rng, things)]
 
@@ -124,7 +137,7 @@ def _fact_asked(rng, things):
     return [_opening(rng, scene, False), *_turns([pick(rng, list(say.knowledge(*thing.kind).items()))])]
 
 
-def _look_asked(rng, things):
+def _visible_asked(rng, things):
     scene = pick(rng, (sample_single, sample_clip, sample_count))(rng, things)
     return [_opening(rng, scene, scene.kind == "single"), *_turns([pick(rng, list(say.questions(scene).items()))])]
 
@@ -141,13 +154,13 @@ def _sum_asked(rng, things):
     return [_opening(rng, scene, False), *_turns([("sum", answer)])]
 
 
-# What a quiz may ask for each description: mostly one kind of question all along.
-QUIZZES = (*[("fact",)] * 2, ("fact", "look", "check", "sum"), ("look",), *[("check",)] * 2, ("sum",))
-QUIZ = {"fact": _fact_asked, "look": _look_asked, "check": _check_asked, "sum": _sum_asked}
+# The kinds of questions in a quiz: mostly one kind for all descriptions.
+QUIZZES = (*[("fact",)] * 2, ("fact", "visible", "check", "sum"), ("visible",), *[("check",)] * 2, ("sum",))
+QUIZ = {"fact": _fact_asked, "visible": _visible_asked, "check": _check_asked, "sum": _sum_asked}
 
 
-def sums(rng, things) -> list:
-    """What two digits add up to: told, or asked for."""
+def sums(rng: np.random.Generator, things: Sequence[Kind]) -> list:
+    """Three sums of two digits, each a statement or a question."""
     items = []
     for _ in range(3):
         first, second = (thing.shape for thing in sample_sum(rng, (pick(rng, SUMS),)).things)
@@ -159,8 +172,8 @@ def sums(rng, things) -> list:
     return items
 
 
-def episode(rng, longest=18) -> list:
-    """A few-shot episode in words: "a red circle lofa. a blue star dimu. ..."; labels follow their key."""
+def episode(rng: np.random.Generator, longest: int = 18) -> list:
+    """A few-shot episode in words: "a red circle lofa. a blue star dimu. ...". A label follows its key."""
     ways = int(rng.choice(WAYS))
     labels = say.ANIMALS + say.PLACES if rng.random() < 0.2 else say.PICTURE_WORDS + say.TEXT_WORDS
     words = [str(w) for w in rng.choice(labels, size=ways, replace=False)]
@@ -175,14 +188,16 @@ def episode(rng, longest=18) -> list:
 
 
 def _key(rule, style, shape, colour) -> str:
-    """How an episode names its things: by the one word that matters, by two, or as captions do."""
+    """The name of a thing in an episode: only the word of the rule, two words, or the phrase of captions."""
     if style < 0.2 and rule != "thing":
         return colour if rule == "color" else shape
     return f"{colour} {shape}" if style < 0.4 else say.thing_phrase(shape, colour)
 
 
-def sample_classes(rng, ways, things=KNOWN, rules=RULES):
-    """One of the rules and, for each class, the things that belong to it."""
+def sample_classes(
+    rng: np.random.Generator, ways: int, things: Sequence[Kind] = KNOWN, rules: Sequence[str] = RULES
+) -> tuple[str, list[list[Kind]]]:
+    """One of the rules, and the things of each class."""
     rule = pick(rng, rules)
     if rule == "thing":
         return rule, [[things[i]] for i in rng.permutation(len(things))[:ways]]
@@ -192,22 +207,22 @@ def sample_classes(rng, ways, things=KNOWN, rules=RULES):
     return rule, [[t for t in things if t[index] == value] for value in chosen]
 
 
-def shot_order(rng, ways, shots):
-    """Class of each shot: rounds over all classes, each in a random order."""
-    order = []
+def shot_order(rng: np.random.Generator, ways: int, shots: int) -> list[int]:
+    """The class of each shot. A round contains all classes in a random order."""
+    order: list[int] = []
     while len(order) < shots:
         order += [int(i) for i in rng.permutation(ways)]
     return order[:shots]
 
 
-def in_rounds(rng, things):
-    """Things without end, none again before all have been: so a class has to be known by what its things share."""
+def in_rounds(rng: np.random.Generator, things: Sequence[Kind]) -> Iterator[Kind]:
+    """Endless rounds over all things. No thing returns early, so the model must learn what a class has in common."""
     while True:
         yield from (things[i] for i in rng.permutation(len(things)))
 
 
-def random_repeat(rng, pieces, length, tokenizer) -> list:
-    """Token ids: a random row of `length // 2` pieces, twice; drawn again while it spells what is held out."""
+def random_repeat(rng: np.random.Generator, pieces: np.ndarray, length: int, tokenizer: Tokenizer) -> list[int]:
+    """Token ids: a random row of `length // 2` pieces, twice. A row that spells a held-out thing is drawn again."""
     while True:
         row = [int(i) for i in rng.choice(pieces, size=max(2, length // 2))]
         if not HELD_OUT_TEXT.search(tokenizer.decode(row + row)):
@@ -215,7 +230,7 @@ def random_repeat(rng, pieces, length, tokenizer) -> list:
 
 
 def _held_out_text():
-    """Whatever spells a held-out thing, or a word that no text may hold."""
+    """A pattern of all held-out things and of the words that no text may contain."""
     things = [f"{colour} (?:{shape}|{say.plural(shape)})" for shape, colour in sorted(HELD_OUT)]
     return re.compile("|".join((*things, *say.NEW_WORDS)))
 
@@ -223,17 +238,17 @@ def _held_out_text():
 HELD_OUT_TEXT = _held_out_text()
 
 
-def tokenizer_lines(rng, count=8000):
-    """Lines to train the tokenizer on: the text corpus, with invented words rare beside their syllables.
+def tokenizer_lines(rng: np.random.Generator, count: int = 8000) -> Iterator[str]:
+    """Training text of the tokenizer: the text corpus, with few invented words and many of their syllables.
 
-    Quizzes are left out. They have no words of their own, and with them a merge was left over for an invented word.
+    There are no quizzes. They have no new words, and with them the tokenizer merged a whole invented word.
     """
     for _ in range(count):
         items = pick(rng, (facts, fact_questions, reading, sums))(rng, KNOWN)
         yield " ".join(item.text if isinstance(item, Quiet) else item for item in items)
         yield say.caption(sample_scene(rng))
     for word in say.PICTURE_WORDS + say.TEXT_WORDS:
-        yield from [word] * 2  # so rare that no word is merged whole, while its syllables are
+        yield from [word] * 2  # rare enough that the tokenizer merges syllables, but no whole word
     for syllable in say.ONSETS:
         yield from [syllable] * 3000
 
