@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "complete", "load"]
 
+
 def load(folder: str | PathLike | None = None) -> TrainedFlamingo:
     """The Flamingo in the folder of a checkpoint or of a run; by default the one that comes with the package.
 

@@ -1,7 +1,7 @@
-"""The command line: parse, call, print. A user's mistake is one line on stderr and exit code 2.
+"""The command line: parse, call, print. A mistake of the user gives one line on stderr and exit code 2.
 
-Serves all sections of the chapter. No mathematics here; each command's work is imported only when
-it runs, so that `--help` and mistakes answer at once.
+Implements no section of the chapter. Each command imports its code only when it runs, so that `--help` and errors are
+immediate. Not here: any mathematics.
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import tinyflamingo
 from tinyflamingo import __version__
 from tinyflamingo.errors import UserError
 
-DIGITS = 100  # of a number on the command line
-QUERIES = 500  # of a task that is evaluated
+DIGITS = 100  # longest number on the command line
+QUERIES = 500  # queries for each task of `evaluate`
 FIGURES = (".png", ".pdf", ".svg")
 ABLATIONS = Path("runs/ablate/ablations.json")
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        """One line instead of argparse's two."""
+    def error(self, message: str) -> NoReturn:
+        """Raise one line; argparse would print two."""
         raise UserError(f"{message} (see '{self.prog} --help')")
 
 
 class _MixedParser(_Parser):
-    """Files may also stand after options: `complete TEMPLATE --json FILE`, which argparse alone refuses."""
+    """Accepts files after options too: `complete TEMPLATE --json FILE`. argparse alone refuses this."""
 
     mixing = False
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]  # argparse has overloads
         if self.mixing:  # argparse calls this method again, twice
             return super().parse_known_args(args, namespace)
         self.mixing = True
@@ -43,8 +45,8 @@ class _MixedParser(_Parser):
             self.mixing = False
 
 
-def main(argv=None) -> int:
-    """Exit code: 0 on success, 2 for a user's mistake, 130 after Ctrl-C."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
     try:
         _ready_stdout()
         args = _parser().parse_args(argv)
@@ -53,20 +55,20 @@ def main(argv=None) -> int:
         return 0
     except UserError as error:
         return _complain(error)
-    except BrokenPipeError:  # the reader of our output has left; what is still unwritten goes nowhere
+    except BrokenPipeError:  # the reader of our output is closed; the rest of the output is thrown away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # a full disk, a name too long, no permission: the user's to mend
+    except OSError as error:  # a full disk, a name that is too long, no permission: the user must repair it
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
-        print("tinyflamingo: stopped; a training run goes on with --resume", file=sys.stderr)
+        print("tinyflamingo: stopped; continue a training run with --resume", file=sys.stderr)
         return 130
 
 
 def _ready_stdout():
-    """A letter that stdout's encoding lacks is printed as an escape; a closed stdout is told before any work."""
+    """Print letters that the encoding of stdout lacks as escapes. A closed stdout is an error before any work."""
     if sys.stdout is None:
-        raise UserError("stdout is closed, so there is nowhere to print: leave it open, or send it to /dev/null")
+        raise UserError("stdout is closed, so nothing can be printed: leave it open, or redirect it to /dev/null")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -104,13 +106,13 @@ def _whole(text):
 
 
 def _path(text):
-    """A path; the empty text, as of a shell's variable that is not set, is none."""
+    """A path that is not empty; it is empty if a shell variable is not set."""
     if not text:
-        raise argparse.ArgumentTypeError("an empty path: is a variable of the shell not set?")
+        raise argparse.ArgumentTypeError("an empty path: is a shell variable not set?")
     return Path(text)
 
 
-def _share(text):
+def _fraction(text):
     """A number from 0 to 1."""
     try:
         value = float(text)
@@ -122,7 +124,7 @@ def _share(text):
 
 
 def _writable(path, folder=False):
-    """The path of a file to write (or of a folder), or a `UserError` before any work is done."""
+    """The path of a file (or folder) to write. Raises `UserError` before any work if it cannot be written."""
     if path.is_dir() and not folder:
         raise UserError(f"cannot write {path}: it is a folder")
     if path.exists() and not path.is_file() and os.access(path, os.W_OK):
@@ -135,9 +137,9 @@ def _writable(path, folder=False):
 
 
 def _figure(path):
-    """The path of a figure to write, by its ending."""
+    """The path of a figure to write, with a known suffix."""
     if path.suffix not in FIGURES:
-        raise UserError(f"cannot write {path}: the name of a figure ends in {', '.join(FIGURES)}")
+        raise UserError(f"cannot write {path}: the name of a figure must end in {', '.join(FIGURES)}")
     return path
 
 
@@ -145,18 +147,20 @@ def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
     p.add_argument("--preset", default="toy", help="toy (minutes, the default), smoke (seconds), or omniglot")
     p.add_argument("--out", type=_path, help="folder of the run (default: runs/PRESET)")
-    p.add_argument("--seed", type=_whole, help="default: 0, or that of the run which is resumed")
-    p.add_argument("--resume", action="store_true", help="go on with the run in --out, whatever stopped it")
-    own = p.add_argument_group("data of your own ('data check' looks at them first)")
+    p.add_argument("--seed", type=_whole, help="default: 0, or the seed of the resumed run")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out after any stop")
+    own = p.add_argument_group("your own data (check them first with 'data check')")
     own.add_argument(
         "--data", type=_path, metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
     )
-    own.add_argument("--format", metavar="NAME", help="of the data (default: found out)")
-    own.add_argument("--mix", type=_share, metavar="SHARE", help="of these data beside TinyWorld (default: 1)")
-    own.add_argument("--side", type=_whole, metavar="N", help="pixels a side that pictures are brought to")
-    own.add_argument("--vocab", type=_whole, metavar="N", help="pieces of the tokenizer, which is trained on the text")
-    own.add_argument("--context", type=_whole, metavar="N", help="tokens of a document that training reads")
-    own.add_argument("--allow-bad", type=_share, metavar="SHARE", help="of the records (default: 0.05)")
+    own.add_argument("--format", metavar="NAME", help="format of the data (default: detected)")
+    own.add_argument("--mix", type=_fraction, metavar="SHARE", help="share of these data beside TinyWorld (default: 1)")
+    own.add_argument("--side", type=_whole, metavar="N", help="pictures are resized to N x N pixels")
+    own.add_argument("--vocab", type=_whole, metavar="N", help="size of the tokenizer, which is trained on the text")
+    own.add_argument("--context", type=_whole, metavar="N", help="largest number of tokens of a document in training")
+    own.add_argument(
+        "--allow-bad", type=_fraction, metavar="SHARE", help="largest share of bad records (default: 0.05)"
+    )
     p.set_defaults(run=_train)
 
 
@@ -182,7 +186,7 @@ def _train(args):
 
 
 def _source(args, own, out):
-    """What a run learns from: handwriting, data of the user's own, or TinyWorld."""
+    """The data of a run: handwriting, the user's own data, or TinyWorld."""
     from tinyflamingo.handwriting.stages import Handwriting
     from tinyflamingo.own_data.options import source_of
     from tinyflamingo.training.presets import get_preset
@@ -193,7 +197,7 @@ def _source(args, own, out):
 
 
 def _own_data(args):
-    """The options of the user's own data, or None; the data of a preset that needs some are not the user's own."""
+    """The options of the user's own data, or None. The data of a handwriting preset are not the user's own."""
     from tinyflamingo.own_data.options import OwnData
     from tinyflamingo.training.presets import get_preset
 
@@ -201,17 +205,17 @@ def _own_data(args):
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     own = args.data is not None and not get_preset(args.preset).handwriting
     if options and not own:
-        odd, preset = next(iter(options)).replace("_", "-"), args.preset
-        remedy = f"preset {preset!r} has data of its own" if get_preset(preset).handwriting else "add --data PATH"
-        raise UserError(f"--{odd} is about data of your own: {remedy}")
+        option, preset = next(iter(options)).replace("_", "-"), args.preset
+        reason = f"preset {preset!r} has its own data" if get_preset(preset).handwriting else "add --data PATH"
+        raise UserError(f"--{option} is an option for your own data: {reason}")
     return OwnData(str(args.data), **options) if own else None
 
 
 def _add_demo(commands):
-    p = commands.add_parser("demo", help="a page of prompts, completed, with a figure")
-    p.add_argument("--checkpoint", type=_path, help="folder (default: the one that ships)")
-    p.add_argument("--out", type=_path, default=Path("demo.png"), help="where the figure goes")
-    p.add_argument("--seed", type=_whole, default=0, help="which pictures")
+    p = commands.add_parser("demo", help="complete a page of prompts and draw a figure")
+    p.add_argument("--checkpoint", type=_path, help="folder (default: the shipped checkpoint)")
+    p.add_argument("--out", type=_path, default=Path("demo.png"), help="file of the figure (default: demo.png)")
+    p.add_argument("--seed", type=_whole, default=0, help="selects the pictures (default: 0)")
     p.set_defaults(run=_demo)
 
 
@@ -222,17 +226,17 @@ def _demo(args):
 
 
 def _add_complete(commands):
-    p = commands.add_parser("complete", help="continue a prompt of text, pictures and videos")
-    p.add_argument("template", help="text with <image>, <video> and <EOC> marks; one file for each of the first two")
+    p = commands.add_parser("complete", help="complete a prompt of text, pictures and videos")
+    p.add_argument("template", help="text with <image>, <video> and <EOC> marks; one file for each <image> and <video>")
     p.add_argument("files", nargs="*", default=[], type=_path, help="pictures and videos, in the order of their marks")
-    p.add_argument("--checkpoint", type=_path, help="folder (default: the one that ships)")
-    p.add_argument("--json", action="store_true", help="also tokens, log-probabilities and phi")
-    p.add_argument("--max-tokens", type=_whole, default=24)
+    p.add_argument("--checkpoint", type=_path, help="folder (default: the shipped checkpoint)")
+    p.add_argument("--json", action="store_true", help="print JSON, with tokens, log-probabilities and phi")
+    p.add_argument("--max-tokens", type=_whole, default=24, help="largest number of new tokens (default: 24)")
     p.add_argument("--beams", type=_whole, default=1, help="width of the beam (the paper uses 3); 1: greedy")
     p.add_argument("--temperature", type=float, help="0: no sampling (default: 0, or 1 with --top-k or --top-p)")
-    p.add_argument("--top-k", type=_whole, help="sample among the K likeliest tokens; 0: all")
-    p.add_argument("--top-p", type=float, help="sample among the likeliest tokens that together reach P")
-    p.add_argument("--seed", type=_whole, help="of the sampling (default: 0)")
+    p.add_argument("--top-k", type=_whole, help="sample from the K most likely tokens; 0: all")
+    p.add_argument("--top-p", type=float, help="sample from the most likely tokens with total probability P")
+    p.add_argument("--seed", type=_whole, help="seed of the sampling (default: 0)")
     p.set_defaults(run=_complete)
 
 
@@ -250,15 +254,15 @@ def _complete(args):
         raise UserError(f"--beams is {args.beams} but must be from 1 to {WIDEST}")
     sampling = _sampling(args)
     if args.beams > 1 and sampling != Sampling():
-        raise UserError("--beams searches, --temperature, --top-k and --top-p sample: choose one")
+        raise UserError("--beams searches, but --temperature, --top-k and --top-p sample: choose one")
     model = _load(args.checkpoint)
     items = read_prompt(args.template, args.files, model.config.vision.side)
-    found = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed or 0))
-    print(_json_line(found) if args.json else found["text"])
+    answer = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed or 0))
+    print(_json_line(answer) if args.json else answer["text"])
 
 
 def _sampling(args):
-    """How the options say that tokens are drawn; one that would do nothing is refused."""
+    """The sampling that the options select. An option without effect is refused."""
     from tinyflamingo.decoding.sampling import Sampling
 
     cut = args.top_k is not None or args.top_p is not None
@@ -267,30 +271,30 @@ def _sampling(args):
     sampling = Sampling(temperature, args.top_k or 0, top_p)
     if temperature == 0 and (cut or args.seed is not None):
         option = "--seed" if not cut else "--top-k" if args.top_k is not None else "--top-p"
-        raise UserError(f"{option} does nothing without sampling: give a --temperature above 0, or leave it out")
+        raise UserError(f"{option} has no effect without sampling: give a --temperature above 0, or remove it")
     return sampling
 
 
-def _json_line(found):
-    """JSON with letters as they are, or with JSON's own escapes where stdout's encoding lacks one of them."""
-    line = json.dumps(found, ensure_ascii=False)
+def _json_line(report):
+    """JSON with letters as they are, or with JSON's escapes if the encoding of stdout lacks one of them."""
+    line = json.dumps(report, ensure_ascii=False)
     try:
         line.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        return json.dumps(found)
+        return json.dumps(report)
     return line
 
 
 def _add_evaluate(commands):
-    p = commands.add_parser("evaluate", help="every task on fresh pictures, with intervals")
-    p.add_argument("--checkpoint", type=_path, help="folder (default: the one that ships)")
-    p.add_argument("--json", type=_path, metavar="FILE", help="write the report there")
-    p.add_argument("--seed", type=_whole, default=0, help="which test stream")
-    p.add_argument("--queries", type=_whole, help=f"per task (default: {QUERIES})")
-    p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot: see --runs")
-    p.add_argument("--suite", action="store_true", help="the sixteen tasks with 0 to 32 shots, and specialists")
-    p.add_argument("--quick", action="store_true", help="with --suite: a small part of it, in minutes")
-    p.add_argument("--runs", type=_path, metavar="ZIP", help="of --task omniglot: the data set's all_runs.zip")
+    p = commands.add_parser("evaluate", help="scores of every task on new pictures, with intervals")
+    p.add_argument("--checkpoint", type=_path, help="folder (default: the shipped checkpoint)")
+    p.add_argument("--json", type=_path, metavar="FILE", help="write the report to this file")
+    p.add_argument("--seed", type=_whole, default=0, help="selects the test pictures (default: 0)")
+    p.add_argument("--queries", type=_whole, help=f"queries for each task (default: {QUERIES})")
+    p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot needs --runs")
+    p.add_argument("--suite", action="store_true", help="sixteen tasks with 0 to 32 shots, and specialists")
+    p.add_argument("--quick", action="store_true", help="with --suite: a small part that takes minutes")
+    p.add_argument("--runs", type=_path, metavar="ZIP", help="for --task omniglot: all_runs.zip of the data set")
     p.set_defaults(run=_evaluate)
 
 
@@ -312,21 +316,21 @@ def _evaluate(args):
     else:
         report = evaluate(_load(args.checkpoint), args.queries or QUERIES, args.seed, args.task)
         print(format_report(report))
-    report["checkpoint"] = str(args.checkpoint or "the one that ships")
+    report["checkpoint"] = str(args.checkpoint or "the shipped checkpoint")
     if target:
         write_atomically(target, json.dumps(report, indent=1).encode())
 
 
 def _check_evaluate(args, omniglot):
-    """Options that do nothing together are refused."""
+    """Refuse combinations in which an option has no effect."""
     if args.queries == 0:
         raise UserError("--queries must be at least 1")
     if args.quick and not args.suite:
-        raise UserError("--quick is a part of --suite: add it, or leave both out")
+        raise UserError("--quick needs --suite: add --suite, or remove --quick")
     if args.suite and omniglot:
-        raise UserError("--suite has no task of --runs: leave --suite out, or leave --task omniglot and --runs out")
+        raise UserError("--suite does not contain omniglot: remove --suite, or remove --task omniglot and --runs")
     if args.queries and (args.suite or omniglot):
-        raise UserError(f"--queries does nothing with {'--suite' if args.suite else '--task omniglot'}: leave it out")
+        raise UserError(f"--queries has no effect with {'--suite' if args.suite else '--task omniglot'}: remove it")
 
 
 def _evaluate_runs(args):
@@ -334,17 +338,17 @@ def _evaluate_runs(args):
     from tinyflamingo.handwriting.one_shot import evaluate_runs
 
     if args.task != ["omniglot"] or not args.runs:
-        raise UserError("--task omniglot and --runs ZIP belong together, and no other task beside them")
+        raise UserError("--task omniglot and --runs ZIP belong together, without another --task")
     return evaluate_runs(_load(args.checkpoint), read_runs(args.runs), args.seed)
 
 
 def _add_ablate(commands):
-    p = commands.add_parser("ablate", help="the paper's ablations in short runs; --only also names studies")
+    p = commands.add_parser("ablate", help="the ablations of the paper in short runs, and studies (--only)")
     p.add_argument("--only", action="append", metavar="NAME", help="only this row or study (may be repeated)")
-    p.add_argument("--seeds", type=_whole, default=3, help="runs of each row")
-    p.add_argument("--steps", type=_whole, help="of stage three, for each row (default: 200)")
-    p.add_argument("--json", type=_path, metavar="FILE", help=f"what it holds is not run again (default: {ABLATIONS})")
-    p.add_argument("--checkpoint", type=_path, help="folder with the frozen parts (default: the one that ships)")
+    p.add_argument("--seeds", type=_whole, default=3, help="runs of each row (default: 3)")
+    p.add_argument("--steps", type=_whole, help="steps of stage three for each row (default: 200)")
+    p.add_argument("--json", type=_path, metavar="FILE", help=f"results; those in it are not run again ({ABLATIONS})")
+    p.add_argument("--checkpoint", type=_path, help="folder with the frozen parts (default: the shipped checkpoint)")
     p.set_defaults(run=_ablate)
 
 
@@ -358,10 +362,15 @@ def _ablate(args):
 
 
 def _add_report(commands):
-    p = commands.add_parser("report", help="results and figures from the files of runs, as Markdown")
-    p.add_argument("runs", nargs="+", type=_path, metavar="RUN", help="a folder of a run, or a JSON file")
-    p.add_argument("--out", type=_path, default=Path("docs/results.md"), help="figures go into figures/ beside it")
-    p.add_argument("--quick", action="store_true", help="text alone, no figures")
+    p = commands.add_parser("report", help="write results and figures of runs as Markdown")
+    p.add_argument("runs", nargs="+", type=_path, metavar="RUN", help="folder of a run, or a JSON file")
+    p.add_argument(
+        "--out",
+        type=_path,
+        default=Path("docs/results.md"),
+        help="Markdown file; figures go to figures/ beside it",
+    )
+    p.add_argument("--quick", action="store_true", help="only text, no figures")
     p.set_defaults(run=_report)
 
 
@@ -372,11 +381,11 @@ def _report(args):
 
 
 def _add_bench(commands):
-    p = commands.add_parser("bench", help="times, against PyTorch if it is installed")
-    p.add_argument("--json", type=_path, metavar="FILE", help="write the times there")
+    p = commands.add_parser("bench", help="times, compared with PyTorch if it is installed")
+    p.add_argument("--json", type=_path, metavar="FILE", help="write the times to this file")
     p.add_argument("--only", action="append", metavar="NAME", help="only this line (may be repeated)")
-    p.add_argument("--threads", type=_whole, action="append", help="on both sides (may be repeated; default: 1 and 2)")
-    p.add_argument("--figure", type=_path, metavar="FILE", help="also measure how costs grow, and draw it there")
+    p.add_argument("--threads", type=_whole, action="append", help="threads (may be repeated; default: 1 and 2)")
+    p.add_argument("--figure", type=_path, metavar="FILE", help="also measure how costs grow, and draw it in this file")
     p.set_defaults(run=_bench)
 
 
@@ -391,10 +400,10 @@ def _bench(args):
 
 
 def _add_params(commands):
-    p = commands.add_parser("params", help="how many parameters a preset or a model of the paper has, by part")
+    p = commands.add_parser("params", help="parameters of each part of a preset or of a model in the paper")
     p.add_argument("preset", help="toy, smoke, flamingo-3b, flamingo-80b, nfnet-f6, clip-vit-l14, chinchilla-70b ...")
-    p.add_argument("--costs", action="store_true", help="also flops, memory, and the time at this machine's rate")
-    p.add_argument("--json", type=_path, metavar="FILE", help="write the counts there")
+    p.add_argument("--costs", action="store_true", help="also flops, memory, and times at the rate of this machine")
+    p.add_argument("--json", type=_path, metavar="FILE", help="write the counts to this file")
     p.set_defaults(run=_params)
 
 
@@ -404,22 +413,22 @@ def _params(args):
     from tinyflamingo.files import write_atomically
 
     target = args.json and _writable(args.json)
-    find_model(args.preset)  # an unknown name is told before anything is measured
-    found = sizes(args.preset, gemm_rate() * 1e9 if args.costs else None)
-    print(format_sizes(found))
+    find_model(args.preset)  # an unknown name is an error before anything is measured
+    report = sizes(args.preset, gemm_rate() * 1e9 if args.costs else None)
+    print(format_sizes(report))
     if target:
-        write_atomically(target, json.dumps(found, indent=1).encode())
+        write_atomically(target, json.dumps(report, indent=1).encode())
 
 
 def _add_convert(commands):
-    p = commands.add_parser("convert", help="weights from and to the public ports of Flamingo")
-    p.add_argument("files", nargs="+", type=_path, help="a peer's files or folders, or a checkpoint or part of ours")
-    p.add_argument("--from", dest="source", metavar="PEER", help="whose files they are (default: ours)")
-    p.add_argument("--to", nargs="+", required=True, metavar="OUT", help="OUT: what to write, or PEER OUT: for whom")
-    p.add_argument("--prefix", default="", help="of the peer's names, to read or write one part of a whole")
-    p.add_argument("--head-size", type=_whole, default=64, help="of a port's heads, which no tensor tells")
-    p.add_argument("--config", type=_path, help="the decoder's config.json (default: beside the weights)")
-    p.add_argument("--tokenizer", type=_path, help="the decoder's tokenizer.json (default: beside the weights)")
+    p = commands.add_parser("convert", help="convert weights from and to the public ports of Flamingo")
+    p.add_argument("files", nargs="+", type=_path, help="files or folders of a port, or a checkpoint or part of ours")
+    p.add_argument("--from", dest="source", metavar="PEER", help="port that wrote the files (default: ours)")
+    p.add_argument("--to", nargs="+", required=True, metavar="OUT", help="OUT: path of our file; PEER OUT: for a port")
+    p.add_argument("--prefix", default="", help="prefix of the names in the port, to read or write one part")
+    p.add_argument("--head-size", type=_whole, default=64, help="size of a head in the port (default: 64)")
+    p.add_argument("--config", type=_path, help="config.json of the decoder (default: beside the weights)")
+    p.add_argument("--tokenizer", type=_path, help="tokenizer.json of the decoder (default: beside the weights)")
     p.set_defaults(run=_convert)
 
 
@@ -435,12 +444,12 @@ def _convert(args):
     elif len(args.files) == 1:
         print(convert_to(peer[0], args.files[0], _writable(Path(out)), options))
     else:
-        raise UserError(f"--to {peer[0]} takes one checkpoint or part, {len(args.files)} were given")
+        raise UserError(f"--to {peer[0]} takes one checkpoint or part, but {len(args.files)} were given")
 
 
 def _add_parity(commands):
-    p = commands.add_parser("parity", help="our outputs beside those of the public ports that are installed")
-    p.add_argument("--out", type=_path, metavar="FILE", help="write the report there")
+    p = commands.add_parser("parity", help="compare our outputs with those of the installed public ports")
+    p.add_argument("--out", type=_path, metavar="FILE", help="write the report to this file")
     p.set_defaults(run=_parity)
 
 
@@ -455,10 +464,10 @@ def _parity(args):
 
 
 def _parity_report() -> str:
-    """The report of the tests that compare with the peers; they are in the repository, not in the package."""
+    """The report of the tests that compare with the ports. They are in the repository, not in the package."""
     tests = Path(tinyflamingo.__file__).parents[1] / "tests" / "interop"
     if not (tests / "parity_report.py").is_file():
-        raise UserError("parity runs the repository's tests: run it in a clone of the repository")
+        raise UserError("parity runs tests of the repository: run it in a clone of the repository")
     sys.path.insert(0, str(tests))
     from parity_report import parity_report
 
@@ -466,12 +475,18 @@ def _parity_report() -> str:
 
 
 def _add_data(commands):
-    p = commands.add_parser("data", help="look at data of your own before training on them")
-    p.add_argument("action", choices=["check"], help="what was found, what would be skipped and why")
+    p = commands.add_parser("data", help="check your own data before training")
+    p.add_argument("action", choices=["check"], help="print what is found, and what is skipped and why")
     p.add_argument("path", type=_path, help="a folder with captions.jsonl, or a file or folder of a known format")
-    p.add_argument("--format", metavar="NAME", help="default: found out")
-    p.add_argument("--sheet", type=_path, metavar="FILE", help="draw a contact sheet there (PNG)")
-    p.add_argument("--allow-bad", type=_share, default=0.05, metavar="SHARE", help="of the records (default: 0.05)")
+    p.add_argument("--format", metavar="NAME", help="format of the data (default: detected)")
+    p.add_argument("--sheet", type=_path, metavar="FILE", help="draw a contact sheet in this file (PNG)")
+    p.add_argument(
+        "--allow-bad",
+        type=_fraction,
+        default=0.05,
+        metavar="SHARE",
+        help="largest share of bad records (default: 0.05)",
+    )
     p.set_defaults(run=_data_check)
 
 
@@ -479,7 +494,7 @@ def _data_check(args):
     from tinyflamingo.data.readers.check import check_data
 
     if args.sheet and args.sheet.suffix != ".png":
-        raise UserError(f"cannot write {args.sheet}: the name of a contact sheet ends in .png")
+        raise UserError(f"cannot write {args.sheet}: the name of a contact sheet must end in .png")
     for line in check_data(args.path, args.format, args.sheet and _writable(args.sheet), args.allow_bad):
         print(line)
 

@@ -59,7 +59,7 @@ def conv(p, x, stride=1):  # (F, Y, X, C) -> (F, Y / stride, X / stride, C'): st
     pads = [max((-(-n // stride) - 1) * stride + k - n, 0) for n in x.shape[1:3]]
     x = np.pad(x, [(0, 0), *((n // 2, n - n // 2) for n in pads), (0, 0)])
     x = np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(1, 2))[:, ::stride, ::stride]
-    F, Y, X, G = *x.shape[:3], x.shape[3] // inputs  # G groups of channels
+    (F, Y, X), G = x.shape[:3], x.shape[3] // inputs  # G groups of channels
     x = x.reshape(F * Y * X, G, inputs * k * k).swapaxes(0, 1)  # what an output pixel sees
     w = w.transpose(2, 0, 1, 3).reshape(inputs * k * k, G, outputs // G).swapaxes(0, 1)
     return (x @ w).swapaxes(0, 1).reshape(F, Y, X, outputs) + p["b"]

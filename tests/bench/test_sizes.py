@@ -9,7 +9,7 @@ import pytest
 
 from tinyflamingo import ops
 from tinyflamingo.bench import sizes
-from tinyflamingo.bench.flops import gemm_flops
+from tinyflamingo.bench.flops import gemm_flops, relative_attention_flops
 from tinyflamingo.bench.sizes import counts, find_model, forward
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import FlamingoConfig
@@ -19,7 +19,7 @@ from tinyflamingo.ops.tree import count
 from tinyflamingo.training.presets import get_preset, parameter_counts
 from tinyflamingo.variants.paper import A9, CLIP_VIT_L14, PAPER, nfnet
 
-# What the parts must be, from the papers' hyper-parameters, written out by hand.
+# The sizes of the parts, computed by hand from the hyper-parameters in the papers.
 VISION = 435_286_116
 RESAMPLER = {128: 6 * (4 * 1536 * 2048 + 8 * 1536**2) + 3072 * 1536, 96: 6 * 12 * 1536**2 + 3072 * 1536}
 RECONSTRUCTED = {  # language model, gated blocks, size of the resampler's keys
@@ -33,7 +33,7 @@ RECONSTRUCTED = {  # language model, gated blocks, size of the resampler's keys
 
 
 def _number(figure):
-    """ "435M" as (435000000.0, 500000.0): the figure, and half of its last digit."""
+    """(figure, half of its last digit): "435M" gives (435000000.0, 500000.0)."""
     digits, unit = re.fullmatch(r"([\d.]+)([MB])", figure).groups()
     unit = {"M": 1e6, "B": 1e9}[unit]
     return float(digits) * unit, 0.5 * unit * 10.0 ** -len(digits.partition(".")[2])
@@ -51,7 +51,7 @@ def test_parts_of_flamingo(name):
 
 @pytest.mark.parametrize("name", ["flamingo-3b", "flamingo-9b", "flamingo-80b"])
 def test_the_default_reading_gives_what_table_5_prints(name):
-    """To half of the last printed digit; the paper seems to have cut a few instead of rounding, so to one."""
+    """To one unit of the last printed digit: the paper seems to truncate some figures instead of rounding."""
     for part, row in counts(name).items():
         if "printed" in row:
             figure, half = _number(row["printed"])
@@ -78,12 +78,12 @@ def test_totals_of_the_papers_ablations(change, total):
     config, parts = PAPER["flamingo-3b"].config, {}
     for name, value in change.items():
         parts[name] = dataclasses.replace(getattr(config, name), **value) if isinstance(value, dict) else value
-    found = parameter_counts(dataclasses.replace(config, **parts))["total"]["parameters"]
-    assert round(found / 1e9, 1) == total
+    count = parameter_counts(dataclasses.replace(config, **parts))["total"]["parameters"]
+    assert round(count / 1e9, 1) == total
 
 
 def test_nfnets_exactly():
-    """Each step of F adds the same 61,144,972; F0 as its authors' code makes it."""
+    """F0 is as in the code of its authors; each further F adds the same 61,144,972."""
     for n in range(7):
         row = counts(f"nfnet-f{n}")["total"]
         assert row["parameters"] == 71_489_284 + n * 61_144_972
@@ -97,7 +97,7 @@ def test_all_rows_of_chinchillas_table():
 
 
 def test_clip_exactly():
-    """Patches, places, 24 blocks with all biases, three norms, the projection."""
+    """Patches, positions, 24 blocks with all biases, three norms, the projection."""
     D = 1024
     blocks = 24 * (12 * D * D + 13 * D)
     assert counts("clip-vit-l14")["total"]["parameters"] == 14 * 14 * 3 * D + D + 257 * D + blocks + 4 * D + D * 768
@@ -109,17 +109,17 @@ def test_counting_80_billion_takes_no_memory():
     counts("flamingo-80b")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 64e6  # of 321 GB; the vectors of gains and biases alone are real
+    assert peak < 64e6  # instead of 321 GB; only the vectors of gains and biases are real
 
 
-def test_our_presets_count_what_they_allocate():
+def test_our_presets_count_the_allocated_parameters():
     config = get_preset("smoke").config
     real = init_language_model(np.random.default_rng(0), config.language)
     assert counts("smoke")["language model"]["parameters"] == count(real)
     assert "text tower" in counts("smoke") and "text tower" not in counts("flamingo-3b")
 
 
-def test_an_unknown_preset_lists_what_there_is():
+def test_an_unknown_preset_lists_the_presets():
     with pytest.raises(UserError, match="giant.*toy.*flamingo-80b.*chinchilla-44m"):
         find_model("giant")
 
@@ -128,47 +128,45 @@ def test_an_unknown_preset_lists_what_there_is():
 
 
 @pytest.mark.parametrize(
-    "name, meant", [("toy", "(250,000 updates of the paper's batch)"), ("chinchilla-44m", "(20 tokens a parameter)")]
+    "name, text", [("toy", "(250,000 updates of the paper's batch)"), ("chinchilla-44m", "(20 tokens per parameter)")]
 )
-def test_the_whole_training_that_is_meant_is_told(name, meant):
+def test_the_whole_training_is_described(name, text):
     (line,) = (line for line in sizes.format_sizes(sizes.sizes(name, 1e9)).split("\n") if "whole training" in line)
-    assert line.endswith(meant)
+    assert line.endswith(text)
 
 
 @pytest.mark.parametrize("n, side, billions", [(0, 256, 12.38), (1, 320, 35.54), (6, 576, 377.28)])
-def test_flops_of_nfnets_are_those_their_paper_prints(n, side, billions):
-    """Its table 3, at the test resolutions, a multiplication and an addition as one."""
+def test_flops_of_nfnets_are_those_of_their_paper(n, side, billions):
+    """Table 3 of their paper, at the test resolutions. There a multiplication and an addition are one flop."""
     assert round(forward(nfnet(n, side))["vision encoder"].flops / 2e9, 2) == billions
 
 
 def test_hollow_flops_are_those_of_a_real_pass():
-    """The language model of the smoke preset, run and noted product by product."""
+    """The language model of the smoke preset runs, and each product is noted."""
     config = dataclasses.replace(get_preset("smoke").config.language, layers=3)
     params, tokens = init_language_model(np.random.default_rng(0), config), np.zeros((1, 256), int)
     with ops.use("reference"):
         real = gemm_flops(lambda: language_model(params, tokens, config))
-    found = forward(config)["language model"].flops
+    hollow = forward(config)["language model"].flops
     H, K, T = config.heads, config.key_size, 256
     causal, dense = _relative(T, H, K), 3 * 2 * H * K * T * T
-    assert found == real + config.layers * (dense - causal)
+    assert hollow == real + config.layers * (dense - causal)
 
 
 def _relative(T, H, K):
-    """What `gemm_flops` notes for causal attention: blocks up to the diagonal."""
-    from tinyflamingo.bench.flops import _relative_attention
-
-    q, u = np.zeros((1, T, H, K)), np.zeros((H, K))
-    return _relative_attention(q, q, q, q[0], u, u, np.zeros((1, T), int))
+    """The flops that `gemm_flops` counts for causal attention: blocks up to the diagonal."""
+    q = np.zeros((1, T, H, K))
+    return relative_attention_flops(q, q, q, q[0])
 
 
 def test_flops_of_the_parts_by_hand():
-    """Flamingo-3B: every matrix of a gated block and of a decoder block, times the rows it meets."""
-    found = forward(PAPER["flamingo-3b"].config)
+    """Flamingo-3B: every matrix of a gated block and of a decoder block, times its number of rows."""
+    passes = forward(PAPER["flamingo-3b"].config)
     D, T, M, R = 2048, 256, 5, 64
     gated = 2 * T * (2 * D * D + 8 * D * D) + 2 * M * R * 2 * D * D + 2 * 2 * T * M * R * D
-    assert found["gated blocks"].flops == 24 * gated
+    assert passes["gated blocks"].flops == 24 * gated
     block = 2 * T * (5 + 8) * D * D + 3 * 2 * T * T * D
-    assert found["language model"].flops == 24 * block + 2 * T * D * 32_000
+    assert passes["language model"].flops == 24 * block + 2 * T * D * 32_000
 
 
 def test_costs_follow_the_frozen_parts():
@@ -183,7 +181,7 @@ def test_costs_follow_the_frozen_parts():
     assert isinstance(get_preset("smoke").config, FlamingoConfig) and c["training_flops"] > 250_000 * c["step_flops"]
 
 
-def test_chinchillas_training_is_six_flops_a_parameter_and_token():
+def test_chinchillas_training_is_six_flops_per_parameter_and_token():
     c, n = sizes.costs("chinchilla-70b"), counts("chinchilla-70b")["total"]["parameters"]
     assert c["training_flops"] == pytest.approx(6 * n * 20 * n, rel=0.03)
 
@@ -198,7 +196,7 @@ def test_durations(seconds, text):
     assert sizes.duration(seconds) == text
 
 
-def test_hollow_parameters_are_named_and_shaped_as_real_ones():
+def test_hollow_parameters_have_the_names_and_shapes_of_real_ones():
     from tinyflamingo.ops.tree import named_leaves
     from tinyflamingo.variants.registry import untrained
 

@@ -1,4 +1,4 @@
-"""Ablations: every row runs and differs in what it says; what is finished is not run again."""
+"""Ablations: every row runs and changes what it names; a finished run is not run again."""
 
 import json
 
@@ -32,16 +32,16 @@ def media(model):
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_runs(model, media, name):
     before = {n: a.copy() for n, a in named_leaves(model.frozen).items()}
-    found = run_row(ROWS[name], model, 3, 0, 2, media)
-    assert set(found["scores"]) == {*ablations.SCORES, "overall"}
-    assert all(0 <= x <= 1 for x in found["scores"].values())
-    assert np.isfinite(found["loss"]) and found["stopped_at"] is None and found["text_perplexity"] > 1
-    assert json.loads(json.dumps(found)) == found
+    result = run_row(ROWS[name], model, 3, 0, 2, media)
+    assert set(result["scores"]) == {*ablations.SCORES, "overall"}
+    assert all(0 <= x <= 1 for x in result["scores"].values())
+    assert np.isfinite(result["loss"]) and result["stopped_at"] is None and result["text_perplexity"] > 1
+    assert json.loads(json.dumps(result)) == result
     assert all((a == before[n]).all() for n, a in named_leaves(model.frozen).items())  # the next row needs them
 
 
-def test_rows_of_a_seed_start_alike(model, media, monkeypatch):
-    """Their pictures and first parameters are the same, whether they share the checkpoint's encoder or not."""
+def test_rows_of_a_seed_have_the_same_start(model, media, monkeypatch):
+    """They have the same pictures and initial parameters, with the checkpoint's encoder or another one."""
     stages = []
 
     class Watched(ablations.FlamingoStage):
@@ -57,7 +57,7 @@ def test_rows_of_a_seed_start_alike(model, media, monkeypatch):
     for pool, _, latents in stages[1:]:
         assert pool.scenes == stages[0][0].scenes
         np.testing.assert_array_equal(latents, stages[0][2])
-    for _, vector, _ in (stages[1], stages[3]):  # the row with a trained encoder has its weights too
+    for _, vector, _ in (stages[1], stages[3]):  # the row with a trained encoder also has the encoder's weights
         np.testing.assert_array_equal(vector, stages[0][1])
 
 
@@ -68,10 +68,10 @@ def test_every_row_differs_from_the_baseline(name):
     assert 50 < row.paper < PAPER_BASELINE
 
 
-def test_rows_change_what_they_say(model, media):
+def test_rows_change_what_they_name(model, media):
     trained = {n: run_row(ROWS[n], model, 1, 0, 1, media)["trained_parameters"] for n in
                ("baseline", "no_gates", "vanilla", "middle", "mlp", "transformer", "language_trained")}  # fmt: skip
-    assert trained["baseline"] - trained["no_gates"] == 4  # two gates a block
+    assert trained["baseline"] - trained["no_gates"] == 4  # two gates in each block
     assert trained["baseline"] > trained["vanilla"] > trained["middle"]
     assert trained["language_trained"] == trained["baseline"] + count(model.frozen["language"])
     for kind in ("mlp", "transformer"):
@@ -84,23 +84,21 @@ def test_rows_change_what_they_say(model, media):
 
 
 def test_a_finished_row_is_not_run_again(model, tmp_path, monkeypatch):
-    path, runs, said = tmp_path / "ablations.json", [], []
+    path, runs, lines = tmp_path / "ablations.json", [], []
 
     def fake(row, model, steps, seed, queries, media):
         runs.append((row.what, seed))
-        scores = {name: 0.5 for name in ablations.SCORES} | {
-            "overall": 0.5 + 0.1 * ("no tanh" in row.what) + 0.01 * seed
-        }
-        return {"scores": scores, "seconds": 0.0}
+        overall = 0.5 + 0.1 * ("no tanh" in row.what) + 0.01 * seed
+        return {"scores": dict.fromkeys(ablations.SCORES, 0.5) | {"overall": overall}, "seconds": 0.0}
 
     monkeypatch.setattr(ablations, "run_row", fake)
-    ablate(model, path, ["no_gates"], 1, 3, 2, said.append)
-    assert [w for w, _ in runs] == ["all as the preset has it", "no tanh gates"]
-    report = ablate(model, path, ["no_gates", "vanilla"], 3, 3, 2, said.append)
+    ablate(model, path, ["no_gates"], 1, 3, 2, lines.append)
+    assert [w for w, _ in runs] == ["the preset without changes", "no tanh gates"]
+    report = ablate(model, path, ["no_gates", "vanilla"], 3, 3, 2, lines.append)
     assert len(runs) == len(set(runs)) == 9 and json.loads(path.read_text()) == report
-    found = differences(report)
-    assert found["no_gates"]["score"] == pytest.approx(0.1) and found["no_gates"]["paper"] == -4.2
-    assert found["no_gates"]["verdict"] == "disagrees" and found["vanilla"]["verdict"] == "undecided"
+    table = differences(report)
+    assert table["no_gates"]["score"] == pytest.approx(0.1) and table["no_gates"]["paper"] == -4.2
+    assert table["no_gates"]["verdict"] == "disagrees" and table["vanilla"]["verdict"] == "undecided"
     assert "no_gates" in format_report(report) and "disagrees" in format_report(report)
     with pytest.raises(UserError, match="made with steps 3, not 4: choose another --json"):
         ablate(model, path, ["no_gates"], 1, 4, 2)
@@ -113,8 +111,8 @@ def test_one_seed_decides_nothing():
     seeds = {"0": {"scores": {"overall": 0.9}}}
     rows = {"baseline": {"paper": 70.7, "against": "baseline", "seeds": {"0": {"scores": {"overall": 0.1}}}},
             "mlp": {"paper": 66.6, "against": "baseline", "seeds": seeds}}  # fmt: skip
-    found = differences({"rows": rows})
-    assert found["mlp"]["verdict"] == "undecided" and found["mlp"]["ci95"] is None and "baseline" not in found
+    table = differences({"rows": rows})
+    assert table["mlp"]["verdict"] == "undecided" and table["mlp"]["ci95"] is None and "baseline" not in table
 
 
 def test_the_same_seed_gives_the_same_run(model, media):

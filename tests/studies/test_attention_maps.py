@@ -128,22 +128,22 @@ def test_maps_of_a_ports_block_have_no_norm_on_the_media(rng):
 
 
 PORT = {"form": PortResamplerConfig}
-RESAMPLERS = [
-    {},
-    {"layers": 1},
-    {"input_width": 24},
-    {"form": ProjectedResamplerConfig, "projected_width": 12},
-    PORT,
-    PORT | {"places": 3},
-    PORT | {"frames": 0},
-    PORT | {"places": 3, "frames": 0, "activation": "squared_relu"},
-]
+RESAMPLERS = {
+    "chapter": {},
+    "one layer": {"layers": 1},
+    "projected features": {"input_width": 24},
+    "projected tokens": {"form": ProjectedResamplerConfig, "projected_width": 12},
+    "port": PORT,
+    "port with places": PORT | {"places": 3},
+    "port without frames": PORT | {"frames": 0},
+    "port with places alone": PORT | {"places": 3, "frames": 0, "activation": "squared_relu"},
+}
 
 
-@pytest.mark.parametrize("resampler", RESAMPLERS, ids=str)
-def test_the_weights_of_latents_are_those_of_the_resampler(floor, resampler, rng, monkeypatch):
+@pytest.mark.parametrize("name", RESAMPLERS)
+def test_the_weights_of_latents_are_those_of_the_resampler(floor, name, rng, monkeypatch):
     """Taken from inside the very attention that any resampler with latents runs."""
-    config = in_form(tiny_config().resampler, **({"form": ResamplerConfig} | resampler))
+    config = in_form(tiny_config().resampler, **({"form": ResamplerConfig} | RESAMPLERS[name]))
     params, used = shake(init_part(rng, config, np.float64), rng), []
     features = rng.standard_normal((3, 2, 4, config.input_width))
 

@@ -1,4 +1,4 @@
-"""The report: every section from its files, honest about what is missing, and numbers that add up."""
+"""The report: every section from its files, a line for every missing file, and correct counts."""
 
 import json
 import re
@@ -17,10 +17,10 @@ def cell(score, half=0.02, n=500):
 
 
 def suite(seed=0, shift=0.0):
-    def task(name, paper, dev, end, rivals, whole):
+    def task(paper, dev, end, rivals, whole):
         shots = {
-            n: cell(end * share + shift)
-            for n, share in zip(("0", "4", "8", "16", "32"), (0.2, 0.5, 0.8, 0.9, 1), strict=True)
+            n: cell(end * part + shift)
+            for n, part in zip(("0", "4", "8", "16", "32"), (0.2, 0.5, 0.8, 0.9, 1), strict=True)
         }
         specialists = dict(zip(("prototype", "linear", "finetuned", "whole"), map(cell, (*rivals, whole)), strict=True))
         sanity = {
@@ -41,9 +41,9 @@ def suite(seed=0, shift=0.0):
         }
 
     tasks = {
-        "captions": task("captions", "COCO", True, 0.9, (0.3, 0.4, 0.5), 0.95),
-        "digits": task("digits", "TextVQA", False, 0.7, (0.3, 0.69, 0.5), 0.6),
-        "memes": task("memes", "HatefulMemes", False, 0.5, (0.3, 0.2, 0.6), 0.9),
+        "captions": task("COCO", True, 0.9, (0.3, 0.4, 0.5), 0.95),
+        "digits": task("TextVQA", False, 0.7, (0.3, 0.69, 0.5), 0.6),
+        "memes": task("HatefulMemes", False, 0.5, (0.3, 0.2, 0.6), 0.9),
     }
     words = {"2way": {"1": cell(0.9), "8": cell(0.97)}, "5way": {"4": cell(0.95)}}
     return {"format": "tinyflamingo-suite/1", "seed": seed, "tasks": tasks, "few_shot_words": words}
@@ -92,14 +92,14 @@ def everything():
     isoflop = {"points": points, "fits": fits, "exponents": {"parameters": 0.5, "tokens": 0.5}}
     quadratic = {"frames": [1, 2], "kinds": {"perceiver": side, "transformer": side}}
     induction = {"curves": {"with repeats": curve, "without": curve}}
-    found = {"isoflop": isoflop, "quadratic": quadratic, "induction": induction, "attention": {"prompts": [prompt]}}
-    found = {name: {"format": f"tinyflamingo-{name}/1", **raw} for name, raw in found.items()}
-    return found | {"suite": suite(), "ablations": ablation_report()}
+    studies = {"isoflop": isoflop, "quadratic": quadratic, "induction": induction, "attention": {"prompts": [prompt]}}
+    studies = {name: {"format": f"tinyflamingo-{name}/1", **raw} for name, raw in studies.items()}
+    return studies | {"suite": suite(), "ablations": ablation_report()}
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A folder with all files there are, one that is none of them, and a log."""
+    """A folder with all reports, a JSON file that is no report, and a log."""
     folder = tmp_path / "run"
     folder.mkdir()
     for name, raw in everything().items():
@@ -114,7 +114,7 @@ def run(tmp_path):
     return folder
 
 
-def test_everything_there_is_stands_in_the_text_with_its_figures(run, tmp_path):
+def test_the_text_has_all_sections_with_their_figures(run, tmp_path):
     report([run], tmp_path / "results.md", say=lambda line: None)
     text = (tmp_path / "results.md").read_text()
     assert "Not in these runs" not in text
@@ -130,7 +130,7 @@ def test_everything_there_is_stands_in_the_text_with_its_figures(run, tmp_path):
     assert again.read_text() == text
 
 
-def test_quick_draws_nothing_and_what_is_missing_is_said(run, tmp_path):
+def test_quick_draws_nothing_and_missing_sections_name_their_command(run, tmp_path):
     report([run / "suite.json"], tmp_path / "r.md", quick=True, say=lambda line: None)
     text = (tmp_path / "r.md").read_text()
     assert not (tmp_path / "figures").exists() and "![" not in text
@@ -144,29 +144,30 @@ def test_quick_draws_nothing_and_what_is_missing_is_said(run, tmp_path):
 def test_the_headline_counts():
     text = headline({0: suite()})
     assert "same 32 examples on **2 of 3** tasks, clearly on 1" in text  # 0.7 against 0.69 is not clear
-    assert "whole training set on **1 of 3** tasks, clearly on 1" in text and "only texts told" not in text
+    assert "whole training set on **1 of 3** tasks, clearly on 1" in text and "only texts state" not in text
 
 
-def test_the_headline_counts_apart_what_no_specialist_can_know():
-    told = suite()
-    told["tasks"]["sums"] = told["tasks"].pop("memes")
-    text = headline({0: told})
-    assert "counts tasks (`sums`) that ask what only texts told" in text
-    assert re.search(r"without them it is \d of 2, clearly on \d, and \d of 2, clearly on \d\.", text)
+def test_the_headline_also_counts_without_tasks_that_no_specialist_can_know():
+    report = suite()
+    report["tasks"]["sums"] = report["tasks"].pop("memes")
+    text = headline({0: report})
+    assert "include tasks (`sums`) that ask for facts which only texts state" in text
+    assert re.search(r"Without them it is \d of 2, clearly on \d, and \d of 2, clearly on \d\.", text)
 
 
-def test_a_suite_without_specialists_has_no_headline_of_nothing():
+def test_the_headline_of_a_suite_without_specialists():
     bare = suite()
     for task in bare["tasks"].values():
         del task["specialists"]
-    assert "of 0" not in headline({0: bare}) and headline({0: bare}).count("No run has both") == 2
+    text = headline({0: bare})
+    assert "of 0" not in text and "learly" not in text and text.count("No run has both") == 2
 
 
 def test_seeds_are_merged_with_an_interval_over_them():
     suites = {s: suite(s, 0.01 * s) for s in range(3)}
-    found = cell_of(suites, "tasks", "captions", "shots", "32")
-    assert found["score"] == pytest.approx(0.91) and found["n"] == 3
-    assert found["ci95"][1] - found["ci95"][0] == pytest.approx(2 * 4.303 * 0.01 / 3**0.5)
+    row = cell_of(suites, "tasks", "captions", "shots", "32")
+    assert row["score"] == pytest.approx(0.91) and row["n"] == 3
+    assert row["ci95"][1] - row["ci95"][0] == pytest.approx(2 * 4.303 * 0.01 / 3**0.5)
     assert cell_of(suites, "tasks", "captions", "shots", "64") is None and cell_of({}, "tasks") is None
     assert merged([None, cell(0.5)]) == cell(0.5) and show(None) == "–"
     for s, suite_ in suites.items():
@@ -175,7 +176,7 @@ def test_seeds_are_merged_with_an_interval_over_them():
     assert cell_of(suites, "tasks", "captions", "shots", "0")["ci95"] == [0.0, 10.0]
 
 
-def test_a_suite_without_parts_of_it(run, tmp_path):
+def test_a_suite_may_lack_parts(run, tmp_path):
     raw = suite()
     del raw["few_shot_words"], raw["tasks"]["digits"]["specialists"], raw["tasks"]["digits"]["sanity"]
     (tmp_path / "part.json").write_text(json.dumps(raw))
@@ -192,7 +193,7 @@ def test_a_suite_without_parts_of_it(run, tmp_path):
     ("[]", "holds no report: its format should be one of tinyflamingo-suite/1"),
     ('{"format": "tinyflamingo-suite/2"}', "holds no report"),
 ])  # fmt: skip
-def test_files_that_are_no_reports(tmp_path, content, message):
+def test_files_that_are_no_reports_are_refused(tmp_path, content, message):
     path = tmp_path / "x.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
@@ -218,14 +219,14 @@ def damaged(name, change):
     (damaged("attention", lambda r: r.update(prompts={})), "x.json: prompts is '{}'"),
     ({"format": ["a"]}, "holds no report"),
 ])  # fmt: skip
-def test_reports_that_lack_something_are_told_by_its_place(tmp_path, raw, message):
+def test_the_error_of_a_damaged_report_names_the_place(tmp_path, raw, message):
     (tmp_path / "x.json").write_text(json.dumps(raw))
     with pytest.raises(UserError, match=message):
         report([tmp_path / "x.json"], tmp_path / "r.md")
     assert not (tmp_path / "r.md").exists()
 
 
-def test_lines_of_a_log_without_gates_are_passed_over(run, tmp_path):
+def test_lines_of_a_log_without_gates_are_skipped(run, tmp_path):
     log = run / "log.jsonl"
     log.write_text('{"stage": "flamingo"}\n' + log.read_text() + '{"stage": "flamingo", "gates": null}\n')
     report([run], tmp_path / "r.md", quick=True, say=lambda line: None)
@@ -233,15 +234,15 @@ def test_lines_of_a_log_without_gates_are_passed_over(run, tmp_path):
     assert len(read_runs([run]).logs[0][1]) == 2
 
 
-def test_one_of_a_thing_is_no_plural(tmp_path):
+def test_one_step_and_one_figure_are_singular(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(ablation_report() | {"settings": {"steps": 1}}))
-    told = []
-    report([tmp_path / "a.json"], tmp_path / "r.md", say=told.append)
+    lines = []
+    report([tmp_path / "a.json"], tmp_path / "r.md", say=lines.append)
     assert "Each run has 1 short step of" in (tmp_path / "r.md").read_text()
-    assert told == [f"{tmp_path / 'r.md'} and 1 figure are written"]
+    assert lines == [f"{tmp_path / 'r.md'} and 1 figure are written"]
 
 
-def test_nothing_found(tmp_path):
+def test_no_report_and_a_damaged_log_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         read_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="no report in"):

@@ -1,4 +1,4 @@
-"""IsoFLOP, the quadratic point, induction and attention maps: known answers, and small runs of each."""
+"""IsoFLOP, the cost of frames, induction and attention maps: known results, and small runs of each."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def points(budget, best, floor=2.0, sizes=(1e4, 3e4, 1e5, 3e5, 1e6)):
     return [{"budget": budget, "parameters": n, "loss": floor + 0.3 * math.log(n / best) ** 2} for n in sizes]
 
 
-def test_the_optimum_is_found_and_grows_as_it_should():
+def test_the_fit_has_the_known_optimum_and_its_growth():
     fits = [isoflop.fit(c, points(c, 20 * c**0.3)) for c in (1e10, 1e11, 1e12)]
     assert [f["parameters"] for f in fits] == pytest.approx([20 * f["budget"] ** 0.3 for f in fits])
     assert all(f["inside"] and f["loss"] == pytest.approx(2.0) for f in fits)
@@ -63,18 +63,18 @@ def test_the_optimum_is_found_and_grows_as_it_should():
 def test_far_sizes_do_not_move_the_optimum():
     near = points(1e10, 5e4)
     far = [{"budget": 1e10, "parameters": 1e6 * n, "loss": 9.0 * n} for n in (10, 20, 40)]
-    found = isoflop.fit(1e10, near + far)
-    assert found["parameters"] == pytest.approx(5e4) and found["between"] == [1e4, 1e6]
+    fit = isoflop.fit(1e10, near + far)
+    assert fit["parameters"] == pytest.approx(5e4) and fit["between"] == [1e4, 1e6]
 
 
-def test_an_optimum_outside_of_the_sizes_is_not_made_up():
-    found = isoflop.fit(1e10, points(1e10, 1e8))
-    assert found["parameters"] == pytest.approx(1e6) and not found["inside"]
+def test_an_optimum_outside_of_the_sizes_is_not_extrapolated():
+    fit = isoflop.fit(1e10, points(1e10, 1e8))
+    assert fit["parameters"] == pytest.approx(1e6) and not fit["inside"]
     bent = [p | {"loss": -p["loss"]} for p in points(1e10, 1e5)]
     assert isoflop.fit(1e10, bent)["parameters"] in (1e4, pytest.approx(1e6)) and not isoflop.fit(1e10, bent)["inside"]
 
 
-def test_isoflop_spends_its_budget_and_goes_on_where_it_stopped(tokenizer, tmp_path, monkeypatch):
+def test_isoflop_spends_its_budget_and_continues_its_report(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(isoflop, "TEST_BATCHES", 1)
     path, sizes, budgets = tmp_path / "isoflop.json", ((8, 1), (12, 1), (16, 1)), (2e8, 4e8)
     report = isoflop.isoflop(tokenizer, path, 0, budgets, sizes, quiet)
@@ -88,36 +88,36 @@ def test_isoflop_spends_its_budget_and_goes_on_where_it_stopped(tokenizer, tmp_p
         isoflop.isoflop(tokenizer, path, 1, budgets, sizes, quiet)
 
 
-# ---- the quadratic point ---------------------------------------------------------------------
+# ---- the cost of frames ----------------------------------------------------------------------
 
 
-def test_all_to_all_costs_more_and_more(smoke):
+def test_self_attention_costs_more_than_linearly(smoke):
     config = dataclasses.replace(smoke.config.resampler, frames=64)
     rng = np.random.default_rng(0)
     memory = [[quadratic.cost(rng, in_form(config, form), (F, 16, 32))[1] for F in (16, 64)]
               for form in quadratic.KINDS.values()]  # fmt: skip
-    latents, each = (most / least for least, most in memory)
+    resampler, quadratic_cost = (most / least for least, most in memory)
     assert list(quadratic.KINDS) == ["perceiver", "transformer"]
-    assert latents < 5 < 9 < each  # four times the frames
+    assert resampler < 5 < 9 < quadratic_cost  # four times the frames
 
 
-def test_quadratic_runs_and_goes_on(smoke, tmp_path):
+def test_quadratic_runs_and_continues_its_report(smoke, tmp_path):
     path = tmp_path / "quadratic.json"
     report = quadratic.quadratic(smoke, path, (1, 2), (32, 16), 3, say=quiet)
     for kind in quadratic.KINDS:
-        mine = report["kinds"][kind]
-        assert [len(mine[name]) for name in ("ms", "mb", "accuracy")] == [2, 2, 2]
-        assert all(0 <= cell["score"] <= 1 and cell["n"] == 16 for cell in mine["accuracy"])
+        lists = report["kinds"][kind]
+        assert [len(lists[name]) for name in ("ms", "mb", "accuracy")] == [2, 2, 2]
+        assert all(0 <= cell["score"] <= 1 and cell["n"] == 16 for cell in lists["accuracy"])
     cut = json.loads(path.read_text())
-    for mine in cut["kinds"].values():
-        for values in mine.values():
+    for lists in cut["kinds"].values():
+        for values in lists.values():
             values.pop()
     path.write_text(json.dumps(cut))
     again = quadratic.quadratic(smoke, path, (1, 2), (32, 16), 3, say=quiet)
     assert [m["accuracy"] for m in again["kinds"].values()] == [m["accuracy"] for m in report["kinds"].values()]
 
 
-def test_what_happens_is_learned_from_frozen_features(shipped):
+def test_the_action_is_learned_from_frozen_features(shipped):
     data = [quadratic.labelled_clips(shipped, np.random.default_rng(i), n, 2) for i, n in ((0, 160), (1, 80))]
     config = dataclasses.replace(shipped.config.resampler, frames=2, layers=1)
     assert quadratic.accuracy(np.random.default_rng(0), config, *data, 60)["score"] > 0.25  # chance is 1/8
@@ -126,7 +126,7 @@ def test_what_happens_is_learned_from_frozen_features(shipped):
 # ---- induction -------------------------------------------------------------------------------
 
 
-def test_attention_weights_are_those_that_self_attention_uses(rng):
+def test_attention_weights_are_those_of_self_attention(rng):
     config = dataclasses.replace(SMOKE.config.language, width=12, heads=3, key_size=4)
     params = init_language_model(rng, config, np.float64)["block_0"]
     params["u"], params["v"] = rng.standard_normal((2, 3, 4))
@@ -151,7 +151,7 @@ def test_the_trained_language_model_has_an_induction_head_and_an_untrained_one_h
         assert low <= induction.few_shot_score(params, episodes, config) <= high
 
 
-def test_both_pretrainings_are_followed(tokenizer, tmp_path):
+def test_both_pretrainings_are_measured(tokenizer, tmp_path):
     bare = induction.without_repeats(SMOKE)
     assert [phase[1:] for phase in bare.language.phases] == [(0.0, 0.12), (0.0, 0.4)]
     path = tmp_path / "induction.json"
@@ -166,7 +166,7 @@ def test_both_pretrainings_are_followed(tokenizer, tmp_path):
 # ---- attention maps --------------------------------------------------------------------------
 
 
-def test_maps_are_shares_of_attention_on_the_right_picture(shipped, tmp_path):
+def test_maps_are_attention_weights_on_the_right_picture(shipped, tmp_path):
     report = attention.attention(shipped, tmp_path / "attention.json", say=quiet)
     assert json.loads((tmp_path / "attention.json").read_text()) == report and len(report["prompts"]) == 5
     for prompt in report["prompts"]:
@@ -179,13 +179,13 @@ def test_maps_are_shares_of_attention_on_the_right_picture(shipped, tmp_path):
 def test_a_model_without_such_maps_is_refused(smoke, tmp_path):
     for part, form in (("resampler", MLPConfig), ("xattn", AllPreviousXattnConfig), ("xattn", VanillaXattnConfig)):
         config = dataclasses.replace(smoke.config, **{part: in_form(getattr(smoke.config, part), form)})
-        with pytest.raises(UserError, match="attention maps are of models with a Perceiver resampler"):
+        with pytest.raises(UserError, match="attention maps need a Perceiver resampler"):
             attention.attention(dataclasses.replace(smoke, config=config), tmp_path / "x.json", say=quiet)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("form", [PlacedXattnConfig, UngatedXattnConfig])
-def test_other_forms_that_see_one_picture_have_maps_too(tokenizer, tmp_path, form):
+def test_other_blocks_that_see_one_picture_have_maps(tokenizer, tmp_path, form):
     config = dataclasses.replace(SMOKE.config, xattn=in_form(SMOKE.config.xattn, form, every=2))
     model = untrained(np.random.default_rng(0), config, tokenizer)
     report = attention.attention(model, tmp_path / "x.json", say=quiet)
@@ -203,7 +203,7 @@ def test_other_forms_that_see_one_picture_have_maps_too(tokenizer, tmp_path, for
     ('{"format": "tinyflamingo-x/1", "settings": {}}', "holds no report of x"),
     ('{"format": "tinyflamingo-x/1", "settings": {"a": [1]}, "rows": 1}', r"was made with a \[1\], not \[2\]"),
 ])  # fmt: skip
-def test_a_file_that_cannot_be_gone_on_with(tmp_path, content, message):
+def test_a_file_with_other_contents_is_refused_and_kept(tmp_path, content, message):
     path = tmp_path / "x.json"
     path.write_text(content)
     with pytest.raises(UserError, match=message):
@@ -219,8 +219,8 @@ def test_names_of_rows_and_studies_can_be_mixed(smoke, tmp_path, monkeypatch):
     run.run_studies(smoke, tmp_path / "a.json", ["isoflop"], say=quiet)
     run.run_studies(smoke, tmp_path / "a.json", say=quiet)
     assert ran == [("a.json", ["mlp"]), ("isoflop.json", "isoflop"), ("isoflop.json", "isoflop"), ("a.json", [])]
-    with pytest.raises(UserError, match="no ablation is called 'nogates': choose from baseline, no_gates, .*, isoflop"):
+    with pytest.raises(UserError, match="unknown ablation 'nogates': choose from baseline, no_gates, .*, isoflop"):
         run.run_studies(smoke, tmp_path / "a.json", ["nogates"])
-    with pytest.raises(UserError, match="does not say which preset"):
+    with pytest.raises(UserError, match="does not name its preset"):
         preset_of(dataclasses.replace(smoke, info={}))
     assert preset_of(smoke).name == "smoke" and preset_of(smoke).config is smoke.config

@@ -18,6 +18,8 @@ from tinyflamingo import ops
 from tinyflamingo.ops.fast_relative import query_blocks
 from tinyflamingo.ops.types import Array
 
+SIDE = 1024  # of a matrix that BLAS multiplies at its full rate
+
 
 def gemm_flops(step: Callable) -> int:
     """Flops of the matrix products of one call of step()."""
@@ -32,14 +34,14 @@ def gemm_flops(step: Callable) -> int:
     return sum(flops)
 
 
-def gemm_rate(n: int = 1024) -> float:
-    """GFLOP/s of a float32 matrix product of size n, the best of eight."""
-    a, times = np.ones((n, n), np.float32), []
+def gemm_rate() -> float:
+    """GFLOP/s of a float32 product of two square matrices, the best of eight."""
+    a, times = np.ones((SIDE, SIDE), np.float32), []
     for _ in range(8):
         began = time.perf_counter()
         a @ a
         times.append(time.perf_counter() - began)
-    return 2 * n**3 / min(times) / 1e9
+    return 2 * SIDE**3 / min(times) / 1e9
 
 
 def _linear(x, w, b):

@@ -1,8 +1,8 @@
-"""What is raced: one `Line` a row of the table, each with our side and the other.
+"""The lines of the benchmark: one `Line` for each row of the table, with our side and the other side.
 
-A line's builder makes both sides' inputs from the same arrays, outside of what is timed. Training
-steps are the toy preset's: loss, gradients, AdamW. Not here: the clock (`run.py`) and the twins
-(`torch_twins.py`, imported only if PyTorch is there).
+The builder of a line makes the inputs of both sides from the same arrays; this is not timed. Training steps (loss,
+gradients, AdamW) are those of the toy preset. Not here: the clock (`clock.py`) and the PyTorch side (`torch_twins.py`,
+imported only if PyTorch is installed).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
@@ -20,7 +21,7 @@ from PIL import Image
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.bench.flops import gemm_flops
+from tinyflamingo.bench.flops import SIDE, gemm_flops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.model.flamingo import encode_media, flamingo
 from tinyflamingo.model.perceiver_resampler import perceiver_resampler
@@ -36,16 +37,16 @@ ROWS, TOKENS, LATENTS, HEADS, KEY_SIZE = 4, 512, 8, 4, 32  # of the cross-attent
 VIDEOS, FRAMES = 32, 8
 PICTURES = 64
 DECODED = 128  # tokens
-LATE = 900  # a step of stage two at which all kinds of documents occur
+LATE = 900  # a step of stage two in which all kinds of documents occur
 
 
 @dataclasses.dataclass
 class Contest:
-    """Two functions without arguments, and one that compares what they compute."""
+    """Two functions without arguments, and one that compares their results."""
 
     ours: Callable
     other: Callable | None = None
-    difference: Callable | None = None  # () -> largest absolute difference
+    difference: Callable[[], float] | None = None  # the largest absolute difference
 
 
 def _other_over_ours(ours, other):
@@ -54,7 +55,7 @@ def _other_over_ours(ours, other):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A row of the table. `ratio(ours, other)` of two medians; `wanted` is only printed."""
+    """A row of the table. `ratio(ours, other)` is computed from two medians; `wanted` is only printed."""
 
     what: str
     wanted: str
@@ -65,25 +66,26 @@ class Line:
 
 
 class Inputs:
-    """What several lines share, made once: the shipped model and small pools of pictures."""
+    """Inputs that several lines use, made once: the shipped model and small pools of pictures."""
 
-    def __init__(self, torch_is_here):
+    def __init__(self, with_torch: bool) -> None:
         self.model = tinyflamingo.load()
-        self.twins = None
-        if torch_is_here:
+        self.twins: Any = None
+        if with_torch:
             from tinyflamingo.bench import torch_twins
 
             self.twins = torch_twins
         toy = get_preset("toy")
-        small = {"singles": 200, "uncoloured": 40, "pairs": 200, "counts": 60, "clips": 60, "feature_noise": 0.0}
         self.preset = dataclasses.replace(
             toy,
             contrastive=dataclasses.replace(toy.contrastive, families=toy.contrastive.batch),
-            flamingo=dataclasses.replace(toy.flamingo, **small),
+            flamingo=dataclasses.replace(
+                toy.flamingo, singles=200, uncoloured=40, pairs=200, counts=60, clips=60, feature_noise=0.0
+            ),
         )
 
-    def rng(self):
-        """Always the same stream, no other split's."""
+    def rng(self) -> np.random.Generator:
+        """Always the same stream, which no other split uses."""
         return split_rng("validation", 77)
 
 
@@ -91,16 +93,16 @@ def _normal(rng, *shape):
     return rng.standard_normal(shape, dtype=np.float32)
 
 
-def _largest(ours, theirs):
-    """Largest absolute difference over two lists of arrays."""
-    return max(float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in zip(ours, theirs, strict=True))
+def _largest(ours, other):
+    """Largest absolute difference between two lists of arrays."""
+    return max(float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in zip(ours, other, strict=True))
 
 
 # ---------------------------------------------------------------- training steps
 
 
 def _step_contest(inputs, optimiser, gradient_of, torch_loss, clip=None, no_decay=()):
-    """Loss, gradients and AdamW on both sides. gradient_of() -> (loss, gradient vector)."""
+    """Loss, gradients and AdamW on both sides. gradient_of() returns (loss, gradient vector)."""
 
     def ours():
         gradient = gradient_of()[1]
@@ -110,15 +112,15 @@ def _step_contest(inputs, optimiser, gradient_of, torch_loss, clip=None, no_deca
 
     if not inputs.twins:
         return Contest(ours)
-    theirs = inputs.twins.TrainingStep(optimiser, torch_loss, no_decay, clip is not None)
+    twin = inputs.twins.TrainingStep(optimiser, torch_loss, no_decay, clip is not None)
 
     def difference():
         loss, gradient = gradient_of()
-        torch_loss_, torch_gradients = theirs.loss_and_gradients()
+        twin_loss, twin_gradients = twin.loss_and_gradients()
         leaves = named_leaves(view_tree(gradient, optimiser.params)).values()
-        return _largest([loss, *leaves], [torch_loss_, *torch_gradients])
+        return _largest([loss, *leaves], [twin_loss, *twin_gradients])
 
-    return Contest(ours, theirs.step, difference)
+    return Contest(ours, twin.step, difference)
 
 
 def _contrastive_step(inputs):
@@ -142,7 +144,7 @@ def _language_step(inputs):
 
 
 def _flamingo_stage(inputs):
-    """The stage with gates half open, as in training: at 0 half of the gradients would be 0."""
+    """The stage with open gates (alpha 0.5), as in the middle of training: at 0 half of the gradients would be 0."""
     stage = FlamingoStage(inputs.preset, inputs.rng(), inputs.model.tokenizer, inputs.model.frozen)
     for name, leaf in named_leaves(stage.optimiser.params).items():
         if "alpha" in name:
@@ -183,8 +185,8 @@ def _encode(inputs):
 
     if not inputs.twins:
         return Contest(ours)
-    theirs = inputs.twins.encoder(frozen, pictures, config)
-    return Contest(ours, theirs, lambda: _largest([ours()], [theirs()]))
+    twin = inputs.twins.encoder(frozen, pictures, config)
+    return Contest(ours, twin, lambda: _largest([ours()], [twin()]))
 
 
 def _resampler(inputs):
@@ -200,30 +202,29 @@ def _resampler(inputs):
 
     if not inputs.twins:
         return Contest(ours)
-    theirs = inputs.twins.resampler_gradients(params, features, g, config)
-    leaves = lambda: named_leaves(view_tree(ours(), params)).values()  # noqa: E731
-    return Contest(ours, theirs, lambda: _largest(list(leaves()), theirs()))
+    twin = inputs.twins.resampler_gradients(params, features, g, config)
+    return Contest(ours, twin, lambda: _largest(named_leaves(view_tree(ours(), params)).values(), twin()))
 
 
-def cross_attention(inputs, N, rows=ROWS):
-    """Forward and backward of the cross-attention of `rows` rows with N images, evenly spread."""
+def cross_attention(inputs: Inputs, N: int) -> Contest:
+    """Forward and backward of the cross-attention of ROWS rows, each with N images at equal distances."""
     rng = inputs.rng()
-    q, g = (_normal(rng, rows, TOKENS, HEADS, KEY_SIZE) for _ in range(2))
-    k, v = (_normal(rng, rows, N, LATENTS, HEADS, KEY_SIZE) for _ in range(2))
-    phi = np.tile(1 + np.arange(TOKENS) * N // TOKENS, (rows, 1))
+    q, g = (_normal(rng, ROWS, TOKENS, HEADS, KEY_SIZE) for _ in range(2))
+    k, v = (_normal(rng, ROWS, N, LATENTS, HEADS, KEY_SIZE) for _ in range(2))
+    phi = np.tile(1 + np.arange(TOKENS) * N // TOKENS, (ROWS, 1))
 
-    def ours():  # on one thread always: half a millisecond is not worth sharing out
+    def ours():  # always on one thread: half a millisecond is too short to be shared
         _, _, pull = ops.vjp(lambda p: ops.segment_attention(p["q"], p["k"], p["v"], phi), {"q": q, "k": k, "v": v})
         return list(pull(g).values())
 
     if not inputs.twins:
         return Contest(ours)
-    theirs = inputs.twins.cross_attention_gradients(q, k, v, phi, g)
-    return Contest(ours, theirs, lambda: _largest(ours(), theirs()))
+    twin = inputs.twins.cross_attention_gradients(q, k, v, phi, g)
+    return Contest(ours, twin, lambda: _largest(ours(), twin()))
 
 
 def _growth(inputs):
-    """Our own time with 32 images against that with 1."""
+    """Our own time with 32 images and with 1."""
     return Contest(cross_attention(inputs, 32).ours, cross_attention(inputs, 1).ours)
 
 
@@ -234,48 +235,47 @@ def _decode(inputs):
     prompt, phi = np.array([[BOS, IMAGE, 40]]), np.array([[0, 1, 1]])
 
     def ours():
-        cache, row, seen, tokens = {}, prompt, phi, []
+        cache, row, row_phi, tokens = {}, prompt, phi, []
         for _ in range(DECODED):
-            logits = flamingo(params, frozen, row, seen, visual, config, cache=cache)
+            logits = flamingo(params, frozen, row, row_phi, visual, config, cache=cache)
             tokens.append(int(logits[0, -1].argmax()))
-            row, seen = np.array([tokens[-1:]]), phi[:, -1:]
+            row, row_phi = np.array([tokens[-1:]]), phi[:, -1:]
         return tokens
 
     if not inputs.twins:
         return Contest(ours)
-    theirs = inputs.twins.greedy_decoder(params, frozen, prompt, phi, visual, config, DECODED)
-    return Contest(ours, theirs, lambda: _largest([ours()], [theirs()]))
+    twin = inputs.twins.greedy_decoder(params, frozen, prompt, phi, visual, config, DECODED)
+    return Contest(ours, twin, lambda: _largest([ours()], [twin()]))
 
 
-# ---------------------------------------------------------------- no opponent
+# ---------------------------------------------------------------- without PyTorch
 
 
 def _gemm_share(inputs):
-    """A training step against its own matrix products at the rate of large square ones."""
+    """A training step, and as many flops of large square matrix products as its own products have."""
     stage, documents = _flamingo_stage(inputs)
     shards = stage.shards(inputs.rng(), documents)
 
     def step():
         stage.optimiser.step(stage.losses_and_gradient(shards)[1], LATE, 2 * LATE)
 
-    side = 1024
-    a, share = _normal(inputs.rng(), side, side), gemm_flops(step) / (2 * side**3) / ops.workers()
+    a, products_per_worker = _normal(inputs.rng(), SIDE, SIDE), gemm_flops(step) / (2 * SIDE**3) / ops.workers()
 
     def products(_):
-        for _ in range(int(share)):
+        for _ in range(int(products_per_worker)):
             a @ a
-        a[: int(side * (share % 1))] @ a
+        a[: int(SIDE * (products_per_worker % 1))] @ a
 
     return Contest(step, lambda: ops.parallel_map(products, range(ops.workers())))
 
 
 def _python(*arguments):
-    """A fresh interpreter, as from the shell."""
+    """A new interpreter, as from the shell."""
     return Contest(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True))
 
 
 def _first_completion(inputs):
-    """A picture read from a file and captioned, all in a new process."""
+    """Read a picture from a file and write its caption, all in a new process."""
     picture = Path(tempfile.mkdtemp()) / "noise.png"
     Image.fromarray(inputs.rng().integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(picture)
     return _python("-m", "tinyflamingo", "complete", "<image>Output:", str(picture))
@@ -288,7 +288,7 @@ LINES = {
     "encode": Line(f"vision encoder forward, {PICTURES} pictures", ">= 1.0", _encode),
     "resampler": Line(f"forward and backward, {VIDEOS} videos of {FRAMES} frames", ">= 1.2", _resampler),
     "xattn_1": Line(f"cross-attention, {ROWS} x {TOKENS} tokens, 1 image", ">= 1.2", lambda i: cross_attention(i, 1)),
-    "xattn_8": Line("the same, 8 images a row, against dense and masked", ">= 4", lambda i: cross_attention(i, 8)),
+    "xattn_8": Line("the same, 8 images in each row", ">= 4", lambda i: cross_attention(i, 8)),
     "xattn_32": Line("the same, 32 images", ">= 12", lambda i: cross_attention(i, 32)),
     "xattn_scaling": Line(
         "our time with 32 images over that with 1", "<= 1.5", _growth, lambda ours, other: ours / other, False

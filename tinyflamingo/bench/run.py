@@ -1,48 +1,56 @@
-"""The race: both sides of a line in turn, A B A B, in one process on the same inputs.
+"""Runs the benchmark: both sides of a line in turns (A B A B), in one process, on the same inputs.
 
-A machine's speed swings from minute to minute, so only times taken in turn compare, and only as a
-ratio. Outputs are compared before any time is taken. Both sides get the same number of threads: ours
-are the workers of `ops/team.py` with BLAS on one thread each, PyTorch's its own. Not here: what is
-raced (`lines.py`), and the clock (`clock.py`).
+The speed of a machine changes from minute to minute, so only times measured in turns can be compared, and only as a
+ratio. Outputs are compared before any time is measured. Both sides get the same number of threads: ours are the workers
+of `ops/team.py`, with BLAS on one thread each; PyTorch uses its own. Not here: the lines (`lines.py`) and the clock
+(`clock.py`).
 """
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from tinyflamingo import ops
 from tinyflamingo.bench.clock import milliseconds
-from tinyflamingo.bench.lines import LINES, Inputs
+from tinyflamingo.bench.lines import LINES, Inputs, Line
 from tinyflamingo.bench.scaling import draw_scaling, measure_scaling
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.team import blas_libraries, keep_memory, one_team
 from tinyflamingo.training.run import versions
 
 
-def bench(only=None, threads=None, figure=None, say=print) -> dict:
-    """Race all lines, or `only` some; threads: numbers to race at, by default 1 and 2.
+def bench(
+    only: Sequence[str] | None = None,
+    threads: Sequence[int] | None = None,
+    figure: Path | None = None,
+    say: Callable[[str], Any] = print,
+) -> dict:
+    """Run all lines, or those in `only`, with each number of `threads` (by default 1 and 2).
 
-    Returns {"lines": {NAME or NAME@threads: ...}, "machine": ...}; NAME alone is one thread. figure:
-    where to draw how costs grow (`scaling.py`), which is then measured too and returned as "scaling".
-    Raises `UserError` for an unknown name or number and when the outputs of a line's sides differ.
+    Returns {"lines": {NAME or NAME@threads: ...}, "machine": ...}; NAME alone is one thread. With `figure`, also
+    measures how costs grow (`scaling.py`), draws it there and returns it as "scaling". Raises `UserError` for an
+    unknown name or a wrong number, and if the outputs of the two sides of a line differ.
     """
     _check(only or (), threads or ())
     torch = _torch()
     if torch is None:
-        say("PyTorch is not installed (pip install torch): lines against it show our time alone")
+        say("PyTorch is not installed (pip install torch): lines that compare with it show only our time")
     keep_memory()
-    inputs, found = Inputs(torch is not None), {}
+    inputs, rows = Inputs(torch is not None), {}
     say(HEAD)
     for n in threads or _counts():
         for name in only or LINES:
             with ops.use_workers(n), one_team():
                 if torch is not None:
                     torch.set_num_threads(n)
-                row = race(LINES[name], inputs) | {"threads": n}
-            found[name if n == 1 else f"{name}@{n}"] = row
+                row = compare(LINES[name], inputs) | {"threads": n}
+            rows[name if n == 1 else f"{name}@{n}"] = row
             say(format_row(name, LINES[name], row))
-    report = {"lines": found, "machine": machine(torch)}
+    report = {"lines": rows, "machine": machine(torch)}
     if figure:
         if torch is not None:
             torch.set_num_threads(1)
@@ -55,7 +63,7 @@ def bench(only=None, threads=None, figure=None, say=print) -> dict:
 def _check(names, threads):
     unknown = sorted(set(names) - set(LINES))
     if unknown:
-        raise UserError(f"no line is called {unknown[0]!r}: choose from {', '.join(LINES)}")
+        raise UserError(f"unknown line {unknown[0]!r}: choose from {', '.join(LINES)}")
     cores = os.cpu_count() or 1
     for n in threads:
         if not 1 <= n <= cores:
@@ -74,12 +82,12 @@ def _counts():
     return [n for n in (1, 2) if n <= (os.cpu_count() or 1)]
 
 
-def race(line, inputs) -> dict:
-    """Compare the outputs of a line's sides, then time them in turn."""
+def compare(line: Line, inputs: Inputs) -> dict:
+    """Compare the outputs of the sides of a line, then measure their times in turns."""
     contest = line.build(inputs)
     difference = contest.difference() if contest.difference else None
     if difference is not None and not difference <= line.tolerance:
-        raise UserError(f"the sides' outputs differ by {difference:.2g}, more than {line.tolerance:g}: no fair race")
+        raise UserError(f"the outputs of the sides differ by {difference:.2g}, more than {line.tolerance:g}: not timed")
     sides = [side for side in (contest.ours, contest.other) if side]
     ours, *rest = milliseconds(sides)
     other = rest[0] if rest else None
@@ -94,7 +102,7 @@ def race(line, inputs) -> dict:
 HEAD = f"{'line':18s} {'threads':>7s} {'ours ms':>9s} {'other ms':>9s} {'ratio':>7s} {'wanted':>8s} {'difference':>10s}"
 
 
-def format_row(name, line, row) -> str:
+def format_row(name: str, line: Line, row: dict) -> str:
     """One line of the table."""
     other = row["torch_ms"] if line.against_torch else row["other_ms"]
     cells = [f"{row['ours_ms']:9.2f}", f"{other:9.2f}" if other else f"{'-':>9s}"]
@@ -103,8 +111,8 @@ def format_row(name, line, row) -> str:
     return f"{name:18s} {row['threads']:7d} {' '.join(cells)}  {line.what}"
 
 
-def machine(torch) -> dict:
-    """What the numbers depend on."""
+def machine(torch: Any) -> dict:
+    """Properties of the machine that the times depend on. torch: the module, or None."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -1,1 +1,1 @@
-"""Completion beyond the chapter's greedy loop (`model/generate.py`): sampling, beams, scores and prompts of mixed items."""
+"""Completion beyond the chapter's greedy loop (`model/generate.py`): sampling, beams, scores and mixed prompts."""

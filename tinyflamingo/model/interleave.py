@@ -9,6 +9,7 @@ Not here: the attention itself (`ops.segment_attention`) and the pixels of the p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -110,7 +111,7 @@ class Batch:
     media: list  # of all sequences, in order
 
 
-def make_batch(sequences: list[Sequence], left: bool = False, phi_of=phi) -> Batch:
+def make_batch(sequences: list[Sequence], left: bool = False, phi_of: Callable | list = phi) -> Batch:
     """One sequence in each row, padded to one length on the right, or on the `left` (for generation).
 
     phi_of: `phi` or `phi_next`, or a list with one of them for each sequence.
@@ -119,7 +120,7 @@ def make_batch(sequences: list[Sequence], left: bool = False, phi_of=phi) -> Bat
     return _fill([[(T - len(s.tokens) if left else 0, s)] for s in sequences], T, phi_of)
 
 
-def pack_batch(sequences: list[Sequence], length: int, phi_of=phi) -> Batch:
+def pack_batch(sequences: list[Sequence], length: int, phi_of: Callable | list = phi) -> Batch:
     """Sequences one after the other in rows of `length` tokens; each lies in one row. phi_of: as in `make_batch`.
 
     Raises ValueError for a sequence that is longer than a row.

@@ -27,7 +27,7 @@ class Tokenizer:
 
     opening = (BOS,)  # the first ids of every document
 
-    def __init__(self, model: bytes):
+    def __init__(self, model: bytes) -> None:
         """model: a serialised SentencePiece model. Raises `UserError` if it does not have our reserved ids."""
         self.model = model
         if not model:

@@ -90,7 +90,7 @@ def vit_of_equal_cost(config: VisionConfig) -> ViTConfig:
 
 
 def short(preset: Preset, steps: int, row: Row) -> Preset:
-    """The preset with the row's changes and a short stage three: half the documents in a step, a quarter of the pool."""
+    """The preset with the row's changes and a short stage three: half the documents per step, a quarter of the pool."""
     recipe, changes = preset.flamingo, dict(row.recipe)
     without = changes.pop("without", None)
     datasets = tuple(

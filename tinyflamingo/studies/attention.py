@@ -31,8 +31,9 @@ ONE_PICTURE = (XattnConfig, PlacedXattnConfig, UngatedXattnConfig)  # gated bloc
 
 
 def attention(model: TrainedFlamingo, path: Path, seed: int = 0, say: Callable = print) -> dict:
-    """Maps for some prompts, also in `path`: {"format", "settings", "prompts": [{"pictures", "tokens", "sees", "maps"}]}.
+    """Maps for some prompts, also written to `path`.
 
+    Returns {"format", "settings", "prompts": [{"pictures", "tokens", "sees", "maps"}]}.
     tokens: of the model's answer; sees: the index of the picture that each token sees, from 0; maps: a grid of
     attention weights for each token. Raises `UserError` for a model whose parts have no such maps.
     """

@@ -1,43 +1,44 @@
-"""docs/results.md and its figures, from the JSON files of runs and from nothing else (chapter §5).
+"""Writes docs/results.md and its figures from the JSON files of runs, and from nothing else (chapter §5).
 
-What is missing is left out, with a line that says so. Not here: reading the files, and what is in them
-(`report_read.py`), the sections (`report_text.py`), drawing (`report_figures.py`).
+A section without its file has one line that says so.
+
+Not here: the files (`report_read.py`), the sections (`report_text.py`), the figures (`report_figures.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinyflamingo.files import write_atomically
 from tinyflamingo.studies.report_figures import draw_all
-from tinyflamingo.studies.report_read import read_runs
+from tinyflamingo.studies.report_read import Runs, read_runs
 from tinyflamingo.studies.report_text import SECTIONS
 
-HEAD = "# Results\n\nWritten by `python -m tinyflamingo report` from the files of runs; no number is typed by hand."
+HEAD = "# Results\n\nWritten by `python -m tinyflamingo report` from the files of runs. No number is typed by hand."
 
 
-def report(runs, out, quick=False, say=print):
+def report(sources: Sequence, out: str | Path, quick: bool = False, say: Callable = print) -> None:
     """Write `out` and, beside it, figures/results_*.png. quick: the text alone.
 
-    runs: files and folders. Raises `UserError` for one that does not exist or cannot be read, and
-    where nothing is found at all.
+    sources: files and folders. Raises `UserError` if one does not exist or cannot be read, or if none holds a report.
     """
-    out, found = Path(out), read_runs(runs)
-    figures = []
+    out, runs = Path(out), read_runs(sources)
+    figures: list[Path] = []
     if not quick:
         folder = out.parent / "figures"
         folder.mkdir(exist_ok=True)
-        figures = draw_all(found, folder)
-    text = "\n\n".join([HEAD, *(section(name, found, figures) for name in SECTIONS)]) + "\n"
+        figures = draw_all(runs, folder)
+    text = "\n\n".join([HEAD, *(section(name, runs, figures) for name in SECTIONS)]) + "\n"
     write_atomically(out, text.encode())
     say(f"{out} and {len(figures)} figure{'s' * (len(figures) != 1)} are written")
 
 
-def section(name, found, figures) -> str:
-    """Markdown of one section, with its figure if it was drawn."""
+def section(name: str, runs: Runs, figures: list[Path]) -> str:
+    """Markdown of one section, with its figure if there is one."""
     title, write, how = SECTIONS[name]
-    body = write(found)
+    body = write(runs)
     if body is None:
-        return f"## {title}\n\nNot in these runs{f': `{how}` makes it' if how else ''}."
+        return f"## {title}\n\nNot in these runs: `{how}` makes it."
     drawn = [f"![{title}](figures/{path.name})" for path in figures if path.stem == f"results_{name}"]
     return "\n\n".join([f"## {title}", body, *drawn])

@@ -1,16 +1,21 @@
-"""The figures of docs/results.md (chapter §5). Not here: reading the files and the text (`report.py`)."""
+"""The figures of docs/results.md (chapter §5).
+
+Not here: reading the files (`report_read.py`), the text (`report_text.py`).
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 
 from tinyflamingo.model.tokenizer import SPACE
 from tinyflamingo.studies.ablations import differences
-from tinyflamingo.studies.report_read import SHOTS, best_of, cell_of, task_names
+from tinyflamingo.studies.report_read import SHOTS, Runs, best_of, cell_of, task_names
 
 
-def draw_all(found, folder) -> list:
-    """Draw what `found` (a `report_read.Found`) has, as folder/results_NAME.png; the paths, in order."""
+def draw_all(runs: Runs, folder: Path) -> list[Path]:
+    """Draw all figures for which there are data, as folder/results_NAME.png. Returns their paths."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -18,7 +23,7 @@ def draw_all(found, folder) -> list:
 
     paths = []
     for name, draw in FIGURES.items():
-        figure = draw(plt, found)
+        figure = draw(plt, runs)
         if figure is not None:
             paths.append(folder / f"results_{name}.png")
             figure.savefig(paths[-1], dpi=90)
@@ -27,7 +32,7 @@ def draw_all(found, folder) -> list:
 
 
 def _panels(plt, n, columns, width=3.0, height=2.4):
-    """A figure with n panels in rows of `columns`; the axes that are left over are switched off."""
+    """A figure with n panels in rows of `columns`; the other axes are hidden."""
     columns = min(n, columns)
     rows = -(-n // columns)
     size = (width * columns, height * rows)
@@ -37,36 +42,36 @@ def _panels(plt, n, columns, width=3.0, height=2.4):
     return figure, list(axes.flat[:n])
 
 
-def _few_shot(plt, found):
-    names = task_names(found.suites)
+def _few_shot(plt, runs):
+    names = task_names(runs.suites)
     if not names:
         return None
     figure, axes = _panels(plt, len(names), 4)
     for axis, name in zip(axes, names, strict=True):
-        cells = [cell_of(found.suites, "tasks", name, "shots", n) for n in SHOTS]
+        cells = [cell_of(runs.suites, "tasks", name, "shots", n) for n in SHOTS]
         have = [i for i, cell in enumerate(cells) if cell]
-        _curve(axis, have, [cells[i] for i in have], "in context")
+        _curve(axis, have, [cells[i] for i in have], "few-shot")
         for who, style in (("finetuned", ":"), ("whole", "--")):
-            if rival := cell_of(found.suites, "tasks", name, "specialists", who):
+            if rival := cell_of(runs.suites, "tasks", name, "specialists", who):
                 axis.axhline(rival["score"], ls=style, color="0.4", lw=1, label=who)
         axis.set_xticks(range(len(SHOTS)), SHOTS)
         axis.set_title(name, fontsize=9)
-        axis.set_ylim(0, 1.05 * best_of(found.suites, "tasks", name))
+        axis.set_ylim(0, 1.05 * best_of(runs.suites, "tasks", name))
     axes[0].legend(fontsize=7, frameon=False)
     figure.supxlabel("shots")
     return figure
 
 
 def _curve(axis, x, cells, label):
-    """Scores with bars for their intervals, where there are any."""
+    """Scores with their intervals as bars."""
     scores = np.array([cell["score"] for cell in cells])
     ends = [cell.get("ci95") or (cell["score"], cell["score"]) for cell in cells]
     bars = np.abs(np.array(ends).T.reshape(2, -1) - scores)
     axis.errorbar(x, scores, bars, marker="o", ms=3, capsize=2, lw=1.2, label=label)
 
 
-def _ablations(plt, found):
-    rows = differences(found.others["ablations"]) if "ablations" in found.others else {}
+def _ablations(plt, runs):
+    rows = differences(runs.others["ablations"]) if "ablations" in runs.others else {}
     if not rows:
         return None
     figure, (ours, paper) = plt.subplots(
@@ -77,43 +82,43 @@ def _ablations(plt, found):
     ends = np.array([row["ci95"] or (row["score"], row["score"]) for row in rows.values()]).T
     ours.errorbar(scores, y, xerr=np.abs(ends - scores), fmt="o", ms=4, capsize=2)
     paper.barh(y, [row["paper"] for row in rows.values()], color="0.7", height=0.6)
-    ours.set_yticks(y, [found.others["ablations"]["rows"][name]["what"] for name in rows], fontsize=8)
-    for axis, title in ((ours, "here: difference in overall score"), (paper, "the paper's, in its points")):
+    ours.set_yticks(y, [runs.others["ablations"]["rows"][name]["what"] for name in rows], fontsize=8)
+    for axis, title in ((ours, "here: difference in overall score"), (paper, "paper: difference in points")):
         axis.axvline(0, color="0.3", lw=0.8)
         axis.set_title(title, fontsize=9)
     return figure
 
 
-def _isoflop(plt, found):
-    raw = found.others.get("isoflop", {})
+def _isoflop(plt, runs):
+    raw = runs.others.get("isoflop", {})
     if not raw.get("fits"):
         return None
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for i, fit in enumerate(raw["fits"]):
-        mine = [p for p in raw["points"] if p["budget"] == fit["budget"]]
-        sizes = np.array([p["parameters"] for p in mine])
-        axis.plot(sizes, [p["loss"] for p in mine], "o", color=f"C{i}", label=f"{fit['budget']:.1e} flops")
+        points = [p for p in raw["points"] if p["budget"] == fit["budget"]]
+        sizes = np.array([p["parameters"] for p in points])
+        axis.plot(sizes, [p["loss"] for p in points], "o", color=f"C{i}", label=f"{fit['budget']:.1e} flops")
         x = np.linspace(*np.log(fit["between"]), 50)
         axis.plot(np.exp(x), np.polyval(fit["coefficients"], x), color=f"C{i}", lw=1)
         axis.plot(fit["parameters"], fit["loss"], "*", color=f"C{i}", ms=12, mec="black")
-    axis.set(xscale="log", xlabel="parameters", ylabel="loss on text not trained on")
+    axis.set(xscale="log", xlabel="parameters", ylabel="loss on the validation text")
     axis.legend(fontsize=8, frameon=False)
     return figure
 
 
-def _quadratic(plt, found):
-    raw = found.others.get("quadratic")
+def _quadratic(plt, runs):
+    raw = runs.others.get("quadratic")
     done = len(raw["kinds"]["transformer"]["ms"]) if raw else 0
     if not done:
         return None
     frames = raw["frames"][:done]
     figure, axes = _panels(plt, 3, 3, 3.6, 3.0)
     for kind, label in (("perceiver", "resampler"), ("transformer", "self-attention, all to all")):
-        mine = raw["kinds"][kind]
-        axes[0].plot(frames, mine["ms"][:done], "o-", label=label)
-        axes[1].plot(frames, mine["mb"][:done], "o-", label=label)
-        have = [i for i, cell in enumerate(mine["accuracy"][:done]) if cell]
-        _curve(axes[2], [frames[i] for i in have], [mine["accuracy"][i] for i in have], label)
+        values = raw["kinds"][kind]
+        axes[0].plot(frames, values["ms"][:done], "o-", label=label)
+        axes[1].plot(frames, values["mb"][:done], "o-", label=label)
+        have = [i for i, cell in enumerate(values["accuracy"][:done]) if cell]
+        _curve(axes[2], [frames[i] for i in have], [values["accuracy"][i] for i in have], label)
     for axis, what in zip(axes, ("ms, forward and backward", "MB, forward and backward", "accuracy"), strict=True):
         axis.set(xscale="log", xlabel="frames", title=what)
         axis.set_xticks(frames, [str(n) for n in frames])
@@ -124,12 +129,12 @@ def _quadratic(plt, found):
     return figure
 
 
-def _induction(plt, found):
-    curves = found.others.get("induction", {}).get("curves")
+def _induction(plt, runs):
+    curves = runs.others.get("induction", {}).get("curves")
     if not curves:
         return None
     figure, axes = _panels(plt, 2 + len(curves), 4, 3.2, 2.8)
-    for axis, what, title in zip(axes, ("repeat", "few_shot"), ("repeats foretold", "text few-shot"), strict=False):
+    for axis, what, title in zip(axes, ("repeat", "few_shot"), ("repeats predicted", "text few-shot"), strict=False):
         for name, curve in curves.items():
             axis.plot(curve["steps"], curve[what], label=name)
         axis.set(title=title, xlabel="step", ylim=(0, 1))
@@ -141,8 +146,8 @@ def _induction(plt, found):
     return figure
 
 
-def _gates(plt, found):
-    logs = [log for log in found.logs if log[1]]
+def _gates(plt, runs):
+    logs = [log for log in runs.logs if log[1]]
     if not logs:
         return None
     figure, axes = _panels(plt, len(logs), 3, 5.2, 3.0)
@@ -156,17 +161,17 @@ def _gates(plt, found):
     return figure
 
 
-def _attention(plt, found):
-    prompts = found.others.get("attention", {}).get("prompts")
+def _attention(plt, runs):
+    prompts = runs.others.get("attention", {}).get("prompts")
     if not prompts:
         return None
     columns = max(len(p["tokens"]) for p in prompts)
     figure, axes = _panels(plt, len(prompts) * columns, columns, 1.3, 1.5)
     for p, prompt in enumerate(prompts):
-        for axis, token, sees, grid in zip(
+        for axis, token, index, grid in zip(
             axes[p * columns :], prompt["tokens"], prompt["sees"], prompt["maps"], strict=False
         ):
-            picture = np.array(prompt["pictures"][sees], np.uint8)
+            picture = np.array(prompt["pictures"][index], np.uint8)
             axis.imshow(picture)
             extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
             axis.imshow(grid, extent=extent, cmap="magma", alpha=0.55, interpolation="bilinear")

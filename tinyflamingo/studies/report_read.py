@@ -1,23 +1,24 @@
-"""The JSON files that runs leave, as one thing to report on (chapter §5).
+"""Reads the JSON files and logs of runs, on which a report is written (chapter §5).
 
-What is read, by the "format" of a file (folders are searched, not their subfolders):
+Folders are searched, but not their subfolders. The "format" of a file says what it holds:
 
-- tinyflamingo-suite/1, one a seed: {"seed", "tasks": {name: {"paper": "COCO", "dev": bool, "metric",
+- tinyflamingo-suite/1, one for each seed: {"seed", "tasks": {name: {"paper": "COCO", "dev": bool, "metric",
   "shots": {"0": S, "4": S, ...}, "specialists": {"prototype": S, "linear": S, "finetuned": S, "whole":
   S}, "sanity": {"swapped": S, "shuffled": S, "no_pictures": S, "blind": S, "chance": S}, "retrieval":
   {"random": S, "rices": S, "ensemble": S, "shots": number}}},
   "few_shot_words": {"2way": {"1": S, ...}, "unseen_shapes": ..., ...}}, where S is {"score", "ci95", "n"};
 - tinyflamingo-ablations/1 (`ablations.py`), tinyflamingo-isoflop/1 (`isoflop.py`),
   tinyflamingo-quadratic/1 (`quadratic.py`), tinyflamingo-induction/1 (`induction.py`),
-  tinyflamingo-attention/1 (`attention.py`): the last one read of each;
-- log.jsonl of a training run, for its gates.
+  tinyflamingo-attention/1 (`attention.py`): the last file of each;
+- log.jsonl of a training run has the gates.
 
-Not here: what is made of them (`report.py`).
+Not here: text and figures (`report_text.py`, `report_figures.py`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,7 @@ FORMATS = {f"tinyflamingo-{name}/1": name for name in
            ("suite", "ablations", "isoflop", "quadratic", "induction", "attention")}  # fmt: skip
 SHOTS = ("0", "4", "8", "16", "32")
 
-# What a file must have: keys and the kinds of values. "*": every key there is; with "?" it may lack or be null.
+# Keys and types of values that a file must have. "*": any key; with "?" the value may be missing or null.
 NUMBER = (int, float)
 CELL = {"score": NUMBER, "ci95?": [NUMBER]}
 CELLS = {"*?": CELL}
@@ -39,7 +40,7 @@ ROW = {"what": str, "paper": NUMBER, "against": str, "seeds": {"*": {"scores": {
 FIT = dict.fromkeys(("budget", "parameters", "tokens", "loss"), NUMBER)
 COSTS = {"ms": [NUMBER], "mb": [NUMBER], "accuracy": list}
 CURVE = {"steps": [NUMBER], "repeat": [NUMBER], "few_shot": [NUMBER], "heads": [[NUMBER]]}
-NEEDS = {
+NEEDS: dict[str, dict] = {
     "suite": {"seed": int, "tasks": {"*": {"paper": str, "dev": bool, "metric": str} | PARTS},
               "few_shot_words?": {"*": CELLS}},
     "ablations": {"settings": {"steps": int}, "rows": {"*": ROW}},
@@ -53,33 +54,32 @@ NEEDS = {
 
 
 @dataclass
-class Found:
-    """What the files hold: suites by seed, other reports by name, logs."""
+class Runs:
+    """The contents of the files."""
 
-    suites: dict = field(default_factory=dict)
-    others: dict = field(default_factory=dict)
-    logs: list = field(default_factory=list)
+    suites: dict = field(default_factory=dict)  # {seed: report}
+    others: dict = field(default_factory=dict)  # {name: report}
+    logs: list = field(default_factory=list)  # (name of the run, records of stage three)
 
 
-def read_runs(runs) -> Found:
+def read_runs(sources: Sequence) -> Runs:
     """All reports in files and folders."""
-    found = Found()
-    for run in map(Path, runs):
+    runs = Runs()
+    for run in map(Path, sources):
         if not run.exists():
             raise UserError(f"{run}: no such file or folder")
         for path in sorted(run.glob("*.json")) if run.is_dir() else [run]:
-            _take(found, path, asked=not run.is_dir())
+            _add(runs, path, required=not run.is_dir())
         if (run / LOG).is_file():
-            found.logs.append(_log(run))
-    if not (found.suites or found.others or found.logs):
-        raise UserError(
-            f"no report in {', '.join(map(str, runs))}: run `python -m tinyflamingo ablate` or a training first"
-        )
-    return found
+            runs.logs.append(_log(run))
+    if not (runs.suites or runs.others or runs.logs):
+        where = ", ".join(map(str, sources))
+        raise UserError(f"no report in {where}: run `python -m tinyflamingo ablate` or a training first")
+    return runs
 
 
-def _take(found, path, asked):
-    """Add a file's report; others in a folder are passed over, a file that was asked for is not."""
+def _add(runs, path, required):
+    """Add a file's report. A file without a report is skipped, or an error if it is required."""
     try:
         raw = json.loads(path.read_bytes())
     except (ValueError, OSError, RecursionError) as error:
@@ -89,17 +89,17 @@ def _take(found, path, asked):
     if name:
         _check(raw, NEEDS[name], str(path))
     if name == "suite":
-        found.suites[raw["seed"]] = raw
+        runs.suites[raw["seed"]] = raw
     elif name:
-        found.others[name] = raw
-    elif asked:
+        runs.others[name] = raw
+    elif required:
         raise UserError(f"{path} holds no report: its format should be one of {', '.join(FORMATS)}")
 
 
 def _check(value, need, where):
-    """`UserError` that tells the place where a value, or one in it, is not what the sections read (`NEEDS`)."""
+    """`UserError` with the place where a value, or a value inside it, is not as `need` says (see `NEEDS`)."""
     if not isinstance(value, type(need) if isinstance(need, dict | list) else need):
-        raise UserError(f"{where} is {str(value)[:40]!r}, which a report does not have there: make the file again")
+        raise UserError(f"{where} is {str(value)[:40]!r}, which is not valid there: make the file again")
     if isinstance(need, list):
         for i, element in enumerate(value):
             _check(element, need[0], f"{where}: {i}")
@@ -109,11 +109,11 @@ def _check(value, need, where):
             if value.get(k) is not None:
                 _check(value[k], inner, f"{where}: {k}")
             elif name == key:
-                raise UserError(f"{where} has no {k!r}, which every report has there: make the file again")
+                raise UserError(f"{where} has no {k!r}: make the file again")
 
 
 def _log(run):
-    """(name, records of stage three); a record without gates has nothing to tell here."""
+    """(name, records of stage three that have gates)."""
     try:
         records = [record for record in read_log(run) if record["stage"] == "flamingo"]
         return run.name, [r for r in records if isinstance(r.get("gates"), dict) and "step" in r]
@@ -121,18 +121,18 @@ def _log(run):
         raise UserError(f"{run / LOG} is damaged ({error})") from error
 
 
-def merged(cells):
-    """{"score", "ci95", "n"} of the same cell of several suites: of one seed its own, of more over the seeds."""
+def merged(cells: list) -> dict | None:
+    """One cell {"score", "ci95", "n"} from the same cell of several suites, with an interval over their seeds."""
     cells = [cell for cell in cells if cell]
     if len(cells) < 2:
         return cells[0] if cells else None
     return over_seeds([cell["score"] for cell in cells])
 
 
-def cell_of(suites, *path):
-    """A cell by the keys that lead to it in every suite, merged; None where no suite has it.
+def cell_of(suites: dict, *path: str) -> dict | None:
+    """The cell at a path of keys, merged over all suites; None if no suite has it.
 
-    An interval over seeds ends where the scale of the score does.
+    Its interval is limited to the scale of the score.
     """
     cell = merged([_at(suite, path) for suite in suites.values()])
     if not cell or not cell.get("ci95"):
@@ -141,19 +141,19 @@ def cell_of(suites, *path):
     return cell | {"ci95": [max(low, 0.0), min(high, best_of(suites, *path))]}
 
 
-def best_of(suites, *path) -> float:
-    """The highest score that a cell can have: CIDEr-D ends at 10, all others at 1 (swapped queries are counted)."""
+def best_of(suites: dict, *path: str) -> float:
+    """The highest possible score of a cell: 10 for CIDEr-D, else 1. Swapped queries are counted, so they have 1."""
     metrics = {_at(suite, (*path[:2], "metric")) for suite in suites.values()}
     return 10.0 if "CIDEr-D" in metrics and path[-1] != "swapped" else 1.0
 
 
 def _at(suite, path):
-    """What the keys lead to, or None."""
+    """The value at a path of keys, or None."""
     for key in path:
         suite = suite.get(key) if isinstance(suite, dict) else None
     return suite
 
 
-def task_names(suites):
-    """Names of tasks in all suites, in their order."""
+def task_names(suites: dict) -> list[str]:
+    """The names of the tasks of all suites, in order."""
     return list(dict.fromkeys(name for suite in suites.values() for name in suite.get("tasks", {})))

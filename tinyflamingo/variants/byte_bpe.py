@@ -51,7 +51,7 @@ class Vocabulary(NamedTuple):
 class ByteTokenizer:
     """Text to ids and back, with the methods of `model.tokenizer.Tokenizer`."""
 
-    def __init__(self, data: bytes, vocabulary: Vocabulary):
+    def __init__(self, data: bytes, vocabulary: Vocabulary) -> None:
         """data: a `tokenizer.json`. Raises `UserError` if it is not byte-level BPE."""
         self.data, self.vocabulary = data, vocabulary
         raw = _parse(data)

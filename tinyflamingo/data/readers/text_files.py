@@ -114,7 +114,8 @@ def top_level(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             yield from window.fields()
         except (ValueError, RecursionError) as error:
-            why = "it is not a JSON object" if window.at == 0 else f"its JSON is damaged at character {window.at}"
+            place = f"its JSON is cut or damaged at character {window.at}"
+            why = place if window.at else "it is not a JSON object"
             raise UserError(f"cannot read {str(path)!r}: {why}; copy or download it again") from error
 
 
