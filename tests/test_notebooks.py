@@ -167,7 +167,7 @@ def test_the_notebook_runs_untouched_and_solved_in_its_budget(source, monkeypatc
     assert budget.drawn is not None and budget.drawn < FIRST_FIGURE
     said = [words_of(o) for c in notebook.cells if build.kind_of(c)[0] == "check" for o in c.outputs]
     assert len(said) % 2 == 0
-    assert all(words.endswith("is still yours to do.\n") for words in said[: len(said) // 2])
+    assert all(words.endswith("is not done yet.\n") for words in said[: len(said) // 2])
     assert all(words.endswith(": right.\n") for words in said[len(said) // 2 :])
 
 

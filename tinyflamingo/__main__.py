@@ -1,4 +1,4 @@
-"""`python -m tinyflamingo …`: see `cli.py`."""
+"""Entry point of `python -m tinyflamingo …`. The commands are in `cli.py`."""
 
 import sys
 

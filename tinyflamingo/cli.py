@@ -35,7 +35,7 @@ class _MixedParser(_Parser):
 
     mixing = False
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]  # argparse has overloads
+    def parse_known_args(self, args=None, namespace=None):
         if self.mixing:  # argparse calls this method again, twice
             return super().parse_known_args(args, namespace)
         self.mixing = True
@@ -79,7 +79,7 @@ def _complain(error) -> int:
 
 
 def _parser():
-    parser = _Parser(prog="python -m tinyflamingo", description="Flamingo by hand: train it, ask it, look inside.")
+    parser = _Parser(prog="python -m tinyflamingo", description="Flamingo by hand: train it, use it, inspect it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_MixedParser)
     _add_train(commands)
@@ -158,9 +158,7 @@ def _add_train(commands):
     own.add_argument("--side", type=_whole, metavar="N", help="pictures are resized to N x N pixels")
     own.add_argument("--vocab", type=_whole, metavar="N", help="size of the tokenizer, which is trained on the text")
     own.add_argument("--context", type=_whole, metavar="N", help="largest number of tokens of a document in training")
-    own.add_argument(
-        "--allow-bad", type=_fraction, metavar="SHARE", help="largest share of bad records (default: 0.05)"
-    )
+    own.add_argument("--allow-bad", type=_fraction, metavar="SHARE", help="largest share of bad records (0.05)")
     p.set_defaults(run=_train)
 
 
@@ -480,13 +478,7 @@ def _add_data(commands):
     p.add_argument("path", type=_path, help="a folder with captions.jsonl, or a file or folder of a known format")
     p.add_argument("--format", metavar="NAME", help="format of the data (default: detected)")
     p.add_argument("--sheet", type=_path, metavar="FILE", help="draw a contact sheet in this file (PNG)")
-    p.add_argument(
-        "--allow-bad",
-        type=_fraction,
-        default=0.05,
-        metavar="SHARE",
-        help="largest share of bad records (default: 0.05)",
-    )
+    p.add_argument("--allow-bad", type=_fraction, default=0.05, metavar="SHARE", help="largest share of bad records")
     p.set_defaults(run=_data_check)
 
 

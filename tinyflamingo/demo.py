@@ -1,7 +1,7 @@
-"""`demo`: the chapter's applications, completed by a checkpoint, with a figure (chapter §5).
+"""`demo`: a checkpoint completes prompts of the chapter's applications (§5) and draws them in a figure.
 
-A picture that takes the place of words, a video question, a visual dialogue, and a few-shot prompt
-with words that no training text holds. Pictures are drawn fresh from the test stream.
+The prompts are: a picture in place of words, a caption, a question about a video, a visual dialogue, and a few-shot
+prompt with words that are in no training text. The pictures are new ones from the test stream.
 
 Not here: scores (`evaluation/`).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,31 +31,34 @@ from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.flamingo import TrainedFlamingo
 
-DEMO = 7  # number of the demo's own stream of pictures
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DEMO = 7  # number of its own stream of pictures
 
 
 @dataclass(frozen=True)
 class Said:
-    """The model's own words, and what would have been right."""
+    """The answer of the model, and the right answer."""
 
     text: str
     right: str
 
     @property
-    def shown(self):
-        """The words as a reader should see them: a mistake is told."""
+    def shown(self) -> str:
+        """The answer; if it is wrong, also the right answer."""
         return self.text if self.text == self.right else f"{self.text} (right: {self.right})"
 
 
 @dataclass
 class Panel:
-    """One application: its prompt with the model's words added."""
+    """One application: its prompt with the answers of the model."""
 
     title: str
     items: list  # str (prompt), `Said`, pictures and videos
 
 
-def run_demo(model: TrainedFlamingo, figure: Path, seed=0):
+def run_demo(model: TrainedFlamingo, figure: Path, seed: int = 0) -> list[Panel]:
     """Complete every panel, print it, and draw the figure. Returns the panels."""
     if not figure.parent.is_dir():
         raise UserError(f"cannot write {figure}: its folder does not exist")
@@ -68,7 +72,7 @@ def run_demo(model: TrainedFlamingo, figure: Path, seed=0):
 
 
 def _finish(model, title, parts, right):
-    """Walk through a prompt; every `None` is completed by the model and stays in the prompt.
+    """The panel of a prompt. Every `None` in parts is completed by the model, and the answer stays in the prompt.
 
     right: the right answers, in order.
     """
@@ -81,29 +85,29 @@ def _finish(model, title, parts, right):
     return Panel(title, items)
 
 
-def picture_for_words(model, rng):
-    """Two pictures stand where a text would name a thing; the facts were read in texts."""
+def picture_for_words(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
+    """Pictures in place of the names of two things. The model knows the answers from texts."""
     first, second = (sample_single(rng, (pick(rng, ASKED),)) for _ in range(2))
     place = [say.knowledge(*s.things[0].kind)["place"] for s in (first, second)]
     parts = [draw_scene(rng, first), say.ask("place"), place[0], draw_scene(rng, second), say.ask("place"), None]
     return _finish(model, "a picture instead of words", parts, [place[1]])
 
 
-def caption(model, rng):
-    """Two things and how they stand."""
+def caption(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
+    """Two things and their relation."""
     scene = sample_pair(rng)
     return _finish(model, "a caption", [draw_scene(rng, scene), "Output:", None], [say.caption(scene)])
 
 
-def video_question(model, rng):
-    """What happens in a video of eight frames."""
+def video_question(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
+    """A question about the action in a video of eight frames."""
     clip = sample_clip(rng)
     parts = [draw_clip(rng, clip), say.ask("action"), None]
     return _finish(model, "a video", parts, [say.questions(clip)["action"]])
 
 
-def visual_dialogue(model, rng):
-    """A caption and then questions, as in the paper's dialogues; texts alone tell the last answer."""
+def visual_dialogue(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
+    """A caption and then questions, as in the dialogues of the paper. The last answer is only in texts."""
     scene = sample_single(rng, ASKED)
     answers = say.questions(scene) | say.knowledge(*scene.things[0].kind)
     asked = ("size", "position", "animal")
@@ -111,8 +115,8 @@ def visual_dialogue(model, rng):
     return _finish(model, "a visual dialogue", parts, [say.caption(scene), *(answers[name] for name in asked)])
 
 
-def few_shot(model, rng):
-    """Two classes by colour, two pictures each, words that occur in no training text."""
+def few_shot(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
+    """Two classes (colours), two pictures of each, and class names that are in no training text."""
     colours = [str(c) for c in rng.choice(say.COLOUR_NAMES, 2, replace=False)]
     words = [str(w) for w in rng.choice(say.NEW_WORDS, 2, replace=False)]
     classes = [[t for t in ASKED if t[1] == c] for c in colours]
@@ -124,8 +128,8 @@ def few_shot(model, rng):
     return _finish(model, "new words from four pictures", parts, [f"{words[target]}."])
 
 
-def describe(panel) -> str:
-    """A panel as a line of text, the model's words in brackets."""
+def describe(panel: Panel) -> str:
+    """A panel as text, with the answers of the model in brackets."""
     words = []
     for item in panel.items:
         if isinstance(item, np.ndarray):
@@ -135,8 +139,8 @@ def describe(panel) -> str:
     return f"{panel.title}\n  {' '.join(words)}"
 
 
-def draw_panels(panels, path):
-    """The figure as a file."""
+def draw_panels(panels: list[Panel], path: Path) -> None:
+    """Write the figure to a file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -147,14 +151,14 @@ def draw_panels(panels, path):
     plt.close(figure)
 
 
-def panels_figure(panels):
-    """The figure: pictures from left to right, the words under them, the model's in colour."""
+def panels_figure(panels: list[Panel]) -> Figure:
+    """The figure: pictures from left to right, their texts below, with the answers of the model in colour."""
     import matplotlib.pyplot as plt
 
     rows = [_cells(panel.items) for panel in panels]
     heights = [TITLE + PICTURE + LINE * max(_lines(texts) for _, texts in cells) for cells in rows]
     figure = plt.figure(figsize=(WIDTH, sum(heights)))
-    figure.set_layout_engine("none")  # whatever the reader has switched on: every place is given here
+    figure.set_layout_engine("none")  # every position is set here, also if the reader has chosen a layout
     top = sum(heights)
     for panel, cells, height in zip(panels, rows, heights, strict=True):
         figure.text(0.15 / WIDTH, (top - 0.18) / sum(heights), panel.title, fontweight="bold", fontsize=11, va="center")
@@ -164,7 +168,7 @@ def panels_figure(panels):
 
 
 def _draw_row(figure, cells, top, total):
-    """One panel: its media side by side, `top` inches above the bottom; a video shows its frames in a strip."""
+    """One panel: its media side by side, their top edge `top` inches from the bottom. A video is a strip of frames."""
     left = 0.15
     room = (WIDTH - 0.15) / len(cells)
     for medium, texts in cells:
@@ -178,8 +182,7 @@ def _draw_row(figure, cells, top, total):
         axis.spines[:].set_color("0.8")
         y = top - height - 0.05
         for item in texts:
-            said = isinstance(item, Said)
-            style = {"color": "#b03060", "fontweight": "bold"} if said else {}
+            style = {"color": "#b03060", "fontweight": "bold"} if isinstance(item, Said) else {}
             for line in _wrapped(item):
                 figure.text(left / WIDTH, y / total, line, va="top", fontsize=9, **style)
                 y -= LINE

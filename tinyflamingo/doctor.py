@@ -1,6 +1,7 @@
-"""`doctor`: what this machine offers, and a short self-test that says whether all is well.
+"""`doctor`: prints the properties of this machine and runs a short self-test.
 
-Serves no section of the chapter. Prints one line a fact; a failed check is a `UserError`.
+Implements no section of the chapter. Prints one line for each property; a failed test is a `UserError`. Not here: the
+tests of the package (`tests/`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.ops.team import blas_libraries
 from tinyflamingo.training.run import peak_memory_mb, versions
 
-DOCTOR = 11  # number of the doctor's own stream of pictures
+DOCTOR = 11  # number of its own stream of pictures
 
 
-def run_doctor():
-    """Print versions, BLAS, threads, Numba, memory; then test gradients and the shipped model."""
+def run_doctor() -> None:
+    """Print versions, BLAS, threads, memory and kernels; then test gradients and the shipped model."""
     for name, version in versions().items():
         print(f"{name:14s} {version}")
     for library in blas_libraries():
@@ -30,16 +31,16 @@ def run_doctor():
     variables = ("TINYFLAMINGO_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     chosen = "".join(f"; {v}={os.environ[v]}" for v in variables if v in os.environ)
     cores, workers = os.cpu_count(), ops.workers()
-    told = f"{cores} core{'s' * (cores != 1)}, {workers} worker{'s' * (workers != 1)} in training"
-    print(f"{'threads':14s} {told}{chosen}")
+    threads = f"{cores} core{'s' * (cores != 1)}, {workers} worker{'s' * (workers != 1)} in training"
+    print(f"{'threads':14s} {threads}{chosen}")
     print(f"{'memory':14s} {_memory()}")
     print(f"{'ops':14s} {ops.engine()}")
     checks = {"gradients": _check_gradients, "a prompt": _check_prompt}
     for name, check in checks.items():
         began = time.perf_counter()
-        said = check()
-        print(f"{name:14s} {said} ({time.perf_counter() - began:.1f} s)")
-    print(f"all is well; this took {peak_memory_mb():.0f} MB at most")
+        result = check()
+        print(f"{name:14s} {result} ({time.perf_counter() - began:.1f} s)")
+    print(f"everything works; peak memory {peak_memory_mb():.0f} MB")
 
 
 def _memory() -> str:
@@ -48,7 +49,7 @@ def _memory() -> str:
 
 
 def _check_gradients() -> str:
-    """The fast gradients of the two attentions against finite differences."""
+    """Compare the gradients of two attentions with finite differences."""
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((1, 5, 2, 3)) for _ in range(3))
     r, u, b = rng.standard_normal((5, 2, 3)), rng.standard_normal((2, 3)), rng.standard_normal((2, 3))
@@ -60,8 +61,8 @@ def _check_gradients() -> str:
         ops.check_grad(lambda *a: np.sum(relative(*a) ** 2), q, k, v, r, u, b)
         ops.check_grad(lambda q, k, v: np.sum(ops.segment_attention(q, k, v, phi) ** 2), q, media_k, media_v)
     except AssertionError as error:
-        raise UserError(f"self-test: a gradient is wrong ({error}); please report this with the lines above") from error
-    return "right"
+        raise UserError(f"self-test: a gradient is wrong ({error}); report this error with the lines above") from error
+    return "correct"
 
 
 def _check_prompt() -> str:
@@ -71,7 +72,7 @@ def _check_prompt() -> str:
 
     rng = split_rng("test", DOCTOR)
     picture = draw_scene(rng, sample_single(rng, (("circle", "red"),)))
-    said = tinyflamingo.complete(tinyflamingo.load(), [picture, "Output:"])["text"]
-    if said != "a red circle.":
-        raise UserError(f"self-test: the shipped model says {said!r} of a red circle; is the package complete?")
-    return f"answered: {said}"
+    answer = tinyflamingo.complete(tinyflamingo.load(), [picture, "Output:"])["text"]
+    if answer != "a red circle.":
+        raise UserError(f"self-test: the shipped model calls a red circle {answer!r}: is the package complete?")
+    return f"answered: {answer}"

@@ -93,7 +93,7 @@ def test_the_solution_passes(key, capsys):
 def test_the_untouched_stub_fails_politely(key, capsys):
     space, call = namespace_of(key, solved=False)
     exec(call, space)
-    assert capsys.readouterr().out == f"Exercise {key} is still yours to do.\n"
+    assert capsys.readouterr().out == f"Exercise {key} is not done yet.\n"
 
 
 @pytest.mark.parametrize("key, i", WRONG, ids=[f"{key}-{i}" for key, i in WRONG])

@@ -1,4 +1,4 @@
-"""The tools of the checks: what they let pass, what they say, and that asking for one imports no other."""
+"""The tools of the checks: what they accept, their messages, and that one check imports no other."""
 
 import subprocess
 import sys
@@ -18,17 +18,17 @@ def check_double(double):
     value_is(double(x), 2 * x, "twice means times two")
 
 
-def test_a_right_answer_is_told(capsys):
+def test_a_right_answer_prints_right(capsys):
     assert check_double(lambda x: 2 * x) is None
     assert capsys.readouterr().out == "Exercise 99.1: right.\n"
 
 
-def test_an_untouched_stub_is_told_politely(capsys):
+def test_an_untouched_stub_prints_not_done(capsys):
     def stub(x):
         raise NotImplementedError("Exercise 99.1: your turn")
 
     check_double(stub)
-    assert capsys.readouterr().out == "Exercise 99.1 is still yours to do.\n"
+    assert capsys.readouterr().out == "Exercise 99.1 is not done yet.\n"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_wrong_answer_gets_its_hint(answer, hint):
         check_double(answer)
 
 
-def test_an_error_of_the_reader_stays_the_readers():
+def test_an_error_in_the_answer_is_not_changed():
     with pytest.raises(ZeroDivisionError):
         check_double(lambda x: 1 / 0)
 
@@ -60,8 +60,8 @@ def test_values():
             value_is(got, want)
     with pytest.raises(CheckFailed, match="the mask is False at .1., but True"):
         value_is(np.array([True, False]), np.array([True, True]), what="the mask")
-    with pytest.raises(CheckFailed, match="look"):
-        holds(False, "look")
+    with pytest.raises(CheckFailed, match="a hint"):
+        holds(False, "a hint")
 
 
 def test_a_known_mistake_gets_its_own_hint():
@@ -81,20 +81,20 @@ def test_a_gradient_by_moving():
 
 
 def test_a_notebook_shows_the_hint_and_no_traceback():
-    assert CheckFailed("look")._render_traceback_() == ["Not yet. look"]
+    assert CheckFailed("a hint")._render_traceback_() == ["Not yet. a hint"]
 
 
-def test_sizes_are_drawn_anew():
+def test_every_generator_is_new():
     assert fresh_rng().integers(1 << 60) != fresh_rng().integers(1 << 60)
 
 
-def test_a_check_that_is_not_there():
+def test_an_unknown_check():
     for name in ("check_99_1_nothing", "check_", "anything"):
         with pytest.raises(AttributeError, match=name):
             getattr(checks, name)
 
 
-def test_asking_for_one_check_imports_no_other():
+def test_the_package_imports_no_check():
     code = "import sys, tinyflamingo.checks; print(sorted(m for m in sys.modules if m.startswith('tinyflamingo')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['tinyflamingo', 'tinyflamingo.checks', 'tinyflamingo.checks.core']"

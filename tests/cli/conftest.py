@@ -1,4 +1,4 @@
-"""A tiny untrained checkpoint and some files of a user's own, made once for the session."""
+"""A tiny untrained checkpoint and some files of a user, made once for the session."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def checkpoint(tmp_path_factory, tokenizer):
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory):
-    """A folder with a picture and a video that are fine."""
+    """A folder with two good pictures and a good video."""
     folder = tmp_path_factory.mktemp("media")
     pixels = np.zeros((40, 50, 3), np.uint8)
     pixels[:, 25:] = (220, 30, 40)
@@ -32,7 +32,7 @@ def media(tmp_path_factory):
 
 @pytest.fixture
 def command(capsys):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
+    """Run a command line in this process; gives (exit code, stdout, stderr)."""
 
     def run(*arguments):
         try:

@@ -1,4 +1,4 @@
-"""Every mistake of a user: exit code 2, one line on stderr, nothing lost, nothing half-written."""
+"""Every mistake of a user: exit code 2, one line on stderr, no file lost or partly written."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ av = pytest.importorskip("av")
 
 
 def png(width, height):
-    """The header of a picture of any size, and hardly any pixels."""
+    """A PNG file with the header of a picture of any size and almost no pixels."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -57,7 +57,7 @@ def no_frames(path):
 
 @pytest.fixture
 def files(tmp_path, media, checkpoint):
-    """A folder of the user's: good files, every kind of bad one, and damaged checkpoints."""
+    """A folder of the user: good files, every kind of bad file, and damaged checkpoints."""
     for name in ("red.png", "clip.mp4"):
         shutil.copy(media / name, tmp_path)
     good, video = (media / "red.png").read_bytes(), (media / "clip.mp4").read_bytes()
@@ -66,8 +66,8 @@ def files(tmp_path, media, checkpoint):
     (tmp_path / "text.png").write_text("this is no picture")
     (tmp_path / "huge.png").write_bytes(png(30000, 30000))
     (tmp_path / "empty.mp4").write_bytes(b"")
-    for share in (10, 50, 95):
-        (tmp_path / f"cut{share}.mp4").write_bytes(video[: len(video) * share // 100])
+    for percent in (10, 50, 95):
+        (tmp_path / f"cut{percent}.mp4").write_bytes(video[: len(video) * percent // 100])
     sound_only(tmp_path / "sound.mp4")
     no_frames(tmp_path / "zero.mp4")
     (tmp_path / "folder").mkdir()
@@ -78,7 +78,7 @@ def files(tmp_path, media, checkpoint):
 
 
 def own_data(folder):
-    """Data sets of the user's own: a good one, some with bad records, and files that are damaged as a whole."""
+    """The user's own data sets: a good one, some with bad records, and damaged files."""
     for name, captioned in (("good", ["red.png"]), ("bad", ["none.png"]), ("half", ["red.png", "none.png"])):
         (folder / name).mkdir()
         shutil.copy(folder / "red.png", folder / name)
@@ -126,7 +126,7 @@ def damaged_checkpoints(folder, checkpoint):
 
 
 def old_card(path):
-    """A card as version 0.1 wrote it: format 1, where no part has a kind."""
+    """A card as written by version 0.1: format 1, in which no part has a kind."""
     card = json.loads(path.read_text())
     config = {name: {k: v for k, v in part.items() if k != "kind"} for name, part in card["config"].items()}
     config["vision"] |= {"activation": "gelu", "se_activation": "gelu", "pixels": [110, 80]}
@@ -137,8 +137,8 @@ def old_card(path):
 TEMPLATE = "<image>Output:"
 OWN = ("train", "--preset", "smoke", "--out", "@run", "--data")
 
-# What is typed (a leading "@" stands for the folder of the user's files), and what the line must say.
-# "CHECKPOINT" puts the good checkpoint there. Commands without --checkpoint fail before they need one.
+# The command line, and words that the error line must contain. A leading "@" is the folder of the user's files, and
+# "CHECKPOINT" adds the good checkpoint. Commands without --checkpoint fail before they need one.
 BAD = {
     # marks and files
     "more marks": (("complete", "<image>a<image>b", "@red.png", "CHECKPOINT"), ("2 marks", "1 file:")),
@@ -180,17 +180,17 @@ BAD = {
     "beams 0": (("complete", "a", "--beams", "0"), ("--beams",)),
     "beams without end": (("complete", "a", "--beams", "1000000000"), ("--beams", "from 1 to 64")),
     "beams and sampling": (("complete", "a", "--beams", "3", "--temperature", "1"), ("choose one",)),
-    "greedy top-k": (("complete", "a", "--temperature", "0", "--top-k", "5"), ("--top-k does nothing",)),
-    "greedy top-p": (("complete", "a", "--temperature", "0", "--top-p", "0.5"), ("--top-p does nothing",)),
-    "greedy seed": (("complete", "a", "--seed", "0"), ("--seed does nothing", "--temperature")),
+    "greedy top-k": (("complete", "a", "--temperature", "0", "--top-k", "5"), ("--top-k has no effect",)),
+    "greedy top-p": (("complete", "a", "--temperature", "0", "--top-p", "0.5"), ("--top-p has no effect",)),
+    "greedy seed": (("complete", "a", "--seed", "0"), ("--seed has no effect", "--temperature")),
     "beams and top-k": (("complete", "a", "--beams", "3", "--top-k", "5"), ("choose one",)),
     "seed -1": (("complete", "a", "--seed=-1"), ("--seed", "'-1'")),
     "seed 1.5": (("complete", "a", "--seed", "1.5"), ("--seed", "'1.5'")),
     "seed too long": (("train", "--seed", "9" * 5000), ("--seed", "at most 100 digits")),
     "queries 0": (("evaluate", "--queries", "0"), ("--queries must be at least 1",)),
-    "queries of the suite": (("evaluate", "--suite", "--quick", "--queries", "3"), ("--queries does nothing",)),
-    "queries of runs": (("evaluate", "--task", "omniglot", "--runs", "@x", "--queries", "3"), ("--queries does",)),
-    "suite of runs": (("evaluate", "--suite", "--task", "omniglot", "--runs", "@x"), ("leave --suite out",)),
+    "queries of the suite": (("evaluate", "--suite", "--quick", "--queries", "3"), ("--queries has no effect",)),
+    "queries of runs": (("evaluate", "--task", "omniglot", "--runs", "@x", "--queries", "3"), ("--queries has",)),
+    "suite of runs": (("evaluate", "--suite", "--task", "omniglot", "--runs", "@x"), ("remove --suite",)),
     # checkpoints
     "no checkpoint": (("complete", "a", "--checkpoint", "@none"), ("none", "no such folder")),
     "file as checkpoint": (("complete", "a", "--checkpoint", "@file"), ("file", "no such folder")),
@@ -211,14 +211,14 @@ BAD = {
     "out is empty": (("train", "--preset", "smoke", "--out", ""), ("--out", "an empty path")),
     "mix with data of the preset's own": (
         ("train", "--preset", "omniglot", "--data", "folder", "--mix", "0.5", "--out", "run"),
-        ("--mix", "preset 'omniglot' has data of its own"),
+        ("--mix", "preset 'omniglot' has its own data"),
     ),
     "out at a file": (("train", "--preset", "smoke", "--out", "@file"), ("cannot write",)),
     "out below a file": (("train", "--preset", "smoke", "--out", "@file/below"), ("cannot write",)),
     "out in /proc": (("train", "--preset", "smoke", "--out", "/proc/tinyflamingo"), ("cannot write",)),
     "nothing to resume": (("train", "--preset", "smoke", "--out", "@folder", "--resume"), ("nothing to resume",)),
     "resume in no folder": (("train", "--preset", "smoke", "--out", "@none", "--resume"), ("nothing to resume",)),
-    # data of one's own
+    # own data
     "data without action": (("data",), ("action",)),
     "data of unknown action": (("data", "paint", "@folder"), ("'paint'", "check")),
     "data without path": (("data", "check"), ("path",)),
@@ -227,7 +227,7 @@ BAD = {
     "picture as data": (("data", "check", "@red.png"), ("red.png", "no data in a known format")),
     "data of unknown format": (("data", "check", "@good", "--format", "xml"), ("'xml'", "folder, coco")),
     "data of another format": (("data", "check", "@good", "--format", "coco"), ("no data in the format 'coco'",)),
-    "sheet of no kind": (("data", "check", "@good", "--sheet", "@a.jpg"), ("ends in .png",)),
+    "sheet of no kind": (("data", "check", "@good", "--sheet", "@a.jpg"), ("must end in .png",)),
     "sheet at a folder": (("data", "check", "@good", "--sheet", "@folder.png"), ("folder",)),
     "sheet in no folder": (("data", "check", "@good", "--sheet", "@none/a.png"), ("folder does not exist",)),
     "share of bad above 1": (("data", "check", "@good", "--allow-bad", "2"), ("--allow-bad", "from 0 to 1")),
@@ -273,7 +273,10 @@ BAD = {
     "threads word": (("bench", "--threads", "all"), ("--threads", "'all'")),
     "unknown task": (("evaluate", "--task", "chess", "CHECKPOINT"), ("unknown task 'chess'", "caption")),
     "unknown ablation": (("ablate", "--only", "wings", "CHECKPOINT"), ("'wings'", "baseline", "isoflop")),
-    "ablations of a stranger": (("ablate", "--json", "@a.json", "CHECKPOINT"), ("which preset",)),
+    "ablations without a preset": (
+        ("ablate", "--json", "@a.json", "CHECKPOINT"),
+        ("does not name its preset",),
+    ),
     "ablations in no folder": (("ablate", "--json", "@none/a.json", "CHECKPOINT"), ("folder does not exist",)),
     "no seeds": (("ablate", "--seeds", "0"), ("at least 1",)),
     "no steps": (("ablate", "--steps", "0"), ("at least 1",)),
@@ -281,7 +284,7 @@ BAD = {
     "report of a picture": (("report", "@red.png", "--out", "@r.md"), ("red.png", "cannot be read")),
     "report without runs": (("report",), ("RUN",)),
     "results in no folder": (("report", "@folder", "--out", "@none/r.md"), ("folder does not exist",)),
-    # the line itself
+    # the command line itself
     "no command": ((), ("COMMAND",)),
     "unknown command": (("paint",), ("'paint'", "complete")),
     "unknown option": (("complete", "a", "--colour", "red"), ("--colour",)),
@@ -308,7 +311,7 @@ def assert_one_line(err, words):
         assert word in err
 
 
-def test_the_catalogue_is_long():
+def test_the_list_is_long():
     assert len(BAD) >= 100
 
 
@@ -324,7 +327,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(name, files, checkpoint, command,
 
 
 @pytest.mark.parametrize("name", ["cut picture", "no command", "seed -1", "checkpoint with cut card", "out at a file"])
-def test_the_same_from_a_shell(name, files, checkpoint):
+def test_a_mistake_in_a_shell_is_one_line(name, files, checkpoint):
     words, expected = BAD[name]
     before = everything(files)
     line = [sys.executable, "-m", "tinyflamingo", *typed(words, files, checkpoint)]
@@ -343,7 +346,7 @@ def test_a_mistake_in_the_environment_is_one_line_too(name, value, files, checkp
     assert_one_line(done.stderr, (name, repr(value)))
 
 
-def test_a_closed_stdout_is_told_in_one_line(tmp_path):
+def test_a_closed_stdout_is_one_line(tmp_path):
     line = ["sh", "-c", '"$0" -m tinyflamingo complete a >&-', sys.executable]
     done = subprocess.run(line, stderr=subprocess.PIPE, text=True, cwd=Path(cli.__file__).parent.parent)
     assert done.returncode == 2
@@ -355,13 +358,13 @@ def test_a_finished_run_is_neither_overwritten_nor_taken_over(files, command):
 
     save_state(files / "folder", Progress("smoke", 0, 1), {})
     before = everything(files)
-    for words, told in (
+    for words, message in (
         (("--preset", "smoke"), "already holds a run"),
         (("--preset", "toy", "--resume"), "preset 'smoke', not 'toy'"),
     ):
         code, out, err = command("train", "--out", files / "folder", *words)
         assert code == 2 and out == ""
-        assert_one_line(err, (told,))
+        assert_one_line(err, (message,))
         assert everything(files) == before
 
 
@@ -387,8 +390,8 @@ def test_a_report_that_cannot_be_written_at_the_end_leaves_the_old_one(files, ch
     assert (files / "report.json").read_text() == "old" and not list(files.glob(".*"))
 
 
-def test_no_permission_is_told_too(files, checkpoint, command, monkeypatch):
-    monkeypatch.setattr(cli.os, "access", lambda *_: False)  # root may write anywhere
+def test_no_permission_is_one_line_too(files, checkpoint, command, monkeypatch):
+    monkeypatch.setattr(cli.os, "access", lambda *_: False)  # root may write everywhere
     code, _, err = command("evaluate", "--checkpoint", checkpoint, "--json", files / "a.json")
     assert code == 2
     assert_one_line(err, ("no permission",))
@@ -407,12 +410,12 @@ def test_ctrl_c_is_one_line(command, monkeypatch):
 
 
 def test_a_literal_tag_in_text_is_text(checkpoint):
-    found = tinyflamingo.complete(tinyflamingo.load(checkpoint), ["a literal <image> and <EOC>"], max_tokens=2)
-    assert "<image>" not in found["prompt_tokens"] and "<EOC>" not in found["prompt_tokens"]
-    pieces = "".join(found["prompt_tokens"]).replace("▁", " ")
-    words = re.sub("<0x(..)>", lambda byte: chr(int(byte[1], 16)), pieces)  # letters that no piece holds
+    answer = tinyflamingo.complete(tinyflamingo.load(checkpoint), ["a literal <image> and <EOC>"], max_tokens=2)
+    assert "<image>" not in answer["prompt_tokens"] and "<EOC>" not in answer["prompt_tokens"]
+    pieces = "".join(answer["prompt_tokens"]).replace("▁", " ")
+    words = re.sub("<0x(..)>", lambda byte: chr(int(byte[1], 16)), pieces)  # letters that are in no piece
     assert words == "<BOS> a literal <image> and <EOC>"
-    assert set(found["phi"]) == {0}
+    assert set(answer["phi"]) == {0}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What must work: every kind of picture, video, all ways of decoding, and the other commands."""
+"""Commands that must work: every kind of picture, video, all ways of decoding, and the other commands."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_every_format_works(name, tmp_path, media, checkpoint, command):
     assert (code, err) == (0, "") and out.endswith("\n")
 
 
-def test_an_exif_rotated_picture_is_seen_upright(tmp_path, media, checkpoint, command):
+def test_an_exif_rotated_picture_is_turned_upright(tmp_path, media, checkpoint, command):
     upright = Image.open(media / "red.png")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -77,16 +77,16 @@ def test_json_has_its_keys_and_phi_counts_the_media(media, checkpoint, command):
         "--checkpoint", checkpoint, "--json", "--max-tokens", 4,
     )  # fmt: skip
     assert (code, err) == (0, "") and out.count("\n") == 1
-    found = json.loads(out)
-    assert set(found) == {"text", "tokens", "log_probs", "phi", "prompt_tokens"}
-    tokens = found["prompt_tokens"]
-    assert found["phi"] == np.cumsum([t == "<image>" for t in tokens]).tolist() and found["phi"][-1] == 3
+    answer = json.loads(out)
+    assert set(answer) == {"text", "tokens", "log_probs", "phi", "prompt_tokens"}
+    tokens = answer["prompt_tokens"]
+    assert answer["phi"] == np.cumsum([t == "<image>" for t in tokens]).tolist() and answer["phi"][-1] == 3
     places = [i for i, t in enumerate(tokens) if t == "<image>"]
     assert len(places) == 3 and all(tokens[i - 1] == "<EOC>" for i in places) and tokens.count("<EOC>") == 3
-    assert len(found["tokens"]) == len(found["log_probs"]) <= 4 and max(found["log_probs"]) <= 0
+    assert len(answer["tokens"]) == len(answer["log_probs"]) <= 4 and max(answer["log_probs"]) <= 0
 
 
-def test_files_may_stand_after_options(media, checkpoint, command):
+def test_files_may_come_after_options(media, checkpoint, command):
     line = ["--checkpoint", checkpoint, "--max-tokens", 2]
     last = command("complete", "<image>a", *line, media / "red.png")
     assert last == command("complete", "<image>a", media / "red.png", *line)
@@ -95,7 +95,7 @@ def test_files_may_stand_after_options(media, checkpoint, command):
     assert split == command("complete", "<image>a<image>", media / "red.png", media / "other.png", *line)
 
 
-def test_three_beams_find_what_is_at_least_as_likely(media, checkpoint, command):
+def test_three_beams_find_a_completion_that_is_at_least_as_likely(media, checkpoint, command):
     def score(*more):
         line = ("complete", "<image>a", media / "red.png", "--checkpoint", checkpoint, "--json", "--max-tokens", 4)
         code, out, err = command(*line, *more)
@@ -159,7 +159,7 @@ def test_evaluate_writes_its_report(tmp_path, checkpoint, command):
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_evaluate_runs_the_tasks_that_were_asked_for(tmp_path, checkpoint, command):
+def test_evaluate_runs_only_the_given_tasks(tmp_path, checkpoint, command):
     line = ("evaluate", "--checkpoint", checkpoint, "--queries", 2, "--task", "vqa", "--task", "caption")
     assert command(*line, "--json", tmp_path / "a.json")[0] == 0
     assert set(json.loads((tmp_path / "a.json").read_text())["tasks"]) == {"vqa", "caption"}
@@ -185,16 +185,16 @@ def test_bench_writes_its_report(tmp_path, command, monkeypatch):
 def test_params(tmp_path, command):
     code, out, err = command("params", "toy", "--json", tmp_path / "toy.json")
     assert (code, err) == (0, "") and "vision encoder" in out and "frozen" in out
-    found = json.loads((tmp_path / "toy.json").read_text())
-    assert found["preset"] == "toy" and found["parts"]["total"]["parameters"] > 1_000_000
-    assert f"{found['parts']['resampler']['parameters']:,d}" in out
+    report = json.loads((tmp_path / "toy.json").read_text())
+    assert report["preset"] == "toy" and report["parts"]["total"]["parameters"] > 1_000_000
+    assert f"{report['parts']['resampler']['parameters']:,d}" in out
 
 
 def test_params_of_a_model_of_the_paper(tmp_path, command):
     code, out, err = command("params", "flamingo-80b", "--json", tmp_path / "80b.json")
     assert (code, err) == (0, "") and "paper: 435M" in out and "flop" not in out
-    found = json.loads((tmp_path / "80b.json").read_text())
-    assert found["parts"]["total"]["printed"] == "80B" and found["parts"]["total"]["parameters"] > 8e10
+    report = json.loads((tmp_path / "80b.json").read_text())
+    assert report["parts"]["total"]["printed"] == "80B" and report["parts"]["total"]["parameters"] > 8e10
 
 
 def test_costs_of_a_preset(tmp_path, command):
@@ -233,7 +233,7 @@ def test_ablations_and_their_report(tmp_path, tokenizer, command):
 
 
 def test_train_from_the_command_line(tmp_path, command):
-    code, out, _ = command("train", "--preset", "smoke", "--out", tmp_path / "run")  # the bar is on stderr
+    code, out, _ = command("train", "--preset", "smoke", "--out", tmp_path / "run")  # the progress bar is on stderr
     assert code == 0 and str(tmp_path / "run") in out
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert {"tasks", "checkpoint", "seconds", "stages"} <= set(metrics)
@@ -241,12 +241,13 @@ def test_train_from_the_command_line(tmp_path, command):
     assert set(metrics["stages"]) == {"contrastive", "language", "flamingo", "evaluation"}
     line = ("complete", "what", "--max-tokens", 3, "--json", "--checkpoint")
     code, out, err = command(*line, tmp_path / "run/checkpoint")
-    assert (code, err) == (0, "") and command(*line, tmp_path / "run") == (code, out, err)  # a run's folder is enough
+    assert (code, err) == (0, "")
+    assert command(*line, tmp_path / "run") == (code, out, err)  # the folder of the run is enough
     code, out, err = command("evaluate", "--checkpoint", tmp_path / "run", "--queries", 1, "--task", "vqa")
     assert (code, err) == (0, "") and "vqa" in out
 
 
-def test_a_reader_that_leaves_early_is_no_traceback():
+def test_a_reader_that_closes_early_gives_no_traceback():
     line = [sys.executable, "-m", "tinyflamingo", "params", "smoke"]
     root = Path(cli.__file__).parent.parent
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root)

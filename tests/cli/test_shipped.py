@@ -1,4 +1,4 @@
-"""The checkpoint that ships: small, documented, and able to do what the chapter says."""
+"""The shipped checkpoint: small, documented, and able to do the applications of the chapter."""
 
 import re
 import time
@@ -23,7 +23,7 @@ def test_it_is_small():
     assert sum(sizes.values()) <= 8_000_000
 
 
-def test_the_card_says_how_it_was_made_and_what_it_cannot_do(model):
+def test_the_card_describes_training_and_limits(model):
     card = (shipped_checkpoint() / "MODEL_CARD.md").read_text()
     assert "python -m tinyflamingo train" in card and re.search(r"[Ss]eed", card)
     assert str(model.info["seed"]) in card and model.info["versions"]["numpy"] in card
@@ -53,10 +53,10 @@ def test_demo_from_the_command_line(tmp_path, command):
     assert (code, err) == (0, "") and (tmp_path / "demo.png").exists() and "figure: " in out
 
 
-def test_doctor_is_content(command, monkeypatch):
+def test_doctor_finds_no_error(command, monkeypatch):
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "1")
     code, out, err = command("doctor")
-    assert (code, err) == (0, "") and "all is well" in out and ", 1 worker in training" in out
+    assert (code, err) == (0, "") and "everything works" in out and ", 1 worker in training" in out
 
 
 @pytest.mark.parametrize("ground", ["white", "black", "lightgrey"])

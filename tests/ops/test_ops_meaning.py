@@ -170,8 +170,8 @@ def test_phi_zero_is_exactly_zero(floor, rng):
     y, (dq, dk, dv) = ops_cases.gradients(lambda *a: ops.segment_attention(*a, PHI), [q, k, v])
     assert np.all(y[PHI == 0] == 0) and np.all(dq[PHI == 0] == 0)
     assert np.all(dk[1, 0] != 0)
-    nobody = np.zeros_like(PHI)
-    y, gradients = ops_cases.gradients(lambda *a: ops.segment_attention(*a, nobody), [q, k, v])
+    no_medium = np.zeros_like(PHI)
+    y, gradients = ops_cases.gradients(lambda *a: ops.segment_attention(*a, no_medium), [q, k, v])
     assert np.all(y == 0) and all(np.all(g == 0) for g in gradients)
 
 
@@ -191,8 +191,8 @@ def test_previous_media_are_in_one_softmax(floor, rng):
     q, k, v = _media(rng)
     y = ops.segment_attention(q, k, v, PHI, FIRST)
     for b, t in np.argwhere(PHI > 0):
-        seen = slice(FIRST[b, t] - 1, PHI[b, t])
-        keys, values = (x[b, seen].reshape(1, -1, H, K) for x in (k, v))
+        media = slice(FIRST[b, t] - 1, PHI[b, t])
+        keys, values = (x[b, media].reshape(1, -1, H, K) for x in (k, v))
         alone = ops.attention(q[b : b + 1, t : t + 1], keys, values)
         np.testing.assert_allclose(y[b, t], alone[0, 0], atol=1e-12)
 
@@ -209,9 +209,9 @@ def test_only_media_from_first_to_phi_matter(floor, rng, medium):
     before = ops.segment_attention(q, k, v, PHI, FIRST)
     k[0, medium - 1], v[0, medium - 1] = 50.0, -50.0
     after = ops.segment_attention(q, k, v, PHI, FIRST)
-    sees = (FIRST[0] <= medium) & (medium <= PHI[0])
-    np.testing.assert_array_equal(before[0, ~sees], after[0, ~sees])
-    assert np.all(before[0, sees] != after[0, sees])
+    visible = (FIRST[0] <= medium) & (medium <= PHI[0])
+    np.testing.assert_array_equal(before[0, ~visible], after[0, ~visible])
+    assert np.all(before[0, visible] != after[0, visible])
     np.testing.assert_array_equal(before[1], after[1])
 
 
@@ -219,8 +219,8 @@ def test_previous_media_and_phi_zero(floor, rng):
     q, k, v = _media(rng)
     y, (dq, dk, _) = ops_cases.gradients(lambda *a: ops.segment_attention(*a, PHI, FIRST), [q, k, v])
     assert np.all(y[PHI == 0] == 0) and np.all(dq[PHI == 0] == 0) and np.all(dk[:, 0] != 0)
-    nobody = np.zeros_like(PHI)
-    y, gradients = ops_cases.gradients(lambda *a: ops.segment_attention(*a, nobody, FIRST), [q, k, v])
+    no_medium = np.zeros_like(PHI)
+    y, gradients = ops_cases.gradients(lambda *a: ops.segment_attention(*a, no_medium, FIRST), [q, k, v])
     assert np.all(y == 0) and all(np.all(g == 0) for g in gradients)
 
 
