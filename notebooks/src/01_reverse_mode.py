@@ -526,7 +526,7 @@ def show(*functions):
         print(inspect.getsource(plain))
 
 
-show(reference.rms_norm, fast._rms_norm, fast._rms_norm_vjp, fast.kernels.rms_norm_forward, ops.check_grad)
+show(reference.rms_norm, fast._rms_norm, fast._rms_norm_backward, fast.kernels.rms_norm_forward, ops.check_grad)
 
 # %% [markdown]
 # `tinyflamingo/ops/reference.py` is every operation to be read; the `fast*.py` files beside it hold the primitives, and
