@@ -74,7 +74,7 @@ def attention_of(language, tokens):
         block = language[f"block_{i}"]
         x = ops.rms_norm(h, block["attn_gain"])
         q, k = ((x @ block[name]).reshape(B, T, H, K) for name in ("w_q", "w_k"))
-        r = (library.sinusoids(0, T, config.width) @ block["w_r"]).reshape(T, H, K)
+        r = library.projected_distances(block, T, config)
         content = np.einsum("bthk,bshk->bhts", q + block["u"], k)
         position = np.einsum("bthk,nhk->bhtn", q + block["v"], r)
         distance = np.maximum(np.arange(T)[:, None] - np.arange(T), 0)
@@ -268,7 +268,7 @@ check_06_3_sinusoids(sinusoids)
 # that falls off alike everywhere.*
 
 # %%
-s = library.sinusoids(0, 96, config.width)
+s = library.sinusoids(96, config.width)
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.6))
 axes[0].imshow(s, cmap="cividis", aspect="auto")
 axes[0].set(xlabel="column (sines | cosines)", ylabel="distance n", title="$s_n$")
@@ -561,12 +561,12 @@ for C in (1e20, 1e21, 1e22, 1e23, 5.76e23):
 #
 # ## In the library
 #
-# With a cache (notebook 10) the tokens before are there already: `extend` puts the new keys, values and distances
-# behind the old ones, and `sinusoids` begins at the first new distance. Without a cache it begins at 0.
+# With a cache (notebook 10) the tokens before are there already: `extend` puts the new keys and values behind the
+# old ones, and `table` keeps the projected distances, which are the same for every text.
 
 # %%
 print(library.__name__.replace(".", "/") + ".py")
-for function in (library.decoder_block, library.self_attention, library.sinusoids):
+for function in (library.decoder_block, library.self_attention, library.projected_distances, library.sinusoids):
     print(inspect.getsource(function))
 print(reference.__name__.replace(".", "/") + ".py")
 print(inspect.getsource(reference.relative_attention))

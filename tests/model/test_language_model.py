@@ -13,7 +13,7 @@ from tinyflamingo.model.language_model import (
     self_attention,
     sinusoids,
 )
-from tinyflamingo.ops.cache import block_length, cached_length, entry, extend
+from tinyflamingo.ops.cache import block_length, cached_length, entry, extend, table
 from tinyflamingo.ops.tree import count
 
 CONFIG = tiny_config().language
@@ -102,11 +102,10 @@ def test_initialisation_keeps_the_logits_modest(rng):
 
 def test_sinusoids_known_values():
     """All sines first, then all cosines; frequencies 10000^(-2m/D)."""
-    table = sinusoids(0, 5, 4, np.float64)
-    np.testing.assert_array_equal(table[0], [0, 0, 1, 1])
-    np.testing.assert_allclose(table[3], [np.sin(3), np.sin(0.03), np.cos(3), np.cos(0.03)], rtol=1e-12)
-    np.testing.assert_array_equal(sinusoids(3, 2, 4, np.float64), table[3:])  # from distance 3 on
-    assert sinusoids(0, 2, 4).dtype == np.float32
+    waves = sinusoids(5, 4, np.float64)
+    np.testing.assert_array_equal(waves[0], [0, 0, 1, 1])
+    np.testing.assert_allclose(waves[3], [np.sin(3), np.sin(0.03), np.cos(3), np.cos(0.03)], rtol=1e-12)
+    assert sinusoids(2, 4).dtype == np.float32
 
 
 def test_self_attention_is_the_formula_in_loops(floor, params, rng):
@@ -177,8 +176,8 @@ def test_the_cache_of_a_block_holds_keys_values_and_distances(floor, params, tok
     assert list(cache) == ["block_0", "block_1", "block_2"]
     for i in range(3):
         assert set(cache[f"block_{i}"]) == {"k", "v", "r", "length"} and cache[f"block_{i}"]["length"] == 9
-    fresh = sinusoids(0, 9, 12, np.float64) @ params["block_1"]["w_r"]  # one row for each distance, without a batch
-    np.testing.assert_allclose(cache["block_1"]["r"][0, :9].reshape(9, -1), fresh, atol=1e-12)
+    fresh = sinusoids(9, 12, np.float64) @ params["block_1"]["w_r"]  # one row for each distance, without a batch
+    np.testing.assert_allclose(cache["block_1"]["r"][:9].reshape(9, -1), fresh, atol=1e-12)
 
 
 def test_a_cache_has_room_for_any_number_of_tokens(floor, params, rng):
@@ -203,6 +202,19 @@ def test_new_arrays_are_written_in_place(rng):
     grown, _ = extend(block, k=np.repeat(k, 4, axis=1), v=np.repeat(k, 4, axis=1))
     assert block["k"] is not held and block_length(block) == 11
     np.testing.assert_array_equal(grown[:, :3], keys)  # the old rows are copied to the longer array
+
+
+def test_a_table_is_computed_again_only_when_it_is_too_short():
+    block, made = {}, []
+
+    def rows(n):
+        made.append(n)
+        return np.arange(n)
+
+    for n in (3, 6, 7, 14, 1):
+        np.testing.assert_array_equal(table(block, "r", n, rows), np.arange(n))
+    assert made == [6, 14]
+    assert len(table(None, "r", 3, rows)) == 3 and made == [6, 14, 3]
 
 
 def test_without_a_cache_nothing_is_kept(rng):

@@ -218,14 +218,20 @@ def self_attention(
     q, k, v = (heads_first(linear(x, params[n]), config.heads) for n in ("w_q", "w_k", "w_v"))
     if cache is not None:
         k, v = append(cache, k, v)
-    far_first = torch.from_numpy(sinusoids(0, k.shape[2], config.width)).flip(0)
-    r = linear(far_first, params["w_r"]).unflatten(-1, (config.heads, -1)).permute(1, 2, 0)
+    S = k.shape[2]
+    r = projected_distances(params, S, config) if cache is None else cache["r"][:, :, -S:]
     position = (q + params["v"][:, None, :]) @ r
     if q.shape[2] > 1:
         position = relative_shift(position)
     scores = ((q + params["u"][:, None, :]) @ k.transpose(2, 3) + position) * config.key_size**-0.5
     scores = scores if mask is None else scores + mask
     return linear(heads_joined(scores.softmax(-1) @ v), params["w_o"], params["b_o"])
+
+
+def projected_distances(params: Params, count: int, config: Any) -> Tensor:
+    """W_R s_n (H, K, count), the largest distance first."""
+    far_first = torch.from_numpy(sinusoids(count, config.width)).flip(0)
+    return linear(far_first, params["w_r"]).unflatten(-1, (config.heads, -1)).permute(1, 2, 0)
 
 
 def append(cache: dict[str, Any], k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -329,7 +335,7 @@ def flamingo(
     Without visible_from every token attends to everything: for one new token and a cache.
     """
     language = frozen["language"]
-    table = torch.cat([language["embedding"], params["eoc"][None]])
+    table = cache["table"] if cache else joined_table(params, language)
     h = F.embedding(tokens, table) * config.language.width**0.5
     mask = None if visible_from is None else causal_mask(visible_from)
     for i in range(config.language.layers):
@@ -338,6 +344,11 @@ def flamingo(
             h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, keys_values)
         h = decoder_block(language[f"block_{i}"], h, mask, config.language, cache[f"block_{i}"] if cache else None)
     return linear(rms_norm(h, language["final_gain"]), table.t())
+
+
+def joined_table(params: Params, language: Params) -> Tensor:
+    """The embeddings (V + 1, D) of all tokens, <EOC> last."""
+    return torch.cat([language["embedding"], params["eoc"][None]])
 
 
 def flamingo_batch(shard: Any, weights: Sequence[float]) -> dict[str, Any]:
@@ -448,12 +459,13 @@ def greedy_decoder(
     """A function: n tokens after a prompt (1, T), each time the most likely one, with both caches."""
     params, frozen = to_torch(params), to_torch({"language": frozen["language"]})
     prompt, phi, visual = tensors(prompt, phi, visual)
-    language = config.language
-    shape = (1, language.heads, prompt.shape[1] + n, language.key_size)
+    language, sizes, length = frozen["language"], config.language, prompt.shape[1] + n
+    table = joined_table(params, language)
+    distances = [projected_distances(language[f"block_{i}"], length, sizes) for i in range(sizes.layers)]
 
     @torch.inference_mode()
     def decode():
-        cache = {f"block_{i}": _empty_cache(shape) for i in range(language.layers)}
+        cache = {"table": table} | {f"block_{i}": _empty_cache(r) for i, r in enumerate(distances)}
         for i in config.gated_layers:
             cache[f"media_{i}"] = media_keys_values(params[f"xattn_{i}"], visual[None], config)
         visible_from, tokens = torch.zeros_like(prompt), []
@@ -467,5 +479,7 @@ def greedy_decoder(
     return decode
 
 
-def _empty_cache(shape):
-    return {"k": torch.zeros(shape), "v": torch.zeros(shape), "length": 0}
+def _empty_cache(r):
+    """Space for the keys and values of as many positions as there are projected distances r (H, K, S)."""
+    k, v = r.new_zeros(2, 1, r.shape[0], r.shape[2], r.shape[1])
+    return {"k": k, "v": v, "r": r, "length": 0}

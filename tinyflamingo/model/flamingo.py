@@ -96,7 +96,7 @@ def flamingo(
     h = parts.final_norm(language, h)
     # Two products, not one with a joined table: the language model's logits stay equal bit for bit.
     words = ops.linear(h, language["embedding"].T)
-    return np.concatenate([words, ops.linear(h, np.reshape(params["eoc"], (-1, 1)))], axis=-1)
+    return np.concatenate([words, ops.linear(h, params["eoc"][:, None])], axis=-1)
 
 
 def encode_media(frozen: Params, media: Array, config: FlamingoConfig, parts: Parts = CHAPTER) -> Array:

@@ -36,9 +36,9 @@ def cross_attention(params: Params, h: Array, k: Array, v: Array, phi: Array, co
     B, T, _ = h.shape
     x = ops.layer_norm(h, params["query_gain"], params["query_bias"])
     # Each token names its own medium, so the rows of a batch can be joined into one long row.
-    q = np.reshape(ops.linear(x, params["w_q"]), (1, B * T, config.heads, config.key_size))
-    attended = ops.segment_attention(q, k, v, np.reshape(ops.expect(phi, "B T", B=B, T=T), (1, B * T)))
-    return ops.linear(np.reshape(attended, (B, T, -1)), params["w_o"])
+    q = ops.linear(x, params["w_q"]).reshape((1, B * T, config.heads, config.key_size))
+    attended = ops.segment_attention(q, k, v, ops.expect(phi, "B T", B=B, T=T).reshape(1, B * T))
+    return ops.linear(attended.reshape((B, T, -1)), params["w_o"])
 
 
 def media_keys_values(params: Params, visual: Array, config: XattnConfig, cache: Cache = None) -> tuple[Array, Array]:
@@ -48,7 +48,7 @@ def media_keys_values(params: Params, visual: Array, config: XattnConfig, cache:
     M, R, D = visual.shape
     media = ops.layer_norm(visual, params["media_gain"], params["media_bias"])
     shape = (1, M, R, config.heads, config.key_size)
-    k, v = (np.reshape(ops.linear(media, params[name]), shape) for name in ("w_k", "w_v"))
+    k, v = (ops.linear(media, params[name]).reshape(shape) for name in ("w_k", "w_v"))
     if cache is not None:
         cache["k"], cache["v"] = k, v
     return k, v

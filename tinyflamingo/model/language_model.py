@@ -16,7 +16,7 @@ import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import LanguageConfig
-from tinyflamingo.ops.cache import block_length, entry, extend
+from tinyflamingo.ops.cache import entry, extend, table
 from tinyflamingo.ops.types import Array, Cache, Params
 
 
@@ -48,14 +48,19 @@ def decoder_block(params: Params, h: Array, visible_from: Array, config: Languag
 
 def self_attention(params: Params, x: Array, visible_from: Array, config: LanguageConfig, cache: Cache = None) -> Array:
     """Causal attention with relative positions: score = (q+u).k + (q+v).W_R s_(i-j), over sqrt(K)."""
-    B, T, D = x.shape
+    B, T, _ = x.shape
     H, K = config.heads, config.key_size
-    q, k, v = (np.reshape(ops.linear(x, params[name]), (B, T, H, K)) for name in ("w_q", "w_k", "w_v"))
-    distances = sinusoids(block_length(cache), T, D, x.dtype)  # the new ones: up to the last of these tokens
-    r = np.reshape(ops.linear(distances, params["w_r"]), (1, T, H, K))
-    k, v, r = extend(cache, k=k, v=v, r=r)
-    attended = ops.relative_attention(q, k, v, np.reshape(r, r.shape[1:]), params["u"], params["v"], visible_from)
-    return ops.linear(np.reshape(attended, (B, T, -1)), params["w_o"], params["b_o"])
+    q, k, v = (ops.linear(x, params[name]).reshape((B, T, H, K)) for name in ("w_q", "w_k", "w_v"))
+    k, v = extend(cache, k=k, v=v)
+    r = table(cache, "r", k.shape[1], lambda count: projected_distances(params, count, config))
+    attended = ops.relative_attention(q, k, v, r, params["u"], params["v"], visible_from)
+    return ops.linear(attended.reshape((B, T, -1)), params["w_o"], params["b_o"])
+
+
+def projected_distances(params: Params, count: int, config: LanguageConfig) -> Array:
+    """W_R s_n for the distances n = 0 .. count - 1 -> (count, H, K)."""
+    s = sinusoids(count, config.width, params["w_r"].dtype)
+    return ops.linear(s, params["w_r"]).reshape((count, config.heads, config.key_size))
 
 
 def feed_forward(params: Params, x: Array) -> Array:
@@ -69,9 +74,9 @@ def final_norm(params: Params, h: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=64)
-def sinusoids(first: int, count: int, D: int, dtype: type = np.float32) -> Array:
-    """s_n for the distances n = first, first + 1, ... -> (count, D): all sines, then all cosines (Transformer-XL)."""
-    angle = np.arange(first, first + count)[:, None] * 10000.0 ** (-np.arange(0, D, 2) / D)
+def sinusoids(count: int, D: int, dtype: type = np.float32) -> Array:
+    """s_n for the distances n = 0 .. count - 1 -> (count, D): all sines, then all cosines (Transformer-XL)."""
+    angle = np.arange(count)[:, None] * 10000.0 ** (-np.arange(0, D, 2) / D)
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(dtype)
 
 

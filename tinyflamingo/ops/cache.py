@@ -1,13 +1,15 @@
 """The cache of completion (chapter §5): keeps what was computed for earlier tokens, so that a new token costs one step.
 
-A cache is a dict, empty at first, that `flamingo` fills. It has one dict for each decoder block, `block_i`, with keys,
-values and projected distances of all positions, and one for each gated block, `xattn_i`, with keys and values of all
-media. Arrays of positions have free space at the end and are written in place.
+A cache is a dict, empty at first, that `flamingo` fills. It has one dict for each decoder block, `block_i`, with keys
+and values of all positions and a table of projected distances, and one for each gated block, `xattn_i`, with keys and
+values of all media. Arrays of positions have free space at the end and are written in place.
 
 Not here: one cache that is continued in several ways (`decoding/caches.py`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -46,6 +48,18 @@ def extend(block: Cache, **new: Array) -> list[Array]:
         block[name][:, S : S + T] = x
     block[LENGTH] = S + T
     return [block[name][:, : S + T] for name in new]
+
+
+def table(block: Cache, name: str, count: int, make: Callable[[int], Array]) -> Array:
+    """The first `count` rows of a table that is the same for every text; ``make(n)`` computes n rows.
+
+    A block's dict keeps the table, with more rows than are needed now.
+    """
+    if block is None:
+        return make(count)
+    if len(block.get(name, ())) < count:
+        block[name] = make(2 * count)
+    return block[name][:count]
 
 
 def _enlarged(x, old, S):

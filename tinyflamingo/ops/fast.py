@@ -14,14 +14,13 @@ not written again, so a gradient can be computed twice.
 from __future__ import annotations
 
 import numpy as np
-from autograd.extend import defvjp, primitive
 
 from . import kernels
 from .fast_attention import attention  # noqa: F401
 from .fast_conv import avg_pool2, conv2d, gated_residual, max_pool3, mean_pixels, standardise_weight  # noqa: F401
 from .fast_relative import relative_attention  # noqa: F401
 from .fast_segment import segment_attention  # noqa: F401
-from .gradients import defvjp_all
+from .gradients import defvjp, defvjp_all, primitive
 from .types import Array
 
 CHUNK = 1 << 15  # elements that stay in L2 from one pass of an elementwise operation to the next
@@ -45,7 +44,7 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
 
 @primitive
 def _linear(x, w, *b):
-    y = rows(x) @ w
+    y = x.reshape(-1, x.shape[-1]) @ w
     if b:
         y += b[0]
     return y.reshape(x.shape[:-1] + w.shape[1:])

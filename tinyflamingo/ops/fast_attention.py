@@ -7,10 +7,9 @@ Flamingo's masked cross-attention (``fast_segment.py``).
 from __future__ import annotations
 
 import numpy as np
-from autograd.extend import primitive
 
 from . import kernels
-from .gradients import defvjp_all
+from .gradients import defvjp_all, primitive
 from .types import Array
 
 BUDGET = 1 << 17  # scores in one block of examples: 512 KB of float32, half of a usual L2 cache

@@ -8,10 +8,9 @@ times as large, and making them costs as much as using them. Without Numba they 
 from __future__ import annotations
 
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
 
 from . import kernels
-from .gradients import defvjp_all
+from .gradients import defvjp_all, defvjp_argnums, primitive
 from .reference import STANDARDISE_FLOOR, pool_weights, same_padding, windows
 from .types import Array
 

@@ -10,10 +10,10 @@ is the place where the kernel starts to read, and no copy. For the language mode
 from __future__ import annotations
 
 import numpy as np
-from autograd.extend import defvjp_argnums, primitive
 
 from . import kernels
 from .fast_attention import blocks, heads_first, transposed
+from .gradients import defvjp_argnums, primitive
 from .types import Array
 
 QUERIES = 64  # query rows in a block; a block needs no key after its last row's position

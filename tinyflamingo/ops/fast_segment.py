@@ -11,10 +11,9 @@ run, in ``product_kernels_numba.py`` (loops) and ``segment_blocks.py`` (BLAS).
 from __future__ import annotations
 
 import numpy as np
-from autograd.extend import primitive
 
 from . import kernels, segment_blocks
-from .gradients import defvjp_all
+from .gradients import defvjp_all, primitive
 from .types import Array
 
 FEW_LATENTS = 16  # loops are faster than BLAS for at most so many latents ...

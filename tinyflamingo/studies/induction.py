@@ -21,7 +21,7 @@ from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.text import episode, random_repeat
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.interleave import encode_document
-from tinyflamingo.model.language_model import decoder_block, embed_tokens, language_model, sinusoids
+from tinyflamingo.model.language_model import decoder_block, embed_tokens, language_model, projected_distances
 from tinyflamingo.model.tokenizer import BOS, PAD, Tokenizer
 from tinyflamingo.ops.team import one_team
 from tinyflamingo.ops.types import Array, Params
@@ -145,7 +145,7 @@ def attention_weights(params: Params, x: Array, config: LanguageConfig) -> Array
     B, T, _ = x.shape
     heads = (config.heads, config.key_size)
     q, k = (ops.linear(x, params[name]).reshape(B, T, *heads) for name in ("w_q", "w_k"))
-    r = ops.linear(sinusoids(0, T, config.width, x.dtype), params["w_r"]).reshape(T, *heads)
+    r = projected_distances(params, T, config)
     content = np.einsum("bihk,bjhk->bhij", q + params["u"], k)
     by_distance = np.einsum("bihk,nhk->bhin", q + params["v"], r)
     distance = np.arange(T)[:, None] - np.arange(T)
