@@ -9,34 +9,35 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from autograd import extend
 from autograd.tracer import box_types
 
 
-def primitive(function: Callable) -> Callable:
+def primitive(function: Any) -> Any:
     """``function(*args)``, which autograd records as one node if an argument is a box."""
     traced = extend.primitive(function)
 
     @functools.wraps(function)
-    def call(*args):
+    def call(*args: Any) -> Any:
         return function(*args) if box_types.isdisjoint(map(type, args)) else traced(*args)
 
-    call.traced, call.fun = traced, function  # type: ignore[attr-defined]
+    call.__dict__.update(traced=traced, fun=function)
     return call
 
 
-def defvjp(operation: Callable, *makers: Callable) -> None:
+def defvjp(operation: Any, *makers: Callable) -> None:
     """autograd's ``defvjp`` for a `primitive` of this file: one maker for each argument."""
     extend.defvjp(operation.traced, *makers)
 
 
-def defvjp_argnums(operation: Callable, maker: Callable) -> None:
+def defvjp_argnums(operation: Any, maker: Callable) -> None:
     """autograd's ``defvjp_argnums`` for a `primitive` of this file."""
     extend.defvjp_argnums(operation.traced, maker)
 
 
-def defvjp_all(operation: Callable, backward: Callable) -> None:
+def defvjp_all(operation: Any, backward: Callable) -> None:
     """``backward(g, *args)`` gives the gradient of the first argument of ``operation(*args)``, or several (a tuple).
 
     The gradients of most fused operations share work, so one function computes them together.
