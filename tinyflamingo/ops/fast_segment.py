@@ -10,6 +10,8 @@ run, in ``product_kernels_numba.py`` (loops) and ``segment_blocks.py`` (BLAS).
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from . import kernels, segment_blocks
@@ -29,6 +31,23 @@ def segment_attention(q: Array, k: Array, v: Array, phi: Array, first_medium: Ar
     return _segment_attention(q, k, v, phi, first_medium, {})
 
 
+def _plan(phi, first_medium, N, R):
+    """`_runs` of the tokens, by module. All gated blocks of a forward pass, and all tokens of a completion, share it."""
+    visible = phi if first_medium is None else np.stack([phi, first_medium])
+    return _plan_once(visible.tobytes(), visible.dtype, visible.shape, N, R, kernels.ENGINE)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan_once(visible, dtype, shape, N, R, engine):
+    """(module, runs) pairs: the runs that each module computes. visible: the bytes of phi, or of phi and first_medium."""
+    visible = np.frombuffer(visible, dtype).reshape(shape)
+    runs = _runs(visible, None, N, R) if len(shape) == 2 else _runs(*visible, N, R)
+    if engine == "numpy":
+        return [(segment_blocks, runs)]
+    few = (runs[:, 3] - runs[:, 2] <= FEW_LATENTS) | (runs[:, 1] - runs[:, 0] < FEW_TOKENS)
+    return [(kernels, runs)] if few.all() else [(kernels, runs[few]), (segment_blocks, runs[~few])]
+
+
 def _runs(phi, first_medium, N, R):
     """Runs of tokens that attend to the same latents: rows of (begin, end, low, high).
 
@@ -45,14 +64,6 @@ def _runs(phi, first_medium, N, R):
     return np.stack([begin, end, R * low[begin], R * high[begin]], axis=1)
 
 
-def _by_module(runs):
-    """(module, runs) pairs: the runs that each module computes."""
-    if kernels.ENGINE == "numpy":
-        return [(segment_blocks, runs)]
-    few = (runs[:, 3] - runs[:, 2] <= FEW_LATENTS) | (runs[:, 1] - runs[:, 0] < FEW_TOKENS)
-    return [(kernels, runs)] if few.all() else [(kernels, runs[few]), (segment_blocks, runs[~few])]
-
-
 def _flat(x):
     """The tokens or the latents of the whole batch, as (rows, H, K)."""
     return np.ascontiguousarray(x).reshape(-1, *x.shape[-2:])
@@ -63,7 +74,7 @@ def _segment_attention(q, k, v, phi, first_medium, saved):
     flat = _flat(q), _flat(k), _flat(v)
     out = np.zeros((len(flat[0]) + 1, *q.shape[2:]), q.dtype)  # the last row receives the padding of blocks
     saved["parts"] = []
-    for module, runs in _by_module(_runs(phi, first_medium, *k.shape[1:3])) if k.size and q.size else []:
+    for module, runs in _plan(phi, first_medium, *k.shape[1:3]) if k.size and q.size else []:
         p = module.segment_forward(*flat, runs, q.dtype.type(q.shape[-1] ** -0.5), out)
         saved["parts"].append((module, runs, p))
     return out[:-1].reshape(q.shape)
