@@ -32,14 +32,14 @@ def segment_attention(q: Array, k: Array, v: Array, phi: Array, first_medium: Ar
 
 
 def _plan(phi, first_medium, N, R):
-    """`_runs` of the tokens, by module. All gated blocks of a forward pass, and all tokens of a completion, share it."""
+    """`_runs` by module. All gated blocks of a forward pass and all tokens of a completion share it."""
     visible = phi if first_medium is None else np.stack([phi, first_medium])
     return _plan_once(visible.tobytes(), visible.dtype, visible.shape, N, R, kernels.ENGINE)
 
 
 @functools.lru_cache(maxsize=64)
 def _plan_once(visible, dtype, shape, N, R, engine):
-    """(module, runs) pairs: the runs that each module computes. visible: the bytes of phi, or of phi and first_medium."""
+    """(module, runs) pairs: the runs that each module computes. visible: bytes of phi, or of phi and first_medium."""
     visible = np.frombuffer(visible, dtype).reshape(shape)
     runs = _runs(visible, None, N, R) if len(shape) == 2 else _runs(*visible, N, R)
     if engine == "numpy":
