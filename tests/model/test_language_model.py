@@ -170,6 +170,14 @@ def test_cache_against_no_cache(floor, rng, tokens, dtype, atol, cuts):
     np.testing.assert_allclose(joined, whole, atol=atol)
 
 
+@pytest.mark.parametrize("rows", [[], [4], [0, 3, 10, 17]], ids=str)
+def test_logits_of_some_tokens_only(floor, params, tokens, rows):
+    whole = language_model(params, tokens, CONFIG)
+    few = language_model(params, tokens, CONFIG, rows=np.array(rows, int))
+    assert few.shape == (len(rows), V)
+    np.testing.assert_allclose(few, whole.reshape(-1, V)[rows], atol=1e-12)
+
+
 def test_the_cache_of_a_block_holds_keys_values_and_distances(floor, params, tokens):
     cache = {}
     language_model(params, tokens, CONFIG, cache=cache)

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from model_cases import VARIANTS, tiny, tiny_config
@@ -164,6 +165,26 @@ def test_the_functions_of_a_variant_take_the_chapters_arguments(name):
         names = [list(inspect.signature(f).parameters) for f in (function, getattr(CHAPTER, field))]
         assert len(names[0]) == len(names[1]), field
     assert (parts == CHAPTER) == (name in ("chapter", "every second block", "placed"))
+
+
+@each_variant
+def test_tokens_without_a_loss_can_be_left_out_of_the_last_block(name, floor):
+    """The logits and the gradients of the other tokens stay the same."""
+    m, rows = tiny(config=VARIANTS[name]), np.array([1, 2, 6, 7, 11, 15])
+
+    def loss(params, pick):
+        arguments = (m.frozen, m.tokens, m.visible, m.visual, m.config)
+        logits = pick(lambda **rows: flamingo(params, *arguments, parts=m.parts, **rows))
+        return anp.sum(anp.sin(logits)), logits
+
+    def all_rows(run):
+        return run().reshape((16, m.eoc + 1))[rows]
+
+    (_, expected), full = ops.value_and_grad(loss)(m.params, all_rows)
+    (_, actual), few = ops.value_and_grad(loss)(m.params, lambda run: run(rows=rows))
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
+    for leaf, gradient in named_leaves(full).items():
+        np.testing.assert_allclose(named_leaves(few)[leaf], gradient, atol=1e-12, err_msg=leaf)
 
 
 @each_variant

@@ -21,9 +21,14 @@ from tinyflamingo.ops.types import Array, Cache, Params
 
 
 def language_model(
-    params: Params, tokens: Array, config: LanguageConfig, visible_from: Array | None = None, cache: Cache = None
+    params: Params,
+    tokens: Array,
+    config: LanguageConfig,
+    visible_from: Array | None = None,
+    cache: Cache = None,
+    rows: Array | None = None,
 ) -> Array:
-    """Token ids (B, T) to logits (B, T, V) over the next token.
+    """Token ids (B, T) to logits (B, T, V) over the next token; with rows (n,), see `take_rows`, to logits (n, V).
 
     visible_from (B, T): first position that each token may see (documents packed in a row, left padding); by default
     0. cache: a dict, empty at first. It keeps keys and values, and the tokens of the next call continue it.
@@ -31,7 +36,8 @@ def language_model(
     visible_from = np.zeros(tokens.shape, np.int64) if visible_from is None else visible_from
     h = embed_tokens(params["embedding"], tokens)
     for i in range(config.layers):
-        h = decoder_block(params[f"block_{i}"], h, visible_from, config, entry(cache, f"block_{i}"))
+        needed = rows if i == config.layers - 1 else None
+        h = decoder_block(params[f"block_{i}"], h, visible_from, config, entry(cache, f"block_{i}"), needed)
     return ops.linear(final_norm(params, h), params["embedding"].T)
 
 
@@ -40,10 +46,26 @@ def embed_tokens(table: Array, tokens: Array) -> Array:
     return ops.embed(table, tokens) * table.dtype.type(table.shape[1] ** 0.5)
 
 
-def decoder_block(params: Params, h: Array, visible_from: Array, config: LanguageConfig, cache: Cache = None) -> Array:
-    """One block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D) -> (B, T, D)."""
+def decoder_block(
+    params: Params,
+    h: Array,
+    visible_from: Array,
+    config: LanguageConfig,
+    cache: Cache = None,
+    rows: Array | None = None,
+) -> Array:
+    """One block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D) -> (B, T, D) or (n, D)."""
     h = h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), visible_from, config, cache)
+    h = take_rows(h, rows)
     return h + feed_forward(params, ops.rms_norm(h, params["ffw_gain"]))
+
+
+def take_rows(h: Array, rows: Array | None) -> Array:
+    """The tokens that carry a loss, which is all that the last block needs: h (B, T, D) -> (n, D).
+
+    rows (n,): their places, counted over the whole batch; None: all tokens, (B, T, D).
+    """
+    return h if rows is None else ops.embed(h.reshape((-1, h.shape[-1])), rows)
 
 
 def self_attention(params: Params, x: Array, visible_from: Array, config: LanguageConfig, cache: Cache = None) -> Array:

@@ -96,8 +96,9 @@ class LanguageStage:
 
         def loss_of(params, shard):
             tokens, shares, visible_from = shard
-            logits = language_model(params, tokens[:, :-1], self.config, visible_from[:, :-1])
-            return anp.sum(token_losses(logits, tokens[:, 1:]) * shares), ()
+            rows = np.flatnonzero(shares)
+            logits = language_model(params, tokens[:, :-1], self.config, visible_from[:, :-1], rows=rows)
+            return anp.sum(token_losses(logits, tokens[:, 1:].ravel()[rows]) * shares.ravel()[rows]), ()
 
         loss, _, gradient = summed_gradient(loss_of, self.optimiser.params, cut_rows(tokens, shares, visible_from))
         return loss, gradient
