@@ -133,12 +133,12 @@ def _contrastive_step(inputs):
     return _step_contest(inputs, stage.optimiser, lambda: stage.loss_and_gradient(*batch), loss, stage.clip)
 
 
-def _language_step(inputs):
+def _language_step(inputs, few=False):
     stage = LanguageStage(inputs.preset, inputs.rng(), inputs.model.tokenizer, {})
     batch = stage.batch(inputs.rng(), LATE)
 
     def loss(params):
-        return inputs.twins.language_loss(params, *inputs.twins.tensors(*batch), stage.config)
+        return inputs.twins.language_loss(params, *inputs.twins.tensors(*batch), stage.config, few)
 
     return _step_contest(inputs, stage.optimiser, lambda: stage.loss_and_gradient(*batch), loss)
 
@@ -152,7 +152,7 @@ def _flamingo_stage(inputs):
     return stage, stage.documents(inputs.rng())
 
 
-def _flamingo_step(inputs):
+def _flamingo_step(inputs, few=False):
     stage, documents = _flamingo_stage(inputs)
     shards = stage.shards(inputs.rng(), documents)
 
@@ -167,7 +167,7 @@ def _flamingo_step(inputs):
         frozen = inputs.twins.to_torch({"language": stage.frozen["language"]})
 
     def loss(params):
-        return inputs.twins.flamingo_loss(params, frozen, batch, stage.config)
+        return inputs.twins.flamingo_loss(params, frozen, batch, stage.config, few)
 
     return _step_contest(inputs, stage.optimiser, gradient_of, loss, no_decay=("resampler",))
 
@@ -284,6 +284,10 @@ def _first_completion(inputs):
 LINES = {
     "flamingo_step": Line("training step of stage three: loss, gradients, AdamW", ">= 1.3", _flamingo_step),
     "language_step": Line("training step of stage two", ">= 1.2", _language_step),
+    "flamingo_step_rows": Line(
+        "PyTorch too leaves out the work for tokens without a loss", ">= 1.3", lambda i: _flamingo_step(i, few=True)
+    ),
+    "language_step_rows": Line("the same for stage two", ">= 1.2", lambda i: _language_step(i, few=True)),
     "contrastive_step": Line("training step of stage one", ">= 1.0", _contrastive_step),
     "encode": Line(f"vision encoder forward, {PICTURES} pictures", ">= 1.0", _encode),
     "resampler": Line(f"forward and backward, {VIDEOS} videos of {FRAMES} frames", ">= 1.2", _resampler),

@@ -243,12 +243,22 @@ def append(cache: dict[str, Any], k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]
 
 
 def decoder_block(
-    params: Params, h: Tensor, mask: Tensor | None, config: Any, cache: dict[str, Any] | None = None
+    params: Params,
+    h: Tensor,
+    mask: Tensor | None,
+    config: Any,
+    cache: dict[str, Any] | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Self-attention and a feed-forward layer, each after a norm: h (B, T, D), mask as in `self_attention`."""
-    h = h + self_attention(params, rms_norm(h, params["attn_gain"]), mask, config, cache)
+    h = take(h + self_attention(params, rms_norm(h, params["attn_gain"]), mask, config, cache), rows)
     x = linear(rms_norm(h, params["ffw_gain"]), params["w_1"], params["b_1"])
     return h + linear(F.gelu(x, approximate="tanh"), params["w_2"], params["b_2"])
+
+
+def take(x: Tensor, rows: Tensor | None) -> Tensor:
+    """The tokens `rows` (n,) of x (B, T, ...); None: all of them."""
+    return x if rows is None else x.flatten(0, 1)[rows]
 
 
 def causal_mask(visible_from: Tensor) -> Tensor:
@@ -259,20 +269,28 @@ def causal_mask(visible_from: Tensor) -> Tensor:
     return torch.zeros(visible.shape).masked_fill_(~visible, -math.inf)[:, None]
 
 
-def language_loss(params: Params, tokens: Tensor, weights: Tensor, visible_from: Tensor, config: Any) -> Tensor:
-    """The weighted mean loss of packed rows of text."""
+def language_loss(
+    params: Params, tokens: Tensor, weights: Tensor, visible_from: Tensor, config: Any, few: bool = False
+) -> Tensor:
+    """The weighted mean loss of packed rows of text. few: without the work for tokens that carry no loss."""
     h = F.embedding(tokens[:, :-1], params["embedding"]) * config.width**0.5
     mask = causal_mask(visible_from[:, :-1])
-    for i in range(config.layers):
-        h = decoder_block(params[f"block_{i}"], h, mask, config)
-    logits = linear(rms_norm(h, params["final_gain"]), params["embedding"].t())
     weights = weights[:, 1:]
-    return (token_losses(logits, tokens[:, 1:]) * weights).sum() / weights.sum()
+    rows = with_loss(weights) if few else None
+    for i in range(config.layers):
+        h = decoder_block(params[f"block_{i}"], h, mask, config, None, rows if i == config.layers - 1 else None)
+    logits = linear(rms_norm(h, params["final_gain"]), params["embedding"].t())
+    return (token_losses(logits, take(tokens[:, 1:], rows)) * take(weights, rows)).sum() / weights.sum()
+
+
+def with_loss(weights: Tensor) -> Tensor:
+    """The places of the tokens that carry a loss, counted over the whole batch."""
+    return weights.flatten().nonzero().flatten()
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """The cross entropy of every token (B, T), from logits (B, T, V)."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+    """The cross entropy of every token (B, T) or (n,), from logits (..., V)."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view_as(targets)
 
 
 # ---------------------------------------------------------------- chapter §4: the gated blocks
@@ -329,6 +347,7 @@ def flamingo(
     config: Any,
     visible_from: Tensor | None = None,
     cache: dict[str, Any] | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Logits (B, T, V + 1); visual (B, N, R, D), N the largest number of media in a row, padded with zeros.
 
@@ -342,7 +361,9 @@ def flamingo(
         if i in config.gated_layers:
             keys_values = cache[f"media_{i}"] if cache else None
             h = gated_xattn_dense(params[f"xattn_{i}"], h, visual, phi, config, keys_values)
-        h = decoder_block(language[f"block_{i}"], h, mask, config.language, cache[f"block_{i}"] if cache else None)
+        needed = rows if i == config.language.layers - 1 else None
+        kept = cache[f"block_{i}"] if cache else None
+        h = decoder_block(language[f"block_{i}"], h, mask, config.language, kept, needed)
     return linear(rms_norm(h, language["final_gain"]), table.t())
 
 
@@ -369,14 +390,16 @@ def flamingo_batch(shard: Any, weights: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def flamingo_loss(params: Params, frozen: Params, batch: dict[str, Any], config: Any) -> Tensor:
-    """The loss of a step of stage three: lambda times the mean loss, summed over the datasets."""
+def flamingo_loss(params: Params, frozen: Params, batch: dict[str, Any], config: Any, few: bool = False) -> Tensor:
+    """The loss of a step of stage three: lambda times the mean loss, summed over the datasets. few: `language_loss`."""
     parts = [perceiver_resampler(params["resampler"], features, config.resampler) for features in batch["features"]]
     media, (B, N) = torch.cat(parts), batch["shape"]
     visual = media.new_zeros(B * N, *media.shape[1:]).index_copy(0, batch["places"], media).unflatten(0, (B, N))
     visible_from = batch["visible_from"][:, :-1]
-    logits = flamingo(params, frozen, batch["tokens"][:, :-1], batch["phi"][:, :-1], visual, config, visible_from)
-    return (token_losses(logits, batch["tokens"][:, 1:]) * batch["weights"][:, 1:]).sum()
+    tokens, phi, weights = batch["tokens"], batch["phi"][:, :-1], batch["weights"][:, 1:]
+    rows = with_loss(weights) if few else None
+    logits = flamingo(params, frozen, tokens[:, :-1], phi, visual, config, visible_from, None, rows)
+    return (token_losses(logits, take(tokens[:, 1:], rows)) * take(weights, rows)).sum()
 
 
 # ---------------------------------------------------------------- the timed functions
