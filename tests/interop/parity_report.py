@@ -52,7 +52,7 @@ CASES = [
         for kind, name in (("mpt", "MPT"), ("opt", "OPT"))
     ),
     *(
-        Case("timm", ("timm", "torch"), f"encoder `{name}`", partial(vision_parity.encoder, name))
+        Case("timm", ("timm", "torch"), f"encoder `{name}`, small", partial(vision_parity.encoder, name))
         for name in ("nf_resnet50", "dm_nfnet_f0", "nfnet_f0")
     ),
     *(
@@ -63,10 +63,15 @@ CASES = [
 HEAD = """# Parity
 
 Our outputs compared with those of the public ports of Flamingo and of the models that the ports use. Each number is
-the largest absolute difference in the output, on random weights of a small configuration. The weights come from the
-peer's own `state_dict` and enter ours through the tables of `convert`. Written by
+the largest absolute difference in the output, on random weights of a small configuration: no layer here is wider than
+128, and the name of a model means its names and conventions, not its size. The weights come from the peer's own
+`state_dict` and enter ours through the tables of `convert`. Written by
 `python -m tinyflamingo parity --out docs/parity.md`; a dash: the peer does not compute everything in float64. The
 tests require less than 1e-4 in float32 and 1e-9 in float64.
+
+At real widths our outputs were not compared with a peer's. There `python -m pytest tests/variants/test_real_widths.py`
+compares our two floors with each other: one block of each stage of timm's encoders, and one layer of each part of
+OpenFlamingo-3B and of the paper's 3B.
 
 | peer | version | part | float32 | float64 |
 |---|---|---|---|---|

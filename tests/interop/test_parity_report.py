@@ -1,7 +1,9 @@
 """The parity report lists the parts that ran and those that could not run."""
 
+from pathlib import Path
+
 import numpy as np
-from parity_report import CASES, Case, parity_report
+from parity_report import CASES, HEAD, Case, parity_report
 
 
 def test_a_row_of_numbers_and_a_row_without():
@@ -18,3 +20,10 @@ def test_a_row_of_numbers_and_a_row_without():
 
 def test_each_part_is_listed_once():
     assert len({(case.peer, case.part) for case in CASES}) == len(CASES) == 16
+
+
+def test_the_written_report_has_this_head_and_these_parts():
+    text = (Path(__file__).parents[2] / "docs" / "parity.md").read_text(encoding="utf-8")
+    assert text.startswith(HEAD)
+    parts = [tuple(row.split(" | ")[::2][:2]) for row in text.removeprefix(HEAD).splitlines()]
+    assert parts == [(f"| {case.peer}", case.part) for case in CASES]

@@ -1,8 +1,9 @@
 """Convolution, pooling and channel gates as primitives, channels last (chapter §2).
 
 The loops (``product_kernels_numba.py``) read the pictures in place. Rows of windows for a GEMM ("im2col") would be nine
-times as large, and making them costs as much as using them. Without Numba they are made, for a few pictures at a time
-(``kernels_numpy.py``). Not here: the residual blocks that use these operations (``model/vision_encoder.py``).
+times as large, and making them costs as much as using them. Without Numba, and for wide outputs, they are made,
+for a few pictures at a time (``kernels_numpy.py``). Not here: the residual blocks that use these operations
+(``model/vision_encoder.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ FEW_CHANNELS = 16  # with so few channels the innermost loop of the convolution 
 def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, odd: str = "end") -> Array:
     """``reference.conv2d``: 2 B Yo Xo kh kw Cin/groups Cout flops; backward twice as many.
 
-    Saves nothing but its arguments. Makes no columns, except for a few pictures in backward if the stride is above 1.
+    Saves nothing but its arguments. Makes no columns, except for a few pictures: in backward if the stride is above 1,
+    and for wide outputs.
     """
     return _conv2d(x, w, np.zeros(w.shape[3], w.dtype) if b is None else b, stride, groups, odd)
 

@@ -18,8 +18,9 @@ from . import kernels, segment_blocks
 from .gradients import defvjp_all, primitive
 from .types import Array
 
-FEW_LATENTS = 16  # loops are faster than BLAS for at most so many latents ...
-FEW_TOKENS = 8  # ... or for fewer tokens than this (measured)
+FEW_TOKENS = 8  # loops are faster than BLAS for fewer tokens than this ...
+FEW_LATENTS = 16  # ... or for at most so many latents, if H K is at most NARROW (measured)
+NARROW = 512
 
 
 def segment_attention(q: Array, k: Array, v: Array, phi: Array, first_medium: Array | None = None) -> Array:
@@ -31,20 +32,24 @@ def segment_attention(q: Array, k: Array, v: Array, phi: Array, first_medium: Ar
     return _segment_attention(q, k, v, phi, first_medium, {})
 
 
-def _plan(phi, first_medium, N, R):
+def _plan(phi, first_medium, N, R, width):
     """`_runs` by module. All gated blocks of a forward pass and all tokens of a completion share it."""
     visible = phi if first_medium is None else np.stack([phi, first_medium])
-    return _plan_once(visible.tobytes(), visible.dtype, visible.shape, N, R, kernels.ENGINE)
+    return _plan_once(visible.tobytes(), visible.dtype, visible.shape, N, R, width, kernels.ENGINE)
 
 
 @functools.lru_cache(maxsize=64)
-def _plan_once(visible, dtype, shape, N, R, engine):
-    """(module, runs) pairs: the runs that each module computes. visible: bytes of phi, or of phi and first_medium."""
+def _plan_once(visible, dtype, shape, N, R, width, engine):
+    """(module, runs) pairs: the runs that each module computes. width: H K.
+
+    visible: the bytes of phi, or of phi and first_medium.
+    """
     visible = np.frombuffer(visible, dtype).reshape(shape)
     runs = _runs(visible, None, N, R) if len(shape) == 2 else _runs(*visible, N, R)
     if engine == "numpy":
         return [(segment_blocks, runs)]
-    few = (runs[:, 3] - runs[:, 2] <= FEW_LATENTS) | (runs[:, 1] - runs[:, 0] < FEW_TOKENS)
+    latents = FEW_LATENTS if width <= NARROW else 0
+    few = (runs[:, 3] - runs[:, 2] <= latents) | (runs[:, 1] - runs[:, 0] < FEW_TOKENS)
     return [(kernels, runs)] if few.all() else [(kernels, runs[few]), (segment_blocks, runs[~few])]
 
 
@@ -74,7 +79,7 @@ def _segment_attention(q, k, v, phi, first_medium, saved):
     flat = _flat(q), _flat(k), _flat(v)
     out = np.zeros((len(flat[0]) + 1, *q.shape[2:]), q.dtype)  # the last row receives the padding of blocks
     saved["parts"] = []
-    for module, runs in _plan(phi, first_medium, *k.shape[1:3]) if k.size and q.size else []:
+    for module, runs in _plan(phi, first_medium, *k.shape[1:3], q[0, 0].size) if k.size and q.size else []:
         p = module.segment_forward(*flat, runs, q.dtype.type(q.shape[-1] ** -0.5), out)
         saved["parts"].append((module, runs, p))
     return out[:-1].reshape(q.shape)

@@ -1,4 +1,4 @@
-"""The kernels in vectorised NumPy, for machines without Numba: the same names, the same arguments.
+"""The kernels in vectorised NumPy, for machines without Numba and for wide convolutions: the same names and arguments.
 
 Each equals the loop of the same name in ``kernels_numba.py`` or ``product_kernels_numba.py``, which describes it. They
 fill the arrays that they get, but need temporary arrays. Implements no section of the chapter. Not here: masked

@@ -6,7 +6,8 @@ along the row and is vectorised, and each number that it loads serves four sums.
 
 The length of the innermost loop is part of a type: ``units`` and ``token`` are tuples of None with that length. The
 compiler knows the length of a tuple but not of an array, and to start a short loop of unknown length takes as long as
-the loop itself. So one kernel is compiled for every length that occurs.
+the loop itself. So one kernel is compiled for every length up to ``LONGEST``. Above it BLAS computes the convolution,
+and in cross-attention ``units`` and ``token`` are arrays, so that one kernel serves all lengths.
 
 A kernel and its helpers are in one file, scalars have the dtype of the arrays, and unsigned numbers show that no index
 is negative: ``kernels_numba.py`` says why. Not here: large products, which BLAS computes.
@@ -14,8 +15,12 @@ is negative: ``kernels_numba.py`` says why. Not here: large products, which BLAS
 
 import numpy as np
 
+from . import kernels_numpy
 from .jit import SUMS, helper, kernel
 
+# The longest tuple. In longer rows a known length gains nothing and BLAS is faster (measured), but compilation takes
+# longer: for both kernels of convolution 6 s with 17 channels, 10 s with 257, 61 s with 999. Numba refuses 1001.
+LONGEST = 256
 PIECE = 64  # tokens of a run that are computed together: what one product leaves in L1 or L2, the next reads
 
 
@@ -63,9 +68,11 @@ def convolve(x, w, b, stride, top, left, out):
 
     The inputs of an output pixel are kh runs of kw C adjacent numbers, and so are their weights. 2 B Yo Xo kh kw C N
     flops; 1r of x and 1w of out, windows and weights are read from L1 and L2. Allocates one padded picture, or none for
-    a 1x1 kernel; no columns. top, left: zeros before a picture.
+    a 1x1 kernel; no columns. top, left: zeros before a picture. N above LONGEST: see ``kernels_numpy.py``.
     """
     kh, kw, C, N = w.shape
+    if N > LONGEST:
+        return kernels_numpy.convolve(x, w, b, stride, top, left, out)
     lines, rows, padded = _lines(x, out, kh, kw, stride, top, left)
     _convolve(lines, w.reshape(kh, -1), b, C, stride, top, left * C, (None,) * N, padded, rows)
 
@@ -76,6 +83,8 @@ def weight_gradients(g, x, stride, top, left, dw, db):
     2 B Yo Xo kh kw C N flops; 1r of g and x, dw stays in L2. Allocates the same as `convolve`.
     """
     kh, kw, C, N = dw.shape
+    if N > LONGEST:
+        return kernels_numpy.weight_gradients(g, x, stride, top, left, dw, db)
     lines, rows, padded = _lines(x, g, kh, kw, stride, top, left)
     _correlate(rows, lines, C, stride, top, left * C, (None,) * N, padded, dw.reshape(kh, -1), db)
 
@@ -152,7 +161,7 @@ def segment_forward(q, k, v, runs, scale, out):
     """
     pairs = (runs[:, 1] - runs[:, 0]) @ (runs[:, 3] - runs[:, 2])
     p = np.empty(pairs * q.shape[1], q.dtype)
-    units, token = (None,) * q.shape[2], (None,) * (q.shape[1] * q.shape[2])
+    units, token = _lengths(*q.shape[1:])
     _scores(q, k, runs, scale, units, p)
     np.exp(p, out=p)
     _normalise(p, runs, q.shape[1])
@@ -160,9 +169,14 @@ def segment_forward(q, k, v, runs, scale, out):
     return p
 
 
+def _lengths(H, K):
+    """Two objects, of the lengths K and H K: tuples, or arrays if H K is too long for a tuple."""
+    return tuple((None,) * n if H * K <= LONGEST else np.empty(n, np.bool_) for n in (K, H * K))
+
+
 def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
     """Add the gradients of ``segment_attention`` to dq, dk and dv. p: the result of `segment_forward`."""
-    units, token = (None,) * q.shape[2], (None,) * (q.shape[1] * q.shape[2])
+    units, token = _lengths(*q.shape[1:])
     ds = np.empty_like(p)
     _score_gradients(g, v, p, runs, scale, units, ds)
     flat = [x.reshape(-1) for x in (g, q, k)]
