@@ -19,6 +19,10 @@ from tinyflamingo.errors import UserError
 
 PAD, BOS, EOS, UNK, IMAGE = range(5)
 SPACE, ESCAPE = "\u2581", "\x1a"  # SentencePiece writes a space as the first; see `Tokenizer.encode`
+LONGEST = 16_000  # characters of a line for SentencePiece, which leaves out longer lines without an error
+RESERVED = "\0\u2585"  # SentencePiece leaves out lines with one of these characters
+# A part of a line that SentencePiece reads: without these characters, and cut before a space if it is too long.
+PART = re.compile(rf"[^{RESERVED}]{{1,{LONGEST}}}(?![^\s{RESERVED}])|[^{RESERVED}]{{1,{LONGEST}}}")
 SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<image>"}
 
 
@@ -87,7 +91,8 @@ def fit_tokenizer(lines_of: Callable[[], Iterable[str]], most: int) -> Tokenizer
 
 def train_tokenizer(lines: Iterable[str], vocab_size: int, coverage: float = 1.0) -> Tokenizer:
     """A byte-pair SentencePiece model of exactly `vocab_size` pieces from an iterable of lines."""
-    out, lines = io.BytesIO(), list(lines)  # a list: in SentencePiece, Ctrl-C inside an iterator is a RuntimeError
+    out = io.BytesIO()
+    lines = [part for line in lines for part in PART.findall(line)]  # Ctrl-C in an iterator would be a RuntimeError
     try:
         _fit(lines, out, vocab_size, coverage)
     except RuntimeError as error:
@@ -103,6 +108,7 @@ def _fit(lines, out, vocab_size, coverage):
         model_writer=out,
         model_type="bpe",
         vocab_size=vocab_size,
+        max_sentence_length=4 * LONGEST,  # bytes
         byte_fallback=True,
         character_coverage=coverage,
         normalization_rule_name="identity",
