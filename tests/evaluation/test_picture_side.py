@@ -1,4 +1,4 @@
-"""All evaluations draw their pictures with the side of the model's configuration; none scores a model without TinyWorld."""
+"""Evaluations draw pictures with the side of the model; models without TinyWorld get no score."""
 
 from dataclasses import replace
 

@@ -120,7 +120,14 @@ def test_text_of_any_length_trains_the_tokenizer(lines):
     assert len(made.encode(lines[0][:40])) < 25 and made.decode(made.encode(lines[0])) == lines[0]
 
 
-@pytest.mark.parametrize("length", [4193, 15_999, 16_000, 16_001, 64_001])
+def test_a_long_line_trains_the_tokenizer_of_its_words():
+    """SentencePiece counts words, so cutting a line between words changes nothing."""
+    words = [f"zebra{i % 7} quilt{i % 11}" for i in range(3000)]
+    one_line, many = (train_tokenizer(lines, 300) for lines in ([" ".join(words)], words))
+    assert [one_line.piece(i) for i in range(300)] == [many.piece(i) for i in range(300)]
+
+
+@pytest.mark.parametrize("length", [999, 1000, 1001, 4193, 64_001])
 def test_no_character_of_a_long_line_is_lost(length):
     words = ("zebra " * length)[: length - 5] + "quilt"
     parts = PART.findall(words)

@@ -4,8 +4,8 @@ Serves all stages that train on own data (chapter §2 and §4). A store is a fol
 `records.jsonl` (the items of each record; media by number), `pixels.u8` (all frames, one after another),
 `index.npz` (where each record and each medium begins) and `store.json`. `store.json` is written last: a
 folder without it is not a store. Only the index is in memory: 16 bytes for each record, 8 for each medium.
-A medium that several records show is decoded and kept once. Records that show the same picture are one group,
-and training sees all records of a group or none.
+A medium that several records show is decoded and kept once; while a store is made, the keys of all media are in
+memory too. Records that show the same picture are one group: training sees all records of a group or none.
 The order of records is a function of seed and count (`shuffled`), so a resumed run needs only its step.
 
 Not here: formats (`readers/`), features of the frozen encoder (`own_data/features.py`).

@@ -19,9 +19,10 @@ from tinyflamingo.errors import UserError
 
 PAD, BOS, EOS, UNK, IMAGE = range(5)
 SPACE, ESCAPE = "\u2581", "\x1a"  # SentencePiece writes a space as the first; see `Tokenizer.encode`
-LONGEST = 16_000  # characters of a line for SentencePiece, which leaves out longer lines without an error
-RESERVED = "\0\u2585"  # SentencePiece leaves out lines with one of these characters
-# A part of a line that SentencePiece reads: without these characters, and cut before a space if it is too long.
+# SentencePiece leaves out lines of more than 4192 bytes, without an error, and lines with one of two characters. So it
+# gets parts of lines: cut at these characters, and before a space if one is near. In text without spaces the cuts also
+# keep its sign for the beginning of a word among the characters that `fit_tokenizer` covers.
+LONGEST, RESERVED = 1000, "\0\u2585"
 PART = re.compile(rf"[^{RESERVED}]{{1,{LONGEST}}}(?![^\s{RESERVED}])|[^{RESERVED}]{{1,{LONGEST}}}")
 SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<image>"}
 
@@ -92,7 +93,8 @@ def fit_tokenizer(lines_of: Callable[[], Iterable[str]], most: int) -> Tokenizer
 def train_tokenizer(lines: Iterable[str], vocab_size: int, coverage: float = 1.0) -> Tokenizer:
     """A byte-pair SentencePiece model of exactly `vocab_size` pieces from an iterable of lines."""
     out = io.BytesIO()
-    lines = [part for line in lines for part in PART.findall(line)]  # Ctrl-C in an iterator would be a RuntimeError
+    # A list, because Ctrl-C inside an iterator would be a RuntimeError.
+    lines = [part.removeprefix(" ") for line in lines for part in PART.findall(line)]
     try:
         _fit(lines, out, vocab_size, coverage)
     except RuntimeError as error:
@@ -108,7 +110,6 @@ def _fit(lines, out, vocab_size, coverage):
         model_writer=out,
         model_type="bpe",
         vocab_size=vocab_size,
-        max_sentence_length=4 * LONGEST,  # bytes
         byte_fallback=True,
         character_coverage=coverage,
         normalization_rule_name="identity",
