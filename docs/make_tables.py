@@ -14,6 +14,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     docs/bench.json                 written by `python -m tinyflamingo bench --json docs/bench.json`
     docs/ranks.json                 written by docs/measure_ranks.py
     docs/real_size.json             written by docs/measure_real_size.py
+    docs/own_data.json              written by docs/measure_own_data.py
     docs/results/suite_*.json       written by `evaluate --suite`
     docs/results/omniglot-validation.json
                                     metrics.json of `train --preset omniglot-validation --data DIR`
@@ -41,10 +42,12 @@ MEASURED = ROOT / "docs" / "measured.json"
 BENCH = ROOT / "docs" / "bench.json"
 RANKS = ROOT / "docs" / "ranks.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
+OWN_DATA = ROOT / "docs" / "own_data.json"
 RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
 DOCUMENTS = [
-    ROOT / "docs" / name for name in ("architecture.md", "performance.md", "sizes.md", "omniglot.md", "scaling.md")
+    ROOT / "docs" / name
+    for name in ("architecture.md", "performance.md", "sizes.md", "omniglot.md", "scaling.md", "own_data.md")
 ]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -377,6 +380,42 @@ def real_size() -> str:
     return table(["command", "seconds", "own memory, peak", "pages of the mapped file, peak"], rows)
 
 
+def own_check() -> str:
+    return _console(_own_output(" data check "))
+
+
+def own_scores() -> str:
+    """The scores and the times that the training printed."""
+    return _console(_own_output(" train ").rpartition("\n")[0])  # the last line says where the files are
+
+
+def own_answer() -> str:
+    return _console(_own_output(" complete "))
+
+
+def own_minutes() -> str:
+    times = re.findall(r" (\d+)[,;]", _own_output(" train "))
+    return f"{sum(map(int, times)) / 60:.0f} minutes on {_own_data()['cores']} cores"
+
+
+def own_feature_size() -> str:
+    return f"{_own_data()['feature_bytes'] / 1024:.1f} KB"
+
+
+def _own_data() -> dict:
+    return json.loads(OWN_DATA.read_text(encoding="utf-8"))
+
+
+def _own_output(command) -> str:
+    """What the example's command with this word printed."""
+    (output,) = [output for line, output in _own_data()["outputs"].items() if command in line]
+    return output.strip()
+
+
+def _console(text) -> str:
+    return f"```console\n{text}\n```"
+
+
 def follow_prompt() -> str:
     return _follow("prompt")
 
@@ -398,7 +437,7 @@ REGIONS = {
     for f in (
         *(scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, ranks, real_size),
-        *(follow_prompt, follow_step),
+        *(follow_prompt, follow_step, own_check, own_scores, own_answer, own_minutes, own_feature_size),
     )
 }
 

@@ -1,43 +1,88 @@
-"""All commands in the example of docs/own_data.md, with fewer pictures and the smallest preset."""
+"""docs/own_data.md: its commands run, with fewer pictures and the smallest preset; its outputs are theirs."""
 
+import importlib.util
+import json
 import re
-import shlex
-import shutil
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+
+import tinyflamingo
+from tinyflamingo.data.images import MAX_PIXELS
+from tinyflamingo.data.prompt import read_prompt
+from tinyflamingo.data.readers import FORMATS
+from tinyflamingo.data.readers.check import COLUMNS, ROWS
+from tinyflamingo.data.readers.decode import ALLOWED
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+REPORT = json.loads((ROOT / "docs" / "own_data.json").read_text(encoding="utf-8"))
 
 
-def commands():
-    return [line for block in re.findall(r"^```bash\n(.*?)^```", TEXT, re.M | re.S) for line in block.splitlines()]
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def run(line, folder):
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+measure = load_script("measure_own_data")
+DRAW, CHECK, TRAIN, COMPLETE = measure.commands()
 
 
-def test_the_example_runs_from_folder_to_completion(tmp_path):
-    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("figures"))
-    (tmp_path / "tinyflamingo").symlink_to(ROOT / "tinyflamingo")
-    smaller = {"make_flags.py": ["--count", "40"], "train": ["--preset", "smoke"], "check": []}
-    outputs = []
-    for line in commands():
-        program, *words = shlex.split(line)
-        assert program == "python"
-        more = next((extra for name, extra in smaller.items() if any(name in word for word in words)), [])
-        outputs.append(run([sys.executable, *words, *more], tmp_path))
-    assert len(outputs) == 4 and "records: 40 good; 0 bad" in outputs[1] and (tmp_path / "flags.png").exists()
-    assert "perplexity of 2 held-out records" in outputs[2] and outputs[3].endswith("\n")
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """A folder in which all commands ran, and what they printed."""
+    folder = tmp_path_factory.mktemp("example")
+    smaller = {DRAW: ("--count", "40"), TRAIN: ("--preset", "smoke")}
+    return folder, {line: measure.run(line, folder, smaller.get(line, ())) for line in measure.commands()}
+
+
+def test_the_data_are_checked(example):
+    folder, outputs = example
+    assert "records: 40 good; 0 bad (0.0%)\ncontent: 40 pictures, 0 videos" in outputs[CHECK]
+    assert (folder / "flags.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_training_learns_from_the_data_and_prints_its_scores(example):
+    folder, outputs = example
+    metrics = json.loads((folder / "runs/flags/metrics.json").read_text())
+    model = tinyflamingo.load(folder / "runs/flags")
+    assert model.info["data"]["path"] == "flags" and metrics["tasks"] == {} and metrics["own"]["n"] == 2
+    right, exchanged = metrics["own"]["perplexity"], metrics["own"]["perplexity_exchanged"]
+    printed = f"perplexity of 2 held-out records: {right:.2f}; with another record's picture {exchanged:.2f}\n"
+    assert outputs[TRAIN].startswith(printed) and right != exchanged
+
+
+def test_the_completion_is_that_of_the_trained_model(example):
+    folder, outputs = example
+    trained, shipped = (
+        tinyflamingo.complete(model, read_prompt("<image>Output:", [folder / "flags/flag_007.png"], 32))["text"]
+        for model in (tinyflamingo.load(folder / "runs/flags/checkpoint"), tinyflamingo.load())
+    )
+    assert outputs[COMPLETE] == f"{trained}\n" and trained != shipped
+
+
+def test_the_outputs_are_those_of_the_page_s_commands(tmp_path):
+    """Those of the whole training are not computed again here."""
+    assert list(REPORT["outputs"]) == measure.commands()
+    for line in (DRAW, CHECK):
+        assert measure.run(line, tmp_path) == REPORT["outputs"][line]
+
+
+def test_the_run_of_the_page_learned_the_flags():
+    right, exchanged = re.search(r"10 held-out records: ([\d.]+); .* ([\d.]+)\n", REPORT["outputs"][TRAIN]).groups()
+    assert float(right) < 1.5 < 5 < float(exchanged)
+    assert re.fullmatch(r"a flag, \w+ (over|beside) \w+\.\n", REPORT["outputs"][COMPLETE])
+
+
+def test_numbers_of_the_text_are_those_of_the_code():
+    share = f"more than {ALLOWED:.0%} of the records"
+    limits = (f"{MAX_PIXELS // 10**6} million pixels", share, f"shows {COLUMNS * ROWS} records")
+    assert [words for words in limits if words not in " ".join(TEXT.split())] == []
 
 
 def test_the_page_lists_all_formats_and_flags():
-    from tinyflamingo.data.readers import FORMATS
-
     assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.M)) == set(FORMATS)
     for flag in ("--mix", "--side", "--vocab", "--context", "--format", "--allow-bad", "--resume", "--sheet"):
         assert flag in TEXT

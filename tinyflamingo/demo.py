@@ -29,6 +29,7 @@ from tinyflamingo.data.tinyworld.scenes import (
 from tinyflamingo.data.tinyworld.text import shot_order
 from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.run import require_tinyworld
 from tinyflamingo.model.flamingo import TrainedFlamingo
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def run_demo(model: TrainedFlamingo, figure: Path, seed: int = 0) -> list[Panel]
     """Complete every panel, print it, and draw the figure. Returns the panels."""
     if not figure.parent.is_dir():
         raise UserError(f"cannot write {figure}: its folder does not exist")
+    require_tinyworld(model)
     rng = split_rng("test", DEMO, seed)
     panels = [make(model, rng) for make in (picture_for_words, caption, video_question, visual_dialogue, few_shot)]
     for panel in panels:
@@ -85,24 +87,28 @@ def _finish(model, title, parts, right):
     return Panel(title, items)
 
 
+def _draw(model, rng, scene):
+    return draw_scene(rng, scene, model.config.vision.side)
+
+
 def picture_for_words(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     """Pictures in place of the names of two things. The model knows the answers from texts."""
     first, second = (sample_single(rng, (pick(rng, ASKED),)) for _ in range(2))
     place = [say.knowledge(*s.things[0].kind)["place"] for s in (first, second)]
-    parts = [draw_scene(rng, first), say.ask("place"), place[0], draw_scene(rng, second), say.ask("place"), None]
+    parts = [_draw(model, rng, first), say.ask("place"), place[0], _draw(model, rng, second), say.ask("place"), None]
     return _finish(model, "a picture instead of words", parts, [place[1]])
 
 
 def caption(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     """Two things and their relation."""
     scene = sample_pair(rng)
-    return _finish(model, "a caption", [draw_scene(rng, scene), "Output:", None], [say.caption(scene)])
+    return _finish(model, "a caption", [_draw(model, rng, scene), "Output:", None], [say.caption(scene)])
 
 
 def video_question(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     """A question about the action in a video of eight frames."""
     clip = sample_clip(rng)
-    parts = [draw_clip(rng, clip), say.ask("action"), None]
+    parts = [draw_clip(rng, clip, side=model.config.vision.side), say.ask("action"), None]
     return _finish(model, "a video", parts, [say.questions(clip)["action"]])
 
 
@@ -111,7 +117,7 @@ def visual_dialogue(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     scene = sample_single(rng, ASKED)
     answers = say.questions(scene) | say.knowledge(*scene.things[0].kind)
     asked = ("size", "position", "animal")
-    parts = [draw_scene(rng, scene), "Output:", None, *(p for name in asked for p in (say.ask(name), None))]
+    parts = [_draw(model, rng, scene), "Output:", None, *(p for name in asked for p in (say.ask(name), None))]
     return _finish(model, "a visual dialogue", parts, [say.caption(scene), *(answers[name] for name in asked)])
 
 
@@ -122,9 +128,9 @@ def few_shot(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     classes = [[t for t in ASKED if t[1] == c] for c in colours]
     parts = []
     for i in shot_order(rng, 2, 4):
-        parts += [draw_scene(rng, sample_single(rng, classes[i])), f"{words[i]}."]
+        parts += [_draw(model, rng, sample_single(rng, classes[i])), f"{words[i]}."]
     target = int(rng.integers(2))
-    parts += [draw_scene(rng, sample_single(rng, classes[target])), None]
+    parts += [_draw(model, rng, sample_single(rng, classes[target])), None]
     return _finish(model, "new words from four pictures", parts, [f"{words[target]}."])
 
 

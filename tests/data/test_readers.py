@@ -101,6 +101,20 @@ def test_msvd_reads_only_the_clips_of_its_list(tmp_path):
     assert {(s.why, s.bad) for s in skipped} == {("not in train_list.txt", False)}
 
 
+def test_a_clip_of_msvd_is_an_avi_or_else_an_mp4(tmp_path):
+    """Only a missing .avi is replaced: a link is a bad record, also if the .mp4 is there."""
+    path = write("msvd", tmp_path)
+    clips = tmp_path / "YouTubeClips"
+    (clips / "v-_x0_0_10.avi").rename(clips / "v-_x0_0_10.mp4")
+    (clips / "v-_x1_0_10.avi").rename(clips / "v-_x1_0_10.mp4")
+    (clips / "v-_x1_0_10.avi").symlink_to(clips / "v-_x2_0_10.avi")
+    good, skipped = everything(path)
+    assert [(words(r), r.media[0].source.suffix) for r, _ in good] == [
+        ("Output: a red thing.", ".mp4"), ("Output: a blue thing.", ".avi"),
+    ]  # fmt: skip
+    assert [s.why for s in skipped] == ["a symbolic link"]
+
+
 def test_pictures_that_match_badly_or_are_missing_are_left_out_of_their_page(tmp_path):
     picture(tmp_path / "red.png", "red")
     infos = [page("red")["image_info"][0], page("gone")["image_info"][0], page("red", matched_sim=0.1)["image_info"][0]]
@@ -537,7 +551,7 @@ def test_check_reports_all_bad_records_and_draws_a_sheet(tmp_path):
         r"skipped: captions.jsonl line 5: file missing (x\n\x1b[31m.png)",
         "format: folder",
         "records: 4 good; 1 bad (20.0%); bad: 1 file missing",
-        "content: 4 pictures, 0 videos, 88 characters of text",
+        "content: 3 pictures, 0 videos, 88 characters of text",
         f"contact sheet: {tmp_path / 'sheet.png'}",
     ]
     with Image.open(tmp_path / "sheet.png") as sheet:

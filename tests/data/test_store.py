@@ -31,11 +31,11 @@ def store(source, tmp_path):
 
 def test_records_and_pixels_come_back(store):
     assert len(store) == 40 and store.side == 8
-    assert store.items(4) == [Stored(4, 1), Quiet("Output:"), "number 4, ä"]
-    assert np.abs(store.frames(Stored(4, 1)).mean((0, 1, 2)) - COLOURS["green"]).max() < 2
+    assert store.items(4) == [Stored(1, 1), Quiet("Output:"), "number 4, ä"]  # the file of record 1 again
+    assert np.abs(store.frames(Stored(1, 1)).mean((0, 1, 2)) - COLOURS["green"]).max() < 2
     (clip, _, words) = store.items(39)
-    assert clip == Stored(39, 5) and words == "number 39, ä" and store.frames(clip).shape == (5, 8, 8, 3)
-    assert store.frames(Stored(39, 2, first=3)).shape == (2, 8, 8, 3)
+    assert clip == Stored(3, 5) and words == "number 39, ä" and store.frames(clip).shape == (5, 8, 8, 3)
+    assert store.frames(Stored(3, 2, first=3)).shape == (2, 8, 8, 3)
     assert list(store.texts(100))[:2] == ["Output:", "number 0, ä"] and len(list(store.texts(10))) == 20
 
 
@@ -68,7 +68,8 @@ def test_each_epoch_has_all_records_in_another_order(n):
 
 
 def test_one_in_twenty_is_held_out_the_same_in_all_runs(store, source, tmp_path):
-    assert len(store.held_out) == 2 and sorted([*store.held_out, *store.training]) == list(range(40))
+    assert list(store.held_out) == [39]  # the video: each picture has more than 1 in 20 of the records
+    assert list(store.training) == list(range(39))
     again = prepare(source, tmp_path / "again", 16)
     np.testing.assert_array_equal(again.held_out, store.held_out)
 

@@ -43,7 +43,7 @@ TASKS_BEFORE = dict(TASKS)
 @pytest.mark.parametrize("right", [True, False])
 def test_a_decoder_that_is_right_scores_1_and_one_that_is_wrong_0(model, monkeypatch, name, right):
     remember, decode = decoder(right)
-    monkeypatch.setitem(TASKS, name, lambda rng, n: remember(rng, n, name))
+    monkeypatch.setitem(TASKS, name, lambda rng, n, side: remember(rng, n, name))
     monkeypatch.setattr(run, "decode_batch", decode)
     row = run.run_task(model, name, np.random.default_rng(2), 6)
     assert row["score"] == float(right) and row["n"] == 6 and row["metric"] == "exact match"
@@ -53,7 +53,7 @@ def test_a_decoder_that_is_right_scores_1_and_one_that_is_wrong_0(model, monkeyp
 
 def test_a_swap_with_one_right_answer_scores_0(model, monkeypatch):
     remember, decode = decoder(True)
-    monkeypatch.setitem(TASKS, "image_swap", lambda rng, n: remember(rng, n, "image_swap"))
+    monkeypatch.setitem(TASKS, "image_swap", lambda rng, n, side: remember(rng, n, "image_swap"))
     monkeypatch.setattr(run, "decode_batch", lambda *a: [t if i % 2 else "wrong." for i, t in enumerate(decode(*a))])
     row = run.run_task(model, "image_swap", np.random.default_rng(2), 8)
     assert row["score"] == 0.0 and row["n"] == 8

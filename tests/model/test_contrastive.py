@@ -69,6 +69,27 @@ def test_an_equal_caption_is_not_a_negative(floor, rng):
     assert twice == pytest.approx(0.0, abs=1e-12)  # no negative is left
 
 
+def test_another_caption_of_the_same_picture_is_not_a_negative(floor, rng):
+    """Rows 0 and 1 show one picture: the loss does not depend on their captions' similarity to it."""
+    pictures, captions = unit(rng.standard_normal((4, 4))), unit(rng.standard_normal((4, 4)))
+    pictures[1] = pictures[0]
+    scale, different, same = np.array(np.log(5.0)), np.arange(4), np.array([0, 0, 1, 2])
+    loss = contrastive_loss(pictures, captions, scale, np.stack([different, same]))
+    assert loss == pytest.approx(_naive(pictures, captions, 5.0, same), rel=1e-9)
+    assert loss < contrastive_loss(pictures, captions, scale, different) - 0.1
+    other_way = contrastive_loss(captions, pictures, scale, np.stack([same, different]))
+    assert other_way == pytest.approx(loss, rel=1e-12)
+
+
+def test_equal_pictures_and_equal_captions_are_no_chain(floor, rng):
+    """Rows 0 and 1 share the picture, rows 1 and 2 the caption: row 2 stays a negative of row 0."""
+    pictures, captions = unit(rng.standard_normal((3, 4))), unit(rng.standard_normal((3, 4)))
+    ids = np.array([[0, 1, 1], [0, 0, 1]])
+    one = contrastive_loss(pictures, captions, np.array(1.0), ids)
+    captions[2] = -pictures[0]
+    assert one != pytest.approx(contrastive_loss(pictures, captions, np.array(1.0), ids), rel=1e-6)
+
+
 def test_loss_is_symmetric(floor, rng):
     pictures, captions = unit(rng.standard_normal((5, 4))), unit(rng.standard_normal((5, 4)))
     ids, scale = np.array([0, 1, 1, 2, 3]), np.array(1.0)

@@ -12,7 +12,18 @@ from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
 from tinyflamingo.model import tokenizer as tokenizer_module
-from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD, SPECIAL, UNK, Tokenizer, train_tokenizer
+from tinyflamingo.model.tokenizer import (
+    BOS,
+    EOS,
+    IMAGE,
+    PAD,
+    PART,
+    SPECIAL,
+    UNK,
+    Tokenizer,
+    fit_tokenizer,
+    train_tokenizer,
+)
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)  # anything but lone surrogates
 
@@ -87,6 +98,40 @@ def test_every_invented_word_is_two_pieces(tokenizer, kind):
 def test_training_depends_on_its_lines_alone(tokenizer):
     again = train_tokenizer(tokenizer_lines(np.random.default_rng(0)), 662)
     assert [again.piece(i) for i in range(662)] == [tokenizer.piece(i) for i in range(662)]
+
+
+LONG = {
+    "one line of English": [" ".join(f"word{i % 50} zebra quilt" for i in range(4000))],
+    "one word": ["zebraquilt" * 20_000],
+    "Chinese": ["一只红色的圆在左边，一颗蓝色的星在右边。" * 5000] * 3,
+    "a line break and a tab": ["zebra\nquilt\tzebra" * 1000],
+    "a character of SentencePiece": ["zebra \u2585 quilt"] * 20,
+    "a null character": ["zebra quilt\0zebra quilt"] * 20,
+}
+
+
+@pytest.mark.parametrize("lines", LONG.values(), ids=LONG)
+def test_text_of_any_length_trains_the_tokenizer(lines):
+    """Every character of the text is a piece, and the words are more than their letters."""
+    short = ["a red circle."] * 10
+    made = fit_tokenizer(lambda: iter([*short, *lines]), 400)
+    pieces = {made.piece(i) for i in range(len(made))}
+    assert set("".join(lines)) - set("\0\u2585\n\t ") <= pieces
+    assert len(made.encode(lines[0][:40])) < 25 and made.decode(made.encode(lines[0])) == lines[0]
+
+
+def test_a_long_line_trains_the_tokenizer_of_its_words():
+    """SentencePiece counts words, so cutting a line between words changes nothing."""
+    words = [f"zebra{i % 7} quilt{i % 11}" for i in range(3000)]
+    one_line, many = (train_tokenizer(lines, 300) for lines in ([" ".join(words)], words))
+    assert [one_line.piece(i) for i in range(300)] == [many.piece(i) for i in range(300)]
+
+
+@pytest.mark.parametrize("length", [999, 1000, 1001, 4193, 64_001])
+def test_no_character_of_a_long_line_is_lost(length):
+    words = ("zebra " * length)[: length - 5] + "quilt"
+    parts = PART.findall(words)
+    assert "".join(parts) == words and {word for part in parts for word in part.split()} <= {"zebra", *words.split()}
 
 
 def test_ctrl_c_in_the_iterator_of_lines_is_ctrl_c():

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from own_files import COLOURS, lines, page, picture, video
+from own_files import COLOURS, lines, page, picture, pixels, video
+from PIL import Image
 
 from tinyflamingo import cli
 from tinyflamingo.checkpoint import load_checkpoint
@@ -15,11 +16,12 @@ from tinyflamingo.data.readers.record import OUTPUT
 from tinyflamingo.data.store import Store, Stored, prepare
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.run import format_report
+from tinyflamingo.own_data import scores
 from tinyflamingo.own_data.features import StoredFeatures, features_key
 from tinyflamingo.own_data.options import FOLDER, OwnData, OwnSource, fit, source_of
 from tinyflamingo.own_data.scores import evaluate_run, held_out
 from tinyflamingo.own_data.stages import pairs
-from tinyflamingo.training import run
+from tinyflamingo.training import contrastive_stage, run
 from tinyflamingo.training.presets import get_preset
 from tinyflamingo.training.state import LOG, STATE, load_state, save_state
 from tinyflamingo.variants.registry import untrained
@@ -29,12 +31,12 @@ A, B = Stored(0, 1), Stored(1, 3)
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """40 captioned pictures and two videos, of 3 and of 12 frames."""
+    """40 different pictures with captions, and two videos, of 3 and of 12 frames."""
     root = tmp_path_factory.mktemp("source")
     rng, rows = np.random.default_rng(0), []
     for i in range(40):
         name = list(COLOURS)[i % 3]
-        picture(root / f"{i}.png", name)
+        Image.fromarray(pixels(name) + np.uint8(i // 3)).save(root / f"{i}.png")
         rows.append({"file": f"{i}.png", "text": f"{name} thing {rng.integers(10)}."})
     for i, frames in enumerate((3, 12)):
         video(root / f"{i}.mp4", "blue", frames)
@@ -227,10 +229,40 @@ def test_a_run_writes_a_checkpoint_and_scores(finished, source):
     assert "perplexity of 2 held-out records" in format_report(metrics)
 
 
+def test_a_batch_of_stage_one_has_no_negative_with_the_same_picture(store, rng, monkeypatch):
+    made, ids = stage(store, 0, 0.5, rng), []
+    whole = contrastive_stage.contrastive_loss
+    monkeypatch.setattr(contrastive_stage, "contrastive_loss", lambda *a: ids.append(a[3]) or whole(*a))
+    pictures, captions = made.batch(np.random.default_rng(0))
+    pictures[[5, 9]], captions[6] = pictures[[1, 15]], captions[2]
+    made.loss_and_gradient(pictures, captions)
+    (by_caption, by_picture), n = ids[0], len(pictures)
+    for i, j in np.ndindex(n, n):
+        assert (by_picture[i] == by_picture[j]) == (pictures[i].tobytes() == pictures[j].tobytes())
+        assert (by_caption[i] == by_caption[j]) == (captions[i] == captions[j])
+    assert by_picture[5] == by_picture[1] and by_picture[9] == by_picture[15] and by_caption[6] == by_caption[2]
+
+
 def test_held_out_records_with_another_picture_are_scored_too(finished):
     model, store = load_checkpoint(finished / "checkpoint"), Store(finished / "data")
-    scores = held_out(model, store, 500)
-    assert scores == held_out(model, store, 500) and scores["perplexity"] != scores["perplexity_exchanged"]
+    report = held_out(model, store, 500)
+    assert report == held_out(model, store, 500) and report["perplexity"] != report["perplexity_exchanged"]
+
+
+def test_each_held_out_record_gets_the_media_of_another_picture(finished, tmp_path, monkeypatch):
+    """Neighbours show the same picture, as captions of COCO or Flickr30k do."""
+    for i in range(40):
+        shade = np.full((8, 8, 3), 6 * i, np.uint8)
+        Image.fromarray(shade).save(tmp_path / f"{i}.png")
+    rows = [{"file": f"{i // 3}.png", "text": f"text {i % 3}"} for i in range(120)]
+    lines(tmp_path / "captions.jsonl", rows)
+    store, scored = prepare(tmp_path, tmp_path / FOLDER, 32), []
+    monkeypatch.setattr(scores, "_perplexity", lambda model, store, records: scored.append(records) or 1.0)
+    assert held_out(None, store, 500) == {"n": 6, "perplexity": 1.0, "perplexity_exchanged": 1.0}
+    right, exchanged = scored
+    assert [r[1:] for r in right] == [e[1:] for e in exchanged]
+    assert all(r[0] != e[0] and e[0] in [other[0] for other in right] for r, e in zip(right, exchanged, strict=True))
+    assert held_out(None, store, 3)["perplexity"] is None  # one picture alone
 
 
 class Killed(BaseException):

@@ -3,7 +3,9 @@
 Serves all stages that train on own data (chapter §2 and §4). A store is a folder with four files:
 `records.jsonl` (the items of each record; media by number), `pixels.u8` (all frames, one after another),
 `index.npz` (where each record and each medium begins) and `store.json`. `store.json` is written last: a
-folder without it is not a store. Only the index is in memory: 8 bytes for each record and each medium.
+folder without it is not a store. Only the index is in memory: 16 bytes for each record, 8 for each medium.
+A medium that several records show is decoded and kept once; while a store is made, the keys of all media are in
+memory too. Records that show the same picture are one group: training sees all records of a group or none.
 The order of records is a function of seed and count (`shuffled`), so a resumed run needs only its step.
 
 Not here: formats (`readers/`), features of the frozen encoder (`own_data/features.py`).
@@ -64,7 +66,7 @@ class Store:
         try:
             self.card = json.loads((self.folder / CARD).read_bytes())
             with np.load(self.folder / INDEX, allow_pickle=False) as index:
-                self.offsets, self.firsts = index["offsets"], index["firsts"]
+                self.offsets, self.firsts, self.groups = index["offsets"], index["firsts"], index["groups"]
             self.side = int(self.card["side"])
             path, shape = self.folder / PIXELS, (int(self.firsts[-1]), self.side, self.side, 3)
             self.pixels = np.memmap(path, np.uint8, "r", shape=shape) if shape[0] else np.empty(shape, np.uint8)
@@ -79,8 +81,13 @@ class Store:
 
     @functools.cached_property
     def held_out(self) -> np.ndarray:
-        """Numbers of the records that training never sees: a random 1 in 20, none if there are fewer than 20."""
-        return np.sort(_order(len(self), HOLD_OUT, 0)[: len(self) // 20])
+        """Numbers of the records that training never sees: whole groups in random order, at most 1 record in 20."""
+        room, sizes, chosen = len(self) // 20, np.bincount(self.groups), []
+        for group in dict.fromkeys(self.groups[_order(len(self), HOLD_OUT, 0)].tolist()):
+            if sizes[group] <= room:
+                room -= sizes[group]
+                chosen.append(group)
+        return np.flatnonzero(np.isin(self.groups, chosen))
 
     @functools.cached_property
     def training(self) -> np.ndarray:
@@ -158,7 +165,7 @@ def _require_removable(folder, data):
 
 def _write(folder, name, source, side, allowed):
     tally, whole, texts = Tally(), hashlib.sha256(), hashlib.sha256()
-    offsets, firsts = [0], [0]
+    offsets, firsts, groups, numbers = [0], [0], _Groups(), {}  # numbers: of media, by key
     with replacing(folder / RECORDS) as records, replacing(folder / PIXELS) as pixels:
         for outcome in tqdm(decoded(source, side), desc="reading    ", unit=" records", delay=1):
             if isinstance(outcome, Skipped):
@@ -166,18 +173,22 @@ def _write(folder, name, source, side, allowed):
                 continue
             tally.add()
             record, media = outcome
-            line = _line(record.items, len(firsts) - 1)
+            for medium, frames in zip(record.media, media, strict=True):
+                if frames is not None:
+                    numbers[medium.key] = len(numbers)
+                    pixels.write(frames.tobytes())
+                    firsts.append(firsts[-1] + len(frames))
+                    whole.update(frames.tobytes())
+                    groups.show(frames)
+            groups.add([numbers[medium.key] for medium in record.media])
+            line = _line(record.items, numbers)
             records.write(line)
             offsets.append(offsets[-1] + len(line))
             texts.update(line)
-            for frames in media:
-                pixels.write(frames.tobytes())
-                firsts.append(firsts[-1] + len(frames))
-                whole.update(frames.tobytes())
         tally.check(allowed)
     whole.update(texts.digest())
     with replacing(folder / INDEX) as index:
-        np.savez(index, offsets=np.array(offsets), firsts=np.array(firsts))
+        np.savez(index, offsets=np.array(offsets), firsts=np.array(firsts), groups=groups.numbers())
     card = {
         "format": name,
         "side": side,
@@ -189,13 +200,41 @@ def _write(folder, name, source, side, allowed):
     write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
 
 
-def _line(items, medium: int) -> bytes:
-    """A record as a line of JSON. Its media are numbered from `medium` on."""
+class _Groups:
+    """Groups of records (union-find): two records that show the same picture are in one group."""
+
+    def __init__(self):
+        self.parents = []  # for each record a record of its group; itself: the root
+        self.pictures, self.shown = {}, []  # the first record that shows some pixels: by their hash, by medium
+
+    def show(self, frames):
+        """The next medium, shown by the next record. Media with equal pixels are the same picture."""
+        digest = hashlib.sha256(frames.tobytes()).digest()
+        self.shown.append(self.pictures.setdefault(digest, len(self.parents)))
+
+    def add(self, media):
+        """The next record, with the numbers of its media."""
+        self.parents.append(len(self.parents))
+        for medium in media:
+            self.parents[self.root(len(self.parents) - 1)] = self.root(self.shown[medium])
+
+    def root(self, record):
+        while self.parents[record] != record:
+            self.parents[record] = self.parents[self.parents[record]]  # halves the path for the next call
+            record = self.parents[record]
+        return record
+
+    def numbers(self):
+        """The group of each record."""
+        return np.array([self.root(record) for record in range(len(self.parents))])
+
+
+def _line(items, numbers: dict) -> bytes:
+    """A record as a line of JSON. numbers: of the media, by key."""
     written = []
     for item in items:
         if isinstance(item, MediaFile):
-            written.append(["medium", medium])
-            medium += 1
+            written.append(["medium", numbers[item.key]])
         else:
             written.append(["quiet", item.text] if isinstance(item, Quiet) else ["text", item])
     return json.dumps(written, ensure_ascii=False).encode() + b"\n"

@@ -61,7 +61,7 @@ def draw_instance(
     """So many shots and queries. key: numbers that fix the classes of a task with classes."""
     support = task.shots(rng, shots, key)
     asked = [task.example(rng, QUERY, key) for _ in range(queries)]
-    pixels = np.stack([task.pixels(rng, e.medium) for e in support + asked])
+    pixels = np.stack([task.pixels(rng, e.medium, model.config.vision.side) for e in support + asked])
     features = encode_media(model.frozen, pixels, model.config, model.parts)
     return Instance(support, asked, pixels, features, model.parts.resample(model.params, [features], model.config))
 

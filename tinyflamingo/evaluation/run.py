@@ -28,6 +28,7 @@ from tinyflamingo.ops.types import Array
 from tinyflamingo.training.contrastive_stage import pad_captions
 from tinyflamingo.training.flamingo_stage import MediaFeatures, cut
 from tinyflamingo.training.losses import shares_of, token_losses
+from tinyflamingo.training.presets import PRESETS
 
 STREAM = 20260101  # of the test streams of these tasks; no other code uses the number
 BATCH = 50  # prompts decoded side by side
@@ -35,12 +36,14 @@ ANSWER_TOKENS = 16  # longest answer
 
 
 def evaluate(model: TrainedFlamingo, n: int = 500, seed: int = 0, only: list | None = None) -> dict:
-    """All tasks, or those in `only`; n: queries of each; seed: which test stream. `UserError` for an unknown task.
+    """All tasks, or those in `only`; n: queries of each; seed: which test stream. `UserError` for an unknown task,
+    and for a model that was not trained on TinyWorld.
 
     Returns {"tasks": {name: {"metric", "score", "ci95", "n"}}, "text_perplexity", "seconds"}.
     """
     names = ["zero_shot_classification", *TASKS]
     chosen = chosen_tasks(only, names)
+    require_tinyworld(model)
     keep_memory()
     began = time.perf_counter()
 
@@ -51,6 +54,21 @@ def evaluate(model: TrainedFlamingo, n: int = 500, seed: int = 0, only: list | N
     tasks = dict(zip(chosen, ops.parallel_map(run, chosen), strict=True))
     perplexity = text_perplexity(model, split_rng("test", STREAM, seed, len(names)))
     return {"tasks": tasks, "text_perplexity": perplexity, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def require_tinyworld(model: TrainedFlamingo) -> None:
+    """`UserError` if the card of the checkpoint says that training had no picture of TinyWorld."""
+    own, preset = model.info.get("data"), model.info.get("preset")
+    if own and own["mix"] == 1:
+        raise UserError(
+            f"the checkpoint was trained on {own['path']} alone, but the tasks are about pictures of TinyWorld: its "
+            "scores on held-out records are in metrics.json of its run; training with --mix below 1 learns both"
+        )
+    if preset in PRESETS and PRESETS[preset].handwriting:
+        raise UserError(
+            f"the checkpoint of preset {preset!r} was trained on handwriting, but the tasks are about pictures of "
+            "TinyWorld: use evaluate --task omniglot --runs ZIP"
+        )
 
 
 def chosen_tasks(only: list | None, names: Iterable) -> list:
@@ -80,7 +98,7 @@ def format_report(report: dict) -> str:
 
 def run_task(model: TrainedFlamingo, name: str, rng: np.random.Generator, n: int) -> dict:
     """One task by name -> {"metric", "score", "ci95", "n"}."""
-    pool, queries = TASKS[name](rng, n)
+    pool, queries = TASKS[name](rng, n, side=model.config.vision.side)
     answers = answer_all(model, queries, MediaFeatures(model.frozen, pool, model.config))
     hits: Array = np.array([a == q.answer for a, q in zip(answers, queries, strict=True)])
     if name == "image_swap":  # both pictures of a question
@@ -121,7 +139,7 @@ def zero_shot_classification(model: TrainedFlamingo, rng: np.random.Generator, n
     """Stage one: the name of a single thing, by the most similar of the captions of all 96 things."""
     names = [say.thing_phrase(s, c) + "." for s in NAMED for c in COLOUR_NAMES]
     scenes = [sample_single(rng, KNOWN) for _ in range(n)]
-    pixels = np.stack([draw_scene(rng, scene) for scene in scenes])
+    pixels = np.stack([draw_scene(rng, scene, model.config.vision.side) for scene in scenes])
     towers = {"vision": model.frozen["vision"], **model.frozen["contrastive"]}
     captions = embed_captions(towers, *pad_captions([model.tokenizer.encode(x) for x in names]), model.config)
     batches = [pixels[i : i + 64] for i in range(0, n, 64)]

@@ -45,7 +45,7 @@ class Task:
     mirrors: str  # the benchmark of the paper
     metric: str  # a name in `evaluation/metrics.py`, or "ROC AUC"
     dev: bool = False
-    draw: Callable | None = None  # (rng, medium) -> pixels; by default as TinyWorld draws
+    draw: Callable | None = None  # (rng, medium, side) -> pixels; by default as TinyWorld draws
     from_text: bool = False  # its queries ask for facts that only texts state: no example of the support side has them
     ways: int = 0  # classes that take turns among the shots; 0: shots in random order
 
@@ -66,13 +66,13 @@ class Task:
                 shots.append(example)
         return shots
 
-    def pixels(self, rng: np.random.Generator, medium: scenes.Scene | scenes.Clip) -> Array:
-        """uint8 (F, Y, X, 3); a picture has one frame."""
+    def pixels(self, rng: np.random.Generator, medium: scenes.Scene | scenes.Clip, side: int = scenes.SIDE) -> Array:
+        """uint8 (F, side, side, 3); a picture has one frame."""
         if self.draw:
-            return self.draw(rng, medium)
+            return self.draw(rng, medium, side)
         if isinstance(medium, scenes.Clip):
-            return scenes.draw_clip(rng, medium)
-        return scenes.draw_scene(rng, medium)[None]
+            return scenes.draw_clip(rng, medium, side=side)
+        return scenes.draw_scene(rng, medium, side)[None]
 
 
 def side_of(medium: scenes.Scene | scenes.Clip) -> int:
@@ -144,9 +144,9 @@ def poor_questions(rng: np.random.Generator, side: int, key: tuple) -> Example:
     return _example(scene, say.ask(name), say.questions(scene)[name])
 
 
-def draw_poorly(rng: np.random.Generator, scene: scenes.Scene) -> Array:
-    """A picture as a bad camera takes it: half resolution, dark, noisy. uint8 (1, Y, X, 3)"""
-    picture = scenes.draw_scene(rng, scene)
+def draw_poorly(rng: np.random.Generator, scene: scenes.Scene, side: int = scenes.SIDE) -> Array:
+    """A picture as a bad camera takes it: half resolution, dark, noisy. uint8 (1, side, side, 3)"""
+    picture = scenes.draw_scene(rng, scene, side)
     small = Image.fromarray(picture).reduce(2).resize(picture.shape[1::-1], Image.Resampling.BILINEAR)
     dim = np.asarray(small, np.float32) * rng.uniform(0.55, 0.85) + rng.normal(0, 8, picture.shape)
     return np.clip(dim, 0, 255).astype(np.uint8)[None]

@@ -16,7 +16,7 @@ from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.evaluation.few_shot import Instance, draw_instance, few_shot, few_shot_ensemble, few_shot_rices
 from tinyflamingo.evaluation.metrics import METRICS, summarise, summarise_auc
-from tinyflamingo.evaluation.run import chosen_tasks
+from tinyflamingo.evaluation.run import chosen_tasks, require_tinyworld
 from tinyflamingo.evaluation.specialists import Examples, finetuned, linear, prototype, whole
 from tinyflamingo.evaluation.suite import SUPPORT, TASKS, Task
 from tinyflamingo.evaluation.words import few_shot_words
@@ -179,6 +179,7 @@ def run_suite(model: TrainedFlamingo, seed: int = 0, only: list | None = None, q
     Returns {"format", "seed", "tasks": {name: part}, "few_shot_words"}. `UserError` for an unknown task.
     """
     chosen = chosen_tasks(only, TASKS)
+    require_tinyworld(model)
     keep_memory()
     model = with_room(model)
     size = QUICK if quick else FULL
@@ -221,7 +222,7 @@ def whole_data(model: TrainedFlamingo, task: Task, drawn: list[Instance], key: t
     """The score of one specialist trained on a whole training set. A task with classes counts its first instance."""
     tested = drawn[:1] if task.ways else drawn
     examples = [task.example(rng, SUPPORT, key) for _ in range(WHOLE_SET)]
-    pixels = np.stack([task.pixels(rng, e.medium) for e in examples])
+    pixels = np.stack([task.pixels(rng, e.medium, model.config.vision.side) for e in examples])
     train = _examples(examples, encode_media(model.frozen, pixels, model.config, model.parts), pixels)
     queries = [q for instance in tested for q in instance.queries]
     features = np.concatenate([instance.features[len(instance.shots) :] for instance in tested])

@@ -1,7 +1,8 @@
 """The tasks of the end-to-end evaluation: queries, each with a prompt and its right answer (chapter §5).
 
 Every task draws fresh pictures from a random stream of the test split, which no training stage draws from
-(`split_rng` in `data/tinyworld/pool.py`). A task is a function of a Generator and the number of queries.
+(`split_rng` in `data/tinyworld/pool.py`). A task is a function of a Generator, the number of queries, and the side of
+the pictures in pixels.
 
 Not here: running and scoring them (`evaluation/run.py`).
 """
@@ -19,6 +20,7 @@ from tinyflamingo.data.tinyworld.pool import Medium, Pool, draw_pool
 from tinyflamingo.data.tinyworld.scenes import (
     ASKED,
     HELD_OUT,
+    SIDE,
     UNASKED,
     pick,
     sample_clip,
@@ -41,16 +43,16 @@ class Query:
     turns: tuple = ()
 
 
-def captions(rng: np.random.Generator, n: int, sample: Callable) -> tuple[Pool, list[Query]]:
+def captions(rng: np.random.Generator, n: int, sample: Callable, side: int = SIDE) -> tuple[Pool, list[Query]]:
     """The captions of sampled scenes, word for word."""
-    pool = draw_pool(rng, [sample(rng) for _ in range(n)])
+    pool = draw_pool(rng, [sample(rng) for _ in range(n)], side=side)
     return pool, [Query([Medium("picture", i), "Output:"], say.caption(s)) for i, s in enumerate(pool.scenes)]
 
 
-def vqa(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
+def vqa(rng: np.random.Generator, n: int, side: int = SIDE) -> tuple[Pool, list[Query]]:
     """Questions for colour, shape, number, size and position in turn."""
     names = ("color", "shape", "number", "size", "position")
-    pool = draw_pool(rng, [_scene_for(rng, names[i % 5]) for i in range(n)])
+    pool = draw_pool(rng, [_scene_for(rng, names[i % 5]) for i in range(n)], side=side)
     asked = [(i, names[i % 5]) for i in range(n)]
     return pool, [_question(i, name, say.questions(pool.scenes[i])[name]) for i, name in asked]
 
@@ -67,15 +69,15 @@ def _question(index, name, answer, kind="picture"):
     return Query([Medium(kind, index), say.ask(name)], answer)
 
 
-def video_action(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
+def video_action(rng: np.random.Generator, n: int, side: int = SIDE) -> tuple[Pool, list[Query]]:
     """What happens in a clip."""
-    pool = draw_pool(rng, [], [sample_clip(rng) for _ in range(n)])
+    pool = draw_pool(rng, [], [sample_clip(rng) for _ in range(n)], side=side)
     return pool, [_question(i, "action", say.questions(c)["action"], "clip") for i, c in enumerate(pool.clips)]
 
 
-def dialogue(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
+def dialogue(rng: np.random.Generator, n: int, side: int = SIDE) -> tuple[Pool, list[Query]]:
     """The third turn of a dialogue, after the model's own answers to the first two."""
-    pool = draw_pool(rng, [sample_single(rng) for _ in range(n)])
+    pool = draw_pool(rng, [sample_single(rng) for _ in range(n)], side=side)
     queries = []
     for i, scene in enumerate(pool.scenes):
         answers = say.questions(scene)
@@ -85,9 +87,11 @@ def dialogue(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
     return pool, queries
 
 
-def facts(rng: np.random.Generator, n: int, things: tuple, named_first: bool = False) -> tuple[Pool, list[Query]]:
+def facts(
+    rng: np.random.Generator, n: int, things: tuple, named_first: bool = False, side: int = SIDE
+) -> tuple[Pool, list[Query]]:
     """A fact that only texts state, asked about a picture: at once, or after the model has named the thing."""
-    pool = draw_pool(rng, [sample_single(rng, things) for _ in range(n)])
+    pool = draw_pool(rng, [sample_single(rng, things) for _ in range(n)], side=side)
     queries = []
     for i, scene in enumerate(pool.scenes):
         name, answer = pick(rng, list(say.knowledge(*scene.things[0].kind).items()))
@@ -96,7 +100,9 @@ def facts(rng: np.random.Generator, n: int, things: tuple, named_first: bool = F
     return pool, queries
 
 
-def few_shot(rng: np.random.Generator, n: int, words: tuple, ways: int = 2, shots: int = 4) -> tuple[Pool, list[Query]]:
+def few_shot(
+    rng: np.random.Generator, n: int, words: tuple, ways: int = 2, shots: int = 4, side: int = SIDE
+) -> tuple[Pool, list[Query]]:
     """Invented words, each bound to a colour, a shape or a thing by so many shots."""
     scenes, queries = [], []
     for _ in range(n):
@@ -109,10 +115,10 @@ def few_shot(rng: np.random.Generator, n: int, words: tuple, ways: int = 2, shot
         target = int(rng.integers(ways))
         scenes.append(sample_single(rng, classes[target]))
         queries.append(Query([*prompt, Medium("picture", len(scenes) - 1)], f"{names[target]}."))
-    return draw_pool(rng, scenes), queries
+    return draw_pool(rng, scenes, side=side), queries
 
 
-def image_swap(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
+def image_swap(rng: np.random.Generator, n: int, side: int = SIDE) -> tuple[Pool, list[Query]]:
     """One question about two pictures with different answers. A pair counts only if both are right."""
     names = ("color", "shape", "size", "position")
     scenes: list = []
@@ -126,7 +132,7 @@ def image_swap(rng: np.random.Generator, n: int) -> tuple[Pool, list[Query]]:
         for scene, answer in zip((first, second), answers, strict=True):
             scenes.append(scene)
             queries.append(_question(len(scenes) - 1, name, answer))
-    return draw_pool(rng, scenes), queries
+    return draw_pool(rng, scenes, side=side), queries
 
 
 knowledge = partial(facts, things=ASKED)

@@ -65,7 +65,7 @@ def measure(model: TrainedFlamingo, words: Words, rng: np.random.Generator, n: i
     """n fresh episodes -> {"score", "ci95", "n"}."""
     scenes: list = []
     prompts, answers = zip(*(_episode(rng, words, scenes) for _ in range(n)), strict=True)
-    features = MediaFeatures(model.frozen, draw_pool(rng, scenes), model.config)
+    features = MediaFeatures(model.frozen, draw_pool(rng, scenes, side=model.config.vision.side), model.config)
     batch = max(1, TOKENS // (5 * words.ways * words.shots))
     texts = [t for i in range(0, n, batch) for t in decode_batch(model, prompts[i : i + batch], features)]
     return summarise(exact_match(texts, [(answer,) for answer in answers]), rng)

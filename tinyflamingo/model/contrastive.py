@@ -56,18 +56,19 @@ def unit(x: Array) -> Array:
     return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + x.dtype.type(1e-12))
 
 
-def contrastive_loss(pictures: Array, captions: Array, log_scale: Array, caption_ids: Array) -> Array:
+def contrastive_loss(pictures: Array, captions: Array, log_scale: Array, ids: Array) -> Array:
     """Two-way softmax loss (paper, equations 3 and 4): picture-to-text plus text-to-picture.
 
     pictures, captions (B, J): unit vectors; row i of both is a pair. log_scale: log of the learned inverse
-    temperature. caption_ids (B,): equal numbers for equal captions. A copy of the right caption is a right answer, so
-    it is no negative.
+    temperature. ids (B,): equal numbers for equal captions; or (2, B): a second row, equal numbers for equal pictures.
+    A copy of the right caption is a right answer, and so is another caption of the same picture: neither is a negative.
     """
     # exp(min(log_scale, cap)), written so that its gradient stays float32 (the gradient of np.minimum does not)
     scale = np.exp(log_scale - ops.relu(log_scale - log_scale.dtype.type(np.log(MAX_LOGIT_SCALE))))
-    duplicate = (caption_ids[:, None] == caption_ids[None, :]) & ~np.eye(len(caption_ids), dtype=bool)
+    ids = np.atleast_2d(ids)
+    duplicate = np.any(ids[:, :, None] == ids[:, None, :], axis=0) & ~np.eye(ids.shape[1], dtype=bool)
     logits = ops.linear(pictures, captions.T) * scale + np.where(duplicate, -1e9, 0.0).astype(pictures.dtype)
-    targets = np.arange(len(caption_ids))
+    targets = np.arange(ids.shape[1])
     losses = ops.cross_entropy(logits, targets) + ops.cross_entropy(logits.T, targets)
     return np.sum(losses) * logits.dtype.type(1.0 / len(targets))
 

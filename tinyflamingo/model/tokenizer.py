@@ -19,6 +19,11 @@ from tinyflamingo.errors import UserError
 
 PAD, BOS, EOS, UNK, IMAGE = range(5)
 SPACE, ESCAPE = "\u2581", "\x1a"  # SentencePiece writes a space as the first; see `Tokenizer.encode`
+# SentencePiece leaves out lines of more than 4192 bytes, without an error, and lines with one of two characters. So it
+# gets parts of lines: cut at these characters, and before a space if one is near. In text without spaces the cuts also
+# keep its sign for the beginning of a word among the characters that `fit_tokenizer` covers.
+LONGEST, RESERVED = 1000, "\0\u2585"
+PART = re.compile(rf"[^{RESERVED}]{{1,{LONGEST}}}(?![^\s{RESERVED}])|[^{RESERVED}]{{1,{LONGEST}}}")
 SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<image>"}
 
 
@@ -87,7 +92,9 @@ def fit_tokenizer(lines_of: Callable[[], Iterable[str]], most: int) -> Tokenizer
 
 def train_tokenizer(lines: Iterable[str], vocab_size: int, coverage: float = 1.0) -> Tokenizer:
     """A byte-pair SentencePiece model of exactly `vocab_size` pieces from an iterable of lines."""
-    out, lines = io.BytesIO(), list(lines)  # a list: in SentencePiece, Ctrl-C inside an iterator is a RuntimeError
+    out = io.BytesIO()
+    # A list, because Ctrl-C inside an iterator would be a RuntimeError.
+    lines = [part.removeprefix(" ") for line in lines for part in PART.findall(line)]
     try:
         _fit(lines, out, vocab_size, coverage)
     except RuntimeError as error:

@@ -1,7 +1,7 @@
 """Scores of a model on the user's own data: on records that training never saw.
 
 Chapter §5. Two numbers: the perplexity of the learned text, and the same after every record has got the
-media of another record. If both are equal, the model does not use the media.
+media of a record that shows other pictures. If both are equal, the model does not use the media.
 
 Not here: TinyWorld's tasks (`evaluation/run.py`).
 """
@@ -37,13 +37,19 @@ def evaluate_run(folder: str | Path) -> Evaluate:
 
 def held_out(model: TrainedFlamingo, store: Store, most: int) -> dict:
     """{"n", "perplexity", "perplexity_exchanged"} over at most `most` held-out records with media."""
-    records = [store.items(int(number)) for number in store.held_out]
-    records = [items for items in records if any(isinstance(item, Stored) for item in items)][:most]
-    if len(records) < 2:
+    numbered = [(store.groups[number], store.items(int(number))) for number in store.held_out]
+    numbered = [(group, items) for group, items in numbered if any(isinstance(item, Stored) for item in items)][:most]
+    groups, records = [group for group, _ in numbered], [items for _, items in numbered]
+    if len(set(groups)) < 2:
         return {"n": len(records), "perplexity": None, "perplexity_exchanged": None}
-    exchanged = [_with_media(items, records[i - 1]) for i, items in enumerate(records)]
+    exchanged = [_with_media(items, records[_other(groups, i)]) for i, items in enumerate(records)]
     right, wrong = (_perplexity(model, store, chosen) for chosen in (records, exchanged))
     return {"n": len(records), "perplexity": right, "perplexity_exchanged": wrong}
+
+
+def _other(groups, i) -> int:
+    """The record nearest before record i, in a circle, whose group is another: it shows no picture of record i."""
+    return next(j for j in range(i - 1, i - len(groups), -1) if groups[j] != groups[i])
 
 
 def _with_media(items, other) -> list:

@@ -69,7 +69,7 @@ def pairs(items: list) -> list[tuple[Stored, str]]:
 
 
 class OwnContrastiveStage(ContrastiveStage):
-    """Stage one. A video gives one of its frames; a batch holds a medium at most once."""
+    """Stage one. A video gives one of its frames; a batch holds a medium at most once, with one of its texts."""
 
     def __init__(
         self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params, store: Store, mix: float

@@ -64,7 +64,7 @@ def frozen_parts(row: Row, model: TrainedFlamingo, preset: Preset, seed: int, st
         frozen["language"] = init_language_model(rng, preset.config.language)
     if "vision" in row.fresh:
         vision = init_part(rng, preset.config.vision)
-        pictures = np.stack([draw_scene(rng, sample_scene(rng)) for _ in range(256)])
+        pictures = np.stack([draw_scene(rng, sample_scene(rng), preset.config.vision.side) for _ in range(256)])
         frozen |= {"vision": vision, **standardiser(vision, pictures, preset.config)}
     if row.short_encoder:
         recipe = dataclasses.replace(
@@ -123,7 +123,8 @@ def score(model: TrainedFlamingo, seed: int, n: int) -> dict:
 
     def run(name):
         task, metric = SCORES[name]
-        pool, queries = TASKS[task](split_rng("validation", STREAM, seed, list(SCORES).index(name)), n)
+        rng = split_rng("validation", STREAM, seed, list(SCORES).index(name))
+        pool, queries = TASKS[task](rng, n, side=model.config.vision.side)
         features = MediaFeatures(model.frozen, pool, model.config)
         return float(np.mean(metric(answer_all(model, queries, features), [(q.answer,) for q in queries])))
 

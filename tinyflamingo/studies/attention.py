@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyflamingo.data.tinyworld.language import ask
 from tinyflamingo.data.tinyworld.pool import split_rng
-from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_count, sample_pair, sample_single
+from tinyflamingo.data.tinyworld.scenes import SIDE, draw_scene, sample_count, sample_pair, sample_single
 from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.config import ResamplerConfig, XattnConfig
@@ -40,7 +40,7 @@ def attention(model: TrainedFlamingo, path: Path, seed: int = 0, say: Callable =
     config = model.config
     if type(config.resampler) is not ResamplerConfig or type(config.xattn) not in ONE_PICTURE:
         raise UserError("attention maps need a Perceiver resampler, and gated blocks whose tokens see one picture")
-    answers = [maps(model, prompt) for prompt in prompts(split_rng("validation", seed))]
+    answers = [maps(model, prompt) for prompt in prompts(split_rng("validation", seed), config.vision.side)]
     report = {"format": "tinyflamingo-attention/1", "settings": {"seed": seed}, "prompts": answers}
     save_report(path, report)
     for answer in answers:
@@ -48,10 +48,10 @@ def attention(model: TrainedFlamingo, path: Path, seed: int = 0, say: Callable =
     return report
 
 
-def prompts(rng: np.random.Generator) -> list:
+def prompts(rng: np.random.Generator, side: int = SIDE) -> list:
     """A caption of one thing, one of two things, one of several, a question, and a word learned from the prompt."""
-    single, other, third = (draw_scene(rng, sample_single(rng)) for _ in range(3))
-    pair, several = draw_scene(rng, sample_pair(rng)), draw_scene(rng, sample_count(rng))
+    single, other, third = (draw_scene(rng, sample_single(rng), side) for _ in range(3))
+    pair, several = draw_scene(rng, sample_pair(rng), side), draw_scene(rng, sample_count(rng), side)
     asked = [[single, "Output:"], [pair, "Output:"], [several, "Output:"], [other, ask("position")]]
     return [*asked, [single, "lofa.", third, "dimu.", single]]
 

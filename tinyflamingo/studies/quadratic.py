@@ -78,7 +78,7 @@ def quadratic(
 def labelled_clips(model: TrainedFlamingo, rng: np.random.Generator, n: int, frames: int) -> tuple[Array, Array]:
     """Features (n, F, S, Dv) of n videos with `frames` frames, and the index (n,) of each video's action."""
     clips = [sample_clip(rng, action=ACTIONS[i % len(ACTIONS)]) for i in range(n)]
-    pixels = np.stack([draw_clip(rng, clip, frames) for clip in clips])
+    pixels = np.stack([draw_clip(rng, clip, frames, model.config.vision.side) for clip in clips])
     return encode_media(model.frozen, pixels, model.config, model.parts), np.arange(n) % len(ACTIONS)
 
 

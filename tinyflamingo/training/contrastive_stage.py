@@ -9,7 +9,7 @@ Not here: the loss and both towers (`model/contrastive.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 
 import autograd.numpy as anp
 import numpy as np
@@ -170,7 +170,7 @@ class ContrastiveStage:
     def loss_and_gradient(self, pictures: np.ndarray, captions: list[list[int]]) -> tuple[float, np.ndarray]:
         """The loss and its gradient vector. Both towers work on shards; the loss needs all rows."""
         tokens, mask = pad_captions(captions)
-        ids = np.unique([" ".join(map(str, c)) for c in captions], return_inverse=True)[1]
+        ids = np.stack([equal_ids(map(tuple, captions)), equal_ids(picture.tobytes() for picture in pictures)])
 
         def embed(params, shard):
             pixels, tokens, mask = shard
@@ -206,6 +206,12 @@ def standardiser(vision: Params, pictures: np.ndarray, config: FlamingoConfig) -
     pieces = [encode(vision, pictures[i : i + 64], config.vision)[0] for i in range(0, len(pictures), 64)]
     features = np.concatenate(pieces).reshape(-1, config.vision.width)
     return {"feature_mean": features.mean(axis=0), "feature_scale": 1 / (features.std(axis=0) + np.float32(1e-3))}
+
+
+def equal_ids(values: Iterable[Hashable]) -> np.ndarray:
+    """A number for each value, the same for equal values."""
+    numbers: dict = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values])
 
 
 def pad_captions(captions: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers import read_data
-from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
+from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded, load
 from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
 from tinyflamingo.files import replacing
 
@@ -44,16 +44,15 @@ def check_data(
             continue
         tally.add()
         record, media = outcome
-        for item in record.items:
-            if isinstance(item, MediaFile):
-                counts[item.kind] += 1
-            else:
-                characters += len(_text(item))
-        _sample(rng, sample, tally.good, record, media)
+        for medium, pixels in zip(record.media, media, strict=True):
+            counts[medium.kind] += pixels is not None  # a picture counts once, also if it has several texts
+        characters += sum(len(_text(item)) for item in record.items if not isinstance(item, MediaFile))
+        if sheet:
+            _sample(rng, sample, tally.good, record, media)
     yield f"format: {name}"
     yield f"records: {tally.describe()}"
     yield f"content: {counts['picture']} pictures, {counts['video']} videos, {characters} characters of text"
-    if sheet and sample:
+    if sample:
         draw_sheet(sample, sheet)
         yield f"contact sheet: {sheet}"
     tally.check(allowed)
@@ -74,6 +73,8 @@ def _sample(rng, sample, count, record: Record, media):
     if place < COLUMNS * ROWS:
         parts = ("▣" if isinstance(item, MediaFile) else _text(item) for item in record.items if item != OUTPUT)
         shown = " ".join(parts)
+        if media and media[0] is None:  # an earlier record had the picture
+            media = [load(record.media[0], SIDE)]
         sample[place : place + 1] = [(media[0][0] if media else None, shown[:SHOWN])]
 
 

@@ -15,30 +15,45 @@ from tinyflamingo.data.images import Unreadable, load_picture
 from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
 from tinyflamingo.data.video import load_video
 from tinyflamingo.errors import UserError
+from tinyflamingo.ops.types import Array
 
 ALLOWED = 0.05  # largest share of bad records with which training starts
 
 
 def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Record, list] | Skipped]:
-    """(record, pixels of its media) or `Skipped`. Pixels of a medium: uint8 (F, side, side, 3); F = 1: a picture."""
+    """(record, pixels of its media) or `Skipped`. Pixels of a medium: uint8 (F, side, side, 3); F = 1: a picture.
+
+    A medium is decoded once: if it came before, in this record or in an earlier one, None is in place of its pixels.
+    """
+    done: set = set()  # keys of decoded media
+    failed: dict = {}  # key of a medium that cannot be decoded: the reason
     for record in records:
-        if isinstance(record, Skipped):
-            yield record
-            continue
-        name = ""
-        try:
-            media = []
-            for item in record.items:
-                if isinstance(item, MediaFile):
-                    name = item.name
-                    media.append(_load(item, side))
-        except Unreadable as error:
-            yield Skipped(record.where, error.reason, name)
+        new = record if isinstance(record, Skipped) else _new(record, side, done, failed)
+        if isinstance(new, Skipped):
+            yield new
         else:
-            yield record, media
+            done.update(new)
+            yield record, [new.pop(medium.key, None) for medium in record.media]
 
 
-def _load(medium: MediaFile, side: int):
+def _new(record, side, done, failed):
+    """{key: pixels} of the media of a record that are not in `done`, or a `Skipped`."""
+    new: dict = {}
+    for medium in record.media:
+        if medium.key in done or medium.key in new:
+            continue
+        try:
+            if medium.key not in failed:
+                new[medium.key] = load(medium, side)
+        except Unreadable as error:
+            failed[medium.key] = error.reason
+        if medium.key in failed:
+            return Skipped(record.where, failed[medium.key], medium.name)
+    return new
+
+
+def load(medium: MediaFile, side: int) -> Array:
+    """Pixels of a medium. Raises `Unreadable`."""
     source = io.BytesIO(medium.source) if isinstance(medium.source, bytes) else medium.source
     return load_video(source, side) if medium.kind == "video" else load_picture(source, side)[None]
 

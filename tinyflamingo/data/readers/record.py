@@ -9,6 +9,7 @@ Not here: the formats (one module each in this folder) and decoding (`decode.py`
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ class MediaFile:
     name: str
     source: Path | bytes
 
+    @cached_property
+    def key(self) -> tuple:
+        """Equal for the same file, and for equal bytes: then the medium is decoded only once."""
+        whole = isinstance(self.source, bytes)
+        return self.kind, hashlib.sha256(self.source).digest() if whole else os.path.normcase(self.source)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -38,6 +45,11 @@ class Record:
 
     where: str
     items: list
+
+    @property
+    def media(self) -> list[MediaFile]:
+        """The pictures and videos, in order."""
+        return [item for item in self.items if isinstance(item, MediaFile)]
 
 
 @dataclass(frozen=True)
