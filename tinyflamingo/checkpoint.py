@@ -28,7 +28,7 @@ from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.hollow import HollowGenerator
-from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.ops.tree import from_named_leaves, named_leaves, not_finite
 from tinyflamingo.variants.byte_bpe import ByteTokenizer, Vocabulary
 from tinyflamingo.variants.registry import config_from_dict, config_to_dict, untrained
 
@@ -103,7 +103,10 @@ def _card_digest(card):
 
 
 def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
-    """Read the folder of a checkpoint or of a run. A file that is missing, cut or does not match is a `UserError`."""
+    """Read the folder of a checkpoint or of a run.
+
+    A file that is missing, cut or does not match, and a number that is not finite, are a `UserError`.
+    """
     folder = _find_checkpoint(Path(folder))
     card = _read_card(folder)
     try:
@@ -119,6 +122,8 @@ def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
         )
     tree = _read_weights(folder, card)
     _check_shapes(folder, tree, template)
+    if name := not_finite(tree):
+        raise UserError(f"checkpoint {folder}: {name} has NaN or infinite numbers: copy it again, or train again")
     info = {k: v for k, v in card.items() if k not in (*SEALED, "card_sha256")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info, template.parts)
 
@@ -174,7 +179,7 @@ def _read_weights(folder, card):
 
 
 def _map_weights(folder, card):
-    """The arrays of a mapped checkpoint. This checks the header only and reads no numbers."""
+    """The arrays of a mapped checkpoint, by its header; their numbers are not read yet."""
     arrays = read_arrays(folder / MAPPED)
     if header_digest(folder / MAPPED) != card.get("sha256"):
         raise UserError(f"checkpoint {folder}: {MAPPED} does not belong to {CARD} (its header differs)")
