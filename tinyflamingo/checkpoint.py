@@ -21,14 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyflamingo.array_files import chunks, header_digest, read_arrays
+from tinyflamingo.array_files import chunks, header_digest, not_finite, read_arrays
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.hollow import HollowGenerator
-from tinyflamingo.ops.tree import from_named_leaves, named_leaves, not_finite
+from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 from tinyflamingo.variants.byte_bpe import ByteTokenizer, Vocabulary
 from tinyflamingo.variants.registry import config_from_dict, config_to_dict, untrained
 
@@ -122,7 +122,7 @@ def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
         )
     tree = _read_weights(folder, card)
     _check_shapes(folder, tree, template)
-    if name := not_finite(tree):
+    if name := not_finite(named_leaves(tree)):
         raise UserError(f"checkpoint {folder}: {name} has NaN or infinite numbers: copy it again, or train again")
     info = {k: v for k, v in card.items() if k not in (*SEALED, "card_sha256")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info, template.parts)

@@ -50,15 +50,6 @@ def count(tree: Params) -> int:
     return sum(int(np.size(leaf)) for leaf in named_leaves(tree).values())
 
 
-def not_finite(tree: Params) -> str | None:
-    """The name of the first array with a NaN or an infinite number; None if all numbers are finite.
-
-    By the smallest and the largest number: this needs no second array, and a NaN is both.
-    """
-    leaves = named_leaves(tree).items()
-    return next((name for name, x in leaves if np.size(x) and not np.isfinite([np.min(x), np.max(x)]).all()), None)
-
-
 def half_precision(tree: Params) -> Params:
     """The same tree rounded to float16, in arrays of float32.
 
