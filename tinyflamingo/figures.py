@@ -54,13 +54,12 @@ def _own_style() -> Iterator[None]:
 
 def _import_matplotlib():
     """Import it without MPLBACKEND: the name of a backend that is not installed would end the import."""
-    backend = os.environ.pop("MPLBACKEND", "") if "matplotlib" not in sys.modules else ""
+    if "matplotlib" in sys.modules or not (backend := os.environ.pop("MPLBACKEND", "")):
+        return
     try:
         import matplotlib
 
-        if backend:
-            with contextlib.suppress(ValueError):
-                matplotlib.rcParams["backend"] = backend  # for figures that the user draws later
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend  # for figures that the user draws later
     finally:
-        if backend:
-            os.environ["MPLBACKEND"] = backend
+        os.environ["MPLBACKEND"] = backend

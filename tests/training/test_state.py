@@ -141,7 +141,7 @@ LOG_DAMAGE = {  # (the bytes of the file, the steps that are kept)
     "last line torn": (WHOLE[:-5], [10, 20, 30, 40]),
     "last newline lost": (WHOLE[:-1], [10, 20, 30, 40]),
     "begins with zeros": (bytes(5) + WHOLE[5:], [20, 30, 40, 50]),
-    "a line of zeros": (WHOLE[:LINE] + bytes(LINE) + WHOLE[2 * LINE :], [10, 30, 40, 50]),
+    "a line and its newline zeroed": (WHOLE[:LINE] + bytes(LINE) + WHOLE[2 * LINE :], [10, 40, 50]),
     "other JSON": (b'5\n[]\n{}\nnull\n"x"\n{"stage": 5, "step": "a", "loss": []}\n' + bytes(len(WHOLE)), []),
     "deep JSON": (b"[" * len(WHOLE), []),
 }
