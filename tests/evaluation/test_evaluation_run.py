@@ -145,14 +145,19 @@ def test_another_seed_is_another_test_stream_for_every_task(model, monkeypatch):
     assert one == same and not set(one) & set(other) and len(set(one)) == len(one) == 3
 
 
-@pytest.mark.parametrize("task", ["zero_shot_classification", "caption", "text"])
-def test_a_model_that_gives_nan_has_no_score(tokenizer, task):
+@pytest.mark.parametrize(
+    "scored",
+    [
+        lambda model, rng: run.zero_shot_classification(model, rng, 2),
+        lambda model, rng: run.run_task(model, "caption", rng, 2),
+        lambda model, rng: run.text_perplexity(model, rng, 4),
+    ],
+    ids=["zero-shot", "caption", "text"],
+)
+def test_a_model_that_gives_nan_has_no_score(tokenizer, scored):
     """Weights in memory: from a file they would be refused."""
     model = untrained(np.random.default_rng(0), get_preset("smoke").config, tokenizer)
     model.frozen["contrastive"]["picture_projection"][:] = np.nan
     model.frozen["language"]["embedding"][:] = np.nan
     with np.errstate(all="ignore"), pytest.raises(UserError, match="NaN or infinite"):
-        if task == "text":
-            run.text_perplexity(model, np.random.default_rng(0), 4)
-        else:
-            run.evaluate(model, 2, only=[task])
+        scored(model, split_rng("test", 0))
