@@ -14,9 +14,11 @@ from model_cases import shaken_flamingo, tiny_config
 
 import tinyflamingo
 from tinyflamingo import checkpoint
-from tinyflamingo.checkpoint import CARD, FORMAT, IN_RUN, SEALED, WEIGHTS, load_checkpoint, save_checkpoint
+from tinyflamingo.array_files import chunks, header_digest
+from tinyflamingo.checkpoint import CARD, FORMAT, IN_RUN, MAPPED, SEALED, WEIGHTS, load_checkpoint, save_checkpoint
 from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import write_atomically
 from tinyflamingo.model.flamingo import CHAPTER
 from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.variants.registry import untrained
@@ -277,6 +279,14 @@ DAMAGE = {
 }
 
 
+for value in (np.nan, np.inf, -np.inf):
+    for array in ("params/eoc", "frozen/language/embedding", "frozen/feature_mean"):
+        DAMAGE[f"{value} in {array}"] = (
+            lambda f, n=array, v=value: _arrays(f, lambda a: a[n].reshape(-1)[-1:].fill(v)),
+            f"{array} has NaN or infinite numbers",
+        )
+
+
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_one_clear_line(folder, name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -354,3 +364,30 @@ def test_a_save_cut_between_its_two_files_is_never_loaded_as_a_mixture(model, fo
         save_checkpoint(other, folder)
     with pytest.raises(UserError, match="checksum"):
         load_checkpoint(folder)
+
+
+# ---------------------------------------------------------------- weights that are mapped
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_mapped_weights_that_are_not_finite_are_refused(folder, value):
+    with np.load(folder / WEIGHTS) as file:
+        arrays = {name: file[name] for name in file.files}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    write_atomically(folder / MAPPED, chunks(".safetensors", shapes, arrays.__getitem__))
+    (folder / WEIGHTS).unlink()
+    _write_sealed(folder, json.loads((folder / CARD).read_text()) | {"sha256": header_digest(folder / MAPPED)})
+    load_checkpoint(folder)
+    with open(folder / MAPPED, "r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(np.float32(value).tobytes())
+    with pytest.raises(UserError, match=f"{list(shapes)[-1]} has NaN or infinite numbers"):
+        load_checkpoint(folder)
+
+
+def test_arrays_that_are_not_finite_are_not_written(tmp_path):
+    bad = np.array([1, np.nan], np.float32)
+    for path in (tmp_path / "a.safetensors", tmp_path / "a.npz"):
+        with pytest.raises(UserError, match="w has NaN or infinite numbers"):
+            write_atomically(path, chunks(path.suffix, {"w": (2,)}, lambda name: bad))
+    assert list(tmp_path.iterdir()) == []

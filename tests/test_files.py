@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -99,6 +100,44 @@ def test_one_process_can_lock_again(tmp_path):
     for _ in range(2):
         with sole_writer(tmp_path):
             pass
+
+
+COUNT = """
+import sys, time
+from pathlib import Path
+from tinyflamingo.files import one_after_another, write_atomically
+path = Path(sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    with one_after_another(path):
+        n = int(path.read_bytes())
+        time.sleep(float(sys.argv[3]))
+        write_atomically(path, str(n + 1).encode())
+"""
+
+
+def counter(path, times, pause):
+    return subprocess.Popen([sys.executable, "-c", COUNT, str(path), str(times), str(pause)], stderr=subprocess.PIPE)
+
+
+def test_writers_of_one_file_work_one_after_another(tmp_path):
+    path = tmp_path / "count"
+    path.write_bytes(b"0")
+    processes = [counter(path, 30, 0.003) for _ in range(3)]
+    said = [process.communicate(timeout=60)[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0] and path.read_bytes() == b"90"
+    assert all("this one waits until it ends" in line for text in said for line in text.splitlines())
+    assert os.listdir(tmp_path) == ["count"]
+
+
+def test_a_killed_writer_leaves_no_lock(tmp_path):
+    path = tmp_path / "count"
+    path.write_bytes(b"0")
+    process = counter(path, 1, 60)
+    while not (tmp_path / ".count.lock").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert counter(path, 1, 0).wait(60) == 0 and path.read_bytes() == b"1" and os.listdir(tmp_path) == ["count"]
 
 
 def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):

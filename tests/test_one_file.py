@@ -477,6 +477,17 @@ def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(template, names, told
     assert (code, out, err.count("\n")) == (2, "", 1) and told in err
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(other_folder, tmp_path, value):
+    folder = shutil.copytree(other_folder, tmp_path / "copy")
+    with np.load(folder / "weights.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["params/eoc"][-1] = value
+    np.savez(folder / "weights.npz", **arrays)
+    code, out, err = run("Output:", "--checkpoint", folder)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "params/eoc has NaN or infinite numbers" in err
+
+
 # ---------------------------------------------------------------- the file itself
 
 

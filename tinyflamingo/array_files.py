@@ -153,4 +153,14 @@ def _checked(array, shape, name):
     """The array in float32, row by row in memory, also if it is a view."""
     if tuple(array.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {array.shape} but {shape} was announced")
+    if not_finite({name: array}):
+        raise UserError(f"{name} has NaN or infinite numbers: nothing is written")
     return np.ascontiguousarray(array, "<f4").reshape(shape)
+
+
+def not_finite(arrays: dict[str, np.ndarray]) -> str | None:
+    """The name of the first array with a NaN or an infinite number; None if all numbers are finite.
+
+    By the smallest and the largest number, which are NaN if any number is: this needs no second array.
+    """
+    return next((n for n, x in arrays.items() if x.size and not np.isfinite([x.min(), x.max()]).all()), None)

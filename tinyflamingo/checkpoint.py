@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyflamingo.array_files import chunks, header_digest, read_arrays
+from tinyflamingo.array_files import chunks, header_digest, not_finite, read_arrays
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.model.config import FlamingoConfig
@@ -103,7 +103,10 @@ def _card_digest(card):
 
 
 def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
-    """Read the folder of a checkpoint or of a run. A file that is missing, cut or does not match is a `UserError`."""
+    """Read the folder of a checkpoint or of a run.
+
+    A file that is missing, cut or does not match, and a number that is not finite, are a `UserError`.
+    """
     folder = _find_checkpoint(Path(folder))
     card = _read_card(folder)
     try:
@@ -119,6 +122,8 @@ def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
         )
     tree = _read_weights(folder, card)
     _check_shapes(folder, tree, template)
+    if name := not_finite(named_leaves(tree)):
+        raise UserError(f"checkpoint {folder}: {name} has NaN or infinite numbers: copy it again, or train again")
     info = {k: v for k, v in card.items() if k not in (*SEALED, "card_sha256")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info, template.parts)
 
@@ -174,7 +179,7 @@ def _read_weights(folder, card):
 
 
 def _map_weights(folder, card):
-    """The arrays of a mapped checkpoint. This checks the header only and reads no numbers."""
+    """The arrays of a mapped checkpoint, by its header; their numbers are not read yet."""
     arrays = read_arrays(folder / MAPPED)
     if header_digest(folder / MAPPED) != card.get("sha256"):
         raise UserError(f"checkpoint {folder}: {MAPPED} does not belong to {CARD} (its header differs)")

@@ -10,13 +10,14 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import tinyflamingo
 from tinyflamingo import __version__
-from tinyflamingo.errors import UserError
+from tinyflamingo.errors import UserError, complain
 
 DIGITS = 100  # longest number on the command line
 QUERIES = 500  # queries for each task of `evaluate`
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _ready_stdout()
         args = _parser().parse_args(argv)
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's; results that are not finite are errors anyway
+            args.run(args)
         sys.stdout.flush()
         return 0
     except UserError as error:
@@ -74,7 +77,7 @@ def _ready_stdout():
 
 
 def _complain(error) -> int:
-    print(f"tinyflamingo: {' '.join(str(error).split())}", file=sys.stderr)
+    complain(error)
     return 2
 
 
@@ -392,9 +395,12 @@ def _bench(args):
     from tinyflamingo.files import write_atomically
 
     target, figure = args.json and _writable(args.json), args.figure and _writable(_figure(args.figure))
-    report = bench(args.only, args.threads, figure)
-    if target:
-        write_atomically(target, json.dumps(report, indent=1).encode())
+
+    def keep(report):
+        if target:
+            write_atomically(target, json.dumps(report, indent=1).encode())
+
+    bench(args.only, args.threads, figure, keep=keep)
 
 
 def _add_params(commands):

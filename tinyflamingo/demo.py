@@ -9,6 +9,7 @@ Not here: scores (`evaluation/`).
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from tinyflamingo.data.tinyworld.text import shot_order
 from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.run import require_tinyworld
+from tinyflamingo.figures import write_figure
 from tinyflamingo.model.flamingo import TrainedFlamingo
 
 if TYPE_CHECKING:
@@ -147,23 +149,28 @@ def describe(panel: Panel) -> str:
 
 def draw_panels(panels: list[Panel], path: Path) -> None:
     """Write the figure to a file."""
-    import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    def draw():
+        from matplotlib.figure import Figure
 
-    figure = panels_figure(panels)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+        return panels_figure(panels, Figure)
+
+    write_figure(path, draw)
 
 
-def panels_figure(panels: list[Panel]) -> Figure:
-    """The figure: pictures from left to right, their texts below, with the answers of the model in colour."""
-    import matplotlib.pyplot as plt
+def panels_figure(panels: list[Panel], new: Callable[..., Figure] | None = None) -> Figure:
+    """The figure: pictures from left to right, their texts below, with the answers of the model in colour.
+
+    new: makes the empty figure; by default pyplot's `figure`, which a notebook shows.
+    """
+    if new is None:
+        import matplotlib.pyplot as plt
+
+        new = plt.figure
 
     rows = [_cells(panel.items) for panel in panels]
     heights = [TITLE + PICTURE + LINE * max(_lines(texts) for _, texts in cells) for cells in rows]
-    figure = plt.figure(figsize=(WIDTH, sum(heights)))
+    figure = new(figsize=(WIDTH, sum(heights)))
     figure.set_layout_engine("none")  # every position is set here, also if the reader has chosen a layout
     top = sum(heights)
     for panel, cells, height in zip(panels, rows, heights, strict=True):
@@ -190,7 +197,7 @@ def _draw_row(figure, cells, top, total):
         for item in texts:
             style = {"color": "#b03060", "fontweight": "bold"} if isinstance(item, Said) else {}
             for line in _wrapped(item):
-                figure.text(left / WIDTH, y / total, line, va="top", fontsize=9, **style)
+                figure.text(left / WIDTH, y / total, line, va="top", fontsize=9, parse_math=False, **style)
                 y -= LINE
         left += room
 

@@ -17,7 +17,8 @@ from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_rate
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.team import blas_libraries
-from tinyflamingo.training.run import peak_memory_mb, versions
+from tinyflamingo.training.conditions import versions
+from tinyflamingo.training.run import peak_memory_mb
 
 DOCTOR = 11  # number of its own stream of pictures
 

@@ -1,9 +1,16 @@
-"""The exception for a mistake that the user can fix.
+"""The exception for a mistake that the user can fix, and the line for what the user should know.
 
 The command line and the demo catch `UserError`, print its one line on stderr and exit with code 2. It is not for
 mistakes of the programmer: a wrong argument inside the package raises ValueError with its traceback.
 """
 
+import sys
+
 
 class UserError(Exception):
     """A user's mistake. The message is one line: what was given, what is wrong with it, what to do."""
+
+
+def complain(message: object) -> None:
+    """Print one line on stderr; the program goes on."""
+    print(f"tinyflamingo: {' '.join(str(message).split())}", file=sys.stderr)

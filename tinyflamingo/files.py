@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from tinyflamingo.errors import UserError
+from tinyflamingo.errors import UserError, complain
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:
@@ -86,3 +86,41 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def one_after_another(path: str | os.PathLike) -> Iterator[None]:
+    """A block in which this process alone changes the file at `path`. A second process waits, and says so.
+
+    The lock is on a hidden file beside it, because `path` itself is replaced. The file is removed at the end; a killed
+    process leaves it, but not the lock. A folder that cannot be written, or a file system without locks, gives none.
+    """
+    path = Path(os.path.realpath(path))
+    lock = path.with_name(f".{path.name}.lock")
+    handle = _locked(lock, path)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            lock.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _locked(lock, path):
+    """A handle of the file `lock`, locked; None if no lock is possible."""
+    import fcntl
+
+    try:
+        while True:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                complain(f"another process is writing to {path}: this one waits until it ends")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(lock), os.fstat(handle)):
+                    return handle
+            os.close(handle)  # the process before this one has removed the file: lock a new one
+    except OSError:
+        return None

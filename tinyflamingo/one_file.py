@@ -37,16 +37,14 @@ def gelu(x):
 
 
 def project(p, H, **inputs):  # name of a matrix = its input x (T, D) -> for each name (H, T, K)
-    products = [x @ p[name] for name, x in inputs.items()]
-    return [x.reshape(len(x), H, x.shape[1] // H).swapaxes(0, 1) for x in products]
+    return [(y := x @ p[name]).reshape(len(y), H, y.shape[1] // H).swapaxes(0, 1) for name, x in inputs.items()]
 
 
 def attend(scores, v, visible=True):  # T queries, S keys: (H, T, S), (H, S, K), (T, S) -> (T, H K)
     (H, T, _), K = scores.shape, v.shape[2]
     scores = np.where(visible, scores * K**-0.5, -1e9)
     weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-1e9)) * visible  # the largest is exp(0) = 1
-    weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1)  # the sum is >= 1, or 0: nothing visible
-    return (weights @ v).swapaxes(0, 1).reshape(T, H * K)
+    return (weights / weights.sum(-1, keepdims=True).clip(1) @ v).swapaxes(0, 1).reshape(T, H * K)  # 0: none visible
 
 
 # ---- §2 Vision encoder: a ResNet without normalisation layers (NF-ResNet)
@@ -195,6 +193,8 @@ def load(folder=None):  # -> a model: params (what Flamingo trains), frozen (wha
         for part in path:
             node = node.setdefault(part, {})
         node[leaf] = array.astype(np.float32)
+        if not np.isfinite(node[leaf]).all():
+            raise ValueError(f"{name} has NaN or infinite numbers: use another checkpoint")
     tokenizer = sentencepiece.SentencePieceProcessor(model_proto=base64.b64decode(card["tokenizer"]))
     return model | {"tokenizer": tokenizer, "config": card["config"]}
 

@@ -321,6 +321,15 @@ def test_memory_is_linear_for_latents_and_quadratic_for_self_attention(rng, monk
     assert cost[2048, 2048] > 8 * cost[512, 512]
 
 
+def test_the_report_is_kept_before_the_figure_fails(tmp_path, monkeypatch, no_clock):
+    without_torch(monkeypatch)
+    monkeypatch.setattr(run, "measure_scaling", lambda inputs: {"bad": 0})
+    kept = []
+    with pytest.raises(UserError, match="cannot draw"):
+        run.bench(["xattn_1"], [1], tmp_path / "costs.png", lambda line: None, kept.append)
+    assert list(kept[0]["lines"]) == ["xattn_1"] and not list(tmp_path.iterdir())
+
+
 def test_the_figure_of_costs_is_drawn(tmp_path, monkeypatch, no_clock):
     without_torch(monkeypatch)
     monkeypatch.setattr(scaling, "IMAGES", (1, 2))

@@ -20,9 +20,11 @@ from PIL import Image
 
 import tinyflamingo
 from tinyflamingo import cli
+from tinyflamingo.checkpoint import load_checkpoint, save_checkpoint
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.interleave import check_media
 from tinyflamingo.model.tokenizer import IMAGE
+from tinyflamingo.ops.tree import named_leaves
 
 av = pytest.importorskip("av")
 
@@ -442,3 +444,17 @@ def test_an_item_of_another_kind_is_a_user_error(checkpoint, item):
 def test_more_or_fewer_tags_than_media_gives_both_numbers():
     with pytest.raises(UserError, match="2 .*marks but 1 media"):
         check_media([1, IMAGE, 9, IMAGE], ["one"])
+
+
+@pytest.mark.parametrize("more", [(), ("--beams", "3"), ("--temperature", "1")])
+def test_numbers_that_overflow_give_no_answer(checkpoint, tmp_path, media, command, more):
+    """The weights are finite, so the checkpoint loads."""
+    model = load_checkpoint(checkpoint)
+    for leaf in named_leaves(model.frozen["language"]).values():
+        leaf *= np.float32(1e3)
+    for leaf in named_leaves(model.params).values():
+        leaf *= np.float32(1e30)
+        leaf += np.float32(1e30)
+    save_checkpoint(model, tmp_path / "large")
+    code, out, err = command("complete", "<image>Output:", media / "red.png", "--checkpoint", tmp_path / "large", *more)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "NaN or infinite logits" in err

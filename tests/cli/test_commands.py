@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import tinyflamingo
@@ -211,6 +212,12 @@ def test_version_and_help(command):
     for name in COMMANDS:
         code, out, err = command(name, "--help")
         assert (code, err) == (0, "") and "usage" in out
+
+
+def test_a_demo_without_its_figure_fails_with_one_line(tmp_path, checkpoint, command, monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: 1 / 0)
+    code, _, err = command("demo", "--checkpoint", checkpoint, "--out", tmp_path / "a.png")
+    assert (code, err.count("\n")) == (2, 1) and "cannot draw" in err and not list(tmp_path.iterdir())
 
 
 def test_demo_draws_a_figure(tmp_path, checkpoint, command):

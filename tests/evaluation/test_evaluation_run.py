@@ -143,3 +143,21 @@ def streams(model, monkeypatch, seed):
 def test_another_seed_is_another_test_stream_for_every_task(model, monkeypatch):
     one, same, other = (streams(model, monkeypatch, seed) for seed in (0, 0, 1))
     assert one == same and not set(one) & set(other) and len(set(one)) == len(one) == 3
+
+
+@pytest.mark.parametrize(
+    "scored",
+    [
+        lambda model, rng: run.zero_shot_classification(model, rng, 2),
+        lambda model, rng: run.run_task(model, "caption", rng, 2),
+        lambda model, rng: run.text_perplexity(model, rng, 4),
+    ],
+    ids=["zero-shot", "caption", "text"],
+)
+def test_a_model_that_gives_nan_has_no_score(tokenizer, scored):
+    """Weights in memory: from a file they would be refused."""
+    model = untrained(np.random.default_rng(0), get_preset("smoke").config, tokenizer)
+    model.frozen["contrastive"]["picture_projection"][:] = np.nan
+    model.frozen["language"]["embedding"][:] = np.nan
+    with np.errstate(all="ignore"), pytest.raises(UserError, match="NaN or infinite"):
+        scored(model, split_rng("test", 0))

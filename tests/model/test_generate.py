@@ -17,6 +17,8 @@ from completion_cases import (
 from model_cases import tiny
 
 from tinyflamingo import ops
+from tinyflamingo.decoding.beams import beam_search, score_continuations
+from tinyflamingo.decoding.sampling import Sampling, sampler
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.flamingo import flamingo
 from tinyflamingo.model.generate import (
@@ -218,3 +220,26 @@ def test_the_tokens_in_the_cache_count_too(floor):
 def test_a_negative_number_of_tokens_is_a_user_error(monkeypatch):
     with pytest.raises(UserError, match="max_tokens is -1"):
         generate(scripted_model(monkeypatch, []), plain_batch(1), EMPTY, max_tokens=-1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_give_no_answer(value):
+    """Greedy, sampled, by beams and as a score: never a silent empty text."""
+    m = sharp_model(0)
+    m.params["eoc"][:] = value
+    m.frozen["language"]["embedding"][:] = value
+    batch, visual = batch_of(m, [prompts(m.eoc)[0]])
+    ways = (
+        lambda: generate(m, batch, visual, 4),
+        lambda: generate(m, batch, visual, 4, sampler(Sampling(1.0), np.random.default_rng(0))),
+        lambda: beam_search(m, batch, visual, 3, 4),
+        lambda: score_continuations(m, batch, visual),
+    )
+    for way in ways:
+        with np.errstate(all="ignore"), pytest.raises(UserError, match="NaN or infinite logits"):
+            way()
+
+
+def test_a_logit_of_minus_infinity_beside_finite_ones_is_only_impossible():
+    log_probs = log_softmax_allowed(np.array([[0.0] * 7 + [-np.inf, 1.0]]))
+    assert log_probs[0, 7] == -np.inf and np.isfinite(log_probs[0, 8])

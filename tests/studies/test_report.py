@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.studies import report_figures
 from tinyflamingo.studies.report import report
 from tinyflamingo.studies.report_read import cell_of, merged, read_runs
 from tinyflamingo.studies.report_text import SECTIONS, headline, show
@@ -128,6 +129,15 @@ def test_the_text_has_all_sections_with_their_figures(run, tmp_path):
     again = tmp_path / "again.md"
     report([run], again, say=lambda line: None)
     assert again.read_text() == text
+
+
+def test_a_figure_that_fails_is_one_line_and_the_others_are_drawn(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(report_figures.FIGURES, "gates", lambda runs: 1 / 0)
+    report([run], tmp_path / "results.md", say=lambda line: None)
+    text = (tmp_path / "results.md").read_text()
+    assert text.count("](figures/") == 6 and "results_gates" not in text
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "cannot draw" in line and "results_gates.png" in line
 
 
 def test_quick_draws_nothing_and_missing_sections_name_their_command(run, tmp_path):

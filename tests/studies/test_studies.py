@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -209,6 +211,54 @@ def test_a_file_with_other_contents_is_refused_and_kept(tmp_path, content, messa
     with pytest.raises(UserError, match=message):
         growing_report.open_report(path, "x", {"a": (2,)}, rows={})
     assert path.read_text() == content
+
+
+ADD = """
+import sys, time
+from pathlib import Path
+from tinyflamingo.studies.growing_report import growing, save_report
+path, name = Path(sys.argv[1]), sys.argv[2]
+with growing(path, "x", {}, rows={}) as report:
+    time.sleep(0.5)
+    report["rows"][name] = 1
+    save_report(path, report)
+"""
+
+
+def test_two_studies_at_once_lose_no_row(tmp_path):
+    path = tmp_path / "x.json"
+    both = [subprocess.Popen([sys.executable, "-c", ADD, str(path), name], stderr=subprocess.PIPE) for name in "ab"]
+    said = "".join(process.communicate(timeout=60)[1].decode() for process in both)
+    report = json.loads(path.read_text())
+    assert sorted(report["rows"]) == ["a", "b"] and len(report["conditions"]) == 1
+    assert "warning" not in said and said.count("\n") <= 1
+
+
+def test_a_report_goes_on_with_its_number_of_workers(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "x.json"
+
+    def workers():
+        with growing_report.growing(path, "x", {}, rows={}) as report:
+            growing_report.save_report(path, report)
+            return ops.workers()
+
+    monkeypatch.setenv("TINYFLAMINGO_THREADS", "3")
+    assert workers() == 3
+    monkeypatch.delenv("TINYFLAMINGO_THREADS")
+    assert workers() == 3 and capsys.readouterr().err == ""
+    with ops.use_workers(5):
+        assert workers() == 5
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "workers 3, now 5" in line and "numpy" not in line
+    assert workers() == 5 and [c["workers"] for c in json.loads(path.read_text())["conditions"]] == [3, 5]
+
+
+@pytest.mark.parametrize("kept", [5, {}, ["x"], [{"workers": "2"}], [{}]])
+def test_conditions_of_another_form_are_refused(tmp_path, kept):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"format": "tinyflamingo-x/1", "settings": {}, "rows": {}, "conditions": kept}))
+    with pytest.raises(UserError, match="holds no report of x"):
+        growing_report.open_report(path, "x", {}, rows={})
 
 
 def test_names_of_rows_and_studies_can_be_mixed(smoke, tmp_path, monkeypatch):

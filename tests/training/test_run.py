@@ -11,12 +11,15 @@ import time
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import tinyflamingo
+from tinyflamingo import ops
 from tinyflamingo.checkpoint import load_checkpoint
 from tinyflamingo.errors import UserError
+from tinyflamingo.ops import team
 from tinyflamingo.ops.tree import named_leaves
-from tinyflamingo.training import run
+from tinyflamingo.training import conditions, run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.presets import PRESETS, get_preset, parameter_counts
 from tinyflamingo.training.stage import step_rng
@@ -227,6 +230,102 @@ def test_a_state_that_does_not_fit_this_version_is_refused(tmp_path, undisturbed
     monkeypatch.setattr(run, "load_state", lambda _: (progress, frozen, arrays))
     with pytest.raises(UserError, match="cannot resume: vector has"):
         run.train("smoke", folder, resume=True)
+
+
+# ---- figures, and a damaged log, never stop a run ------------------------------------------------
+
+
+def test_a_run_without_figures_is_complete(tmp_path, undisturbed, monkeypatch, capsys):
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: 1 / 0)
+    run.train("smoke", tmp_path / "run")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tinyflamingo: ")]
+    assert len(lines) == 2 and all("cannot draw" in line and ".png: ZeroDivisionError" in line for line in lines)
+    assert same(undisturbed, tmp_path / "run")
+    assert set(files(tmp_path / "run")) == set(files(undisturbed)) - {"gates.png", "losses.png"}
+
+
+@pytest.mark.parametrize("name", ["draw_run", "evaluate"])
+def test_the_checkpoint_is_saved_first(tmp_path, monkeypatch, name):
+    def dies(*_):
+        raise Killed
+
+    monkeypatch.setattr(run, "draw_run", dies)
+    with pytest.raises(Killed):
+        run.train("smoke", tmp_path / "run", evaluate=dies if name == "evaluate" else None)
+    assert load_checkpoint(tmp_path / "run").info["preset"] == "smoke"
+
+
+@pytest.mark.parametrize("data", [b"", bytes(3000), bytes(range(256)) * 10])
+def test_a_finished_run_with_a_damaged_log_resumes(tmp_path, undisturbed, capsys, data):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    (folder / LOG).write_bytes(data)
+    run.train("smoke", folder, resume=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tinyflamingo: ")]
+    assert len(lines) == 1 and "0 whole records are kept" in lines[0]
+    assert same(undisturbed, folder, WEIGHTS, "losses.png", "gates.png")
+
+
+# ---- other conditions ------------------------------------------------------------------------
+
+
+def warnings_of(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("tinyflamingo: warning")]
+
+
+def test_a_resume_takes_the_number_of_workers_of_the_run(tmp_path, monkeypatch, capsys):
+    with ops.use_workers(3):
+        run.train("smoke", tmp_path / "clean")
+        interrupted(tmp_path, monkeypatch, at=13)
+    monkeypatch.setattr(team, "_cores", lambda: 2)
+    monkeypatch.delenv("TINYFLAMINGO_THREADS", raising=False)
+    model = run.train("smoke", tmp_path / "run", resume=True)
+    assert same(tmp_path / "clean", tmp_path / "run") and warnings_of(capsys) == []
+    assert [c["workers"] for c in model.info["conditions"]] == [3]
+    assert load_checkpoint(tmp_path / "run").info["conditions"] == model.info["conditions"]
+
+
+def test_another_number_of_workers_is_one_warning(tmp_path, monkeypatch, capsys):
+    with ops.use_workers(1):
+        interrupted(tmp_path, monkeypatch, at=13)
+    monkeypatch.setenv("TINYFLAMINGO_THREADS", "2")
+    model = run.train("smoke", tmp_path / "run", resume=True)
+    (line,) = warnings_of(capsys)
+    assert "other bits" in line and line.endswith(": workers 1, now 2")
+    assert [c["workers"] for c in model.info["conditions"]] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["numpy", "autograd", "numba", "llvmlite", "sentencepiece", "python", "tinyflamingo"])
+def test_another_version_is_a_warning(undisturbed, tmp_path, monkeypatch, capsys, name):
+    now = conditions.versions()
+    monkeypatch.setattr(conditions, "versions", lambda: now | {name: "0.1"})
+    kept = load_state(undisturbed)[0].conditions
+    with conditions.going_on("run", kept):
+        (line,) = warnings_of(capsys)
+    assert line.endswith(f": {name} {now[name]}, now 0.1") and [c[name] for c in kept] == [now[name], "0.1"]
+    with conditions.going_on("run", kept):
+        assert warnings_of(capsys) == []
+
+
+@pytest.mark.parametrize("name", ["processor", "BLAS", "numpy kernels", "system"])
+def test_another_machine_is_a_warning(undisturbed, capsys, name):
+    kept = load_state(undisturbed)[0].conditions
+    assert kept[0][name]
+    kept[0][name] = "something else"
+    with conditions.going_on("run", kept):
+        (line,) = warnings_of(capsys)
+    assert f": {name} something else, now " in line
+
+
+def test_the_reference_floor_is_another_condition(undisturbed, capsys):
+    with ops.use("reference"), conditions.going_on("run", load_state(undisturbed)[0].conditions):
+        (line,) = warnings_of(capsys)
+    assert "now autograd" in line
+
+
+def test_a_state_without_conditions_is_a_warning(capsys):
+    with conditions.going_on("run", []):
+        (line,) = warnings_of(capsys)
+    assert "workers unknown, now" in line
 
 
 # ---- numbers that are not finite -------------------------------------------------------------

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.training.figures import draw_run
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 from tinyflamingo.training.state import LOG, STATE, Log, Progress, load_state, read_log, save_state
 
@@ -126,12 +127,57 @@ def test_a_log_is_cut_to_the_length_that_the_state_holds(tmp_path):
     assert [(r["step"], r["loss"]) for r in read_log(tmp_path)] == [(0, 1.5), (1, 1.25)]
 
 
-def test_a_log_shorter_than_the_state_says_is_refused_and_does_not_change(tmp_path):
-    (tmp_path / LOG).write_text(json.dumps({"step": 0}) + "\n")
-    before = (tmp_path / LOG).read_bytes()
-    with pytest.raises(UserError, match="log.jsonl is cut or missing"):
-        Log(tmp_path, 500)
-    assert (tmp_path / LOG).read_bytes() == before
+RECORDS = [
+    {"stage": "flamingo", "step": s, "loss": 1.5, "gates": {"xattn_0/alpha_xattn": 0.5}} for s in range(10, 60, 10)
+]
+WHOLE = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
+LINE = len(WHOLE) // 5
+LOG_DAMAGE = {  # (the bytes of the file, the steps that are kept)
+    "missing": (None, []),
+    "empty": (b"", []),
+    "zeros": (bytes(len(WHOLE)), []),
+    "noise": (np.random.default_rng(0).bytes(len(WHOLE)), []),
+    "cut between two lines": (WHOLE[: 2 * LINE], [10, 20]),
+    "last line torn": (WHOLE[:-5], [10, 20, 30, 40]),
+    "last newline lost": (WHOLE[:-1], [10, 20, 30, 40]),
+    "begins with zeros": (bytes(5) + WHOLE[5:], [20, 30, 40, 50]),
+    "a line and its newline zeroed": (WHOLE[:LINE] + bytes(LINE) + WHOLE[2 * LINE :], [10, 40, 50]),
+    "other JSON": (b'5\n[]\n{}\nnull\n"x"\n{"stage": 5, "step": "a", "loss": []}\n' + bytes(len(WHOLE)), []),
+    "deep JSON": (b"[" * len(WHOLE), []),
+}
+
+
+@pytest.mark.parametrize("name", LOG_DAMAGE)
+def test_a_damaged_log_keeps_its_whole_lines_and_says_so_once(tmp_path, name, capsys):
+    data, steps = LOG_DAMAGE[name]
+    if data is not None:
+        (tmp_path / LOG).write_bytes(data)
+    log = Log(tmp_path, len(WHOLE))
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and f"of its {len(WHOLE)} bytes are lost" in line
+    log.write(stage="flamingo", step=60, loss=1.0)
+    assert log.flush() == (tmp_path / LOG).stat().st_size
+    log.close()
+    assert [record["step"] for record in read_log(tmp_path)] == [*steps, 60]
+    Log(tmp_path, (tmp_path / LOG).stat().st_size).close()
+    assert capsys.readouterr().err == ""  # the log is whole again
+
+
+def test_a_byte_changed_anywhere_in_a_log_never_stops_a_run(tmp_path, rng):
+    for place in range(0, len(WHOLE), 3):
+        data = bytearray(WHOLE)
+        data[place] = rng.integers(256)
+        (tmp_path / LOG).write_bytes(data)
+        Log(tmp_path, len(WHOLE)).close()
+        draw_run(tmp_path) if place % 60 == 0 else read_log(tmp_path)
+
+
+def test_a_whole_log_is_kept_without_a_word(tmp_path, capsys):
+    (tmp_path / LOG).write_bytes(WHOLE + b'{"stage": "fla')
+    log = Log(tmp_path, len(WHOLE))
+    assert log.flush() == len(WHOLE)  # also if nothing is added
+    log.close()
+    assert (tmp_path / LOG).read_bytes() == WHOLE and capsys.readouterr().err == ""
 
 
 def test_a_log_that_cannot_be_written_is_refused(tmp_path):

@@ -20,7 +20,7 @@ from tinyflamingo.bench.lines import LINES, Inputs, Line
 from tinyflamingo.bench.scaling import draw_scaling, measure_scaling
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.team import blas_libraries, keep_memory, one_team
-from tinyflamingo.training.run import versions
+from tinyflamingo.training.conditions import versions
 
 
 def bench(
@@ -28,12 +28,14 @@ def bench(
     threads: Sequence[int] | None = None,
     figure: Path | None = None,
     say: Callable[[str], Any] = print,
+    keep: Callable[[dict], Any] = lambda report: None,
 ) -> dict:
     """Run all lines, or those in `only`, with each number of `threads` (by default 1 and 2).
 
     Returns {"lines": {NAME or NAME@threads: ...}, "machine": ...}; NAME alone is one thread. With `figure`, also
-    measures how costs grow (`scaling.py`), draws it there and returns it as "scaling". Raises `UserError` for an
-    unknown name or a wrong number, and if the outputs of the two sides of a line differ.
+    measures how costs grow (`scaling.py`), draws it there and returns it as "scaling". keep: gets the report before the
+    figure, which may fail. Raises `UserError` for an unknown name or a wrong number, and if the outputs of the two
+    sides of a line differ.
     """
     _check(only or (), threads or ())
     torch = _torch()
@@ -56,6 +58,8 @@ def bench(
             torch.set_num_threads(1)
         with one_team():
             report["scaling"] = measure_scaling(inputs)
+    keep(report)
+    if figure:
         draw_scaling(report["scaling"], figure)
     return report
 

@@ -8,6 +8,7 @@ comparison with PyTorch (`run.py`).
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.bench.clock import milliseconds
 from tinyflamingo.bench.lines import HEADS, KEY_SIZE, LATENTS, ROWS, Inputs, cross_attention
+from tinyflamingo.figures import write_figure
 
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -60,12 +62,14 @@ def _attention_cost(rng, T, S):
 
 def draw_scaling(scaling: dict, path: Path) -> None:
     """Draw the result of `measure_scaling`: three panels, both axes logarithmic."""
-    import matplotlib
+    write_figure(path, partial(_figure, scaling), dpi=110)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+def _figure(scaling):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     _panel(left, IMAGES, "images in a row", "ms", f"cross-attention of {ROWS} rows, forward and backward: time")
     dense = f"dense with a mask ({scaling['dense_is']})"
     times = scaling["images"]
@@ -76,8 +80,7 @@ def draw_scaling(scaling: dict, path: Path) -> None:
         _curves(axis, LENGTHS, latents, f"{LATENTS} latents to features (resampler)", each, "features to each other")
     for axis in (left, middle, right):
         axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    return figure
 
 
 def _panel(axis, numbers, xlabel, ylabel, title):

@@ -14,6 +14,7 @@ from collections import Counter
 import numpy as np
 
 from tinyflamingo.data.tinyworld.language import NUMBERS
+from tinyflamingo.errors import UserError
 from tinyflamingo.ops.types import Array
 
 RESAMPLES = 1000  # of a bootstrap
@@ -21,6 +22,13 @@ Z = 1.96  # of a 95% interval
 # Student's t for 95%, by degrees of freedom from 1 on; beyond, `_student` expands around the normal distribution.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 LONGEST_GRAM, LENGTH_SIGMA = 4, 6.0  # CIDEr-D
+
+
+def checked(numbers: Array) -> Array:
+    """Numbers that a score depends on. `UserError` if one is NaN or infinite: there is no score then."""
+    if not np.isfinite(numbers).all():
+        raise UserError("the model gives NaN or infinite numbers, so it has no score: use another checkpoint")
+    return numbers
 
 
 # ---------------------------------------------------------------- one score for each query

@@ -16,7 +16,7 @@ from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, NAMED, draw_scene, sample_single
 from tinyflamingo.data.tinyworld.text import text_document
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.metrics import interval
+from tinyflamingo.evaluation.metrics import checked, interval
 from tinyflamingo.evaluation.tasks import TASKS, Query
 from tinyflamingo.model.contrastive import embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import TrainedFlamingo, flamingo
@@ -144,7 +144,7 @@ def zero_shot_classification(model: TrainedFlamingo, rng: np.random.Generator, n
     captions = embed_captions(towers, *pad_captions([model.tokenizer.encode(x) for x in names]), model.config)
     batches = [pixels[i : i + 64] for i in range(0, n, 64)]
     pictures = np.concatenate([embed_pictures(towers, batch, model.config, model.parts.encode) for batch in batches])
-    guesses = (pictures @ captions.T).argmax(axis=1)
+    guesses = checked(pictures @ captions.T).argmax(axis=1)
     return _exact_match(np.array([names[g] == say.caption(s) for g, s in zip(guesses, scenes, strict=True)]))
 
 
@@ -162,6 +162,6 @@ def text_perplexity(model: TrainedFlamingo, rng: np.random.Generator, n: int = 1
     phi = model.parts.visible(batch)[:, :-1]
     whole = flamingo(model.params, model.frozen, tokens[:, :-1], phi, visual, model.config, parts=model.parts)[..., :V]
     return {
-        name: float(np.exp(np.sum(token_losses(logits, tokens[:, 1:]) * shares_of(real))))
+        name: float(checked(np.exp(np.sum(token_losses(logits, tokens[:, 1:]) * shares_of(real)))))
         for name, logits in (("language_model", alone), ("flamingo", whole))
     }

@@ -71,10 +71,13 @@ def read_on(
 
 
 def log_softmax_allowed(logits: Array) -> Array:
-    """Log-probabilities over the last axis; the tokens in `NEVER` get -inf."""
+    """Log-probabilities over the last axis; the tokens in `NEVER` get -inf. `UserError` if a logit is not a number."""
     logits = np.array(logits, np.float64)
     logits[..., list(NEVER)] = -np.inf
-    logits -= logits.max(axis=-1, keepdims=True)
+    largest = logits.max(axis=-1, keepdims=True)
+    if not np.isfinite(largest).all():
+        raise UserError("the model gives NaN or infinite logits, so it has no answer: use another checkpoint")
+    logits -= largest
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 

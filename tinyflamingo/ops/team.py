@@ -26,12 +26,19 @@ from tinyflamingo.errors import UserError
 
 MOST = 4096  # workers; a larger number is a typing error
 
+default_workers: int | None = None  # None: the number of cores
+
 _workers: int | None = None
 _thread = threading.local()  # works: True in the threads of the team
 
 
 def workers() -> int:
-    """Number of parts that a batch is cut into: TINYFLAMINGO_THREADS, by default the number of cores.
+    """Number of parts that a batch is cut into: the chosen number, by default the number of cores."""
+    return chosen_workers() or default_workers or _cores()
+
+
+def chosen_workers() -> int | None:
+    """The number that `use_workers` or else TINYFLAMINGO_THREADS sets; None if neither does.
 
     Raises `UserError` if TINYFLAMINGO_THREADS is not a whole number from 1 to `MOST`.
     """
@@ -40,7 +47,7 @@ def workers() -> int:
     text = os.environ.get("TINYFLAMINGO_THREADS", "")
     if text and not (text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= MOST):
         raise UserError(f"TINYFLAMINGO_THREADS must be a whole number from 1 to {MOST}, not {text[:40]!r}")
-    return int(text) if text else _cores()
+    return int(text) if text else None
 
 
 def _cores():

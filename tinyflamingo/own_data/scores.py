@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyflamingo.data.store import Store, Stored
+from tinyflamingo.evaluation.metrics import checked
 from tinyflamingo.evaluation.run import evaluate
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample, flamingo
 from tinyflamingo.model.interleave import encode_document, make_batch
@@ -70,4 +71,4 @@ def _perplexity(model, store, records) -> float:
         weights = batch.weights[:, 1:]
         total += float(np.sum(token_losses(logits, batch.tokens[:, 1:]) * weights))
         count += float(weights.sum())
-    return float(np.exp(total / max(count, 1)))
+    return float(checked(np.exp(total / max(count, 1))))

@@ -21,6 +21,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_scene
+from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import cider_d, exact_match, over_seeds
 from tinyflamingo.evaluation.run import answer_all, text_perplexity
 from tinyflamingo.evaluation.tasks import TASKS
@@ -31,7 +32,7 @@ from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.ops.tree import count, flatten
 from tinyflamingo.ops.types import Params
 from tinyflamingo.studies.ablation_rows import PAPER_BASELINE, Row, preset_of, rows_of, short
-from tinyflamingo.studies.growing_report import open_report, save_report
+from tinyflamingo.studies.growing_report import growing, save_report
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, standardiser
 from tinyflamingo.training.flamingo_stage import (
     FlamingoStage,
@@ -106,12 +107,19 @@ def run_row(row: Row, model: TrainedFlamingo, steps: int, seed: int, queries: in
     result = frozen | stage.result()
     params = result.pop("params")
     trained = TrainedFlamingo(preset.config, params, result, model.tokenizer, parts=parts_of(preset.config))
+    try:
+        scores = score(trained, seed, queries)
+        perplexity = text_perplexity(trained, split_rng("validation", STREAM, seed, len(SCORES)))["flamingo"]
+    except UserError:
+        if stopped is None:
+            raise
+        scores, perplexity = dict.fromkeys((*SCORES, "overall"), 0.0), None  # it diverged, and has no answers
     return {
-        "scores": score(trained, seed, queries),
+        "scores": scores,
         "queries": queries,
         "loss": float(loss),
         "stopped_at": stopped,
-        "text_perplexity": text_perplexity(trained, split_rng("validation", STREAM, seed, len(SCORES)))["flamingo"],
+        "text_perplexity": perplexity,
         "trained_parameters": count(stage.optimiser.params),
         "step_seconds": round(step_seconds, 4),
         "seconds": round(time.perf_counter() - began, 1),
@@ -151,19 +159,20 @@ def ablate(
     "rows": {name: {"what", "paper", "against", "seeds": {seed: result of `run_row`}}}}.
     """
     settings = {"preset": preset_of(model).name, "frozen": fingerprint(model), "steps": steps, "queries": queries}
-    rows, report = chosen_rows(model.config, only), open_report(path, "ablations", settings, rows={})
+    rows = chosen_rows(model.config, only)
     keep_memory()
-    say(f"{'row':18s} {'seed':>4s} " + " ".join(f"{name:>10s}" for name in (*SCORES, "overall")) + "    seconds")
-    for seed in range(seeds):
-        todo = {n: r for n, r in rows.items() if str(seed) not in report["rows"].get(n, {"seeds": {}})["seeds"]}
-        media = _media(short(preset_of(model), steps, rows["baseline"]), model.frozen, seed) if todo else None
-        for name, row in todo.items():
-            result = run_row(row, model, steps, seed, queries, media)
-            entry = {"what": row.what, "paper": row.paper, "against": row.against, "seeds": {}}
-            report["rows"].setdefault(name, entry)["seeds"][str(seed)] = result
-            save_report(path, report)
-            scores = " ".join(f"{score:10.3f}" for score in result["scores"].values())
-            say(f"{name:18s} {seed:4d} {scores} {result['seconds']:10.1f}")
+    with growing(path, "ablations", settings, rows={}) as report:
+        say(f"{'row':18s} {'seed':>4s} " + " ".join(f"{name:>10s}" for name in (*SCORES, "overall")) + "    seconds")
+        for seed in range(seeds):
+            todo = {n: r for n, r in rows.items() if str(seed) not in report["rows"].get(n, {"seeds": {}})["seeds"]}
+            media = _media(short(preset_of(model), steps, rows["baseline"]), model.frozen, seed) if todo else None
+            for name, row in todo.items():
+                result = run_row(row, model, steps, seed, queries, media)
+                entry = {"what": row.what, "paper": row.paper, "against": row.against, "seeds": {}}
+                report["rows"].setdefault(name, entry)["seeds"][str(seed)] = result
+                save_report(path, report)
+                scores = " ".join(f"{score:10.3f}" for score in result["scores"].values())
+                say(f"{name:18s} {seed:4d} {scores} {result['seconds']:10.1f}")
     return report
 
 

@@ -25,7 +25,7 @@ from tinyflamingo.model.language_model import decoder_block, embed_tokens, langu
 from tinyflamingo.model.tokenizer import BOS, PAD, Tokenizer
 from tinyflamingo.ops.team import one_team
 from tinyflamingo.ops.types import Array, Params
-from tinyflamingo.studies.growing_report import open_report, save_report
+from tinyflamingo.studies.growing_report import growing, save_report
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.stage import step_rng
@@ -51,13 +51,13 @@ def induction(
     """
     steps = steps or preset.language.steps
     settings = {"preset": preset.name, "seed": seed, "steps": steps, "every": every}
-    report = open_report(path, "induction", settings, curves={})
-    for name, variant in (("with repeats", preset), ("without repeats", without_repeats(preset))):
-        if name not in report["curves"]:
-            report["curves"][name] = follow(
-                variant, tokenizer, seed, steps, every, lambda line, n=name: say(f"{n}, {line}")
-            )
-            save_report(path, report)
+    with growing(path, "induction", settings, curves={}) as report:
+        for name, variant in (("with repeats", preset), ("without repeats", without_repeats(preset))):
+            if name not in report["curves"]:
+                report["curves"][name] = follow(
+                    variant, tokenizer, seed, steps, every, lambda line, n=name: say(f"{n}, {line}")
+                )
+                save_report(path, report)
     return report
 
 

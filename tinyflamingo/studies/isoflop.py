@@ -22,7 +22,7 @@ from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.tree import count
-from tinyflamingo.studies.growing_report import open_report, save_report
+from tinyflamingo.studies.growing_report import growing, save_report
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.losses import shares_of, token_losses
 from tinyflamingo.training.presets import get_preset
@@ -50,19 +50,20 @@ def isoflop(
     Returns {"format", "settings", "points": [{"budget", "width", "layers", "parameters", "tokens",
     "loss"}], "fits": see `fit`, "exponents": see `exponents`}.
     """
-    report = open_report(path, "isoflop", {"seed": seed, "budgets": budgets, "sizes": sizes}, points=[])
-    done = {(p["budget"], p["width"], p["layers"]) for p in report["points"]}
-    todo = [(c, *size) for c in budgets for size in sizes if (c, *size) not in done]
-    for i in range(0, len(todo), ops.workers()):
-        jobs = todo[i : i + ops.workers()]
-        points = ops.parallel_map(lambda job: train_point(tokenizer, seed, *job), jobs)
-        report["points"] += points
+    with growing(path, "isoflop", {"seed": seed, "budgets": budgets, "sizes": sizes}, points=[]) as report:
+        done = {(p["budget"], p["width"], p["layers"]) for p in report["points"]}
+        todo = [(c, *size) for c in budgets for size in sizes if (c, *size) not in done]
+        for i in range(0, len(todo), ops.workers()):
+            jobs = todo[i : i + ops.workers()]
+            points = ops.parallel_map(lambda job: train_point(tokenizer, seed, *job), jobs)
+            report["points"] += points
+            save_report(path, report)
+            for p in points:
+                size = f"{p['parameters']:9,d} parameters, {p['tokens']:9,d} tokens"
+                say(f"{p['budget']:.1e} flops, {size}: {p['loss']:.4f}")
+        report["fits"] = [fit(budget, [p for p in report["points"] if p["budget"] == budget]) for budget in budgets]
+        report["exponents"] = exponents(report["fits"])
         save_report(path, report)
-        for p in points:
-            say(f"{p['budget']:.1e} flops, {p['parameters']:9,d} parameters, {p['tokens']:9,d} tokens: {p['loss']:.4f}")
-    report["fits"] = [fit(budget, [p for p in report["points"] if p["budget"] == budget]) for budget in budgets]
-    report["exponents"] = exponents(report["fits"])
-    save_report(path, report)
     return report
 
 

@@ -26,7 +26,7 @@ from tinyflamingo.model.config import ResamplerConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media
 from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
 from tinyflamingo.ops.types import Array
-from tinyflamingo.studies.growing_report import open_report, save_report
+from tinyflamingo.studies.growing_report import growing, save_report
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 from tinyflamingo.training.shards import cut_rows, summed_gradient
 from tinyflamingo.variants.plain_resamplers import TransformerConfig, init_transformer, transformer
@@ -60,18 +60,18 @@ def quadratic(
     """
     settings = {"frames": frames, "clips": clips, "steps": steps, "seed": seed}
     kinds: dict = {kind: {"ms": [], "mb": [], "accuracy": []} for kind in KINDS}
-    report = open_report(path, "quadratic", settings, frames=list(frames), kinds=kinds)
-    for F in frames[len(report["kinds"]["transformer"]["accuracy"]) :]:
-        train = labelled_clips(model, split_rng("train", F, seed), clips[0], F)
-        test = labelled_clips(model, split_rng("validation", F, seed), clips[1], F)
-        for kind in KINDS:
-            config = in_form(model.config.resampler, KINDS[kind], frames=F)
-            ms, mb = cost(np.random.default_rng(seed), config, train[0].shape[1:])
-            score = accuracy(np.random.default_rng(seed), config, train, test, steps)
-            for name, value in (("ms", ms), ("mb", mb), ("accuracy", score)):
-                report["kinds"][kind][name].append(value)
-            say(f"{F:3d} frames, {kind:12s} {ms:9.1f} ms {mb:9.1f} MB, accuracy {score['score']:.3f}")
-        save_report(path, report)
+    with growing(path, "quadratic", settings, frames=list(frames), kinds=kinds) as report:
+        for F in frames[len(report["kinds"]["transformer"]["accuracy"]) :]:
+            train = labelled_clips(model, split_rng("train", F, seed), clips[0], F)
+            test = labelled_clips(model, split_rng("validation", F, seed), clips[1], F)
+            for kind in KINDS:
+                config = in_form(model.config.resampler, KINDS[kind], frames=F)
+                ms, mb = cost(np.random.default_rng(seed), config, train[0].shape[1:])
+                score = accuracy(np.random.default_rng(seed), config, train, test, steps)
+                for name, value in (("ms", ms), ("mb", mb), ("accuracy", score)):
+                    report["kinds"][kind][name].append(value)
+                say(f"{F:3d} frames, {kind:12s} {ms:9.1f} ms {mb:9.1f} MB, accuracy {score['score']:.3f}")
+            save_report(path, report)
     return report
 
 

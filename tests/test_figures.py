@@ -1,0 +1,90 @@
+"""Figures: the same whatever the user's settings are, and a failure is one line that leaves no half of a file."""
+
+import json
+import os
+import subprocess
+import sys
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+from tinyflamingo.errors import UserError
+from tinyflamingo.figures import write_figure
+
+
+def line():
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([0, 1])
+    figure.suptitle("a 喵 line")  # letters that the font does not have
+    return figure
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_settings_of_the_user_change_nothing(tmp_path, suffix, recwarn):
+    """`text.usetex` would need LaTeX."""
+    stable = {"metadata": {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)}
+    with matplotlib.rc_context({"svg.hashsalt": "x"}):
+        users = {
+            "text.usetex": True,
+            "axes.facecolor": "red",
+            "figure.dpi": 30,
+            "savefig.bbox": "tight",
+            "lines.linewidth": 9,
+        }
+        matplotlib.rcParams.update(users)
+        before = dict(matplotlib.rcParams)
+        assert write_figure(tmp_path / f"users{suffix}", line, **stable)
+        assert dict(matplotlib.rcParams) == before and not recwarn.list
+    assert write_figure(tmp_path / f"plain{suffix}", line, **stable)
+    if suffix != ".svg":  # its names are random
+        assert (tmp_path / f"users{suffix}").read_bytes() == (tmp_path / f"plain{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline_that_is_missing", "no-such-backend", "tkagg"])
+def test_no_backend_is_needed(tmp_path, backend):
+    """As in the children of a notebook. The variable and pyplot's choice stay as they are."""
+    program = """
+import os, sys
+from tinyflamingo.figures import write_figure
+def draw():
+    from matplotlib.figure import Figure
+    return Figure()
+write_figure(sys.argv[1], draw)
+import json, matplotlib
+chosen = str(matplotlib.rcParams._get("backend"))
+print(json.dumps([os.environ["MPLBACKEND"], "matplotlib.pyplot" in sys.modules, chosen]))
+"""
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.png"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and not done.stderr and (tmp_path / "a.png").stat().st_size > 100
+    name, pyplot, chosen = json.loads(done.stdout)
+    assert name == backend and not pyplot and (chosen == backend or backend == "no-such-backend")
+
+
+def broken():
+    raise RuntimeError("latex\nis missing")
+
+
+def half(figure=None):
+    figure = Figure()
+    figure.savefig = lambda file, **options: (file.write(b"half"), broken())
+    return figure
+
+
+@pytest.mark.parametrize("draw", [broken, half])
+def test_a_failure_keeps_the_old_file(tmp_path, draw):
+    (tmp_path / "a.png").write_bytes(b"old")
+    with pytest.raises(UserError, match="cannot draw .*a.png: RuntimeError: latex"):
+        write_figure(tmp_path / "a.png", draw)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
+
+
+def test_no_figure_writes_no_file(tmp_path):
+    assert not write_figure(tmp_path / "a.png", lambda: None) and not list(tmp_path.iterdir())
