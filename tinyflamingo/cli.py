@@ -254,7 +254,8 @@ def _complete(args):
     if args.beams > 1 and sampling != Sampling():
         raise UserError("--beams searches, but --temperature, --top-k and --top-p sample: choose one")
     model = _load(args.checkpoint)
-    items = read_prompt(args.template, args.files, model.config.vision.side)
+    vision = model.config.vision
+    items = read_prompt(args.template, args.files, vision.side, vision.preparation)
     answer = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed or 0))
     print(_json_line(answer) if args.json else answer["text"])
 

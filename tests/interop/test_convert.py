@@ -13,6 +13,7 @@ from tinyflamingo import array_files as files
 from tinyflamingo.checkpoint import load_checkpoint, save_checkpoint
 from tinyflamingo.cli import main
 from tinyflamingo.data.items import EOC
+from tinyflamingo.data.preparation import CLIP
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import convert, decoder_names, names, open_flamingo, peers
@@ -25,6 +26,7 @@ from tinyflamingo.variants.vit import ViTConfig
 SIZES = {"vocab_size": 300, "d_model": 24, "n_layers": 3, "n_heads": 4, "max_seq_len": 64, "mlp_ratio": 2}
 DECODER = {"model_type": "mosaic_gpt", "alibi": True, "attn_qk_ln": True, "no_bias": True} | SIZES
 WORDS = tokenizer_json()
+PICTURES: dict = {"pixels": PIXELS, "preparation": CLIP}
 ROWS = 256 + 14 + 1 + 3
 
 
@@ -109,7 +111,7 @@ def whole(every=2) -> FlamingoConfig:
     """A small OpenFlamingo: heads of size 64 and all other conventions of its program."""
     language = decoder_names.hugging_face_config(DECODER)
     return FlamingoConfig(
-        vision=ViTConfig(patch=4, width=64, layers=2, heads=1, side=8, norm_features=False, pixels=PIXELS),
+        vision=ViTConfig(patch=4, width=64, layers=2, heads=1, side=8, norm_features=False, **PICTURES),
         text_tower=TextTowerConfig(vocab_size=ROWS + 1, joint_width=16),
         resampler=PortResamplerConfig(64, 64, layers=2, heads=2, key_size=64, latents=5, frames=0),
         language=dataclasses.replace(language, vocab_size=ROWS + 1),
@@ -222,7 +224,7 @@ def test_names_and_shapes_of_openflamingo_3b():
     """CLIP ViT-L/14 and MPT-1B with a gated block before each of its 24 blocks. Only shapes."""
     language = decoder_names.hugging_face_config({"model_type": "mosaic_gpt"} | PUBLISHED["mosaic_gpt"][0])
     config = FlamingoConfig(
-        vision=ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224, norm_features=False, pixels=PIXELS),
+        vision=ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224, norm_features=False, **PICTURES),
         text_tower=TextTowerConfig(vocab_size=language.vocab_size, joint_width=768),
         resampler=PortResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0),
         language=language,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tinyflamingo.data.images import Unreadable, load_picture
+from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
 from tinyflamingo.data.video import load_video
 from tinyflamingo.errors import UserError
@@ -19,7 +20,9 @@ from tinyflamingo.errors import UserError
 ALLOWED = 0.05  # largest share of bad records with which training starts
 
 
-def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Record, list] | Skipped]:
+def decoded(
+    records: Iterable[Record | Skipped], side: int, preparation: Preparation = PAD
+) -> Iterator[tuple[Record, list] | Skipped]:
     """(record, pixels of its media) or `Skipped`. Pixels of a medium: uint8 (F, side, side, 3); F = 1: a picture."""
     for record in records:
         if isinstance(record, Skipped):
@@ -31,16 +34,18 @@ def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Re
             for item in record.items:
                 if isinstance(item, MediaFile):
                     name = item.name
-                    media.append(_load(item, side))
+                    media.append(_load(item, side, preparation))
         except Unreadable as error:
             yield Skipped(record.where, error.reason, name)
         else:
             yield record, media
 
 
-def _load(medium: MediaFile, side: int):
+def _load(medium: MediaFile, side: int, preparation: Preparation):
     source = io.BytesIO(medium.source) if isinstance(medium.source, bytes) else medium.source
-    return load_video(source, side) if medium.kind == "video" else load_picture(source, side)[None]
+    if medium.kind == "video":
+        return load_video(source, side, preparation=preparation)
+    return load_picture(source, side, preparation)[None]
 
 
 @dataclass
