@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+from preparation_cases import picture
 from test_byte_bpe import tokenizer_json
 from test_decoders import PUBLISHED
 
@@ -12,6 +14,7 @@ import tinyflamingo
 from tinyflamingo import array_files as files
 from tinyflamingo.checkpoint import load_checkpoint, save_checkpoint
 from tinyflamingo.cli import main
+from tinyflamingo.data.images import load_picture
 from tinyflamingo.data.items import EOC
 from tinyflamingo.data.preparation import CLIP
 from tinyflamingo.errors import UserError
@@ -162,6 +165,27 @@ def test_a_whole_checkpoint_completes_a_prompt(tmp_path, capsys, checkpoint, con
     assert len(result["log_probs"]) == len(result["tokens"]) <= 5
     other = tinyflamingo.complete(model, [picture, "hello", EOC, 255 - picture, "Output:"], max_tokens=5)
     assert other["log_probs"] != result["log_probs"]
+
+
+def test_a_converted_model_gets_the_crop_from_files_and_arrays(tmp_path, capsys, convert_all):
+    """The command line and the door give the model the same pixels: those of Pillow's bicubic crop."""
+    assert run(*convert_all()) == 0
+    card = json.loads((tmp_path / "out" / "model.json").read_bytes())
+    assert card["config"]["vision"]["preparation"] == ["crop", "bicubic", 1.0]
+    image, _ = picture("RGB", "wide")
+    image.save(tmp_path / "a.png")
+    model, pixels = tinyflamingo.load(tmp_path / "out"), np.asarray(image)
+    crop = np.asarray(image.resize((26, 8), Image.Resampling.BICUBIC))[:, 9:17]
+
+    def scores(medium):
+        return tinyflamingo.complete(model, [medium, "Output:"], 4)["log_probs"]
+
+    capsys.readouterr()
+    line = ["complete", "<image>Output:", tmp_path / "a.png", "--checkpoint", tmp_path / "out", "--json"]
+    assert run(*line, "--max-tokens", "4") == 0
+    assert json.loads(capsys.readouterr().out)["log_probs"] == scores(pixels) == scores(crop)
+    assert scores(np.stack([pixels] * 2)) == scores(np.stack([crop] * 2))
+    assert scores(load_picture(tmp_path / "a.png", 8)) != scores(crop)
 
 
 def test_mapped_weights_are_not_copied(tmp_path, convert_all):

@@ -1,7 +1,7 @@
 """The parity report lists the parts that ran and those that could not run."""
 
 import numpy as np
-from parity_report import CASES, Case, parity_report
+from parity_report import CASES, Case, not_compared, parity_report
 
 
 def test_a_row_of_numbers_and_a_row_without():
@@ -17,4 +17,9 @@ def test_a_row_of_numbers_and_a_row_without():
 
 
 def test_each_part_is_listed_once():
-    assert len({(case.peer, case.part) for case in CASES}) == len(CASES) == 16
+    assert len({(case.peer, case.part) for case in CASES}) == len(CASES) == 18
+
+
+def test_peers_that_are_not_installed_are_named():
+    cases = [Case("b", ("no-such-package",), "x", None), Case("a", ("numpy", "no-such-package"), "x", None)]
+    assert not_compared([*cases, *cases, Case("c", ("numpy",), "x", None)]) == ["a", "b"]
