@@ -467,7 +467,7 @@ def _parity_report() -> str:
     tests = Path(tinyflamingo.__file__).parents[1] / "tests" / "interop"
     if not (tests / "parity_report.py").is_file():
         raise UserError("parity runs tests of the repository: run it in a clone of the repository")
-    sys.path.insert(0, str(tests))
+    sys.path[:0] = [str(tests), str(tests.parent)]
     from parity_report import parity_report
 
     return parity_report()
