@@ -56,7 +56,8 @@ def called(work: Callable) -> dict[str, list[str]]:
 def prompt() -> Callable:
     """The prompt: a picture and the text `Output:`, from the user's call to the answer."""
     model = tinyflamingo.load()
-    picture = load_picture(ROOT / "docs" / "examples" / "red_circle.png", model.config.vision.side)
+    vision = model.config.vision
+    picture = load_picture(ROOT / "docs" / "examples" / "red_circle.png", vision.side, vision.preparation)
     return lambda: tinyflamingo.complete(model, [picture, "Output:"])
 
 

@@ -257,7 +257,8 @@ def _complete(args):
     if args.beams > 1 and sampling != Sampling():
         raise UserError("--beams searches, but --temperature, --top-k and --top-p sample: choose one")
     model = _load(args.checkpoint)
-    items = read_prompt(args.template, args.files, model.config.vision.side)
+    vision = model.config.vision
+    items = read_prompt(args.template, args.files, vision.side, vision.preparation)
     answer = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed or 0))
     print(_json_line(answer) if args.json else answer["text"])
 
@@ -472,7 +473,7 @@ def _parity_report() -> str:
     tests = Path(tinyflamingo.__file__).parents[1] / "tests" / "interop"
     if not (tests / "parity_report.py").is_file():
         raise UserError("parity runs tests of the repository: run it in a clone of the repository")
-    sys.path.insert(0, str(tests))
+    sys.path[:0] = [str(tests), str(tests.parent)]
     from parity_report import parity_report
 
     return parity_report()

@@ -1,7 +1,8 @@
-"""Random tensors in a peer's names and shapes."""
+"""Random tensors in a peer's names and shapes, and a line about the peers that are not installed."""
 
 import numpy as np
 import pytest
+from parity_report import not_compared
 
 from tinyflamingo.interop import names
 
@@ -28,3 +29,9 @@ def round_trip():
             np.testing.assert_array_equal(back[name], array, err_msg=name)
 
     return check
+
+
+def pytest_terminal_summary(terminalreporter):
+    """A skipped comparison must not go unnoticed: one line at the end, before the summary, names the peers."""
+    if terminalreporter.stats.get("skipped") and not_compared():
+        terminalreporter.write_line(f"NOT COMPARED with peers that are not installed: {', '.join(not_compared())}")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import parity_parts as parity
+import parity_pictures
 import parity_vision as vision_parity
 import parity_whole
 
@@ -59,6 +60,8 @@ CASES = [
         Case("open_clip", ("open_clip_torch", "torch"), f"image tower, {act}", partial(vision_parity.towers, act))
         for act in ("quick_gelu", "gelu_erf")
     ),
+    Case("timm", ("timm", "torch"), "pictures of 15 encoders, of 255", parity_pictures.timm_models, FLOAT32),
+    Case("open_clip", ("open_clip_torch", "torch"), "pictures, of 255", parity_pictures.open_clip, FLOAT32),
 ]
 HEAD = """# Parity
 
@@ -67,7 +70,14 @@ the largest absolute difference in the output, on random weights of a small conf
 128, and the name of a model means its names and conventions, not its size. The weights come from the peer's own
 `state_dict` and enter ours through the tables of `convert`. Written by
 `python -m tinyflamingo parity --out docs/parity.md`; a dash: the peer does not compute everything in float64. The
-tests require less than 1e-4 in float32 and 1e-9 in float64.
+tests require less than 1e-4 in float32 and 1e-9 in float64, and equal pictures.
+
+The wholes: `convert` reads the peer's weights from a file. Both programs get pictures that are not square, and prepare
+them. The peer's image tower gives features before its final norm (`final_ln_after_pool`), as `open_clip` did when
+OpenFlamingo was trained; later releases give features after it.
+
+The pictures: wide, tall, tiny, grey, with a palette, transparent and with 16 bits. A peer's transform would lose
+transparency and the upper half of 16 bits, so it gets the picture that our reader shows: over white, and scaled.
 
 At real widths our outputs were not compared with a peer's. There `python -m pytest tests/variants/test_real_widths.py`
 compares our two floors with each other: one block of each stage of timm's encoders, and one layer of each part of
@@ -91,6 +101,11 @@ def _row(case: Case) -> str:
     differences = {dtype: f"{case.run(dtype):.1e}" for dtype in case.dtypes}
     single, double = differences.get(np.float32, "-"), differences.get(np.float64, "-")
     return f"| {case.peer} | {versions[0]} | {case.part} | {single} | {double} |\n"
+
+
+def not_compared(cases=CASES) -> list[str]:
+    """The peers with a part that cannot be compared here, because a package is not installed."""
+    return sorted({case.peer for case in cases if None in map(installed, case.packages)})
 
 
 def installed(package) -> str | None:

@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+from preparation_cases import picture
 from test_byte_bpe import tokenizer_json
 from test_decoders import PUBLISHED
 
@@ -12,7 +14,9 @@ import tinyflamingo
 from tinyflamingo import array_files as files
 from tinyflamingo.checkpoint import load_checkpoint, save_checkpoint
 from tinyflamingo.cli import main
+from tinyflamingo.data.images import load_picture
 from tinyflamingo.data.items import EOC
+from tinyflamingo.data.preparation import CLIP
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import convert, decoder_names, names, open_flamingo, peers
@@ -25,6 +29,7 @@ from tinyflamingo.variants.vit import ViTConfig
 SIZES = {"vocab_size": 300, "d_model": 24, "n_layers": 3, "n_heads": 4, "max_seq_len": 64, "mlp_ratio": 2}
 DECODER = {"model_type": "mosaic_gpt", "alibi": True, "attn_qk_ln": True, "no_bias": True} | SIZES
 WORDS = tokenizer_json()
+PICTURES: dict = {"pixels": PIXELS, "preparation": CLIP}
 ROWS = 256 + 14 + 1 + 3
 
 
@@ -109,7 +114,7 @@ def whole(every=2) -> FlamingoConfig:
     """A small OpenFlamingo: heads of size 64 and all other conventions of its program."""
     language = decoder_names.hugging_face_config(DECODER)
     return FlamingoConfig(
-        vision=ViTConfig(patch=4, width=64, layers=2, heads=1, side=8, norm_features=False, pixels=PIXELS),
+        vision=ViTConfig(patch=4, width=64, layers=2, heads=1, side=8, norm_features=False, **PICTURES),
         text_tower=TextTowerConfig(vocab_size=ROWS + 1, joint_width=16),
         resampler=PortResamplerConfig(64, 64, layers=2, heads=2, key_size=64, latents=5, frames=0),
         language=dataclasses.replace(language, vocab_size=ROWS + 1),
@@ -160,6 +165,27 @@ def test_a_whole_checkpoint_completes_a_prompt(tmp_path, capsys, checkpoint, con
     assert len(result["log_probs"]) == len(result["tokens"]) <= 5
     other = tinyflamingo.complete(model, [picture, "hello", EOC, 255 - picture, "Output:"], max_tokens=5)
     assert other["log_probs"] != result["log_probs"]
+
+
+def test_a_converted_model_gets_the_crop_from_files_and_arrays(tmp_path, capsys, convert_all):
+    """The command line and the door give the model the same pixels: those of Pillow's bicubic crop."""
+    assert run(*convert_all()) == 0
+    card = json.loads((tmp_path / "out" / "model.json").read_bytes())
+    assert card["config"]["vision"]["preparation"] == ["crop", "bicubic", 1.0]
+    image, _ = picture("RGB", "wide")
+    image.save(tmp_path / "a.png")
+    model, pixels = tinyflamingo.load(tmp_path / "out"), np.asarray(image)
+    crop = np.asarray(image.resize((26, 8), Image.Resampling.BICUBIC))[:, 9:17]
+
+    def scores(medium):
+        return tinyflamingo.complete(model, [medium, "Output:"], 4)["log_probs"]
+
+    capsys.readouterr()
+    line = ["complete", "<image>Output:", tmp_path / "a.png", "--checkpoint", tmp_path / "out", "--json"]
+    assert run(*line, "--max-tokens", "4") == 0
+    assert json.loads(capsys.readouterr().out)["log_probs"] == scores(pixels) == scores(crop)
+    assert scores(np.stack([pixels] * 2)) == scores(np.stack([crop] * 2))
+    assert scores(load_picture(tmp_path / "a.png", 8)) != scores(crop)
 
 
 def test_mapped_weights_are_not_copied(tmp_path, convert_all):
@@ -222,7 +248,7 @@ def test_names_and_shapes_of_openflamingo_3b():
     """CLIP ViT-L/14 and MPT-1B with a gated block before each of its 24 blocks. Only shapes."""
     language = decoder_names.hugging_face_config({"model_type": "mosaic_gpt"} | PUBLISHED["mosaic_gpt"][0])
     config = FlamingoConfig(
-        vision=ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224, norm_features=False, pixels=PIXELS),
+        vision=ViTConfig(patch=14, width=1024, layers=24, heads=16, side=224, norm_features=False, **PICTURES),
         text_tower=TextTowerConfig(vocab_size=language.vocab_size, joint_width=768),
         resampler=PortResamplerConfig(1024, 1024, layers=6, heads=8, key_size=64, latents=64, frames=0),
         language=language,

@@ -8,6 +8,7 @@ import pytest
 
 from tinyflamingo import cli
 from tinyflamingo.array_files import chunks, read_arrays
+from tinyflamingo.data.preparation import CLIP
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop import clip, timm
 from tinyflamingo.interop.names import export_arrays, import_arrays, our_shapes
@@ -212,7 +213,7 @@ def _whole_clip(random_tensors, config, dtype=np.float64):
 
 def test_a_file_of_clip(random_tensors):
     """Sizes come from the tensors, the text tower is left out, pixels are standardised as in CLIP."""
-    config = dataclasses.replace(CLIP_VIT_L14, width=128, layers=2, heads=2, side=28, pixels=PIXELS)
+    config = dataclasses.replace(CLIP_VIT_L14, width=128, layers=2, heads=2, side=28, pixels=PIXELS, preparation=CLIP)
     tensors = _whole_clip(random_tensors, config)
     tower, frozen = clip.import_tower(tensors)
     assert tower == config and frozen["picture_projection"].shape == (128, 6)
@@ -238,10 +239,10 @@ def test_a_file_that_is_not_clips(random_tensors):
 
 
 @pytest.mark.parametrize("name", [*NAMES, "dm_nfnet_f3"])
-def test_sizes_are_read_from_the_tensors(name):
+def test_sizes_and_preparation_are_found_by_the_tensors(name):
     config = timm.timm_model(name)
     shapes = {row.theirs: np.broadcast_to(np.float32(0), row.shape) for row in timm.encoder_rows(config)}
-    assert timm.read_config(shapes) == dataclasses.replace(config, side=224)
+    assert timm.read_config(shapes) == config
 
 
 @pytest.mark.parametrize("lost", ["stages.0.0.conv2.weight", "final_conv.weight", "stem.conv2.weight"])

@@ -1,12 +1,8 @@
 """The user's pictures, prepared for the vision encoder (chapter §2): uint8 (side, side, 3).
 
-As in the paper (appendix B.1.2), a picture keeps its aspect ratio and is padded to a square with the
-mean value. The paper does not say which mean. Here it is the mean colour of the picture itself, so
-padding needs no other picture and no data set.
-
-A picture is shrunk by exact area average: each new pixel is the mean of the area that it covers. Not
-here: the scaling of colours to mean 0 and variance 1 (the vision encoder does it), the pictures of
-TinyWorld (`tinyworld/raster.py`), video (`video.py`).
+A file or an array becomes upright RGB, and then the square of the encoder (`preparation.py`). Not here: the
+scaling of colours to mean 0 and variance 1 (the vision encoder does it), the pictures of TinyWorld
+(`tinyworld/raster.py`), video (`video.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from tinyflamingo.data.preparation import PAD, Preparation, fit_square
 from tinyflamingo.errors import UserError
 
 MAX_PIXELS = 25_000_000  # for up to 179 million pixels, which fill 0.5 GB, Pillow only warns
@@ -27,8 +24,11 @@ SIXTEEN_BIT = 65535
 _REMEDY = "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
 
 
-def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> np.ndarray:
-    """Read any picture that Pillow can read: uint8 (side, side, 3).
+def load_picture(
+    path_or_file: str | os.PathLike | BinaryIO, side: int = 32, preparation: Preparation = PAD
+) -> np.ndarray:
+    """Read any picture that Pillow can read: uint8 (side, side, 3). For a model, `side` and `preparation` are those of
+    its `config.vision`.
 
     EXIF orientation is applied, transparent parts become white, 16-bit greys are scaled to 8 bits,
     and an animation gives its first frame. Raises `UserError`, one line with the file's name, if the
@@ -43,7 +43,7 @@ def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> 
             warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path_or_file) as image:
-                return _fit(_decode(image, name), side)
+                return fit_square(_decode(image, name), side, preparation)
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -55,7 +55,7 @@ def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> 
         raise Unreadable("picture", name, wrong, "save or copy it again") from error
 
 
-def prepare_picture(array: np.ndarray, side: int = 32) -> np.ndarray:
+def prepare_picture(array: np.ndarray, side: int = 32, preparation: Preparation = PAD) -> np.ndarray:
     """The same for an array: uint8 (side, side, 3).
 
     array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 in 0..255 or floats in 0..1. A fourth
@@ -73,7 +73,7 @@ def prepare_picture(array: np.ndarray, side: int = 32) -> np.ndarray:
     array = _to_uint8(array)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    return _fit(_over_white(Image.fromarray(np.ascontiguousarray(array))), side)
+    return fit_square(_over_white(Image.fromarray(np.ascontiguousarray(array))), side, preparation)
 
 
 # ---- failures, shared with video.py ----------------------------------------------------------
@@ -168,40 +168,3 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
             f"a picture of floats from {low:.3g} to {high:.3g} cannot be used; scale it to 0..1, or give uint8"
         )
     return (array * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-
-
-# ---- to a square -----------------------------------------------------------------------------
-
-
-def _fit(image: Image.Image, side: int) -> np.ndarray:
-    """RGB picture of any size to uint8 (side, side, 3): aspect ratio kept, margins in the mean colour."""
-    longest = max(image.size)
-    width, height = (max(1, round(side * length / longest)) for length in image.size)
-    pixels = _shrink(image, width, height)
-    square = np.empty((side, side, 3), np.float32)
-    square[:] = pixels.mean((0, 1))
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = pixels
-    return (square + np.float32(0.5)).astype(np.uint8)
-
-
-def _shrink(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """Exact area average, or enlargement of a tiny picture: float32 (height, width, 3)."""
-    # Pillow first shrinks a large picture by whole factors: a float copy of it would fill 300 MB
-    by_x, by_y = (max(1, a // (8 * b)) for a, b in zip(image.size, (width, height), strict=True))
-    small = np.asarray(image.reduce((by_x, by_y)), np.float32)
-    across = _area_weights(small.shape[1], image.width / by_x, width)
-    down = _area_weights(small.shape[0], image.height / by_y, height)
-    return np.einsum("ih,hwc,jw->ijc", down, small, across, optimize=True)
-
-
-def _area_weights(cells: int, length: float, parts: int) -> np.ndarray:
-    """Float32 (parts, cells): the share of each cell in each of `parts` equal parts of `length`.
-
-    Cell i covers i to i + 1, and the last cell ends at `length`.
-    """
-    edges = np.minimum(np.arange(cells + 1), length)
-    cuts = np.linspace(0, length, parts + 1)
-    upper = np.minimum(cuts[1:, None], edges[None, 1:])
-    lower = np.maximum(cuts[:-1, None], edges[None, :-1])
-    return (np.maximum(upper - lower, 0) * (parts / length)).astype(np.float32)

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from tinyflamingo.data.images import load_picture
 from tinyflamingo.data.items import EOC
+from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.video import is_video, load_video
 from tinyflamingo.errors import UserError
 
 MARK = re.compile(r"(<image>|<video>|<EOC>)")
 
 
-def read_prompt(template: str, files: Sequence[Path], side: int) -> list:
+def read_prompt(template: str, files: Sequence[Path], side: int, preparation: Preparation = PAD) -> list:
     """Items of a prompt: str, `EOC`, pictures uint8 (side, side, 3), videos uint8 (F, side, side, 3).
 
     Raises `UserError` if marks and files differ in number or kind, or a file cannot be read.
@@ -34,7 +35,7 @@ def read_prompt(template: str, files: Sequence[Path], side: int) -> list:
         )
     if not template.strip():
         raise UserError("the prompt is empty: give some text, or an <image> mark and a file")
-    media = iter(_read(mark, file, side) for mark, file in zip(marks, files, strict=True))
+    media = iter(_read(mark, file, side, preparation) for mark, file in zip(marks, files, strict=True))
     return [next(media) if part in ("<image>", "<video>") else EOC if part == "<EOC>" else part for part in parts]
 
 
@@ -42,9 +43,9 @@ def _number(things, noun):
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
-def _read(mark, file, side):
+def _read(mark, file, side, preparation):
     if mark == "<video>":
-        return load_video(file, side)
+        return load_video(file, side, preparation=preparation)
     if file.is_file() and is_video(file):
         raise UserError(f"{file} is a video but its mark is <image>: write <video> in the template")
-    return load_picture(file, side)
+    return load_picture(file, side, preparation)

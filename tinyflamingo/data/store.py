@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
 from tinyflamingo.data.readers.record import MediaFile, Skipped
@@ -132,7 +133,12 @@ def _digest(file) -> str:
 
 
 def prepare(
-    path: str | Path, folder: str | Path, side: int, name: str | None = None, allowed: float = ALLOWED
+    path: str | Path,
+    folder: str | Path,
+    side: int,
+    name: str | None = None,
+    allowed: float = ALLOWED,
+    preparation: Preparation = PAD,
 ) -> Store:
     """Read, check and decode a data set into `folder`. A store that is already there is removed first.
 
@@ -145,7 +151,7 @@ def prepare(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        _write(folder, name, records, side, allowed)
+        _write(folder, name, records, side, allowed, preparation)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -163,11 +169,11 @@ def _require_removable(folder, data):
         raise UserError(f"cannot write the prepared data to {folder}: {why}; choose another --out")
 
 
-def _write(folder, name, source, side, allowed):
+def _write(folder, name, source, side, allowed, preparation):
     tally, whole, texts = Tally(), hashlib.sha256(), hashlib.sha256()
     offsets, firsts, groups, numbers = [0], [0], _Groups(), {}  # numbers: of media, by key
     with replacing(folder / RECORDS) as records, replacing(folder / PIXELS) as pixels:
-        for outcome in tqdm(decoded(source, side), desc="reading    ", unit=" records", delay=1):
+        for outcome in tqdm(decoded(source, side, preparation), desc="reading    ", unit=" records", delay=1):
             if isinstance(outcome, Skipped):
                 tally.add(outcome)
                 continue

@@ -25,6 +25,7 @@ from tinyflamingo.data.images import (
     require_file,
     too_large,
 )
+from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
 
 MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
@@ -51,6 +52,7 @@ def load_video(
     fps: float = 1.0,
     max_frames: int = 32,
     max_seconds: float = 600,
+    preparation: Preparation = PAD,
 ) -> np.ndarray:
     """Frames at 0, 1/fps, 2/fps, ... seconds after the first frame: uint8 (F, side, side, 3).
 
@@ -73,7 +75,7 @@ def load_video(
             opened as file,
             av.open(guarded := _GuardedFile(file), metadata_errors="ignore", container_options=_OPTIONS) as container,
         ):
-            frames = _read(file, container, name, side, fps, max_frames, max_seconds)
+            frames = _read(file, container, name, (side, preparation), fps, max_frames, max_seconds)
         if guarded.lost:
             raise ValueError("the file names a position that does not exist in it")
         return frames
@@ -114,7 +116,7 @@ def _import_av():
     return av
 
 
-def _read(file, container, name, side, fps, max_frames, max_seconds) -> np.ndarray:
+def _read(file, container, name, square, fps, max_frames, max_seconds) -> np.ndarray:
     """Sample an opened container: uint8 (F, side, side, 3). Only the samples are kept in memory."""
     stream = _video_stream(container, name)
     promised = _promised_seconds(container, stream)
@@ -130,7 +132,7 @@ def _read(file, container, name, side, fps, max_frames, max_seconds) -> np.ndarr
             wrong = f"at {fps:g} frames per second it gives more than {max_frames} frames"
             raise Unreadable("video", name, wrong, "cut it shorter, or take fewer frames per second")
         if due > len(pictures):
-            pictures += [_to_picture(frame, side)] * (due - len(pictures))
+            pictures += [_to_picture(frame, *square)] * (due - len(pictures))
         end = time + duration
     if not pictures:
         raise Unreadable("video", name, "it has no frames", _REMEDY)
@@ -168,12 +170,12 @@ def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, float, 
         yield time, duration, frame
 
 
-def _to_picture(frame, side: int) -> np.ndarray:
+def _to_picture(frame, side: int, preparation: Preparation) -> np.ndarray:
     """One decoded frame to uint8 (side, side, 3), upright."""
     has_alpha = any(component.is_alpha for component in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24")
     # rotation and rot90 both count degrees counter-clockwise
-    return prepare_picture(np.rot90(pixels, round(frame.rotation / 90)), side)
+    return prepare_picture(np.rot90(pixels, round(frame.rotation / 90)), side, preparation)
 
 
 # ---- is the file complete? -------------------------------------------------------------------

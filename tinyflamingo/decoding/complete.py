@@ -28,9 +28,9 @@ def complete(
 ) -> dict:
     """Continue a prompt: a list of strings, `EOC`, pictures and videos, in order.
 
-    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). If their size differs from the pictures in training, they
-    are fitted to that size in the same way as files (`data/images.py`). A string is text: a literal "<image>" in it is
-    not a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
+    Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). Those of the encoder's size are used as they are; others
+    are prepared like files, as the encoder needs them (`data/preparation.py`). A string is text: a literal "<image>"
+    in it is not a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
     Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt that is too long,
     for an item of another kind, and for options that exclude each other.
     """
@@ -38,8 +38,7 @@ def complete(
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
     if beams != 1 and sampling not in (None, GREEDY):
         raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
-    side = model.config.vision.side
-    sequence = encode_document([_checked(item, side) for item in items], model.tokenizer, complete=False)
+    sequence = encode_document([_checked(item, model.config.vision) for item in items], model.tokenizer, complete=False)
     if not sequence.tokens:
         raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
@@ -58,12 +57,12 @@ def complete(
     }
 
 
-def _checked(item, side):
-    """An item of a prompt, its pictures fitted to `side`; `UserError` for an item of another kind."""
+def _checked(item, vision):
+    """An item of a prompt, its pictures prepared for the encoder; `UserError` for an item of another kind."""
     if item is EOC or isinstance(item, str | Quiet):
         return item
     if _is_medium(item):
-        return item if item.shape[-3:-1] == (side, side) else _fitted(item, side)
+        return item if item.shape[-3:-1] == (vision.side, vision.side) else _prepared(item, vision)
     raise UserError(
         "a prompt mixes strings, EOC, pictures (uint8, shape (Y, X, 3)) and videos (uint8, shape (F, Y, X, 3)); "
         f"found {type(item).__name__}" + (f" {item.dtype} {item.shape}" if isinstance(item, np.ndarray) else "")
@@ -76,6 +75,7 @@ def _is_medium(item):
     return is_bytes and item.ndim in (3, 4) and item.size > 0 and item.shape[-1] == 3
 
 
-def _fitted(item, side):
-    """A picture or video of another size, fitted to a square of side x side pixels."""
-    return prepare_picture(item, side) if item.ndim == 3 else np.stack([prepare_picture(f, side) for f in item])
+def _prepared(item, vision):
+    """A picture or video of another size, prepared for the encoder."""
+    frames = [prepare_picture(f, vision.side, vision.preparation) for f in item.reshape(-1, *item.shape[-3:])]
+    return frames[0] if item.ndim == 3 else np.stack(frames)

@@ -49,19 +49,17 @@ class Imported(NamedTuple):
     arrays: Arrays
 
 
-def import_checkpoint(
-    files: Sequence[Params], language: PublicDecoderConfig, tokenizer: bytes, norm_features: bool = False
-) -> Imported:
+def import_checkpoint(files: Sequence[Params], language: PublicDecoderConfig, tokenizer: bytes) -> Imported:
     """OpenFlamingo's checkpoint as ours. files: {name: array} of each file; language: of the decoder's `config.json`.
 
-    tokenizer: the decoder's `tokenizer.json`. norm_features: see `vit_names.vit_config`. Raises `UserError`
-    with the names of tensors that are unknown, missing or of another shape.
+    tokenizer: the decoder's `tokenizer.json`. Raises `UserError` with the names of tensors that are unknown,
+    missing or of another shape.
     """
     tensors = gather(files, language.family)
     table = tensors.pop(_table(language))
     vocabulary = find_vocabulary(tokenizer, len(table))
     order = vocabulary.order()
-    config = read_config(tensors, language, len(order) - 1, norm_features)
+    config = read_config(tensors, language, len(order) - 1)
     rows = checkpoint_rows(config, "vision_encoder.proj" in tensors)
     names.check({r.theirs: r.shape for r in rows}, {n: a.shape for n, a in tensors.items()}, PEER)
     flat: Params = {}
@@ -118,9 +116,9 @@ def checkpoint_rows(config: FlamingoConfig, projection: bool = True) -> list[nam
     return rows + language_rows(language, LM, "frozen/language/", "decoder_layer.", tables=False)
 
 
-def read_config(tensors: Params, language: PublicDecoderConfig, vocab_size: int, norm_features: bool) -> FlamingoConfig:
+def read_config(tensors: Params, language: PublicDecoderConfig, vocab_size: int) -> FlamingoConfig:
     """The configuration of a full set of {name: array}. vocab_size: ours, without `<EOC>`."""
-    vision: Any = vit_config(tensors, VISION, norm_features=norm_features)  # in place of the chapter's NF-ResNet
+    vision: Any = vit_config(tensors, VISION)  # in place of the chapter's NF-ResNet
     part = {n.removeprefix(RESAMPLER): a for n, a in tensors.items() if n.startswith(RESAMPLER)}
     gated: dict[int, Params] = {}
     for name, array in tensors.items():

@@ -6,16 +6,18 @@ SkipInit, and pad as PyTorch does. A convolution depends only on its standardise
 differences fold exactly into its gain, in both directions: the place of the activation's gain, and eps
 (timm adds it to the variance, we use a floor). Other differences are fields of `TimmConfig`.
 
-Not here: the encoder (`variants/nf_resnets.py`), the classifier (Flamingo has none), and timm's variants
-with other blocks (RegNets, "light" and "eca" NFNets).
+Here is also how timm prepares pictures for each of them. Not here: the encoder (`variants/nf_resnets.py`),
+the classifier (Flamingo has none), and timm's variants with other blocks (RegNets, "light" and "eca" NFNets).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
 
+from tinyflamingo.data.preparation import Preparation
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, export_arrays, import_arrays, prefixed
 from tinyflamingo.interop.peers import layers
@@ -30,8 +32,10 @@ from tinyflamingo.variants.registry import in_form
 
 _SKIP = "stages.0.0.skipinit_gain"  # in DeepMind's networks, not in timm's own
 EPS = 1e-5  # timm adds it to the variance of a kernel's weights
-DM: dict = {"odd_pixel": "end"}
-OWN: dict = {"odd_pixel": "start"}  # the gains of these networks are folded as well, see `is_folded`
+SQUASH, CROP = Preparation("squash", "bicubic", 0.9), Preparation("crop", "bicubic", 0.9)
+SHARES = (0.9, 0.91, 0.92, 0.94, 0.951, 0.954, 0.956)  # of the preparation for dm_nfnet_f0 to f6
+DM: dict = {"odd_pixel": "end", "preparation": SQUASH}
+OWN: dict = {"odd_pixel": "start", "preparation": CROP}  # the gains are folded as well, see `is_folded`
 RESNET = OWN | {"activation": "relu", "se_ratio": 0, "stem_pool": True, "spatial": 1, "final": False}
 NF_RESNET50 = TimmConfig(
     stem=((64, 2, 7),),
@@ -39,9 +43,10 @@ NF_RESNET50 = TimmConfig(
     bottleneck=0.25,
     group_size=512,
     width=2048,
-    side=224,
-    **RESNET,
+    side=256,
+    **RESNET | {"preparation": CROP._replace(share=0.94)},
 )
+MODELS = ("nf_resnet50", *(f"{kind}nfnet_f{n}" for kind in ("dm_", "") for n in range(7)))
 
 
 def timm_model(name: str) -> TimmConfig:
@@ -54,11 +59,24 @@ def timm_model(name: str) -> TimmConfig:
     n = int(match[2])
     paper = nfnet(n, NFNETS[n][0])
     stem = tuple((width, stride, 3) for width, stride in paper.stem)
-    return in_form(paper, TimmConfig, stem=stem, **(DM if match[1] else OWN))
+    conventions = DM | {"preparation": SQUASH._replace(share=SHARES[n])} if match[1] else OWN
+    return in_form(paper, TimmConfig, stem=stem, **conventions)
 
 
 def read_config(tensors: Params) -> TimmConfig:
-    """The configuration of such a model from its {name: array}. No tensor shows `side`: it is set to 224."""
+    """The configuration of such a model from its {name: array}.
+
+    No tensor shows `side` and `preparation`. They are those of the model above with the same sizes, or else timm's
+    defaults.
+    """
+    config = _read_sizes(tensors)
+    for known in map(timm_model, MODELS):
+        if known == dataclasses.replace(config, side=known.side, preparation=known.preparation):
+            return known
+    return config
+
+
+def _read_sizes(tensors):
     stem = [a.shape for n, a in tensors.items() if re.fullmatch(r"stem\.conv\d*\.weight", n)]
     depths = [layers(tensors, rf"stages\.{s}\.(\d+)\.") for s in range(layers(tensors, r"stages\.(\d+)\."))]
     kind = RESNET if "stages.0.0.conv2b.weight" not in tensors else DM if _SKIP in tensors else OWN

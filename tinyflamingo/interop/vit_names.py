@@ -1,4 +1,4 @@
-"""Names of CLIP's image tower as `open_clip` writes them, and CLIP's standardisation of pixels (chapter §2).
+"""Names of CLIP's image tower as `open_clip` writes them, and how CLIP prepares pictures (chapter §2).
 
 CLIP's convolution over patches is our matrix with its axes in another order. Not here: the encoder
 (`variants/vit.py`).
@@ -6,6 +6,7 @@ CLIP's convolution over patches is our matrix with its axes in another order. No
 
 from __future__ import annotations
 
+from tinyflamingo.data.preparation import CLIP
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.names import Row, norm_rows, prefixed
 from tinyflamingo.interop.peers import layers
@@ -58,7 +59,7 @@ def vit_config(
     """The sizes of a tower from its {name: array}. activation: OpenAI's towers have quick-GELU.
 
     norm_features: whether the features come after the final norm. OpenFlamingo was trained with features
-    before it; releases of `open_clip` since 2024 give features after it.
+    before it; releases of `open_clip` since 2024 give features after it, unless `final_ln_after_pool` is set.
     """
     wanted = ("conv1.weight", "positional_embedding", "transformer.resblocks.0.mlp.c_fc.weight")
     missing = [theirs + name for name in wanted if theirs + name not in tensors]
@@ -75,4 +76,5 @@ def vit_config(
         activation=activation,
         norm_features=norm_features,
         pixels=PIXELS,
+        preparation=CLIP,
     )

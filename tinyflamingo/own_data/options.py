@@ -54,7 +54,9 @@ class OwnData:
 
 def prepare_store(own: OwnData, preset: Preset, folder: str | Path) -> Store:
     """Decode the data into the folder of the run."""
-    return prepare(own.path, Path(folder) / FOLDER, own.side or preset.config.vision.side, own.format, own.allow_bad)
+    vision = preset.config.vision
+    side = own.side or vision.side
+    return prepare(own.path, Path(folder) / FOLDER, side, own.format, own.allow_bad, vision.preparation)
 
 
 def fit(own: OwnData, preset: Preset, store: Store) -> tuple[Preset, Tokenizer]:

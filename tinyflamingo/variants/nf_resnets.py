@@ -16,6 +16,7 @@ from typing import NamedTuple
 import autograd.numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.data.preparation import PAD, Preparation, require_preparation
 from tinyflamingo.model.config import VisionConfig, require, require_choice, require_sizes
 from tinyflamingo.model.vision_encoder import block_plan, init_conv, init_squeeze_excite, normalise_pixels
 from tinyflamingo.ops.types import Array, Params
@@ -46,6 +47,7 @@ class TimmConfig(VisionConfig):
     spatial: int = 2  # 3x3 convolutions in a block
     final: bool = True  # the last 1x1 convolution; without it, the width of the last stage is Dv
     odd_pixel: str = "end"  # the side where padding has one pixel more: "end" in JAX, "start" in PyTorch
+    preparation: Preparation = PAD
 
     ENTRIES = VisionConfig.ENTRIES | {"stem": "(width, stride, size)"}
     SE_OPTIONAL = True
@@ -58,6 +60,7 @@ class TimmConfig(VisionConfig):
         message = f"width {self.width} must be the last stage's {last}, because final is False"
         require(self.final or self.width == last, message)
         require_sizes(spatial=self.spatial)
+        require_preparation(self.preparation)
         require(self.spatial <= 2, f"spatial is {self.spatial} but a block has 1 or 2 convolutions of 3x3")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tinyflamingo.data.images import Unreadable, load_picture
+from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
 from tinyflamingo.data.video import load_video
 from tinyflamingo.errors import UserError
@@ -20,7 +21,9 @@ from tinyflamingo.ops.types import Array
 ALLOWED = 0.05  # largest share of bad records with which training starts
 
 
-def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Record, list] | Skipped]:
+def decoded(
+    records: Iterable[Record | Skipped], side: int, preparation: Preparation = PAD
+) -> Iterator[tuple[Record, list] | Skipped]:
     """(record, pixels of its media) or `Skipped`. Pixels of a medium: uint8 (F, side, side, 3); F = 1: a picture.
 
     A medium is decoded once: if it came before, in this record or in an earlier one, None is in place of its pixels.
@@ -28,7 +31,11 @@ def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Re
     done: set = set()  # keys of decoded media
     failed: dict = {}  # key of a medium that cannot be decoded: the reason
     for record in records:
-        new = record if isinstance(record, Skipped) else _new(record, side, done, failed)
+        new = (
+            record
+            if isinstance(record, Skipped)
+            else _new(record, done, failed, lambda medium: load(medium, side, preparation))
+        )
         if isinstance(new, Skipped):
             yield new
         else:
@@ -36,7 +43,7 @@ def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Re
             yield record, [new.pop(medium.key, None) for medium in record.media]
 
 
-def _new(record, side, done, failed):
+def _new(record, done, failed, decode):
     """{key: pixels} of the media of a record that are not in `done`, or a `Skipped`."""
     new: dict = {}
     for medium in record.media:
@@ -44,7 +51,7 @@ def _new(record, side, done, failed):
             continue
         try:
             if medium.key not in failed:
-                new[medium.key] = load(medium, side)
+                new[medium.key] = decode(medium)
         except Unreadable as error:
             failed[medium.key] = error.reason
         if medium.key in failed:
@@ -52,10 +59,12 @@ def _new(record, side, done, failed):
     return new
 
 
-def load(medium: MediaFile, side: int) -> Array:
+def load(medium: MediaFile, side: int, preparation: Preparation = PAD) -> Array:
     """Pixels of a medium. Raises `Unreadable`."""
     source = io.BytesIO(medium.source) if isinstance(medium.source, bytes) else medium.source
-    return load_video(source, side) if medium.kind == "video" else load_picture(source, side)[None]
+    if medium.kind == "video":
+        return load_video(source, side, preparation=preparation)
+    return load_picture(source, side, preparation)[None]
 
 
 @dataclass
