@@ -10,6 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from tinyflamingo.data.images import Unreadable, load_picture
 from tinyflamingo.data.preparation import PAD, Preparation
@@ -30,12 +31,12 @@ def decoded(
     """
     done: set = set()  # keys of decoded media
     failed: dict = {}  # key of a medium that cannot be decoded: the reason
+    decode = partial(load, side=side, preparation=preparation)
     for record in records:
-        new = (
-            record
-            if isinstance(record, Skipped)
-            else _new(record, done, failed, lambda medium: load(medium, side, preparation))
-        )
+        if isinstance(record, Skipped):
+            yield record
+            continue
+        new = _new(record, done, failed, decode)
         if isinstance(new, Skipped):
             yield new
         else:

@@ -35,8 +35,9 @@ class MediaFile:
     @cached_property
     def key(self) -> tuple:
         """Equal for the same file, and for equal bytes: then the medium is decoded only once."""
-        whole = isinstance(self.source, bytes)
-        return self.kind, hashlib.sha256(self.source).digest() if whole else os.path.normcase(self.source)
+        if isinstance(self.source, bytes):
+            return self.kind, hashlib.sha256(self.source).digest()
+        return self.kind, os.path.normcase(self.source)
 
 
 @dataclass(frozen=True)
