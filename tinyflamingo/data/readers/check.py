@@ -52,7 +52,7 @@ def check_data(
     yield f"format: {name}"
     yield f"records: {tally.describe()}"
     yield f"content: {counts['picture']} pictures, {counts['video']} videos, {characters} characters of text"
-    if sample:
+    if sheet and sample:
         draw_sheet(sample, sheet)
         yield f"contact sheet: {sheet}"
     tally.check(allowed)

@@ -28,8 +28,9 @@ def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Re
     done: set = set()  # keys of decoded media
     failed: dict = {}  # key of a medium that cannot be decoded: the reason
     for record in records:
-        new = record if isinstance(record, Skipped) else _new(record, side, done, failed)
-        if isinstance(new, Skipped):
+        if isinstance(record, Skipped):
+            yield record
+        elif isinstance(new := _new(record, side, done, failed), Skipped):
             yield new
         else:
             done.update(new)
@@ -38,7 +39,7 @@ def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Re
 
 def _new(record, side, done, failed):
     """{key: pixels} of the media of a record that are not in `done`, or a `Skipped`."""
-    new: dict = {}
+    new = {}
     for medium in record.media:
         if medium.key in done or medium.key in new:
             continue

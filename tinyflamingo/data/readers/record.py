@@ -35,8 +35,8 @@ class MediaFile:
     @cached_property
     def key(self) -> tuple:
         """Equal for the same file, and for equal bytes: then the medium is decoded only once."""
-        whole = isinstance(self.source, bytes)
-        return self.kind, hashlib.sha256(self.source).digest() if whole else os.path.normcase(self.source)
+        source = self.source
+        return self.kind, hashlib.sha256(source).digest() if isinstance(source, bytes) else os.path.normcase(source)
 
 
 @dataclass(frozen=True)
