@@ -46,7 +46,7 @@ def decoded(
 
 def _new(record, done, failed, decode):
     """{key: pixels} of the media of a record that are not in `done`, or a `Skipped`."""
-    new: dict = {}
+    new = {}
     for medium in record.media:
         if medium.key in done or medium.key in new:
             continue
