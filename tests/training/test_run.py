@@ -291,7 +291,7 @@ def test_another_number_of_workers_is_one_warning(tmp_path, monkeypatch, capsys)
     model = run.train("smoke", tmp_path / "run", resume=True)
     (line,) = warnings_of(capsys)
     assert "other bits" in line and line.endswith(": workers 1, now 2")
-    assert [c["workers"] for c in model.info["conditions"]] == [1, 2]
+    assert [c["workers"] for c in model.info["conditions"]] == [1, 2] and model.info["workers"] == 2
 
 
 @pytest.mark.parametrize("name", ["numpy", "autograd", "numba", "llvmlite", "sentencepiece", "python", "tinyflamingo"])

@@ -129,6 +129,7 @@ def _info(preset, progress, source) -> dict:
         "stages": progress.seconds,
         "versions": versions(),
         "cores": os.cpu_count(),
+        "workers": progress.conditions[-1]["workers"],
         "conditions": progress.conditions,
     }
     return info | ({"data": progress.data} if progress.data else {})
