@@ -97,6 +97,11 @@ class Scene:
     things: tuple[Thing, ...] = ()
     relation: str = ""  # of the first thing to the second
 
+    @property
+    def digits(self) -> tuple[int, ...]:
+        """The numbers of a sum, from left to right."""
+        return tuple(DIGITS.index(thing.shape) for thing in self.things)
+
 
 @dataclass(frozen=True)
 class Clip:
