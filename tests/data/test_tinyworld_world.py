@@ -405,6 +405,13 @@ def test_a_drill_has_one_task_for_all_its_pictures(rng):
     assert {"Output:", "Details:", say.ask("sum"), say.ask("color"), say.ask("action"), "Question: is i"} <= met
 
 
+def test_the_kinds_of_pages_depend_on_their_length(rng, monkeypatch):
+    monkeypatch.setattr(pages, "PAGES", dict.fromkeys(pages.PAGES, lambda rng, pool, length: [length]))
+    kinds = {length: {pages.page(rng, None, length=length)[0] for _ in range(300)} for length in (1, 6)}
+    assert kinds[1] == set(pages.PAGE_MIXTURE) and kinds[6] == set(pages.LONG_PAGE_MIXTURE) != kinds[1]
+    assert pages.page(rng, None, {"drill": 1.0}, 6) == ("drill", [6])
+
+
 def test_long_texts_and_pages_have_prompts_of_many_shots(rng):
     assert (
         max(sum("Answer:" in str(part) for part in text.quiz(rng, text.EVERYTHING, longer=6)) for _ in range(DRAWS))

@@ -114,6 +114,13 @@ class Clip:
     kind: str = "clip"
 
 
+def content(medium: Scene | Clip) -> tuple:
+    """What words can say about a picture or video: everything but coordinates, shades and the moment of an action."""
+    if isinstance(medium, Clip):
+        return (medium.thing.kind, medium.action, medium.new_colour)
+    return (medium.kind, medium.relation, *((t.shape, t.colour, t.size, t.position) for t in medium.things))
+
+
 def pick(rng: np.random.Generator, options: Sequence) -> Any:
     """One element of a sequence, uniformly."""
     return options[int(rng.integers(len(options)))]
@@ -129,6 +136,13 @@ def sample_single(
     (column, row), spread = POSITIONS[position], SPREAD[size]
     x, y = (16 + spread * place + rng.uniform(-0.8, 0.8) for place in (column, row))
     return Scene("single", (Thing(shape, colour, size, position, x, y, SIZES[size] + rng.uniform(-0.5, 0.5)),))
+
+
+def sample_other(rng: np.random.Generator, things: Sequence[Kind], scene: Scene) -> Scene:
+    """One thing at any position; its content is not that of `scene`."""
+    while content(other := sample_single(rng, things)) == content(scene):
+        pass
+    return other
 
 
 def sample_uncoloured(rng: np.random.Generator) -> Scene:
