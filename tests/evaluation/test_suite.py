@@ -223,7 +223,7 @@ def test_orders_of_an_ensemble_do_not_depend_on_the_order_of_the_workers(model, 
 
 
 def test_the_report_of_a_task(model):
-    size = suite_run.Size((0, 8), instances=2, queries=20, specialists=False)
+    size = suite_run.Size((0, 8), instances=5, queries=8, specialists=False)
     report = suite_run.run_task(model, "new_words", 0, size)
     assert report["paper"] == "RareAct" and report["metric"] == "exact match" and not report["dev"]
     scores = {k: row["score"] for k, row in report["shots"].items()}
