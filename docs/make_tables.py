@@ -13,6 +13,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     docs/measured.json              written by `--measure`
     docs/bench.json                 written by `python -m tinyflamingo bench --json docs/bench.json`
     docs/ranks.json                 written by docs/measure_ranks.py
+    docs/tests.json                 written by docs/measure_tests.py
     docs/real_size.json             written by docs/measure_real_size.py
     docs/own_data.json              written by docs/measure_own_data.py
     docs/results/suite_*.json       written by `evaluate --suite`
@@ -41,6 +42,7 @@ CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
 MEASURED = ROOT / "docs" / "measured.json"
 BENCH = ROOT / "docs" / "bench.json"
 RANKS = ROOT / "docs" / "ranks.json"
+TESTS = ROOT / "docs" / "tests.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
 OWN_DATA = ROOT / "docs" / "own_data.json"
 RESULTS = ROOT / "docs" / "results"
@@ -52,21 +54,21 @@ DOCUMENTS = [
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
-# What each task of `evaluation/tasks.py` asks, and the score of the best guess without the picture.
+# What each task of `evaluation/tasks.py` asks.
 TASKS = {
-    "zero_shot_classification": ("stage one alone: the nearest of 96 captions names the thing", "1/84"),
-    "caption": ("caption of a single thing, word for word", "1/84"),
-    "caption_relation": ("caption of two things and their relation, word for word", "1/28224"),
-    "caption_heldout": ("caption of a pair of shape and colour that training never shows", "1/12"),
-    "vqa": ("colour, shape, number, size and place in turn", "1/6"),
-    "video_action": ("what happens in a video of eight frames", "1/8"),
-    "dialogue": ("third answer of a dialogue; the first two answers are the model's own", "1/3"),
-    "knowledge": ("a question about a picture that needs a fact from text, as in training", "1/12"),
-    "knowledge_heldout": ("a fact that training never asks about a picture; the model names the thing first", "1/12"),
-    "knowledge_direct": ("the same facts; the model does not name the thing first", "1/12"),
-    "few_shot_2way": ("two invented words, four pictures each; the words occur in training, in text only", "1/2"),
-    "few_shot_new_words": ("the same with words that occur nowhere in training", "1/2"),
-    "image_swap": ("one question, two pictures with different answers: both must be right", "0"),
+    "zero_shot_classification": "stage one alone: the nearest of 96 captions names the thing",
+    "caption": "caption of a single thing, word for word",
+    "caption_relation": "caption of two things and their relation, word for word",
+    "caption_heldout": "caption of a pair of shape and colour that training never shows",
+    "vqa": "colour, shape, number, size and place in turn",
+    "video_action": "what happens in a video of eight frames",
+    "dialogue": "third answer of a dialogue; the first two answers are the model's own",
+    "knowledge": "a question about a picture that needs a fact from text, as in training",
+    "knowledge_heldout": "a fact that training never asks about a picture; the model names the thing first",
+    "knowledge_direct": "the same facts; the model does not name the thing first",
+    "few_shot_2way": "two invented words, four pictures each; the words occur in training, in text only",
+    "few_shot_new_words": "the same with words that occur nowhere in training",
+    "image_swap": "one question, two pictures with different answers: both must be right",
 }
 
 STAGES = {
@@ -146,12 +148,20 @@ def table(header: list, rows: list) -> str:
 
 
 def scores() -> str:
-    rows = []
+    guesses, rows = json.loads(TESTS.read_text(encoding="utf-8"))["blind"], []
+    guesses["zero_shot_classification"] = guesses["caption"]  # a caption names one thing, too
     for name, row in card()["metrics"]["tasks"].items():
-        asked, blind = TASKS[name]
         low, high = row["ci95"]
-        rows.append([f"`{name}`", asked, f"{row['score']:.3f}", f"{low:.3f}–{high:.3f}", row["n"], blind])
+        cells = [f"`{name}`", TASKS[name], f"{row['score']:.3f}", f"{low:.3f}–{high:.3f}", row["n"]]
+        rows.append([*cells, f"{guesses[name]:.3f}"])
     return table(["task", "what is asked", "exact match", "95% interval", "n", "blind guess"], rows)
+
+
+def twins() -> str:
+    """How many test pictures of one thing have a twin in training."""
+    share = json.loads(TESTS.read_text(encoding="utf-8"))["twins"]
+    three, both = share["stage three"], share["stages one and three"]
+    return f"{three:.0%} of them in stage three, {both:.1%} in stages one and three together"
 
 
 def perplexity() -> str:
@@ -435,7 +445,7 @@ def _follow(name) -> str:
 REGIONS = {
     f.__name__: f
     for f in (
-        *(scores, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
+        *(scores, twins, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, ranks, real_size),
         *(follow_prompt, follow_step, own_check, own_scores, own_answer, own_minutes, own_feature_size),
     )

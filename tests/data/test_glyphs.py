@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tinyflamingo.data.tinyworld.glyphs import DIGITS, HANDS, WILD, WILD_AREA, signed_distance, written
+from tinyflamingo.data.tinyworld import glyphs
+from tinyflamingo.data.tinyworld.glyphs import ANGULAR, DIGITS, HANDS, WILD, WILD_AREA, signed_distance, written
 from tinyflamingo.data.tinyworld.shapes import EXTENT, SHAPES, UNNAMED
 from tinyflamingo.data.tinyworld.shapes import signed_distance as shape_distance
 
@@ -26,6 +27,20 @@ def test_nothing_leaves_the_disc_and_distances_are_float32(name):
 def test_wild_shapes_have_one_area():
     areas = [inside(name).sum() * CELL for name in WILD]
     np.testing.assert_allclose(areas, WILD_AREA, atol=0.06)
+
+
+def test_every_second_angular_shape_has_a_mirror_axis():
+    mirrored = [signed_distance(name, X, Y) - signed_distance(name, -X, Y) for name in WILD[:ANGULAR]]
+    assert [np.abs(difference).max() < 1e-4 for difference in mirrored] == [False, True] * (ANGULAR // 2)
+
+
+def test_discs_are_added_to_lumpy_shapes_and_removed_from_them():
+    """At the centre of the last disc, which no other disc changes."""
+    for number in range(ANGULAR, len(WILD)):
+        (corners, discs), _, _ = glyphs._lumps(number)
+        x, y, _, added = discs[-1]
+        assert (glyphs._carved(x, y, (corners, discs)) < 0) == added
+    assert {added for number in range(ANGULAR, len(WILD)) for *_, added in glyphs._lumps(number)[0][1]} == {True, False}
 
 
 def overlap(a, b):

@@ -235,6 +235,7 @@ def test_grey_arrays_and_strided_views():
         (np.full((4, 4), np.nan), "nan"),
         (np.full((4, 4), np.inf), "inf"),
         (np.zeros((5001, 5000), np.uint8), "25 million"),
+        (np.broadcast_to(np.uint8(0), (1, 25_000_001)), "25 million"),
     ],
 )
 def test_wrong_arrays(array, words):
@@ -262,8 +263,8 @@ def test_missing_folder_and_empty(tmp_path):
     fails(tmp_path / "none.png", "no such file")
     fails(tmp_path / "none" / "a.png", "no such file")
     fails(tmp_path, "folder")
-    (tmp_path / "empty.png").touch()
-    fails(tmp_path / "empty.png", "empty")
+    (tmp_path / "nothing.png").touch()
+    fails(tmp_path / "nothing.png", "it is empty")
 
 
 def test_null_in_the_name():

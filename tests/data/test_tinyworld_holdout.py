@@ -13,8 +13,18 @@ import pytest
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld import pages, pool, scenes, text
-from tinyflamingo.data.tinyworld.pool import SPLITS, split_rng
-from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, HELD_OUT, KNOWN, NAMED, THINGS, UNASKED, Clip
+from tinyflamingo.data.tinyworld.glyphs import DIGITS
+from tinyflamingo.data.tinyworld.pool import SPLITS, Medium, split_rng
+from tinyflamingo.data.tinyworld.scenes import (
+    COLOUR_NAMES,
+    HELD_OUT,
+    KNOWN,
+    NAMED,
+    THINGS,
+    UNASKED,
+    UNASKED_SUMS,
+    Clip,
+)
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import run as evaluation_run
 from tinyflamingo.model.tokenizer import IMAGE
@@ -30,6 +40,8 @@ PAIRS = re.compile(rf"\b({'|'.join(f'{colour} {shape}' for shape, colour in sort
 WORDS = re.compile(rf"\b({'|'.join((*UNNAMED, *(say.plural(s) for s in UNNAMED), *say.NEW_WORDS))})\b", re.I)
 TEXT_ONLY = re.compile(rf"\b({'|'.join(say.TEXT_WORDS)})\b", re.I)
 KNOWLEDGE = re.compile(r"\b(found|likes|liked)\b", re.I)
+SUM = re.compile(rf"\b({'|'.join(DIGITS)}) plus ({'|'.join(DIGITS)})\b")
+ADDED = re.compile(r"what is the sum\?|plus \w+ is")
 THING = re.compile(rf"\b({'|'.join(COLOUR_NAMES)}) ({'|'.join(NAMED)})")
 
 
@@ -70,26 +82,50 @@ def chunks(items):
 
 
 def leaks_in_items(items, media):
-    """The leaks of a document with pictures: in its scenes, in its text, and knowledge about UNASKED things."""
-    leaks = []
+    """The leaks of a document with pictures: in its scenes, in its text, and what its pictures may not tell.
+
+    Those are the facts of UNASKED things and the answers of UNASKED_SUMS, beside any picture of the document.
+    """
+    leaks, page = [], [media.what(item) for item in items if isinstance(item, Medium)]
+    page_things = {kind for scene in page for kind in kinds_of(scene)}
+    page_sums = {pair_of(scene) for scene in page if scene.kind == "sum"}
     for medium, texts in chunks(items):
         leaks += leaks_in_text(said(texts), medium is not None)
         if medium is not None:
             scene = media.what(medium)
             leaks += leaks_in_scene(scene)
-            shown = {scene.thing.kind} if isinstance(scene, Clip) else {t.kind for t in scene.things}
-            leaks += [f"{said(texts)!r} beside {thing}" for thing in known_of(said(texts), shown) if thing in UNASKED]
+            told = known_of(said(texts), kinds_of(scene)) & page_things & UNASKED
+            told |= added_in(said(texts), {pair_of(scene)} if scene.kind == "sum" else set()) & page_sums & UNASKED_SUMS
+            leaks += [f"{said(texts)!r} beside {what}" for what in told]
     return leaks
 
 
+def kinds_of(scene):
+    """The (shape, colour) pairs of a scene or clip."""
+    return {scene.thing.kind} if isinstance(scene, Clip) else {thing.kind for thing in scene.things}
+
+
+def pair_of(scene):
+    """The two numbers of a sum."""
+    return tuple(DIGITS.index(thing.shape) for thing in scene.things)
+
+
 def known_of(words, shown):
-    """The shown things whose facts a text asks or gives: the thing named last, or all of them if none is named."""
+    """The things whose facts a text asks or gives: the thing named last, or all that are shown if none is named."""
+    known = set()
     for match in KNOWLEDGE.finditer(words):
         named = THING.findall(words[: match.start()])
-        if not named:
-            yield from shown
-        elif (named[-1][1], named[-1][0]) in shown:
-            yield (named[-1][1], named[-1][0])
+        known |= {named[-1][::-1]} if named else shown
+    return known
+
+
+def added_in(words, shown):
+    """The sums that a text asks or gives: the one named last, or the one that is shown if none is named."""
+    added = set()
+    for match in ADDED.finditer(words):
+        named = SUM.findall(words[: match.end()])
+        added |= {tuple(map(DIGITS.index, named[-1]))} if named else shown
+    return added
 
 
 # ---- the streams: each returns (number of checked things, leaks) ------------------------------
@@ -161,6 +197,23 @@ def documents_with_pictures(rng, tokenizer, n):
     return len(documents), [leak for items in documents for leak in leaks_in_items(items, media)]
 
 
+def pages_of_sums(rng, tokenizer, n):
+    """Albums and drills of sums; the albums have many texts about sums."""
+    media = pool.make_pool(rng, sums=n // 2)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(pages, "ALBUM_KINDS", ("sum",))
+        m.setattr(pages, "ASIDES", 0.9)
+        m.setattr(text, "TEXT_MIXTURE", {"sums": 0.5, "quiz": 0.5})
+        m.setattr(text, "QUIZZES", (("sum",),))
+        documents = [pages.album(rng, media) for _ in range(n // 8)]
+    documents += [[medium, *pages.added_up(rng, media.what(medium))] for medium in map(picture, range(n // 2))]
+    return len(documents), [leak for items in documents for leak in leaks_in_items(items, media)]
+
+
+def picture(index):
+    return Medium("picture", index)
+
+
 def flamingo_batches(rng, tokenizer, n):
     """The tokens and media that the stage learns from."""
     stage, leaks, count = flamingo_stage(rng, tokenizer), [], 0
@@ -184,6 +237,7 @@ STREAMS = (
     pool_media,
     clips,
     documents_with_pictures,
+    pages_of_sums,
     flamingo_batches,
 )
 
@@ -214,7 +268,10 @@ PLANTS = {  # name -> (a planted fault, the streams that must notice it)
         lambda m: all_things(m, pool.make_pool),
         (pool_media, documents_with_pictures, flamingo_batches),
     ),
-    "held-out facts": (lambda m: m.setattr(text, "KNOWN", THINGS), (text_documents, tokenizer_lines)),
+    "held-out facts": (
+        lambda m: m.setattr(text, "EVERYTHING", text.Topics(THINGS)),
+        (text_documents, tokenizer_lines),
+    ),
     "held-out classes": (lambda m: all_things(m, text.sample_classes), (text_documents, language_documents)),
     "unnamed shapes": (
         lambda m: m.setattr(scenes, "NAMED", scenes.NAMED + UNNAMED),
@@ -230,6 +287,15 @@ PLANTS = {  # name -> (a planted fault, the streams that must notice it)
         (documents_with_pictures, flamingo_batches),
     ),
     "knowledge of unasked things": (lambda m: m.setattr(pages, "ASKED", KNOWN), (documents_with_pictures,)),
+    "texts about what the page shows": (
+        lambda m: m.setattr(pages, "elsewhere", lambda scenes: text.EVERYTHING),
+        (documents_with_pictures, pages_of_sums),
+    ),
+    "texts about sums that the page shows": (
+        lambda m: m.setattr(pages, "elsewhere", lambda scenes: text.elsewhere(scenes)._replace(sums=text.SUMS)),
+        (pages_of_sums,),
+    ),
+    "questions about unasked sums": (lambda m: m.setattr(pages, "UNASKED_SUMS", ()), (pages_of_sums,)),
 }
 
 
@@ -245,9 +311,13 @@ def test_the_patterns_match_held_out_words_only():
     colour = next(c for s, c in HELD_OUT if s == "moon")
     assert leaks_in_text(f"a {colour} moon.") and leaks_in_text(f"three {colour} moons.")
     assert leaks_in_text("a small gear") and leaks_in_text("two gears.") and leaks_in_text(f"{say.NEW_WORDS[0]}.")
-    assert list(known_of("a red star. Question: where is it found?", {("star", "red")})) == [("star", "red")]
-    assert list(known_of("Question: who likes it?", {("star", "red")})) == [("star", "red")]
-    assert not list(known_of("a blue star is liked by the fox.", {("star", "red")}))
+    assert known_of("a red star. Question: where is it found?", set()) == {("star", "red")}
+    assert known_of("Question: who likes it?", {("star", "red")}) == {("star", "red")}
+    assert known_of("a blue star is liked by the fox.", {("star", "red")}) == {("star", "blue")}
+    assert added_in("three plus four is seven.", {(1, 2)}) == {(3, 4)}
+    assert added_in("Output: three plus four. Question: what is the sum? Answer: seven.", {(1, 2)}) == {(3, 4)}
+    assert added_in("Question: what is the sum? Answer: three.", {(1, 2)}) == {(1, 2)}
+    assert not added_in("Output: three plus four.", {(3, 4)})
     assert leaks_in_text(say.TEXT_WORDS[0], True) and not leaks_in_text(say.TEXT_WORDS[0])
     assert not leaks_in_text("geared xbijo")  # part of a longer word
 

@@ -358,7 +358,7 @@ def test_a_reading_text_answers_from_what_it_says(rng):
     """Each answer about colour, size, position and motion is in the description before it."""
     count = 0
     for _ in range(DRAWS):
-        opening, *turns = said(text.reading(rng, KNOWN)).split(" Question: ")
+        opening, *turns = said(text.reading(rng, text.EVERYTHING)).split(" Question: ")
         for turn in turns:
             question, answer = turn.split(" Answer: ")
             if question in [say.QUESTIONS[name] for name in ("size", "position", "color", "shape", "action")]:
@@ -371,7 +371,7 @@ def test_every_answer_of_a_quiz_is_about_the_description_before_it(rng):
     answers = 0
     for _ in range(DRAWS):
         about = None
-        for before, answer in zip(items := text.quiz(rng, KNOWN), items[1:], strict=False):
+        for before, answer in zip(items := text.quiz(rng, text.EVERYTHING), items[1:], strict=False):
             if not isinstance(before, Quiet) or isinstance(answer, Quiet):
                 about = before.text if isinstance(before, Quiet) else about
                 continue
@@ -405,8 +405,18 @@ def test_a_drill_has_one_task_for_all_its_pictures(rng):
     assert {"Output:", "Details:", say.ask("sum"), say.ask("color"), say.ask("action"), "Question: is i"} <= met
 
 
+def test_the_kinds_of_pages_depend_on_their_length(rng, monkeypatch):
+    monkeypatch.setattr(pages, "PAGES", dict.fromkeys(pages.PAGES, lambda rng, pool, length: [length]))
+    kinds = {length: {pages.page(rng, None, length=length)[0] for _ in range(300)} for length in (1, 6)}
+    assert kinds[1] == set(pages.PAGE_MIXTURE) and kinds[6] == set(pages.LONG_PAGE_MIXTURE) != kinds[1]
+    assert pages.page(rng, None, {"drill": 1.0}, 6) == ("drill", [6])
+
+
 def test_long_texts_and_pages_have_prompts_of_many_shots(rng):
-    assert max(sum("Answer:" in str(part) for part in text.quiz(rng, KNOWN, longer=6)) for _ in range(DRAWS)) > 16
+    assert (
+        max(sum("Answer:" in str(part) for part in text.quiz(rng, text.EVERYTHING, longer=6)) for _ in range(DRAWS))
+        > 16
+    )
     small = pool.make_pool(rng, singles=len(KNOWN), pairs=9, counts=9, clips=3, digits=len(WRITTEN), sums=60)
     for _ in range(DRAWS):
         media = [item.kind for item in pages.drill(rng, small, length=6) if hasattr(item, "kind")]

@@ -30,6 +30,13 @@ def test_restrict_known_answers(sampling, expected):
     np.testing.assert_allclose(restrict(P, sampling), [expected], atol=1e-12)
 
 
+def test_a_set_that_reaches_top_p_exactly_is_large_enough():
+    """Powers of two add up without rounding."""
+    probs = np.array([[0.25, 0.5, 0.125, 0.125]])
+    np.testing.assert_array_equal(restrict(probs, Sampling(top_p=0.5)), [[0, 1, 0, 0]])
+    np.testing.assert_array_equal(restrict(probs, Sampling(top_p=0.75)), [[1 / 3, 2 / 3, 0, 0]])
+
+
 def test_restrict_works_on_each_row_alone():
     both = restrict(np.concatenate([P, P[:, ::-1]]), Sampling(top_k=2))
     np.testing.assert_allclose(both[1], both[0][::-1])

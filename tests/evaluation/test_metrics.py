@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tinyflamingo.evaluation import metrics
 from tinyflamingo.evaluation.metrics import (
     METRICS,
     auc,
@@ -150,3 +151,7 @@ def test_points_of_students_t(n, point):
 def test_an_interval_over_seeds_holds_the_truth_as_often_as_it_says(rng):
     intervals = [over_seeds(rng.standard_normal(3))["ci95"] for _ in range(2000)]
     assert 0.93 < np.mean([low <= 0 <= high for low, high in intervals]) < 0.97
+
+
+def test_a_bootstrap_interval_is_the_middle_95_percent():
+    assert metrics._middle(np.arange(1001.0)) == [25.0, 975.0]

@@ -144,3 +144,14 @@ def test_the_columns_of_question_words_are_in_the_order_of_the_training_question
     """Not in that of a set, which differs between two runs: the columns meet random weights."""
     table = question_words(["a b", "c d"], ["a", "b", "c", "d"])
     assert table[:, :-1].argmax(axis=1).tolist() == [0, 1, 4, 5]  # after a, b: the pair, and the whole question
+
+
+def test_coordinates_have_as_many_dimensions_as_different_examples(rng):
+    """Equal examples give eigenvalues of 0 but for rounding; those must not become coordinates, at any scale."""
+    different, asked = rng.standard_normal((3, 20)).astype(np.float32), np.ones((9, 1), np.float32)
+    for scale in (1e-3, 1.0, 1e3):
+        features = np.float32(scale) * different[np.arange(9) % 3]
+        x, queries = specialists.coordinates((features, asked), (features[:4], asked[:4]))
+        assert np.count_nonzero(np.abs(x).max(axis=0)) == 3
+        np.testing.assert_allclose(x @ x.T, features @ features.T, rtol=1e-3, atol=1e-3 * scale**2)
+        np.testing.assert_allclose(queries, x[:4], rtol=1e-3, atol=1e-3 * scale)

@@ -6,7 +6,7 @@ import pytest
 import tinyflamingo
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import split_rng
-from tinyflamingo.data.tinyworld.scenes import KNOWN
+from tinyflamingo.data.tinyworld.scenes import KNOWN, content
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import words
 from tinyflamingo.evaluation.words import CURVES, UNSEEN, Words, _episode, measure
@@ -38,6 +38,15 @@ def fit(query, thing, rules):
     """True if one of the rules puts both things into one class."""
     same = {"shape": query[0] == thing[0], "color": query[1] == thing[1], "thing": query == thing}
     return any(same[rule] for rule in rules)
+
+
+def test_no_shot_has_the_description_of_the_query():
+    """With 32 shots of one thing and 27 descriptions, some shots would have it by chance."""
+    for seed in range(5):
+        scenes = []
+        prompt, _ = _episode(np.random.default_rng(seed), Words(2, 32, rules=("thing",)), scenes)
+        *shots, query = [content(scenes[medium.index]) for medium in prompt[::2]]
+        assert len(shots) == 64 and query not in shots
 
 
 def test_no_training_stage_draws_unseen_shapes():

@@ -6,6 +6,7 @@ from omniglot_files import make_characters
 
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld.pool import Medium
+from tinyflamingo.handwriting import drawings
 from tinyflamingo.handwriting.drawings import (
     GROUND,
     INK,
@@ -72,6 +73,28 @@ def test_the_matrices_of_turns_are_orthogonal():
     maps = turned(np.arange(TURNS))
     np.testing.assert_allclose(maps @ maps.transpose(0, 2, 1), np.broadcast_to(np.eye(2), maps.shape), atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(maps), [1, 1, 1, 1, -1, -1, -1, -1])
+
+
+def test_variation_is_around_the_drawing_as_it_is(page, monkeypatch):
+    """Angles, slants, stretches and shifts have mean 0 and their spreads; so has the bend."""
+    drawn = {}
+    monkeypatch.setattr(
+        drawings, "_sample", lambda *args: drawn.update(zip(("maps", "shift", "bend"), args[2:5], strict=True))
+    )
+    draw_varied(np.random.default_rng(0), page, np.zeros(4000, int), 8)
+    upper = np.linalg.qr(drawn["maps"])[1]
+    signs = np.sign(np.diagonal(upper, axis1=1, axis2=2))
+    rotation, upper = np.linalg.qr(drawn["maps"])[0] * signs[:, None], upper * signs[..., None]
+    measured = {
+        "angle": (np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0]), drawings.ANGLE),
+        "slant": (upper[:, 0, 1], drawings.SLANT),
+        "height": (np.log(upper[:, 0, 0]), drawings.STRETCH),
+        "width": (np.log(upper[:, 1, 1]), drawings.STRETCH),
+        "shift": (drawn["shift"], drawings.SHIFT),
+        "bend": (drawn["bend"][:, [0, 7, 56, 63]], drawings.BEND),  # corners: points of the coarse grid
+    }
+    for name, (values, spread) in measured.items():
+        assert abs(values.mean()) < 0.1 * spread and values.std() == pytest.approx(spread, rel=0.05), name
 
 
 def test_a_shift_moves_the_view(page):

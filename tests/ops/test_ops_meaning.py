@@ -10,6 +10,8 @@ from autograd import make_vjp
 from tinyflamingo import ops
 from tinyflamingo.ops import fast, kernels
 
+VALUES = ops_cases.build()
+
 B, T, S, H, K, R, N = 2, 6, 6, 2, 4, 3, 3
 
 
@@ -529,3 +531,13 @@ def test_floors_agree_at_training_size(rng):
     relative = lambda *a: ops.relative_attention(*a, visible_from)  # noqa: E731
     ops_cases.compare_floors(relative, [q, k, v, r, u, vb], tol=5e-3)
     ops_cases.compare_floors(ops.attention, [q, k, v], tol=5e-4)
+
+
+@pytest.mark.parametrize("name", [n for n, (_, args) in VALUES.items() if any(a.ndim == 1 for a in args[1:])])
+def test_a_vector_of_the_wrong_length_is_refused(name):
+    """Gains and biases: with a length of 1, NumPy would repeat their number."""
+    function, args = VALUES[name]
+    for i, vector in enumerate(args):
+        if i and vector.ndim == 1:
+            with pytest.raises(ValueError, match="axis"):
+                function(*args[:i], vector[:1], *args[i + 1 :])

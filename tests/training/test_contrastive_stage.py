@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tinyflamingo import ops
+from tinyflamingo.data.tinyworld.scenes import KNOWN, WRITTEN
 from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.model.tokenizer import PAD
 from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
-from tinyflamingo.training.contrastive_stage import FAMILY, ContrastiveStage, pad_captions
+from tinyflamingo.training.contrastive_stage import FAMILY, ContrastiveStage, _other_thing, pad_captions
 from tinyflamingo.training.presets import get_preset
 from tinyflamingo.variants.vit import ViTConfig, encode_with_vit
 
@@ -137,3 +138,11 @@ def test_the_result_standardises_the_features_and_has_half_precision(stage):
     features = encode_media(kept, pictures, stage.config).reshape(-1, stage.config.vision.width)
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=0.05)
     np.testing.assert_allclose(features.std(axis=0), 1, atol=0.1)
+
+
+@pytest.mark.parametrize("known", [KNOWN, WRITTEN])
+def test_another_thing_shares_its_shape_or_its_colour(rng, known):
+    shared = [
+        tuple(a == b for a, b in zip(known[5], _other_thing(rng, known[5], known), strict=True)) for _ in range(60)
+    ]
+    assert set(shared) == {(True, False), (False, True)}

@@ -1,7 +1,7 @@
 """Sixteen TinyWorld tasks that mirror the paper's sixteen (chapter §5; paper table 6).
 
-A task is a function that samples one example. The description of an example's scene decides whether the example belongs
-to the support side or to the query side (`side_of`), so no scene is on both sides, whatever the seeds. All choices are
+A task is a function that samples one example. What its answer depends on decides whether the example belongs to the
+support side or to the query side (`Task.side_of`), so the two sides never share it, whatever the seeds. All choices are
 made on the five tasks that are marked `dev`.
 
 Not here: prompts and decoding (`evaluation/few_shot.py`), metrics (`evaluation/metrics.py`), models trained for one
@@ -10,7 +10,7 @@ task alone (`evaluation/specialists.py`).
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,11 +50,18 @@ class Task:
     ways: int = 0  # classes that take turns among the shots; 0: shots in random order
 
     def example(self, rng: np.random.Generator, side: int, key: tuple = ()) -> Example:
-        """A fresh example whose scene belongs to `side`."""
-        while True:
-            example = self.sample(rng, side, key)
-            if side_of(example.medium) == side:
-                return example
+        """A fresh example that belongs to `side`."""
+        while self.side_of(example := self.sample(rng, side, key)) != side:
+            pass
+        return example
+
+    def side_of(self, example: Example) -> int:
+        """SUPPORT or QUERY: a hash of the scene's content without coordinates; in a task of sentences, of the sentence.
+
+        So a query never has the description of a shot. A shorter answer, such as a colour, can be on both sides.
+        """
+        decides = example.answers if self.metric == "CIDEr-D" else scenes.content(example.medium)
+        return hashlib.sha256(repr(decides).encode()).digest()[0] & 1
 
     def shots(self, rng: np.random.Generator, n: int, key: tuple = ()) -> list[Example]:
         """n examples of the support side. With classes: every class occurs once before any class occurs again."""
@@ -73,11 +80,6 @@ class Task:
         if isinstance(medium, scenes.Clip):
             return scenes.draw_clip(rng, medium, side=side)
         return scenes.draw_scene(rng, medium, side)[None]
-
-
-def side_of(medium: scenes.Scene | scenes.Clip) -> int:
-    """SUPPORT or QUERY: a hash of a scene's description, coordinates included."""
-    return zlib.crc32(repr(medium).encode()) & 1
 
 
 def _example(medium, asked, answer, candidates=(), first=()):
@@ -252,3 +254,4 @@ TASKS = {
     "choice": Task(choice, "STAR", "exact match"),
 }
 FROM_TEXT = tuple(name for name, task in TASKS.items() if task.from_text)
+NEW_CLASSES = tuple(name for name, task in TASKS.items() if task.ways)  # of no kind that training has

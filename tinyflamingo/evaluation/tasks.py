@@ -25,6 +25,7 @@ from tinyflamingo.data.tinyworld.scenes import (
     pick,
     sample_clip,
     sample_count,
+    sample_other,
     sample_pair,
     sample_single,
 )
@@ -103,17 +104,17 @@ def facts(
 def few_shot(
     rng: np.random.Generator, n: int, words: tuple, ways: int = 2, shots: int = 4, side: int = SIDE
 ) -> tuple[Pool, list[Query]]:
-    """Invented words, each bound to a colour, a shape or a thing by so many shots."""
+    """Invented words, each bound to a colour, a shape or a thing by so many shots. No shot has the query's content."""
     scenes, queries = [], []
     for _ in range(n):
         _, classes = sample_classes(rng, ways)
         names = [str(w) for w in rng.choice(words, size=ways, replace=False)]
-        prompt = []
+        prompt, target = [], int(rng.integers(ways))
+        query = sample_single(rng, classes[target])
         for i in shot_order(rng, ways, ways * shots):
-            scenes.append(sample_single(rng, classes[i]))
+            scenes.append(sample_other(rng, classes[i], query))
             prompt += [Medium("picture", len(scenes) - 1), f"{names[i]}."]
-        target = int(rng.integers(ways))
-        scenes.append(sample_single(rng, classes[target]))
+        scenes.append(query)
         queries.append(Query([*prompt, Medium("picture", len(scenes) - 1)], f"{names[target]}."))
     return draw_pool(rng, scenes, side=side), queries
 

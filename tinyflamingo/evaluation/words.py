@@ -15,7 +15,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import Medium, draw_pool, split_rng
-from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, pick, sample_single
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, sample_other, sample_single
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.data.tinyworld.text import RULES, sample_classes, shot_order
 from tinyflamingo.evaluation.metrics import exact_match, summarise
@@ -72,14 +72,19 @@ def measure(model: TrainedFlamingo, words: Words, rng: np.random.Generator, n: i
 
 
 def _episode(rng, words: Words, scenes):
-    """A prompt of media and words, and the word that is right; the scenes of its media are appended to `scenes`."""
+    """A prompt of media and words, and the word that is right; the scenes of its media are appended to `scenes`.
+
+    No shot has the content of the query.
+    """
     classes = sample_classes(rng, words.ways, words.things, words.rules)[1]
     names = [f"{w}." for w in rng.choice(say.NEW_WORDS, size=words.ways, replace=False)]
     prompt, target = [], int(rng.integers(words.ways))
-    for way in (*shot_order(rng, words.ways, words.ways * words.shots), target):
-        scenes.append(sample_single(rng, (pick(rng, classes[way]),)))
+    query = sample_single(rng, classes[target])
+    for way in shot_order(rng, words.ways, words.ways * words.shots):
+        scenes.append(sample_other(rng, classes[way], query))
         prompt += [Medium("picture", len(scenes) - 1), names[way]]
-    return prompt[:-1], names[target]
+    scenes.append(query)
+    return [*prompt, Medium("picture", len(scenes) - 1)], names[target]
 
 
 def means_rise(curve: dict) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinyflamingo.evaluation.suite import FROM_TEXT
+from tinyflamingo.evaluation.suite import FROM_TEXT, NEW_CLASSES
 from tinyflamingo.evaluation.words import means_rise
 from tinyflamingo.studies.ablations import differences
 from tinyflamingo.studies.report_read import SHOTS, Runs, cell_of, task_names
@@ -93,6 +93,7 @@ def headline(suites: dict) -> str:
         missing = f"No run has both 32 shots and {what}."
         lines.append(text.format(what, *_wins(margins.values())) if margins else missing)
         counts += _wins([margin for name, margin in margins.items() if name not in FROM_TEXT])
+    lines[1:1] = _without_shots(suites)
     if any("clearly" in line for line in lines):
         lines.append("Clearly means that the 95% intervals do not overlap.")
     from_text = ", ".join(f"`{name}`" for name in task_names(suites) if name in FROM_TEXT)
@@ -106,15 +107,29 @@ def headline(suites: dict) -> str:
     return " ".join(lines)
 
 
+def _without_shots(suites) -> list:
+    """The sentence that says how little of the first count comes from the shots; [] without such scores."""
+    margins = [margin for name in task_names(suites) if (margin := _margins(suites, name, SAME_DATA, "0"))]
+    if not margins:
+        return []
+    wins, total, _ = _wins(margins)
+    new = ", ".join(f"`{name}`" for name in task_names(suites) if name in NEW_CLASSES)
+    but = f" but {new}" if new else ""
+    text = (
+        "Without any shot it already beats them on {} of {}, because the training mixture has all kinds of questions{}."
+    )
+    return [text.format(wins, total, but)]
+
+
 def _wins(margins) -> tuple:
     """How many margins are above 0, how many there are, and how many are clearly above 0."""
     wins, clear = (sum(margin[i] > 0 for margin in margins) for i in (0, 1))
     return wins, len(margins), clear
 
 
-def _margins(suites, name, rivals):
-    """The score of 32 shots minus the best rival's score; the same with the lower end and the highest upper end."""
-    own = cell_of(suites, "tasks", name, "shots", "32")
+def _margins(suites, name, rivals, shots="32"):
+    """The score with shots minus the best rival's score; the same with the lower end and the highest upper end."""
+    own = cell_of(suites, "tasks", name, "shots", shots)
     cells = [cell for cell in (cell_of(suites, "tasks", name, "specialists", rival) for rival in rivals) if cell]
     if not own or not cells:
         return None

@@ -14,7 +14,6 @@ from collections.abc import Callable, Hashable, Iterable
 import autograd.numpy as anp
 import numpy as np
 
-from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.language import caption, details
 from tinyflamingo.data.tinyworld.scenes import (
     KNOWN,
@@ -106,7 +105,7 @@ def _vary_pair(rng, scene, other):
 
 def _vary_sum(rng, scene):
     """A sum in the same colour, with another first or second digit, or with the two digits exchanged."""
-    pair = [DIGITS.index(thing.shape) for thing in scene.things]
+    pair = list(scene.digits)
     change = int(rng.integers(3))
     if change < 2:
         pair[change] = int(rng.integers(10))

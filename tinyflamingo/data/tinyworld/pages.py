@@ -15,10 +15,17 @@ import numpy as np
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
-from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_THINGS, WRITTEN, Clip, Scene, pick
-from tinyflamingo.data.tinyworld.text import WAYS, in_rounds, riddle, sample_classes, shot_order, text_document
+from tinyflamingo.data.tinyworld.text import (
+    WAYS,
+    elsewhere,
+    in_rounds,
+    riddle,
+    sample_classes,
+    shot_order,
+    text_document,
+)
 from tinyflamingo.data.tinyworld.text import episode as text_episode
 
 # Share of each kind of interleaved page, by the name of its function: for pages of usual length, and for longer ones.
@@ -54,17 +61,14 @@ def page(
 def album(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
     """Pictures of all kinds, each with a description or a question.
 
-    Some texts continue with another topic, but never with a thing on this page: facts, which only
-    texts give, must not be on a page with a picture of their thing.
+    Some texts continue with another topic (`elsewhere`).
     """
     media = [pool.any_picture(rng, pick(rng, ALBUM_KINDS)) for _ in range(9 * length)]
-    shown = {thing.kind for medium in media for thing in pool.what(medium).things}
-    elsewhere = [thing for thing in KNOWN if thing not in shown]
-    items = []
+    topics, items = elsewhere([pool.what(medium) for medium in media]), []
     for medium in media:
         items += [medium, *described(rng, pool.what(medium))]
         if rng.random() < ASIDES:
-            items += text_document(rng, elsewhere)
+            items += text_document(rng, topics)
     return items
 
 
@@ -123,11 +127,10 @@ def chosen(rng: np.random.Generator, scene: Scene | Clip) -> list:
 
 def added_up(rng: np.random.Generator, scene: Scene) -> list:
     """Two digits and their sum, with or without a caption before it. For UNASKED_SUMS only the caption."""
-    digits = [thing.shape for thing in scene.things]
     caption = captioned(rng, scene)
-    if tuple(DIGITS.index(digit) for digit in digits) in UNASKED_SUMS:
+    if scene.digits in UNASKED_SUMS:
         return caption
-    answer = [Quiet(say.ask("sum")), say.sum_answer(*digits)]
+    answer = [Quiet(say.ask("sum")), say.sum_answer(*(thing.shape for thing in scene.things))]
     return caption + answer if rng.random() < 0.6 else answer
 
 

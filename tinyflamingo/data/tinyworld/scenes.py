@@ -97,6 +97,11 @@ class Scene:
     things: tuple[Thing, ...] = ()
     relation: str = ""  # of the first thing to the second
 
+    @property
+    def digits(self) -> tuple[int, ...]:
+        """The numbers of a sum, from left to right."""
+        return tuple(DIGITS.index(thing.shape) for thing in self.things)
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -107,6 +112,13 @@ class Clip:
     moment: int = 4  # the frame at which it vanishes or turns
     new_colour: str = ""
     kind: str = "clip"
+
+
+def content(medium: Scene | Clip) -> tuple:
+    """What words can say about a picture or video: everything but coordinates, shades and the moment of an action."""
+    if isinstance(medium, Clip):
+        return (medium.thing.kind, medium.action, medium.new_colour)
+    return (medium.kind, medium.relation, *((t.shape, t.colour, t.size, t.position) for t in medium.things))
 
 
 def pick(rng: np.random.Generator, options: Sequence) -> Any:
@@ -124,6 +136,13 @@ def sample_single(
     (column, row), spread = POSITIONS[position], SPREAD[size]
     x, y = (16 + spread * place + rng.uniform(-0.8, 0.8) for place in (column, row))
     return Scene("single", (Thing(shape, colour, size, position, x, y, SIZES[size] + rng.uniform(-0.5, 0.5)),))
+
+
+def sample_other(rng: np.random.Generator, things: Sequence[Kind], scene: Scene) -> Scene:
+    """One thing at any position; its content is not that of `scene`."""
+    while content(other := sample_single(rng, things)) == content(scene):
+        pass
+    return other
 
 
 def sample_uncoloured(rng: np.random.Generator) -> Scene:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -48,20 +48,39 @@ RULES = ("color", "shape", "thing")
 TAUGHT = ("color", "color", "shape", "shape", "thing")
 
 
-def text_document(rng: np.random.Generator, things: Sequence[Kind] = (), longer: int = 1) -> list:
+class Topics(NamedTuple):
+    """What a text can be about."""
+
+    things: Sequence[Kind] = KNOWN
+    sums: Sequence[tuple[int, int]] = SUMS
+
+
+EVERYTHING = Topics()
+
+
+def elsewhere(scenes: Sequence[Scene]) -> Topics:
+    """The topics of texts on a page with these scenes: neither their things nor their sums.
+
+    Some facts and sums are only in text, so that a test can ask a picture for them. They must not be beside it.
+    """
+    things = {thing.kind for scene in scenes for thing in scene.things}
+    added = {scene.digits for scene in scenes if scene.kind == "sum"}
+    return Topics([kind for kind in KNOWN if kind not in things], [pair for pair in SUMS if pair not in added])
+
+
+def text_document(rng: np.random.Generator, topics: Topics | None = None, longer: int = 1) -> list:
     """One document of the text corpus, without few-shot episodes: a list of str and `Quiet`.
 
-    things: the (shape, colour) pairs that it can be about; (): all known ones. longer: a quiz has up to
-    about this many times the usual length.
+    topics: what it can be about; None: everything. longer: a quiz has up to about this many times the usual length.
     """
-    names = list(TEXT_MIXTURE)
+    names, topics = list(TEXT_MIXTURE), topics or EVERYTHING
     name = names[int(rng.choice(len(names), p=list(TEXT_MIXTURE.values())))]
-    return quiz(rng, things or KNOWN, longer) if name == "quiz" else DOCUMENTS[name](rng, things or KNOWN)
+    return quiz(rng, topics, longer) if name == "quiz" else DOCUMENTS[name](rng, topics)
 
 
-def facts(rng: np.random.Generator, things: Sequence[Kind]) -> list:
+def facts(rng: np.random.Generator, topics: Topics) -> list:
     """Three facts."""
-    return [part for _ in range(3) for part in _fact(rng, things)]
+    return [part for _ in range(3) for part in _fact(rng, topics.things)]
 
 
 def _fact(rng, things) -> list:
@@ -73,9 +92,9 @@ def _fact(rng, things) -> list:
     return [Quiet(say.thing_phrase(*thing)), pick(rng, say.facts(*thing))]
 
 
-def fact_questions(rng: np.random.Generator, things: Sequence[Kind]) -> list:
+def fact_questions(rng: np.random.Generator, topics: Topics) -> list:
     """A description of a thing, then questions about its facts, sometimes with one about its look between them."""
-    scene = sample_single(rng, things)
+    scene = sample_single(rng, topics.things)
     shape, colour = scene.things[0].kind
     answers = list(say.knowledge(shape, colour).items()) + [("sides", say.sides_answer(shape))]
     visible = list(say.questions(scene).items())[:2]
@@ -95,14 +114,14 @@ def _turns(asked) -> list:
     return [part for name, answer in asked for part in (Quiet(say.ask(name)), answer)]
 
 
-def reading(rng: np.random.Generator, things: Sequence[Kind]) -> list:
+def reading(rng: np.random.Generator, topics: Topics) -> list:
     """A description, and questions that it answers."""
     scene: Scene | Clip
     if rng.random() < 0.1:
         scene = sample_digit(rng)
     else:
         sample = sample_clip if rng.random() < 0.25 else pick(rng, (sample_single, sample_single, sample_count))
-        scene = sample(rng, things)
+        scene = sample(rng, topics.things)
     detailed = scene.kind == "single" and rng.random() < 0.7
     answers = list(say.questions(scene).items())
     if scene.kind == "single" and not detailed:
@@ -125,31 +144,31 @@ def riddle(rng: np.random.Generator, scene: Scene | Clip) -> list:
     return [Quiet(question), answer]
 
 
-def quiz(rng: np.random.Generator, things: Sequence[Kind], longer: int = 1) -> list:
+def quiz(rng: np.random.Generator, topics: Topics, longer: int = 1) -> list:
     """Several descriptions, each with a question about it alone: few-shot prompts in words."""
     kinds = pick(rng, QUIZZES)
-    return [part for _ in range(int(rng.integers(3, 3 + 4 * longer))) for part in QUIZ[pick(rng, kinds)](rng, things)]
+    return [part for _ in range(int(rng.integers(3, 3 + 4 * longer))) for part in QUIZ[pick(rng, kinds)](rng, topics)]
 
 
-def _fact_asked(rng, things):
-    scene = (sample_clip if rng.random() < 0.25 else sample_single)(rng, things)
+def _fact_asked(rng, topics):
+    scene = (sample_clip if rng.random() < 0.25 else sample_single)(rng, topics.things)
     thing = scene.thing if scene.kind == "clip" else scene.things[0]
     return [_opening(rng, scene, False), *_turns([pick(rng, list(say.knowledge(*thing.kind).items()))])]
 
 
-def _visible_asked(rng, things):
-    scene = pick(rng, (sample_single, sample_clip, sample_count))(rng, things)
+def _visible_asked(rng, topics):
+    scene = pick(rng, (sample_single, sample_clip, sample_count))(rng, topics.things)
     return [_opening(rng, scene, scene.kind == "single"), *_turns([pick(rng, list(say.questions(scene).items()))])]
 
 
-def _check_asked(rng, things):
-    scene = sample_single(rng, things)
+def _check_asked(rng, topics):
+    scene = sample_single(rng, topics.things)
     question, answer = say.check(rng, scene) if rng.random() < 0.7 else say.choice(rng, scene)[:2]
     return [_opening(rng, scene, False), Quiet(question), answer]
 
 
-def _sum_asked(rng, things):
-    scene = sample_sum(rng)
+def _sum_asked(rng, topics):
+    scene = sample_sum(rng, topics.sums)
     answer = say.sum_answer(*(thing.shape for thing in scene.things))
     return [_opening(rng, scene, False), *_turns([("sum", answer)])]
 
@@ -159,11 +178,11 @@ QUIZZES = (*[("fact",)] * 2, ("fact", "visible", "check", "sum"), ("visible",), 
 QUIZ = {"fact": _fact_asked, "visible": _visible_asked, "check": _check_asked, "sum": _sum_asked}
 
 
-def sums(rng: np.random.Generator, things: Sequence[Kind]) -> list:
+def sums(rng: np.random.Generator, topics: Topics) -> list:
     """Three sums of two digits, each a statement or a question."""
     items = []
     for _ in range(3):
-        first, second = (thing.shape for thing in sample_sum(rng, (pick(rng, SUMS),)).things)
+        first, second = (thing.shape for thing in sample_sum(rng, (pick(rng, topics.sums),)).things)
         phrase, answer = say.sum_phrase(first, second), say.sum_answer(first, second)
         if rng.random() < 0.5:
             items += [Quiet(phrase), f"is {answer}"]
@@ -244,7 +263,7 @@ def tokenizer_lines(rng: np.random.Generator, count: int = 8000) -> Iterator[str
     There are no quizzes. They have no new words, and with them the tokenizer merged a whole invented word.
     """
     for _ in range(count):
-        items = pick(rng, (facts, fact_questions, reading, sums))(rng, KNOWN)
+        items = pick(rng, (facts, fact_questions, reading, sums))(rng, EVERYTHING)
         yield " ".join(item.text if isinstance(item, Quiet) else item for item in items)
         yield say.caption(sample_scene(rng))
     for word in say.PICTURE_WORDS + say.TEXT_WORDS:
