@@ -43,7 +43,7 @@ def load_picture(path_or_file: str | os.PathLike | BinaryIO, side: int = 32) -> 
             warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path_or_file) as image:
-                return _fit(_decode(image, name), side)
+                return fit_image(image, name, side)
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -74,6 +74,11 @@ def prepare_picture(array: np.ndarray, side: int = 32) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     return _fit(_over_white(Image.fromarray(np.ascontiguousarray(array))), side)
+
+
+def fit_image(image: Image.Image, name: str, side: int = 32) -> np.ndarray:
+    """The same for the current frame of an opened picture. name: for errors."""
+    return _fit(_decode(image, name), side)
 
 
 # ---- failures, shared with video.py ----------------------------------------------------------

@@ -40,7 +40,7 @@ def decoded(records: Iterable[Record | Skipped], side: int) -> Iterator[tuple[Re
 
 def _load(medium: MediaFile, side: int):
     source = io.BytesIO(medium.source) if isinstance(medium.source, bytes) else medium.source
-    return load_video(source, side) if medium.kind == "video" else load_picture(source, side)[None]
+    return load_video(source, side, shorten=True) if medium.kind == "video" else load_picture(source, side)[None]
 
 
 @dataclass
