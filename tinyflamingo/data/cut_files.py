@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
 HEAD = 512  # bytes of a part that are read; the header of an Ogg page has up to 282
@@ -56,8 +57,7 @@ def _parts(head) -> tuple[Callable[[bytes, int], int], int]:
     if head[4:8] in _BOXES:
         return _box, 0
     if packet := transport_packet(head[:HEAD]):
-        length, at = packet
-        return lambda part, left: length * (part[at : at + 1] == b"G" and part[at + 3 : at + 4] > b"\x0f"), 0
+        return partial(_packet, *packet), 0
     if head.startswith(b"YUV4MPEG2 "):
         return _raw_frames(head), head.index(b"\n") + 1
     return lambda part, left: 0, 0
@@ -123,6 +123,11 @@ def _pack(part, left):
         return 6 + int.from_bytes(part[4:6])
     is_mpeg2 = part[4:5].ljust(1, b"\0")[0] >> 6 == 1
     return 14 + (part[13:14].ljust(1, b"\0")[0] & 7) if is_mpeg2 else 12
+
+
+def _packet(length, at, part, left):
+    """MPEG transport stream. A packet has the letter G, and two bits that are never both 0."""
+    return length * (part[at : at + 1] == b"G" and all(flags & 0x30 for flags in part[at + 3 : at + 4]))
 
 
 def _tag(part, left):

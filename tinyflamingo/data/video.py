@@ -72,7 +72,8 @@ def load_video(
             return read(file, name, lambda frames: _sample(frames, name, side, fps, max_frames, max_seconds, shorten))
     except UserError:
         raise
-    except Exception:  # on a broken file a decoder can raise nearly anything
+    except (_import_av().FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
+        # FFmpegError is listed because av.error.EOFError inherits from none of the others
         known = hasattr(path_or_file, "read") or is_video(path_or_file)
         raise Unreadable("video", name, *(_CUT if known else ("it is not a video", _REMEDY))) from None
 
@@ -112,12 +113,17 @@ def _sample(frames, name, side, fps, max_frames, max_seconds, shorten) -> np.nda
 
 
 def _read_animation(file, name, sample) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
-        with Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise too_large("video", name)
-            return sample(_timed_pictures(image, name))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
+            with Image.open(file) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise too_large("video", name)
+                return sample(_timed_pictures(image, name))
+    except UserError:
+        raise
+    except Exception as error:  # on a broken file Pillow can raise nearly anything
+        raise ValueError("a broken animation") from error
 
 
 def _timed_pictures(image: Image.Image, name: str) -> Iterator[tuple[float, Callable[[int], np.ndarray]]]:
@@ -208,16 +214,20 @@ def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callabl
 
 
 def _decode(container, stream, name: str) -> Iterator[Any]:
-    """All frames. FFmpeg reports no error if the last frame is cut: it fills the rest and marks the frame."""
-    is_broken = False
+    """All frames. FFmpeg reports no error if the last frame is cut: it marks the frame, or leaves it out."""
+    last, rest = None, []  # the last packet and its frames; an empty packet ends the stream and brings late frames
     for packet in container.demux(stream):
-        is_broken = packet.is_corrupt if packet.size else is_broken  # the last packet is empty: it brings late frames
+        last, rest = (
+            (packet, []) if packet.size else (last, rest)
+        )  # an empty packet ends the stream: it brings the rest
         for frame in packet.decode():
             if frame.width * frame.height > MAX_PIXELS:  # the size can change within a file
                 raise too_large("video", name)
-            is_broken = is_broken or frame.is_corrupt
+            rest.append((frame.pts, frame.is_corrupt))
             yield frame
-    if is_broken:
+    # in other codecs a packet may have no frame of its own
+    is_lost = last and stream.codec_context.name in ("mpeg1video", "mpeg2video") and last.pts not in dict(rest)
+    if last and (last.is_corrupt or is_lost or any(is_corrupt for _, is_corrupt in rest)):
         raise Unreadable("video", name, *_CUT)
 
 
@@ -225,8 +235,10 @@ def _to_picture(frame, side: int) -> np.ndarray:
     """One decoded frame to uint8 (side, side, 3), upright."""
     has_alpha = any(component.is_alpha for component in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24")
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    return prepare_picture(pixels if matrix is None else _upright(pixels, bytes(matrix)), side)
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            pixels = _upright(pixels, bytes(data))
+    return prepare_picture(pixels, side)
 
 
 def _upright(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
@@ -264,7 +276,7 @@ def _kind(file) -> str | None:
     kind = _kind_of(head)
     if kind != "animation":
         return kind
-    if not _is_animated(file):
+    if not _is_animated(file, head):
         return "picture"
     return "video" if head.startswith(b"GIF") else "animation"
 
@@ -287,7 +299,7 @@ def _kind_of(head: bytes) -> str | None:
     return "video" if head.startswith(video) or transport_packet(head) else None
 
 
-def _is_animated(file) -> bool:
+def _is_animated(file, head) -> bool:
     """Whether a picture has several frames. A cut GIF of one frame also has, if it says that it repeats."""
     try:
         with warnings.catch_warnings():
@@ -296,8 +308,8 @@ def _is_animated(file) -> bool:
             with Image.open(file) as image:
                 repeats = image.format == "GIF" and "loop" in image.info
                 return image.is_animated or (repeats and is_cut(file))
-    except Exception:  # a broken picture: the reader of pictures gives a better message
-        return False
+    except Exception:  # a broken WebP has said that it is animated; a broken picture of another kind is a picture
+        return head.startswith(b"RIFF")
 
 
 # ---- writing ---------------------------------------------------------------------------------
