@@ -153,10 +153,13 @@ def _raw_frames(head):
 
 
 def _is_cut_flv(head, last, total) -> bool:
-    """Whether both facts in the header, the length in bytes and in seconds, promise more than the file holds."""
+    """Whether both facts in the header, the length in bytes and in seconds, promise more than the file holds.
+
+    The last tag can be half a second before the end of the last frame.
+    """
     size, seconds = (_fact(head, name) for name in (b"filesize", b"duration"))
     shown = int.from_bytes(last[11:12] + last[8:11]) / 1000  # time of the last tag
-    return head.startswith(b"FLV\1") and size > total and seconds > shown + 0.2
+    return head.startswith(b"FLV\1") and size > total and seconds > shown + 0.5
 
 
 def _fact(head, name) -> float:

@@ -126,7 +126,7 @@ def _read_animation(file, name, sample) -> np.ndarray:
         raise ValueError("a broken animation") from error
 
 
-def _timed_pictures(image: Image.Image, name: str) -> Iterator[tuple[float, Callable[[int], np.ndarray]]]:
+def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[[int], np.ndarray]]]:
     time = 0.0
     # a PNG can have a picture that is not part of its animation, for programs that show no animations
     for number in range(bool(image.info.get("default_image")), image.n_frames):
@@ -215,7 +215,8 @@ def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callabl
 
 def _decode(container, stream, name: str) -> Iterator[Any]:
     """All frames. FFmpeg reports no error if the last frame is cut: it marks the frame, or leaves it out."""
-    last, rest = None, []  # the last packet and its frames; an empty packet ends the stream and brings late frames
+    last: Any = None
+    rest: list[tuple] = []  # frames of the last packet; an empty packet ends the stream and brings late frames
     for packet in container.demux(stream):
         last, rest = (
             (packet, []) if packet.size else (last, rest)
@@ -259,13 +260,14 @@ def is_video(path_or_file: str | os.PathLike | BinaryIO, name: str = "") -> bool
     Never raises: for a file that is missing or unreadable the extension decides, and the error comes when
     the file is read.
     """
-    is_open = hasattr(path_or_file, "read")
+    given: Any = path_or_file
+    is_open = hasattr(given, "read")
     try:
-        with nullcontext(path_or_file) if is_open else open(path_or_file, "rb") as file:
+        with nullcontext(given) if is_open else open(given, "rb") as file:
             kind = _kind(file)
     except (OSError, ValueError):
         kind = None
-    by_name = (name if is_open else os.fsdecode(path_or_file)).lower().endswith(EXTENSIONS)
+    by_name = (name if is_open else os.fsdecode(given)).lower().endswith(EXTENSIONS)
     return by_name if kind is None else kind != "picture"
 
 
@@ -304,10 +306,10 @@ def _is_animated(file, head) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            was_cut = is_cut(file)
             file.seek(0)
             with Image.open(file) as image:
-                repeats = image.format == "GIF" and "loop" in image.info
-                return image.is_animated or (repeats and is_cut(file))
+                return (was_cut and "loop" in image.info) or getattr(image, "is_animated", False)
     except Exception:  # a broken WebP has said that it is animated; a broken picture of another kind is a picture
         return head.startswith(b"RIFF")
 
