@@ -15,12 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from own_files import COLOURS, WRITERS, encoded, flickr30k_csv, lines, member, page, picture, pixels, text
 from PIL import Image
+from video_files import encoded as encoded_video
+from video_files import greys, rate_of
 
 from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.prompt import read_prompt
 from tinyflamingo.data.readers import FORMATS, read_data, text_files
 from tinyflamingo.data.readers.check import check_data
 from tinyflamingo.data.readers.decode import Tally, decoded
-from tinyflamingo.data.readers.record import OUTPUT, BadRecord, MediaFile, Record, Root, Skipped
+from tinyflamingo.data.readers.record import OUTPUT, BadRecord, MediaFile, Record, Root, Skipped, media_file
 from tinyflamingo.data.readers.text_files import elements, top_level
 from tinyflamingo.errors import UserError
 
@@ -559,3 +562,56 @@ def test_check_reports_all_bad_records_and_draws_a_sheet(tmp_path):
     with pytest.raises(UserError, match="more than 5%"):
         list(check_data(path))
     assert pixels("red").shape == (24, 32, 3)
+
+
+# ---- animations and long videos ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "apng"])
+def test_animations_are_videos_wherever_they_come_from(tmp_path, kind):
+    moving, still = encoded_video(kind, greys(5)), encoded_video(kind, greys(1))
+    for number, data in enumerate((moving, still)):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            for suffix in (kind, "png", "jpg"):
+                member(archive, f"{suffix}.{suffix}", data)
+                member(archive, f"{suffix}.txt", b"it moves")
+        (tmp_path / f"{number}.{kind}").write_bytes(data)
+        kinds = {i.kind for r, _ in everything(tmp_path / f"{number}.tar")[0] for i in r.items if hasattr(i, "kind")}
+        assert kinds == {"picture" if number else "video"}
+        assert Root(tmp_path).medium(f"{number}.{kind}").kind == media_file("inline", data).kind == kinds.pop()
+
+
+def test_a_picture_in_a_tar_whose_name_says_video_is_a_picture_and_the_reverse(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in (("a.mp4", encoded("red")), ("b.jpg", encoded_video("mp4", greys(15)))):
+            member(archive, name, data)
+            member(archive, f"{name[0]}.txt", b"text")
+    good, skipped = everything(tmp_path)
+    assert [len(media[0]) for _, media in good] == [1, 2] and not skipped
+
+
+@pytest.mark.parametrize("kind", ["mts", "ts", "mpg", "vob", "flv", "wmv", "ogv"])
+def test_videos_of_all_kinds_in_a_folder_and_a_tar(tmp_path, kind):
+    """Also with an extension that tells nothing."""
+    data = encoded_video(kind, greys(rate_of(kind) * 3 // 2))
+    for name in (f"a.{kind.upper()}", "b.bin"):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "captions.jsonl").write_bytes(
+        b"".join(json.dumps({"file": f, "text": "a"}).encode() + b"\n" for f in (f"a.{kind.upper()}", "b.bin"))
+    )
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        member(archive, f"a.{kind.upper()}", data)
+        member(archive, "a.txt", b"a")
+    good, skipped = everything(tmp_path, "folder")
+    good += everything(tmp_path / "a.tar")[0]
+    assert [len(media[0]) for _, media in good] == [2, 2, 2] and not skipped
+
+
+def test_a_long_video_gives_its_first_32_frames(tmp_path):
+    data = encoded_video("mp4", greys(40, step=5).repeat(10, 0))
+    (tmp_path / "a.mp4").write_bytes(data)
+    (tmp_path / "captions.jsonl").write_text('{"file": "a.mp4", "text": "a"}')
+    ((_, (frames,)),) = everything(tmp_path)[0]
+    np.testing.assert_allclose(frames.mean((1, 2, 3)), 5 * np.arange(32), atol=4)
+    _, shown = read_prompt("<video>Output:", [tmp_path / "a.mp4"], 8)[::-1]
+    np.testing.assert_array_equal(shown, frames)

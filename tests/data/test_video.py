@@ -1,5 +1,6 @@
 """The user's videos: the right frames at the right times, each error is one clear line."""
 
+import io
 import subprocess
 import sys
 from fractions import Fraction
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from video_files import animation, encoded, greys, rate_of
 
 from tinyflamingo.data import video
 from tinyflamingo.data.video import is_video, load_video, write_video
@@ -182,18 +184,145 @@ def fixed(*values):
     return b"".join(int(v * 65536).to_bytes(4, "big", signed=True) for v in values)
 
 
-@pytest.mark.parametrize("a, b, turns", [(0, 1, -1), (0, -1, 1), (-1, 0, 2)])
-def test_rotation_metadata_turns_the_frames(tmp_path, a, b, turns):
-    """As in files of phones: the frames are stored turned, and a matrix in the header gives the rotation."""
-    path = tmp_path / "a.mp4"
-    write_video(path, halves(64, 64)[None])
-    upright = load_video(path)[0].astype(int)
-    data = bytearray(path.read_bytes())
-    matrix = data.index(b"tkhd") + 4 + 40
-    assert data[matrix : matrix + 8] == fixed(1, 0)
-    data[matrix : matrix + 8], data[matrix + 12 : matrix + 20] = fixed(a, b), fixed(-b, a)
-    path.write_bytes(bytes(data))
-    np.testing.assert_allclose(load_video(path)[0], np.rot90(upright, turns), atol=2)
+# ((a, b), (c, d)) of the display matrix: what FFmpeg and players show for the stored frame
+ORIENTATIONS = {
+    "as stored": ((1, 0, 0, 1), lambda f: f),
+    "mirrored": ((-1, 0, 0, 1), lambda f: f[:, ::-1]),
+    "flipped": ((1, 0, 0, -1), lambda f: f[::-1]),
+    "half a turn": ((-1, 0, 0, -1), lambda f: f[::-1, ::-1]),
+    "a quarter to the right": ((0, 1, -1, 0), lambda f: np.rot90(f, -1)),
+    "a quarter to the left": ((0, -1, 1, 0), lambda f: np.rot90(f)),
+    "along the diagonal": ((0, 1, 1, 0), lambda f: f.swapaxes(0, 1)),
+    "along the other diagonal": ((0, -1, -1, 0), lambda f: np.rot90(f, 2).swapaxes(0, 1)),
+}
+
+
+def display_matrix(a, b, c, d):
+    return fixed(a, b, 0, c, d, 0, 0, 0) + (1 << 30).to_bytes(4)
+
+
+def assert_oriented(data, orientation):
+    shown = load_video(io.BytesIO(data))[0].astype(int)
+    wanted = video.prepare_picture(ORIENTATIONS[orientation][1](halves(64, 128)))
+    assert np.abs(shown - wanted).mean() < 8  # another orientation differs by 40 and more
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_all_orientations_of_a_phone(tmp_path, suffix, name):
+    """The frames are stored turned, and a matrix in the header tells how to show them."""
+    path = tmp_path / f"a.{suffix}"
+    write_video(path, halves(64, 128)[None])
+    data, plain = path.read_bytes(), display_matrix(1, 0, 0, 1)
+    place = data.index(plain, data.index(b"tkhd"))
+    assert_oriented(data[:place] + display_matrix(*ORIENTATIONS[name][0]) + data[place + 36 :], name)
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_all_orientations_in_matroska(name):
+    if not hasattr(av.video.stream.VideoStream, "set_display_matrix"):
+        pytest.skip("this PyAV cannot write a display matrix")
+    a, b, c, d = (int(value * 65536) for value in ORIENTATIONS[name][0])
+    matrix = [a, b, 0, c, d, 0, 0, 0, 1 << 30]
+    assert_oriented(encoded("mkv", halves(64, 128)[None], lambda stream: stream.set_display_matrix(matrix)), name)
+
+
+@pytest.mark.parametrize("kind", ["ts", "h264.flv", "mts", "h264.mpg"])
+@pytest.mark.parametrize("options, name", [
+    ("rotate=0:flip=horizontal", "mirrored"), ("rotate=0:flip=vertical", "flipped"),
+    ("rotate=180", "half a turn"), ("rotate=90", "a quarter to the left"), ("rotate=270", "a quarter to the right"),
+])  # fmt: skip
+def test_orientations_inside_a_stream(kind, options, name):
+    """H.264 can hold the orientation itself, in any container."""
+    data = encoded(kind, halves(64, 128)[None], filtered=f"h264_metadata=display_orientation=insert:{options}")
+    assert_oriented(data, name)
+
+
+@pytest.mark.parametrize("kind", ["webp", "apng"])
+@pytest.mark.parametrize("number, name", enumerate(
+    ["as stored", "mirrored", "half a turn", "flipped", "along the diagonal", "a quarter to the right",
+     "along the other diagonal", "a quarter to the left"], 1,
+))  # fmt: skip
+def test_orientations_of_animations(kind, number, name):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    assert_oriented(animation(kind, np.stack([halves(64, 128)] * 2 + [halves(64, 128) // 2]), exif=exif), name)
+
+
+# ---- joined recordings -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ts", "mpeg2.ts", "mts", "mpg", "vob", "h264.mpg"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_joined_recordings_give_all_frames(kind, count):
+    """Each part begins again at the same time. A part has one, two or three seconds."""
+    rate = rate_of(kind)
+    first, second = (encoded(kind, greys(count, first, 60).repeat(rate, 0)) for first in (10, 40))
+    for parts, levels in (((first, second), (10, 40)), ((second, first, first), (40, 10, 10))):
+        frames = load_video(io.BytesIO(b"".join(parts)))
+        wanted = np.concatenate([level + 60 * np.arange(count) for level in levels])
+        np.testing.assert_allclose(frames.mean((1, 2, 3)), wanted, atol=6)
+
+
+@pytest.mark.parametrize("kind", ["ts", "mts", "mpg"])
+@pytest.mark.parametrize("length", [1, 5, 12])
+def test_no_frame_of_joined_recordings_is_lost(kind, length):
+    parts = encoded(kind, greys(length, 10)) + encoded(kind, greys(length, 20))
+    frames = load_video(io.BytesIO(parts), fps=rate_of(kind))
+    np.testing.assert_allclose(
+        frames.mean((1, 2, 3)), [10 + 12 * i + k for k in (0, 10) for i in range(length)], atol=6
+    )
+
+
+@pytest.mark.parametrize("later", [100, 40_000, -30])
+def test_a_recording_that_goes_on_much_later_or_earlier_has_no_gap(tmp_path, later):
+    for name, first, times in (("a.ts", 0, np.arange(30) / 10), ("b.ts", 3, np.arange(30) / 10 + later)):
+        write_timed(tmp_path / name, SECONDS[first : first + 3].repeat(10, 0), times + 50)
+    (tmp_path / "c.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    assert_colours(load_video(tmp_path / "c.ts"), SECONDS, atol=20)
+
+
+def test_a_long_pause_inside_another_container_stays(tmp_path):
+    write_timed(tmp_path / "a.mkv", SECONDS[:2], [0, 15])
+    assert_colours(load_video(tmp_path / "a.mkv"), SECONDS[[0, *[1] * 15]])
+
+
+# ---- animated pictures -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["webp", "apng", "gif"])
+def test_animations_are_videos_with_their_own_delays(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(animation(kind, plain(SECONDS[:4]), duration=[1000, 500, 500, 1000]))
+    assert is_video(path) and is_video(io.BytesIO(path.read_bytes()))
+    assert_colours(load_video(path), SECONDS[[0, 1, 3]], atol=8)
+    path.write_bytes(animation(kind, plain(SECONDS[:1])))
+    assert not is_video(path)
+
+
+def test_a_png_with_a_picture_apart_from_its_animation(tmp_path):
+    data = animation("apng", plain(SECONDS[:4]), duration=1000, default_image=True)
+    assert_colours(load_video(io.BytesIO(data)), SECONDS[1:4], atol=2)
+
+
+def test_transparent_parts_of_an_animated_webp_are_white():
+    frames = [Image.new("RGBA", (32, 32), (0, 0, 0, 0)) for _ in range(2)]
+    for frame, colour in zip(frames, ((255, 0, 0, 255), (0, 0, 255, 255)), strict=True):
+        frame.paste(colour, (0, 0, 16, 32))
+    target = io.BytesIO()
+    frames[0].save(target, "webp", save_all=True, append_images=frames[1:], duration=1000, lossless=True)
+    shown = load_video(target)
+    assert shown[:, 5, 5].tolist() == [[255, 0, 0], [0, 0, 255]] and (shown[:, 5, 28] == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["webp", "apng"])
+def test_limits_on_animations(tmp_path, monkeypatch, kind):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(animation(kind, plain(np.arange(120).reshape(40, 3), 16), duration=1000))
+    fails(path, "more than 32 frames")
+    fails(path, "longer than 10 seconds", max_seconds=10)
+    monkeypatch.setattr(video, "MAX_PIXELS", 16 * 16 - 1)
+    fails(path, "million pixels")
 
 
 def test_an_animated_gif_has_its_own_delays(tmp_path):
@@ -224,6 +353,15 @@ def test_limits_on_frames_and_seconds(tmp_path):
     assert load_video(path, max_frames=36).shape[0] == 36
     assert load_video(path, fps=0.5).shape[0] == 18
     fails(path, "longer than 20 seconds", max_seconds=20)
+
+
+def test_a_long_video_can_be_shortened(tmp_path):
+    levels = 5 * np.arange(40)
+    write_video(tmp_path / "a.mp4", plain(np.stack([levels] * 3, 1)))
+    frames = load_video(tmp_path / "a.mp4", shorten=True, max_seconds=36)
+    assert_colours(frames, np.stack([levels[:32]] * 3, 1))
+    assert_colours(load_video(tmp_path / "a.mp4", max_frames=40), np.stack([levels] * 3, 1))
+    fails(cut(tmp_path / "a.mp4", 0.9), shorten=True)
 
 
 def test_seconds_are_limited_also_without_a_length_in_the_header(tmp_path):

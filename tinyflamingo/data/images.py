@@ -43,7 +43,7 @@ def load_picture(
             warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path_or_file) as image:
-                return fit_square(_decode(image, name), side, preparation)
+                return fit_image(image, name, side, preparation)
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -74,6 +74,11 @@ def prepare_picture(array: np.ndarray, side: int = 32, preparation: Preparation 
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     return fit_square(_over_white(Image.fromarray(np.ascontiguousarray(array))), side, preparation)
+
+
+def fit_image(image: Image.Image, name: str, side: int = 32, preparation: Preparation = PAD) -> np.ndarray:
+    """The same for the current frame of an opened picture. name: for errors."""
+    return fit_square(_decode(image, name), side, preparation)
 
 
 # ---- failures, shared with video.py ----------------------------------------------------------

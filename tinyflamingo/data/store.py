@@ -33,7 +33,7 @@ from tinyflamingo.data.readers.record import MediaFile, Skipped
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import replacing, write_atomically
 
-PREPROCESSING = 1  # to be raised if the same file gives other pixels: stores and features are then made again
+PREPROCESSING = 2  # to be raised if the same file gives other pixels: stores and features are then made again
 HOLD_OUT = 20220429  # seed of the random choice of held-out records
 RECORDS, PIXELS, INDEX, CARD = "records.jsonl", "pixels.u8", "index.npz", "store.json"
 

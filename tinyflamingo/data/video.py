@@ -2,44 +2,44 @@
 
 A video is a sequence of frames: 1 per second in training; the paper evaluates at 3 per second. Each
 frame is prepared like a picture (`images.py`). PyAV, which contains FFmpeg, reads the files. It is
-imported only when it is needed.
+imported only when it is needed. Pillow reads animated WebP and PNG, which few builds of FFmpeg can read.
 
-Not here: sound, subtitles, the choice of a clip in a long video, pixels that are not square.
+Not here: whether a file is cut short (`cut_files.py`), sound, subtitles, the choice of a clip in a long
+video, pixels that are not square.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from fractions import Fraction
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from tinyflamingo.data.images import (
-    MAX_PIXELS,
-    Unreadable,
-    prepare_picture,
-    require_file,
-    too_large,
-)
+from tinyflamingo.data.cut_files import is_cut, transport_packet
+from tinyflamingo.data.images import MAX_PIXELS, Unreadable, fit_image, prepare_picture, require_file, too_large
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
 
 MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
 TICK = 1e-3  # seconds; Matroska rounds times to this unit, so a frame may be early by this much
+JUMP = 10  # seconds; a longer gap in a transport or program stream is a place where two recordings were joined
 
 # FFmpeg also reads playlists, which open other files or addresses, and turns plain text into video.
 # So only real containers are allowed, and they may open no file but their own.
 _CONTAINERS = "mov,mp4,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,ogg,asf,yuv4mpegpipe"
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
 
+_CUT = ("it is damaged or cut short", "copy or export it again")
 _REMEDY = "give an mp4, mov, webm, mkv, avi or animated GIF"
 EXTENSIONS = (
-    ".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".flv",
-    ".ogv", ".wmv", ".y4m",
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".vob",
+    ".ts", ".mts", ".m2ts", ".m2t", ".flv", ".f4v", ".ogv", ".wmv", ".asf", ".y4m",
 )  # fmt: skip
 
 
@@ -52,40 +52,106 @@ def load_video(
     fps: float = 1.0,
     max_frames: int = 32,
     max_seconds: float = 600,
+    shorten: bool = False,
     preparation: Preparation = PAD,
 ) -> np.ndarray:
     """Frames at 0, 1/fps, 2/fps, ... seconds after the first frame: uint8 (F, side, side, 3).
 
     Each is the first frame at or after its time. Times are presentation times, so the frame rate may
-    vary. Rotation metadata is applied. Raises `UserError`, one line with the file's name, if the file
-    cannot be read to its end, gives more than max_frames frames, is longer than max_seconds, or has
-    more than images.MAX_PIXELS pixels in a frame.
+    vary. Rotation and mirroring in the metadata are applied. Raises `UserError`, one line with the file's
+    name, if the file is cut short or damaged, gives more than max_frames frames, is longer than
+    max_seconds, or has more than images.MAX_PIXELS pixels in a frame. shorten: a longer video is no error
+    but gives its first max_frames frames.
     """
     if not 0 < fps < float("inf"):
         raise UserError(f"cannot take {fps} frames per second; give a number above 0")
-    av = _import_av()
-    opened: Any
-    if hasattr(path_or_file, "read"):
-        name, opened = str(getattr(path_or_file, "name", "from memory")), nullcontext(path_or_file)
-    else:
-        name = require_file(path_or_file, "video", _REMEDY)
-        opened = open(path_or_file, "rb")
+    name, opened = _open(path_or_file)
+    limits = (fps, max_frames, max_seconds, shorten)
     try:
-        with (
-            opened as file,
-            av.open(guarded := _GuardedFile(file), metadata_errors="ignore", container_options=_OPTIONS) as container,
-        ):
-            frames = _read(file, container, name, (side, preparation), fps, max_frames, max_seconds)
-        if guarded.lost:
-            raise ValueError("the file names a position that does not exist in it")
-        return frames
-    except (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
+        with opened as file:
+            if is_cut(file):
+                raise Unreadable("video", name, *_CUT)
+            read = _read_animation if _kind(file) == "animation" else _read_container
+            return read(file, name, lambda frames: _sample(frames, name, (side, preparation), *limits))
+    except UserError:
+        raise
+    except (_import_av().FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
         # FFmpegError is listed because av.error.EOFError inherits from none of the others
-        if hasattr(path_or_file, "read") or is_video(path_or_file):
-            wrong, remedy = "it is damaged or cut short", "copy or export it again"
-        else:
-            wrong, remedy = "it is not a video", _REMEDY
-        raise Unreadable("video", name, wrong, remedy) from None
+        known = hasattr(path_or_file, "read") or is_video(path_or_file)
+        raise Unreadable("video", name, *(_CUT if known else ("it is not a video", _REMEDY))) from None
+
+
+def _open(path_or_file) -> tuple[str, Any]:
+    if hasattr(path_or_file, "read"):
+        return str(getattr(path_or_file, "name", "from memory")), nullcontext(path_or_file)
+    name = require_file(path_or_file, "video", _REMEDY)
+    return name, open(path_or_file, "rb")
+
+
+def _sample(frames, name, square, fps, max_frames, max_seconds, shorten) -> np.ndarray:
+    """uint8 (F, side, side, 3) from (time in seconds, function that gives the picture). Only samples stay in memory."""
+    pictures: list[np.ndarray] = []
+    start = None
+    for index, (time, picture) in enumerate(frames):
+        start = time if start is None else start
+        due = int((time - start + TICK) * fps) + 1  # number of sample times up to this frame
+        if due > max_frames and not shorten:
+            wrong = f"at {fps:g} frames per second it gives more than {max_frames} frames"
+            raise Unreadable("video", name, wrong, "cut it shorter, or take fewer frames per second")
+        if time - start > max_seconds and not shorten:
+            raise Unreadable("video", name, f"it is longer than {max_seconds:g} seconds", "cut it shorter")
+        if index >= MAX_DECODED:
+            raise Unreadable("video", name, f"it has more than {MAX_DECODED} frames", "cut it shorter")
+        missing = min(due, max_frames) - len(pictures)
+        if missing > 0:
+            pictures += [picture(*square)] * missing
+        if due > max_frames:
+            break
+    if not pictures:
+        raise Unreadable("video", name, "it has no frames", _REMEDY)
+    return np.stack(pictures)
+
+
+# ---- animated pictures -----------------------------------------------------------------------
+
+
+def _read_animation(file, name, sample) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
+            with Image.open(file) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise too_large("video", name)
+                return sample(_timed_pictures(image, name))
+    except UserError:
+        raise
+    except Exception as error:  # on a broken file Pillow can raise nearly anything
+        raise ValueError("a broken animation") from error
+
+
+def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray]]]:
+    time = 0.0
+    # a PNG can have a picture that is not part of its animation, for programs that show no animations
+    for number in range(bool(image.info.get("default_image")), image.n_frames):
+        image.seek(number)
+        image.load()
+        yield time, partial(fit_image, image, name)
+        delay = image.info.get("duration", 0)
+        time += (delay if delay > 10 else 100) / 1000  # as in browsers; FFmpeg does the same for a GIF
+
+
+# ---- containers ------------------------------------------------------------------------------
+
+
+def _read_container(file, name, sample) -> np.ndarray:
+    guarded = _GuardedFile(file)
+    file.seek(0)
+    with _import_av().open(guarded, metadata_errors="ignore", container_options=_OPTIONS) as container:
+        stream = _video_stream(container, name)
+        frames = sample(_timed_frames(container, stream, name))
+    if guarded.lost:
+        raise ValueError("the file names a position that does not exist in it")
+    return frames
 
 
 class _GuardedFile:
@@ -116,31 +182,6 @@ def _import_av():
     return av
 
 
-def _read(file, container, name, square, fps, max_frames, max_seconds) -> np.ndarray:
-    """Sample an opened container: uint8 (F, side, side, 3). Only the samples are kept in memory."""
-    stream = _video_stream(container, name)
-    promised = _promised_seconds(container, stream)
-    pictures: list[np.ndarray] = []
-    start, end = None, 0.0
-    for time, duration, frame in _timed_frames(container, stream, name):
-        start = time if start is None else start
-        if max(time - start, promised or 0) > max_seconds:
-            wrong = f"it is longer than {max_seconds:g} seconds"
-            raise Unreadable("video", name, wrong, "cut it shorter")
-        due = int((time - start + TICK) * fps) + 1  # number of sample times up to this frame
-        if due > max_frames:
-            wrong = f"at {fps:g} frames per second it gives more than {max_frames} frames"
-            raise Unreadable("video", name, wrong, "cut it shorter, or take fewer frames per second")
-        if due > len(pictures):
-            pictures += [_to_picture(frame, *square)] * (due - len(pictures))
-        end = time + duration
-    if not pictures:
-        raise Unreadable("video", name, "it has no frames", _REMEDY)
-    if not _is_complete(file, container, stream, promised, end):
-        raise Unreadable("video", name, "it is cut short", "copy or export it again")
-    return np.stack(pictures)
-
-
 def _video_stream(container, name: str):
     """The first video stream that is not a cover picture, set to decode in the same way each time."""
     for stream in container.streams.video:
@@ -157,124 +198,123 @@ def _video_stream(container, name: str):
     raise Unreadable("video", name, "it contains no video", _REMEDY)
 
 
-def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, float, object]]:
-    """(presentation time in seconds, duration in seconds, frame), in the order of presentation."""
+def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray]]]:
+    """(presentation time in seconds, function that gives the picture), in the order of presentation.
+
+    Joined recordings begin again at an earlier time, or go on much later. They follow each other without a gap.
+    """
     pace = 1 / float(stream.average_rate or 25)
-    for index, frame in enumerate(container.decode(stream)):
-        if index >= MAX_DECODED:
-            raise Unreadable("video", name, f"it has more than {MAX_DECODED} frames", "cut it shorter")
-        if frame.width * frame.height > MAX_PIXELS:  # the size can change within a file
-            raise too_large("video", name)
-        time = index * pace if frame.time is None else frame.time
-        duration = float(frame.duration * frame.time_base) if frame.duration else pace
-        yield time, duration, frame
+    longest = JUMP if container.format.name in ("mpegts", "mpeg") else float("inf")
+    time, shift = None, 0.0
+    for frame in _decode(container, stream, name):
+        due = 0.0 if time is None else time + pace
+        step = pace if frame.time is None or time is None else frame.time + shift - time
+        # a small step back that does not begin with a key frame is a fault of the order, not a new recording
+        if step > longest or step < -1 or (step <= 0 and frame.key_frame):
+            shift = due - frame.time
+        time = due if frame.time is None else frame.time + shift
+        yield time, partial(_to_picture, frame)
+
+
+def _decode(container, stream, name: str) -> Iterator[Any]:
+    """All frames. FFmpeg reports no error if the last frame is cut: it marks the frame, or leaves it out."""
+    last: Any = None
+    rest: list[tuple] = []  # frames of the last packet; an empty packet ends the stream and brings late frames
+    for packet in container.demux(stream):
+        last, rest = (
+            (packet, []) if packet.size else (last, rest)
+        )  # an empty packet ends the stream: it brings the rest
+        for frame in packet.decode():
+            if frame.width * frame.height > MAX_PIXELS:  # the size can change within a file
+                raise too_large("video", name)
+            rest.append((frame.pts, frame.is_corrupt))
+            yield frame
+    # in other codecs a packet may have no frame of its own
+    is_lost = last and stream.codec_context.name in ("mpeg1video", "mpeg2video") and last.pts not in dict(rest)
+    if last and (last.is_corrupt or is_lost or any(is_corrupt for _, is_corrupt in rest)):
+        raise Unreadable("video", name, *_CUT)
 
 
 def _to_picture(frame, side: int, preparation: Preparation) -> np.ndarray:
     """One decoded frame to uint8 (side, side, 3), upright."""
     has_alpha = any(component.is_alpha for component in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24")
-    # rotation and rot90 both count degrees counter-clockwise
-    return prepare_picture(np.rot90(pixels, round(frame.rotation / 90)), side, preparation)
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            pixels = _upright(pixels, bytes(data))
+    return prepare_picture(pixels, side, preparation)
 
 
-# ---- is the file complete? -------------------------------------------------------------------
-
-
-def _promised_seconds(container, stream) -> float | None:
-    """The length of the video in its own header, in seconds. None if the header cannot be trusted."""
-    kind = container.format.name
-    if kind.startswith("matroska") and "DURATION" in stream.metadata:  # "hours:minutes:seconds"
-        hours, minutes, seconds = map(float, stream.metadata["DURATION"].split(":"))
-        return 3600 * hours + 60 * minutes + seconds
-    if kind == "avi" and stream.average_rate:  # FFmpeg shortens the duration of a cut file, so count frames
-        return stream.frames / float(stream.average_rate)
-    if kind.startswith("mov") and stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    return None
-
-
-def _is_complete(file, container, stream, promised: float | None, end: float) -> bool:
-    """Whether no frame is missing at the end. FFmpeg reports no error if the last frames are lost.
-
-    end: the time at which the last frame ends; time 0 is that of the file, also if the first frame is later.
-    """
-    if container.format.name == "gif":  # its header has no length, but a complete file ends with a semicolon
-        file.seek(-min(1024, _size(file)), os.SEEK_END)
-        return file.read().rstrip(b"\0").endswith(b";")
-    if container.format.name.startswith("mov") and not _boxes_are_complete(file):
-        return False
-    # headers round and editors trim, so 2 % and half a frame may be missing
-    slack = 0.5 / float(stream.average_rate or 25)
-    return promised is None or end >= 0.98 * promised - slack
-
-
-def _size(file) -> int:
-    return file.seek(0, os.SEEK_END)
-
-
-def _boxes_are_complete(file) -> bool:
-    """Whether all outermost boxes of an mp4 (length, four letters, content) end within the file."""
-    total, place = _size(file), 0
-    while place + 8 <= total:
-        file.seek(place)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:  # the length needs 64 bits, which follow
-            size = int.from_bytes(head[8:16], "big")
-        if size == 0:  # the box ends with the file
-            return True
-        if size < 8:
-            return False
-        place += size
-    return place <= total
+def _upright(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
+    """Turned and mirrored by a display matrix: a pixel (x, y) is shown at (a x + c y, b x + d y)."""
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(int)
+    if abs(b) + abs(c) > abs(a) + abs(d):  # x and y change places
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 # ---- is it a video? --------------------------------------------------------------------------
 
 
-def is_video(path: str | os.PathLike) -> bool:
+def is_video(path_or_file: str | os.PathLike | BinaryIO, name: str = "") -> bool:
     """Whether to read the file as a video. The first bytes decide; if they cannot, the extension does.
 
-    An animated GIF is a video, a GIF of one frame is not. Never raises: for a file that is missing or
-    unreadable the extension decides, and the error comes when the file is read.
+    An animated GIF, WebP or PNG is a video, one of a single frame is not. name: the name of an open file.
+    Never raises: for a file that is missing or unreadable the extension decides, and the error comes when
+    the file is read.
     """
+    given: Any = path_or_file
+    is_open = hasattr(given, "read")
     try:
-        with open(path, "rb") as file:
-            kind = _kind_of(file.read(512))
-        if kind == "gif":
-            return _is_animated(path)
+        with nullcontext(given) if is_open else open(given, "rb") as file:
+            kind = _kind(file)
     except (OSError, ValueError):
         kind = None
-    by_name = os.fsdecode(path).lower().endswith(EXTENSIONS)
-    return by_name if kind is None else kind == "video"
+    by_name = (name if is_open else os.fsdecode(given)).lower().endswith(EXTENSIONS)
+    return by_name if kind is None else kind != "picture"
+
+
+def _kind(file) -> str | None:
+    """The kind of a file by its first bytes: "video", "animation" or "picture"; None if they do not show it."""
+    file.seek(0)
+    head = file.read(512)
+    kind = _kind_of(head)
+    if kind != "animation":
+        return kind
+    if not _is_animated(file, head):
+        return "picture"
+    return "video" if head.startswith(b"GIF") else "animation"
 
 
 def _kind_of(head: bytes) -> str | None:
-    """The kind of a file by its first bytes: "video", "picture" or "gif"; None if they do not show it."""
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")):
+    """As `_kind`, but "animation" is any picture that can be animated."""
+    if head.startswith((b"GIF87a", b"GIF89a", b"\x89PNG")):
+        return "animation"
+    if head.startswith((b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")):
         return "picture"
     if head[:4] == b"RIFF":
-        return {b"AVI ": "video", b"WEBP": "picture"}.get(head[8:12])
+        is_animated = head[12:16] == b"VP8X" and head[20:21] and head[20] & 2
+        return {b"AVI ": "video", b"WEBP": "animation" if is_animated else "picture"}.get(head[8:12])
     if head[4:8] == b"ftyp":  # the mp4 family also contains pictures
         return "picture" if head[8:12] in (b"heic", b"heix", b"mif1", b"avif") else "video"
     if head[4:8] in (b"moov", b"mdat", b"wide"):  # old QuickTime
         return "video"
-    if head[:1] == head[188:189] == b"G":  # packets of an MPEG transport stream
-        return "video"
     video = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"FLV\1", b"OggS", b"0&\xb2u",
              b"YUV4MPEG2")  # fmt: skip
-    return "video" if head.startswith(video) else None
+    return "video" if head.startswith(video) or transport_packet(head) else None
 
 
-def _is_animated(path: str | os.PathLike) -> bool:
+def _is_animated(file, head) -> bool:
+    """Whether a picture has several frames. A cut GIF of one frame also has, if it says that it repeats."""
     try:
-        with Image.open(path) as image:
-            return getattr(image, "is_animated", False)
-    except Exception:  # a broken GIF: the reader of pictures gives a better message
-        return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            was_cut = is_cut(file)
+            file.seek(0)
+            with Image.open(file) as image:
+                return (was_cut and "loop" in image.info) or getattr(image, "is_animated", False)
+    except Exception:  # a broken WebP has said that it is animated; a broken picture of another kind is a picture
+        return head.startswith(b"RIFF")
 
 
 # ---- writing ---------------------------------------------------------------------------------

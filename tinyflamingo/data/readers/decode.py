@@ -64,7 +64,7 @@ def load(medium: MediaFile, side: int, preparation: Preparation = PAD) -> Array:
     """Pixels of a medium. Raises `Unreadable`."""
     source = io.BytesIO(medium.source) if isinstance(medium.source, bytes) else medium.source
     if medium.kind == "video":
-        return load_video(source, side, preparation=preparation)
+        return load_video(source, side, preparation=preparation, shorten=True)
     return load_picture(source, side, preparation)[None]
 
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyflamingo.data.readers.record import BadRecord, MediaFile, Record, Root, Skipped, each, field, left_out, text
+from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, left_out, media_file, text
 from tinyflamingo.data.readers.text_files import json_lines
 
 FILES = ("*.jsonl", "*.jsonl.gz", "*.jsonl.zip")
@@ -60,7 +60,7 @@ def _picture(info, root) -> list:
             inline = base64.b64decode(field(info, "image_base64", str), validate=True)
         except (binascii.Error, ValueError) as error:
             raise BadRecord("'image_base64' is not base64") from error
-        return [MediaFile("picture", str(info.get("image_name", "inline")), inline)]
+        return [media_file(str(info.get("image_name", "inline")), inline)]
     try:
         return [root.medium(field(info, "image_name", str))]
     except BadRecord as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyflamingo.data.readers.record import BadRecord, MediaFile, Record, Root, Skipped, each, field, text
+from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, media_file, text
 from tinyflamingo.data.readers.text_files import reading
 from tinyflamingo.errors import UserError
 
@@ -62,7 +62,7 @@ def _items(row, root):
 
 def _picture(picture, root):
     if isinstance(picture, dict) and isinstance(picture.get("bytes"), bytes):
-        return MediaFile("picture", str(picture.get("path") or "inline"), picture["bytes"])
+        return media_file(str(picture.get("path") or "inline"), picture["bytes"])
     name = picture.get("path") if isinstance(picture, dict) else picture
     if not isinstance(name, str):
         raise BadRecord("a picture is neither a name nor bytes", type(name).__name__)

@@ -10,6 +10,7 @@ Not here: the formats (one module each in this folder) and decoding (`decode.py`
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ class MediaFile:
         if isinstance(self.source, bytes):
             return self.kind, hashlib.sha256(self.source).digest()
         return self.kind, os.path.normcase(self.source)
+
+
+def media_file(name: str, source: Path | bytes) -> MediaFile:
+    """The picture or video in a file or in bytes; the content shows which of both it is."""
+    video = is_video(io.BytesIO(source), name) if isinstance(source, bytes) else is_video(source)
+    return MediaFile("video" if video else "picture", name, source)
 
 
 @dataclass(frozen=True)
@@ -164,9 +171,8 @@ class Root:
         return self._no_link(paths[0])
 
     def medium(self, name: str, hint: str = "") -> MediaFile:
-        """The picture or video of this name; the content of the file shows which of both it is."""
-        path = self.find(name, hint)
-        return MediaFile("video" if is_video(path) else "picture", name, path)
+        """The picture or video of this name."""
+        return media_file(name, self.find(name, hint))
 
     def _no_link(self, path: Path) -> Path:
         for part in (path, *path.parents):

@@ -1,6 +1,7 @@
 """Webdataset tars: the files of a record are consecutive, and their names are equal up to the first dot.
 
-Example: 000001.jpg with 000001.txt, or with 000001.json that has a "caption". Files like .mp4 are videos.
+Example: 000001.jpg with 000001.txt, or with 000001.json that has a "caption". The content of a file shows whether it
+is a picture or a video.
 An archive is read from front to back, one member at a time, and nothing is extracted. A member that is a
 link or a device, or whose name leads out of the folder, makes its record bad. Not here: shell pipes as addresses.
 """
@@ -15,12 +16,12 @@ from pathlib import Path
 from tinyflamingo.data.readers.record import (
     OUTPUT,
     BadRecord,
-    MediaFile,
     Record,
     Root,
     Skipped,
     check_name,
     each,
+    media_file,
     text,
     words,
 )
@@ -30,7 +31,7 @@ from tinyflamingo.data.video import EXTENSIONS as VIDEOS
 FILES = ("*.tar", "*.tar.gz", "*.tgz")
 SURE = FILES
 SHARDS = True
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".apng")
 TEXTS = (".txt", ".json", ".caption")
 LARGEST = 1 << 28  # most bytes of a member
 
@@ -85,8 +86,7 @@ def _items(group):
     media = [e for e in group if e in PICTURES + VIDEOS]
     if len(media) != 1:
         raise BadRecord("no picture or video" if not media else "several pictures or videos", sorted(group))
-    kind = "video" if media[0] in VIDEOS else "picture"
-    return [MediaFile(kind, f"its {media[0]}", group[media[0]]), OUTPUT, _caption(group)]
+    return [media_file(f"its {media[0]}", group[media[0]]), OUTPUT, _caption(group)]
 
 
 def _caption(group) -> str:
