@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -486,6 +487,40 @@ def test_weights_that_are_not_finite_are_refused(other_folder, tmp_path, value):
     np.savez(folder / "weights.npz", **arrays)
     code, out, err = run("Output:", "--checkpoint", folder)
     assert (code, out, err.count("\n")) == (2, "", 1) and "params/eoc has NaN or infinite numbers" in err
+
+
+def _with_part(folder, part, kind):
+    card = json.loads((folder / "model.json").read_text("utf-8"))
+    card["config"][part]["kind"] = kind
+    (folder / "model.json").write_text(json.dumps(card), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda folder: _with_part(folder, "xattn", "all_previous"), "parts that this file lacks"),
+        (lambda folder: _with_part(folder, "resampler", "port"), "parts that this file lacks"),
+        (lambda folder: (folder / "weights.npz").write_bytes(b"PK" + bytes(99)), "one_file:"),
+        (lambda folder: (folder / "model.json").write_text("{}", "utf-8"), "one_file:"),
+    ],
+)
+def test_a_checkpoint_that_it_cannot_run_is_one_line_and_exit_code_2(other_folder, tmp_path, damage, message):
+    folder = shutil.copytree(other_folder, tmp_path / "copy")
+    damage(folder)
+    code, out, err = run("Output:", "--checkpoint", folder)
+    assert (code, out, err.count("\n")) == (2, "", 1) and message in err
+
+
+def test_the_command_takes_the_folder_of_a_run(other_folder, tmp_path):
+    shutil.copytree(other_folder, tmp_path / "run" / "checkpoint")
+    answers = [run("Output:", "--checkpoint", folder) for folder in (other_folder, tmp_path / "run")]
+    assert answers[0] == answers[1] and answers[0][0] == 0
+
+
+def test_an_animated_png_is_a_video(files, tmp_path):
+    pictures = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "green")]
+    pictures[0].save(tmp_path / "clip.png", save_all=True, append_images=pictures[1:], duration=1000)
+    assert one_file.read("<video>", tmp_path / "clip.png").shape == (3, 20, 20, 3)
 
 
 # ---------------------------------------------------------------- the file itself

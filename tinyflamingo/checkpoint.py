@@ -150,11 +150,13 @@ def _read_card(folder):
     try:
         card = json.loads((folder / CARD).read_bytes())
     except FileNotFoundError:
-        raise UserError(f"checkpoint {folder}: no {CARD} in it; is it the right folder?") from None
+        unfinished = (folder / "state.npz").exists()
+        remedy = "the run is not finished: continue it with --resume" if unfinished else "is it the right folder?"
+        raise UserError(f"checkpoint {folder}: no {CARD} in it; {remedy}") from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"checkpoint {folder}: {CARD} cannot be read ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise UserError(f"checkpoint {folder}: {CARD} is not of format {FORMAT}")
+        raise UserError(f"checkpoint {folder}: {CARD} is not of format {FORMAT}; another version made it: train again")
     if missing := [name for name in (*SEALED, "card_sha256") if name not in card]:
         raise UserError(f"checkpoint {folder}: {CARD} is damaged (no {', '.join(missing)} in it); copy it again")
     if card["card_sha256"] != _card_digest(card):
@@ -168,9 +170,11 @@ def _read_weights(folder, card):
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError as error:
-        raise UserError(f"checkpoint {folder}: {WEIGHTS} cannot be read ({error.strerror})") from error
+        raise UserError(f"checkpoint {folder}: {WEIGHTS} cannot be read ({error.strerror}); copy it again") from error
     if hashlib.sha256(data).hexdigest() != card.get("sha256"):
-        raise UserError(f"checkpoint {folder}: {WEIGHTS} is cut or changed (its checksum differs from {CARD})")
+        raise UserError(
+            f"checkpoint {folder}: {WEIGHTS} is cut or changed (its checksum differs from {CARD}); copy it again"
+        )
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return from_named_leaves({name: arrays[name].astype(np.float32) for name in arrays.files})

@@ -2,9 +2,7 @@
 
     python -m tinyflamingo.one_file '<image>Output:' docs/examples/red_circle.png        # a red circle.
 
-The whole forward pass in plain NumPy, in the order of the chapter: §2 vision encoder, §3 Perceiver resampler, §4
-language model with gated blocks, §5 greedy completion. No cache, no batch, no training. The package is faster.
-
+The forward pass in plain NumPy, in the chapter's order. No cache, no limits of length; the package is faster.
 T text tokens, N media (pictures, videos), F frames of a medium, S spatial features of a frame, R latents, D width, Dv
 width of visual features, H heads, K head size, V vocabulary, p parameters of a part. Comments give shapes: in -> out.
 """
@@ -21,9 +19,9 @@ from PIL import Image, ImageOps, ImageSequence
 
 PAD, BOS, EOS, UNK, IMAGE = range(5)  # reserved token ids; <EOC> has the id V, the first after the text pieces
 EOC = object()  # an item of a prompt: the chunk ends here
+CHAPTER = {"nf_resnet", "bert", "perceiver", "chinchilla", "gated", "placed"}  # kinds of parts that this file has
 
 
-# ---- Parts that several sections use
 def layer_norm(x, gain, bias):  # (..., D) -> (..., D)
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * gain + bias
 
@@ -37,14 +35,15 @@ def gelu(x):
 
 
 def project(p, H, **inputs):  # name of a matrix = its input x (T, D) -> for each name (H, T, K)
-    return [(y := x @ p[name]).reshape(len(y), H, y.shape[1] // H).swapaxes(0, 1) for name, x in inputs.items()]
+    products = [x @ p[name] for name, x in inputs.items()]
+    return [x.reshape(len(x), H, x.shape[1] // H).swapaxes(0, 1) for x in products]
 
 
 def attend(scores, v, visible=True):  # T queries, S keys: (H, T, S), (H, S, K), (T, S) -> (T, H K)
-    (H, T, _), K = scores.shape, v.shape[2]
-    scores = np.where(visible, scores * K**-0.5, -1e9)
+    scores = np.where(visible, scores * v.shape[2] ** -0.5, -1e9)
     weights = np.exp(scores - scores.max(-1, keepdims=True, initial=-1e9)) * visible  # the largest is exp(0) = 1
-    return (weights / weights.sum(-1, keepdims=True).clip(1) @ v).swapaxes(0, 1).reshape(T, H * K)  # 0: none visible
+    weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1)  # the sum is >= 1, or 0: nothing visible
+    return (weights @ v).swapaxes(0, 1).reshape(scores.shape[1], -1)
 
 
 # ---- §2 Vision encoder: a ResNet without normalisation layers (NF-ResNet)
@@ -71,9 +70,8 @@ def nf_block(p, h, beta, alpha, stride):  # (F, Y, X, C) -> (F, Y / stride, X / 
         pooled = pooled.reshape(F, -(-Y // stride), stride, -(-X // stride), stride, C).mean((2, 4))
         shortcut = conv(p["shortcut"], pooled)
     x = conv(p["reduce"], x)
-    x = conv(p["spatial_0"], GAIN * gelu(x), stride)
-    x = conv(p["spatial_1"], GAIN * gelu(x))
-    x = conv(p["expand"], GAIN * gelu(x))
+    for name, step in (("spatial_0", stride), ("spatial_1", 1), ("expand", 1)):
+        x = conv(p[name], GAIN * gelu(x), step)
     squeezed = GAIN * gelu(x.mean((1, 2), keepdims=True) @ se["w_squeeze"] + se["b_squeeze"])
     gates = 1 + np.tanh(0.5 * (squeezed @ se["w_excite"] + se["b_excite"]))  # twice a sigmoid: about 1
     return shortcut + alpha * p["skip_init_gain"] * gates * x
@@ -186,8 +184,11 @@ def complete(model, items, max_tokens=24):  # a list of strings, pictures, video
 
 
 def load(folder=None):  # -> a model: params (what Flamingo trains), frozen (what it does not), tokenizer, config
-    folder, model = Path(folder or Path(__file__).parent / "assets" / "toy"), {}
+    folder = Path(folder or Path(__file__).parent / "assets" / "toy")  # of a checkpoint or of a run
+    folder, model = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder, {}
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    if card["format"] != 2 or {part["kind"] for part in card["config"].values()} - CHAPTER:
+        raise ValueError(f"{folder} has another format, or parts that this file lacks: try 'tinyflamingo complete'")
     for name, array in np.load(folder / "weights.npz", allow_pickle=False).items():
         node, (*path, leaf) = model, name.split("/")
         for part in path:
@@ -195,11 +196,10 @@ def load(folder=None):  # -> a model: params (what Flamingo trains), frozen (wha
         node[leaf] = array.astype(np.float32)
         if not np.isfinite(node[leaf]).all():
             raise ValueError(f"{name} has NaN or infinite numbers: use another checkpoint")
-    tokenizer = sentencepiece.SentencePieceProcessor(model_proto=base64.b64decode(card["tokenizer"]))
-    return model | {"tokenizer": tokenizer, "config": card["config"]}
+    pieces = base64.b64decode(card["tokenizer"])
+    return model | {"tokenizer": sentencepiece.SentencePieceProcessor(model_proto=pieces), "config": card["config"]}
 
 
-# ---- Files and the command line
 def area_weights(cells, length, parts):  # (parts, cells): the share of each cell in each part of a line
     before = np.clip(np.linspace(0, length, parts + 1)[:, None] - np.arange(cells), 0, 1)
     return (np.diff(before, axis=0) * (parts / length)).astype(np.float32)
@@ -226,7 +226,7 @@ def read(mark, file):  # <image>: uint8 (1, Y, X, 3); <video>: one frame a secon
         rgba = ImageOps.exif_transpose(frame).convert("RGBA")  # whatever is transparent becomes white
         picture = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
         frames += [picture] * (time // 1000 + 1 - len(frames))
-        time += frame.info.get("duration") or 100  # milliseconds
+        time += int(frame.info.get("duration") or 100)  # milliseconds
     return np.stack(frames)
 
 
@@ -246,5 +246,5 @@ if __name__ == "__main__":
     args = parser.parse_args()
     try:
         print(complete(load(args.checkpoint), read_prompt(args.template, args.files)))
-    except (OSError, SyntaxError, ValueError, RuntimeError, KeyError, Image.DecompressionBombError) as error:
+    except Exception as error:  # files can be wrong in any way
         parser.exit(2, f"one_file: {error}\n")

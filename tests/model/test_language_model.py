@@ -173,7 +173,7 @@ def test_cache_against_no_cache(floor, rng, tokens, dtype, atol, cuts):
 @pytest.mark.parametrize("rows", [[], [4], [0, 3, 10, 17]], ids=str)
 def test_logits_of_some_tokens_only(floor, params, tokens, rows):
     whole = language_model(params, tokens, CONFIG)
-    few = language_model(params, tokens, CONFIG, rows=np.array(rows, int))
+    few = language_model(params, tokens, CONFIG, needed=np.array(rows, int))
     assert few.shape == (len(rows), V)
     np.testing.assert_allclose(few, whole.reshape(-1, V)[rows], atol=1e-12)
 

@@ -174,14 +174,14 @@ def test_tokens_without_a_loss_can_be_left_out_of_the_last_block(name, floor):
 
     def loss(params, pick):
         arguments = (m.frozen, m.tokens, m.visible, m.visual, m.config)
-        logits = pick(lambda **rows: flamingo(params, *arguments, parts=m.parts, **rows))
+        logits = pick(lambda **options: flamingo(params, *arguments, parts=m.parts, **options))
         return anp.sum(anp.sin(logits)), logits
 
     def all_rows(run):
         return run().reshape((16, m.eoc + 1))[rows]
 
     (_, expected), full = ops.value_and_grad(loss)(m.params, all_rows)
-    (_, actual), few = ops.value_and_grad(loss)(m.params, lambda run: run(rows=rows))
+    (_, actual), few = ops.value_and_grad(loss)(m.params, lambda run: run(needed=rows))
     np.testing.assert_allclose(actual, expected, atol=1e-12)
     for leaf, gradient in named_leaves(full).items():
         np.testing.assert_allclose(named_leaves(few)[leaf], gradient, atol=1e-12, err_msg=leaf)

@@ -48,13 +48,13 @@ def beam_search(
     scores = np.tile([0.0] + [-np.inf] * (width - 1), (B, 1))  # all beams of a row are equal at first: one counts
     beams: list = [[[] for _ in range(width)] for _ in range(B)]
     finished: list = [[] for _ in range(B)]
-    for _ in range(max_tokens):
+    for step in range(max_tokens):
         totals = scores[:, :, None] + log_probs.reshape(B, width, -1)
         parents, chosen = np.zeros((2, B, width), int)
         for b in range(B):
             parents[b], chosen[b], scores[b] = _extend(totals[b], width, eoc, beams[b], finished[b])
             beams[b] = [beams[b][p] + [int(t)] for p, t in zip(parents[b], chosen[b], strict=True)]
-        if all(_settled(closed, scores[b]) for b, closed in enumerate(finished)):
+        if step == max_tokens - 1 or all(_settled(closed, scores[b]) for b, closed in enumerate(finished)):
             break
         reorder(cache, (parents + width * np.arange(B)[:, None]).reshape(-1), prompt)
         log_probs = read_on(model, chosen.reshape(-1, 1), phi, visual, visible_from, cache)

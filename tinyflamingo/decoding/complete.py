@@ -31,15 +31,16 @@ def complete(
     Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). Those of the encoder's size are used as they are; others
     are prepared like files, as the encoder needs them (`data/preparation.py`). A string is text: a literal "<image>"
     in it is not a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
-    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. Raises `UserError` for a prompt that is too long,
-    for an item of another kind, and for options that exclude each other.
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. log_probs: of each token; with beams one sum, that
+    of `<EOC>` included. Raises `UserError` for a prompt that is empty or too long, for an item of another kind, and for
+    options that exclude each other.
     """
     if isinstance(items, str):
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
     if beams != 1 and sampling not in (None, GREEDY):
         raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
     sequence = encode_document([_checked(item, model.config.vision) for item in items], model.tokenizer, complete=False)
-    if not sequence.tokens:
+    if sequence.tokens == list(model.tokenizer.opening):
         raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
     visual = encode_and_resample(model, batch.media)
@@ -64,7 +65,7 @@ def _checked(item, vision):
     if _is_medium(item):
         return item if item.shape[-3:-1] == (vision.side, vision.side) else _prepared(item, vision)
     raise UserError(
-        "a prompt mixes strings, EOC, pictures (uint8, shape (Y, X, 3)) and videos (uint8, shape (F, Y, X, 3)); "
+        "a prompt is a list of strings, EOC, pictures (uint8, shape (Y, X, 3)) and videos (uint8, shape (F, Y, X, 3)); "
         f"found {type(item).__name__}" + (f" {item.dtype} {item.shape}" if isinstance(item, np.ndarray) else "")
     )
 

@@ -1,4 +1,4 @@
-"""Configuration: one frozen dataclass for each part of Flamingo, one comment for each knob.
+"""Configuration: one frozen dataclass for each part of Flamingo, one comment for each field.
 
 Serves every section of the chapter. `__post_init__` checks the sizes; its message names both fields that contradict
 each other. A part in `variants/` has its own dataclass, which extends one of these. Not here: training

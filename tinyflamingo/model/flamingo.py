@@ -64,7 +64,7 @@ class Parts(NamedTuple):
     resample: Callable = resample  # (params, groups, config) -> visual tokens
     embed: Callable = embed_with_eoc  # (eoc, language, tokens, places) -> h
     gated_block: Callable = gated_xattn_dense  # (params, h, visual, phi, config, cache) -> h; it trains
-    decoder_block: Callable = decoder_block  # (params, h, visible_from, config, cache, rows) -> h; it is frozen
+    decoder_block: Callable = decoder_block  # (params, h, visible_from, config, cache, needed) -> h; it is frozen
     final_norm: Callable = final_norm  # (language, h) -> h
     visible: Callable = own_medium  # (batch) -> the argument `phi` of the gated blocks
 
@@ -82,9 +82,9 @@ def flamingo(
     visible_from: Array | None = None,  # (B, T): first position that a token sees (left padding, packed documents)
     cache: Cache = None,  # a dict, empty at first: it keeps keys and values, and the next call's tokens continue it
     parts: Parts = CHAPTER,
-    rows: Array | None = None,  # (n,): the tokens whose logits are needed, see `take_rows`
+    needed: Array | None = None,  # (n,): the tokens whose logits are needed, see `only_needed`
 ) -> Array:
-    """Logits (B, T, V + 1) over the next token, or (n, V + 1) of the tokens `rows`; the last column is <EOC>."""
+    """Logits (B, T, V + 1) over the next token, or (n, V + 1) of the tokens `needed`; the last column is <EOC>."""
     (B, T), language = tokens.shape, frozen["language"]
     visible_from = np.zeros((B, T), np.int64) if visible_from is None else ops.expect(visible_from, "B T", B=B, T=T)
     places = cached_length(cache) + np.arange(T) - visible_from
@@ -93,8 +93,8 @@ def flamingo(
         if f"xattn_{i}" in params:
             block, media = params[f"xattn_{i}"], entry(cache, f"xattn_{i}")
             h = parts.gated_block(block, h, visual, phi, config.xattn, media)
-        needed, kept = rows if i == config.language.layers - 1 else None, entry(cache, f"block_{i}")
-        h = parts.decoder_block(language[f"block_{i}"], h, visible_from, config.language, kept, needed)
+        last, kept = needed if i == config.language.layers - 1 else None, entry(cache, f"block_{i}")
+        h = parts.decoder_block(language[f"block_{i}"], h, visible_from, config.language, kept, last)
     h = parts.final_norm(language, h)
     # Two products, not one with a joined table: the language model's logits stay equal bit for bit.
     words = ops.linear(h, language["embedding"].T)

@@ -26,9 +26,9 @@ def language_model(
     config: LanguageConfig,
     visible_from: Array | None = None,
     cache: Cache = None,
-    rows: Array | None = None,
+    needed: Array | None = None,
 ) -> Array:
-    """Token ids (B, T) to logits (B, T, V) over the next token; with rows (n,), see `take_rows`, to logits (n, V).
+    """Token ids (B, T) to logits (B, T, V) over the next token; with needed (n,), see `only_needed`, to logits (n, V).
 
     visible_from (B, T): first position that each token may see (documents packed in a row, left padding); by default
     0. cache: a dict, empty at first. It keeps keys and values, and the tokens of the next call continue it.
@@ -36,8 +36,8 @@ def language_model(
     visible_from = np.zeros(tokens.shape, np.int64) if visible_from is None else visible_from
     h = embed_tokens(params["embedding"], tokens)
     for i in range(config.layers):
-        needed = rows if i == config.layers - 1 else None
-        h = decoder_block(params[f"block_{i}"], h, visible_from, config, entry(cache, f"block_{i}"), needed)
+        last = needed if i == config.layers - 1 else None
+        h = decoder_block(params[f"block_{i}"], h, visible_from, config, entry(cache, f"block_{i}"), last)
     return ops.linear(final_norm(params, h), params["embedding"].T)
 
 
@@ -52,20 +52,20 @@ def decoder_block(
     visible_from: Array,
     config: LanguageConfig,
     cache: Cache = None,
-    rows: Array | None = None,
+    needed: Array | None = None,
 ) -> Array:
     """One block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D) -> (B, T, D) or (n, D)."""
     h = h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), visible_from, config, cache)
-    h = take_rows(h, rows)
+    h = only_needed(h, needed)
     return h + feed_forward(params, ops.rms_norm(h, params["ffw_gain"]))
 
 
-def take_rows(h: Array, rows: Array | None) -> Array:
-    """The tokens that carry a loss, which is all that the last block needs: h (B, T, D) -> (n, D).
+def only_needed(h: Array, needed: Array | None) -> Array:
+    """The tokens that carry a loss: after the last attention nothing reads the others. h (B, T, D) -> (n, D).
 
-    rows (n,): their places, counted over the whole batch; None: all tokens, (B, T, D).
+    needed (n,): their places, counted over the whole batch; None: all tokens, (B, T, D).
     """
-    return h if rows is None else ops.embed(h.reshape((-1, h.shape[-1])), rows)
+    return h if needed is None else ops.embed(h.reshape((-1, h.shape[-1])), needed)
 
 
 def self_attention(params: Params, x: Array, visible_from: Array, config: LanguageConfig, cache: Cache = None) -> Array:

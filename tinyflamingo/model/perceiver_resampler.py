@@ -34,8 +34,8 @@ def perceiver_resampler(params: Params, features: Array, config: ResamplerConfig
 
 
 def resampler_layer(params: Params, x: Array, features: Array, time: Array, config: ResamplerConfig) -> Array:
-    """One layer: the latents x (M, R, D) attend to [features + time ; x], then a feed-forward layer."""
-    M, R, D = x.shape
+    """One layer: the latents x (M, R, D) attend to [features + time ; norm(x)], then a feed-forward layer."""
+    M, R, _ = x.shape
     q, k, v = project(params, x, features, time, config)
     x = x + ops.linear(np.reshape(ops.attention(q, k, v), (M, R, -1)), params["w_o"])
     hidden = ops.linear(ops.layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
@@ -55,7 +55,7 @@ def project(params: Params, x: Array, features: Array, time: Array, config: Resa
 def project_both(features: Array, time: Array, latents: Array, w: Array) -> Array:
     """[features + time ; latents] @ w: keys or values of features AND latents, (M, F S + R, H K).
 
-    Features (M, F, S, Dv), time (F, D) and latents (M, R, D) are projected one by one. The numbers are the same, but
+    Features (M, F, S, D), time (F, D) and latents (M, R, D) are projected one by one. The numbers are the same, but
     the frozen features need no gradient, and the gradient of the time is a sum.
     """
     M, inner = latents.shape[0], w.shape[1]

@@ -107,9 +107,9 @@ def shard_loss(
         features = [encode_media(frozen, pixels, config, parts) for pixels in features]
     visual = parts.resample(params, features, config)
     tokens, phi, visible_from = (x[:, :-1] for x in (batch.tokens, parts.visible(batch), batch.visible_from))
-    rows = np.flatnonzero(shard.shares[:, 1:])
-    logits = flamingo(params, frozen, tokens, phi, visual, config, visible_from, parts=parts, rows=rows)
-    targets, shares, datasets = (x[:, 1:].ravel()[rows] for x in (batch.tokens, shard.shares, shard.datasets))
+    needed = np.flatnonzero(shard.shares[:, 1:])
+    logits = flamingo(params, frozen, tokens, phi, visual, config, visible_from, parts=parts, needed=needed)
+    targets, shares, datasets = (x[:, 1:].ravel()[needed] for x in (batch.tokens, shard.shares, shard.datasets))
     losses = token_losses(logits, targets) * shares
     means = [anp.sum(losses * (datasets == i)) for i in range(len(weights))]
     return sum(mean * np.float32(weight) for mean, weight in zip(means, weights, strict=True)), means

@@ -96,9 +96,9 @@ class LanguageStage:
 
         def loss_of(params, shard):
             tokens, shares, visible_from = shard
-            rows = np.flatnonzero(shares)
-            logits = language_model(params, tokens[:, :-1], self.config, visible_from[:, :-1], rows=rows)
-            return anp.sum(token_losses(logits, tokens[:, 1:].ravel()[rows]) * shares.ravel()[rows]), ()
+            needed = np.flatnonzero(shares)
+            logits = language_model(params, tokens[:, :-1], self.config, visible_from[:, :-1], needed=needed)
+            return anp.sum(token_losses(logits, tokens[:, 1:].ravel()[needed]) * shares.ravel()[needed]), ()
 
         loss, _, gradient = summed_gradient(loss_of, self.optimiser.params, cut_rows(tokens, shares, visible_from))
         return loss, gradient

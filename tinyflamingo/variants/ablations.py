@@ -20,7 +20,7 @@ from tinyflamingo.model.config import FlamingoConfig, LanguageConfig, XattnConfi
 from tinyflamingo.model.gated_xattn import cross_attention, feed_forward, init_gated_xattn, media_keys_values
 from tinyflamingo.model.interleave import Batch
 from tinyflamingo.model.language_model import feed_forward as decoder_feed_forward
-from tinyflamingo.model.language_model import self_attention, take_rows
+from tinyflamingo.model.language_model import only_needed, self_attention
 from tinyflamingo.ops.types import Array, Cache, Params
 
 # ---- a block at other places
@@ -89,10 +89,10 @@ def pending(block: Callable) -> Callable:
 def then_pending(decoder_block: Callable) -> Callable:
     """This decoder block, followed by the pending gated block (flamingo-pytorch)."""
 
-    def block(params, h, visible_from, config, cache=None, rows=None):
+    def block(params, h, visible_from, config, cache=None, needed=None):
         if not isinstance(h, Pending):
-            return decoder_block(params, h, visible_from, config, cache, rows)
-        return take_rows(h.act(decoder_block(params, h.h, visible_from, config, cache)), rows)
+            return decoder_block(params, h, visible_from, config, cache, needed)
+        return only_needed(h.act(decoder_block(params, h.h, visible_from, config, cache)), needed)
 
     return block
 
@@ -119,12 +119,12 @@ def vanilla_decoder_block(
     visible_from: Array,
     config: LanguageConfig,
     cache: Cache = None,
-    rows: Array | None = None,
+    needed: Array | None = None,
 ) -> Array:
     """`decoder_block` with the pending cross-attention between its two parts."""
     h, act = h if isinstance(h, Pending) else (h, lambda h: h)
     h = act(h + self_attention(params, ops.rms_norm(h, params["attn_gain"]), visible_from, config, cache))
-    h = take_rows(h, rows)
+    h = only_needed(h, needed)
     return h + decoder_feed_forward(params, ops.rms_norm(h, params["ffw_gain"]))
 
 

@@ -20,7 +20,7 @@ import autograd.numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.model.config import LanguageConfig, require_choice
-from tinyflamingo.model.language_model import take_rows
+from tinyflamingo.model.language_model import only_needed
 from tinyflamingo.ops.cache import cached_length, entry, extend
 from tinyflamingo.ops.reference import masked_softmax
 from tinyflamingo.ops.types import Array, Cache, Params
@@ -95,10 +95,10 @@ def decoder_block(
     visible_from: Array,
     config: PublicDecoderConfig,
     cache: Cache = None,
-    rows: Array | None = None,
+    needed: Array | None = None,
 ) -> Array:
     """One pre-norm block: h + attention(norm(h)), then h + feed-forward(norm(h)). h (B, T, D)."""
-    h = take_rows(h + self_attention(params, norm(params, "attn", h), visible_from, config, cache), rows)
+    h = only_needed(h + self_attention(params, norm(params, "attn", h), visible_from, config, cache), needed)
     hidden = project(params, "1", norm(params, "ffw", h))
     return h + project(params, "2", FAMILIES[config.family].activation(hidden))
 
