@@ -118,7 +118,7 @@ def test_a_string_alone_is_not_a_prompt(model):
     ],
 )
 def test_items_of_another_kind_are_a_user_error(model, item, kind):
-    with pytest.raises(UserError, match=f"a prompt mixes strings.* found .*{kind}"):
+    with pytest.raises(UserError, match=f"a prompt is a list of strings.* found .*{kind}"):
         complete(model, ["a", item])
 
 

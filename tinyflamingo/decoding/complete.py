@@ -32,7 +32,7 @@ def complete(
     are prepared like files, as the encoder needs them (`data/preparation.py`). A string is text: a literal "<image>"
     in it is not a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
     Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. log_probs: of each token; with beams one sum, that
-    of `<EOC>` included. Raises `UserError` for a prompt that is empty or too long, for an item of another kind, and for
+    of `<EOC>` included. Raises `UserError` for a prompt that is too long, for an item of another kind, and for
     options that exclude each other.
     """
     if isinstance(items, str):
@@ -40,7 +40,7 @@ def complete(
     if beams != 1 and sampling not in (None, GREEDY):
         raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
     sequence = encode_document([_checked(item, model.config.vision) for item in items], model.tokenizer, complete=False)
-    if sequence.tokens == list(model.tokenizer.opening):
+    if not sequence.tokens:  # a public port without `<BOS>`
         raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
     visual = encode_and_resample(model, batch.media)
