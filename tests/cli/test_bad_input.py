@@ -436,7 +436,7 @@ def test_a_literal_tag_in_text_is_text(checkpoint):
     ],
 )
 def test_an_item_of_another_kind_is_a_user_error(checkpoint, item):
-    with pytest.raises(UserError, match="a prompt mixes strings") as error:
+    with pytest.raises(UserError, match="a prompt is a list of strings") as error:
         tinyflamingo.complete(tinyflamingo.load(checkpoint), ["a", item])
     assert "\n" not in str(error.value)
 
