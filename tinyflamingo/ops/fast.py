@@ -34,26 +34,22 @@ def rows(x: Array) -> Array:
 # ---------------------------------------------------------------- dense layers and norms
 
 
+@primitive
 def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     """``reference.linear``: one 2-D GEMM, 2 M Din Dout flops; a 3-D matmul would loop over B.
 
     Backward is two more GEMMs of the same size. It never makes a weight gradient for each example (B, Din, Dout).
     """
-    return _linear(x, w) if b is None else _linear(x, w, b)
-
-
-@primitive
-def _linear(x, w, *b):
     y = x.reshape(-1, x.shape[-1]) @ w
-    if b:
-        y += b[0]
+    if b is not None:
+        y += b
     return y.reshape(x.shape[:-1] + w.shape[1:])
 
 
 defvjp(
-    _linear,
-    lambda ans, x, w, *b: lambda g: (rows(g) @ w.T).reshape(x.shape),
-    lambda ans, x, w, *b: lambda g: rows(x).T @ rows(g),
+    linear,
+    lambda ans, x, w, b: lambda g: (rows(g) @ w.T).reshape(x.shape),
+    lambda ans, x, w, b: lambda g: rows(x).T @ rows(g),
     lambda ans, x, w, b: lambda g: np.ones(len(rows(g)), g.dtype) @ rows(g),  # BLAS is faster than sum(axis=0)
 )
 
