@@ -18,8 +18,9 @@ import numpy as np
 from . import kernels_numpy
 from .jit import SUMS, helper, kernel
 
-# The longest tuple. In longer rows a known length gains nothing and BLAS is faster (measured), but compilation takes
-# longer: for both kernels of convolution 6 s with 17 channels, 10 s with 257, 61 s with 999. Numba refuses 1001.
+# The longest tuple. In longer rows a known length gains nothing, and BLAS is faster from some 64 pixels on (measured).
+# But compilation takes longer: for both kernels of convolution 6 s with 17 channels, 10 s with 257, 61 s with 999.
+# Numba refuses 1001.
 LONGEST = 256
 PIECE = 64  # tokens of a run that are computed together: what one product leaves in L1 or L2, the next reads
 
