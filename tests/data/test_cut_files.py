@@ -14,13 +14,9 @@ from tinyflamingo.errors import UserError
 FREE = ("ts", "mpeg2.ts", "mts")  # a cut between two frames leaves no trace
 TAILS = {
     "zeros": bytes(1000),
-    "one zero": b"\0",
-    "text": b"TAIL of text " * 30,
     "few letters": b"GARBAGE",
     "noise": np.random.default_rng(1).bytes(3000),
-    "ID3": b"TAG" + bytes(125),
-    "APE": b"APETAGEX" + bytes(24),
-    "ones": b"\xff" * 500,
+    "ID3 and APE": b"APETAGEX" + bytes(24) + b"TAG" + bytes(125),
 }
 
 
@@ -40,7 +36,7 @@ def test_a_whole_file_gives_all_frames(kind):
     assert not is_cut(io.BytesIO(sample(kind))) and len(load(sample(kind), kind)) == 20
 
 
-@pytest.mark.parametrize("share", [10, 23, 30, 45, 50, 61, 77, 90])
+@pytest.mark.parametrize("share", [10, 23, 30, 50, 90])
 @pytest.mark.parametrize("kind", [*CONTAINERS, *ANIMATIONS])
 def test_a_cut_file_is_refused(tmp_path, kind, share):
     data = sample(kind)
@@ -54,8 +50,8 @@ def test_a_cut_file_is_refused(tmp_path, kind, share):
 
 
 @pytest.mark.parametrize("kind", [k for k in CONTAINERS if k != "fragments.mp4"])
-def test_the_middle_of_the_last_frame_is_missed(tmp_path, kind):
-    """Few bytes are missing: the durations agree with the header to a few per cent."""
+def test_a_file_without_its_last_frame_is_refused(tmp_path, kind):
+    """Few bytes are missing: the duration differs from that in the header by a few per cent."""
     data = encoded(kind, noise(40))
     with pytest.raises(UserError, match="damaged or cut short"):
         load_named(data[: -len(data) // 100 - 300], kind, tmp_path)
