@@ -227,7 +227,7 @@ def test_all_orientations_in_matroska(name):
     assert_oriented(encoded("mkv", halves(64, 128)[None], lambda stream: stream.set_display_matrix(matrix)), name)
 
 
-@pytest.mark.parametrize("kind", ["ts", "h264.flv", "mts", "h264.mpg"])
+@pytest.mark.parametrize("kind", ["ts", "mts", "h264.mpg"])
 @pytest.mark.parametrize("options, name", [
     ("rotate=0:flip=horizontal", "mirrored"), ("rotate=0:flip=vertical", "flipped"),
     ("rotate=180", "half a turn"), ("rotate=90", "a quarter to the left"), ("rotate=270", "a quarter to the right"),
@@ -239,10 +239,10 @@ def test_orientations_inside_a_stream(kind, options, name):
 
 
 @pytest.mark.parametrize("kind", ["webp", "apng"])
-@pytest.mark.parametrize("number, name", enumerate(
+@pytest.mark.parametrize("number, name", list(enumerate(
     ["as stored", "mirrored", "half a turn", "flipped", "along the diagonal", "a quarter to the right",
      "along the other diagonal", "a quarter to the left"], 1,
-))  # fmt: skip
+)))  # fmt: skip
 def test_orientations_of_animations(kind, number, name):
     exif = Image.Exif()
     exif[0x0112] = number
@@ -264,8 +264,7 @@ def test_joined_recordings_give_all_frames(kind, count):
         np.testing.assert_allclose(frames.mean((1, 2, 3)), wanted, atol=6)
 
 
-@pytest.mark.parametrize("kind", ["ts", "mts", "mpg"])
-@pytest.mark.parametrize("length", [1, 5, 12])
+@pytest.mark.parametrize("kind, length", [(k, n) for k in ("ts", "mts", "mpg", "vob") for n in (2, 5, 12)])
 def test_no_frame_of_joined_recordings_is_lost(kind, length):
     parts = encoded(kind, greys(length, 10)) + encoded(kind, greys(length, 20))
     frames = load_video(io.BytesIO(parts), fps=rate_of(kind))
@@ -309,10 +308,11 @@ def test_transparent_parts_of_an_animated_webp_are_white():
     frames = [Image.new("RGBA", (32, 32), (0, 0, 0, 0)) for _ in range(2)]
     for frame, colour in zip(frames, ((255, 0, 0, 255), (0, 0, 255, 255)), strict=True):
         frame.paste(colour, (0, 0, 16, 32))
+        frame.paste(colour, (30, 30, 32, 32))  # without this corner, the encoder would cut off the transparent half
     target = io.BytesIO()
     frames[0].save(target, "webp", save_all=True, append_images=frames[1:], duration=1000, lossless=True)
     shown = load_video(target)
-    assert shown[:, 5, 5].tolist() == [[255, 0, 0], [0, 0, 255]] and (shown[:, 5, 28] == 255).all()
+    assert shown[:, 5, 5].tolist() == [[255, 0, 0], [0, 0, 255]] and (shown[:, 5, 25] == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["webp", "apng"])
