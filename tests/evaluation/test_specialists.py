@@ -10,7 +10,7 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, draw_clip, draw_scene, sample_clip, sample_single
 from tinyflamingo.evaluation import specialists
 from tinyflamingo.evaluation.metrics import auc, exact_match
-from tinyflamingo.evaluation.slots import Slots, question_words
+from tinyflamingo.evaluation.slots import Slots, log_softmax, question_words
 from tinyflamingo.evaluation.specialists import Examples
 from tinyflamingo.model.flamingo import encode_media
 
@@ -111,6 +111,10 @@ def test_fine_tuning_does_not_change_the_model_and_is_the_same_twice(model):
     assert all((model.frozen["vision"]["final"][k] == v).all() for k, v in before.items())
     with pytest.raises(ValueError, match="need pixels"):
         run("finetuned", train._replace(pixels=None), test, model)
+
+
+def test_log_softmax_of_large_logits():
+    np.testing.assert_allclose(log_softmax(np.array([[1000.0, 0.0], [2.0, 2.0]])), [[0, -1000], [-np.log(2)] * 2])
 
 
 def test_slots():

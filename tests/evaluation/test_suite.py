@@ -247,6 +247,8 @@ def test_swapped_pairs_queries_with_different_answers():
     always_a = suite_run.swapped(queries, [("a", [])] * 4, rng)
     assert (always_a["score"], always_a["n"]) == (0.0, 1)
     assert suite_run.swapped(queries[:3], [("a", [])] * 3, rng) is None
+    three = [shots_of(answer) for answer in "abc"]
+    assert suite_run.swapped(three, [("a", [])] * 3, rng)["n"] == 1  # a query has one partner
 
 
 def test_an_ensemble_takes_the_candidate_with_the_highest_mean_log_likelihood(model, monkeypatch):
