@@ -97,7 +97,7 @@ def _sample(frames, name, square, fps, max_frames, max_seconds, shorten) -> np.n
         due = int((time - start + TICK) * fps) + 1  # number of sample times up to this frame
         if due > max_frames and not shorten:
             wrong = f"at {fps:g} frames per second it gives more than {max_frames} frames"
-            raise Unreadable("video", name, wrong, "cut it shorter, or take fewer frames per second")
+            raise Unreadable("video", name, wrong, "cut it shorter")
         if time - start > max_seconds and not shorten:
             raise Unreadable("video", name, f"it is longer than {max_seconds:g} seconds", "cut it shorter")
         if index >= MAX_DECODED:
