@@ -385,8 +385,8 @@ def test_mapped_weights_that_are_not_finite_are_refused(folder, value):
         load_checkpoint(folder)
 
 
-def test_arrays_that_are_not_finite_are_not_written(tmp_path):
-    bad = np.array([1, np.nan], np.float32)
+@pytest.mark.parametrize("bad", [np.array([1, np.nan], np.float32), np.array([1, 1e300])], ids=["NaN", "too large"])
+def test_arrays_that_are_not_finite_are_not_written(tmp_path, bad):
     for path in (tmp_path / "a.safetensors", tmp_path / "a.npz"):
         with pytest.raises(UserError, match="w has NaN or infinite numbers"):
             write_atomically(path, chunks(path.suffix, {"w": (2,)}, lambda name: bad))

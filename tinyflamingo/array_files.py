@@ -153,9 +153,11 @@ def _checked(array, shape, name):
     """The array in float32, row by row in memory, also if it is a view."""
     if tuple(array.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {array.shape} but {shape} was announced")
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite
+        array = np.ascontiguousarray(array, "<f4").reshape(shape)
     if not_finite({name: array}):
-        raise UserError(f"{name} has NaN or infinite numbers: nothing is written")
-    return np.ascontiguousarray(array, "<f4").reshape(shape)
+        raise UserError(f"{name} has NaN or infinite numbers in float32: nothing is written")
+    return array
 
 
 def not_finite(arrays: dict[str, np.ndarray]) -> str | None:

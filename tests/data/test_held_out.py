@@ -136,7 +136,7 @@ def decoded(monkeypatch):
     sources = []
     for name in ("load_picture", "load_video"):
         load = getattr(decode, name)
-        monkeypatch.setattr(decode, name, lambda source, side, load=load: sources.append(source) or load(source, side))
+        monkeypatch.setattr(decode, name, lambda *a, load=load, **o: sources.append(a[0]) or load(*a, **o))
     return sources
 
 
@@ -183,6 +183,28 @@ def test_copies_of_a_file_are_one_picture(tmp_path):
     lines(tmp_path / "source" / "captions.jsonl", rows)
     store = prepare(tmp_path / "source", tmp_path / "store", 16)
     assert len(store.held_out) == 4 and not shown(store, store.held_out) & shown(store, store.training)
+
+
+def test_a_picture_and_a_video_that_shows_it_stay_together(tmp_path):
+    """The videos begin with a frame of one colour, which alone joins nothing."""
+    files(tmp_path, "{}.png")
+    for i in range(PICTURES):
+        black, frame = (
+            Image.fromarray(a) for a in (np.zeros((16, 16, 3), np.uint8), np.asarray(Image.open(tmp_path / f"{i}.png")))
+        )
+        black.save(tmp_path / f"clip{i}.png", save_all=True, append_images=[frame], duration=1000)
+    rows = [{"file": f"{name}{i}.png", "text": "a"} for i in range(PICTURES) for name in ("", "clip")]
+    lines(tmp_path / "captions.jsonl", rows)
+    store = prepare(tmp_path, tmp_path / "store", 16)
+    frames = [
+        {frame.tobytes() for number in part for item in store.items(int(number)) for frame in _frames(store, item)}
+        for part in (store.held_out, store.training)
+    ]
+    assert len(store.held_out) == 4 and len(frames[0] & frames[1]) == 1  # the black frame
+
+
+def _frames(store, item):
+    return store.frames(item) if isinstance(item, Stored) else []
 
 
 def page_of(names):

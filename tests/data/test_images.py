@@ -363,3 +363,18 @@ def test_a_picture_without_pixels(tmp_path):
 def test_postscript_starts_no_program(tmp_path):
     Image.fromarray(quarters()).save(tmp_path / "a.eps")
     fails(tmp_path / "a.eps", "PostScript")
+
+
+def test_greys_of_a_tiff_in_an_unknown_form_are_refused(tmp_path):
+    """Pillow gives their values as they are: a negative, or far too dark."""
+    grey = Image.fromarray(np.full((8, 8), 60000, np.uint16))
+    grey.save(tmp_path / "white_is_zero.tif", tiffinfo={262: 0})
+    Image.fromarray(np.full((8, 8), 2**30, np.int32)).save(tmp_path / "signed.tif")
+    entry = b"\x53\x01\x03\0\x01\0\0\0"  # the tag SampleFormat, one short number: 2 is signed, 1 unsigned
+    data = (tmp_path / "signed.tif").read_bytes().replace(entry + b"\2", entry + b"\1")
+    (tmp_path / "unsigned.tif").write_bytes(data)
+    for name in ("white_is_zero.tif", "unsigned.tif"):
+        with pytest.raises(UserError, match=f"{name}.*save it with 8 bits"):
+            load_picture(tmp_path / name)
+    grey.save(tmp_path / "plain.tif")
+    assert abs(load_picture(tmp_path / "plain.tif").mean() - 233) < 1

@@ -252,6 +252,16 @@ def test_orientations_of_animations(kind, number, name):
 # ---- joined recordings -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["mpg", "vob"])
+def test_times_that_repeat_do_not_add_up(kind, monkeypatch):
+    """A program stream repeats some times. 31 seconds are 31 frames, each at its own second."""
+    frames = greys(31, step=8).repeat(25, 0)
+    data = encoded(kind, frames, prepare=lambda stream: setattr(stream.codec_context, "gop_size", 1))
+    shown = load_video(io.BytesIO(data), 8, fps=rate_of(kind) / 25, max_frames=40)
+    assert abs(len(shown) - 31) <= 1
+    np.testing.assert_allclose(shown[:31].mean((1, 2, 3)), 8 * np.arange(31), atol=9)
+
+
 @pytest.mark.parametrize("kind", ["ts", "mpeg2.ts", "mts", "mpg", "vob", "h264.mpg"])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_joined_recordings_give_all_frames(kind, count):

@@ -134,11 +134,19 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise too_large("picture", name)
     if image.format == "EPS":  # Pillow would start another program, Ghostscript, on the file
         raise Unreadable("picture", name, "it is PostScript", _REMEDY)
+    if image.format == "TIFF" and image.mode[0] == "I" and _is_odd_grey(image):
+        raise Unreadable("picture", name, "its greys have a form that is not known here", "save it with 8 bits")
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_deep_grey_to_uint8(np.asarray(image), name))
     return _over_white(image)
+
+
+def _is_odd_grey(image) -> bool:
+    """Greys of a TIFF whose values Pillow gives as they are: 0 is white, 12 bits, or 32 bits without a sign."""
+    white_is_zero, bits, kind = (image.tag_v2.get(tag) for tag in (262, 258, 339))
+    return white_is_zero == 0 or bits == (12,) or (bits == (32,) and kind in (None, (1,), 1))
 
 
 def _over_white(image: Image.Image) -> Image.Image:

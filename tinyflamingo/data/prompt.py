@@ -45,7 +45,7 @@ def _number(things, noun):
 
 def _read(mark, file, side, preparation):
     if mark == "<video>":
-        return load_video(file, side, preparation=preparation)
+        return load_video(file, side, preparation=preparation, shorten=True)
     if file.is_file() and is_video(file):
         raise UserError(f"{file} is a video but its mark is <image>: write <video> in the template")
     return load_picture(file, side, preparation)

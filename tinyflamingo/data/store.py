@@ -211,18 +211,22 @@ class _Groups:
 
     def __init__(self):
         self.parents = []  # for each record a record of its group; itself: the root
-        self.pictures, self.shown = {}, []  # the first record that shows some pixels: by their hash, by medium
+        self.pictures, self.shown = {}, []  # the first records that show some pixels: by their hash, by medium
 
     def show(self, frames):
-        """The next medium, shown by the next record. Media with equal pixels are the same picture."""
-        digest = hashlib.sha256(frames.tobytes()).digest()
-        self.shown.append(self.pictures.setdefault(digest, len(self.parents)))
+        """The next medium, shown by the next record. Media that share a frame are the same picture.
+
+        Frames of one colour only, such as a black beginning, do not make two videos the same.
+        """
+        parts = [frames, *(frame for frame in frames if (frame != frame[0, 0]).any())]
+        digests = [hashlib.sha256(part.tobytes()).digest() for part in parts]
+        self.shown.append({self.pictures.setdefault(digest, len(self.parents)) for digest in digests})
 
     def add(self, media):
         """The next record, with the numbers of its media."""
         self.parents.append(len(self.parents))
-        for medium in media:
-            self.parents[self.root(len(self.parents) - 1)] = self.root(self.shown[medium])
+        for other in (other for medium in media for other in self.shown[medium]):
+            self.parents[self.root(len(self.parents) - 1)] = self.root(other)
 
     def root(self, record):
         while self.parents[record] != record:

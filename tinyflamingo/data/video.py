@@ -205,13 +205,15 @@ def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callabl
     """
     pace = 1 / float(stream.average_rate or 25)
     longest = JUMP if container.format.name in ("mpegts", "mpeg") else float("inf")
-    time, shift = None, 0.0
+    time, shift, begin = None, 0.0, float("inf")
     for frame in _decode(container, stream, name):
         due = 0.0 if time is None else time + pace
         step = pace if frame.time is None or time is None else frame.time + shift - time
-        # a small step back that does not begin with a key frame is a fault of the order, not a new recording
-        if step > longest or step < -1 or (step <= 0 and frame.key_frame):
-            shift = due - frame.time
+        begin = begin if frame.time is None else min(begin, frame.time)
+        # program streams repeat some times; a new recording begins with a key frame and goes back to the begin
+        returns = step <= 0 and frame.key_frame and (frame.time <= begin or step < -3 * pace)
+        if step > longest or step < -1 or returns:
+            shift, begin = due - frame.time, frame.time
         time = due if frame.time is None else frame.time + shift
         yield time, partial(_to_picture, frame)
 
