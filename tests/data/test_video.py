@@ -253,13 +253,12 @@ def test_orientations_of_animations(kind, number, name):
 
 
 @pytest.mark.parametrize("kind", ["mpg", "vob"])
-def test_times_that_repeat_do_not_add_up(kind, monkeypatch):
-    """A program stream repeats some times. 31 seconds are 31 frames, each at its own second."""
-    frames = greys(31, step=8).repeat(25, 0)
+def test_times_that_repeat_do_not_add_up(kind):
+    """A program stream repeats some times. Each sample is the third frame of its second: one frame does not matter."""
+    frames = greys(31, step=8).repeat(25, 0)[2:]
     data = encoded(kind, frames, prepare=lambda stream: setattr(stream.codec_context, "gop_size", 1))
     shown = load_video(io.BytesIO(data), 8, fps=rate_of(kind) / 25, max_frames=40)
-    assert abs(len(shown) - 31) <= 1
-    np.testing.assert_allclose(shown[:31].mean((1, 2, 3)), 8 * np.arange(31), atol=9)
+    np.testing.assert_allclose(shown.mean((1, 2, 3)), 8 * np.arange(31), atol=3)
 
 
 @pytest.mark.parametrize("kind", ["ts", "mpeg2.ts", "mts", "mpg", "vob", "h264.mpg"])
