@@ -94,9 +94,11 @@ def leaks_in_items(items, media):
         if medium is not None:
             scene = media.what(medium)
             leaks += leaks_in_scene(scene)
-            told = known_of(said(texts), kinds_of(scene)) & page_things & UNASKED
-            told |= added_in(said(texts), {pair_of(scene)} if scene.kind == "sum" else set()) & page_sums & UNASKED_SUMS
-            leaks += [f"{said(texts)!r} beside {what}" for what in told]
+            revealed = known_of(said(texts), kinds_of(scene)) & page_things & UNASKED
+            revealed |= (
+                added_in(said(texts), {pair_of(scene)} if scene.kind == "sum" else set()) & page_sums & UNASKED_SUMS
+            )
+            leaks += [f"{said(texts)!r} beside {what}" for what in revealed]
     return leaks
 
 

@@ -223,9 +223,8 @@ def _decode(container, stream, name: str) -> Iterator[Any]:
     last: Any = None
     rest: list[tuple] = []  # frames of the last packet; an empty packet ends the stream and brings late frames
     for packet in container.demux(stream):
-        last, rest = (
-            (packet, []) if packet.size else (last, rest)
-        )  # an empty packet ends the stream: it brings the rest
+        if packet.size:
+            last, rest = packet, []
         for frame in packet.decode():
             if frame.width * frame.height > MAX_PIXELS:  # the size can change within a file
                 raise too_large("video", name)

@@ -55,7 +55,8 @@ def _cpu():
         from numba import config
     except ImportError:
         return platform.processor()
-    return f"{config.CPU_NAME or get_host_cpu_name()}{', not compiled' * bool(config.DISABLE_JIT)}"
+    name = config.CPU_NAME or get_host_cpu_name()
+    return f"{name}, not compiled" if config.DISABLE_JIT else name
 
 
 @contextmanager
