@@ -87,12 +87,11 @@ def test_a_contrastive_batch_has_its_share_of_own_rows_and_no_medium_twice(store
         assert len({medium.index for medium, _ in made._pairs(rng)}) == own
 
 
-def test_an_epoch_has_every_training_record_once_and_no_held_out_one(store, rng):
-    made = stage(store, 2, 1.0, rng)
-    met = []
+def test_an_epoch_has_every_training_record_once_and_no_held_out_one(store, rng, monkeypatch):
+    made, met, records = stage(store, 2, 1.0, rng), [], store.items
+    monkeypatch.setattr(made.draws.store, "items", lambda number: met.append(number) or records(number))
     for step in range(5):  # 8 records in a step
-        made.draws.at(step)
-        met += [made.draws.next() for _ in range(8)]
+        made.gradient(rng, step)
     assert len(store.training) == 40 and sorted(met) == list(store.training)
     assert not set(met) & set(store.held_out)
 
@@ -116,10 +115,8 @@ def test_a_gradient_writes_no_parameter(store, rng, index):
 def test_the_first_step_continues_after_the_records_that_opened_the_gates(store, rng, monkeypatch):
     """Two batches of 8 records open the gates. A later step takes the records that belong to its number."""
     made, taken, records = stage(store, 2, 1.0, rng), [], store.items
-    made.draws.at(0)
-    in_order = [made.draws.next() for _ in range(24)]
-    made.draws.at(0)
-    monkeypatch.setattr(made.store, "items", lambda number: taken.append(number) or records(number))
+    monkeypatch.setattr(made.draws.store, "items", lambda number: taken.append(number) or records(number))
+    in_order = [made.draws[n] and taken.pop() for n in range(24)]
     made.prepare(rng)
     assert made.recipe.gate_batches == 2 and taken == in_order[:16]
     made.gradient(rng, 0)
@@ -151,7 +148,7 @@ def test_a_page_that_is_too_long_begins_at_a_random_medium(tmp_path, rng):
     infos = [{"matched_text_index": i, "image_name": f"{name}.png"} for i, name in enumerate(COLOURS)]
     lines(tmp_path / "a.jsonl", [page("red") | {"text_list": texts, "image_info": infos}] * 3)
     made = stage(prepare(tmp_path, tmp_path / FOLDER, 32), 2, 1.0, rng)
-    first = {made._draw(rng, "own", 1)[1][0].index % 3 for _ in range(40)}
+    first = {made._draw(rng, "own", 1, n)[1][0].index % 3 for n in range(40)}
     assert first == {0, 1, 2}
     assert all(len(d.sequence.tokens) <= 96 for d in made.documents(rng))
 

@@ -76,28 +76,27 @@ def finish(process):
 def test_one_process_keeps_its_own_values():
     world, vector = ranks.world(), np.arange(3.0)
     assert (world.rank, world.size) == (0, 1) and world.allreduce(vector) is vector
-    assert world.gather(vector)[0] is vector and ranks.own_part([1, 2, 3]) == [1, 2, 3]
+    assert world.gather(vector)[0] is vector and world.join(vector) is vector
+    np.testing.assert_array_equal(ranks.whole(lambda run: vector[run], 3), vector)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_a_list_is_divided_among_the_ranks(monkeypatch, size):
-    parts = []
+def test_things_in_an_order_are_divided_among_the_ranks(size):
+    runs = []
     for rank in range(size):
-        world = ranks.Alone()
-        world.rank, world.size = rank, size
-        monkeypatch.setattr(ranks, "world", lambda world=world: world)
-        parts.append(ranks.own_part(list(range(5))))
-    assert sum(parts, []) == list(range(5)) and {len(part) for part in parts} <= {5 // size, 5 // size + 1}
-    world.size = 6
-    with pytest.raises(UserError, match="a batch has 5 parts, too few for 6 ranks: start fewer ranks"):
-        ranks.own_part(list(range(5)))
+        group = ranks.Alone()
+        group.rank, group.size = rank, size
+        with ranks.joined(group):
+            runs.append(list(range(5))[ranks.own_run(5)])
+    assert sum(runs, []) == list(range(5)) and {len(run) for run in runs} <= {5 // size, 5 // size + 1}
+    assert ranks.world().size == 1
 
 
 def test_mpiexec_without_mpi4py_is_refused(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(UserError, match="needs mpi4py, which is missing: pip install"):
-        ranks.world.__wrapped__()
+        ranks._group_of_the_environment.__wrapped__()
 
 
 # ---- several -------------------------------------------------------------------------------------

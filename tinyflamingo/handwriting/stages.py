@@ -26,7 +26,7 @@ from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.run import TinyWorld, tinyworld_tokenizer
-from tinyflamingo.training.shards import cut_rows, joined_gradient
+from tinyflamingo.training.shards import cut_rows, joined_gradient, own_rows
 
 
 class Handwriting(TinyWorld):
@@ -82,7 +82,8 @@ class DrawingsStage(ContrastiveStage):
 
         params = self.optimiser.params
         head = {"log_scale": params["log_scale"]}
-        return joined_gradient(embed, loss_of, params, head, cut_rows(pictures.reshape(2 * n, *pictures.shape[2:])))
+        shards = cut_rows(*own_rows(pictures.reshape(2 * n, *pictures.shape[2:])))
+        return joined_gradient(embed, loss_of, params, head, shards)
 
     def sample(self) -> np.ndarray:
         """Varied pictures of all alphabets."""
@@ -124,7 +125,7 @@ class EpisodesStage(FlamingoStage):
             return np.arange(len(self.page.ink) // DRAWERS * TURNS)
         return fitting[int(rng.integers(len(fitting)))] * TURNS + int(rng.integers(TURNS))
 
-    def _draw(self, rng, name, longer):
+    def _draw(self, rng, name, longer, place):
         e = self.episodes
         ways = int(rng.integers(e.ways[0], e.ways[1] + 1))
         return "episode", picture_episode(rng, self.classes(rng, ways), ways, e.queries)

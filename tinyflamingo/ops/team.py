@@ -24,17 +24,18 @@ from threadpoolctl import ThreadpoolController
 
 from tinyflamingo.errors import UserError
 
-MOST = 4096  # workers; a larger number is a typing error
+MOST = 256  # workers; a larger number is a typing error
+ENOUGH = 16  # workers by default on a machine with many cores: the toy's batches have 16 rows
 
-default_workers: int | None = None  # None: the number of cores
+default_workers: int | None = None  # None: the number of cores, at most `ENOUGH`
 
 _workers: int | None = None
 _thread = threading.local()  # works: True in the threads of the team
 
 
 def workers() -> int:
-    """Number of parts that a batch is cut into: the chosen number, by default the number of cores."""
-    return chosen_workers() or default_workers or _cores()
+    """Number of parts that a batch is cut into: the chosen number, by default one for each core."""
+    return chosen_workers() or default_workers or min(_cores(), ENOUGH)
 
 
 def chosen_workers() -> int | None:

@@ -11,6 +11,7 @@ Not here: reading (`data/readers/`), the store (`data/store.py`), the losses (`t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,7 @@ from tinyflamingo.model.tokenizer import EOS, Tokenizer
 from tinyflamingo.ops.types import Params
 from tinyflamingo.own_data.features import StoredFeatures
 from tinyflamingo.training.contrastive_stage import FAMILY, STANDARDISE_PICTURES, ContrastiveStage
-from tinyflamingo.training.flamingo_stage import FlamingoStage, MediaPixels
+from tinyflamingo.training.flamingo_stage import Document, FlamingoStage, MediaPixels
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import Dataset, Preset
 
@@ -33,19 +34,14 @@ TRIES = 4  # most records that stage one reads for each pair of its batch
 
 
 class Draws:
-    """Numbers of a store's records, in the order of training."""
+    """A store's records in the order of training: all in a random order, then all in another one, and so on."""
 
-    def __init__(self, store: Store, rng: np.random.Generator, per_step: int) -> None:
-        self.numbers, self.seed, self.per_step = store.training, int(rng.integers(1 << 62)), per_step
-        self.at(0)
+    def __init__(self, store: Store, rng: np.random.Generator) -> None:
+        self.store, self.numbers, self.seed = store, store.training, int(rng.integers(1 << 62))
 
-    def at(self, step: int) -> None:
-        """Go to the first record of a step."""
-        self.count = itertools.count(step * self.per_step)
-
-    def next(self) -> int:
-        """The number of the next record."""
-        return int(self.numbers[shuffled(len(self.numbers), self.seed, next(self.count))])
+    def __getitem__(self, n: int) -> list:
+        """The items of the n-th record, counted from 0."""
+        return self.store.items(int(self.numbers[shuffled(len(self.numbers), self.seed, n)]))
 
 
 def text_of(item: str | Quiet) -> str:
@@ -79,7 +75,7 @@ class OwnContrastiveStage(ContrastiveStage):
         self.own_rows, self.least_mix = whole.batch - tinyworld_rows, 3 / whole.batch
         recipe = replace(whole, batch=tinyworld_rows, families=whole.families if tinyworld_rows else 0)
         super().__init__(replace(preset, contrastive=recipe), rng, tokenizer, frozen)
-        self.draws = Draws(store, rng, self.own_rows)
+        self.draws, self.first = Draws(store, rng), 0
 
     def collect(self, rng: np.random.Generator, tokenizer: Tokenizer) -> None:
         """Draw TinyWorld's families, if it is mixed in."""
@@ -88,7 +84,7 @@ class OwnContrastiveStage(ContrastiveStage):
 
     def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
         """The gradient vector of one batch, and the numbers for the log."""
-        self.draws.at(step)
+        self.first = step * self.own_rows
         return super().gradient(rng, step)
 
     def batch(self, rng: np.random.Generator) -> tuple[np.ndarray, list[list[int]]]:
@@ -107,8 +103,8 @@ class OwnContrastiveStage(ContrastiveStage):
     def _pairs(self, rng):
         """Up to `own_rows` pairs (medium, text) of different media."""
         chosen = {}
-        for _ in range(TRIES * self.own_rows):
-            if options := pairs(self.store.items(self.draws.next())):
+        for i in range(TRIES * self.own_rows):
+            if options := pairs(self.draws[self.first + i]):
                 medium, text = options[int(rng.integers(len(options)))]
                 chosen.setdefault(medium.index, (medium, text))
             if len(chosen) == self.own_rows:
@@ -132,13 +128,16 @@ class OwnLanguageStage(LanguageStage):
         self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params, store: Store, mix: float
     ) -> None:
         super().__init__(preset, rng, tokenizer, frozen)
-        self.store, self.mix = store, mix
-        self.draws = Draws(store, rng, self.recipe.rows)
+        self.mix, self.draws = mix, Draws(store, rng)
+        self.records: Iterator = iter(())
 
-    def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
-        """The gradient vector of one batch, and the numbers for the log."""
-        self.draws.at(step)
-        return super().gradient(rng, step)
+    def documents(self, rng: np.random.Generator, step: int, row: int, longer: int = 1) -> Iterator[tuple]:
+        """The documents of one row of a step: after its first record, those that the row would have one run later,
+        two runs later, and so on. So rows that are near each other share no record.
+        """
+        run = self.steps * self.recipe.rows
+        self.records = (self.draws[n] for n in itertools.count(step * self.recipe.rows + row, run))
+        return super().documents(rng, step, row, longer)
 
     def document(self, rng: np.random.Generator, step: int, longer: int = 1) -> tuple[list[int], list[float]]:
         """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each."""
@@ -146,7 +145,7 @@ class OwnLanguageStage(LanguageStage):
             return super().document(rng, step, longer)
         if rng.random() < self.shares(step)[0]:
             return self.repeat(rng, longer)
-        items = [item for item in self.store.items(self.draws.next()) if not isinstance(item, Stored)]
+        items = [item for item in next(self.records) if not isinstance(item, Stored)]
         sequence = encode_document(items, self.tokenizer, complete=False)
         return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
 
@@ -165,7 +164,7 @@ class OwnFlamingoStage(FlamingoStage):
         recipe = replace(preset.flamingo, datasets=datasets)
         super().__init__(replace(preset, flamingo=recipe), rng, tokenizer, frozen)
         self.features = _Features(self.features, StoredFeatures(frozen, store, self.config, store.folder))
-        self.draws = Draws(store, rng, own_rows)
+        self.draws, self.own_rows, self.first = Draws(store, rng), own_rows, 0
 
     def collect(self, rng: np.random.Generator) -> Pool:
         """TinyWorld's pool, if it is mixed in."""
@@ -174,13 +173,21 @@ class OwnFlamingoStage(FlamingoStage):
     def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
         """The gradient vector, and numbers for the log. The first step continues after the records of `prepare`."""
         if step:
-            self.draws.at(step)
+            self.first = step * self.own_rows
         return super().gradient(rng, step)
 
-    def _draw(self, rng, name, longer):
+    def documents(
+        self, rng: np.random.Generator, datasets: Iterable[Dataset] | None = None, longer: int = 1
+    ) -> list[Document]:
+        """This rank's documents of a step. The next batch goes on after their records."""
+        documents = super().documents(rng, datasets, longer)
+        self.first += self.own_rows
+        return documents
+
+    def _draw(self, rng, name, longer, place):
         if name != "own":
-            return super()._draw(rng, name, longer)
-        items = [self._clip(rng, item) for item in self.store.items(self.draws.next())]
+            return super()._draw(rng, name, longer, place)
+        items = [self._clip(rng, item) for item in self.draws[self.first + place]]
         places = [i for i, item in enumerate(items) if isinstance(item, Stored)]
         if len(places) < 2:
             return "own", items

@@ -10,6 +10,7 @@ Not here: the loss and both towers (`model/contrastive.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 
 import autograd.numpy as anp
 import numpy as np
@@ -40,7 +41,7 @@ from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.ops.types import Params
 from tinyflamingo.training.optimiser import AdamW, adaptive_clip
 from tinyflamingo.training.presets import Preset
-from tinyflamingo.training.shards import cut_rows, joined_gradient
+from tinyflamingo.training.shards import cut_rows, drawn, joined_gradient, own_rows
 from tinyflamingo.variants.registry import init_part, parts_of
 
 FAMILY = 4  # pictures in a family
@@ -142,8 +143,9 @@ class ContrastiveStage:
         """Draw the data of the whole stage once: families of pictures, and their captions as ids."""
         families = [sample_family(rng) for _ in range(self.recipe.families)]
         self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
-        side = self.config.vision.side
-        self.pictures = np.stack([[draw_scene(rng, s, side) for s in family] for family in families])
+        scenes = [scene for family in families for scene in family]
+        pictures = drawn(rng, partial(draw_scene, side=self.config.vision.side), scenes)
+        self.pictures = pictures.reshape(len(families), FAMILY, *pictures.shape[1:])
 
     def prepare(self, rng: np.random.Generator) -> None:
         """Nothing to prepare."""
@@ -181,7 +183,7 @@ class ContrastiveStage:
 
         params = self.optimiser.params
         head = {"log_scale": params["log_scale"]}
-        return joined_gradient(embed, loss_of, params, head, cut_rows(pictures, tokens, mask))
+        return joined_gradient(embed, loss_of, params, head, cut_rows(*own_rows(pictures, tokens, mask)))
 
     def sample(self) -> np.ndarray:
         """About STANDARDISE_PICTURES pictures (n, Y, X, 3) of all kinds."""

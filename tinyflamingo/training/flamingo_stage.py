@@ -30,8 +30,8 @@ from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.optimiser import AdamW
 from tinyflamingo.training.presets import Dataset, FlamingoRecipe, Preset
-from tinyflamingo.training.ranks import own_part
-from tinyflamingo.training.shards import shard_count, summed_gradient
+from tinyflamingo.training.ranks import whole, world
+from tinyflamingo.training.shards import drawn, own_jobs, summed_gradient
 from tinyflamingo.variants.registry import init_flamingo, parts_of
 
 PARTS = ("vision", "language")  # frozen parts; a recipe can train them too (`trained`)
@@ -57,9 +57,12 @@ class MediaFeatures(MediaPixels):
     def __init__(self, frozen: Params, pool: Pool, config: FlamingoConfig) -> None:
         super().__init__(pool)
         parts = parts_of(config)
+
+        def features(media):
+            return whole(lambda run: encode_media(frozen, media[run], config, parts), len(media))
+
         self.pictures, self.videos = (
-            None if media is None else encode_media(frozen, media, config, parts)
-            for media in (self.pictures, self.videos)
+            None if media is None else features(media) for media in (self.pictures, self.videos)
         )
 
 
@@ -118,7 +121,8 @@ def shard_loss(
 def draw_media(rng: np.random.Generator, recipe: FlamingoRecipe, side: int) -> Pool:
     """A pool of TinyWorld's pictures and videos. The recipe gives the number of each kind."""
     r = recipe
-    return make_pool(rng, r.singles, r.pairs, r.counts, r.clips, r.uncoloured, r.wild, r.digits, r.sums, side=side)
+    numbers = r.singles, r.pairs, r.counts, r.clips, r.uncoloured, r.wild, r.digits, r.sums
+    return make_pool(rng, *numbers, side=side, drawn=drawn)
 
 
 def make_media(pool: Pool, recipe: FlamingoRecipe, frozen: Params, config: FlamingoConfig) -> Media:
@@ -149,31 +153,35 @@ class FlamingoStage:
     def documents(
         self, rng: np.random.Generator, datasets: Iterable[Dataset] | None = None, longer: int = 1
     ) -> list[Document]:
-        """The documents of one step, from these data sets or from all. longer: factor on the length of pages."""
-        drawn = []
+        """This rank's documents of a step, from these data sets or from all. longer: factor on the length of pages."""
+        jobs = []
         for dataset in datasets or self.recipe.datasets:
-            index = self.recipe.datasets.index(dataset)
             times = longer if dataset.name == "pages" else 1
-            for _ in range(max(1, dataset.rows // times) if dataset.rows else 0):
-                kind, items = self._draw(rng, dataset.name, times)
-                sequence = cut(encode_document(items, self.tokenizer), dataset.length * times)
-                ahead = kind == "web_page" and rng.random() < self.recipe.p_next
-                drawn.append(Document(index, sequence, phi_next if ahead else phi))
-        return drawn
+            rows = max(1, dataset.rows // times) if dataset.rows else 0
+            jobs += [(dataset, times, place) for place in range(rows)]
+        return [self._document(own, *job) for job, own in own_jobs(rng, jobs)]
 
-    def _draw(self, rng, name, longer):
-        """(kind, items) of one document of a data set."""
+    def _document(self, rng, dataset, longer, place):
+        kind, items = self._draw(rng, dataset.name, longer, place)
+        sequence = cut(encode_document(items, self.tokenizer), dataset.length * longer)
+        ahead = kind == "web_page" and rng.random() < self.recipe.p_next
+        return Document(self.recipe.datasets.index(dataset), sequence, phi_next if ahead else phi)
+
+    def _draw(self, rng, name, longer, place):
+        """(kind, items) of a document of a data set. place: its number among those of the step."""
         if name == "pages":
             return page(rng, self.pool, length=longer)
         return name, (pair if name == "pairs" else video)(rng, self.pool)
 
     def shards(self, rng: np.random.Generator, documents: list[Document]) -> list[Shard]:
-        """The documents, split into one shard for each worker of this rank. Each shard has its own generator."""
+        """This rank's documents, in one shard for each of its workers. Each shard has its own generator."""
         totals = np.zeros(len(self.recipe.datasets), np.float32)
         for document in documents:
             totals[document.dataset] += sum(document.sequence.weights)
-        n = min(shard_count(), len(documents))
-        work = own_part([(documents[i::n], shard_rng) for i, shard_rng in enumerate(rng.spawn(n))])
+        totals = world().allreduce(totals)
+        n = min(ops.workers(), len(documents))
+        generators = rng.spawn(ops.workers() * world().size)[ops.workers() * world().rank :]
+        work = [(documents[i::n], generators[i]) for i in range(n)]
         return ops.parallel_map(lambda pair: self._shard(totals, *pair), work)
 
     def _shard(self, totals, documents, rng):

@@ -9,6 +9,8 @@ Not here: the documents (`data/tinyworld/text.py`) and the model (`model/languag
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import autograd.numpy as anp
 import numpy as np
 
@@ -21,7 +23,8 @@ from tinyflamingo.ops.types import Params
 from tinyflamingo.training.losses import shares_of, token_losses
 from tinyflamingo.training.optimiser import AdamW
 from tinyflamingo.training.presets import Preset
-from tinyflamingo.training.shards import cut_rows, summed_gradient
+from tinyflamingo.training.ranks import world
+from tinyflamingo.training.shards import cut_rows, own_jobs, summed_gradient
 
 
 class LanguageStage:
@@ -61,24 +64,29 @@ class LanguageStage:
         return [BOS, *ids, EOS], [0.0] * (1 + len(ids) // 2) + [1.0] * (len(ids) // 2 + 1)
 
     def batch(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Packed rows: tokens, loss weights, and visible_from, the first position of each token's document.
+        """This rank's packed rows: tokens, loss weights, and visible_from, the first position of each token's document.
 
         All (B, T). `<BOS>` has no loss, because the start of a document cannot be predicted.
         """
         r = self.recipe
         longer = r.longer if step >= r.long_from and step % r.long_every == r.long_every - 1 else 1
-        B, T = max(1, r.rows // longer), r.length * longer
-        tokens, weights = np.full((B, T), PAD), np.zeros((B, T), np.float32)
-        visible_from = np.zeros((B, T), int)
-        for b in range(B):
-            place = 0
+        T, jobs = r.length * longer, own_jobs(rng, list(range(max(1, r.rows // longer))))
+        tokens, weights = np.full((len(jobs), T), PAD), np.zeros((len(jobs), T), np.float32)
+        visible_from = np.zeros((len(jobs), T), int)
+        for b, (row, own) in enumerate(jobs):
+            place, documents = 0, self.documents(own, step, row, longer)
             while place < T:
-                ids, learned = self.document(rng, step, longer)
+                ids, learned = next(documents)
                 here = slice(place, min(T, place + len(ids)))
                 n = here.stop - here.start
                 tokens[b, here], weights[b, here], visible_from[b, here] = ids[:n], learned[:n], place
                 place += n
         return tokens, weights, visible_from
+
+    def documents(self, rng: np.random.Generator, step: int, row: int, longer: int = 1) -> Iterator[tuple]:
+        """The documents of one row of a step, without end."""
+        while True:
+            yield self.document(rng, step, longer)
 
     def prepare(self, rng: np.random.Generator) -> None:
         """Nothing to prepare."""
@@ -92,7 +100,7 @@ class LanguageStage:
         self, tokens: np.ndarray, weights: np.ndarray, visible_from: np.ndarray
     ) -> tuple[float, np.ndarray]:
         """The mean loss of a batch and its gradient vector."""
-        shares = shares_of(weights[:, 1:])
+        shares = shares_of(weights[:, 1:], world().allreduce(np.sum(weights[:, 1:]).reshape(1)))
 
         def loss_of(params, shard):
             tokens, shares, visible_from = shard

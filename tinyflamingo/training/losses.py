@@ -17,6 +17,9 @@ def token_losses(logits: Array, targets: Array) -> Array:
     return np.reshape(ops.cross_entropy(flat, targets.reshape(-1)), targets.shape)
 
 
-def shares_of(weights: Array) -> Array:
-    """Weights divided by their sum, so that a weighted mean becomes a sum. All 0 if all weights are 0."""
-    return weights / np.maximum(np.sum(weights), np.finfo(weights.dtype).tiny)
+def shares_of(weights: Array, total: Array | None = None) -> Array:
+    """Weights divided by their sum, so that a weighted mean becomes a sum. All 0 if the sum is 0.
+
+    total: the sum over all ranks, if these weights are a part of a batch.
+    """
+    return weights / np.maximum(np.sum(weights) if total is None else total, np.finfo(weights.dtype).tiny)

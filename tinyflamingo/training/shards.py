@@ -3,8 +3,8 @@
 Two cases. A loss that is a sum over rows is also a sum over shards, and so is its gradient. A contrastive
 loss needs the vectors of all rows at once: each shard goes forward to its vectors, the loss joins them,
 and each shard goes backward from its part of the gradient. Sums are taken in the order of the shards, so
-the bits depend only on the number of shards. With several ranks each rank has its own shards, and the
-result is the sum over all ranks.
+the bits depend only on the number of shards. With several ranks each rank has its own shards, and may have
+none; the result is the sum over all ranks.
 
 Not here: the losses (the stages), the threads (`ops/team.py`), the ranks (`ranks.py`).
 """
@@ -16,20 +16,38 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.ops.tree import flatten, view_tree
+from tinyflamingo.ops.tree import count, flatten, view_tree
 from tinyflamingo.ops.types import Params
-from tinyflamingo.training.ranks import own_part, world
+from tinyflamingo.training.ranks import own_run, whole, world
+
+BLOCK = 64  # pictures that are drawn with one generator
+
+
+def own_jobs(rng: np.random.Generator, jobs: list) -> list[tuple]:
+    """This rank's part of the jobs of a step, as pairs (job, generator).
+
+    Every job has its own generator. So a rank draws only its own part, and what is drawn does not depend on the ranks.
+    """
+    pairs = list(zip(jobs, rng.bit_generator.seed_seq.spawn(len(jobs)), strict=True))
+    return [(job, np.random.default_rng(seed)) for job, seed in pairs[world().rank :: world().size]]
+
+
+def drawn(rng: np.random.Generator, draw: Callable, things: list) -> np.ndarray:
+    """`draw(generator, thing)` of all things, stacked. Every rank draws a part of them."""
+    blocks = [things[i : i + BLOCK] for i in range(0, len(things), BLOCK)]
+    work = list(zip(rng.spawn(len(blocks)), blocks, strict=True))
+    return whole(lambda run: np.stack([draw(own, thing) for own, block in work[run] for thing in block]), len(work))
+
+
+def own_rows(*arrays: np.ndarray) -> tuple:
+    """This rank's run of rows of all arrays."""
+    return tuple(x[own_run(len(x))] for x in arrays)
 
 
 def cut_rows(*arrays: np.ndarray) -> list[tuple]:
-    """One shard for every worker of this rank: a tuple with nearly equal runs of rows of all arrays."""
-    n = min(shard_count(), len(arrays[0]))
-    return own_part(list(zip(*(np.array_split(x, n) for x in arrays), strict=True)))
-
-
-def shard_count() -> int:
-    """The number of shards of a batch: one for each worker of each rank."""
-    return ops.workers() * world().size
+    """One shard for every worker of this rank: a tuple with nearly equal runs of rows of this rank's arrays."""
+    n = min(ops.workers(), len(arrays[0]))
+    return list(zip(*(np.array_split(x, n) for x in arrays), strict=True)) if n else []
 
 
 def summed_gradient(loss_fn: Callable, params: Params, shards: list) -> tuple[float, list[float], np.ndarray]:
@@ -42,10 +60,10 @@ def summed_gradient(loss_fn: Callable, params: Params, shards: list) -> tuple[fl
         (loss, parts), gradients = ops.value_and_grad(loss_fn)(params, shard)
         return loss, parts, flatten(gradients)
 
-    losses, parts, vectors = zip(*ops.parallel_map(work, shards), strict=True)
-    loss = world().allreduce(np.array([sum(losses)], np.float64))[0]
-    sums = world().allreduce(np.asarray(np.sum(parts, axis=0, dtype=np.float64)))
-    return float(loss), sums.tolist(), world().allreduce(_sum(vectors))
+    results = ops.parallel_map(work, shards)
+    numbers = np.array([[loss, *parts] for loss, parts, _ in results] or np.zeros((0, 0)), np.float64)
+    loss, *sums = np.concatenate(world().gather(numbers)).sum(axis=0).tolist()
+    return loss, sums, world().allreduce(_sum([vector for _, _, vector in results], params))
 
 
 def joined_gradient(
@@ -57,21 +75,24 @@ def joined_gradient(
     """
     forward = ops.parallel_map(lambda shard: ops.vjp(rows_fn, params, shard), shards)
     rows = [y for y, _, _ in forward]
-    ranks = world().gather(np.concatenate(rows))
+    ranks = world().gather(np.concatenate(rows) if rows else np.zeros((0, 0), np.float32))
     both = {"head": head, "joined": np.concatenate(ranks)}
     loss, gradients = ops.value_and_grad(lambda p: loss_fn(p["head"], p["joined"]))(both)
     own_rows = np.split(gradients["joined"], np.cumsum([len(y) for y in ranks])[:-1])[world().rank]
     pieces = np.split(own_rows, np.cumsum([len(y) for y in rows])[:-1])
     pulls = [pull for _, _, pull in forward]
     work = [(pull, part) for pull, part in zip(pulls, pieces, strict=True)]
-    total = world().allreduce(_sum(ops.parallel_map(lambda pair: flatten(pair[0](pair[1])), work)))
+    total = world().allreduce(_sum(ops.parallel_map(lambda pair: flatten(pair[0](pair[1])), work), params))
     leaves = view_tree(total, params)
     for name, gradient in gradients["head"].items():
         leaves[name] += gradient
     return loss, total
 
 
-def _sum(vectors):
+def _sum(vectors, params):
+    """The sum of gradient vectors; zeros for a rank without a shard."""
+    if not vectors:
+        return np.zeros(count(params), np.float32)
     total = vectors[0]
     for vector in vectors[1:]:
         total += vector

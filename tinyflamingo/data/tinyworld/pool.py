@@ -9,8 +9,9 @@ Not here: the documents (`pages.py`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,14 @@ class Pool:
         return Medium("clip", int(rng.integers(len(self.clips))))
 
 
+Drawn = Callable[[np.random.Generator, Callable, list], np.ndarray]  # (rng, draw(rng, thing), things) -> pixels
+
+
+def one_by_one(rng: np.random.Generator, draw: Callable, things: list) -> np.ndarray:
+    """`draw(rng, thing)` of all things, stacked."""
+    return np.stack([draw(rng, thing) for thing in things])
+
+
 def make_pool(
     rng: np.random.Generator,
     singles: int = 0,
@@ -100,6 +109,7 @@ def make_pool(
     sums: int = 0,
     things: Sequence[Kind] = KNOWN,
     side: int = SIDE,
+    drawn: Drawn = one_by_one,
 ) -> Pool:
     """Sample and draw. Single things, wild things and digits go round all of their kind, so each has its pictures."""
     scenes = [sample_single(rng, (things[i % len(things)],)) for i in range(singles)]
@@ -109,11 +119,17 @@ def make_pool(
     scenes += [sample_uncoloured(rng) for _ in range(uncoloured)]
     scenes += [sample_pair(rng, things) for _ in range(pairs)]
     scenes += [sample_count(rng, things) for _ in range(counts)]
-    return draw_pool(rng, scenes, [sample_clip(rng, things) for _ in range(clips)], side)
+    return draw_pool(rng, scenes, [sample_clip(rng, things) for _ in range(clips)], side, drawn)
 
 
-def draw_pool(rng: np.random.Generator, scenes: Sequence[Scene], clips: Sequence[Clip] = (), side: int = SIDE) -> Pool:
-    """A pool of the given scenes and clips."""
+def draw_pool(
+    rng: np.random.Generator,
+    scenes: Sequence[Scene],
+    clips: Sequence[Clip] = (),
+    side: int = SIDE,
+    drawn: Drawn = one_by_one,
+) -> Pool:
+    """A pool of the given scenes and clips. drawn: how to draw many; training shares this work among its workers."""
     pool = Pool(list(scenes), list(clips))
     for i, scene in enumerate(pool.scenes):
         uncoloured = scene.kind == "single" and not scene.things[0].colour
@@ -121,7 +137,7 @@ def draw_pool(rng: np.random.Generator, scenes: Sequence[Scene], clips: Sequence
         if scene.kind in ("single", "wild", "digit") and not uncoloured:
             pool.by_thing[scene.things[0].kind].append(i)
     if pool.scenes:
-        pool.pictures = np.stack([draw_scene(rng, scene, side) for scene in pool.scenes])
+        pool.pictures = drawn(rng, partial(draw_scene, side=side), pool.scenes)
     if pool.clips:
-        pool.videos = np.stack([draw_clip(rng, clip, side=side) for clip in pool.clips])
+        pool.videos = drawn(rng, partial(draw_clip, side=side), pool.clips)
     return pool

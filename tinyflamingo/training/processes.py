@@ -1,0 +1,207 @@
+"""The workers of one machine as ranks: processes that exchange arrays through shared memory (docs/scaling.md).
+
+`on_workers` runs a function in one process for each worker. Processes are faster than threads: in a training step much
+of the time is Python, and threads take turns at it. On Linux the processes are forked, so they have all that the first
+process has in memory. Elsewhere they are started anew and get pickled arguments.
+
+Rank 0 is the process that called `on_workers`. A pipe joins it to each other rank; it carries no numbers, only "I am
+here" and errors. If a rank dies, its pipe ends: no rank waits for ever.
+
+Not here: the interface of a group of ranks (`ranks.py`), threads (`ops/team.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.errors import UserError
+from tinyflamingo.training.ranks import Alone, gathered_shapes, joined, world
+
+START = "fork" if sys.platform == "linux" else "spawn"  # macOS has fork, but its libraries do not survive it
+MEMORY = 1 << 26  # bytes of the shared memory; arrays that are larger than a rank's slot pass in pieces
+HERE = b""  # the message of `wait`; any other message is a pickled error
+DEAD = "a worker process has died, perhaps for lack of memory; what was saved is kept: fewer workers need less memory"
+
+
+class Processes(Alone):
+    """A rank among the processes of this machine.
+
+    lines: for rank 0 the connections to all others, in order; for the others, the one to rank 0. memory: shared, with
+    two sets of slots in turn: a slot is written again only when every rank has read it.
+    """
+
+    def __init__(self, rank: int, size: int, lines: list, memory: Any, folder: str) -> None:
+        self.rank, self.size, self.lines, self.folder = rank, size, lines, Path(folder)
+        self.piece = MEMORY // (2 * size) // 64 * 64  # bytes of a slot
+        self.slots = np.frombuffer(memory, np.uint8)[: 2 * size * self.piece].reshape(2, size, self.piece)
+        self.exchanges = self.joins = 0
+
+    def wait(self) -> None:
+        """Wait until all ranks are here. An error in another rank, or its death, is raised in rank 0."""
+        for line in self.lines if self.rank == 0 else ():
+            _hear(line)
+        for line in self.lines:
+            _say(line, HERE)
+        if self.rank > 0:
+            _hear(self.lines[0])
+
+    def allreduce(self, vector: np.ndarray) -> np.ndarray:
+        """The sum of a vector over all ranks, in their order, written into the vector and returned."""
+        length = self.piece // vector.itemsize
+        for piece in np.split(vector, range(length, len(vector), length)):
+            slots = self._exchange(piece)[:, : piece.nbytes].view(piece.dtype)
+            run = slice(*np.linspace(0, len(piece), self.size + 1).astype(int)[self.rank : self.rank + 2])
+            slots[0, run] = slots[:, run].sum(axis=0)
+            self.wait()
+            piece[:] = slots[0]
+        return vector
+
+    def gather(self, rows: np.ndarray) -> list[np.ndarray]:
+        """[rows (n, ...) of every rank], in the order of ranks; n may differ, and may be 0."""
+        shape = np.array(rows.shape, np.int64)
+        shapes = self._exchange(shape)[:, : shape.nbytes].view(np.int64)
+        gathered = [np.empty(shape, rows.dtype) for shape in gathered_shapes(shapes)]
+        own, all_bytes = _bytes(rows), [_bytes(part) for part in gathered]
+        for at in range(0, max(len(part) for part in all_bytes), self.piece):
+            for part, slot in zip(all_bytes, self._exchange(own[at : at + self.piece]), strict=True):
+                piece = part[at : at + self.piece]
+                piece[:] = slot[: len(piece)]
+        return gathered
+
+    def join(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of all ranks as one array, in a temporary file that all ranks map into memory."""
+        counts = [len(part) for part in self.gather(np.zeros((len(rows), 0), np.uint8))]
+        path = self.folder / str(self.joins)
+        self.joins += 1
+        if self.rank == 0:
+            path.touch()
+        self.wait()
+        try:
+            with open(path, "r+b") as file:
+                file.seek(sum(counts[: self.rank]) * rows[0].nbytes)
+                file.write(_bytes(rows).data)
+        except OSError as error:
+            raise UserError(f"cannot write temporary data in {self.folder.parent}: {error.strerror}") from error
+        self.wait()
+        whole = np.asarray(np.memmap(path, rows.dtype, "r", shape=(sum(counts), *rows.shape[1:])))
+        self.wait()
+        if self.rank == 0:
+            with contextlib.suppress(OSError):  # Windows keeps it until `on_workers` ends
+                path.unlink()
+        return whole
+
+    def _exchange(self, own):
+        """The slots (size, piece) of all ranks in shared memory, after each has written its own array of at most piece
+        bytes."""
+        slots = self.slots[self.exchanges % 2]
+        self.exchanges += 1
+        data = _bytes(own)
+        slots[self.rank, : len(data)] = data
+        self.wait()
+        return slots
+
+
+def _bytes(array):
+    """The bytes of an array, as a view if possible."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _say(line, message):
+    try:
+        line.send_bytes(message)
+    except OSError:
+        raise UserError(DEAD) from None
+
+
+def _hear(line):
+    """The next message of a rank; an error is raised here."""
+    try:
+        message = line.recv_bytes()
+    except (EOFError, OSError):
+        raise UserError(DEAD) from None
+    if message != HERE:
+        raise pickle.loads(message)
+
+
+def on_workers(function: Callable, *arguments: Any) -> Any:
+    """`function(*arguments)` in one process for each worker; the result of rank 0.
+
+    With one worker, or if this process is one of several ranks already, it is a call. An error in one process ends all
+    and is raised here.
+    """
+    size = ops.workers()
+    if size == 1 or world().size > 1:
+        return function(*arguments)
+    gc.collect()  # so that no process inherits garbage
+    context = multiprocessing.get_context(START)
+    memory, folder = context.RawArray("B", MEMORY), tempfile.mkdtemp(prefix="tinyflamingo-")
+    started = []
+    try:
+        for rank in range(1, size):
+            started.append(_start(context, rank, size, memory, folder, function, arguments))
+        group = Processes(0, size, [line for _, line in started], memory, folder)
+        with joined(group):
+            result = function(*arguments)
+            group.wait()  # the others have ended too, without an error
+        return result
+    finally:
+        for process, line in started:
+            process.kill()
+            process.join()
+            line.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(context, rank, size, memory, folder, function, arguments):
+    """(process, the connection to it) of a new rank."""
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_run, args=(rank, size, theirs, memory, folder, function, arguments), name=f"rank {rank}", daemon=True
+    )
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _run(rank, size, line, memory, folder, function, arguments):
+    """The life of a process of rank 1 and above."""
+    gc.freeze()  # objects from before the fork belong to rank 0: some own threads, which a forked process does not have
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; rank 0 ends the others
+    threading.Thread(target=_end_with_rank_0, daemon=True).start()
+    group = Processes(rank, size, [line], memory, folder)
+    try:
+        with joined(group):
+            function(*arguments)
+            group.wait()
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # rank 0 has ended
+            line.send_bytes(_pickled(error))
+
+
+def _end_with_rank_0():
+    wait_for([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _pickled(error):
+    """A pickled error; one that cannot be pickled becomes a RuntimeError with its text."""
+    try:
+        return pickle.dumps(error)
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
