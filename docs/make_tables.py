@@ -12,7 +12,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     docs/follow.py                  the tables of architecture.md
     docs/measured.json              written by `--measure`
     docs/bench.json                 written by `python -m tinyflamingo bench --json docs/bench.json`
-    docs/ranks.json                 written by docs/measure_ranks.py
+    docs/workers.json               written by docs/measure_workers.py
     docs/tests.json                 written by docs/measure_tests.py
     docs/real_size.json             written by docs/measure_real_size.py
     docs/own_data.json              written by docs/measure_own_data.py
@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT))
 CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
 MEASURED = ROOT / "docs" / "measured.json"
 BENCH = ROOT / "docs" / "bench.json"
-RANKS = ROOT / "docs" / "ranks.json"
+WORKERS = ROOT / "docs" / "workers.json"
 TESTS = ROOT / "docs" / "tests.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
 OWN_DATA = ROOT / "docs" / "own_data.json"
@@ -360,15 +360,17 @@ def rate() -> str:
     return f"{measured()['gflops']:.0f} GFLOP/s"
 
 
-def ranks() -> str:
-    """A training step in one process and in two."""
-    times, rows = json.loads(RANKS.read_text(encoding="utf-8")), []
-    for stage, one in times["1"].items():
-        two = times["2"][stage]
-        name = f"{stage}, {one['parameters'] / 1e6:.2f} million parameters"
-        rows.append([name, *(f"{1000 * row['wall']:.0f} ms" for row in (one, two))])
-        rows[-1] += [f"{one['wall'] / two['wall']:.2f}", f"{1000 * two['sum']:.1f} ms"]
-    return table(["stage", "1 rank", "2 ranks", "ratio", "one sum of the gradient"], rows)
+def workers() -> str:
+    """A training step by one worker, by threads and by processes."""
+    measured, rows = json.loads(WORKERS.read_text(encoding="utf-8")), []
+    for stage, seconds in measured["stages"].items():
+        name = f"{stage}, {seconds['parameters'] / 1e6:.2f} million parameters"
+        several = [seconds[kind] for kind in ("threads", "processes")]
+        rows.append([name, f"{1000 * seconds['one']:.0f} ms"])
+        rows[-1] += [f"{1000 * time:.0f} ms ({seconds['one'] / time:.2f})" for time in several]
+        rows[-1] += [f"{1000 * seconds['sum']:.1f} ms"]
+    n = measured["workers"]
+    return table(["stage", "1 worker", f"{n} threads", f"{n} processes", "one sum of the gradient"], rows)
 
 
 REAL_RUNS = {  # measurement: its name in `docs/real_size.json`
@@ -446,7 +448,7 @@ REGIONS = {
     f.__name__: f
     for f in (
         *(scores, twins, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
-        *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, ranks, real_size),
+        *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, workers, real_size),
         *(follow_prompt, follow_step, own_check, own_scores, own_answer, own_minutes, own_feature_size),
     )
 }

@@ -263,7 +263,8 @@ def _run_stage(stage, preset, progress, frozen, folder, log, began):
             stage.prepare(rng)
         loss, info = _one_step(stage, rng, step)
         if step == first:
-            bar.unpause()  # the first step compiles kernels; the others are faster
+            bar.initial = first + 1  # its rate counts from here: the first step compiles kernels
+            bar.unpause()
         if index == 0 and step == first + PACE_STEPS:
             say(forecast(preset, bar.format_dict["elapsed"] / PACE_STEPS))
         bar.update()
@@ -307,8 +308,9 @@ def _finish(model, preset, folder, evaluate):
     report = evaluate(model, preset.test_queries, model.info["seed"]) if evaluate else {"tasks": {}}
     stages = {name: round(seconds, 1) for name, seconds in model.info["stages"].items()}
     stages["evaluation"] = round(time.perf_counter() - began, 1)
-    model.info |= {"stages": stages, "metrics": report, "peak_memory_mb": peak_memory_mb()}
-    metrics = report | {"stages": stages, "seconds": round(sum(stages.values()), 1), "peak_memory_mb": peak_memory_mb()}
+    memory = {"peak_memory_mb": peak_memory_mb(model.info["workers"])}
+    model.info |= {"stages": stages, "metrics": report, **memory}
+    metrics = report | {"stages": stages, "seconds": round(sum(stages.values()), 1), **memory}
     metrics["checkpoint"] = str(folder / IN_RUN)
     save_checkpoint(model, folder / IN_RUN)
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
@@ -324,7 +326,8 @@ def command_of(preset: Preset, progress: Progress, source: TinyWorld) -> str:
     return " ".join(["python -m tinyflamingo train", *given])
 
 
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
+def peak_memory_mb(workers: int = 1) -> float:
+    """Largest resident memory of this process and its workers so far, in MB. What several of them share counts for each."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak += (workers - 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
