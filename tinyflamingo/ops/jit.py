@@ -19,7 +19,7 @@ def kernel(fastmath: set[str], **more: Any) -> Callable:
     """numba.njit with our settings. If Numba finds no folder for its cache, it compiles without one."""
 
     def decorate(function):
-        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, **more}
+        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, **more}
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:
