@@ -255,11 +255,12 @@ def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
 
 @helper(SUMS)
 def _rows_with_rows(x, y, h, units, out):
-    """out[t, h, s] = x[t, h] . y[s, h], four s at a time, so that x is read from L1 once for all four."""
-    zero = x.dtype.type(0)
-    whole = len(y) - len(y) % 4
+    """out[t, h, s] = x[t, h] . y[s, h], four s at a time, so that x is read from L1 once for all four. out is flat."""
+    zero, S = x.dtype.type(0), len(y)
+    whole = S - S % 4
     for t in range(len(x)):
-        row, products = x[t, h], out[t, h]
+        place = (t * x.shape[1] + h) * S
+        row, products = x[t, h], out[place : place + S]
         for s in range(0, whole, 4):
             y0, y1, y2, y3 = y[s, h], y[s + 1, h], y[s + 2, h], y[s + 3, h]
             a = b = c = d = zero
@@ -269,7 +270,7 @@ def _rows_with_rows(x, y, h, units, out):
                 c += row[i] * y2[i]
                 d += row[i] * y3[i]
             products[s], products[s + 1], products[s + 2], products[s + 3] = a, b, c, d
-        for s in range(whole, len(y)):
+        for s in range(whole, S):
             last, a = y[s, h], zero
             for i in range(len(units)):
                 a += row[i] * last[i]
@@ -285,17 +286,16 @@ def _scores(q, k, runs, scale, units, p):
         S = high - low
         for first in range(begin, end, PIECE):
             last = min(first + PIECE, end)
-            part = p[at : at + (last - first) * H * S].reshape(last - first, H, S)
-            at += part.size
             for h in range(H):
-                _rows_with_rows(q[first:last], k[low:high], h, units, part)
-                for t in range(len(part)):
-                    row = part[t, h]
-                    top = row[0]
-                    for s in range(S):
-                        top = row[s] if row[s] > top else top
-                    for s in range(S):
-                        row[s] = (row[s] - top) * scale
+                _rows_with_rows(q[first:last], k[low:high], h, units, p[at:])
+            for _ in range((last - first) * H):
+                row = p[at : at + S]
+                top = row[0]
+                for s in range(S):
+                    top = row[s] if row[s] > top else top
+                for s in range(S):
+                    row[s] = (row[s] - top) * scale
+                at += S
 
 
 @kernel(SUMS)
@@ -339,9 +339,8 @@ def _score_gradients(g, v, p, runs, scale, units, ds):
         S = high - low
         for first in range(begin, end, PIECE):
             last = min(first + PIECE, end)
-            part = ds[at : at + (last - first) * H * S].reshape(last - first, H, S)
             for h in range(H):
-                _rows_with_rows(g[first:last], v[low:high], h, units, part)
+                _rows_with_rows(g[first:last], v[low:high], h, units, ds[at:])
             for _ in range((last - first) * H):
                 row, drow = p[at : at + S], ds[at : at + S]
                 mean = scale - scale
