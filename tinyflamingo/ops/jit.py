@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.core import event
+from numba.core.codegen import get_host_cpu_features
 
 SUMS = {"reassoc", "contract", "nsz"}
 EXACT: set[str] = set()
+FEW = 4  # kernels that are compiled without a word
 
 
 def kernel(fastmath: set[str], **more: Any) -> Callable:
@@ -35,3 +39,34 @@ def helper(fastmath: set[str]) -> Callable:
     the copy that runs would depend on what was loaded first. Bits must not depend on a cache.
     """
     return kernel(fastmath, forceinline=True)
+
+
+def use_full_vectors() -> None:
+    """Compile for 512-bit vectors if the processor has them, unless the user chose a processor or its features.
+
+    For many of Intel's processors LLVM prefers 256 bits, because the first ones lowered their clock for 512. It must be
+    called before the first compilation. The features are part of the keys of Numba's cache.
+    """
+    features = get_host_cpu_features()
+    if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and "+avx512f" in features:
+        numba.config.CPU_FEATURES = f"{features},-prefer-256-bit"
+
+
+class _Announcement(event.Listener):
+    """Says once why nothing moves. Numba calls it for every kernel that is compiled, not for one from its cache."""
+
+    compiled = 0
+
+    def on_start(self, event: Any) -> None:
+        if event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}."):
+            self.compiled += 1
+            if self.compiled == FEW + 1:  # not sys.stderr: the line is no output of a notebook or of a test
+                line = "tinyflamingo: compiling the kernels, once on this machine (about 10 s)"
+                print(line, file=sys.__stderr__, flush=True)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+use_full_vectors()
+event.register("numba:compile", _Announcement())

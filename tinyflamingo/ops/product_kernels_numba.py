@@ -200,9 +200,10 @@ def _correlate(x, length, padded, pitch, start, g, line, stride, C, run, N, dw):
             row = rows[y * width : (y + 1) * width]
             for j in range(width):
                 line[j] += row[j]
+        lines, pixels, step = len(rows) // width, width // N, stride * pitch
         for dy in range(len(dw)):
-            step, lines = stride * pitch, len(rows) // width
-            _add_product(picture, dy * pitch, ONE, stride * C, step, rows, ZERO, width, dw[dy], ZERO, N, lines, run, width // N, N)
+            at, to = dy * pitch, dw[dy]
+            _add_product(picture, at, ONE, stride * C, step, rows, ZERO, width, to, ZERO, N, lines, run, pixels, N)
 
 
 @kernel(SUMS)
