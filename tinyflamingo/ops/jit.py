@@ -41,15 +41,20 @@ def helper(fastmath: set[str]) -> Callable:
     return kernel(fastmath, forceinline=True)
 
 
-def use_full_vectors() -> None:
-    """Compile for 512-bit vectors if the processor has them, unless the user chose a processor or its features.
+def has_512_bits() -> bool:
+    """Whether the kernels are compiled for a processor with vectors of 512 bits."""
+    chosen = numba.config.CPU_FEATURES  # "" for NUMBA_CPU_NAME=generic
+    return "+avx512f" in (get_host_cpu_features() if chosen is None else chosen)
 
-    For many of Intel's processors LLVM prefers 256 bits, because the first ones lowered their clock for 512. It must be
+
+def use_full_vectors() -> None:
+    """Let LLVM use vectors of 512 bits where it has them, unless the user chose a processor or its features.
+
+    For many of Intel's processors it prefers 256 bits, because the first ones lowered their clock for 512. It must be
     called before the first compilation. The features are part of the keys of Numba's cache.
     """
-    features = get_host_cpu_features()
-    if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and "+avx512f" in features:
-        numba.config.CPU_FEATURES = f"{features},-prefer-256-bit"
+    if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and has_512_bits():
+        numba.config.CPU_FEATURES = f"{get_host_cpu_features()},-prefer-256-bit"
 
 
 class _Announcement(event.Listener):

@@ -1,8 +1,8 @@
 """Convolution (§2) and masked cross-attention by segments (§4) as Numba loops: many small matrix products.
 
 For BLAS they are too small and of too many sizes. They read their operands in place. Most are sums of rows, in tiles of
-four rows times sixteen adjacent numbers (``_tile``): a tile stays in vector registers until its sums are complete, and
-each number that is loaded serves four rows. Numba has no vectors, so its compiler LLVM gets the tile as code for
+a few rows times sixteen adjacent numbers (``_tile``): a tile stays in vector registers until its sums are complete, and
+each number that is loaded serves all its rows. Numba has no vectors, so its compiler LLVM gets the tile as code for
 vectors; the same in Python is beside it. The code is the same for every width, so it is compiled once.
 
 The scores of attention are sums along a row. The length of the row is the length of a tuple of None (``units``): the
@@ -20,9 +20,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from . import kernels_numpy
+from . import jit, kernels_numpy
 from .jit import EXACT, SUMS, helper, kernel
 
+ROWS = 8 if jit.has_512_bits() else 4  # of a tile: with 16 registers of 256 bits, eight rows would not fit
 WIDE = 256  # channels; BLAS computes wider convolutions (it is faster from some 64 pixels on)
 LONGEST = 256  # of a tuple: in longer rows a known length gains nothing, and compilation takes longer
 ZERO, ONE = np.int64(0), np.int64(1)  # for `_add_product`: Numba would compile it again for every 0 and 1 in a call
@@ -97,25 +98,30 @@ def _tile_code(context, builder, signature, args):
 @kernel(EXACT)
 def _add_product(p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, rows, columns, width):
     """`_tile` for any number of rows and any width."""
-    whole = rows - rows % 4
+    many, four = rows - rows % ROWS, rows - rows % 4
     for lane in range(0, width - 15, 16):
-        for i in range(0, whole, 4):
-            a, o = at + i * row, out_at + i * pitch + lane
-            _tile(p, a, row, column, block, x, x_at + lane, x_block, out, o, pitch, blocks, columns, 4, 16)
-        for i in range(whole, rows):
-            a, o = at + i * row, out_at + i * pitch + lane
-            _tile(p, a, row, column, block, x, x_at + lane, x_block, out, o, pitch, blocks, columns, 1, 16)
+        m, o = x_at + lane, out_at + lane
+        for i in range(0, many, ROWS):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, ROWS, 16)
+        for i in range(many, four, 4):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 4, 16)
+        for i in range(four, rows):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 1, 16)
     for lane in range(width - width % 16, width - 7, 8):
-        for i in range(0, whole, 4):
-            a, o = at + i * row, out_at + i * pitch + lane
-            _tile(p, a, row, column, block, x, x_at + lane, x_block, out, o, pitch, blocks, columns, 4, 8)
-        for i in range(whole, rows):
-            a, o = at + i * row, out_at + i * pitch + lane
-            _tile(p, a, row, column, block, x, x_at + lane, x_block, out, o, pitch, blocks, columns, 1, 8)
+        m, o = x_at + lane, out_at + lane
+        for i in range(0, many, ROWS):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, ROWS, 8)
+        for i in range(many, rows):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 1, 8)
     for lane in range(width - width % 8, width):
         for i in range(rows):
-            a, o = at + i * row, out_at + i * pitch + lane
-            _tile(p, a, row, column, block, x, x_at + lane, x_block, out, o, pitch, blocks, columns, 1, 1)
+            a, to = at + i * row, out_at + lane + i * pitch
+            _tile(p, a, row, column, block, x, x_at + lane, x_block, out, to, pitch, blocks, columns, 1, 1)
 
 
 # ---------------------------------------------------------------- convolution, channels last
@@ -131,6 +137,7 @@ def convolve(x, w, b, stride, top, left, out):
     kh, kw, C, N = w.shape
     if N > WIDE:
         return kernels_numpy.convolve(x, w, b, stride, top, left, out)
+    x, out = _lines(w.shape, stride, x, out)
     pictures = _pictures(x, out, kh, kw, stride, top, left)
     line = np.tile(b, out.shape[2])
     _convolve(*pictures, w.reshape(-1), line, stride, C, kh, kw * C, N, out.reshape(*out.shape[:2], -1))
@@ -144,10 +151,17 @@ def weight_gradients(g, x, stride, top, left, dw, db):
     kh, kw, C, N = dw.shape
     if N > WIDE:
         return kernels_numpy.weight_gradients(g, x, stride, top, left, dw, db)
+    x, g = _lines(dw.shape, stride, x, g)
     pictures = _pictures(x, g, kh, kw, stride, top, left)
     line = np.zeros(g.shape[2] * N, g.dtype)
     _correlate(*pictures, g.reshape(len(g), -1), line, stride, C, kw * C, N, dw.reshape(kh, -1))
     db += line.reshape(-1, N).sum(axis=0)
+
+
+def _lines(w_shape, stride, *pictures):
+    """For a 1x1 kernel a picture is one long line, which is cut into more tiles of full size."""
+    one_line = w_shape[:2] == (1, 1) and stride == 1
+    return [x.reshape(len(x), 1, -1, x.shape[3]) if one_line else x for x in pictures]
 
 
 def _pictures(x, out, kh, kw, stride, top, left):
