@@ -16,6 +16,7 @@ from numba.core.codegen import get_host_cpu_features
 
 SUMS = {"reassoc", "contract", "nsz"}
 EXACT: set[str] = set()
+config: Any = numba.config  # mypy does not know its names
 FEW = 4  # kernels that are compiled without a word
 
 
@@ -43,7 +44,7 @@ def helper(fastmath: set[str]) -> Callable:
 
 def has_512_bits() -> bool:
     """Whether the kernels are compiled for a processor with vectors of 512 bits."""
-    chosen = numba.config.CPU_FEATURES  # "" for NUMBA_CPU_NAME=generic
+    chosen = config.CPU_FEATURES  # "" for NUMBA_CPU_NAME=generic
     return "+avx512f" in (get_host_cpu_features() if chosen is None else chosen)
 
 
@@ -53,8 +54,8 @@ def use_full_vectors() -> None:
     For many of Intel's processors it prefers 256 bits, because the first ones lowered their clock for 512. It must be
     called before the first compilation. The features are part of the keys of Numba's cache.
     """
-    if numba.config.CPU_NAME is None and numba.config.CPU_FEATURES is None and has_512_bits():
-        numba.config.CPU_FEATURES = f"{get_host_cpu_features()},-prefer-256-bit"
+    if config.CPU_NAME is None and config.CPU_FEATURES is None and has_512_bits():
+        config.CPU_FEATURES = f"{get_host_cpu_features()},-prefer-256-bit"
 
 
 class _Announcement(event.Listener):

@@ -24,6 +24,7 @@ from . import jit, kernels_numpy
 from .jit import EXACT, SUMS, helper, kernel
 
 ROWS = 8 if jit.has_512_bits() else 4  # of a tile: with 16 registers of 256 bits, eight rows would not fit
+HALF = ROWS // 2
 WIDE = 256  # channels; BLAS computes wider convolutions (it is faster from some 64 pixels on)
 LONGEST = 256  # of a tuple: in longer rows a known length gains nothing, and compilation takes longer
 ZERO, ONE = np.int64(0), np.int64(1)  # for `_add_product`: Numba would compile it again for every 0 and 1 in a call
@@ -98,16 +99,16 @@ def _tile_code(context, builder, signature, args):
 @kernel(EXACT)
 def _add_product(p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, rows, columns, width):
     """`_tile` for any number of rows and any width."""
-    many, four = rows - rows % ROWS, rows - rows % 4
+    many, most = rows - rows % ROWS, rows - rows % HALF
     for lane in range(0, width - 15, 16):
         m, o = x_at + lane, out_at + lane
         for i in range(0, many, ROWS):
             a, to = at + i * row, o + i * pitch
             _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, ROWS, 16)
-        for i in range(many, four, 4):
+        for i in range(many, most, HALF):
             a, to = at + i * row, o + i * pitch
-            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 4, 16)
-        for i in range(four, rows):
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, HALF, 16)
+        for i in range(most, rows):
             a, to = at + i * row, o + i * pitch
             _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 1, 16)
     for lane in range(width - width % 16, width - 7, 8):
