@@ -99,6 +99,7 @@ def build():
     _add_conv(cases, normal, (2, 4, 4, 17), (2, 4), 3, odd="start")
     _add_conv(cases, normal, (9, 2, 3, 1), (2, 2), 3)  # more pictures than NumPy's kernels process at a time
     _add_square(cases, normal)
+    _add_conv(cases, normal, (1, 2, 15, 2), (1, 2), 25)  # tiles of all sizes
     return cases
 
 

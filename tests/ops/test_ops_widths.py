@@ -31,7 +31,7 @@ def compare(function, *args):
 
 # ---------------------------------------------------------------- convolution
 
-# Pictures (B, Y, X, Cin), kernel, output channels, stride, groups, odd pixel. Loops are compiled for 128 channels only.
+# Pictures (B, Y, X, Cin), kernel, output channels, stride, groups, odd pixel.
 CONVOLUTIONS = [
     ((1, 4, 5, 128), 1, 1536, 1, 1, "end"),
     ((2, 3, 3, 1536), 1, 3072, 1, 1, "end"),  # NFNet's final convolution
@@ -127,7 +127,7 @@ def test_other_operations(name):
 
 
 def test_wide_rows_share_their_kernels():
-    """Nothing is compiled for a new width above `LONGEST`: that would take up to a minute for each width."""
+    """Nothing is compiled for a new width above `LONGEST`."""
     kernels = [product_kernels_numba._convolve, product_kernels_numba._correlate]
     kernels += [getattr(product_kernels_numba, name) for name in ("_scores", "_mix", "_score_gradients")]
     phi, compiled = np.array([[1, 1, 2]]), []

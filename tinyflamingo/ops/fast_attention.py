@@ -56,7 +56,7 @@ def _attention(q, k, v, key_mask, saved):
         else:
             kernels.mask_and_subtract_row_max(part, key_mask[b])
         np.exp(part, out=part)
-        kernels.normalise_rows(part)
+        kernels.normalise_rows(part.reshape(-1, S))
         np.matmul(part, values[b], out=heads_first(out[b]))
     return out
 
@@ -68,7 +68,7 @@ def _attention_backward(g, q, k, v, key_mask, saved):
     dq, dk, dv = (np.empty_like(x, order="C") for x in (q, k, v))
     for b in blocks(B, H * T * S):
         dp = np.matmul(g[b], transposed(heads_first(v[b])))
-        kernels.softmax_backward(p[b], dp)
+        kernels.softmax_backward(p[b].reshape(-1, S), dp.reshape(-1, S))
         dp *= q.dtype.type(K**-0.5)
         np.matmul(dp, heads_first(k[b]), out=heads_first(dq[b]))
         np.matmul(transposed(dp), heads_first(q[b]), out=heads_first(dk[b]))

@@ -53,9 +53,9 @@ def _relative_attention(q, k, v, r, u, vb, visible_from, saved):
         for rows, own, J in query_blocks(T, S):
             p = np.matmul(qu[b, :, rows], transposed(keys[b, :, :J]))
             position = np.matmul(qv[b, :, rows], transposed(far_first[:, :, S - J :]))
-            kernels.relative_scores(p, position, visible_from[b, rows], own)
+            kernels.relative_scores(p, position, np.ascontiguousarray(visible_from[b, rows]), own)
             np.exp(p, out=p)
-            kernels.normalise_rows(p)
+            kernels.normalise_rows(p.reshape(-1, J))
             np.matmul(p, values[b, :, :J], out=heads_first(out[b, rows]))
             saved["p"].append(p)
     return out

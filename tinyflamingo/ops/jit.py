@@ -6,20 +6,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.core import event
+from numba.core.codegen import get_host_cpu_features
 
 SUMS = {"reassoc", "contract", "nsz"}
 EXACT: set[str] = set()
+config: Any = numba.config  # mypy does not know its names
+FEW = 4  # kernels that are compiled without a word
 
 
 def kernel(fastmath: set[str], **more: Any) -> Callable:
     """numba.njit with our settings. If Numba finds no folder for its cache, it compiles without one."""
 
     def decorate(function):
-        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, **more}
+        options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, **more}
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:
@@ -35,3 +40,39 @@ def helper(fastmath: set[str]) -> Callable:
     the copy that runs would depend on what was loaded first. Bits must not depend on a cache.
     """
     return kernel(fastmath, forceinline=True)
+
+
+def has_512_bits() -> bool:
+    """Whether the kernels are compiled for a processor with vectors of 512 bits."""
+    chosen = config.CPU_FEATURES  # "" for NUMBA_CPU_NAME=generic
+    return "+avx512f" in (get_host_cpu_features() if chosen is None else chosen)
+
+
+def use_full_vectors() -> None:
+    """Let LLVM use vectors of 512 bits where it has them, unless the user chose a processor or its features.
+
+    For many of Intel's processors it prefers 256 bits, because the first ones lowered their clock for 512. It must be
+    called before the first compilation. The features are part of the keys of Numba's cache.
+    """
+    if config.CPU_NAME is None and config.CPU_FEATURES is None and has_512_bits():
+        config.CPU_FEATURES = f"{get_host_cpu_features()},-prefer-256-bit"
+
+
+class _Announcement(event.Listener):
+    """Says once why nothing moves. Numba calls it for every kernel that is compiled, not for one from its cache."""
+
+    compiled = 0
+
+    def on_start(self, event: Any) -> None:
+        if event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}."):
+            self.compiled += 1
+            if self.compiled == FEW + 1:  # not sys.stderr: the line is no output of a notebook or of a test
+                line = "tinyflamingo: compiling the kernels, once on this machine (about 10 s)"
+                print(line, file=sys.__stderr__, flush=True)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+use_full_vectors()
+event.register("numba:compile", _Announcement())

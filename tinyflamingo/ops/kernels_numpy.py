@@ -54,22 +54,22 @@ def layer_norm_backward(g, x, gain, mean, inverse, dx, dgain, dbias):
     dx *= inverse[:, None]
 
 
-def gelu_inner(x, out):
+def gelu_forward(x, gain, out):
     np.multiply(x, x, out=out)
     out *= GELU_C * GELU_A
     out += GELU_C
     out *= x
-
-
-def gelu_outer(x, t, gain, out):
-    np.add(t, 1.0, out=out)
+    np.tanh(out, out=out)
+    out += 1.0
     out *= x
     out *= 0.5 * gain
 
 
-def gelu_backward(g, x, t, gain, dx):
+def gelu_backward(g, x, gain, dx):
     np.multiply(x, x, out=dx)
-    dx *= 3.0 * GELU_C * GELU_A
+    dx *= GELU_C * GELU_A
+    t = np.tanh(x * (dx + GELU_C))
+    dx *= 3.0
     dx += GELU_C
     dx *= x
     dx *= 1.0 - t * t

@@ -1,64 +1,128 @@
 """Convolution (§2) and masked cross-attention by segments (§4) as Numba loops: many small matrix products.
 
-For BLAS they are too small and of too many sizes. They read their operands in place and are sums of rows: four
-coefficients times four rows of adjacent numbers, for four sums at once (``_add_product``). The innermost loop goes
-along the row and is vectorised, and each number that it loads serves four sums.
+For BLAS they are too small and of too many sizes. They read their operands in place. Most are sums of rows, in tiles of
+a few rows times sixteen adjacent numbers (``_tile``): a tile stays in vector registers until its sums are complete, and
+each number that is loaded serves all its rows. Numba has no vectors, so its compiler LLVM gets the tile as code for
+vectors; the same in Python is beside it. The code is the same for every width, so it is compiled once.
 
-The length of the innermost loop is part of a type: ``units`` and ``token`` are tuples of None with that length. The
+The scores of attention are sums along a row. The length of the row is the length of a tuple of None (``units``): the
 compiler knows the length of a tuple but not of an array, and to start a short loop of unknown length takes as long as
-the loop itself. So one kernel is compiled for every length up to ``LONGEST``. Above it BLAS computes the convolution,
-and in cross-attention ``units`` and ``token`` are arrays, so that one kernel serves all lengths.
+the loop itself. One kernel is compiled for every length up to ``LONGEST``.
 
-A kernel and its helpers are in one file, scalars have the dtype of the arrays, and unsigned numbers show that no index
-is negative: ``kernels_numba.py`` says why. Not here: large products, which BLAS computes.
+A kernel and its helpers are in one file, scalars have the dtype of the arrays, and a loop over part of a row counts
+from 0: ``kernels_numba.py`` says why. Not here: large products, which BLAS computes.
 """
 
+import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from . import kernels_numpy
-from .jit import SUMS, helper, kernel
+from . import jit, kernels_numpy
+from .jit import EXACT, SUMS, helper, kernel
 
-# The longest tuple. In longer rows a known length gains nothing, and BLAS is faster from some 64 pixels on (measured).
-# But compilation takes longer: for both kernels of convolution 6 s with 17 channels, 10 s with 257, 61 s with 999.
-# Numba refuses 1001.
-LONGEST = 256
+ROWS = 8 if jit.has_512_bits() else 4  # of a tile: with 16 registers of 256 bits, eight rows would not fit
+HALF = ROWS // 2
+WIDE = 256  # channels; BLAS computes wider convolutions (it is faster from some 64 pixels on)
+LONGEST = 256  # of a tuple: in longer rows a known length gains nothing, and compilation takes longer
+ZERO, ONE = np.int64(0), np.int64(1)  # for `_add_product`: Numba would compile it again for every 0 and 1 in a call
 PIECE = 64  # tokens of a run that are computed together: what one product leaves in L1 or L2, the next reads
 
 
-@helper(SUMS)
-def _add_product(p, at, p_row, p_column, x, x_at, rows, columns, units, token, out, out_at):
-    """out[i] += sum over j of p[i, j] x[j], four i and four j at a time, i < rows, j < columns.
+# ---------------------------------------------------------------- sums of rows, in registers
 
-    All arrays are flat. p[i, j] is at ``at + i p_row + j p_column``. A row of x or out has len(units) numbers, and the
-    next row starts len(token) numbers later.
+
+def _in_registers(python):
+    """Compiled kernels get code for vectors in place of a function that is `_tile`."""
+    if numba.config.DISABLE_JIT:
+        return python
+
+    @intrinsic(prefer_literal=True)
+    def compiled(types_, p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, columns, rows, lanes):
+        sizes = (pitch, blocks, columns, rows, lanes)
+        return types.void(p, at, row, column, block, x, x_at, x_block, out, out_at, *sizes), _tile_code
+
+    compiled.py_func = python
+    return compiled
+
+
+@_in_registers
+def _tile(p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, columns, rows, lanes):
+    """out[i, lane] += sum over b < blocks, j < columns of p[b, i, j] x[b, j, lane], for i < rows and lane < lanes.
+
+    All arrays are flat. p[b, i, j] is at ``at + b block + i row + j column``, x[b, j, 0] at
+    ``x_at + b x_block + j pitch``, out[i, 0] at ``out_at + i pitch``.
     """
-    n = np.uint64(len(token))
-    step, two, three = np.uint64(p_column), np.uint64(2 * p_column), np.uint64(3 * p_column)
-    for i in range(0, rows - 3, 4):
-        o = np.uint64(out_at + i * len(token))
-        for j in range(0, columns - 3, 4):
-            m, c = np.uint64(x_at + j * len(token)), np.uint64(at + i * p_row + j * p_column)
-            a0, a1, a2, a3 = p[c], p[c + step], p[c + two], p[c + three]
-            c += np.uint64(p_row)
-            b0, b1, b2, b3 = p[c], p[c + step], p[c + two], p[c + three]
-            c += np.uint64(p_row)
-            c0, c1, c2, c3 = p[c], p[c + step], p[c + two], p[c + three]
-            c += np.uint64(p_row)
-            d0, d1, d2, d3 = p[c], p[c + step], p[c + two], p[c + three]
-            for column in range(len(units)):
-                e = np.uint64(column)
-                x0, x1, x2, x3 = x[m + e], x[m + n + e], x[m + n + n + e], x[m + n + n + n + e]
-                out[o + e] += (a0 * x0 + a1 * x1) + (a2 * x2 + a3 * x3)
-                out[o + n + e] += (b0 * x0 + b1 * x1) + (b2 * x2 + b3 * x3)
-                out[o + n + n + e] += (c0 * x0 + c1 * x1) + (c2 * x2 + c3 * x3)
-                out[o + n + n + n + e] += (d0 * x0 + d1 * x1) + (d2 * x2 + d3 * x3)
-    for i in range(0 if columns % 4 else rows - rows % 4, rows):  # the rest, outside the fours
-        o = np.uint64(out_at + i * len(token))
-        for j in range(columns - columns % 4 if i < rows - rows % 4 else 0, columns):
-            a, m = p[np.uint64(at + i * p_row + j * p_column)], np.uint64(x_at + j * len(token))
-            for column in range(len(units)):
-                e = np.uint64(column)
-                out[o + e] += a * x[m + e]
+    for b, j, i in np.ndindex(blocks, columns, rows):
+        right, place = x_at + b * x_block + j * pitch, out_at + i * pitch
+        out[place : place + lanes] += p[at + b * block + i * row + j * column] * x[right : right + lanes]
+
+
+def _tile_code(context, builder, signature, args):
+    """`_tile` for LLVM: two loops, and in them one vector of x for all rows. rows and lanes are constants."""
+    kinds = signature.args
+    rows, lanes, bytes_ = kinds[13].literal_value, kinds[14].literal_value, kinds[0].dtype.bitwidth // 8
+    vector = ir.VectorType(context.get_data_type(kinds[0].dtype), lanes)
+    p, x, out = (context.make_array(kinds[i])(context, builder, args[i]).data for i in (0, 5, 8))
+    whole = {i: context.cast(builder, args[i], kinds[i], types.intp) for i in range(13) if i not in (0, 5, 8)}
+    at, row, column, block, x_at, x_block, out_at, pitch, blocks, columns = whole.values()
+
+    def moved(pointer, *steps):
+        for count, length in steps:
+            pointer = builder.gep(pointer, [builder.mul(count, length)])
+        return pointer
+
+    def as_vector(pointer):
+        return builder.bitcast(pointer, vector.as_pointer())
+
+    numbers = [ir.Constant(at.type, i) for i in range(rows)]
+    left, right, out = builder.gep(p, [at]), builder.gep(x, [x_at]), builder.gep(out, [out_at])
+    places = [as_vector(moved(out, (i, pitch))) for i in numbers]
+    sums = [cgutils.alloca_once_value(builder, builder.load(place, align=bytes_)) for place in places]
+    undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
+    with cgutils.for_range(builder, blocks) as b, cgutils.for_range(builder, columns) as j:
+        numbers_of_x = builder.load(as_vector(moved(right, (b.index, x_block), (j.index, pitch))), align=bytes_)
+        for i, total in zip(numbers, sums, strict=True):
+            number = builder.load(moved(left, (b.index, block), (j.index, column), (i, row)))
+            number = builder.insert_element(undefined, number, first)
+            number = builder.shuffle_vector(number, undefined, everywhere)
+            product = builder.fmul(number, numbers_of_x, flags=["contract"])
+            builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
+    for place, total in zip(places, sums, strict=True):
+        builder.store(builder.load(total), place, align=bytes_)
+    return context.get_dummy_value()
+
+
+@kernel(EXACT)
+def _add_product(p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, rows, columns, width):
+    """`_tile` for any number of rows and any width."""
+    many, most = rows - rows % ROWS, rows - rows % HALF
+    for lane in range(0, width - 15, 16):
+        m, o = x_at + lane, out_at + lane
+        for i in range(0, many, ROWS):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, ROWS, 16)
+        for i in range(many, most, HALF):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, HALF, 16)
+        for i in range(most, rows):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 1, 16)
+    for lane in range(width - width % 16, width - 7, 8):
+        m, o = x_at + lane, out_at + lane
+        for i in range(0, many, ROWS):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, ROWS, 8)
+        for i in range(many, rows):
+            a, to = at + i * row, o + i * pitch
+            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 1, 8)
+    for lane in range(width - width % 8, width):
+        for i in range(rows):
+            a, to = at + i * row, out_at + lane + i * pitch
+            _tile(p, a, row, column, block, x, x_at + lane, x_block, out, to, pitch, blocks, columns, 1, 1)
 
 
 # ---------------------------------------------------------------- convolution, channels last
@@ -69,13 +133,15 @@ def convolve(x, w, b, stride, top, left, out):
 
     The inputs of an output pixel are kh runs of kw C adjacent numbers, and so are their weights. 2 B Yo Xo kh kw C N
     flops; 1r of x and 1w of out, windows and weights are read from L1 and L2. Allocates one padded picture, or none for
-    a 1x1 kernel; no columns. top, left: zeros before a picture. N above LONGEST: see ``kernels_numpy.py``.
+    a 1x1 kernel; no columns. top, left: zeros before a picture. N above WIDE: see ``kernels_numpy.py``.
     """
     kh, kw, C, N = w.shape
-    if N > LONGEST:
+    if N > WIDE:
         return kernels_numpy.convolve(x, w, b, stride, top, left, out)
-    lines, rows, padded = _lines(x, out, kh, kw, stride, top, left)
-    _convolve(lines, w.reshape(kh, -1), b, C, stride, top, left * C, (None,) * N, padded, rows)
+    x, out = _lines(w.shape, stride, x, out)
+    pictures = _pictures(x, out, kh, kw, stride, top, left)
+    line = np.tile(b, out.shape[2])
+    _convolve(*pictures, w.reshape(-1), line, stride, C, kh, kw * C, N, out.reshape(*out.shape[:2], -1))
 
 
 def weight_gradients(g, x, stride, top, left, dw, db):
@@ -84,56 +150,75 @@ def weight_gradients(g, x, stride, top, left, dw, db):
     2 B Yo Xo kh kw C N flops; 1r of g and x, dw stays in L2. Allocates the same as `convolve`.
     """
     kh, kw, C, N = dw.shape
-    if N > LONGEST:
+    if N > WIDE:
         return kernels_numpy.weight_gradients(g, x, stride, top, left, dw, db)
-    lines, rows, padded = _lines(x, g, kh, kw, stride, top, left)
-    _correlate(rows, lines, C, stride, top, left * C, (None,) * N, padded, dw.reshape(kh, -1), db)
+    x, g = _lines(dw.shape, stride, x, g)
+    pictures = _pictures(x, g, kh, kw, stride, top, left)
+    line = np.zeros(g.shape[2] * N, g.dtype)
+    _correlate(*pictures, g.reshape(len(g), -1), line, stride, C, kw * C, N, dw.reshape(kh, -1))
+    db += line.reshape(-1, N).sum(axis=0)
 
 
-def _lines(x, out, kh, kw, stride, top, left):
-    """x and out as lines of numbers, and zeros for one padded picture (empty if no window leaves the picture)."""
+def _lines(w_shape, stride, *pictures):
+    """For a 1x1 kernel a picture is one long line, which is cut into more tiles of full size."""
+    one_line = w_shape[:2] == (1, 1) and stride == 1
+    return [x.reshape(len(x), 1, -1, x.shape[3]) if one_line else x for x in pictures]
+
+
+def _pictures(x, out, kh, kw, stride, top, left):
+    """The pictures of x, each as one row, and their lines' length; zeros for one padded picture (none if no window
+    leaves a picture), its lines' length, and the place in it where a picture begins.
+    """
     (B, Y, X, C), (_, Yo, Xo, _) = x.shape, out.shape
     height, width = max((Yo - 1) * stride + kh, Y + top), max((Xo - 1) * stride + kw, X + left)
-    padded = np.zeros((height, width * C) if (height, width) != (Y, X) else (0, 0), x.dtype)
-    return x.reshape(B, Y, -1), out.reshape(B, Yo, -1), padded
+    padded = np.zeros(height * width * C if (height, width) != (Y, X) else 0, x.dtype)
+    return x.reshape(B, -1), X * C, padded, width * C, (top * width + left) * C
+
+
+@helper(EXACT)
+def _copy(picture, length, padded, pitch, start):
+    """Copy the lines of a picture into a padded one."""
+    for y in range(len(picture) // length):
+        line, place = picture[y * length : (y + 1) * length], padded[start + y * pitch : start + y * pitch + length]
+        for i in range(length):
+            place[i] = line[i]
 
 
 @kernel(SUMS)
-def _convolve(x, w, b, C, stride, top, left, units, padded, out):
-    """One row of pixels after another: the coefficients are inputs, the rows are weights."""
-    (B, Y, width), N = x.shape, len(units)
-    Xo, run = out.shape[2] // N, w.shape[1] // N
-    for picture in range(B):
-        lines = x[picture]
+def _convolve(x, length, padded, pitch, start, w, line, stride, C, kh, run, N, out):
+    """One row of pixels after another: the coefficients are inputs, the rows are weights. line: a row of biases."""
+    for i in range(len(x)):
+        picture = x[i]
         if len(padded):
-            padded[top : top + Y, left : left + width] = lines
-            lines = padded
+            _copy(picture, length, padded, pitch, start)
+            picture = padded
         for y in range(out.shape[1]):
-            row = out[picture, y]
-            for pixel in range(Xo):
-                for n in range(len(units)):
-                    row[np.uint64(pixel * N + n)] = b[n]
-            for dy in range(len(w)):
-                _add_product(lines[y * stride + dy], 0, stride * C, 1, w[dy], 0, Xo, run, units, units, row, 0)
+            row, at = out[i, y], y * stride * pitch
+            for j in range(len(row)):
+                row[j] = line[j]
+            _add_product(picture, at, stride * C, ONE, pitch, w, ZERO, run * N, row, ZERO, N, kh, len(row) // N, run, N)
 
 
 @kernel(SUMS)
-def _correlate(g, x, C, stride, top, left, units, padded, dw, db):
-    """One row of pixels after another: the coefficients are inputs, transposed, and the rows are gradients."""
-    (B, Y, width), N = x.shape, len(units)
-    Xo, run = g.shape[2] // N, dw.shape[1] // N
-    for picture in range(B):
-        lines = x[picture]
+def _correlate(x, length, padded, pitch, start, g, line, stride, C, run, N, dw):
+    """One row of the kernel after another: the coefficients are inputs, transposed, and the rows are gradients.
+
+    line: receives the sum over the rows of pixels.
+    """
+    width = len(line)
+    for i in range(len(x)):
+        picture, rows = x[i], g[i]
         if len(padded):
-            padded[top : top + Y, left : left + width] = lines
-            lines = padded
-        for y in range(g.shape[1]):
-            row = g[picture, y]
-            for pixel in range(Xo):
-                for n in range(len(units)):
-                    db[n] += row[np.uint64(pixel * N + n)]
-            for dy in range(len(dw)):
-                _add_product(lines[y * stride + dy], 0, 1, stride * C, row, 0, run, Xo, units, units, dw[dy], 0)
+            _copy(picture, length, padded, pitch, start)
+            picture = padded
+        for y in range(len(rows) // width):
+            row = rows[y * width : (y + 1) * width]
+            for j in range(width):
+                line[j] += row[j]
+        lines, pixels, step = len(rows) // width, width // N, stride * pitch
+        for dy in range(len(dw)):
+            at, to = dy * pitch, dw[dy]
+            _add_product(picture, at, ONE, stride * C, step, rows, ZERO, width, to, ZERO, N, lines, run, pixels, N)
 
 
 @kernel(SUMS)
@@ -162,35 +247,36 @@ def segment_forward(q, k, v, runs, scale, out):
     """
     pairs = (runs[:, 1] - runs[:, 0]) @ (runs[:, 3] - runs[:, 2])
     p = np.empty(pairs * q.shape[1], q.dtype)
-    units, token = _lengths(*q.shape[1:])
+    units = _units(*q.shape[1:])
     _scores(q, k, runs, scale, units, p)
     np.exp(p, out=p)
     _normalise(p, runs, q.shape[1])
-    _mix(p, v.reshape(-1), runs, units, token, out.reshape(-1))
+    _mix(p, v.reshape(-1), runs, *q.shape[1:], out.reshape(-1))
     return p
 
 
-def _lengths(H, K):
-    """Two objects, of the lengths K and H K: tuples, or arrays if H K is too long for a tuple."""
-    return tuple((None,) * n if H * K <= LONGEST else np.empty(n, np.bool_) for n in (K, H * K))
+def _units(H, K):
+    """An object of length K: a tuple, or an array if a head is too long for a tuple."""
+    return (None,) * K if H * K <= LONGEST else np.empty(K, np.bool_)
 
 
 def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
     """Add the gradients of ``segment_attention`` to dq, dk and dv. p: the result of `segment_forward`."""
-    units, token = _lengths(*q.shape[1:])
+    units = _units(*q.shape[1:])
     ds = np.empty_like(p)
     _score_gradients(g, v, p, runs, scale, units, ds)
     flat = [x.reshape(-1) for x in (g, q, k)]
-    _add_gradients(*flat, p, ds, runs, units, token, *(x.reshape(-1) for x in (dq, dk, dv)))
+    _add_gradients(*flat, p, ds, runs, *q.shape[1:], *(x.reshape(-1) for x in (dq, dk, dv)))
 
 
 @helper(SUMS)
 def _rows_with_rows(x, y, h, units, out):
-    """out[t, h, s] = x[t, h] . y[s, h], four s at a time, so that x is read from L1 once for all four."""
-    zero = x.dtype.type(0)
-    whole = len(y) - len(y) % 4
+    """out[t, h, s] = x[t, h] . y[s, h], four s at a time, so that x is read from L1 once for all four. out is flat."""
+    zero, S = x.dtype.type(0), len(y)
+    whole = S - S % 4
     for t in range(len(x)):
-        row, products = x[t, h], out[t, h]
+        place = (t * x.shape[1] + h) * S
+        row, products = x[t, h], out[place : place + S]
         for s in range(0, whole, 4):
             y0, y1, y2, y3 = y[s, h], y[s + 1, h], y[s + 2, h], y[s + 3, h]
             a = b = c = d = zero
@@ -200,7 +286,7 @@ def _rows_with_rows(x, y, h, units, out):
                 c += row[i] * y2[i]
                 d += row[i] * y3[i]
             products[s], products[s + 1], products[s + 2], products[s + 3] = a, b, c, d
-        for s in range(whole, len(y)):
+        for s in range(whole, S):
             last, a = y[s, h], zero
             for i in range(len(units)):
                 a += row[i] * last[i]
@@ -216,17 +302,16 @@ def _scores(q, k, runs, scale, units, p):
         S = high - low
         for first in range(begin, end, PIECE):
             last = min(first + PIECE, end)
-            part = p[at : at + (last - first) * H * S].reshape(last - first, H, S)
-            at += part.size
             for h in range(H):
-                _rows_with_rows(q[first:last], k[low:high], h, units, part)
-                for t in range(len(part)):
-                    row = part[t, h]
-                    top = row[0]
-                    for s in range(S):
-                        top = row[s] if row[s] > top else top
-                    for s in range(S):
-                        row[s] = (row[s] - top) * scale
+                _rows_with_rows(q[first:last], k[low:high], h, units, p[at:])
+            for _ in range((last - first) * H):
+                row = p[at : at + S]
+                top = row[0]
+                for s in range(S):
+                    top = row[s] if row[s] > top else top
+                for s in range(S):
+                    row[s] = (row[s] - top) * scale
+                at += S
 
 
 @kernel(SUMS)
@@ -247,9 +332,9 @@ def _normalise(p, runs, H):
 
 
 @kernel(SUMS)
-def _mix(p, v, runs, units, token, out):
+def _mix(p, v, runs, H, K, out):
     """The mean of the values with weights p, for every token; 2 H K flops per pair. Flat arrays."""
-    K, H, at = len(units), len(token) // len(units), 0
+    at = 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
         S = high - low
@@ -257,7 +342,7 @@ def _mix(p, v, runs, units, token, out):
             tokens = min(PIECE, end - first)
             for h in range(H):
                 latent, query = (low * H + h) * K, (first * H + h) * K
-                _add_product(p, at + h * S, H * S, 1, v, latent, tokens, S, units, token, out, query)
+                _add_product(p, at + h * S, H * S, ONE, ZERO, v, latent, ZERO, out, query, H * K, ONE, tokens, S, K)
             at += tokens * H * S
 
 
@@ -270,9 +355,8 @@ def _score_gradients(g, v, p, runs, scale, units, ds):
         S = high - low
         for first in range(begin, end, PIECE):
             last = min(first + PIECE, end)
-            part = ds[at : at + (last - first) * H * S].reshape(last - first, H, S)
             for h in range(H):
-                _rows_with_rows(g[first:last], v[low:high], h, units, part)
+                _rows_with_rows(g[first:last], v[low:high], h, units, ds[at:])
             for _ in range((last - first) * H):
                 row, drow = p[at : at + S], ds[at : at + S]
                 mean = scale - scale
@@ -284,9 +368,9 @@ def _score_gradients(g, v, p, runs, scale, units, ds):
 
 
 @kernel(SUMS)
-def _add_gradients(g, q, k, p, ds, runs, units, token, dq, dk, dv):
+def _add_gradients(g, q, k, p, ds, runs, H, K, dq, dk, dv):
     """dq += ds k, dk += ds^T q, dv += p^T g; 6 H K flops per pair. Flat arrays. Media without a token are not read."""
-    K, H, at = len(units), len(token) // len(units), 0
+    at = 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
         S = high - low
@@ -294,7 +378,7 @@ def _add_gradients(g, q, k, p, ds, runs, units, token, dq, dk, dv):
             tokens = min(PIECE, end - first)
             for h in range(H):
                 latent, query, place, wide = (low * H + h) * K, (first * H + h) * K, at + h * S, H * S
-                _add_product(ds, place, wide, 1, k, latent, tokens, S, units, token, dq, query)
-                _add_product(ds, place, 1, wide, q, query, S, tokens, units, token, dk, latent)
-                _add_product(p, place, 1, wide, g, query, S, tokens, units, token, dv, latent)
+                _add_product(ds, place, wide, ONE, ZERO, k, latent, ZERO, dq, query, H * K, ONE, tokens, S, K)
+                _add_product(ds, place, ONE, wide, ZERO, q, query, ZERO, dk, latent, H * K, ONE, S, tokens, K)
+                _add_product(p, place, ONE, wide, ZERO, g, query, ZERO, dv, latent, H * K, ONE, S, tokens, K)
             at += tokens * H * S

@@ -28,7 +28,7 @@ def segment_forward(q: Array, k: Array, v: Array, runs: Array, scale: float, out
         p *= scale
         kernels.subtract_row_max(p.reshape(-1, p.shape[-1]))
         np.exp(p, out=p)
-        kernels.normalise_rows(p)
+        kernels.normalise_rows(p.reshape(-1, p.shape[-1]))
         _put(_product(p, heads_first(_take(v, latents))), tokens, out)
         parts.append((tokens, latents, p))
     return parts
@@ -41,7 +41,7 @@ def segment_backward(
     for tokens, latents, p in parts:
         q_part, g_part = heads_first(_take(q, tokens)), heads_first(_take(g, tokens))
         ds = np.matmul(g_part, transposed(heads_first(_take(v, latents))))
-        kernels.softmax_backward(p, ds)
+        kernels.softmax_backward(p.reshape(-1, p.shape[-1]), ds.reshape(-1, p.shape[-1]))
         ds *= scale
         _put(_product(ds, heads_first(_take(k, latents))), tokens, dq)
         _add(_product(transposed(ds), q_part), latents, dk)
