@@ -8,9 +8,11 @@ of `ops/team.py`, with BLAS on one thread each; PyTorch uses its own. Not here: 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from tinyflamingo.bench.lines import LINES
 from tinyflamingo.bench.scaling import draw_scaling, measure_scaling
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.team import blas_libraries, keep_memory, one_team
-from tinyflamingo.training.conditions import versions
+from tinyflamingo.training.conditions import conditions, versions
 
 
 def bench(
@@ -97,8 +99,8 @@ def _compilation(names, counts):
     """How long PyTorch compiles, if it does."""
     minutes = counts * sum(LINES[name].minutes for name in names)
     if minutes:
-        lines = ", ".join(name for name in names if LINES[name].minutes)
-        yield f"{lines}: torch.compile takes about {minutes:.0f} minutes beside the measured times (--only leaves it out)"
+        compiled = ", ".join(name for name in names if LINES[name].minutes)
+        yield f"{compiled}: PyTorch compiles for about {minutes:.0f} minutes, not timed (--only leaves it out)"
 
 
 def _run(line, inputs, n, torch):
@@ -155,13 +157,21 @@ def machine(torch: Any, inputs: Inputs) -> dict:
         "system": platform.platform(),
         "blas": blas_libraries(),
         "engine": ops.engine(),
-        "versions": versions() | {"torch": torch.__version__ if torch else "not installed"},
+        "versions": versions() | {"torch": torch.__version__ if torch else "not installed"} | _jax(),
     } | ({"torch": inputs.torch.libraries()} if torch else {})
 
 
+def _jax():
+    with contextlib.suppress(PackageNotFoundError):
+        return {"jax": version("jax")}
+    return {}
+
+
 def _processor():
+    """The processor's name, and the kind for which Numba compiles: several kinds have the same name."""
     try:
         with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        name = platform.processor() or platform.machine()
+    return f"{name} ({conditions()['processor'].partition(' ')[2]})"

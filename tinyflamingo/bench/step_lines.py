@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from tinyflamingo import ops
 from tinyflamingo.bench.batches import contrastive_batch, flamingo_batch, language_batch
 from tinyflamingo.bench.contest import Contest, Inputs, NotRun, Step, largest, normal
@@ -116,12 +114,8 @@ def race(step_of: Callable[[Inputs], Step], opponent: Callable[[Inputs, Step], A
 
     def build(inputs):
         step = step_of(inputs)
-        twin = opponent(inputs, step)
-        return (
-            Contest(partial(update, step), twin.step, partial(_difference, step, twin))
-            if twin
-            else Contest(partial(update, step))
-        )
+        ours, twin = partial(update, step), opponent(inputs, step)
+        return Contest(ours, twin.step, partial(_difference, step, twin)) if twin else Contest(ours)
 
     return build
 

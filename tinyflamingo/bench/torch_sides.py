@@ -124,17 +124,13 @@ def cross_attention_gradients(q: Array, k: Array, v: Array, phi: Array, g: Array
 
 def runs_gradients(q: Array, k: Array, v: Array, phi: Array, g: Array) -> Callable:
     """The same gradients, if every run of equal phi (all >= 1) attends to its own medium only."""
-    inputs, runs, g = (
-        to_torch([q, k, v], trains=True),
-        to_torch(runs_of(phi, k.shape[1])),
-        to_torch(g.reshape(-1, *g.shape[2:])),
-    )
-    return lambda: torch.autograd.grad(twins.runs_cross_attention(*inputs, runs), inputs, g)
+    (q, k, v), runs = to_torch([q, k, v], trains=True), to_torch(runs_of(phi, k.shape[1]))
+    (g,) = to_torch([g.reshape(-1, *g.shape[2:])])
+    return lambda: torch.autograd.grad(twins.runs_cross_attention(q, k, v, runs), (q, k, v), g)
 
 
 def runs_of(phi: Array, N: int) -> dict[str, Array]:
     """The runs of equal phi (B, T), for `runs_cross_attention`; N: media in each row."""
-    T = phi.shape[1]
     media = (phi - 1 + N * np.arange(len(phi))[:, None]).ravel()
     starts = np.flatnonzero(np.diff(media, prepend=-1))
     lengths = np.diff(starts, append=media.size)

@@ -2,7 +2,7 @@
 
 Every function is the twin of the function of the same name in `tinyflamingo/model/`, with the same trees of parameters,
 written as an expert writes it for a CPU: channels last in every convolution, constant factors inside the weights,
-several projections as one product, `scaled_dot_product_attention` where it is faster. If two ways are possible, this
+queries, keys and values of self-attention as one product, `scaled_dot_product_attention` where it is faster. If two ways are possible, this
 file has the faster one. The cross-attention is dense and masked, as in the public ports; `runs_cross_attention` is not.
 
 Not here: anything that the package needs to run; PyTorch is optional (`pip install torch`). The timed functions are in
@@ -99,14 +99,10 @@ def heads_first(x: Tensor, H: int) -> Tensor:
     return x.unflatten(-1, (H, -1)).transpose(1, 2)
 
 
-def projected(params: Params, x: Tensor, names: str, H: int) -> tuple[Tensor, ...]:
-    """The projections of x (B, T, D) by the matrices "w_" + each of `names`, as one product: each (B, H, T, K).
-
-    A model that decodes has the joined matrix already, as "w_" + `names`.
-    """
-    joined = f"w_{names}"
-    w = params[joined] if joined in params else torch.cat([params[f"w_{name}"] for name in names], dim=1)
-    return linear(x, w).unflatten(-1, (len(names), H, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+def queries_keys_values(params: Params, x: Tensor, H: int) -> tuple[Tensor, ...]:
+    """Three projections of x (B, T, D) as one product: each (B, H, T, K). A decoder has joined the matrices before."""
+    w = params["w_qkv"] if "w_qkv" in params else torch.cat([params[n] for n in ("w_q", "w_k", "w_v")], dim=1)
+    return linear(x, w).unflatten(-1, (3, H, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def heads_joined(x: Tensor) -> Tensor:
@@ -125,7 +121,7 @@ def text_tower(params: Params, tokens: Tensor, mask: Tensor, config: Any) -> Ten
     for i in range(config.layers):
         block = params[f"block_{i}"]
         x = layer_norm(h, block["attn_gain"], block["attn_bias"])
-        q, k, v = projected(block, x, "qkv", config.heads)
+        q, k, v = queries_keys_values(block, x, config.heads)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         h = h + linear(heads_joined(attended), block["w_o"], block["b_o"])
         x = layer_norm(h, block["ffw_gain"], block["ffw_bias"])
@@ -167,7 +163,7 @@ def resampler_layer(params: Params, x: Tensor, features: Tensor, config: Any) ->
     latents = layer_norm(x, params["attn_gain"], params["attn_bias"])
     both = torch.cat([features, latents], dim=1)
     q = heads_first(linear(latents, params["w_q"]), config.heads)
-    k, v = projected(params, both, "kv", config.heads)
+    k, v = (heads_first(linear(both, params[n]), config.heads) for n in ("w_k", "w_v"))
     x = x + linear(heads_joined(F.scaled_dot_product_attention(q, k, v)), params["w_o"])
     hidden = linear(layer_norm(x, params["ffw_gain"], params["ffw_bias"]), params["w_1"])
     return x + linear(F.relu(hidden).square(), params["w_2"])
@@ -188,19 +184,24 @@ def relative_shift(scores: Tensor) -> Tensor:
 
 
 def self_attention(
-    params: Params, x: Tensor, mask: Tensor | None, distances: Tensor, config: Any, cache: dict[str, Any] | None = None
+    params: Params,
+    x: Tensor,
+    mask: Tensor | None,
+    distances: Tensor | None,
+    config: Any,
+    cache: dict[str, Any] | None = None,
 ) -> Tensor:
     """mask (B or 1, 1, T, S): 0 for visible keys, otherwise -inf. None: all keys are visible.
 
-    distances: the sinusoids of S distances, the largest first. Without `scaled_dot_product_attention`, which is slower
-    with a bias that needs a gradient: it then computes the same products and one more pass over the scores.
+    distances: the sinusoids of S distances, the largest first; a cache has them already, projected. Without
+    `scaled_dot_product_attention`: with a bias that needs a gradient it is slower.
     """
     scale = config.key_size**-0.5
-    q, k, v = projected(params, x, "qkv", config.heads)
+    q, k, v = queries_keys_values(params, x, config.heads)
     q = q * scale
     if cache is not None:
         k, v = append(cache, k, v)
-    r = projected_distances(params, distances, config) if cache is None else cache["r"][:, :, -k.shape[2] :]
+    r = cache["r"][:, :, -k.shape[2] :] if cache else projected_distances(params, distances, config)
     position = (q + scale * params["v"][:, None, :]) @ r
     if q.shape[2] > 1:
         position = relative_shift(position)
@@ -209,7 +210,7 @@ def self_attention(
     return linear(heads_joined(scores.softmax(-1) @ v), params["w_o"], params["b_o"])
 
 
-def projected_distances(params: Params, distances: Tensor, config: Any) -> Tensor:
+def projected_distances(params: Params, distances: Any, config: Any) -> Tensor:
     """W_R s_n (H, K, count) of sinusoids (count, D)."""
     return linear(distances, params["w_r"]).unflatten(-1, (config.heads, -1)).permute(1, 2, 0)
 
@@ -226,7 +227,7 @@ def decoder_block(
     params: Params,
     h: Tensor,
     mask: Tensor | None,
-    distances: Tensor,
+    distances: Tensor | None,
     config: Any,
     cache: dict[str, Any] | None = None,
     rows: Tensor | None = None,
@@ -294,10 +295,11 @@ def runs_cross_attention(q: Tensor, k: Tensor, v: Tensor, runs: dict[str, Tensor
     runs: "tokens" (runs, longest run), numbers of tokens, the last one repeated; "media" (runs,), the medium of each
     run; "places" (B T,), where the result of a token is.
     """
-    tokens, flat = runs["tokens"], (x.flatten(0, 1) for x in (q, k, v))
-    q, k, v = (x.index_select(0, i) for x, i in zip(flat, (tokens.flatten(), *2 * [runs["media"]]), strict=True))
-    heads = (x.transpose(1, 2) for x in (q.unflatten(0, tokens.shape), k, v))
-    attended = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(0, 1)
+    tokens = runs["tokens"]
+    q = q.flatten(0, 1).index_select(0, tokens.flatten()).unflatten(0, tokens.shape)
+    k, v = (x.flatten(0, 1).index_select(0, runs["media"]) for x in (k, v))
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
     return attended.index_select(0, runs["places"])
 
 
@@ -324,7 +326,7 @@ def gated_xattn_dense(
 def media_keys_values(params: Params, visual: Tensor, config: Any) -> tuple[Tensor, Tensor]:
     """Keys and values of all media of each row, (B, H, N R, K)."""
     media = layer_norm(visual.flatten(1, 2), params["media_gain"], params["media_bias"])
-    k, v = projected(params, media, "kv", config.xattn.heads)
+    k, v = (heads_first(linear(media, params[n]), config.xattn.heads) for n in ("w_k", "w_v"))
     return k, v
 
 
