@@ -87,8 +87,10 @@ def test_the_twins_in_jax_compute_the_same(with_torch, name):
 
 def test_without_jax_and_pytorch_their_lines_are_not_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "tinyflamingo.bench.jax_twins", None)
+    with ops.use_workers(2), pytest.raises(NotRun, match="one thread"):
+        LINES["language_jax"].build(contest.Inputs(False))
     for name, package in (("language_jax", "JAX"), ("language_compile", "PyTorch")):
-        with pytest.raises(NotRun, match=f"{package} is not installed"):
+        with ops.use_workers(1), pytest.raises(NotRun, match=f"{package} is not installed"):
             LINES[name].build(contest.Inputs(False))
 
 

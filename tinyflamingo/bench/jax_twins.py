@@ -1,7 +1,7 @@
 """Stages two and three in JAX: one function of XLA computes loss, gradients, clipping and AdamW (`jax.jit`).
 
 Every function is the twin of the function of the same name in `torch_twins.py`, with the same parameters and batches
-(`batches.py`). Not here: stage one. JAX is optional (`pip install jax`).
+(`batches.py`). XLA has one thread. Not here: stage one. JAX is optional (`pip install jax`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.extend.backend
 import jax.numpy as jnp
 
 from tinyflamingo.bench.contest import Step
@@ -152,10 +151,8 @@ def flamingo_loss(params: Tree, batch: Tree, config: Any) -> jax.Array:
 class TrainingStep:
     """Loss, gradients, clipping and AdamW on a copy of an optimiser's parameters."""
 
-    def __init__(self, step: Step, threads: int) -> None:
-        """threads: of XLA, which reads their number when it starts."""
-        os.environ["NPROC"] = str(threads)
-        jax.extend.backend.clear_backends()
+    def __init__(self, step: Step) -> None:
+        os.environ["NPROC"] = "1"  # threads of XLA, which reads this number once, when it starts
         self.batch, params = jax.tree.map(jnp.array, (step.batch, step.optimiser.params))
         loss = partial({"language_loss": language_loss, "flamingo_loss": flamingo_loss}[step.loss], config=step.config)
         decays = {n: p.ndim >= 2 and not n.startswith(step.no_decay or "-") for n, p in named_leaves(params).items()}
