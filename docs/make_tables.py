@@ -11,7 +11,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     the example commands            each is run
     docs/follow.py                  the tables of architecture.md
     docs/measured.json              written by `--measure`
-    docs/bench.json                 written by `python -m tinyflamingo bench --json docs/bench.json`
+    docs/bench/*.json               one file for each machine, written by docs/measure_bench.py
     docs/workers.json               written by docs/measure_workers.py
     docs/tests.json                 written by docs/measure_tests.py
     docs/real_size.json             written by docs/measure_real_size.py
@@ -40,7 +40,7 @@ sys.path.insert(0, str(ROOT))
 
 CHECKPOINT = ROOT / "tinyflamingo" / "assets" / "toy"
 MEASURED = ROOT / "docs" / "measured.json"
-BENCH = ROOT / "docs" / "bench.json"
+BENCH = ROOT / "docs" / "bench"
 WORKERS = ROOT / "docs" / "workers.json"
 TESTS = ROOT / "docs" / "tests.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
@@ -253,46 +253,72 @@ def answers() -> str:
     return "\n".join(["```console", *lines, "```"])
 
 
+MAKERS = ("AMD", "Intel")  # of processors; one without a file in docs/bench/ is "not run"
+NOT_RUN = "not run"
+
+
+def machines() -> dict[str, dict]:
+    """{name of the processor: report of the benchmark, or {} if it was not run there}."""
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(BENCH.glob("*.json"))]
+    named = {report["machine"]["processor"]: report for report in reports}
+    return named | {maker: {} for maker in MAKERS if not any(maker in name for name in named)}
+
+
 def race() -> str:
-    """The benchmark: one row for each line, with the ratios on one thread and on two."""
+    """The benchmark: one row for each line, two columns for each machine."""
     from tinyflamingo.bench.lines import LINES
 
-    times, rows = json.loads(BENCH.read_text(encoding="utf-8"))["lines"], []
+    reports, rows = machines(), []
     for name, line in LINES.items():
-        one, two = times[name], times.get(f"{name}@2")
-        cells = [f"`{name}`", line.what, f"{one['ours_ms']:.1f}", _other(one), _ratio(one)]
-        rows.append([*cells, f"{two['ours_ms']:.1f}", _other(two), _ratio(two)] if two else [*cells, "–", "–", "–"])
-    header = ["line", "what", "ours, ms, 1 thread", "other", "ratio", "ours, ms, 2 threads", "other", "ratio"]
-    return table(header, rows)
+        cells = [_cell(report, key) for report in reports.values() for key in (name, f"{name}@2")]
+        rows.append([f"`{name}`", line.what, line.wanted or "–", *cells])
+    columns = [f"{cpu}, {threads}" for cpu in reports for threads in ("1 thread", "2 threads")]
+    return table(["line", "what", "wanted", *columns], rows)
 
 
-def _other(row) -> str:
-    value = row["torch_ms"] or row.get("other_ms")
-    return f"{value:.1f}" if value else "–"
+def _cell(report, key) -> str:
+    """The ratio, then both times: "1.45 (513 / 354 ms)", the other side's first."""
+    row = report["lines"].get(key, {}) if report else {}
+    if not row.get("ours_ms"):
+        return NOT_RUN
+    other = row["torch_ms"] or row.get("other_ms")
+    if not other:
+        return _ms(row["ours_ms"])
+    return f"**{row['ratio']:.2f}** ({_ms(other)} / {_ms(row['ours_ms'])})" if row["ratio"] else _ms(row["ours_ms"])
 
 
-def _ratio(row) -> str:
-    return f"{row['ratio']:.2f}" if row["ratio"] else "–"
+def _ms(value) -> str:
+    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms" if value < 10_000 else f"{value / 1e3:.1f} s"
 
 
 def speed() -> str:
-    """The comparison with PyTorch in one sentence."""
-    lines = json.loads(BENCH.read_text(encoding="utf-8"))["lines"]
+    """The comparison with PyTorch, one sentence for each machine."""
+    return "; ".join(
+        _speed(name, report["lines"]) if report else f"{name}: {NOT_RUN}" for name, report in machines().items()
+    )
+
+
+def _speed(processor, lines) -> str:
     steps = [lines[f"{stage}_step"]["ratio"] for stage in ("contrastive", "language", "flamingo")]
     each = ", ".join(f"{ratio:.2f}" for ratio in steps[:-1]) + f" and {steps[-1]:.2f}"
     return (
-        f"on one thread PyTorch takes {each} times as long for a training step of the three stages, "
+        f"on one thread of an {processor} PyTorch takes {each} times as long for a training step of the three stages, "
         f"{lines['decode']['ratio']:.1f} times as long for a decoded token"
     )
 
 
 def machine() -> str:
-    """The machine and the versions of the benchmark."""
-    info = json.loads(BENCH.read_text(encoding="utf-8"))["machine"]
-    versions = ", ".join(
-        f"{n} {v}" for n, v in info["versions"].items() if n in ("numpy", "autograd", "numba", "torch")
-    )
-    return f"Measured on {info['cores']} cores ({info['processor']}), {versions}, {'; '.join(info['blas'])}."
+    """The machines and the versions of the benchmark."""
+    return "\n".join(_machine(name, report) for name, report in machines().items())
+
+
+def _machine(processor, report) -> str:
+    if not report:
+        return f"- {processor}: {NOT_RUN}."
+    info = report["machine"]
+    versions = [f"{n} {v}" for n, v in info["versions"].items() if n in ("numpy", "autograd", "numba", "torch", "jax")]
+    libraries = [*info["blas"], *([f"PyTorch with {info['torch']}"] if "torch" in info else [])]
+    return f"- {processor}: {info['cores']} cores, {', '.join([*versions, *libraries])}."
 
 
 def paper_parts() -> str:

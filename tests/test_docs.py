@@ -4,6 +4,7 @@ import ast
 import builtins
 import functools
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -233,6 +234,37 @@ def test_answers_are_commands_that_can_be_copied():
 
 
 # ---- numbers come from files ------------------------------------------------------------------
+
+
+def test_the_table_of_the_benchmark_has_columns_for_each_machine(tmp_path, monkeypatch):
+    row = {"ours_ms": 2.0, "torch_ms": 5.0, "ratio": 2.5}
+    steps = ("contrastive_step", "language_step", "flamingo_step", "decode")
+    report = {
+        "lines": {name: row for name in steps} | {"language_compile": {"ours_ms": None, "not_run": "no compiler"}},
+        "machine": {"processor": "Intel(R) Xeon(R) CPU (skylake)", "cores": 2, "versions": {}, "blas": ["fast"]},
+    }
+    monkeypatch.setattr(tables, "BENCH", tmp_path)
+    (tmp_path / "intel.json").write_text(json.dumps(report))
+    head, _, *rows = (line.strip("| ").split(" | ") for line in tables.race().splitlines())
+    assert head[3:] == [
+        f"{cpu}, {n}" for cpu in (report["machine"]["processor"], "AMD") for n in ("1 thread", "2 threads")
+    ]
+    cells = {name: rest for name, _, _, *rest in rows}
+    assert cells["`language_step`"] == ["**2.50** (5.0 ms / 2.0 ms)", "not run", "not run", "not run"]
+    assert cells["`language_compile`"] == ["not run"] * 4
+    assert "Xeon(R) CPU (skylake) PyTorch takes 2.50, 2.50 and 2.50 times" in tables.speed()
+    assert tables.speed().endswith("AMD: not run") and "AMD: not run" in tables.machine()
+
+
+@pytest.mark.parametrize(
+    "processor, name",
+    [
+        ("AMD EPYC (znver4)", "amd-epyc-znver4.json"),
+        ("Intel(R) Xeon(R) CPU @ 2.10GHz (skylake-avx512)", "intel-xeon-cpu-skylake-avx512.json"),
+    ],
+)
+def test_results_of_the_benchmark_are_named_by_the_cpu(processor, name):
+    assert load_script("measure_bench").file_name(processor) == name
 
 
 def test_generated_regions_are_fresh(capsys):

@@ -22,6 +22,7 @@ from tinyflamingo.errors import UserError, complain
 DIGITS = 100  # longest number on the command line
 QUERIES = 500  # queries for each task of `evaluate`
 FIGURES = (".png", ".pdf", ".svg")
+BLAS_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 ABLATIONS = Path("runs/ablate/ablations.json")
 
 
@@ -392,6 +393,9 @@ def _add_bench(commands):
 
 
 def _bench(args):
+    for name in BLAS_SETTINGS:  # NumPy is imported below, and reads them only then
+        if os.environ.pop(name, None) is not None:
+            print(f"{name} is ignored: the benchmark runs with the matrix products that NumPy chooses for this machine")
     from tinyflamingo.bench.run import bench
     from tinyflamingo.files import write_atomically
 

@@ -1,6 +1,8 @@
 """The benchmark: twins compute the same, wrong twins are refused, and the table. No times are tested."""
 
 import json
+import os
+import subprocess
 import sys
 import threading
 
@@ -9,14 +11,16 @@ import numpy as np
 import pytest
 
 from tinyflamingo import ops
-from tinyflamingo.bench import clock, lines, run, scaling
+from tinyflamingo.bench import batches, clock, contest, job_lines, part_lines, run, scaling, step_lines
+from tinyflamingo.bench.contest import Contest, Line, NotRun, Step
 from tinyflamingo.bench.flops import gemm_flops
-from tinyflamingo.bench.lines import LINES, Contest, Line
+from tinyflamingo.bench.lines import LINES
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig, adaptive_clip
 
-AGAINST_TORCH = [name for name, line in LINES.items() if line.against_torch]
+AGAINST_TORCH = [name for name, line in LINES.items() if line.against_torch and not line.minutes]
+COMPILED = [name for name, line in LINES.items() if line.minutes]
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +29,14 @@ def with_torch():
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield lines.Inputs(True)
+    yield contest.Inputs(True)
     torch.set_num_threads(before)
 
 
 @pytest.fixture
 def no_clock(monkeypatch):
     """Nothing runs: our side takes 2 ms, the other 3 ms."""
-    monkeypatch.setattr(run, "milliseconds", lambda sides: [2.0, 3.0][: len(sides)])
+    monkeypatch.setattr(run, "milliseconds", lambda sides, rounds: [2.0, 3.0][: len(sides)])
 
 
 # ---- the twins -------------------------------------------------------------------------------
@@ -47,6 +51,65 @@ def test_both_sides_compute_the_same(with_torch, name, workers):
     assert callable(contest.ours) and callable(contest.other)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_compiled_twins_compute_the_same(with_torch, name):
+    with ops.use_workers(1):
+        try:
+            contest = LINES[name].build(with_torch)
+        except NotRun as reason:
+            pytest.skip(str(reason))
+        assert contest.difference() <= LINES[name].tolerance
+
+
+def test_a_twin_that_cannot_be_compiled_is_not_run(with_torch, monkeypatch):
+    def broken(function, dynamic):
+        def fail(*arguments):
+            raise RuntimeError("no C++ compiler\nand more lines")
+
+        return fail
+
+    monkeypatch.setattr(with_torch.torch.torch, "compile", broken)
+    with ops.use_workers(1), pytest.raises(NotRun, match="^torch.compile failed: no C.. compiler$"):
+        LINES["language_compile"].build(with_torch)
+
+
+@pytest.mark.parametrize("name", ["flamingo_jax", "language_jax"])
+def test_the_twins_in_jax_compute_the_same(with_torch, name):
+    pytest.importorskip("jax")
+    with ops.use_workers(1):
+        contest = LINES[name].build(with_torch)
+        assert contest.difference() <= LINES[name].tolerance
+        before = contest.difference()
+        contest.other()
+    assert contest.difference() > before  # its parameters have moved
+
+
+def test_without_jax_and_pytorch_their_lines_are_not_run(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tinyflamingo.bench.jax_twins", None)
+    with ops.use_workers(2), pytest.raises(NotRun, match="one thread"):
+        LINES["language_jax"].build(contest.Inputs(False))
+    for name, package in (("language_jax", "JAX"), ("language_compile", "PyTorch")):
+        with ops.use_workers(1), pytest.raises(NotRun, match=f"{package} is not installed"):
+            LINES[name].build(contest.Inputs(False))
+
+
+def test_runs_of_unequal_length(rng):
+    """Every token of a run is at its place, and its medium is that of phi."""
+    phi = np.array([[1, 1, 1, 2], [1, 2, 2, 2]])
+    with_pytorch = pytest.importorskip("tinyflamingo.bench.torch_sides")
+    runs = with_pytorch.runs_of(phi, 2)
+    assert runs["tokens"].ravel()[runs["places"]].tolist() == list(range(8))
+    assert runs["media"].repeat(3)[runs["places"]].tolist() == [0, 0, 0, 1, 2, 3, 3, 3]
+
+
+def test_slots_of_a_batch_name_the_media_of_each_row(with_torch):
+    step = step_lines.flamingo_step(with_torch)
+    slots, tokens = step.batch["slots"], step.batch["tokens"]
+    assert (slots >= 0).sum() == slots.max() + 1 == sum(map(len, step.batch["features"]))
+    assert ((slots >= 0).sum(axis=1) >= (tokens == batches.IMAGE).sum(axis=1)).all()
+
+
 def near(most):
     """Tokens of later media attend to an earlier medium."""
     return lambda real: lambda q, k, v, phi, R: real(q, k, v, phi.clamp(max=most), R)
@@ -59,15 +122,17 @@ WRONG = {
     "encode": ("squeeze_excite", lambda real: lambda params, x: x),
     "resampler": ("resampler_layer", lambda real: lambda p, x, features, config: real(p, x, features[:, :-1], config)),
     "xattn_8": ("masked_cross_attention", near(7)),
+    "xattn_8_runs": ("runs_cross_attention", lambda real: lambda q, k, v, runs: real(q, k, v.flip(1), runs)),
     "decode": ("rms_norm", lambda real: lambda x, gain: x * gain),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_twin_is_refused_before_any_time_is_measured(with_torch, monkeypatch, name):
+    twins = with_torch.torch.twins
     function, change = WRONG[name]
-    monkeypatch.setattr(with_torch.twins, function, change(getattr(with_torch.twins, function)))
-    monkeypatch.setattr(run, "milliseconds", lambda sides: pytest.fail("a time was measured"))
+    monkeypatch.setattr(twins, function, change(getattr(twins, function)))
+    monkeypatch.setattr(run, "milliseconds", lambda *sides, **options: pytest.fail("a time was measured"))
     with (
         ops.use_workers(1),
         pytest.raises(UserError, match="outputs of the sides differ by .* more than 0.001"),
@@ -82,20 +147,21 @@ def test_a_difference_that_is_nan_or_too_large_is_refused(no_clock, difference):
         run.compare(line, None)
 
 
-def test_optimisers_of_both_sides_make_the_same_steps(with_torch, rng):
+def test_optimisers_of_both_sides_make_the_same_steps(with_torch, rng, monkeypatch):
     """Three steps at a constant rate, with both kinds of clipping and a part without weight decay."""
     config = OptimiserConfig(learning_rate=0.1, warmup=0, clip=0.5, weight_decay=0.2, agc=0.05)
     params = {"vision": {"w": rng.standard_normal((3, 4)), "b": np.ones(4)}, "other": rng.standard_normal((2, 2))}
     params = view_tree(flatten(params).astype("f4"), params)
     ours = AdamW(params, config, no_decay=("other",))
     target = rng.standard_normal(ours.vector.size).astype("f4")
-    goal = with_torch.twins.to_torch(view_tree(target, params))
+    goal = with_torch.torch.to_torch(view_tree(target, params))
 
-    def loss(p):
+    def loss(p, batch, config):
         pairs = zip(named_leaves(p).values(), named_leaves(goal).values(), strict=True)
         return sum(((x - y) ** 2).sum() for x, y in pairs)
 
-    twin = with_torch.twins.TrainingStep(ours, loss, ("other",), True)
+    monkeypatch.setattr(with_torch.torch.twins, "loss", loss, raising=False)
+    twin = with_torch.torch.TrainingStep(Step(ours, None, None, "loss", {}, None, ("other",)))
     for step in range(3):
         gradient = 2 * (ours.vector - target)
         adaptive_clip(view_tree(gradient, params)["vision"], ours.params["vision"], config.agc)
@@ -107,14 +173,14 @@ def test_optimisers_of_both_sides_make_the_same_steps(with_torch, rng):
 
 
 def test_the_decoding_line_gives_the_tokens_of_flamingo_without_a_cache(monkeypatch):
-    monkeypatch.setattr(lines, "DECODED", 6)
-    inputs, calls, plain = lines.Inputs(False), [], lines.flamingo
+    monkeypatch.setattr(part_lines, "DECODED", 6)
+    inputs, calls, plain = contest.Inputs(False), [], part_lines.flamingo
 
     def recorded(*arguments, **options):
         calls.append((arguments, options))
         return plain(*arguments, **options)
 
-    monkeypatch.setattr(lines, "flamingo", recorded)
+    monkeypatch.setattr(part_lines, "flamingo", recorded)
     tokens = LINES["decode"].build(inputs).ours()
     assert [arguments[2].shape[1] for arguments, _ in calls] == [3, 1, 1, 1, 1, 1]  # the prompt, then token by token
     params, frozen, prompt, phi, visual, config = calls[0][0]
@@ -128,6 +194,14 @@ def test_the_decoding_line_gives_the_tokens_of_flamingo_without_a_cache(monkeypa
 # ---- the table -------------------------------------------------------------------------------
 
 
+class FakeInputs:
+    def __init__(self, with_torch):
+        self.torch = self if with_torch else None
+
+    def libraries(self):
+        return "fast products"
+
+
 def fake_lines(monkeypatch):
     """A line of every kind. Returns the list of the number of workers at each build."""
     built = []
@@ -135,7 +209,7 @@ def fake_lines(monkeypatch):
     def build(difference=None, other=True):
         def make(inputs):
             built.append(ops.workers())
-            return Contest(print, print if other and inputs.twins else None, difference if inputs.twins else None)
+            return Contest(print, print if other and inputs.torch else None, difference if inputs.torch else None)
 
         return make
 
@@ -145,7 +219,7 @@ def fake_lines(monkeypatch):
         "alone": Line("against nobody", "<= 5 ms", lambda i: Contest(print), against_torch=False),
     }
     monkeypatch.setattr(run, "LINES", fakes)
-    monkeypatch.setattr(run, "Inputs", lambda with_torch: type("Inputs", (), {"twins": with_torch}))
+    monkeypatch.setattr(run, "Inputs", FakeInputs)
     return built
 
 
@@ -165,8 +239,9 @@ def test_the_report_with_torch(monkeypatch, no_clock):
     assert report["lines"]["growth"]["torch_ms"] is None and report["lines"]["alone"]["ratio"] is None
     assert list(report["lines"]) == ["step", "growth", "alone", "step@2", "growth@2", "alone@2"]
     assert report["lines"]["step@2"]["threads"] == 2 and built == [1, 2]
-    assert len(said) == 7 and "1.50" in said[1] and "1.0e-06" in said[1] and "against PyTorch" in said[1]
-    assert report["machine"]["versions"]["torch"][0].isdigit()
+    assert len(said) == 9 and "1.50" in said[3] and "1.0e-06" in said[3] and "against PyTorch" in said[3]
+    assert report["machine"]["versions"]["torch"][0].isdigit() and "fast products" in said[1]
+    assert all(text in said[0] for text in (report["machine"]["processor"], *report["machine"]["blas"]))
     assert json.loads(json.dumps(report)) == report
 
 
@@ -175,7 +250,7 @@ def test_the_report_without_torch(monkeypatch, no_clock):
     fake_lines(monkeypatch)
     said = []
     report = run.bench(threads=[1], say=said.append)
-    assert "PyTorch is not installed" in said[0] and len(said) == 5
+    assert "PyTorch is not installed" in said[0] and len(said) == 6
     assert report["lines"]["step"] == {
         "ours_ms": 2.0, "torch_ms": None, "ratio": None, "max_abs_diff": None, "threads": 1
     }  # fmt: skip
@@ -190,6 +265,56 @@ def test_real_lines_have_our_side_without_torch(monkeypatch, no_clock):
     report = run.bench(only=names, threads=[1], say=lambda line: None)["lines"]
     assert list(report) == names
     assert [n for n in names if report[n]["ratio"]] == ["xattn_scaling"]
+
+
+def test_a_line_that_cannot_run_says_why_and_the_next_line_runs(monkeypatch, no_clock):
+    def build(inputs):
+        raise NotRun("no compiler here")
+
+    fake_lines(monkeypatch)
+    monkeypatch.setitem(run.LINES, "step", Line("what", "", build, minutes=1.5))
+    said = []
+    report = run.bench(threads=[1], say=said.append)
+    row = report["lines"]["step"]
+    assert row["not_run"] == "no compiler here" and row["ours_ms"] is None and row["ratio"] is None
+    assert any("not run: no compiler here" in line for line in said)
+    assert report["lines"]["alone"]["ours_ms"] == 2.0 and json.loads(json.dumps(report)) == report
+
+
+def test_the_time_of_compilation_is_told_before_the_first_line(monkeypatch, no_clock):
+    pytest.importorskip("torch")
+    fake_lines(monkeypatch)
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 2)
+    slow = Line("what", "", lambda inputs: Contest(print), minutes=1.5)
+    monkeypatch.setitem(run.LINES, "slow", slow)
+    said = []
+    run.bench(threads=[1, 2], say=said.append)
+    (told,) = (i for i, line in enumerate(said) if "slow: PyTorch compiles for about 3 minutes" in line)
+    assert told < said.index(run.HEAD)
+    said.clear()
+    run.bench(only=["alone"], threads=[1], say=said.append)
+    assert not any("compiles" in line for line in said)
+
+
+def test_what_is_wanted_depends_on_the_threads():
+    line = LINES["contrastive_step"]
+    assert (line.wanted_with(1), line.wanted_with(2)) == (">= 1.05", ">= 1.0")
+    assert LINES["flamingo_step"].wanted_with(2) == LINES["flamingo_step"].wanted_with(1) == ">= 1.3"
+
+
+def test_settings_of_blas_are_ignored(tmp_path):
+    """The report names the same kernels as without the settings."""
+    plain, changed = (tmp_path / name for name in ("plain.json", "changed.json"))
+    command = [sys.executable, "-m", "tinyflamingo", "bench", "--only", "import", "--threads", "1", "--json"]
+    settings = {"OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_L2_SIZE": "1"}
+    without = {name: value for name, value in os.environ.items() if name not in settings}
+    first = subprocess.run([*command, plain], env=without, check=True, capture_output=True, text=True).stdout
+    second = subprocess.run(
+        [*command, changed], env=without | settings, check=True, capture_output=True, text=True
+    ).stdout
+    blas = [json.loads(path.read_text())["machine"]["blas"] for path in (plain, changed)]
+    assert blas[0] == blas[1] and blas[0][0] in second
+    assert "ignored" not in first and all(f"{name} is ignored" in second for name in settings)
 
 
 def test_only_the_given_lines_run(monkeypatch, no_clock):
@@ -246,6 +371,58 @@ def test_a_short_side_runs_several_times_in_each_turn(monkeypatch):
 
     assert clock.milliseconds([side], seconds=0.0) == pytest.approx([clock.TURN / 9.5 * 1e3])
     assert len(calls) == 2 + 10 * clock.ROUNDS[0]
+
+
+# ---- whole steps and new processes ------------------------------------------------------------
+
+
+def test_the_measured_steps_are_short_and_long_ones_as_in_training():
+    steps = job_lines.measured_steps(2000)
+    assert len(steps) == 20 and steps[:5] == [200, 201, 202, 203, 600] and max(steps) < 2000
+    assert sum(step % 4 == 3 for step in steps) == 5
+
+
+@pytest.mark.parametrize("name", ["job_step_contrastive", "job_step_language", "job_step_flamingo"])
+def test_real_steps_have_the_gradients_of_steps_with_ready_batches(monkeypatch, name):
+    monkeypatch.setattr(job_lines, "measured_steps", lambda steps: [3, steps // 2])
+    with ops.use_workers(1):
+        contest = LINES[name].build(small_inputs())
+        assert contest.difference() == 0.0
+        contest.ours()
+        contest.other()
+        assert contest.difference() == 0.0  # both sides read the same parameters, which have moved
+
+
+def small_inputs():
+    """Inputs with the stages of the smoke preset and an untrained model."""
+    from tinyflamingo.training.presets import get_preset
+    from tinyflamingo.training.run import tinyworld_tokenizer
+    from tinyflamingo.variants.registry import untrained
+
+    inputs, preset = contest.Inputs(False), get_preset("smoke")
+    inputs.preset = preset
+    inputs.model = untrained(np.random.default_rng(0), preset.config, tinyworld_tokenizer(preset))
+    return inputs
+
+
+def test_a_cold_start_ends_with_the_first_step_and_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(job_lines.tempfile, "tempdir", str(tmp_path))
+    read, seen = job_lines._read_until, []
+
+    def until(pipe, text):
+        read(pipe, text)
+        seen.extend(path.name for path in tmp_path.glob("*/run/*"))
+
+    monkeypatch.setattr(job_lines, "_read_until", until)
+    with ops.use_workers(1):
+        job_lines.cold_start(None, "smoke").ours()
+    assert "state.npz" in seen and "metrics.json" not in seen
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cold_start_that_fails_says_why():
+    with pytest.raises(NotRun, match="train ended before its first step: .*unknown preset 'huge'"):
+        job_lines.cold_start(None, "huge").ours()
 
 
 # ---- flops -----------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_evaluate_runs_only_the_given_tasks(tmp_path, checkpoint, command):
 
 
 def test_bench_writes_its_report(tmp_path, command, monkeypatch):
-    monkeypatch.setattr(bench_run, "milliseconds", lambda sides: [2.0, 3.0][: len(sides)])
+    monkeypatch.setattr(bench_run, "milliseconds", lambda sides, rounds: [2.0, 3.0][: len(sides)])
     line = ("bench", "--only", "xattn_1", "--only", "import", "--threads", 1, "--json", tmp_path / "times.json")
     code, out, err = command(*line)
     assert (code, err) == (0, "") and "xattn_1" in out

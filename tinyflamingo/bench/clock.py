@@ -17,12 +17,12 @@ PAUSE = 0.01  # seconds between the sides: until the idle threads of the other s
 TURN = 0.05  # shortest turn in seconds: a shorter side runs several times, otherwise its wake-up time dominates
 
 
-def milliseconds(sides: Sequence[Callable], seconds: float = SECONDS) -> list[float]:
+def milliseconds(sides: Sequence[Callable], seconds: float = SECONDS, rounds: tuple[int, int] = ROUNDS) -> list[float]:
     """Median milliseconds of one call of each side. Two calls before the first round are for warm-up."""
     repeats = [max(1, math.ceil(TURN / min(_seconds(side), _seconds(side)))) for side in sides]
     times: list[list[float]] = [[] for _ in sides]
     began = time.perf_counter()
-    while len(times[0]) < ROUNDS[0] or (time.perf_counter() - began < seconds and len(times[0]) < ROUNDS[1]):
+    while len(times[0]) < rounds[0] or (time.perf_counter() - began < seconds and len(times[0]) < rounds[1]):
         for side, n, own_times in zip(sides, repeats, times, strict=True):
             time.sleep(PAUSE)
             own_times.append(_seconds(side, n))

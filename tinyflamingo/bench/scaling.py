@@ -15,7 +15,8 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.bench.clock import milliseconds
-from tinyflamingo.bench.lines import HEADS, KEY_SIZE, LATENTS, ROWS, Inputs, cross_attention
+from tinyflamingo.bench.contest import Inputs
+from tinyflamingo.bench.part_lines import HEADS, KEY_SIZE, LATENTS, ROWS, cross_attention
 from tinyflamingo.figures import write_figure
 
 IMAGES = (1, 2, 4, 8, 16, 32, 64)
@@ -36,7 +37,7 @@ def measure_scaling(inputs: Inputs) -> dict:
         for S in LENGTHS:
             for name, queries in (("self", S), ("latents", LATENTS)):
                 lengths[name].append(_attention_cost(inputs.rng(), queries, S))
-    return {"images": images, "lengths": lengths, "dense_is": "PyTorch" if inputs.twins else "the reference"}
+    return {"images": images, "lengths": lengths, "dense_is": "PyTorch" if inputs.torch else "the reference"}
 
 
 def _dense(inputs, N):
