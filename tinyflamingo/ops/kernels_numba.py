@@ -286,14 +286,14 @@ def relative_scores(content, position, visible_from, own):
             for i in range(T):
                 end = own + i + 1
                 row, low = content[b, h, i], min(max(visible_from[b, i], 0), end)
-                visible = row[low:end]
+                before, visible, after = row[:low], row[low:end], row[end:]
                 shifted = position[b, h, i, J - end + low :]
                 for j in range(len(visible)):
                     visible[j] += shifted[j]
-                for j in range(low):
-                    row[j] = -np.inf
-                for j in range(end, J):
-                    row[j] = -np.inf
+                for j in range(len(before)):
+                    before[j] = -np.inf
+                for j in range(len(after)):
+                    after[j] = -np.inf
                 if low < end:
                     top = _maximum(visible)
                     for j in range(len(visible)):
@@ -313,7 +313,8 @@ def relative_softmax_backward(p, dp, dposition, own):
             for i in range(T):
                 end = own + i + 1
                 row, drow = p[b, h, i, :end], dp[b, h, i, :end]
-                shifted = dposition[b, h, i, J - end :]
+                after, shifted = dp[b, h, i, end:], dposition[b, h, i, J - end :]
+                far = dposition[b, h, i, : J - end]
                 total = row[0] - row[0]
                 for j in range(len(row)):
                     total += row[j] * drow[j]
@@ -321,10 +322,10 @@ def relative_softmax_backward(p, dp, dposition, own):
                     drow[j] = row[j] * (drow[j] - total)
                 for j in range(len(row)):
                     shifted[j] = drow[j]
-                for j in range(end, J):
-                    dp[b, h, i, j] = 0
-                for j in range(J - end):
-                    dposition[b, h, i, j] = 0
+                for j in range(len(after)):
+                    after[j] = 0
+                for j in range(len(far)):
+                    far[j] = 0
 
 
 # ---------------------------------------------------------------- pixels and channels
