@@ -78,7 +78,11 @@ LINES = {
     "xattn_scaling": Line("our time with 32 images over that with 1", "<= 1.5", growth, _ours_over_other, False),
     "decode": Line(f"{DECODED} tokens of one sequence, both caches", ">= 2", decode),
     "gemm_share": Line(
-        "matrix products at this machine's rate over flamingo_step", ">= 0.6", gemm_share, against_torch=False, processes=True
+        "matrix products at this machine's rate over flamingo_step",
+        ">= 0.6",
+        gemm_share,
+        against_torch=False,
+        processes=True,
     ),
     "job_step_flamingo": _job(
         "20 real steps of `train` over the same steps with batches that are ready",

@@ -1,10 +1,9 @@
 """Runs the benchmark: both sides of a line in turns (A B A B), in one process, on the same inputs.
 
 The speed of a machine changes from minute to minute, so only times measured in turns can be compared, and only as a
-ratio. Outputs are compared before any time is measured. Both sides get the same number of cores: for us workers, with
-BLAS on one thread each (processes in training steps, as in `train`, otherwise the threads of `ops/team.py`); for PyTorch
-its own threads. Not here: the lines (`lines.py`) and the clock
-(`clock.py`).
+ratio. Outputs are compared before any time is measured. Both sides get the same number of cores. We use one worker for
+each, with BLAS on one thread: processes in training steps, as in `train`, otherwise the threads of `ops/team.py`. PyTorch
+uses its own threads. Not here: the lines (`lines.py`) and the clock (`clock.py`).
 """
 
 from __future__ import annotations

@@ -67,7 +67,9 @@ class _Announcement(event.Listener):
     def on_start(self, event: Any) -> None:
         if event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}."):
             self.compiled += 1
-            if self.compiled == FEW + 1 and parent_process() is None:  # not sys.stderr: the line is no output of a notebook or of a test
+            if (
+                self.compiled == FEW + 1 and parent_process() is None
+            ):  # not sys.stderr: the line is no output of a notebook or of a test
                 line = "tinyflamingo: compiling the kernels, once on this machine (about 10 s)"
                 print(line, file=sys.__stderr__, flush=True)
 

@@ -41,6 +41,7 @@ def conditions() -> dict:
         "ranks": world().size,
         "engine": ops.engine(),
         "processor": f"{platform.machine()} {_cpu()}",
+        "vectors": _vectors(),
         "numpy kernels": " ".join(simd.get("found", [])),
         "BLAS": ", ".join(sorted(blas_libraries())),
         "system": " ".join((platform.system(), *platform.libc_ver())).strip(),
@@ -57,6 +58,15 @@ def _cpu():
         return platform.processor()
     name = config.CPU_NAME or get_host_cpu_name()
     return f"{name}, not compiled" if config.DISABLE_JIT else name
+
+
+def _vectors():
+    """Which vectors LLVM may use in the kernels (`use_full_vectors` in `ops/jit.py`)."""
+    try:
+        from numba import config
+    except ImportError:
+        return "those of NumPy"
+    return "512 bits" if (config.CPU_FEATURES or "").endswith("-prefer-256-bit") else "as LLVM prefers"
 
 
 @contextmanager

@@ -93,7 +93,9 @@ def forecast(preset: Preset, seconds: float) -> str:
     minutes = [seconds * n * pace / 60 for n, pace in zip(steps, preset.pace, strict=False)]
     if not minutes:
         return ""
-    each = ", ".join(f"{stage} {n:.1f}" for stage, n in zip(("contrastive", "language", "flamingo"), minutes, strict=True))
+    each = ", ".join(
+        f"{stage} {n:.1f}" for stage, n in zip(("contrastive", "language", "flamingo"), minutes, strict=True)
+    )
     return f"about {sum(minutes):.0f} minutes on this machine: {each}"
 
 
@@ -327,7 +329,7 @@ def command_of(preset: Preset, progress: Progress, source: TinyWorld) -> str:
 
 
 def peak_memory_mb(workers: int = 1) -> float:
-    """Largest resident memory of this process and its workers so far, in MB. What several of them share counts for each."""
+    """Largest resident memory of this process and its workers so far, in MB. What they share counts for each of them."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak += (workers - 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)

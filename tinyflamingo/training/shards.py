@@ -28,8 +28,7 @@ def own_jobs(rng: np.random.Generator, jobs: list) -> list[tuple]:
 
     Every job has its own generator. So a rank draws only its own part, and what is drawn does not depend on the ranks.
     """
-    pairs = list(zip(jobs, rng.bit_generator.seed_seq.spawn(len(jobs)), strict=True))
-    return [(job, np.random.default_rng(seed)) for job, seed in pairs[world().rank :: world().size]]
+    return list(zip(jobs, rng.spawn(len(jobs)), strict=True))[world().rank :: world().size]
 
 
 def drawn(rng: np.random.Generator, draw: Callable, things: list) -> np.ndarray:
