@@ -2,7 +2,7 @@
 
 The speed of a machine changes from minute to minute, so only times measured in turns can be compared, and only as a
 ratio. Outputs are compared before any time is measured. Both sides get the same number of cores. We use one worker for
-each, with BLAS on one thread: processes in training steps, as in `train`, otherwise the threads of `ops/team.py`. PyTorch
+each, with BLAS on one thread: a process in training steps, as in `train`, otherwise a thread of `ops/team.py`. PyTorch
 uses its own threads. Not here: the lines (`lines.py`) and the clock (`clock.py`).
 """
 

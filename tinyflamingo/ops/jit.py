@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from multiprocessing import parent_process
+from multiprocessing import current_process
 from typing import Any
 
 import numba
@@ -67,11 +67,9 @@ class _Announcement(event.Listener):
     def on_start(self, event: Any) -> None:
         if event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}."):
             self.compiled += 1
-            if (
-                self.compiled == FEW + 1 and parent_process() is None
-            ):  # not sys.stderr: the line is no output of a notebook or of a test
+            if self.compiled == FEW + 1 and not current_process().name.startswith("rank"):  # no worker says it again
                 line = "tinyflamingo: compiling the kernels, once on this machine (about 10 s)"
-                print(line, file=sys.__stderr__, flush=True)
+                print(line, file=sys.__stderr__, flush=True)  # not sys.stderr: no output of a notebook or of a test
 
     def on_end(self, event: Any) -> None:
         pass

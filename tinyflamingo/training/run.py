@@ -31,6 +31,7 @@ from tinyflamingo.files import sole_writer, write_atomically
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer, train_tokenizer
 from tinyflamingo.ops.team import keep_memory, one_team
+from tinyflamingo.training.ahead import compile_ahead
 from tinyflamingo.training.conditions import conditions, going_on, versions
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
 from tinyflamingo.training.figures import draw_run
@@ -140,12 +141,15 @@ def _all_stages(preset, folder, progress, frozen, moments, source) -> TrainedFla
     """The stages that are left, on all ranks."""
     preset, tokenizer, stages = source.material(preset, folder)
     say(plan(preset))
+    new = progress.stage == progress.step == 0
+    compiled = compile_ahead(stages[0], preset, tokenizer) if new else world().wait
     log: Log | NoLog = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
     for index in range(progress.stage, len(stages)):
         began = time.perf_counter()
         with one_team():
             stage = stages[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
             _restore(stage.optimiser, moments)
+            compiled()
             _run_stage(stage, preset, progress, frozen, folder, log, began)
             frozen = frozen | stage.result()
         progress.stage, progress.step, moments = index + 1, 0, {}
@@ -329,7 +333,7 @@ def command_of(preset: Preset, progress: Progress, source: TinyWorld) -> str:
 
 
 def peak_memory_mb(workers: int = 1) -> float:
-    """Largest resident memory of this process and its workers so far, in MB. What they share counts for each of them."""
+    """Largest resident memory of this process and its workers so far, in MB; what they share counts for each."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak += (workers - 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)

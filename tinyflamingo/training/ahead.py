@@ -1,0 +1,50 @@
+"""Compiles the kernels of the first stage while its pictures are drawn, so that a new user waits less.
+
+Numba keeps compiled kernels on the disk. So another process can make them: it computes one small step of the stage, and
+the run then finds them there. Serves chapter §1. Not here: the kernels (`ops/`), the workers (`processes.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.model.tokenizer import Tokenizer
+from tinyflamingo.training.contrastive_stage import FAMILY
+from tinyflamingo.training.presets import Preset
+from tinyflamingo.training.processes import START
+from tinyflamingo.training.ranks import Alone, joined, world
+
+FAMILIES = 8  # of pictures, in the small step
+
+
+def compile_ahead(stage_of: Callable, preset: Preset, tokenizer: Tokenizer) -> Callable[[], None]:
+    """Start to compile what a step of stage one needs. Returns a function that waits until it is done, on all ranks."""
+    if world().rank > 0 or ops.engine() != "numba":
+        return world().wait
+    process = multiprocessing.get_context(START).Process(
+        target=_small_step, args=(stage_of, preset, tokenizer), name="compiler", daemon=True
+    )
+    process.start()
+
+    def wait():
+        process.join()
+        world().wait()
+
+    return wait
+
+
+def _small_step(stage_of, preset, tokenizer):
+    """One step on few pictures. What is wrong with the data or the machine, the run itself reports."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes
+    small = replace(preset.contrastive, families=FAMILIES, batch=FAMILIES * FAMILY)
+    with contextlib.suppress(Exception), joined(Alone()):
+        stage = stage_of(replace(preset, contrastive=small), np.random.default_rng(0), tokenizer, {})
+        gradient, _ = stage.gradient(np.random.default_rng(0), 0)
+        stage.optimiser.step(gradient, 0, stage.steps)
