@@ -86,7 +86,7 @@ def draw(
     for mark in objects:
         _paint_mark(canvas, mark)
     # 0.5 rounds to nearest; without the clip, values outside 0..255 would wrap around
-    return (np.clip(canvas, 0, 255) + np.float32(0.5)).astype(np.uint8)
+    return (np.minimum(np.maximum(canvas, 0), 255) + np.float32(0.5)).astype(np.uint8)
 
 
 def _paint_background(background: Background, rng, side: int) -> np.ndarray:
@@ -136,7 +136,7 @@ def _coverage(mark: Mark, x: np.ndarray, y: np.ndarray, scale: float) -> np.ndar
     c = np.float32(np.cos(np.radians(mark.angle)) / mark.radius)
     s = np.float32(np.sin(np.radians(mark.angle)) / mark.radius)
     distance = signed_distance(mark.shape, c * x + s * y, c * y - s * x)
-    return np.clip(np.float32(0.5) - np.float32(mark.radius * scale) * distance, 0, 1)
+    return np.minimum(np.maximum(np.float32(0.5) - np.float32(mark.radius * scale) * distance, 0), 1)
 
 
 # ---- random colours and backgrounds ----------------------------------------------------------
@@ -145,7 +145,7 @@ def _coverage(mark: Mark, x: np.ndarray, y: np.ndarray, scale: float) -> np.ndar
 def jitter(rgb: RGB, rng: np.random.Generator, amount: float = 12.0) -> RGB:
     """The colour with each channel changed by at most `amount`, within 0..255."""
     moved = np.asarray(rgb) + rng.uniform(-amount, amount, 3)
-    return tuple(np.clip(moved, 0, 255).tolist())
+    return tuple(np.minimum(np.maximum(moved, 0), 255).tolist())
 
 
 def sample_background(rng: np.random.Generator, avoid: Iterable[RGB]) -> Background:

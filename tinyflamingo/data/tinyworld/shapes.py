@@ -52,12 +52,12 @@ def polygon(x: Array, y: Array, corners: list[tuple[float, float]]) -> Array:
     an odd number of edges. The edges are on a new first axis, so there is no Python loop.
     """
     a = np.asarray(corners, "f4")
-    b = np.roll(a, -1, axis=0)
+    b = np.concatenate([a[1:], a[:1]])
     shape = (-1,) + (1,) * np.ndim(x)
     ax, ay, bx, by = (v.reshape(shape) for v in (a[:, 0], a[:, 1], b[:, 0], b[:, 1]))
     ex, ey = bx - ax, by - ay
     px, py = x - ax, y - ay
-    along = np.clip((px * ex + py * ey) / (ex * ex + ey * ey), 0, 1)
+    along = np.minimum(np.maximum((px * ex + py * ey) / (ex * ex + ey * ey), 0), 1)  # np.clip is slower
     squared = ((px - ex * along) ** 2 + (py - ey * along) ** 2).min(axis=0)
     # the sign of px*ey - py*ex is the point's side of the edge; it also depends on the edge's direction
     straddles = (ay > y) != (by > y)
