@@ -18,6 +18,7 @@ from tinyflamingo.bench.lines import LINES
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig, adaptive_clip
+from tinyflamingo.training.ranks import world
 
 AGAINST_TORCH = [name for name, line in LINES.items() if line.against_torch and not line.minutes]
 COMPILED = [name for name, line in LINES.items() if line.minutes]
@@ -49,6 +50,16 @@ def test_both_sides_compute_the_same(with_torch, name, workers):
         contest = LINES[name].build(with_torch)
         assert contest.difference() <= LINES[name].tolerance <= 1e-3
     assert callable(contest.ours) and callable(contest.other)
+
+
+@pytest.mark.parametrize("name", ["flamingo_step", "language_step", "contrastive_step", "job_step_language"])
+def test_the_workers_of_training_steps_are_processes(with_torch, monkeypatch, name):
+    """Rank 0 measures; the other ranks join in whatever it calls."""
+    monkeypatch.setattr(run, "milliseconds", lambda sides, rounds: [side() or world().size for side in sides])
+    with ops.use_workers(2):
+        row = run.compare(LINES[name], with_torch)
+    assert row["max_abs_diff"] <= LINES[name].tolerance and row["ours_ms"] == 2
+    assert world().size == 1
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """All of `train`: its files, its refusals, and most of all: a run killed at any moment ends with the same bits."""
 
+import dataclasses
 import json
 import os
 import random
@@ -111,6 +112,29 @@ def test_every_stage_is_prepared_once_with_the_generator_of_its_first_step(tmp_p
     for index, kind in enumerate(run.STAGES):
         first, second = [call for call in calls if call[0] == kind.name][:2]
         assert first[2] is second[2] and first[3] == step_rng(0, index, 0).bit_generator.state
+
+
+def test_a_run_says_what_it_does(tmp_path, capfd):
+    run.train("smoke", tmp_path / "run")
+    lines = capfd.readouterr().err.splitlines()
+    start = lines.index("three stages, then an evaluation:")
+    assert [line.split()[:3] for line in lines[start + 1 : start + 4]] == [
+        ["contrastive,", "6", "steps:"], ["language,", "8", "steps:"], ["flamingo,", "6", "steps:"],
+    ]  # fmt: skip
+
+
+def test_a_forecast_is_the_time_of_all_stages():
+    smoke = get_preset("smoke")
+    assert run.forecast(smoke, 1.0) == ""  # its pace is not known
+    text = run.forecast(dataclasses.replace(smoke, pace=(1, 2, 3)), 60.0)
+    assert text == "about 40 minutes on this machine: contrastive 6.0, language 16.0, flamingo 18.0"
+
+
+def test_the_forecast_is_made_after_some_steps_of_stage_one(tmp_path, capfd, monkeypatch):
+    monkeypatch.setitem(PRESETS, "smoke", dataclasses.replace(get_preset("smoke"), pace=(1, 1, 1)))
+    monkeypatch.setattr(run, "PACE_STEPS", 3)
+    run.train("smoke", tmp_path / "run")
+    assert capfd.readouterr().err.count("minutes on this machine: contrastive 0.") == 1
 
 
 def test_the_log_has_every_stage_in_order(undisturbed):
