@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,8 @@ def compile_ahead(stage_of: Callable, preset: Preset, tokenizer: Tokenizer) -> C
     """Start to compile what a step of stage one needs. Returns a function that waits until it is done, on all ranks."""
     if world().rank > 0 or ops.engine() != "numba":
         return world().wait
-    process = multiprocessing.get_context(START).Process(
-        target=_small_step, args=(stage_of, preset, tokenizer), name="compiler", daemon=True
-    )
+    context: Any = multiprocessing.get_context(START)
+    process = context.Process(target=_small_step, args=(stage_of, preset, tokenizer), name="compiler", daemon=True)
     process.start()
 
     def wait():
