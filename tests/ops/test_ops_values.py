@@ -132,3 +132,35 @@ def test_unknown_floor_names_both():
     assert "TINYFLAMINGO_OPS must be 'reference' or 'fast', not 'quick'" in done.stderr
     with pytest.raises(ValueError, match="'reference' or 'fast'"), ops.use("quick"):
         pass
+
+
+# ---- arrays of different precision -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtypes", ["fd", "df"])
+@pytest.mark.parametrize("channels", [3, 8, 16, 25])
+def test_pictures_and_weights_of_different_precision(floor, rng, dtypes, channels):
+    """As float32 pictures in a model of float64. Forward and gradients are near those in one precision."""
+    x, w = (rng.standard_normal(shape) for shape in ((2, 9, 7, 3), (3, 3, 3, channels)))
+
+    def run(x, w):
+        y, _, pull = ops.vjp(lambda p: ops.conv2d(p["x"], p["w"], None, stride=2), {"x": x, "w": w})
+        return [y, *pull(np.ones_like(y)).values()]
+
+    exact = run(x, w)
+    for value, expected in zip(run(x.astype(dtypes[0]), w.astype(dtypes[1])), exact, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtypes", ["fdd", "dff", "fdf", "ddf"])
+def test_tokens_and_media_of_different_precision(floor, rng, dtypes):
+    q, k, v = (rng.standard_normal(shape) for shape in ((1, 40, 2, 16), (1, 2, 4, 2, 16), (1, 2, 4, 2, 16)))
+    phi = np.repeat([[0, 1, 2]], (10, 20, 10), axis=1)
+
+    def run(*arrays):
+        y, _, pull = ops.vjp(lambda p: ops.segment_attention(*p.values(), phi), dict(zip("qkv", arrays, strict=True)))
+        return [y, *pull(np.ones_like(y)).values()]
+
+    mixed = run(*(array.astype(dtype) for array, dtype in zip((q, k, v), dtypes, strict=True)))
+    for value, expected in zip(mixed, run(q, k, v), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)

@@ -41,6 +41,8 @@ def _in_registers(python):
 
     @intrinsic(prefer_literal=True)
     def compiled(types_, p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, columns, rows, lanes):
+        if not all(isinstance(array.dtype, types.Float) for array in (p, x, out)):
+            raise numba.TypingError("a tile has floats")
         sizes = (pitch, blocks, columns, rows, lanes)
         return types.void(p, at, row, column, block, x, x_at, x_block, out, out_at, *sizes), _tile_code
 
@@ -61,10 +63,13 @@ def _tile(p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, block
 
 
 def _tile_code(context, builder, signature, args):
-    """`_tile` for LLVM: two loops, and in them one vector of x for all rows. rows and lanes are constants."""
+    """`_tile` for LLVM: two loops, and in them one vector of x for all rows. rows and lanes are constants.
+
+    The sums have the dtype of out; p and x may have another one.
+    """
     kinds = signature.args
-    rows, lanes, bytes_ = kinds[13].literal_value, kinds[14].literal_value, kinds[0].dtype.bitwidth // 8
-    vector = ir.VectorType(context.get_data_type(kinds[0].dtype), lanes)
+    rows, lanes, sum_type = kinds[13].literal_value, kinds[14].literal_value, kinds[8].dtype
+    vector = ir.VectorType(context.get_data_type(sum_type), lanes)
     p, x, out = (context.make_array(kinds[i])(context, builder, args[i]).data for i in (0, 5, 8))
     whole = {i: context.cast(builder, args[i], kinds[i], types.intp) for i in range(13) if i not in (0, 5, 8)}
     at, row, column, block, x_at, x_block, out_at, pitch, blocks, columns = whole.values()
@@ -75,24 +80,32 @@ def _tile_code(context, builder, signature, args):
         return pointer
 
     def as_vector(pointer):
-        return builder.bitcast(pointer, vector.as_pointer())
+        return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
+
+    def as_sum(number, dtype, llvm_type):
+        if dtype == sum_type:
+            return number
+        return (builder.fpext if dtype.bitwidth < sum_type.bitwidth else builder.fptrunc)(number, llvm_type)
 
     numbers = [ir.Constant(at.type, i) for i in range(rows)]
     left, right, out = builder.gep(p, [at]), builder.gep(x, [x_at]), builder.gep(out, [out_at])
     places = [as_vector(moved(out, (i, pitch))) for i in numbers]
-    sums = [cgutils.alloca_once_value(builder, builder.load(place, align=bytes_)) for place in places]
+    of_x, of_out = (kinds[i].dtype.bitwidth // 8 for i in (5, 8))  # bytes
+    sums = [cgutils.alloca_once_value(builder, builder.load(place, align=of_out)) for place in places]
     undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
     everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
     with cgutils.for_range(builder, blocks) as b, cgutils.for_range(builder, columns) as j:
-        numbers_of_x = builder.load(as_vector(moved(right, (b.index, x_block), (j.index, pitch))), align=bytes_)
+        numbers_of_x = builder.load(as_vector(moved(right, (b.index, x_block), (j.index, pitch))), align=of_x)
+        numbers_of_x = as_sum(numbers_of_x, kinds[5].dtype, vector)
         for i, total in zip(numbers, sums, strict=True):
             number = builder.load(moved(left, (b.index, block), (j.index, column), (i, row)))
+            number = as_sum(number, kinds[0].dtype, vector.element)
             number = builder.insert_element(undefined, number, first)
             number = builder.shuffle_vector(number, undefined, everywhere)
             product = builder.fmul(number, numbers_of_x, flags=["contract"])
             builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
     for place, total in zip(places, sums, strict=True):
-        builder.store(builder.load(total), place, align=bytes_)
+        builder.store(builder.load(total), place, align=of_out)
     return context.get_dummy_value()
 
 
