@@ -73,6 +73,8 @@ def _ready_stdout():
     """Print letters that the encoding of stdout lacks as escapes. A closed stdout is an error before any work."""
     if sys.stdout is None:
         raise UserError("stdout is closed, so nothing can be printed: leave it open, or redirect it to /dev/null")
+    if sys.stderr is None:  # closed: progress and warnings go nowhere
+        sys.stderr = open(os.devnull, "w")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 

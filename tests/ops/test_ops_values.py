@@ -152,6 +152,16 @@ def test_pictures_and_weights_of_different_precision(floor, rng, dtypes, channel
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("side, channels", [(1, 5), (3, 5), (3, 40), (3, 300)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_no_picture_gives_no_output_and_no_gradient(floor, side, channels, stride):
+    x, w = np.zeros((0, 6, 5, 20), "f4"), np.ones((side, side, 20, channels), "f4")
+    y, _, pull = ops.vjp(lambda p: ops.conv2d(p["x"], p["w"], None, stride), {"x": x, "w": w})
+    gradients = pull(np.zeros_like(y))
+    assert y.shape == (0, -(-6 // stride), -(-5 // stride), channels)
+    assert gradients["x"].shape == x.shape and not gradients["w"].any()
+
+
 @pytest.mark.parametrize("dtypes", ["fdd", "dff", "fdf", "ddf"])
 def test_tokens_and_media_of_different_precision(floor, rng, dtypes):
     q, k, v = (rng.standard_normal(shape) for shape in ((1, 40, 2, 16), (1, 2, 4, 2, 16), (1, 2, 4, 2, 16)))

@@ -1,11 +1,14 @@
 """Workers as processes: sums and rows of all ranks, errors, a worker that dies, and the runs of `train`."""
 
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
@@ -14,7 +17,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.training import processes, run
 from tinyflamingo.training.processes import on_workers
 from tinyflamingo.training.ranks import own_run, whole, world
-from tinyflamingo.training.shards import cut_rows, drawn, own_jobs, own_rows
+from tinyflamingo.training.shards import cut_rows, drawn, joined_gradient, own_jobs, own_rows
 from tinyflamingo.training.state import LOG, STATE
 
 WEIGHTS = "checkpoint/weights.npz"
@@ -149,6 +152,27 @@ def test_runs_of_rows_cover_all(workers):
     np.testing.assert_array_equal(runs[:, 2:], runs[:, :2] - [0, 1])
 
 
+def contrast(n):
+    """The gradient of a loss that compares all of n rows."""
+    x = np.random.default_rng(1).standard_normal((n, 4)).astype("f4")
+    params = {"w": np.eye(4, dtype="f4"), "scale": np.array(1.3, "f4")}
+
+    def rows(params, shard):
+        return ops.linear(shard[0], params["w"])
+
+    def loss(head, joined):
+        return anp.sum(ops.cross_entropy(ops.linear(joined, joined.T) * head["scale"], np.arange(n)))
+
+    return joined_gradient(rows, loss, params, {"scale": params["scale"]}, cut_rows(*own_rows(x)))[1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_rank_without_rows_adds_nothing(workers, n):
+    with ops.use_workers(1):
+        alone = contrast(n)
+    np.testing.assert_allclose(on_workers(contrast, n), alone, rtol=1e-5, atol=1e-6)
+
+
 # ---- starting and ending -----------------------------------------------------------------------
 
 
@@ -161,6 +185,31 @@ def test_a_rank_has_one_worker_and_no_ranks_of_its_own(workers):
     assert (world().rank, world().size, ops.workers()) == (0, 1, workers)
 
 
+def daemon(results):
+    with ops.use_workers(2):
+        results.put((on_workers(place), multiprocessing.current_process().daemon))
+
+
+def test_a_daemonic_process_starts_no_others():
+    """Its workers are threads."""
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=daemon, args=(results,), daemon=True)
+    process.start()
+    assert results.get(timeout=60) == ((0, 1, 2), True)
+    process.join()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no masks")
+def test_ctrl_c_is_not_lost_while_a_process_starts():
+    """It arrives in a function that Python calls after a fork; errors of such functions are ignored."""
+    pending = [signal.SIGINT]
+    os.register_at_fork(after_in_parent=lambda: pending and os.kill(os.getpid(), pending.pop()))
+    with ops.use_workers(2), pytest.raises(KeyboardInterrupt):
+        on_workers(place)
+    assert not pending and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def raise_in(ranks, error):
     if world().rank in ranks:
         raise error
@@ -168,9 +217,9 @@ def raise_in(ranks, error):
 
 
 @pytest.mark.parametrize("ranks", [(0,), (1,), (2,), (0, 1, 2)])
-@pytest.mark.parametrize("error", [UserError("no such colour"), ZeroDivisionError("by zero"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [UserError("no such colour"), ZeroDivisionError("by zero"), KeyboardInterrupt("^C")])
 def test_an_error_in_a_rank_ends_all_and_is_raised_once(ranks, error, capfd):
-    with ops.use_workers(3), pytest.raises(type(error), match=str(error)):
+    with ops.use_workers(3), pytest.raises(type(error), match=re.escape(str(error))):
         on_workers(raise_in, ranks, error)
     assert capfd.readouterr() == ("", "")
     assert world().size == 1
@@ -242,7 +291,9 @@ def alive(pid):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_worker_outlives_a_killed_run_and_the_run_goes_on(tmp_path):
     line = [sys.executable, "-m", "tinyflamingo", "train", "--preset", "smoke", "--out"]
-    environment = os.environ | {"TINYFLAMINGO_THREADS": "2"}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"TINYFLAMINGO_THREADS": "2", "TMPDIR": str(temporary)}
     subprocess.run([*line, tmp_path / "clean"], check=True, capture_output=True, env=environment)
     process = subprocess.Popen([*line, tmp_path / "run"], stderr=subprocess.DEVNULL, env=environment)
     log = tmp_path / "run" / LOG
@@ -255,7 +306,7 @@ def test_no_worker_outlives_a_killed_run_and_the_run_goes_on(tmp_path):
     deadline = time.monotonic() + 10
     while any(map(alive, children)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(alive, children))
+    assert not any(map(alive, children)) and not list(temporary.glob("tinyflamingo-*"))
     subprocess.run([*line, tmp_path / "run", "--resume"], check=True, capture_output=True, env=environment)
     for name in (WEIGHTS, LOG):
         assert (tmp_path / "clean" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()

@@ -104,7 +104,7 @@ def _columns_back(g, x, w, stride, pads):
     (B, Y, X, C), (kh, kw, _, Cout) = x.shape, w.shape
     out_y, out_x = g.shape[1:3]
     dx = np.zeros((B, Y + pads[0] + pads[1], X + pads[2] + pads[3], C), x.dtype)
-    lines = dx.reshape(B, dx.shape[1], -1)
+    lines = dx.reshape(B, dx.shape[1], dx.shape[2] * C)
     matrix = w.reshape(-1, Cout).T
     step = max(COLUMN_BYTES // (out_y * out_x * kh * kw * C * x.itemsize), 1)
     for i in range(0, B, step):

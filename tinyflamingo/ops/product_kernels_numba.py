@@ -154,7 +154,7 @@ def convolve(x, w, b, stride, top, left, out):
     x, out = _lines(w.shape, stride, x, out)
     pictures = _pictures(x, out, kh, kw, stride, top, left)
     line = np.tile(b, out.shape[2])
-    _convolve(*pictures, w.reshape(-1), line, stride, C, kh, kw * C, N, out.reshape(*out.shape[:2], -1))
+    _convolve(*pictures, w.reshape(-1), line, stride, C, kh, kw * C, N, out.reshape(*out.shape[:2], len(line)))
 
 
 def weight_gradients(g, x, stride, top, left, dw, db):
@@ -168,14 +168,14 @@ def weight_gradients(g, x, stride, top, left, dw, db):
     x, g = _lines(dw.shape, stride, x, g)
     pictures = _pictures(x, g, kh, kw, stride, top, left)
     line = np.zeros(g.shape[2] * N, g.dtype)
-    _correlate(*pictures, g.reshape(len(g), -1), line, stride, C, kw * C, N, dw.reshape(kh, -1))
+    _correlate(*pictures, g.reshape(len(g), g.shape[1] * len(line)), line, stride, C, kw * C, N, dw.reshape(kh, -1))
     db += line.reshape(-1, N).sum(axis=0)
 
 
 def _lines(w_shape, stride, *pictures):
     """For a 1x1 kernel a picture is one long line, which is cut into more tiles of full size."""
     one_line = w_shape[:2] == (1, 1) and stride == 1
-    return [x.reshape(len(x), 1, -1, x.shape[3]) if one_line else x for x in pictures]
+    return [x.reshape(len(x), 1, x.shape[1] * x.shape[2], x.shape[3]) if one_line else x for x in pictures]
 
 
 def _pictures(x, out, kh, kw, stride, top, left):
@@ -185,7 +185,7 @@ def _pictures(x, out, kh, kw, stride, top, left):
     (B, Y, X, C), (_, Yo, Xo, _) = x.shape, out.shape
     height, width = max((Yo - 1) * stride + kh, Y + top), max((Xo - 1) * stride + kw, X + left)
     padded = np.zeros(height * width * C if (height, width) != (Y, X) else 0, x.dtype)
-    return x.reshape(B, -1), X * C, padded, width * C, (top * width + left) * C
+    return x.reshape(B, Y * X * C), X * C, padded, width * C, (top * width + left) * C
 
 
 @helper(EXACT)

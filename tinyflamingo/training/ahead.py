@@ -11,7 +11,6 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from tinyflamingo import ops
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.training.contrastive_stage import FAMILY
 from tinyflamingo.training.presets import Preset
-from tinyflamingo.training.processes import START
+from tinyflamingo.training.processes import start_process
 from tinyflamingo.training.ranks import Alone, joined, world
 
 FAMILIES = 8  # of pictures, in the small step
@@ -27,11 +26,9 @@ FAMILIES = 8  # of pictures, in the small step
 
 def compile_ahead(stage_of: Callable, preset: Preset, tokenizer: Tokenizer) -> Callable[[], None]:
     """Start to compile what a step of stage one needs. Returns a function that waits until it is done, on all ranks."""
-    if world().rank > 0 or ops.engine() != "numba":
+    if world().rank > 0 or ops.engine() != "numba" or multiprocessing.current_process().daemon:
         return world().wait
-    context: Any = multiprocessing.get_context(START)
-    process = context.Process(target=_small_step, args=(stage_of, preset, tokenizer), name="compiler", daemon=True)
-    process.start()
+    process = start_process("compiler", _small_step, stage_of, preset, tokenizer)
 
     def wait():
         process.join()

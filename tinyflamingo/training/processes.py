@@ -2,10 +2,10 @@
 
 `on_workers` runs a function in one process for each worker. Processes are faster than threads: in a training step much
 of the time is Python, and threads take turns at it. On Linux the processes are forked, so they have all that the first
-process has in memory. Elsewhere they are started anew and get pickled arguments.
+process has in memory. Elsewhere each starts as a new program and gets pickled arguments.
 
 Rank 0 is the process that called `on_workers`. A pipe joins it to each other rank; it carries no numbers, only "I am
-here" and errors. If a rank dies, its pipe ends: no rank waits for ever.
+here" and errors. If a rank dies, its pipe ends, so no rank waits for it.
 
 Not here: the interface of a group of ranks (`ranks.py`), threads (`ops/team.py`).
 """
@@ -33,17 +33,20 @@ from tinyflamingo import ops
 from tinyflamingo.errors import UserError
 from tinyflamingo.training.ranks import Alone, gathered_shapes, joined, world
 
-START = "fork" if sys.platform == "linux" else "spawn"  # macOS has fork, but its libraries do not survive it
+START = "fork" if sys.platform == "linux" else "spawn"  # macOS has fork, but its libraries fail after it
 MEMORY = 1 << 26  # bytes of the shared memory; arrays that are larger than a rank's slot pass in pieces
+SECONDS_TO_END = 5  # for a process that has done its work
 HERE = b""  # the message of `wait`; any other message is a pickled error
 DEAD = "a worker process has died, perhaps for lack of memory; what was saved is kept: fewer workers need less memory"
+if START == "spawn":
+    DEAD += ' (a script that calls `train` needs `if __name__ == "__main__":`)'
 
 
 class Processes(Alone):
     """A rank among the processes of this machine.
 
     lines: for rank 0 the connections to all others, in order; for the others, the one to rank 0. memory: shared, with
-    two sets of slots in turn: a slot is written again only when every rank has read it.
+    two sets of slots that are used alternately: a slot is written again only when every rank has read it.
     """
 
     def __init__(self, rank: int, size: int, lines: list, memory: Any, folder: str) -> None:
@@ -142,23 +145,25 @@ def _hear(line):
 def on_workers(function: Callable, *arguments: Any) -> Any:
     """`function(*arguments)` in one process for each worker; the result of rank 0.
 
-    With one worker, or if this process is one of several ranks already, it is a call. An error in one process ends all
-    and is raised here.
+    With one worker, or if this process is one of several ranks already, it is a call; also in a daemonic process, which
+    may not start others: there the workers are threads. An error in one process ends all and is raised here.
     """
     size = ops.workers()
-    if size == 1 or world().size > 1:
+    if size == 1 or world().size > 1 or multiprocessing.current_process().daemon:
         return function(*arguments)
     gc.collect()  # so that no process inherits garbage
-    context = multiprocessing.get_context(START)
-    memory, folder = context.RawArray("B", MEMORY), tempfile.mkdtemp(prefix="tinyflamingo-")
-    started = []
+    started: list = []
+    folder = tempfile.mkdtemp(prefix="tinyflamingo-")
     try:
+        memory = multiprocessing.get_context(START).RawArray("B", MEMORY)
         for rank in range(1, size):
-            started.append(_start(context, rank, size, memory, folder, function, arguments))
+            started.append(_start(rank, size, memory, folder, function, arguments))
         group = Processes(0, size, [line for _, line in started], memory, folder)
         with joined(group):
             result = function(*arguments)
-            group.wait()  # the others have ended too, without an error
+            group.wait()  # the others are at their end too, without an error
+        for process, _ in started:
+            process.join(SECONDS_TO_END)
         return result
     finally:
         for process, line in started:
@@ -168,22 +173,44 @@ def on_workers(function: Callable, *arguments: Any) -> Any:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(context, rank, size, memory, folder, function, arguments):
+def _start(rank, size, memory, folder, function, arguments):
     """(process, the connection to it) of a new rank."""
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_run, args=(rank, size, theirs, memory, folder, function, arguments), name=f"rank {rank}", daemon=True
-    )
-    process.start()
+    ours, theirs = multiprocessing.get_context(START).Pipe()
+    process = start_process(f"rank {rank}", _run, rank, size, theirs, memory, folder, function, arguments)
     theirs.close()
     return process, ours
+
+
+def start_process(name: str, function: Callable, *arguments: Any) -> Any:
+    """A new process that ends with this one. It gets no Ctrl-C: this process ends it.
+
+    Ctrl-C is held back until the process has started, because Python loses it during a fork.
+    """
+    context: Any = multiprocessing.get_context(START)
+    process = context.Process(target=function, args=arguments, name=name, daemon=True)
+    with _without_ctrl_c():
+        process.start()
+    return process
+
+
+@contextlib.contextmanager
+def _without_ctrl_c():
+    """A block in which Ctrl-C is held back. Windows cannot do this."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(rank, size, line, memory, folder, function, arguments):
     """The life of a process of rank 1 and above."""
     gc.freeze()  # objects from before the fork belong to rank 0: some own threads, which a forked process does not have
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; rank 0 ends the others
-    threading.Thread(target=_end_with_rank_0, daemon=True).start()
+    threading.Thread(target=_end_with_rank_0, args=(folder,), daemon=True).start()
     group = Processes(rank, size, [line], memory, folder)
     try:
         with joined(group):
@@ -194,8 +221,10 @@ def _run(rank, size, line, memory, folder, function, arguments):
             line.send_bytes(_pickled(error))
 
 
-def _end_with_rank_0():
+def _end_with_rank_0(folder):
+    """If rank 0 is killed, nobody else removes the folder."""
     wait_for([multiprocessing.parent_process().sentinel])
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

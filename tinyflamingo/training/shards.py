@@ -78,7 +78,7 @@ def joined_gradient(
     both = {"head": head, "joined": np.concatenate(ranks)}
     loss, gradients = ops.value_and_grad(lambda p: loss_fn(p["head"], p["joined"]))(both)
     own_rows = np.split(gradients["joined"], np.cumsum([len(y) for y in ranks])[:-1])[world().rank]
-    pieces = np.split(own_rows, np.cumsum([len(y) for y in rows])[:-1])
+    pieces = np.split(own_rows, np.cumsum([len(y) for y in rows])[:-1]) if rows else []
     pulls = [pull for _, _, pull in forward]
     work = [(pull, part) for pull, part in zip(pulls, pieces, strict=True)]
     total = world().allreduce(_sum(ops.parallel_map(lambda pair: flatten(pair[0](pair[1])), work), params))
