@@ -22,12 +22,13 @@ compiled_only = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is 
 STEPS = """
 from numba.core import event
 from tinyflamingo import ops
-from tinyflamingo.bench import lines
+from tinyflamingo.bench.contest import Inputs
+from tinyflamingo.bench.lines import LINES
 
-inputs = lines.Inputs(False)
+inputs = Inputs(False)
 with event.install_recorder("numba:compile") as recorder, ops.use_workers(1):
-    lines._contrastive_step(inputs).ours()
-    lines._language_step(inputs).ours()
+    LINES["contrastive_step"].build(inputs).ours()
+    LINES["language_step"].build(inputs).ours()
 print(sum(happened.is_start for _, happened in recorder.buffer))
 """
 

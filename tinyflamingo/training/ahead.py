@@ -22,11 +22,13 @@ from tinyflamingo.training.processes import start_process
 from tinyflamingo.training.ranks import Alone, joined, world
 
 FAMILIES = 8  # of pictures, in the small step
+MANY = 1000  # families; fewer are drawn before a new process could compile anything
 
 
 def compile_ahead(stage_of: Callable, preset: Preset, tokenizer: Tokenizer) -> Callable[[], None]:
     """Start to compile what a step of stage one needs. Returns a function that waits until it is done, on all ranks."""
-    if world().rank > 0 or ops.engine() != "numba" or multiprocessing.current_process().daemon:
+    needless = preset.contrastive.families < MANY or ops.engine() != "numba"
+    if needless or world().rank > 0 or multiprocessing.current_process().daemon:
         return world().wait
     process = start_process("compiler", _small_step, stage_of, preset, tokenizer)
 
