@@ -208,6 +208,7 @@ def test_ctrl_c_is_not_lost_while_a_process_starts():
     with ops.use_workers(2), pytest.raises(KeyboardInterrupt):
         on_workers(place)
     assert not pending and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert not multiprocessing.active_children()
 
 
 def raise_in(ranks, error):

@@ -18,7 +18,7 @@ from tinyflamingo import ops
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.training.contrastive_stage import FAMILY
 from tinyflamingo.training.presets import Preset
-from tinyflamingo.training.processes import start_process
+from tinyflamingo.training.processes import start_process, without_ctrl_c
 from tinyflamingo.training.ranks import Alone, joined, world
 
 FAMILIES = 8  # of pictures, in the small step
@@ -30,7 +30,8 @@ def compile_ahead(stage_of: Callable, preset: Preset, tokenizer: Tokenizer) -> C
     needless = preset.contrastive.families < MANY or ops.engine() != "numba"
     if needless or world().rank > 0 or multiprocessing.current_process().daemon:
         return world().wait
-    process = start_process("compiler", _small_step, stage_of, preset, tokenizer)
+    with without_ctrl_c():
+        process = start_process("compiler", _small_step, stage_of, preset, tokenizer)
 
     def wait():
         process.join()

@@ -4,7 +4,7 @@
 of the time is Python, and threads take turns at it. On Linux the processes are forked, so they have all that the first
 process has in memory. Elsewhere each starts as a new program and gets pickled arguments.
 
-Rank 0 is the process that called `on_workers`. A pipe joins it to each other rank; it carries no numbers, only "I am
+Rank 0 is the process that called `on_workers`. Two pipes join it to each other rank; they carry no numbers, only "I am
 here" and errors. If a rank dies, its pipe ends, so no rank waits for it.
 
 Not here: the interface of a group of ranks (`ranks.py`), threads (`ops/team.py`).
@@ -16,16 +16,15 @@ import contextlib
 import gc
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +35,7 @@ from tinyflamingo.training.ranks import Alone, gathered_shapes, joined, world
 START = "fork" if sys.platform == "linux" else "spawn"  # macOS has fork, but its libraries fail after it
 MEMORY = 1 << 26  # bytes of the shared memory; arrays that are larger than a rank's slot pass in pieces
 SECONDS_TO_END = 5  # for a process that has done its work
-HERE = b""  # the message of `wait`; any other message is a pickled error
+HERE = None  # the message of `wait`; any other message is an error
 DEAD = "a worker process has died, perhaps for lack of memory; what was saved is kept: fewer workers need less memory"
 if START == "spawn":
     DEAD += ' (a script that calls `train` needs `if __name__ == "__main__":`)'
@@ -45,7 +44,7 @@ if START == "spawn":
 class Processes(Alone):
     """A rank among the processes of this machine.
 
-    lines: for rank 0 the connections to all others, in order; for the others, the one to rank 0. memory: shared, with
+    lines: for rank 0 those to all others, in order; for the others, the one to rank 0. memory: shared, with
     two sets of slots that are used alternately: a slot is written again only when every rank has read it.
     """
 
@@ -125,9 +124,16 @@ def _bytes(array):
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
+class Line(NamedTuple):
+    """A connection to another rank: a pipe for each direction (a socket would be a use of the network)."""
+
+    hear: Any
+    say: Any
+
+
 def _say(line, message):
     try:
-        line.send_bytes(message)
+        line.say.send(message)
     except OSError:
         raise UserError(DEAD) from None
 
@@ -135,11 +141,11 @@ def _say(line, message):
 def _hear(line):
     """The next message of a rank; an error is raised here."""
     try:
-        message = line.recv_bytes()
+        message = line.hear.recv()
     except (EOFError, OSError):
         raise UserError(DEAD) from None
-    if message != HERE:
-        raise pickle.loads(message)
+    if message is not HERE:
+        raise message
 
 
 def on_workers(function: Callable, *arguments: Any) -> Any:
@@ -156,8 +162,9 @@ def on_workers(function: Callable, *arguments: Any) -> Any:
     folder = tempfile.mkdtemp(prefix="tinyflamingo-")
     try:
         memory = multiprocessing.get_context(START).RawArray("B", MEMORY)
-        for rank in range(1, size):
-            started.append(_start(rank, size, memory, folder, function, arguments))
+        with without_ctrl_c():
+            for rank in range(1, size):
+                started.append(_start(rank, size, memory, folder, function, arguments))
         group = Processes(0, size, [line for _, line in started], memory, folder)
         with joined(group):
             result = function(*arguments)
@@ -169,33 +176,36 @@ def on_workers(function: Callable, *arguments: Any) -> Any:
         for process, line in started:
             process.kill()
             process.join()
-            line.close()
+            line.hear.close()
+            line.say.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(rank, size, memory, folder, function, arguments):
     """(process, the connection to it) of a new rank."""
-    ours, theirs = multiprocessing.get_context(START).Pipe()
+    context = multiprocessing.get_context(START)
+    (hear, their_say), (their_hear, say) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+    theirs = Line(their_hear, their_say)
     process = start_process(f"rank {rank}", _run, rank, size, theirs, memory, folder, function, arguments)
-    theirs.close()
-    return process, ours
+    their_hear.close()
+    their_say.close()  # only the new process has it, so that its end is noticed
+    return process, Line(hear, say)
 
 
 def start_process(name: str, function: Callable, *arguments: Any) -> Any:
-    """A new process that ends with this one. It gets no Ctrl-C: this process ends it.
-
-    Ctrl-C is held back until the process has started, because Python loses it during a fork.
-    """
+    """A new process that ends with this one."""
     context: Any = multiprocessing.get_context(START)
     process = context.Process(target=function, args=arguments, name=name, daemon=True)
-    with _without_ctrl_c():
-        process.start()
+    process.start()
     return process
 
 
 @contextlib.contextmanager
-def _without_ctrl_c():
-    """A block in which Ctrl-C is held back. Windows cannot do this."""
+def without_ctrl_c() -> Iterator[None]:
+    """A block that starts processes. Ctrl-C is held back until its end, because Python loses it during a fork.
+
+    Windows cannot do this, and has no fork.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -218,7 +228,7 @@ def _run(rank, size, line, memory, folder, function, arguments):
             group.wait()
     except BaseException as error:
         with contextlib.suppress(OSError):  # rank 0 has ended
-            line.send_bytes(_pickled(error))
+            _report(line, error)
 
 
 def _end_with_rank_0(folder):
@@ -228,9 +238,11 @@ def _end_with_rank_0(folder):
     os._exit(1)
 
 
-def _pickled(error):
-    """A pickled error; one that cannot be pickled becomes a RuntimeError with its text."""
+def _report(line, error):
+    """Send an error; of one that cannot be sent (pickled), the text."""
     try:
-        return pickle.dumps(error)
+        line.say.send(error)
+    except OSError:
+        raise
     except Exception:
-        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+        line.say.send(RuntimeError(f"{type(error).__name__}: {error}"))
