@@ -2,7 +2,7 @@
 
     python docs/make_tables.py             rewrite the regions that are stale
     python docs/make_tables.py --check     change nothing; exit code 1 if a region is stale
-    python docs/make_tables.py --measure   first measure the time of the README's commands (runs all tests)
+    python docs/make_tables.py --measure   first measure the time of the README's commands (trains, runs all tests)
 
 A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NAME is a key of `REGIONS`. The sources:
 
@@ -32,6 +32,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -179,15 +180,16 @@ def parameters() -> str:
 
 
 def minutes() -> str:
-    return f"{sum(card()['stages'].values()) / 60:.0f}"
+    return f"{sum(measured()['train']['stages'].values()) / 60:.0f}"
 
 
 def times() -> str:
-    """Times of the README's commands: of `train` from the checkpoint's card, of the others from `measured.json`."""
-    info, timed = card(), measured()
-    rows = [["`python -m tinyflamingo train`", info.get("cores", "–"), duration(sum(info["stages"].values()))]]
-    rows += [[f"&nbsp;&nbsp;{STAGES.get(n, n)}", "", duration(s)] for n, s in info["stages"].items()]
-    rows += [[f"`python {TIMED[n]}`", timed["cores"], duration(s)] for n, s in timed.get("seconds", {}).items()]
+    """Times of the README's commands."""
+    timed = measured()
+    stages = timed["train"]["stages"]
+    rows = [["`python -m tinyflamingo train`", timed["cores"], duration(sum(stages.values()))]]
+    rows += [[f"&nbsp;&nbsp;{STAGES.get(n, n)}", "", duration(s)] for n, s in stages.items()]
+    rows += [[f"`python {TIMED[n]}`", timed["cores"], duration(s)] for n, s in timed["seconds"].items()]
     return table(["command", "cores", "time"], rows)
 
 
@@ -196,7 +198,12 @@ def duration(seconds: float) -> str:
 
 
 def memory() -> str:
-    return f"{card()['peak_memory_mb'] / 1000:.1f} GB"
+    return gigabytes(measured()["train"])
+
+
+def gigabytes(run: dict) -> str:
+    """The peak memory of a run."""
+    return f"{run['peak_memory_mb'] / 1000:.1f} GB"
 
 
 def headline() -> str:
@@ -228,7 +235,7 @@ def facts() -> str:
         ["versions", ", ".join(f"{n} {v}" for n, v in info["versions"].items())],
         ["machine", f"{info['cores']} cores" if "cores" in info else "a laptop's processor, no GPU"],
         ["time", f"{stages}; together {duration(sum(info['stages'].values()))}"],
-        ["peak memory", memory()],
+        ["peak memory", gigabytes(info)],
         ["sha256 of `weights.npz`", f"`{info['sha256']}`"],
     ]
     return table(["what", "value"], rows)
@@ -492,7 +499,11 @@ def measure() -> dict:
         began = time.perf_counter()
         subprocess.run([sys.executable, *arguments.split()], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         seconds[name] = round(time.perf_counter() - began, 1)
-    return {"cores": os.cpu_count(), "gflops": gflops, "seconds": seconds}
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "tinyflamingo", "train", "--out", f"{folder}/run"], cwd=ROOT, check=True)
+        metrics = json.loads(Path(folder, "run", "metrics.json").read_text(encoding="utf-8"))
+    train = {name: metrics[name] for name in ("stages", "peak_memory_mb")}
+    return {"cores": os.cpu_count(), "gflops": gflops, "train": train, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_both_sides_compute_the_same(with_torch, name, workers):
 
 @pytest.mark.parametrize("name", ["flamingo_step", "language_step", "contrastive_step", "job_step_language"])
 def test_the_workers_of_training_steps_are_processes(with_torch, monkeypatch, name):
-    """Rank 0 measures; the other ranks join in whatever it calls."""
+    """Rank 0 measures. The other ranks call each function at the same time as rank 0."""
     monkeypatch.setattr(run, "milliseconds", lambda sides, rounds: [side() or world().size for side in sides])
     with ops.use_workers(2):
         row = run.compare(LINES[name], with_torch)

@@ -43,7 +43,7 @@ def _run(code, folder, **environment):
 
 @compiled_only
 def test_a_few_kernels_serve_the_steps_and_the_user_is_told_once(tmp_path):
-    """No kernel is compiled for every width of the model (it were 91), and none when the cache has it."""
+    """All widths of the model share their kernels, and nothing is compiled again when the cache has it."""
     count, said = _run(STEPS, tmp_path)
     assert 20 < int(count) < 32
     assert said.count(LINE) == 1

@@ -128,7 +128,7 @@ CALLS = ("", "ours", "other", "difference")  # what rank 0 tells the other ranks
 
 
 def _on_rank(line, inputs):
-    """Every rank builds the line. Rank 0 measures it; whatever it calls, the other ranks call too."""
+    """Every rank builds the line. Rank 0 measures it. Before each call it tells the other ranks to call the same."""
     contest = line.build(inputs)
     while world().rank > 0 and (name := CALLS[int(world().allreduce(np.zeros(1))[0])]):
         call = getattr(contest, name)

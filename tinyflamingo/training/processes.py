@@ -44,8 +44,8 @@ if START == "spawn":
 class Processes(Alone):
     """A rank among the processes of this machine.
 
-    lines: for rank 0 those to all others, in order; for the others, the one to rank 0. memory: shared, with
-    two sets of slots that are used alternately: a slot is written again only when every rank has read it.
+    lines: for rank 0 those to all others, in order; for the others, the one to rank 0. memory: shared, with two sets of
+    slots that are used alternately: a slot is written again only when every rank has read it.
     """
 
     def __init__(self, rank: int, size: int, lines: list, memory: Any, folder: str) -> None:
@@ -232,7 +232,7 @@ def _run(rank, size, line, memory, folder, function, arguments):
 
 
 def _end_with_rank_0(folder):
-    """If rank 0 is killed, nobody else removes the folder."""
+    """End when rank 0 has ended. If it was killed, nobody else removes the folder."""
     wait_for([multiprocessing.parent_process().sentinel])
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -90,13 +90,12 @@ def plan(preset: Preset) -> str:
 
 def forecast(preset: Preset, seconds: float) -> str:
     """How long the stages take, from the seconds of a step of stage one; "" if the preset does not know its pace."""
-    steps = preset.contrastive.steps, preset.language.steps, preset.flamingo.steps
-    minutes = [seconds * n * pace / 60 for n, pace in zip(steps, preset.pace, strict=False)]
-    if not minutes:
+    if not preset.pace:
         return ""
-    each = ", ".join(
-        f"{stage} {n:.1f}" for stage, n in zip(("contrastive", "language", "flamingo"), minutes, strict=True)
-    )
+    names = [stage.name for stage in STAGES]
+    steps = [getattr(preset, name).steps for name in names]
+    minutes = [seconds * n * pace / 60 for n, pace in zip(steps, preset.pace, strict=True)]
+    each = ", ".join(f"{name} {time:.1f}" for name, time in zip(names, minutes, strict=True))
     return f"about {sum(minutes):.0f} minutes on this machine: {each}"
 
 
@@ -262,25 +261,25 @@ def _run_stage(stage, preset, progress, frozen, folder, log, began):
     """All remaining steps of a stage, with a progress bar, lines of the log, and saved states."""
     before = progress.seconds.get(stage.name, 0.0)
     index, first = progress.stage, progress.step
-    bar = tqdm(initial=first, total=stage.steps, desc=f"{stage.name:11s}", disable=world().rank > 0)
-    for step in range(first, stage.steps):
-        rng = step_rng(progress.seed, index, step)
-        if step == 0:
-            stage.prepare(rng)
-        loss, info = _one_step(stage, rng, step)
-        if step == first:
-            bar.initial = first + 1  # its rate counts from here: the first step compiles kernels
-            bar.unpause()
-        if index == 0 and step == first + PACE_STEPS:
-            say(forecast(preset, bar.format_dict["elapsed"] / PACE_STEPS))
-        bar.update()
-        progress.seconds[stage.name] = before + time.perf_counter() - began
-        if step % LOG_EVERY == 0 or step == stage.steps - 1:
-            bar.set_postfix_str(f"loss {loss:.3f}")
-            log.write(stage=stage.name, step=step, **info)
-        if (step + 1) % preset.save_every == 0 and step + 1 < stage.steps:
-            progress.step = step + 1
-            _save(folder, progress, log, frozen, stage.optimiser)
+    with tqdm(initial=first, total=stage.steps, desc=f"{stage.name:11s}", disable=world().rank > 0) as bar:
+        for step in range(first, stage.steps):
+            rng = step_rng(progress.seed, index, step)
+            if step == 0:
+                stage.prepare(rng)
+            loss, info = _one_step(stage, rng, step)
+            if step == first:
+                bar.initial = first + 1  # its rate counts from here: the first step compiles kernels
+                bar.unpause()
+            if index == 0 and step == first + PACE_STEPS and world().rank == 0:
+                say(forecast(preset, bar.format_dict["elapsed"] / PACE_STEPS))
+            bar.update()
+            progress.seconds[stage.name] = before + time.perf_counter() - began
+            if step % LOG_EVERY == 0 or step == stage.steps - 1:
+                bar.set_postfix_str(f"loss {loss:.3f}")
+                log.write(stage=stage.name, step=step, **info)
+            if (step + 1) % preset.save_every == 0 and step + 1 < stage.steps:
+                progress.step = step + 1
+                _save(folder, progress, log, frozen, stage.optimiser)
 
 
 def _save(folder, progress, log, frozen, optimiser=None):
