@@ -295,7 +295,7 @@ def _cell(report, key) -> str:
 
 
 def _ms(value) -> str:
-    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms" if value < 10_000 else f"{value / 1e3:.1f} s"
+    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms" if value < 2_000 else f"{value / 1e3:.1f} s"
 
 
 def speed() -> str:
