@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import autograd.numpy as anp
@@ -200,14 +201,22 @@ def test_a_daemonic_process_starts_no_others():
     process.join()
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no masks")
-def test_ctrl_c_is_not_lost_while_a_process_starts():
-    """It arrives in a function that Python calls after a fork; errors of such functions are ignored."""
-    pending = [signal.SIGINT]
+@pytest.mark.parametrize("other_threads", [0, 3])
+def test_ctrl_c_is_not_lost_while_a_process_starts(other_threads):
+    """It arrives in a function that Python calls after a fork; errors of such functions are ignored.
+
+    Any thread of the process may receive it.
+    """
+    pending, ended = [signal.SIGINT], threading.Event()
+    for _ in range(other_threads):
+        threading.Thread(target=ended.wait, daemon=True).start()
     os.register_at_fork(after_in_parent=lambda: pending and os.kill(os.getpid(), pending.pop()))
+    before = signal.getsignal(signal.SIGINT)
     with ops.use_workers(2), pytest.raises(KeyboardInterrupt):
         on_workers(place)
-    assert not pending and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    ended.set()
+    assert not pending and signal.getsignal(signal.SIGINT) is before
+    assert not hasattr(signal, "pthread_sigmask") or signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert not multiprocessing.active_children()
 
 

@@ -204,16 +204,22 @@ def start_process(name: str, function: Callable, *arguments: Any) -> Any:
 def without_ctrl_c() -> Iterator[None]:
     """A block that starts processes. Ctrl-C is held back until its end, because Python loses it during a fork.
 
-    Windows cannot do this, and has no fork.
+    Any thread may receive the signal, so a handler notes it. The mask is for the new processes, which inherit it.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if threading.current_thread() is not threading.main_thread():  # the signal is not for this thread
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    noted: list = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    mask = getattr(signal, "pthread_sigmask", lambda how, signals: ())  # Windows has none
+    blocked = mask(getattr(signal, "SIG_BLOCK", 0), [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        mask(getattr(signal, "SIG_SETMASK", 0), blocked)
+        signal.signal(signal.SIGINT, before)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _run(rank, size, line, memory, folder, function, arguments):
