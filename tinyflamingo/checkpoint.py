@@ -107,7 +107,7 @@ def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
 
     A file that is missing, cut or does not match, and a number that is not finite, are a `UserError`.
     """
-    folder = _find_checkpoint(Path(folder))
+    folder = find_checkpoint(Path(folder))
     card = _read_card(folder)
     try:
         config = config_from_dict(card["config"])
@@ -128,7 +128,7 @@ def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info, template.parts)
 
 
-def _find_checkpoint(folder):
+def find_checkpoint(folder: Path) -> Path:
     """The folder of the checkpoint inside the folder of a run; any other folder itself."""
     return folder if (folder / CARD).exists() or not (folder / IN_RUN / CARD).exists() else folder / IN_RUN
 

@@ -1,0 +1,591 @@
+// Flamingo in the browser: text, pictures and videos go in, the text that follows comes out.
+//
+// The forward pass of one_file.py in plain JavaScript, with its sections and names, and more: caches, the numbers that
+// the page draws, and switches that break the mask. A classic script without libraries: it also works from file:// and in
+// Node. T text tokens, M media, F frames, S features of a frame, R latents, D width, H heads, K head size, V vocabulary.
+// A tensor is a Float32Array, row after row; a weight is {shape, data}. Sums are double precision.
+"use strict";
+const Flamingo = (() => {
+  const [PAD, BOS, , UNK, IMAGE] = [0, 1, 2, 3, 4]; // reserved token ids; <EOC> has the id V, the first after the pieces
+  const NEVER = [PAD, BOS, UNK, IMAGE]; // an answer holds none of these
+  const EOC = Symbol("<EOC>"); // an item of a prompt: the chunk ends here
+
+  function transposed(w) { // (I, O) -> (O, I), kept: the sums of `linear` then run along the memory
+    if (w.t) return w.t;
+    const [I, O] = w.shape, t = new Float32Array(I * O);
+    for (let i = 0; i < I; i++) for (let o = 0; o < O; o++) t[o * I + i] = w.data[i * O + o];
+    return (w.t = t);
+  }
+
+  function linear(x, w, bias) { // (T, I), weight (I, O) -> (T, O)
+    const [I, O] = w.shape, T = x.length / I, y = new Float32Array(T * O);
+    for (let r = 0; r < T; r += 4) (T - r < 3 ? lastRows : fourRows)(x, r, T, transposed(w), I, O, y);
+    if (bias) for (let i = 0; i < y.length; i++) y[i] += bias.data[i % O];
+    return y;
+  }
+
+  function fourRows(x, r, T, t, I, O, y) { // 4 rows x 2 columns at once; a row or column beyond the end repeats the last
+    const r0 = r, r1 = r + 1, r2 = r + 2, r3 = Math.min(r + 3, T - 1), x0 = r0 * I, x1 = r1 * I, x2 = r2 * I, x3 = r3 * I;
+    for (let c = 0; c < O; c += 2) {
+      const d = Math.min(c + 1, O - 1), p = c * I, q = d * I;
+      let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
+      for (let i = 0; i < I; i++) {
+        const u = t[p + i], v = t[q + i], m = x[x0 + i], n = x[x1 + i], k = x[x2 + i], l = x[x3 + i];
+        a0 += m * u; a1 += n * u; a2 += k * u; a3 += l * u;
+        b0 += m * v; b1 += n * v; b2 += k * v; b3 += l * v;
+      }
+      y[r0 * O + c] = a0; y[r1 * O + c] = a1; y[r2 * O + c] = a2; y[r3 * O + c] = a3;
+      y[r0 * O + d] = b0; y[r1 * O + d] = b1; y[r2 * O + d] = b2; y[r3 * O + d] = b3;
+    }
+  }
+
+  function lastRows(x, r, T, t, I, O, y) { // 1 row x 4 columns at once: for one new token
+    for (let s = r; s < T; s++) for (let c = 0, o = s * I; c < O; c += 4) {
+      const c1 = Math.min(c + 1, O - 1), c2 = Math.min(c + 2, O - 1), c3 = Math.min(c + 3, O - 1);
+      const p0 = c * I, p1 = c1 * I, p2 = c2 * I, p3 = c3 * I;
+      let a0 = 0, a1 = 0, a2 = 0, a3 = 0;
+      for (let i = 0; i < I; i++) {
+        const m = x[o + i];
+        a0 += m * t[p0 + i]; a1 += m * t[p1 + i]; a2 += m * t[p2 + i]; a3 += m * t[p3 + i];
+      }
+      y[s * O + c] = a0; y[s * O + c1] = a1; y[s * O + c2] = a2; y[s * O + c3] = a3;
+    }
+  }
+
+  function norm(x, D, gain, bias, eps, centred) { // (T, D) -> (T, D)
+    const y = new Float32Array(x.length);
+    for (let o = 0; o < x.length; o += D) {
+      let mean = 0, square = 0;
+      if (centred) for (let i = 0; i < D; i++) mean += x[o + i] / D;
+      for (let i = 0; i < D; i++) square += (x[o + i] - mean) ** 2;
+      const scale = 1 / Math.sqrt(square / D + eps);
+      for (let i = 0; i < D; i++) y[o + i] = (x[o + i] - mean) * scale * gain.data[i] + (bias ? bias.data[i] : 0);
+    }
+    return y;
+  }
+  const layerNorm = (x, gain, bias) => norm(x, gain.data.length, gain, bias, 1e-5, true);
+  const rmsNorm = (x, gain) => norm(x, gain.data.length, gain, null, 1e-6, false);
+
+  const gelu = (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
+  const squaredRelu = (x) => (x > 0 ? x * x : 0);
+  const plus = (x, y, scale = 1) => x.map((v, i) => v + scale * y[i]);
+  const size = (x) => Math.sqrt(x.reduce((sum, v) => sum + v * v, 0));
+
+  function joined(arrays) { // one after the other
+    const out = new Float32Array(arrays.reduce((n, a) => n + a.length, 0));
+    arrays.reduce((at, a) => (out.set(a, at), at + a.length), 0);
+    return out;
+  }
+
+  // q (T, H K), k and v (S, H K) -> out (T, H K), weights (H, T, S). open(t, s): whether row t may see column s.
+  // bias(h, t, s): is added to the product of query and key. A row without an open column is 0; if `uniform`, its
+  // weights are equal instead: so does a softmax over scores that are all -1e9.
+  function attend(q, k, v, H, width, { open = () => true, bias = () => 0, uniform = false } = {}) {
+    const T = q.length / width, S = k.length / width, K = width / H, p = new Float64Array(S);
+    const out = new Float32Array(T * width), weights = new Float32Array(H * T * S);
+    for (let h = 0; h < H; h++) for (let t = 0; t < T; t++) {
+      const o = t * width + h * K;
+      let top = -Infinity, sum = 0;
+      for (let s = 0; s < S; s++) {
+        p[s] = -Infinity;
+        if (!open(t, s)) continue;
+        let dot = bias(h, t, s);
+        for (let i = 0, c = s * width + h * K; i < K; i++) dot += q[o + i] * k[c + i];
+        p[s] = dot / Math.sqrt(K);
+        top = Math.max(top, p[s]);
+      }
+      if (top === -Infinity && !uniform) continue;
+      if (top === -Infinity) p.fill(top = 0);
+      for (let s = 0; s < S; s++) sum += p[s] = Math.exp(p[s] - top); // exp(-Infinity) is exactly 0
+      for (let s = 0; s < S; s++) if (p[s] > 0) {
+        const weight = p[s] / sum;
+        weights[(h * T + t) * S + s] = weight;
+        for (let i = 0, c = s * width + h * K; i < K; i++) out[o + i] += weight * v[c + i];
+      }
+    }
+    return { out, weights };
+  }
+
+  // ---- §2 Vision encoder: a ResNet without normalisation layers (NF-ResNet). A grid is {Y, X, C, data}, C channels
+  const GAIN = 1.7015043497085571; // if x has variance 1, then GAIN * gelu(x) has variance 1
+
+  function standardised(p, G) { // -> for each group of channels (k k inputs, outputs / G): mean 0, norm gain; kept
+    if (p.groups) return p.groups;
+    const [k, , inputs, outputs] = p.w.shape, I = k * k * inputs, O = outputs / G;
+    return (p.groups = Array.from({ length: G }, (_, g) => {
+      const data = new Float32Array(I * O);
+      for (let o = 0; o < O; o++) {
+        const at = (i) => p.w.data[i * outputs + g * O + o];
+        let mean = 0, square = 0;
+        for (let i = 0; i < I; i++) mean += at(i) / I;
+        for (let i = 0; i < I; i++) square += (at(i) - mean) ** 2;
+        const gain = p.gain.data[g * O + o] / Math.sqrt(Math.max(square, 1e-4));
+        for (let i = 0; i < I; i++) data[i * O + o] = (at(i) - mean) * gain;
+      }
+      return { shape: [I, O], data };
+    }));
+  }
+
+  function patches(x, g, inputs, k, stride) { // what each output pixel sees in group g: (Y X, k k inputs), SAME padding
+    const Y = Math.ceil(x.Y / stride), X = Math.ceil(x.X / stride), rows = new Float32Array(Y * X * k * k * inputs);
+    const pad = (parts, length) => Math.max((parts - 1) * stride + k - length, 0) >> 1, top = pad(Y, x.Y), left = pad(X, x.X);
+    for (let y = 0, o = 0; y < Y; y++) for (let c = 0; c < X; c++) {
+      for (let i = 0; i < k * k; i++, o += inputs) {
+        const fromY = y * stride + Math.floor(i / k) - top, fromX = c * stride + (i % k) - left;
+        if (fromY < 0 || fromX < 0 || fromY >= x.Y || fromX >= x.X) continue;
+        const start = (fromY * x.X + fromX) * x.C + g * inputs;
+        for (let n = 0; n < inputs; n++) rows[o + n] = x.data[start + n];
+      }
+    }
+    return { Y, X, rows };
+  }
+
+  function conv(p, x, stride = 1) { // grid -> grid
+    const [k, , inputs, C] = p.w.shape, G = x.C / inputs, O = C / G, grid = { C };
+    standardised(p, G).forEach((weight, g) => {
+      const { Y, X, rows } = patches(x, g, inputs, k, stride), part = linear(rows, weight);
+      if (!g) Object.assign(grid, { Y, X, data: new Float32Array(Y * X * C) });
+      for (let r = 0; r < Y * X; r++) for (let o = 0; o < O; o++) {
+        grid.data[r * C + g * O + o] = part[r * O + o] + p.b.data[g * O + o];
+      }
+    });
+    return grid;
+  }
+
+  const active = (x, scale = 1) => ({ ...x, data: x.data.map((v) => GAIN * gelu(v) * scale) });
+
+  function pooled(x, n) { // the mean of n x n pixels; the last row and column are repeated if n does not divide the grid
+    const Y = Math.ceil(x.Y / n), X = Math.ceil(x.X / n), data = new Float32Array(Y * X * x.C);
+    for (let y = 0; y < Y * n; y++) for (let c = 0; c < X * n; c++) {
+      const from = (Math.min(y, x.Y - 1) * x.X + Math.min(c, x.X - 1)) * x.C;
+      const to = (Math.floor(y / n) * X + Math.floor(c / n)) * x.C;
+      for (let i = 0; i < x.C; i++) data[to + i] += x.data[from + i] / (n * n);
+    }
+    return { Y, X, C: x.C, data };
+  }
+
+  function nfBlock(p, h, beta, alpha, stride) { // grid -> grid; beta: the standard deviation of h, known from the design
+    let x = active(h, 1 / beta);
+    const shortcut = p.shortcut ? conv(p.shortcut, pooled(x, stride)) : h;
+    x = conv(p.reduce, x);
+    x = conv(p.spatial_0, active(x), stride);
+    x = conv(p.spatial_1, active(x));
+    x = conv(p.expand, active(x));
+    const { C } = x, mean = new Float32Array(C), se = p.squeeze_excite, gain = alpha * p.skip_init_gain.data[0];
+    x.data.forEach((v, i) => { mean[i % C] += v / (x.Y * x.X); });
+    const squeezed = linear(mean, se.w_squeeze, se.b_squeeze).map((v) => GAIN * gelu(v));
+    const gates = linear(squeezed, se.w_excite, se.b_excite).map((v) => 1 + Math.tanh(0.5 * v)); // twice a sigmoid
+    return { ...x, data: shortcut.data.map((v, i) => v + gain * gates[i % C] * x.data[i]) };
+  }
+
+  function visionEncoder(p, frame, config, maps = []) { // bytes (side, side, 3) -> grid of features; maps: every layer
+    const { side, alpha } = config, keep = (name, grid) => (maps.push({ name, ...grid }), grid);
+    let h = { Y: side, X: side, C: 3, data: Float32Array.from(frame, (v) => (v - 110) / 80) }, variance = 1;
+    config.stem.forEach(([, stride], i) => { h = keep(`stem_${i}`, conv(p[`stem_${i}`], i ? active(h) : h, stride)); });
+    config.stages.forEach(([, blocks, stride], s) => {
+      for (let b = 0; b < blocks; b++) {
+        const name = `stage_${s}_block_${b}`;
+        h = keep(name, nfBlock(p[name], h, Math.sqrt(variance), alpha, b ? 1 : stride));
+        variance = (b ? variance : 1) + alpha ** 2; // the shortcut convolution makes it 1 again
+      }
+    });
+    return keep("final", active(conv(p.final, h)));
+  }
+
+  // ---- §3 Perceiver resampler: any number of features in, R visual tokens out
+  function withTime(p, features, D) { // F arrays (S, D) -> (F S, D); a video longer than the table stretches it
+    const F = features.length, frames = p.temporal.shape[0], table = p.temporal.data;
+    return joined(features.map((x, f) => {
+      const place = F <= frames ? f : (f * (frames - 1)) / (F - 1), low = Math.floor(place), share = place - low;
+      const row = low * D, next = Math.min(low + 1, frames - 1) * D;
+      return x.map((v, i) => v + (1 - share) * table[row + (i % D)] + share * table[next + (i % D)]);
+    }));
+  }
+
+  function resampler(p, features, config, maps = []) { // F arrays (S, Dv) -> (R, D); maps: weights (H, R, F S + R) a layer
+    const D = p.latents.shape[1], x = withTime(p, p.w_in ? features.map((f) => linear(f, p.w_in)) : features, D);
+    let latents = p.latents.data;
+    for (let i = 0; i < config.layers; i++) {
+      const layer = p[`layer_${i}`], queries = layerNorm(latents, layer.attn_gain, layer.attn_bias);
+      const both = joined([x, queries]); // keys and values: features and latents; queries: latents alone
+      const [q, k, v] = [linear(queries, layer.w_q), linear(both, layer.w_k), linear(both, layer.w_v)];
+      const { out, weights } = attend(q, k, v, config.heads, layer.w_q.shape[1]);
+      maps.push(weights);
+      latents = plus(latents, linear(out, layer.w_o));
+      const hidden = linear(layerNorm(latents, layer.ffw_gain, layer.ffw_bias), layer.w_1).map(squaredRelu);
+      latents = plus(latents, linear(hidden, layer.w_2));
+    }
+    return latents;
+  }
+
+  // The frames of a picture (one) or a video -> (R, D). trace, an object, gets the resampler's weights and the grids of
+  // frame 0.
+  function see(model, frames, trace = {}) {
+    const { frozen, params, config } = model, mean = frozen.feature_mean.data, scale = frozen.feature_scale.data;
+    const bytes = config.vision.side ** 2 * 3;
+    if (!frames.length || frames.some((frame) => frame.length !== bytes)) throw new Error(`a frame must have ${bytes} bytes`);
+    Object.assign(trace, { F: frames.length, attention: [], maps: [] });
+    const features = frames.map((frame, f) => {
+      const { Y, X, C, data } = visionEncoder(frozen.vision, frame, config.vision, f ? [] : trace.maps);
+      Object.assign(trace, { grid: [Y, X], S: Y * X });
+      return data.map((v, i) => (v - mean[i % C]) * scale[i % C]);
+    });
+    return resampler(params.resampler, features, config.resampler, trace.attention);
+  }
+
+  // ---- §4 Language model: frozen decoder blocks, and gated blocks before them
+  const BLANK = "[\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]"; // as Python's strip()
+  const strip = (text) => text.replace(new RegExp(`^${BLANK}+|${BLANK}+$`, "g"), "");
+
+  // items: strings, EOC, {frames, kind} -> ids, their names, phi, and which item each medium and each token comes from.
+  function interleave(items, model) {
+    const tokens = [], media = [], owner = [];
+    const add = (ids, item) => { tokens.push(...ids); owner.push(...ids.map(() => item)); };
+    add([BOS], -1);
+    items.forEach((item, n) => {
+      if (typeof item === "string") return add(strip(item) ? encode(model, item.replace(/^ +| +$/g, "")) : [], n);
+      if (![BOS, model.eoc].includes(tokens[tokens.length - 1])) add([model.eoc], -1); // a medium begins a new chunk
+      if (item === EOC) return;
+      add([IMAGE], n);
+      media.push(n);
+    });
+    return { tokens, pieces: tokens.map((id) => piece(model, id)), phi: phiOf(tokens), media, owner };
+  }
+
+  // ids (T,) -> (T,): the number of the medium that a token sees, the last one so far; 0: none.
+  function phiOf(tokens) {
+    let seen = 0;
+    return tokens.map((token) => (seen += token === IMAGE));
+  }
+
+  // phi (T,) and M media -> (T, M): 1 where a token may see a medium. The options break the mask or replace it.
+  function visible(phi, M, { mask, everyPicture, offByOne = 0, phi: other } = {}) {
+    if (mask) return mask;
+    const rows = (other || phi).map((n) => Array.from({ length: M }, (_, m) => everyPicture || n + offByOne === m + 1));
+    return Uint8Array.from(rows.flat());
+  }
+
+  function mediaKeys(model, i, latents) { // keys and values of one medium in one gated block: kept, they know no text
+    if (!model.keys.has(latents)) model.keys.set(latents, []);
+    const p = model.params[`xattn_${i}`], kept = model.keys.get(latents);
+    const media = kept[i] || layerNorm(latents, p.media_gain, p.media_bias);
+    return (kept[i] = kept[i] || { k: linear(media, p.w_k), v: linear(media, p.w_v) });
+  }
+
+  // What the cross-attention takes for every token: added (T, D), weights (H, T, M R).
+  function crossAttention(model, i, h, { visual, rows, uniform }) {
+    const p = model.params[`xattn_${i}`], M = visual.length, R = model.config.resampler.latents;
+    const media = visual.map((latents) => mediaKeys(model, i, latents));
+    const q = linear(layerNorm(h, p.query_gain, p.query_bias), p.w_q);
+    const open = (t, s) => rows[t * M + Math.floor(s / R)];
+    const [k, v] = [joined(media.map((m) => m.k)), joined(media.map((m) => m.v))];
+    const { out, weights } = attend(q, k, v, model.config.xattn.heads, p.w_q.shape[1], { open, uniform });
+    return { added: linear(out, p.w_o), weights };
+  }
+
+  // Text h (T, D) -> out (T, D). past: what the same block left for the same h with other gates.
+  function gatedXattnDense(model, i, h, seen, [alphaXattn, alphaDense], past) {
+    const p = model.params[`xattn_${i}`], cross = past ? past.cross : crossAttention(model, i, h, seen);
+    const between = plus(h, cross.added, Math.tanh(alphaXattn));
+    const hidden = linear(layerNorm(between, p.ffw_gain, p.ffw_bias), p.w_1).map(squaredRelu);
+    const dense = linear(hidden, p.w_2);
+    return { cross, dense, out: plus(between, dense, Math.tanh(alphaDense)) };
+  }
+
+  function distanceKeys(p, n) { // (n or more, H K): the keys of the distances 0, 1, 2 ...; kept, they know no text
+    const [D, width] = p.w_r.shape;
+    if (p.far && p.far.length >= n * width) return p.far;
+    const waves = new Float32Array(2 * n * D);
+    for (let d = 0; d < 2 * n; d++) for (let i = 0; i < D / 2; i++) {
+      const angle = d * 10000 ** ((-2 * i) / D);
+      waves[d * D + i] = Math.sin(angle);
+      waves[d * D + D / 2 + i] = Math.cos(angle);
+    }
+    return (p.far = linear(waves, p.w_r));
+  }
+
+  // (T, D) -> out (T, D), and k, v of all tokens so far. Scores as in Transformer-XL: (q + u) k + (q + v) r(distance).
+  function decoderBlock(p, h, H, cache) {
+    const x = rmsNorm(h, p.attn_gain), width = p.w_q.shape[1], K = width / H, plain = linear(x, p.w_q);
+    const [k, v] = [joined([cache.k, linear(x, p.w_k)]), joined([cache.v, linear(x, p.w_v)])];
+    const before = cache.k.length / width, r = distanceKeys(p, k.length / width);
+    const [q, far] = [p.u, p.v].map((own) => plain.map((value, i) => value + own.data[i % width]));
+    const bias = (head, t, s) => {
+      let dot = 0;
+      for (let i = 0, o = t * width + head * K, d = (before + t - s) * width + head * K; i < K; i++) dot += far[o + i] * r[d + i];
+      return dot;
+    };
+    const { out, weights } = attend(q, k, v, H, width, { open: (t, s) => s <= before + t, bias });
+    const between = plus(h, linear(out, p.w_o, p.b_o));
+    const hidden = linear(rmsNorm(between, p.ffw_gain), p.w_1, p.b_1).map(gelu);
+    return { k, v, weights, out: plus(between, linear(hidden, p.w_2, p.b_2)) };
+  }
+
+  function embed(model, tokens) { // ids (T,) -> (T, D)
+    const D = model.config.language.width;
+    return joined(tokens.map((id) => model.table.t.subarray(id * D, (id + 1) * D).map((v) => v * Math.sqrt(D))));
+  }
+
+  const logitsOf = (model, h) => linear(rmsNorm(h, model.frozen.language.final_gain), model.table); // column V: <EOC>
+
+  // The blocks over new tokens. seen: {visual, rows (T, M), uniform}; caches: k and v of each decoder block; past: the
+  // layers of the same tokens with other gates, which are taken over up to the first gate that moved.
+  function flamingo(model, tokens, seen, gates, caches, past = []) {
+    const { config, frozen } = model, layers = [];
+    let h = embed(model, tokens), same = past.length > 0;
+    for (let i = 0; i < config.language.layers; i++) {
+      const g = model.gated.indexOf(i), gate = g < 0 ? null : gates[g], old = same ? past[i] : null;
+      same = same && (!gate || (gate[0] === old.gate[0] && gate[1] === old.gate[1]));
+      if (same) layers.push(old);
+      else {
+        const gated = gate && gatedXattnDense(model, i, h, seen, gate, old && old.gated);
+        const text = decoderBlock(frozen.language[`block_${i}`], gated ? gated.out : h, config.language.heads, caches[i]);
+        layers.push({ gate, gated, text, h });
+      }
+      h = layers[i].text.out;
+    }
+    return layers;
+  }
+
+  const NOTHING = { k: new Float32Array(0), v: new Float32Array(0) }; // the cache before the first token
+
+  // A whole prompt -> logits of the next token, and what the page draws. The last prompt is remembered.
+  function run(model, tokens, visual, options = {}) {
+    checkLength(model, tokens.length, 0);
+    const gates = options.gates || model.gates, rows = visible(phiOf(tokens), visual.length, options);
+    const seen = { visual, rows, uniform: !!options.uniformEmptyRows }, last = model.last;
+    const known = last && equal(last.tokens, tokens) && equal(last.seen.visual, visual) && equal(last.seen.rows, rows);
+    const past = known && last.seen.uniform === seen.uniform ? last.layers : [];
+    const layers = flamingo(model, tokens, seen, gates, Array(model.config.language.layers).fill(NOTHING), past);
+    model.last = { tokens: tokens.slice(), seen: { ...seen, visual: visual.slice(), rows: rows.slice() }, layers };
+    const h = layers[layers.length - 1].text.out, all = options.all && logitsOf(model, h);
+    const logits = all ? all.slice(-model.eoc - 1) : logitsOf(model, h.slice(-model.config.language.width));
+    const gated = layers.filter((layer) => layer.gated);
+    return {
+      logits, all, visible: rows, seen, gates, layers, added: gated.map((layer) => added(layer, tokens.length)),
+      attention: gated.map((layer) => layer.gated.cross.weights), text: layers.map((layer) => layer.text.weights),
+    };
+  }
+
+  const equal = (a, b) => a.length === b.length && a.every((v, i) => v === b[i]);
+
+  // How much a gated block adds: the norm of what it adds / the norm of the stream before it, in all and by token.
+  function added({ h, gate, gated }, T) {
+    const D = h.length / T, part = (x, t) => x.subarray(t * D, (t + 1) * D), every = Array.from({ length: T }, (_, t) => t);
+    const ratio = (x, y, alpha) => (size(x) * Math.abs(Math.tanh(alpha))) / size(y);
+    const byToken = (x, alpha) => Float32Array.from(every, (t) => ratio(part(x, t), part(h, t), alpha));
+    const [cross, dense] = [gated.cross.added, gated.dense];
+    return {
+      xattn: ratio(cross, h, gate[0]), xattnByToken: byToken(cross, gate[0]),
+      dense: ratio(dense, h, gate[1]), denseByToken: byToken(dense, gate[1]),
+    };
+  }
+
+  function checkLength(model, prompt, more) {
+    const { context } = model.config.language;
+    if (prompt + more > context) throw new Error(`${prompt} tokens and up to ${more} more, but the context is ${context}`);
+  }
+
+  // ---- §5 Application: completion of a prompt
+  function probabilities(logits, temperature = 1) { // (V + 1,) -> the same; 0 for what an answer never holds
+    const p = Float64Array.from(logits, (v, id) => (NEVER.includes(id) ? -Infinity : v / temperature));
+    const top = p.reduce((a, b) => Math.max(a, b)), weights = p.map((v) => Math.exp(v - top));
+    const sum = weights.reduce((a, b) => a + b);
+    return weights.map((v) => v / sum);
+  }
+
+  function choose(p, temperature, random) { // temperature 0: the likeliest
+    if (!temperature) return p.reduce((best, v, id) => (v > p[best] ? id : best), 0);
+    let left = random();
+    const chosen = p.findIndex((v) => (left -= v) < 0);
+    return chosen < 0 ? p.length - 1 : chosen;
+  }
+
+  function complete(model, items, options = {}) {
+    const { maxTokens = 24, temperature = 0, random = Math.random, onToken = () => true } = options;
+    const prompt = interleave(items, model);
+    checkLength(model, prompt.tokens.length, maxTokens);
+    const visual = options.visual || prompt.media.map((n) => see(model, items[n].frames));
+    const result = run(model, prompt.tokens, visual, options), { seen, gates } = result, M = visual.length;
+    const next = { ...seen, rows: seen.rows.slice(seen.rows.length - M) }; // an answer sees what the last token sees
+    const tokens = [], steps = [];
+    let { logits, layers } = result;
+    while (tokens.length < maxTokens) {
+      const p = probabilities(logits, temperature || 1), id = choose(p, temperature, random);
+      steps.push(p);
+      if (id === model.eoc) break;
+      tokens.push(id);
+      if (onToken(id, answer(model, tokens), p) === false || tokens.length === maxTokens) break;
+      layers = flamingo(model, [id], next, gates, layers.map((layer) => layer.text));
+      logits = logitsOf(model, layers[layers.length - 1].text.out);
+    }
+    const pieces = tokens.map((id) => piece(model, id));
+    return { text: answer(model, tokens), tokens, pieces, probabilities: steps, prompt, result };
+  }
+
+  const answer = (model, tokens) => strip(decode(model, tokens));
+
+  // ---- Tokenizer: SentencePiece's byte pair encoding; a character without a piece becomes bytes
+  const NORMAL = 1, BYTE = 6; // types of pieces, as SentencePiece numbers them
+
+  function encode(model, text) { // -> ids; never a reserved one. "\u2581" would be decoded as a space, so it is escaped
+    if (/\p{Surrogate}/u.test(text)) throw new Error("text is not valid Unicode: half of a surrogate pair");
+    const plain = text.replace(/\x1a/g, "\x1a0").replace(/\u2581/g, "\x1a1");
+    const { ids, pieces, firstByte } = model.tokenizer, parts = plain ? [...`\u2581${plain.replace(/ /g, "\u2581")}`] : [];
+    for (;;) { // join the neighbours whose piece has the highest score; of equal ones, the leftmost
+      let best = -1, score = -Infinity;
+      for (let i = 0; i + 1 < parts.length; i++) {
+        const id = ids.get(parts[i] + parts[i + 1]);
+        if (id !== undefined && pieces[id][1] > score) [best, score] = [i, pieces[id][1]];
+      }
+      if (best < 0) break;
+      parts.splice(best, 2, parts[best] + parts[best + 1]);
+    }
+    const bytes = (part) => Array.from(new TextEncoder().encode(part), (byte) => firstByte + byte);
+    return parts.flatMap((part) => (ids.has(part) ? [ids.get(part)] : bytes(part)));
+  }
+
+  function decode(model, tokens) { // -> text; reserved ids and <EOC> are left out
+    const { pieces, firstByte } = model.tokenizer;
+    let text = "", bytes = [];
+    const flush = () => { text += textOf(bytes); bytes = []; };
+    for (const [name, , type] of tokens.filter((id) => id > IMAGE && id < model.eoc).map((id) => pieces[id])) {
+      if (type === BYTE) bytes.push(parseInt(name.slice(3, 5), 16));
+      else { flush(); text += name; }
+    }
+    flush();
+    return text.replace(/^\u2581/, "").replace(/\u2581/g, " ").replace(/\x1a1/g, "\u2581").replace(/\x1a0/g, "\x1a");
+  }
+
+  function textOf(bytes) { // UTF-8; every byte that is not part of a character becomes U+FFFD
+    const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    let text = "";
+    for (let i = 0; i < bytes.length;) {
+      const n = bytes[i] < 0x80 ? 1 : bytes[i] < 0xe0 ? 2 : bytes[i] < 0xf0 ? 3 : 4;
+      try {
+        text += decoder.decode(Uint8Array.from(bytes.slice(i, i + n)));
+        i += n;
+      } catch {
+        text += "\ufffd";
+        i++;
+      }
+    }
+    return text;
+  }
+
+  const piece = (model, id) => (id === model.eoc ? "<EOC>" : model.tokenizer.pieces[id][0]); // for the eye
+
+  // ---- Loading: what build.py packed
+  function bytesOf(base64) {
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+    const text = atob(base64), bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    return bytes;
+  }
+
+  function float16(half) { // 16 bits -> number
+    const sign = half & 0x8000 ? -1 : 1, exponent = (half >> 10) & 31, fraction = half & 1023;
+    if (exponent === 31) return fraction ? NaN : sign * Infinity;
+    return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
+  }
+
+  function widened(bytes) { // float16 -> float32, by a table of all 65,536
+    const table = Float32Array.from({ length: 65536 }, (_, half) => float16(half));
+    const halves = new Uint16Array(bytes.buffer), out = new Float32Array(halves.length);
+    for (let i = 0; i < out.length; i++) out[i] = table[halves[i]];
+    return out;
+  }
+
+  function load(packed) { // {config, pieces, index, type, weights, ...} -> model
+    const bytes = bytesOf(packed.weights), all = packed.type === "float16" ? widened(bytes) : new Float32Array(bytes.buffer);
+    const model = { config: packed.config, sha256: packed.sha256, info: packed.info, gateLog: packed.gateLog };
+    let at = 0;
+    for (const [name, shape] of packed.index) {
+      const path = name.split("/"), leaf = path.pop(), length = shape.reduce((a, b) => a * b, 1);
+      const node = path.reduce((parent, part) => (parent[part] = parent[part] || {}), model);
+      node[leaf] = { shape, data: all.subarray(at, (at += length)) };
+    }
+    if (at !== all.length) throw new Error("the weights are cut: build the page again");
+    return ready(model, packed.pieces);
+  }
+
+  function ready(model, pieces) { // the tables that the functions above look up
+    const { params, frozen, config } = model, V = pieces.length;
+    const ids = new Map(pieces.map(([name], id) => [name, id]).filter(([, id]) => pieces[id][2] === NORMAL));
+    model.tokenizer = { pieces, ids, firstByte: pieces.findIndex(([, , type]) => type === BYTE) };
+    model.eoc = V;
+    model.table = { shape: [config.language.width, V + 1], t: joined([frozen.language.embedding.data, params.eoc.data]) };
+    model.gated = Array.from({ length: config.language.layers }, (_, i) => i).filter((i) => params[`xattn_${i}`]);
+    const alpha = (i, name) => params[`xattn_${i}`][name].data[0];
+    model.gates = model.gated.map((i) => [alpha(i, "alpha_xattn"), alpha(i, "alpha_dense")]);
+    model.keys = new WeakMap();
+    return model;
+  }
+
+  // ---- Pictures: any size to the square of the encoder, as data/preparation.py does it
+  function halfToEven(x) { // Python's round()
+    const low = Math.floor(x);
+    return x - low === 0.5 ? low + (low % 2) : Math.round(x);
+  }
+
+  function overWhite(rgba) { // RGBA bytes -> RGB; Pillow's rounding
+    const rgb = new Uint8Array((rgba.length / 4) * 3);
+    for (let i = 0, o = 0; i < rgba.length; i += 4) for (let c = 0; c < 3; c++) {
+      const x = (rgba[i + c] * rgba[i + 3] + 255 * (255 - rgba[i + 3]) + 128) * 128;
+      rgb[o++] = (((x >> 8) + x) >> 8) >> 7;
+    }
+    return rgb;
+  }
+
+  // A large picture shrinks by whole factors first: means of byY x byX pixels, rounded to bytes as Pillow's reduce() does.
+  function reduced(rgb, width, height, byX, byY) {
+    const X = Math.ceil(width / byX), Y = Math.ceil(height / byY), out = new Uint8Array(X * Y * 3);
+    for (let y = 0; y < Y; y++) for (let x = 0; x < X; x++) {
+      const bottom = Math.min((y + 1) * byY, height), right = Math.min((x + 1) * byX, width);
+      const cells = (bottom - y * byY) * (right - x * byX), factor = Math.floor(Math.fround(2 ** 24 / cells));
+      for (let c = 0; c < 3; c++) {
+        let sum = cells >> 1;
+        for (let b = y * byY; b < bottom; b++) for (let a = x * byX; a < right; a++) sum += rgb[(b * width + a) * 3 + c];
+        out[(y * X + x) * 3 + c] = Math.floor((sum * factor) / 2 ** 24);
+      }
+    }
+    return { X, Y, pixels: out };
+  }
+
+  function areaWeights(cells, length, parts) { // (parts, cells): the share of each cell in each part of a line
+    const share = (part, cell) => {
+      const low = (length * part) / parts, high = (length * (part + 1)) / parts, end = Math.min(cell + 1, length);
+      return Math.fround((Math.max(Math.min(high, end) - Math.max(low, cell), 0) * parts) / length);
+    };
+    return Array.from({ length: parts }, (_, part) => Float32Array.from({ length: cells }, (_, cell) => share(part, cell)));
+  }
+
+  function fit(rgba, width, height, side = 32) { // -> bytes (side, side, 3): area average; the mean colour fills the square
+    const [X, Y] = [width, height].map((n) => Math.max(1, halfToEven((side * n) / Math.max(width, height))));
+    const byX = Math.max(1, Math.floor(width / (8 * X))), byY = Math.max(1, Math.floor(height / (8 * Y)));
+    const small = reduced(overWhite(rgba), width, height, byX, byY);
+    const across = areaWeights(small.X, width / byX, X), down = areaWeights(small.Y, height / byY, Y);
+    const rows = down.map((shares) => weighed(shares, (y, i) => small.pixels[y * small.X * 3 + i], small.X * 3));
+    const pixels = rows.flatMap((row) => across.flatMap((shares) => [...weighed(shares, (x, c) => row[x * 3 + c], 3)]));
+    const mean = [0, 1, 2].map((c) => pixels.reduce((sum, v, i) => sum + (i % 3 === c ? v : 0), 0) / (X * Y));
+    const square = Uint8Array.from({ length: side * side * 3 }, (_, i) => mean[i % 3] + 0.5);
+    const top = Math.floor((side - Y) / 2), left = Math.floor((side - X) / 2);
+    for (let y = 0; y < Y; y++) for (let i = 0; i < X * 3; i++) {
+      square[((top + y) * side + left) * 3 + i] = Math.fround(pixels[y * X * 3 + i] + 0.5);
+    }
+    return square;
+  }
+
+  function weighed(shares, value, n) { // the weighted sum over cells of n values each
+    const out = new Float32Array(n);
+    for (let i = 0; i < n; i++) {
+      let sum = 0;
+      for (let cell = 0; cell < shares.length; cell++) if (shares[cell]) sum += shares[cell] * value(cell, i);
+      out[i] = sum;
+    }
+    return out;
+  }
+
+  return { EOC, load, interleave, phiOf, visible, see, run, complete, probabilities, encode, decode, piece, fit };
+})();
+if (typeof module !== "undefined") module.exports = Flamingo;
