@@ -91,6 +91,7 @@ def _parser():
     _add_train(commands)
     _add_demo(commands)
     _add_complete(commands)
+    _add_explore(commands)
     _add_evaluate(commands)
     _add_ablate(commands)
     _add_report(commands)
@@ -288,6 +289,32 @@ def _json_line(report):
     except UnicodeEncodeError:
         return json.dumps(report)
     return line
+
+
+def _add_explore(commands):
+    p = commands.add_parser("explore", help="masks, gates and the next word in a browser, under your hand")
+    p.add_argument("--checkpoint", type=_path, help="folder (default: the shipped checkpoint)")
+    p.add_argument("--out", type=_path, metavar="FILE", help="write one HTML file that needs no server, and stop")
+    p.add_argument("--port", type=_whole, metavar="N", help="port on 127.0.0.1 (default: 8017); 0: any free one")
+    p.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
+    p.set_defaults(run=_explore)
+
+
+def _explore(args):
+    from tinyflamingo.explorer.build import build_page
+    from tinyflamingo.explorer.server import PORT, serve
+    from tinyflamingo.files import write_atomically
+
+    def build():
+        return build_page(args.checkpoint)
+
+    if args.out is None:
+        serve(build, PORT if args.port is None else args.port, not args.no_browser)
+        return
+    if args.port is not None or args.no_browser:
+        raise UserError("--out writes a file and starts no server: remove --port and --no-browser")
+    write_atomically(_writable(args.out), build())
+    print(f"{args.out}: open it in a browser; it needs no server and no network")
 
 
 def _add_evaluate(commands):

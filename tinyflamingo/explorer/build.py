@@ -41,8 +41,8 @@ INFO = ("preset", "command", "seed", "metrics")  # what the page shows of a chec
 MOMENTS = 75  # most moments of a run at which the gates are kept
 # The browser itself refuses every request to another host, whatever the scripts do.
 POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; media-src blob:; "
-    "base-uri 'none'; form-action 'none'"
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data: blob:; media-src blob:; base-uri 'none'; form-action 'none'\">"
 )
 
 
@@ -52,20 +52,15 @@ def build_page(folder: str | os.PathLike | None = None, dtype: str = "float16") 
     Raises `UserError` for a checkpoint that does not load, and for one whose model the page cannot compute.
     """
     data = json.dumps(pack(folder, dtype), separators=(",", ":")).replace("<", "\\u003c")
-    page = _source("index.html")
-    page = re.sub(r'<link rel="stylesheet" href="([\w.]+)">', lambda m: f"<style>\n{_source(m[1])}</style>", page)
-    scripts = {"weights.js": f"window.TINYFLAMINGO = {data};\n"}
-    page = re.sub(
-        r'<script src="([\w.]+)"></script>',
-        lambda m: f"<script>\n{scripts.get(m[1]) or _source(m[1])}</script>",
-        page,
-    )
-    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    return page.replace("<head>", f"<head>\n{policy}", 1).encode()
+    made = {"weights.js": f"window.TINYFLAMINGO = {data};\n"}
 
+    def source(name):
+        return made.get(name) or (SOURCES / name).read_text(encoding="utf-8")
 
-def _source(name):
-    return (SOURCES / name).read_text(encoding="utf-8")
+    page = source("index.html").replace("<head>", f"<head>\n{POLICY}", 1)
+    page = re.sub(r'<link rel="stylesheet" href="([\w.]+)">', lambda m: f"<style>\n{source(m[1])}</style>", page)
+    page = re.sub(r'<script src="([\w.]+)"></script>', lambda m: f"<script>\n{source(m[1])}</script>", page)
+    return page.encode()
 
 
 def pack(folder: str | os.PathLike | None = None, dtype: str = "float16") -> dict[str, Any]:
@@ -76,7 +71,7 @@ def pack(folder: str | os.PathLike | None = None, dtype: str = "float16") -> dic
     _require_known_kinds(folder, config)
     leaves = named_leaves({"params": model.params, "frozen": model.frozen})
     leaves = {name: array for name, array in leaves.items() if not name.startswith(UNUSED)}
-    weights = b"".join(np.ascontiguousarray(array, f"<{np.dtype(dtype).str[1:]}").tobytes() for array in leaves.values())
+    weights = b"".join(array.astype(np.dtype(dtype).newbyteorder("<")).tobytes() for array in leaves.values())
     return {
         "config": config,
         "pieces": _pieces(model.tokenizer.model),
