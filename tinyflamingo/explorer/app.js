@@ -1,0 +1,203 @@
+// The page's state, what is computed from it, and the address that carries it. Views draw from S and NOW only.
+"use strict";
+const BREAKS = { "": {}, every: { everyPicture: true }, uniform: { uniformEmptyRows: true }, late: { offByOne: -1 } };
+
+let model;
+const trained = () => model.gates.map((pair) => pair.map(Math.tanh)); // gates are tanh(alpha) everywhere on the page
+const gatesNow = () => S.gates || trained();
+const alphas = (gates) => gates.map((pair) => pair.map(Math.atanh));
+const shutGates = () => model.gates.map(() => [0, 0]);
+const display = (piece) => piece.replace(/▁/g, "") || "▁";
+const chosenToken = () => (S.token === null ? NOW.tokens.length - 1 : Math.min(S.token, NOW.tokens.length - 1));
+const colourOf = (n) => (n > 0 ? ((n - 1) % 5) + 1 : 0); // class f0 ... f5
+const tagsIn = (prompt) => prompt.split("<image>").length - 1;
+
+// ---- what is computed
+
+function promptItems(pictures = S.pictures) {
+  const parts = S.prompt.split("<image>"), items = parts[0].trim() ? [parts[0]] : [];
+  parts.slice(1).forEach((text, i) => {
+    const frames = World.frames(pictures[i]);
+    items.push({ frames, kind: frames.length > 1 ? "video" : "picture" });
+    if (text.trim()) items.push(text);
+  });
+  return items;
+}
+
+const seen = new Map(); // a picture's name -> its latents, kept, and what the resampler looked at
+function see(name) {
+  if (!seen.has(name)) {
+    const trace = {};
+    seen.set(name, { latents: Flamingo.see(model, World.frames(name), trace), trace });
+  }
+  return seen.get(name);
+}
+
+function compute() {
+  const { tokens, pieces, phi } = Flamingo.interleave(promptItems(), model);
+  const visual = S.pictures.map((name) => see(name).latents), key = JSON.stringify([S.prompt, S.pictures]);
+  if (NOW.promptKey !== key) Object.assign(NOW, { promptKey: key, blind: [] });
+  let ends = 0;
+  const chunk = pieces.map((piece) => (piece === "<EOC>" ? ++ends : ends + 1)); // <EOC> belongs to the chunk it closes
+  Object.assign(NOW, { tokens, pieces, phi: Array.from(phi), chunk, visual, M: visual.length });
+  NOW.result = Flamingo.run(model, tokens, visual, { gates: alphas(gatesNow()), ...BREAKS[S.broken] });
+}
+
+function lottery(seed) { // the same numbers for the same seed: a link shows what its sender saw
+  let a = seed * 2654435761;
+  return () => {
+    a = (a + 0x6d2b79f5) | 0;
+    let t = Math.imul(a ^ (a >>> 15), 1 | a);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+function writeAnswer() {
+  const lot = S.choose === "lot";
+  NOW.said = Flamingo.complete(model, promptItems(), {
+    gates: alphas(gatesNow()), ...BREAKS[S.broken], visual: NOW.visual, maxTokens: 16,
+    temperature: lot ? S.temperature : 0, random: lottery(S.seed),
+  });
+}
+function logitsAt(step, gates) { // after the prompt and `step` words of the answer
+  const tokens = [...NOW.tokens, ...NOW.said.tokens.slice(0, step)];
+  return Flamingo.run(model, tokens, NOW.visual, { gates: alphas(gates), ...BREAKS[S.broken] }).logits;
+}
+
+// ---- what is drawn, in the order in which the reader needs it
+
+const SECTIONS = ["input", "mask", "next", "gates", "look"];
+const shown = (view) => !S.show || S.show.split(",").includes(view);
+let later = 0;
+
+function refresh() {
+  const began = performance.now();
+  try {
+    World.known = S.pictures.map(World.frames);
+    compute();
+    trouble("");
+  } catch (error) {
+    return trouble(T("cannot", { why: error.message }));
+  }
+  drawFrame();
+  drawInputs();
+  drawMask();
+  NOW.said = null; // the answer follows: the mask and the probabilities come first
+  drawNext();
+  drawGates();
+  drawPath();
+  writeHash();
+  clearTimeout(later);
+  later = setTimeout(() => {
+    writeAnswer();
+    drawNext();
+    drawGates();
+    NOW.ms = Math.round(performance.now() - began);
+    drawFoot();
+    later = setTimeout(() => { drawSweep(); drawLook(); document.documentElement.dataset.ready = NOW.promptKey; }, 60);
+  }, 0);
+}
+
+let due = 0;
+function change(patch) { // the only way in which a view changes the state
+  Object.assign(S, patch);
+  if (patch.prompt !== undefined || patch.pictures) fitPictures();
+  cancelAnimationFrame(due);
+  due = requestAnimationFrame(refresh);
+}
+function setPrompt(prompt, pictures, more = {}) {
+  change({ prompt, pictures: [...pictures], token: null, at: 0, step: 0, ...more });
+}
+const SPARE = ["red_circle", "blue_star", "green_house", "purple_moon"];
+function fitPictures() { // as many pictures as there are tags
+  const tags = tagsIn(S.prompt), pictures = S.pictures.slice(0, tags);
+  while (pictures.length < tags) pictures.push(SPARE[pictures.length % SPARE.length]);
+  S.pictures = pictures;
+}
+
+function trouble(text) {
+  $("trouble").hidden = !text;
+  $("trouble").textContent = text;
+}
+
+function drawFrame() {
+  const root = document.documentElement;
+  root.lang = S.lang === "zh" ? "zh-CN" : "en";
+  root.style.setProperty("--size", S.size);
+  document.title = `tinyflamingo · ${T("title")}`;
+  if (root.words !== S.lang) for (const node of document.querySelectorAll("[data-t]")) node.textContent = T(node.dataset.t);
+  root.words = S.lang;
+  for (const view of SECTIONS) $(`view-${view}`).hidden = !shown(view);
+  $("main").classList.toggle("pair", shown("mask") && shown("next"));
+  for (const view of ["gates", "look"]) $(`view-${view}`).classList.toggle("alone", !(shown("gates") && shown("look")));
+  choice($("lang"), T("language"), [["en", "English"], ["zh", "中文"]], S.lang, (lang) => change({ lang }));
+  choice($("size"), T("letters"), [[1, "A"], [1.25, "A+"], [1.5, "A++"]], S.size, (size) => change({ size }));
+  $("lesson-open").setAttribute("aria-expanded", S.lesson > 0);
+}
+function drawFoot() {
+  const { info } = model, size = (info.bytes / 1e6).toFixed(1);
+  $("foot").textContent = T("foot", { ms: NOW.ms, name: info.name, mb: size, sha: model.sha256.slice(0, 12) });
+}
+
+// ---- the address
+
+const HASH = { // name in the address: [name in S, to text, from text]
+  lang: ["lang", String, (t) => (t === "zh" ? "zh" : "en")],
+  p: ["prompt", String, String],
+  i: ["pictures", (v) => v.join(","), (t) => (t ? t.split(",") : [])],
+  g: ["gates", (v) => v.flat().map((x) => +x.toFixed(3)).join(","), gatesFrom],
+  b: ["block", (v) => v + 1, (t) => Math.max(0, Math.min(model.gates.length - 1, Math.trunc(t) - 1 || 0))],
+  h: ["head", (v) => v + 1, (t) => Math.max(-1, Math.min(model.config.xattn.heads - 1, Math.trunc(t) - 1 || 0))],
+  t: ["token", (v) => v + 1, (t) => Math.max(0, Math.trunc(t) - 1 || 0)],
+  m: ["mode", String, (t) => (["look", "step", "quiz"].includes(t) ? t : "look")],
+  s: ["step", (v) => v + 1, (t) => Math.max(0, Math.trunc(t) - 1 || 0)],
+  x: ["broken", String, (t) => (t in BREAKS ? t : "")],
+  T: ["temperature", String, (t) => Math.min(3, Math.max(0.2, Number(t) || 1))],
+  c: ["choose", String, (t) => (t === "lot" ? "lot" : "likeliest")],
+  seed: ["seed", String, (t) => Math.trunc(t) || 1],
+  at: ["at", (v) => v + 1, (t) => Math.max(0, Math.trunc(t) - 1 || 0)],
+  lesson: ["lesson", String, (t) => Math.min(STEPS.length, Math.max(0, Math.trunc(t) || 0))],
+  size: ["size", String, (t) => (["1.25", "1.5"].includes(t) ? Number(t) : 1)],
+  show: ["show", String, (t) => t.split(",").filter((v) => SECTIONS.includes(v)).join(",")],
+};
+function gatesFrom(text) {
+  const all = text.split(",").map(Number);
+  if (all.length !== 2 * model.gates.length || !all.every((v) => Math.abs(v) <= 1)) return null;
+  return model.gates.map((_, i) => [all[2 * i], all[2 * i + 1]]);
+}
+function readHash() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  Object.assign(S, START, { lang: S.lang, block: model.gates.length - 1 });
+  for (const [name, [field, , parse]] of Object.entries(HASH)) if (given.has(name)) S[field] = parse(given.get(name));
+  if (given.has("p") && !given.has("i")) S.pictures = [];
+  S.revealed = false;
+  fitPictures();
+  refresh();
+}
+function writeHash() {
+  const out = new URLSearchParams();
+  for (const [name, [field, write]] of Object.entries(HASH)) {
+    if (S[field] === null || (JSON.stringify(S[field]) === JSON.stringify(START[field]) && name !== "lang")) continue;
+    out.set(name, write(S[field]));
+  }
+  if (S.prompt !== START.prompt && !S.pictures.length) out.set("i", "");
+  history.replaceState(null, "", "#" + out);
+}
+
+async function copyLink() {
+  const done = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+  $("link").textContent = T(done ? "copied" : "copyByHand");
+  setTimeout(() => { $("link").textContent = T("copyLink"); }, 2500);
+}
+
+function begin() {
+  model = Flamingo.load(TINYFLAMINGO);
+  START.block = model.gates.length - 1;
+  for (const wire of [wireInputs, wireMask, wireNext, wireGates, wirePath]) wire();
+  $("link").onclick = copyLink;
+  $("main").ondragover = (e) => e.preventDefault();
+  window.onhashchange = readHash;
+  readHash();
+}
+
+begin();

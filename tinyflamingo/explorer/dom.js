@@ -1,0 +1,85 @@
+// Small tools that all views use: elements, words in the chosen language, groups of choices, pictures on a canvas.
+"use strict";
+const $ = (id) => document.getElementById(id);
+
+function el(tag, props = {}, ...kids) { // names with a dash and `role` become attributes, all others properties
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name.includes("-") || ["role", "for", "colspan", "list"].includes(name)) node.setAttribute(name, value);
+    else if (name === "style") node.style.cssText = value;
+    else node[name] = value;
+  }
+  node.append(...kids);
+  return node;
+}
+
+// T("sees", { n: 2 }): the text of WORDS.sees in the language of the page, {n} replaced by 2
+function T(key, values = {}) {
+  const text = WORDS[key][S.lang === "zh" ? 1 : 0];
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+const percent = (p, digits = 0) => (100 * p).toFixed(digits) + " %";
+const listed = (all) => all.join(S.lang === "zh" ? "、" : ", ");
+
+// Runs `build` if what it depends on has changed since the last time, and says whether it did.
+function rebuilt(node, signature, build) {
+  const key = JSON.stringify([S.lang, signature]);
+  if (node.built === key) return false;
+  const focus = node.contains(document.activeElement) && document.activeElement.dataset.key;
+  node.built = key;
+  build();
+  const again = focus && node.querySelector(`[data-key="${focus}"]`);
+  if (again) again.focus({ preventScroll: true });
+  return true;
+}
+
+// One of several, as native radio buttons: arrow keys and names come with them. options: [[value, label], ...]
+function choice(node, legend, options, value, pick) {
+  rebuilt(node, [legend, options], () => {
+    const name = node.id;
+    node.replaceChildren(el("legend", {}, legend), ...options.map(([v, label]) => {
+      const input = el("input", { type: "radio", name, value: String(v) });
+      input.onchange = () => pick(v);
+      return el("label", { className: "pick" }, input, el("span", {}, label));
+    }));
+  });
+  for (const input of node.querySelectorAll("input")) input.checked = input.value === String(value);
+}
+
+function button(key, onclick, props = {}) {
+  return el("button", { type: "button", onclick, "data-key": key, ...props }, T(key));
+}
+
+// ---- pictures
+
+function paint(frames, side, props = {}) { // a picture, or the frames of a clip four in a row -> canvas
+  const across = Math.min(frames.length, 4), down = Math.ceil(frames.length / 4);
+  const canvas = el("canvas", { width: 32 * across, height: 32 * down, role: "img", ...props }), c = canvas.getContext("2d");
+  frames.forEach((rgb, i) => c.putImageData(imageData(rgb), 32 * (i % 4), 32 * (i >> 2)));
+  canvas.style.width = `${side}px`;
+  canvas.style.height = `${(side * down) / across}px`;
+  return canvas;
+}
+function imageData(rgb) {
+  const data = new ImageData(32, 32);
+  for (let i = 0; i < 1024; i++) data.data.set([rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2], 255], 4 * i);
+  return data;
+}
+
+// ---- words of the model in the reader's language
+
+const gloss = (text) => GLOSS[text.trim().toLowerCase()] || "";
+function pictureName(name) { // "red_circle" -> "red circle" / "red circle（红色 圆）"
+  if (name.startsWith("rgb:")) return T("ownPicture");
+  const words = name.replace(/[_-]/g, " ");
+  const known = words.split(" ").map((w) => GLOSS[w] || w).join(" ");
+  return S.lang === "zh" ? known : words;
+}
+
+const SVG = el("div", { innerHTML: "<svg></svg>" }).firstChild.namespaceURI; // from the parser: no address in the source
+function svg(tag, attributes, ...kids) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...kids);
+  return node;
+}

@@ -1,0 +1,171 @@
+// View 3: the gates. Two sliders a gated layer, what each layer adds, all gates together, and a training run played back.
+"use strict";
+const KINDS = ["looks", "thinks"]; // the two gates of a layer: cross-attention, feed-forward
+const LOG = { rows: null, name: "", at: null, timer: 0 };
+
+function wireGates() {
+  $("all").oninput = (e) => scaleGates(Number(e.target.value));
+  $("gates-zero").onclick = () => change({ gates: shutGates() });
+  $("gates-trained").onclick = () => change({ gates: null });
+  $("log-file").onchange = readLogFile;
+}
+const clamp = (v) => Math.max(-1, Math.min(1, v));
+const scaledGates = (factor) => trained().map((pair) => pair.map((v) => clamp(v * factor)));
+const scaleGates = (factor) => change({ gates: factor === 1 ? null : scaledGates(factor) });
+function factorNow() { // the factor on all gates, or null if the sliders were moved one by one
+  const g = gatesNow().flat(), t = trained().flat(), strongest = t.reduce((best, v, i) => (Math.abs(v) > Math.abs(t[best]) ? i : best), 0);
+  const weakest = t.reduce((best, v, i) => (v && Math.abs(v) < Math.abs(t[best]) ? i : best), 0), factor = g[weakest] / t[weakest];
+  return Number.isFinite(factor) && factor >= 0 && t.every((v, i) => Math.abs(g[i] - clamp(v * factor)) < 0.002) ? factor : t[strongest] ? null : 1;
+}
+
+function drawGates() {
+  if (!shown("gates")) return;
+  const host = $("gates"), factor = factorNow(), was = trained();
+  rebuilt(host, [was], () => host.replaceChildren(...gateRows(was)));
+  gatesNow().forEach((pair, b) => pair.forEach((v, k) => putGate(host.sliders[b][k], v)));
+  const t = chosenToken();
+  NOW.result.added.forEach((added, b) => putShare(host.shares[b], added, t));
+  $("all").value = factor ?? 1;
+  $("all").setAttribute("aria-valuetext", factor === null ? T("mixed") : "× " + factor.toFixed(2));
+  $("all-out").textContent = factor === null ? T("mixed") : "× " + factor.toFixed(2);
+  $("gate-answer").textContent = NOW.said ? NOW.said.text || "…" : $("gate-answer").textContent;
+  $("gates-key").replaceChildren(el("span", {}, T("keyGates", { word: display(NOW.pieces[t]) })));
+  drawPlayback();
+}
+function gateRows(was) {
+  const host = $("gates"), head = ["", T("looks"), "", T("thinks"), "", T("adds")];
+  host.sliders = [];
+  host.shares = [];
+  const rows = was.flatMap((pair, b) => {
+    const name = T("blockN", { n: b + 1 }), gates = KINDS.map((kind, k) => slider(`${name}, ${T(kind)}`, pair[k], b, k));
+    host.sliders.push(gates);
+    host.shares.push(el("div", { className: "share", role: "img" }, el("i"), el("em")));
+    return [el("span", { className: "block" }, name), ...gates.flatMap((g) => [g.frame, g.out]), host.shares[b]];
+  });
+  return [...head.map((h) => el("span", { className: "h" }, h)), ...rows];
+}
+const along = (v, px) => `calc(9px + (100% - 18px) * ${(v + 1) / 2} - ${px}px)`; // the thumb is 18 px wide
+function slider(name, was, b, k) {
+  const input = el("input", { type: "range", min: -1, max: 1, step: 0.01, "aria-label": T("gateName", { name, was: was.toFixed(2) }), title: T("gateTitle", { was: was.toFixed(2) }) });
+  input.oninput = () => change({ gates: gatesNow().map((pair, i) => pair.map((v, j) => (i === b && j === k ? Number(input.value) : v))) });
+  const fill = el("b"), out = el("output");
+  const frame = el("span", { className: "gate" }, fill, el("u", { style: `left:${along(0, 1)}` }), el("u", { className: "was", style: `left:${along(was, 2)}` }), input);
+  return { frame, input, fill, out };
+}
+function putGate({ input, fill, out }, v) {
+  if (document.activeElement !== input || Math.abs(Number(input.value) - v) > 0.006) input.value = v;
+  out.textContent = v.toFixed(2);
+  fill.style.left = along(Math.min(0, v), 0);
+  fill.style.width = `calc((100% - 18px) * ${Math.abs(v) / 2})`;
+}
+function putShare(node, added, t) { // both branches, for the chosen token
+  const share = Math.hypot(added.xattnByToken[t], added.denseByToken[t]), parts = { looks: percent(added.xattnByToken[t]), thinks: percent(added.denseByToken[t]) };
+  node.children[0].style.width = `${Math.min(100, 50 * (added.xattnByToken[t] + added.denseByToken[t]))}%`;
+  node.children[1].textContent = `${parts.looks} + ${parts.thinks}`;
+  node.setAttribute("aria-label", T("addsName", parts));
+  node.title = T("addsName", parts);
+  node.share = share;
+}
+
+// ---- all gates together: the probability of the likeliest words against one factor
+
+function drawSweep() {
+  if (!shown("gates")) return;
+  rebuilt($("sweep"), [NOW.promptKey, S.broken, S.temperature], () => {
+    const factors = Array.from({ length: 13 }, (_, i) => i / 8);
+    const ps = factors.map((f) => Flamingo.probabilities(Flamingo.run(model, NOW.tokens, NOW.visual, { gates: alphas(scaledGates(f)), ...BREAKS[S.broken] }).logits, S.temperature));
+    const best = [...new Set([8, 0, 4].map((i) => ps[i].indexOf(Math.max(...ps[i]))))];
+    const lines = best.map((id) => ({ name: display(Flamingo.piece(model, id)), values: ps.map((p) => p[id]) }));
+    const marks = [[0, "0"], [1, T("asTrained")], [1.5, "× 1.5"]];
+    $("sweep").replaceChildren(chart(factors, lines, [0, 1], marks, T("sweep")));
+  });
+}
+
+// A line chart: xs, lines [{name, values}], range of y, marks [[x, label]]; `now`: an upright line
+function chart(xs, lines, [low, high], marks, name, now = null) {
+  const W = 560, H = 190, L = 34, R = 96, B = 24, A = 8, span = xs[xs.length - 1] - xs[0] || 1;
+  const X = (x) => L + ((W - L - R) * (x - xs[0])) / span, Y = (y) => H - B - ((H - B - A) * (y - low)) / (high - low);
+  const read = lines.map((l) => `${l.name}: ${[0, xs.length >> 1, xs.length - 1].map((i) => l.values[i].toFixed(2)).join(", ")}`).join("; ");
+  const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "chart", role: "img", "aria-label": `${name}. ${read}` });
+  for (const y of [low, 0, high]) root.append(svg("line", { class: "axis", x1: L, x2: W - R, y1: Y(y), y2: Y(y) }), svg("text", { x: L - 6, y: Y(y) + 4, "text-anchor": "end" }, String(y)));
+  marks.forEach(([x, label], i) => root.append(svg("text", { x: X(x), y: H - 6, "text-anchor": i === 0 ? "start" : i === marks.length - 1 ? "end" : "middle" }, label)));
+  const ends = spread(lines.map((l) => Y(l.values[l.values.length - 1])));
+  lines.forEach((line, i) => {
+    const kind = `s${(line.colour ?? i) % 4}`, dash = i % 4 ? `${3 + 3 * (i % 4)} 3` : "none";
+    root.append(svg("polyline", { class: kind, "stroke-dasharray": line.dash ?? dash, points: xs.map((x, j) => `${X(x).toFixed(1)},${Y(line.values[j]).toFixed(1)}`).join(" ") }));
+    root.append(svg("text", { class: kind, x: W - R + 6, y: ends[i] + 4 }, line.name));
+  });
+  if (now !== null) root.append(svg("line", { class: "now", x1: X(now), x2: X(now), y1: A, y2: H - B }));
+  return root;
+}
+function spread(ys) { // heights of labels, moved apart so that none covers another
+  const order = [...ys.keys()].sort((a, b) => ys[a] - ys[b]), out = [...ys];
+  order.forEach((i, k) => { if (k) out[i] = Math.max(out[i], out[order[k - 1]] + 14); });
+  const over = Math.max(0, Math.max(...out) - 172);
+  return out.map((y) => y - over);
+}
+
+// ---- a training run played back: only the gates are from then, all other weights are the trained ones
+
+function rowsOfLog(text) { // log.jsonl -> [{step, gates: [[|tanh|, |tanh|], ...]}]
+  const rows = [];
+  for (const line of text.split("\n")) {
+    if (!line.includes('"gates"')) continue;
+    const { step, gates } = JSON.parse(line);
+    rows.push({ step, gates: model.gates.map((_, b) => ["xattn", "dense"].map((kind) => Number(gates[`xattn_${model.gated[b]}/alpha_${kind}`]))) });
+  }
+  if (!rows.length || !rows.every((r) => r.gates.flat().every((v) => Math.abs(v) <= 1))) throw new Error(T("logWrong"));
+  return rows;
+}
+async function readLogFile(e) {
+  const file = e.target.files[0];
+  if (!file) return;
+  try {
+    Object.assign(LOG, { rows: rowsOfLog(await file.text()), name: file.name, at: null });
+    trouble("");
+  } catch (error) {
+    trouble(T("cannot", { why: error instanceof SyntaxError ? T("logWrong") : error.message }));
+  }
+  drawPlayback();
+}
+function gatesOfLog(row) { // a log holds sizes without a sign: each gate gets the sign that it has in the end
+  return trained().map((pair, b) => pair.map((v, k) => (v < 0 ? -1 : 1) * Math.abs(row.gates[b][k])));
+}
+const startRow = () => ({ step: LOG.rows[0].step - 1, gates: model.gates.map(() => [0, 0]) }); // every gate begins at exactly 0
+
+function drawPlayback() {
+  if (!LOG.rows && model.gateLog.length) Object.assign(LOG, { rows: model.gateLog, name: T("ownLog") });
+  const host = $("playback");
+  if (!LOG.rows) return host.replaceChildren(el("p", { className: "say" }, T("noLog")));
+  const rows = [startRow(), ...LOG.rows];
+  rebuilt(host, [LOG.name, LOG.rows.length], () => {
+    const input = el("input", { type: "range", min: 0, max: rows.length - 1, value: rows.length - 1, id: "log-step", "aria-label": T("logStep") });
+    input.oninput = () => goTo(rows, Number(input.value));
+    host.replaceChildren(el("div", { className: "line" }, input, el("output", { id: "log-out" }), el("button", { type: "button", id: "log-play", "data-key": "logPlay", onclick: () => playLog(rows) }, T("play"))), el("div", { id: "log-chart" }));
+  });
+  const at = LOG.at ?? rows.length - 1;
+  $("log-step").value = at;
+  $("log-out").textContent = T("stepN", { n: Math.max(0, rows[at].step) });
+  $("log-play").textContent = T(LOG.timer ? "stop" : "play");
+  rebuilt($("log-chart"), [LOG.name, rows.length, at], () => $("log-chart").replaceChildren(logChart(rows, at)));
+}
+function logChart(rows, at) {
+  const lines = model.gates.flatMap((_, b) => KINDS.map((kind, k) => ({ name: `${b + 1} ${T(kind + "Short")}`, values: rows.map((r) => gatesOfLog(r)[b][k]), dash: k ? "5 3" : "none" })));
+  const xs = rows.map((r) => r.step), last = xs[xs.length - 1], coloured = lines.map((l, i) => ({ ...l, colour: i >> 1 }));
+  return chart(xs, coloured, [-1, 1], [[xs[0], "0"], [last, T("stepN", { n: last })]], T("playback"), xs[at]);
+}
+function goTo(rows, at) {
+  LOG.at = at;
+  change({ gates: gatesOfLog(rows[at]) });
+}
+function playLog(rows) {
+  if (LOG.timer) return stopLog();
+  const from = LOG.at === null || LOG.at >= rows.length - 1 ? 0 : LOG.at, stride = Math.max(1, Math.round(rows.length / 75));
+  goTo(rows, from);
+  LOG.timer = setInterval(() => (LOG.at >= rows.length - 1 ? stopLog() : goTo(rows, Math.min(rows.length - 1, LOG.at + stride))), 200);
+}
+function stopLog() {
+  clearInterval(LOG.timer);
+  LOG.timer = 0;
+  drawPlayback();
+}

@@ -1,0 +1,107 @@
+// The prompt: as one line with <image> tags, and as a strip of pictures with the text after each.
+"use strict";
+
+function wireInputs() {
+  $("prompt").oninput = (e) => change({ prompt: e.target.value.replace(/\n/g, " "), token: null, at: 0 });
+  $("examples").onchange = (e) => { const [, prompt, pictures] = EXAMPLES[e.target.value] || []; if (prompt) setPrompt(prompt, pictures, { mode: S.mode === "step" ? "look" : S.mode }); };
+  $("world").ontoggle = drawWorld;
+  document.onpaste = (e) => { const file = pictureIn(e.clipboardData.files); if (file) takeFile(file, S.pictures.length - 1); };
+  document.ondragover = (e) => e.preventDefault();
+  document.ondrop = (e) => {
+    e.preventDefault();
+    const card = e.target.closest?.(".card[data-n]"), file = pictureIn(e.dataTransfer.files);
+    if (file) takeFile(file, card ? Number(card.dataset.n) : S.pictures.length - 1);
+  };
+}
+const pictureIn = (files) => [...files].find((f) => f.type.startsWith("image/"));
+
+// ---- the parts of the prompt: the text before all pictures, and for each picture the text after it
+
+const parts = () => S.prompt.split("<image>");
+function setParts(texts, pictures = S.pictures) {
+  change({ prompt: texts.join("<image>"), pictures, token: null, at: 0 });
+}
+function movePicture(n, by) { // with its text
+  const [first, ...texts] = parts(), pictures = [...S.pictures];
+  for (const list of [texts, pictures]) list.splice(n + by, 0, list.splice(n, 1)[0]);
+  setParts([first, ...texts], pictures);
+}
+function removePicture(n) {
+  const [first, ...texts] = parts();
+  setParts([first, ...texts.filter((_, i) => i !== n)], S.pictures.filter((_, i) => i !== n));
+}
+function putPicture(n, name) { // n = -1 or one too many: a new one at the end
+  const exists = n >= 0 && n < S.pictures.length;
+  if (exists) return change({ pictures: S.pictures.map((old, i) => (i === n ? name : old)), at: 0 });
+  setParts([...parts(), "Output:"], [...S.pictures, name]);
+}
+
+function drawInputs() {
+  if (!shown("input")) return;
+  const box = $("prompt"), at = EXAMPLES.findIndex(([, prompt, pictures]) => prompt === S.prompt && String(pictures) === String(S.pictures));
+  if (box.value !== S.prompt) box.value = S.prompt;
+  rebuilt($("examples"), [], () => $("examples").replaceChildren(el("option", { value: -1 }, T("exOwn")), ...EXAMPLES.map(([key], i) => el("option", { value: i }, T(key)))));
+  $("examples").value = at;
+  $("prompt-say").textContent = (S.lang === "zh" ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens.length, max: model.config.language.context });
+  rebuilt($("strip"), [S.pictures, parts().length], () => $("strip").replaceChildren(...cards()));
+  parts().forEach((text, i) => { const input = $(`text-${i}`); if (input && input !== document.activeElement) input.value = text; });
+  drawWorld();
+}
+
+function cards() {
+  const before = el("li", { className: "card f0" }, el("div", { className: "name" }, el("b", {}, T("beforeAll")), T("beforeAllSay")), textOf(0, T("beforeAll")));
+  const add = el("li", { className: "card add" }, button("addPicture", () => openPicker(-1)), button("addShot", addShot), el("span", { className: "name" }, T("dropHere")));
+  return [before, ...S.pictures.map(card), add];
+}
+function card(name, n) {
+  const label = T("pictureN", { n: n + 1 }), last = S.pictures.length - 1;
+  const face = el("button", { type: "button", className: "face", "data-key": "face" + n, "aria-label": `${label}, ${pictureName(name)}: ${T("changePicture")}`, title: T("changePicture"), onclick: () => openPicker(n) }, paint(World.frames(name), 76, { "aria-hidden": "true" }));
+  const tool = (key, text, action, disabled) => el("button", { type: "button", disabled, "data-key": key + n, "aria-label": `${label}: ${T(key)}`, title: T(key), onclick: action }, text);
+  const node = el("li", { className: `card f${colourOf(n + 1)}`, "data-n": n },
+    el("div", { className: "top" }, face, el("div", { className: "name" }, el("b", {}, label), pictureName(name))),
+    textOf(n + 1, T("textAfter", { n: n + 1 })),
+    el("div", { className: "row" }, tool("moveLeft", "←", () => movePicture(n, -1), n === 0), tool("moveRight", "→", () => movePicture(n, 1), n === last),
+      tool("changePicture", T("changeShort"), () => openPicker(n), false), tool("removePicture", "✕", () => removePicture(n), false)));
+  node.ondragenter = () => node.classList.add("over");
+  node.ondragleave = (e) => { if (!node.contains(e.relatedTarget)) node.classList.remove("over"); };
+  return node;
+}
+function textOf(i, name) {
+  const input = el("input", { type: "text", id: `text-${i}`, value: parts()[i], "aria-label": name, placeholder: name, spellcheck: false, "data-key": "text" + i });
+  input.oninput = () => change({ prompt: parts().map((text, j) => (j === i ? input.value.replaceAll("<image>", "") : text)).join("<image>"), token: null, at: 0 });
+  return input;
+}
+function addShot() { // one more example in front of the last picture: a random thing with its caption
+  const pick = (list) => list[Math.floor(Math.random() * list.length)], shape = pick(World.NAMED), colour = pick(Object.keys(World.COLOURS));
+  const texts = parts(), last = Math.max(1, texts.length - 1), text = `Output: ${/^[aeiou]/.test(colour) ? "an" : "a"} ${colour} ${shape}.`;
+  texts.splice(last, 0, text);
+  setParts(texts, [...S.pictures.slice(0, last - 1), `${colour}_${shape}`, ...S.pictures.slice(last - 1)]);
+}
+
+// ---- files: fitted as `complete` fits them
+
+async function takeFile(file, n) {
+  try {
+    const picture = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+    putPicture(n, World.own(fitted(picture, picture.width, picture.height)));
+  } catch {
+    trouble(T("cannot", { why: T("notAPicture", { name: file.name }) }));
+  }
+}
+function fitted(source, width, height) {
+  const canvas = el("canvas", { width, height }), c = canvas.getContext("2d", { willReadFrequently: true });
+  c.drawImage(source, 0, 0);
+  return Flamingo.fit(c.getImageData(0, 0, width, height).data, width, height, World.SIDE);
+}
+
+// ---- what the model knows
+
+function drawWorld() {
+  if (!$("world").open) return;
+  rebuilt($("world-body"), [], () => {
+    const kinds = [...World.NAMED, ...World.UNNAMED].map((shape, i) => el("li", {}, paint(World.frames(`${Object.keys(World.COLOURS)[i % 8]}_${shape}`), 40, { "aria-hidden": "true" }), pictureName(shape)));
+    const colours = Object.keys(World.COLOURS).map((c) => pictureName(c));
+    $("world-body").replaceChildren(...(model.info.world === "tinyworld" ? [] : [el("p", { className: "wrong-text" }, T("foreignWorld"))]),
+      el("p", { className: "say" }, T("worldSay", { colours: listed(colours) })), el("ul", { className: "kinds" }, ...kinds), el("p", { className: "say" }, T("worldUnnamed")), el("p", { className: "say" }, T("worldNot")));
+  });
+}

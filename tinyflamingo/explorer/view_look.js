@@ -1,0 +1,88 @@
+// View 4: where a word looks. Word to latents to cells of its picture; what was weighed beside what is needed, on one scale.
+"use strict";
+const COVER = { key: "", drops: null, at: 0 }; // what the next token's log-odds lose when a cell is covered
+const lookKey = (m) => JSON.stringify([NOW.promptKey, S.gates, S.broken, m]);
+
+function drawLook() {
+  if (!shown("look")) return;
+  const t = chosenToken(), m = NOW.phi[t] - 1, host = $("look");
+  $("look-title").textContent = T("look", { word: display(NOW.pieces[t]) });
+  if (m < 0) return host.replaceChildren(el("p", {}, T("lookNone")));
+  const { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), R = latents();
+  const w = weightsOf(t).slice(m * R, (m + 1) * R), maps = [...Array(R).keys()].map((r) => cellsOfLatent(trace, r));
+  const weighed = shares(maps[0].map((_, c) => w.reduce((sum, v, r) => sum + v * maps[r][c], 0)));
+  const top = NOW.result.logits.indexOf(Math.max(...NOW.result.logits)), word = display(Flamingo.piece(model, top));
+  const known = COVER.key === lookKey(m) && COVER.drops, covered = known && shares(known.map((v) => Math.max(0, v)));
+  const right = known ? heat(frames, covered, trace, 184, true) : paint(frames.slice(0, 1), 184, { "aria-label": pictureName(S.pictures[m]) });
+  host.replaceChildren(el("div", { className: "maps" },
+    el("figure", {}, heat(frames, weighed, trace, 184, true), el("figcaption", {}, T("lookWeighed"))),
+    el("figure", {}, right, el("figcaption", {}, T("lookCovered", { word }))),
+    el("figure", {}, el("div", { className: "small-maps" }, ...maps.map((map, r) => el("div", {}, heat(frames, shares(map), trace, 60), `${r + 1}: ${percent(w[r])}`))), el("figcaption", {}, T("lookSmall")))),
+  el("p", { className: "say", role: "status" }, known ? difference(weighed, covered, trace.grid[1], word) : ""),
+  el("div", { className: "line" }, button("lookCover", () => coverCells(m, top), { disabled: Boolean(known) })), el("p", { className: "say" }, T("lookCoverSay")));
+}
+const shares = (values) => { const sum = values.reduce((a, v) => a + v, 0); return values.map((v) => (sum > 0 ? v / sum : 0)); };
+
+function cellsOfLatent(trace, r) { // last layer of the resampler, mean of heads, cells of all frames added up
+  const all = trace.attention[trace.attention.length - 1], { heads: H, latents: R } = model.config.resampler, width = all.length / (H * R);
+  return [...Array(trace.S).keys()].map((c) => {
+    let sum = 0;
+    for (let h = 0; h < H; h++) for (let f = 0; f < trace.F; f++) sum += all[(h * R + r) * width + f * trace.S + c] / H;
+    return sum;
+  });
+}
+function heat(frames, values, trace, side, numbers = false) { // the picture in grey, each cell tinted; a number beside each colour
+  const [rows, columns] = trace.grid, big = 2 * side, canvas = el("canvas", { width: big, height: big, role: "img" }), c = canvas.getContext("2d");
+  canvas.style.width = canvas.style.height = `${side}px`;
+  canvas.setAttribute("aria-label", values.map((v, i) => `${Math.floor(i / columns) + 1},${(i % columns) + 1}: ${percent(v)}`).join("; "));
+  c.imageSmoothingEnabled = false;
+  c.filter = "grayscale(.6)";
+  c.drawImage(paint([frames[frames.length >> 1]], 32), 0, 0, big, big);
+  c.filter = "none";
+  const w = big / columns, h = big / rows;
+  values.forEach((v, i) => {
+    const x = (i % columns) * w, y = Math.floor(i / columns) * h;
+    c.fillStyle = `rgba(184,20,79,${Math.min(0.85, 2.2 * v)})`; // one scale for all maps: 39 % and more is the deepest
+    c.fillRect(x, y, w, h);
+    if (numbers) label(c, (100 * v).toFixed(0), x + w / 2, y + h / 2, big / 14);
+  });
+  return canvas;
+}
+function label(c, text, x, y, size) {
+  Object.assign(c, { font: `bold ${size}px sans-serif`, textAlign: "center", textBaseline: "middle", lineWidth: size / 4, strokeStyle: "#fff", fillStyle: "#000" });
+  c.strokeText(text, x, y);
+  c.fillText(text, x, y);
+}
+function difference(weighed, covered, columns, word) {
+  if (!covered.some((v) => v > 0)) return T("lookUseless", { word });
+  const best = (list) => list.indexOf(Math.max(...list)), place = (i) => [Math.floor(i / columns) + 1, (i % columns) + 1];
+  const [a, b] = place(best(weighed)), [c, d] = place(best(covered));
+  return T("lookDiffer", { a, b, c, d, same: percent(weighed.reduce((sum, v, i) => sum + Math.min(v, covered[i]), 0)) });
+}
+
+// ---- covering: each cell in turn takes the colour of the picture's edge, in all frames
+
+function edgeColour(rgb) { // the median of the outermost pixels, channel by channel
+  const edge = [...Array(1024).keys()].filter((i) => i < 32 || i >= 992 || i % 32 === 0 || i % 32 === 31);
+  return [0, 1, 2].map((k) => edge.map((i) => rgb[3 * i + k]).sort((a, b) => a - b)[edge.length >> 1]);
+}
+function covering(rgb, cell, [rows, columns]) {
+  const out = rgb.slice(), colour = edgeColour(rgb), h = 32 / rows, w = 32 / columns, top = Math.floor(cell / columns) * h, left = (cell % columns) * w;
+  for (let y = top; y < top + h; y++) for (let x = left; x < left + w; x++) out.set(colour, 3 * (y * 32 + x));
+  return out;
+}
+const logOdds = (logits, id) => { const p = Flamingo.probabilities(logits)[id]; return Math.log(p / (1 - p)); };
+function coverCells(m, top) { // a cell at a time, so that the page stays alive
+  const key = lookKey(m), { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), drops = [], before = logOdds(NOW.result.logits, top);
+  const options = { gates: alphas(gatesNow()), ...BREAKS[S.broken] };
+  const next = () => {
+    if (key !== lookKey(m)) return; // the reader went on
+    const visual = [...NOW.visual];
+    visual[m] = Flamingo.see(model, frames.map((rgb) => covering(rgb, drops.length, trace.grid)));
+    drops.push(before - logOdds(Flamingo.run(model, NOW.tokens, visual, options).logits, top));
+    if (drops.length < trace.S) return setTimeout(next, 0);
+    Object.assign(COVER, { key, drops });
+    drawLook();
+  };
+  next();
+}

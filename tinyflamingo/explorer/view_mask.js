@@ -1,0 +1,149 @@
+// View 1: who may look at what. Columns are tokens, rows are the latents of every picture; a cell is open or shut.
+"use strict";
+const latents = () => model.config.resampler.latents;
+
+function weightsOf(t) { // (M R,): what token t weighs in the chosen block, one head or the mean of all
+  const { result, tokens, M } = NOW, R = latents(), H = model.config.xattn.heads, out = new Float64Array(M * R);
+  const all = result.attention[S.block], heads = S.head < 0 ? [...Array(H).keys()] : [S.head];
+  for (const h of heads) for (let s = 0; s < M * R; s++) out[s] += all[(h * tokens.length + t) * M * R + s] / heads.length;
+  return out;
+}
+const sees = (t, m) => NOW.result.visible[t * NOW.M + m] === 1;
+const seesNone = (t) => !NOW.result.visible.subarray(t * NOW.M, (t + 1) * NOW.M).some(Boolean);
+const isOpen = (t, m) => sees(t, m) || (S.broken === "uniform" && seesNone(t));
+const phiUsed = (t) => Math.max(0, NOW.phi[t] + (BREAKS[S.broken].offByOne || 0)); // what the (perhaps broken) mask counts
+
+function wireMask() {
+  const grid = $("mask");
+  grid.onclick = (e) => {
+    const token = e.target.closest(".tok"), cell = e.target.closest(".quiz");
+    if (token) change({ token: Number(token.dataset.t) });
+    if (cell) clickQuiz(cell);
+  };
+  grid.onkeydown = (e) => {
+    const token = e.target.closest(".tok"), cell = e.target.closest(".quiz");
+    if (cell) return moveInQuiz(e, cell);
+    const step = { ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6 }[e.key];
+    if (!token || !step) return;
+    e.preventDefault();
+    const last = S.mode === "step" ? S.step : NOW.tokens.length - 1, t = Math.max(0, Math.min(last, Number(token.dataset.t) + step));
+    change({ token: t });
+    grid.querySelector(`.tok[data-t="${t}"]`).focus();
+  };
+  $("as-table").ontoggle = drawTable;
+  $("compare").onclick = compareBreaks;
+}
+
+function drawMask() {
+  if (!shown("mask")) return;
+  const R = latents(), heads = [...Array(model.config.xattn.heads).keys()];
+  choice($("mode"), T("mode"), [["look", T("modeLook")], ["step", T("modeStep")], ["quiz", T("modeQuiz")]], S.mode, enterMode);
+  choice($("block"), T("block"), model.gates.map((_, i) => [i, String(i + 1)]), S.block, (block) => change({ block }));
+  choice($("head"), T("head"), [[-1, T("allHeads")], ...heads.map((h) => [h, String(h + 1)])], S.head, (head) => change({ head }));
+  choice($("broken"), T("breakIt"), Object.keys(BREAKS).map((b) => [b, T("break_" + (b || "no"))]), S.broken, (broken) => change({ broken }));
+  $("broken-say").textContent = T("breakSay_" + (S.broken || "no"));
+  drawPanel();
+  rebuilt($("mask"), [NOW.promptKey, S.mode === "quiz"], () => buildGrid(R));
+  shadeGrid(R);
+  $("mask-key").replaceChildren(...maskKey());
+  $("chosen").textContent = S.mode === "quiz" ? "" : sentence(chosenToken());
+  $("mask-scroll").setAttribute("aria-label", T("mask"));
+  rebuilt($("compared"), [NOW.promptKey, S.gates, S.temperature], () => $("compared").replaceChildren());
+  drawTable();
+}
+
+// ---- the grid: built when the prompt changes, shaded at every change
+
+function buildGrid(R) {
+  const { pieces, M } = NOW, grid = $("mask"), parts = [];
+  grid.style.gridTemplateColumns = `max-content max-content repeat(${pieces.length}, minmax(1.7rem, 1fr))`;
+  for (const [from, to, n] of chunks()) {
+    const words = to - from > 2 ? T("chunkN", { n }) : String(n);
+    parts.push(el("div", { className: `chunk f${colourOf(NOW.phi[to - 1])}`, title: T("chunkN", { n }), style: `grid-row:1;grid-column:${from + 3}/${to + 3}` }, words));
+  }
+  pieces.forEach((piece, t) => {
+    const name = `${display(piece)}${gloss(display(piece)) && S.lang === "zh" ? " " + gloss(display(piece)) : ""}, φ ${NOW.phi[t]}`;
+    parts.push(el("button", { type: "button", className: "tok", "data-t": t, "data-key": "tok" + t, "aria-label": name, title: name, style: `grid-row:2;grid-column:${t + 3}` }, piece.replace(/▁/g, "␣")));
+    parts.push(el("div", { className: "phi", "aria-hidden": "true", style: `grid-row:3;grid-column:${t + 3}` }));
+  });
+  parts.push(el("div", { className: "lab corner", style: "grid-row:3;grid-column:1/3;line-height:1.5" }, "φ (phi)"));
+  for (let m = 0; m < M; m++) parts.push(...rowsOf(m, R));
+  grid.replaceChildren(...parts);
+  grid.cells = [...grid.querySelectorAll(".cell")];
+  grid.toks = [...grid.querySelectorAll(".tok")];
+  grid.phis = [...grid.querySelectorAll(".phi")];
+}
+function chunks() { // [first token, one after the last, number]
+  const out = [];
+  NOW.chunk.forEach((n, t) => (out.length >= n ? (out[n - 1][1] = t + 1) : out.push([t, t + 1, n])));
+  return out;
+}
+function rowsOf(m, R) { // one picture's face, its latents' names, its cells
+  const frames = World.frames(S.pictures[m]), first = 4 + m * R;
+  const face = paint(frames, 48, { "aria-label": pictureName(S.pictures[m]) });
+  const parts = [el("div", { className: `thumb corner f${colourOf(m + 1)}`, style: `grid-row:${first}/span ${R};grid-column:1` }, face, T("pictureN", { n: m + 1 }))];
+  for (let r = 0; r < R; r++) {
+    parts.push(el("div", { className: "lab", style: `grid-row:${first + r};grid-column:2` }, T("latentN", { n: r + 1 })));
+    if (S.mode !== "quiz") NOW.tokens.forEach((_, t) => parts.push(cell(t, m, r, first + r)));
+  }
+  if (S.mode === "quiz") NOW.tokens.forEach((_, t) => parts.push(quizCell(t, m, first, R)));
+  return parts;
+}
+function cell(t, m, r, row) {
+  const node = el("div", { "aria-hidden": "true", style: `grid-row:${row};grid-column:${t + 3}` });
+  return Object.assign(node, { className: "cell", t, m, r });
+}
+
+function shadeGrid(R) {
+  const grid = $("mask"), here = chosenToken(), stepping = S.mode === "step", weights = NOW.tokens.map((_, t) => weightsOf(t));
+  const hides = (t) => stepping && t > S.step;
+  grid.toks.forEach((tok, t) => {
+    tok.className = `tok f${colourOf(phiUsed(t))}${t === here && S.mode !== "quiz" ? " here" : ""}${hides(t) ? " later" : ""}`;
+    tok.tabIndex = t === here ? 0 : -1;
+    tok.setAttribute("aria-pressed", t === here);
+    grid.phis[t].textContent = phiUsed(t);
+    grid.phis[t].className = `phi f${colourOf(phiUsed(t))}${hides(t) ? " later" : ""}`;
+  });
+  for (const node of grid.cells) {
+    const { t, m, r } = node, open = isOpen(t, m), w = weights[t][m * R + r];
+    node.className = `cell f${colourOf(m + 1)} ${hides(t) ? "later" : open ? "open" : "no"}${t === here ? " here" : ""}`;
+    node.style.setProperty("--w", `${Math.round(9 + 91 * Math.min(1, 1.5 * w))}%`);
+    node.title = open && !hides(t) ? `${display(NOW.pieces[t])} → ${T("latentN", { n: r + 1 })}: ${percent(w, 1)}` : "";
+  }
+  for (const node of grid.querySelectorAll(".quiz")) shadeQuiz(node);
+}
+
+function maskKey() {
+  const item = (className, key) => el("span", {}, el("i", { className }), T(key));
+  if (S.mode === "quiz") return [item("", "keyQuizShut"), item("f1 quiz-open", "keyQuizOpen")];
+  return [item("ramp", "keyOpen"), item("cell no", "keyShut"), item("mine", "keyMine")];
+}
+
+// ---- words about one token
+
+function sentence(t) {
+  const word = display(NOW.pieces[t]), phi = phiUsed(t), { M } = NOW;
+  if (!M) return T("heardNoPictures", { word });
+  const all = weightsOf(t), top = [...all.keys()].filter((s) => all[s] > 0).sort((a, b) => all[b] - all[a]).slice(0, 3);
+  const most = listed(top.map((s) => `${S.broken === "every" || S.broken === "uniform" ? T("pictureN", { n: Math.floor(s / latents()) + 1 }) + " " : ""}${T("latentN", { n: (s % latents()) + 1 })} (${percent(all[s])})`));
+  if (S.broken === "every") return T("heardEvery", { word, M, most });
+  if (seesNone(t)) return T(S.broken === "uniform" ? "heardUniform" : S.broken === "late" && NOW.phi[t] ? "heardLateNone" : "heardNone", { word, phi: NOW.phi[t] });
+  const rest = phi > 1 ? " " + T("heardOthers", { others: listed([...Array(phi - 1).keys()].map((n) => T("pictureN", { n: n + 1 }))) }) : "";
+  return T(S.broken === "late" ? "heardLate" : "heard", { word, phi, R: latents(), most, was: NOW.phi[t] }) + rest;
+}
+
+function drawTable() { // the same as a table, for a screen reader or for copying
+  if (!$("as-table").open) return;
+  rebuilt($("table"), [NOW.promptKey, S.gates, S.broken, S.block, S.head, S.mode === "quiz"], () => {
+    const R = latents(), head = ["#", T("colToken"), T("colChunk"), "φ", T("colSees"), ...[...Array(R).keys()].map((r) => T("latentN", { n: r + 1 }))];
+    const rows = S.mode === "quiz" ? [] : NOW.tokens.map((_, t) => tableRow(t, R));
+    $("table").replaceChildren(el("table", { className: "plain" }, el("caption", {}, T("tableSay", { block: S.block + 1, head: S.head < 0 ? T("allHeads") : S.head + 1 })),
+      el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))), el("tbody", {}, ...rows)));
+  });
+}
+function tableRow(t, R) {
+  const open = [...Array(NOW.M).keys()].filter((m) => isOpen(t, m)), w = weightsOf(t), m = open[0];
+  const seen = open.length ? listed(open.map((n) => T("pictureN", { n: n + 1 }))) : T("nothing");
+  const cells = [...Array(R).keys()].map((r) => el("td", { className: "n" }, open.length === 1 ? percent(w[m * R + r], 1) : open.length ? "…" : "0"));
+  return el("tr", {}, el("td", { className: "n" }, t + 1), el("th", { scope: "row", className: "mono" }, display(NOW.pieces[t])), el("td", { className: "n" }, NOW.chunk[t]), el("td", { className: "n" }, phiUsed(t)), el("td", {}, seen), ...cells);
+}

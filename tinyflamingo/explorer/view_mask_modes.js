@@ -1,0 +1,122 @@
+// View 1, three ways to use it: step by step through the prompt, a quiz on the mask, and what each breakage does.
+"use strict";
+const QUIZ = { answers: new Set(), of: "", verdict: null }; // opened cells "t,m", of which prompt, the first mistake or ""
+
+function enterMode(mode) {
+  QUIZ.of = "";
+  change(mode === "step" ? { mode, step: 0, token: 0, broken: "" } : { mode, token: null, broken: mode === "quiz" ? "" : S.broken });
+}
+function drawPanel() {
+  const panel = $("panel");
+  panel.hidden = S.mode === "look";
+  if (S.mode === "step") drawStep(panel);
+  if (S.mode === "quiz") drawQuiz(panel);
+}
+
+// ---- step by step
+
+function drawStep(panel) {
+  const last = NOW.tokens.length - 1, t = Math.min(S.step, last), go = (step) => change({ step, token: step });
+  rebuilt(panel, ["step", NOW.promptKey, t], () => {
+    const back = button("back", () => go(t - 1), { disabled: t === 0 }), next = button("nextToken", () => go(t + 1), { disabled: t === last, className: "main" });
+    panel.replaceChildren(
+      el("p", {}, el("b", {}, T("stepOf", { n: t + 1, of: last + 1 }) + " "), el("code", {}, display(NOW.pieces[t])), gloss(NOW.pieces[t]) && S.lang === "zh" ? `（${gloss(NOW.pieces[t])}）` : ""),
+      el("p", { "aria-live": "polite" }, stepSays(t)),
+      el("div", { className: "line" }, back, next, button("toEnd", () => go(last), { disabled: t === last }), button("startOver", () => go(0), { disabled: t === 0 }),
+        button("chapterExample", () => setPrompt(START.prompt, START.pictures, { mode: "step", step: 0, token: 0 }))));
+  });
+}
+function stepSays(t) { // what this token is, what it does to phi, and which cells that opens
+  const piece = NOW.pieces[t], phi = NOW.phi[t], values = { phi, was: phi - 1, n: NOW.chunk[t], R: latents() };
+  const kind = { "<BOS>": "stepBos", "<image>": "stepImage", "<EOC>": "stepEoc" }[piece] || "stepWord";
+  return T(kind, values) + " " + T(phi ? "stepOpens" : "stepOpensNone", values);
+}
+
+// ---- the quiz
+
+function drawQuiz(panel) {
+  if (QUIZ.of !== NOW.promptKey) Object.assign(QUIZ, { of: NOW.promptKey, answers: new Set(), verdict: null });
+  rebuilt(panel, ["quiz", NOW.promptKey, QUIZ.verdict, S.revealed], () => {
+    const verdict = el("p", { role: "status", className: QUIZ.verdict === "" ? "right" : "wrong-text" }, QUIZ.verdict === null ? "" : QUIZ.verdict || T("quizRight"));
+    panel.replaceChildren(el("p", {}, T("quizSay")), verdict, el("div", { className: "line" },
+      button("quizCheck", checkQuiz, { className: "main" }), button("quizClear", () => { QUIZ.of = ""; $("panel").built = ""; change({}); }),
+      button("quizOther", otherQuiz), button("quizShow", () => change({ mode: "look" }))));
+  });
+}
+const QUIZZES = [
+  [START.prompt, START.pictures], ["<image>a red circle.<image><image>two", ["red_circle", "blue_star", "green_house"]],
+  ["hello.<image>Question: what color is it? Answer:", ["pink_heart"]], ["<image>lofa.<image>dimu.<image>", ["red_hourglass", "blue_drop", "green_hourglass"]],
+];
+function otherQuiz() {
+  const at = QUIZZES.findIndex(([prompt]) => prompt === S.prompt);
+  setPrompt(...QUIZZES[(at + 1) % QUIZZES.length], { mode: "quiz" });
+}
+function quizCell(t, m, row, R) { // the latents of a picture open together, so one cell stands for all of them
+  const name = T("quizCell", { word: display(NOW.pieces[t]), n: m + 1 });
+  return Object.assign(el("button", { type: "button", className: "quiz", title: name, "aria-label": name, "aria-pressed": "false", "data-key": `q${t}-${m}`, tabIndex: t || m ? -1 : 0, style: `grid-row:${row}/span ${R};grid-column:${t + 3}` }), { t, m });
+}
+function shadeQuiz(node) {
+  const on = QUIZ.answers.has(`${node.t},${node.m}`), bad = QUIZ.wrong && QUIZ.verdict && QUIZ.wrong[0] === node.t && QUIZ.wrong[1] === node.m;
+  node.className = `quiz f${colourOf(node.m + 1)}${bad ? " wrong" : ""}`;
+  node.setAttribute("aria-pressed", on);
+  node.textContent = on ? "✓" : "";
+}
+function clickQuiz(node) {
+  const key = `${node.t},${node.m}`;
+  if (!QUIZ.answers.delete(key)) QUIZ.answers.add(key);
+  QUIZ.verdict = null;
+  drawPanel();
+  for (const other of $("mask").querySelectorAll(".quiz")) shadeQuiz(other);
+}
+function moveInQuiz(e, node) {
+  const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
+  const next = move && [...$("mask").querySelectorAll(".quiz")].find((q) => q.t === node.t + move[0] && q.m === node.m + move[1]);
+  if (!next) return;
+  e.preventDefault();
+  node.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
+}
+function firstMistake() { // token by token, as the model reads: [t, m] or null
+  for (let t = 0; t < NOW.tokens.length; t++) for (let m = 0; m < NOW.M; m++) {
+    if (QUIZ.answers.has(`${t},${m}`) !== (NOW.phi[t] === m + 1)) return [t, m];
+  }
+  return null;
+}
+function checkQuiz() {
+  QUIZ.wrong = firstMistake();
+  QUIZ.verdict = QUIZ.wrong ? mistakeSays(...QUIZ.wrong) : "";
+  drawPanel();
+  for (const node of $("mask").querySelectorAll(".quiz")) shadeQuiz(node);
+}
+function mistakeSays(t, m) {
+  const piece = NOW.pieces[t], phi = NOW.phi[t], values = { word: display(piece), at: t + 1, n: m + 1, phi };
+  if (phi === m + 1) return T({ "<image>": "wrongTag", "<EOC>": "wrongEoc" }[piece] || "wrongShut", values);
+  if (phi === 0) return T(piece === "<BOS>" ? "wrongBos" : "wrongNone", values);
+  return T(m + 1 > phi ? "wrongFuture" : "wrongPast", values);
+}
+
+// ---- break it: the answer of each mask, and who notices when the last picture is exchanged
+
+function compareBreaks() {
+  const { tokens, visual, M } = NOW, gates = alphas(gatesNow()), swapped = [...visual];
+  if (M) swapped[M - 1] = see(S.pictures[M - 1] === "pink_circle" ? "blue_star" : "pink_circle").latents;
+  const right = Flamingo.probabilities(Flamingo.run(model, tokens, visual, { gates }).logits, S.temperature);
+  const top = right.indexOf(Math.max(...right)), rows = Object.keys(BREAKS).map((name) => {
+    const options = { gates, ...BREAKS[name] };
+    const p = Flamingo.probabilities(Flamingo.run(model, tokens, visual, options).logits, S.temperature)[top];
+    const { text } = Flamingo.complete(model, promptItems(), { ...options, visual, maxTokens: 16 });
+    return [T("break_" + (name || "no")), text || "…", percent(p, 1), M ? movedBefore(tokens, visual, swapped, options) : 0];
+  });
+  const last = NOW.phi.indexOf(M), head = [T("colMask"), T("colAnswer"), T("colP", { word: display(Flamingo.piece(model, top)) }), T("colLeak", { of: M ? last : 0 })];
+  $("compared").replaceChildren(el("table", { className: "plain" }, el("caption", {}, T("compareSay")),
+    el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),
+    el("tbody", {}, ...rows.map(([name, ...rest]) => el("tr", {}, el("th", { scope: "row" }, name), ...rest.map((v) => el("td", {}, v)))))));
+}
+function movedBefore(tokens, visual, swapped, options) { // tokens before the last tag whose output differs
+  const [a, b] = [visual, swapped].map((v) => Flamingo.run(model, tokens, v, { ...options, all: true }).all), V = a.length / tokens.length;
+  const before = NOW.phi.indexOf(visual.length);
+  let moved = 0;
+  for (let t = 0; t < before; t++) moved += a.subarray(t * V, (t + 1) * V).some((x, i) => Math.abs(x - b[t * V + i]) > 1e-4);
+  return moved;
+}

@@ -1,0 +1,79 @@
+// View 2: what comes next. The answer token by token, and the probabilities that each token was taken from.
+"use strict";
+const WRITING = { timer: 0 };
+
+function wireNext() {
+  $("temperature").oninput = (e) => change({ temperature: Number(e.target.value) });
+  $("again").onclick = () => change({ seed: S.seed + 1, at: 0 });
+}
+
+function drawNext() {
+  if (!shown("next")) return;
+  $("temperature").value = S.temperature;
+  $("temperature-out").textContent = S.temperature.toFixed(1);
+  choice($("choose"), T("choose"), [["likeliest", T("likeliest")], ["lot", T("byLot")]], S.choose, (how) => change({ choose: how, at: 0 }));
+  $("again").hidden = S.choose !== "lot";
+  if (!NOW.said) return drawBars(Flamingo.probabilities(NOW.result.logits, S.temperature), 0, null);
+  const steps = NOW.said.tokens.length, at = Math.min(S.at, NOW.said.probabilities.length - 1);
+  drawAnswer(at, steps);
+  const taken = NOW.said.tokens[at] ?? (steps === at && at < 16 ? endOfChunk() : null);
+  drawBars(stepProbabilities(at), at, taken);
+}
+const endOfChunk = () => model.tokenizer?.size ?? NOW.result.logits.length - 1;
+
+function stepProbabilities(at) { // at the temperature of the slider
+  if (at === 0) return Flamingo.probabilities(NOW.result.logits, S.temperature);
+  return Flamingo.probabilities(logitsAt(at, gatesNow()), S.temperature);
+}
+function blindProbabilities(at) { // the same place with every gate shut; kept as long as prompt and answer stay
+  const key = JSON.stringify([at, NOW.said ? NOW.said.tokens.slice(0, at) : [], S.broken]);
+  NOW.blind[key] = NOW.blind[key] || (at === 0
+    ? Flamingo.run(model, NOW.tokens, NOW.visual, { gates: shutGates() }).logits : logitsAt(at, shutGates()));
+  return Flamingo.probabilities(NOW.blind[key], S.temperature);
+}
+
+function drawAnswer(at, steps) {
+  const { said } = NOW, words = [...said.pieces.slice(0, steps).map(display), ...(said.probabilities.length > steps ? ["<EOC>"] : [])];
+  rebuilt($("answer"), [words, at, WRITING.timer > 0, T("answerToken")], () => {
+    $("answer").setAttribute("aria-label", T("answerGroup"));
+    $("answer").replaceChildren(...words.map((word, i) => {
+      const zh = S.lang === "zh" && gloss(word), node = el("button", { type: "button", "data-key": "a" + i, "aria-pressed": i === at, "aria-label": T("answerToken", { n: i + 1, word }), onclick: () => { stopWriting(); change({ at: i }); } }, word, zh ? el("small", {}, zh) : "");
+      if (word === "<EOC>") node.className = "end";
+      node.hidden = WRITING.timer > 0 && i > at;
+      return node;
+    }));
+  });
+  if ($("answer-read").textContent !== said.text) $("answer-read").textContent = said.text;
+  rebuilt($("steps"), [words.length, at, WRITING.timer > 0], () => $("steps").replaceChildren(
+    button("previousToken", () => change({ at: at - 1 }), { disabled: at === 0 }),
+    button("followingToken", () => change({ at: at + 1 }), { disabled: at >= words.length - 1 }),
+    button(WRITING.timer ? "stop" : "write", WRITING.timer ? stopWriting : startWriting)));
+}
+function startWriting() { // one token after the other; the reader's own pace with reduced motion
+  stopWriting();
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return change({ at: 0 });
+  WRITING.timer = setInterval(() => (S.at + 1 < NOW.said.probabilities.length ? change({ at: S.at + 1 }) : stopWriting()), 900);
+  change({ at: 0 });
+}
+function stopWriting() {
+  clearInterval(WRITING.timer);
+  WRITING.timer = 0;
+  change({});
+}
+
+function drawBars(p, at, taken) {
+  const shut = blindProbabilities(at), order = [...p.keys()].sort((a, b) => p[b] - p[a]).slice(0, 6);
+  const favourite = shut.indexOf(Math.max(...shut));
+  for (const must of [favourite, taken]) if (must !== null && !order.includes(must)) order[order.indexOf(must) < 0 ? 5 - (must === taken) : 5] = must;
+  order.sort((a, b) => p[b] - p[a]);
+  $("bars-say").textContent = T("barsSay", { n: at + 1 });
+  const head = [T("colToken"), T("colP0"), "", T("colShut")];
+  $("bars").replaceChildren(el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),
+    el("tbody", {}, ...order.map((id) => barRow(id, p[id], shut[id], id === taken))));
+}
+function barRow(id, p, q, taken) {
+  const word = display(Flamingo.piece(model, id)), zh = S.lang === "zh" && gloss(word);
+  const bar = el("div", { className: "bar", "aria-hidden": "true" }, el("i", { style: `width:${100 * p}%` }), el("u", { style: `left:calc(${100 * q}% - ${3 * q}px)` }));
+  return el("tr", {}, el("th", { scope: "row", className: "word mono" }, word, taken ? " ←" : "", zh ? el("small", {}, " " + zh) : ""),
+    el("td", { className: "n" }, percent(p, 1)), el("td", { className: "track" }, bar), el("td", { className: "n shut" }, percent(q, 1)));
+}
