@@ -1,0 +1,48 @@
+// What flamingo.js makes of the prompts, strings and pictures that Python wrote: in Node, and in a page of the browser.
+// node truth.js FLAMINGO PACKED REQUEST: writes REQUEST.answer. Arrays travel as base64.
+"use strict";
+const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+function base64(array) {
+  const all = new Uint8Array(array.buffer, array.byteOffset, array.byteLength), parts = [];
+  for (let i = 0; i < all.length; i += 8192) parts.push(String.fromCharCode(...all.subarray(i, i + 8192)));
+  return btoa(parts.join(""));
+}
+
+function truth(Flamingo, packed, request) {
+  const model = Flamingo.load(packed);
+  const items = (prompt) => prompt.items.map((item) =>
+    item === null ? Flamingo.EOC : typeof item === "string" ? item : { kind: "video", frames: item.map(bytes) });
+
+  function answer(prompt) { // everything about one prompt; options: gates, or a broken mask
+    const list = items(prompt), { tokens, phi, media } = Flamingo.interleave(list, model), traces = media.map(() => ({}));
+    const visual = media.map((n, m) => Flamingo.see(model, list[n].frames, traces[m])), { options } = prompt;
+    const { all, logits, attention, text, added } = Flamingo.run(model, tokens, visual, { ...options, all: true });
+    const said = Flamingo.complete(model, list, { ...options, maxTokens: prompt.maxTokens, visual });
+    return {
+      tokens, phi, text: said.text, said: said.tokens, logits: base64(all), last: base64(logits), visual: visual.map(base64),
+      attention: attention.map(base64), self: text.map(base64), resampler: traces.map((t) => t.attention.map(base64)),
+      added: added.map(({ xattn, dense }) => [xattn, dense]), probabilities: said.probabilities.map((p) => p[said.tokens[0]]),
+    };
+  }
+
+  function moved(prompt) { // gates that move one after the other: as the page remembers, and as a model computes afresh
+    const list = items(prompt), outcome = (m, gates) => {
+      const { result, text } = Flamingo.complete(m, list, { gates });
+      return [text, base64(result.logits), ...result.attention.map(base64), JSON.stringify(result.added)];
+    };
+    return prompt.moves.map((gates) => [outcome(model, gates), outcome(Flamingo.load(packed), gates), gates]);
+  }
+
+  return {
+    prompts: request.prompts.map(answer),
+    moved: request.moved.map(moved),
+    ids: request.strings.map((string) => Flamingo.encode(model, string)),
+    texts: request.ids.map((ids) => Flamingo.decode(model, ids)),
+    pictures: request.pictures.map(({ rgba, width, height, side }) => base64(Flamingo.fit(bytes(rgba), width, height, side))),
+  };
+}
+
+if (typeof module !== "undefined") {
+  const fs = require("fs"), [flamingo, packed, request] = process.argv.slice(2), read = (file) => JSON.parse(fs.readFileSync(file));
+  fs.writeFileSync(`${request}.answer`, JSON.stringify(truth(require(flamingo), read(packed), read(request))));
+}
