@@ -21,9 +21,44 @@ def to_base64(array):
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
+def strings(n):
+    """Texts of every kind: words, spaces, any character of any plane, and what the tokenizer writes otherwise."""
+    rng = np.random.default_rng(5)
+    words = ["red", "circle", "Question: what color is it? Answer:", "Output:", "aaaa", "<image>", "<EOC>", "<0x41>"]
+    odd = [
+        "\u2581",
+        "\x1a",
+        "\x1a1",
+        "\x1a0",
+        "\0",
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "\ufeff",
+        "\u2028",
+        "e\u0301",
+        "\U0001f9a9",
+        "火烈鸟",
+    ]
+
+    def part():
+        kind = rng.integers(4)
+        if kind < 2:
+            return str(rng.choice((words, odd)[kind]))
+        code = int(rng.integers(0x250 if kind == 2 else 0x110000))
+        return "" if 0xD800 <= code < 0xE000 else chr(code)  # half of a surrogate pair is no text
+
+    return ["", " ", *("".join(part() for _ in range(rng.integers(1, 12))) for _ in range(n - 2))]
+
+
+def from_base64(text, dtype):
+    return np.frombuffer(base64.b64decode(text), dtype)
+
+
 def floats(text, *shape):
     """A float32 array that travelled as base64."""
-    return np.frombuffer(base64.b64decode(text), np.float32).reshape(shape)
+    return from_base64(text, np.float32).reshape(shape)
 
 
 def items_of(kind, seed, side=32):

@@ -1,7 +1,7 @@
 """One HTML file that holds everything: the page, its scripts, and the weights of a checkpoint.
 
 The file works by double click, without a server and without the network. `flamingo.js` computes the chapter's model in
-it, section by section as `one_file.py` does. Weights are packed as float16, with the checksum of the checkpoint.
+it, section by section as `one_file.py` does. Matrices are packed as float16, with the checksum of the checkpoint.
 
 Serves chapter §1 to §5. Not here: the forward pass (`flamingo.js`), the views (the other files of this folder), and
 the server (`server.py`).
@@ -20,6 +20,7 @@ import numpy as np
 import sentencepiece
 
 import tinyflamingo
+from tinyflamingo.array_files import not_finite
 from tinyflamingo.checkpoint import CARD, find_checkpoint, load_checkpoint, shipped_checkpoint
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.flamingo import TrainedFlamingo
@@ -49,6 +50,8 @@ POLICY = (
 def build_page(folder: str | os.PathLike | None = None, dtype: str = "float16") -> bytes:
     """The page for the checkpoint in `folder` (of a checkpoint or of a run; default: the shipped one), in UTF-8.
 
+    dtype: "float16", or "float32" for the tests, which need all digits.
+
     Raises `UserError` for a checkpoint that does not load, and for one whose model the page cannot compute.
     """
     data = json.dumps(pack(folder, dtype), separators=(",", ":")).replace("<", "\\u003c")
@@ -71,17 +74,24 @@ def pack(folder: str | os.PathLike | None = None, dtype: str = "float16") -> dic
     _require_known_kinds(folder, config)
     leaves = named_leaves({"params": model.params, "frozen": model.frozen})
     leaves = {name: array for name, array in leaves.items() if not name.startswith(UNUSED)}
-    weights = b"".join(array.astype(np.dtype(dtype).newbyteorder("<")).tobytes() for array in leaves.values())
+    leaves = {name: array.astype(_type(array, dtype)) for name, array in leaves.items()}
+    if name := not_finite(leaves):
+        raise UserError(f"checkpoint {folder}: {name} has numbers that are too large for {dtype}: explore another one")
+    weights = b"".join(array.tobytes() for array in leaves.values())
     return {
         "config": config,
         "pieces": _pieces(model.tokenizer.model),
-        "index": [[name, list(array.shape)] for name, array in leaves.items()],
-        "type": dtype,
+        "index": [[name, list(array.shape), array.dtype.name] for name, array in leaves.items()],
         "weights": base64.b64encode(weights).decode(),
         "sha256": json.loads((folder / CARD).read_bytes())["sha256"],
         "info": _info(folder, model, len(weights)),
         "gateLog": _gate_log(folder, model),
     }
+
+
+def _type(array, dtype):
+    """Little-endian. Gains, biases, gates and other vectors stay float32: they are few, and every token meets them."""
+    return np.dtype(dtype if array.ndim > 1 else "float32").newbyteorder("<")
 
 
 def _require_known_kinds(folder, config):

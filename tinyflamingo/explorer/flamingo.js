@@ -489,23 +489,24 @@ const Flamingo = (() => {
     return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
   }
 
-  function widened(bytes) { // float16 -> float32, by a table of all 65,536
-    const table = Float32Array.from({ length: 65536 }, (_, half) => float16(half));
-    const halves = new Uint16Array(bytes.buffer), out = new Float32Array(halves.length);
-    for (let i = 0; i < out.length; i++) out[i] = table[halves[i]];
+  let halves; // the numbers of all 65,536 halves
+  function numbers(bytes, type) { // -> float32
+    if (type === "float32") return new Float32Array(bytes.buffer);
+    halves = halves || Float32Array.from({ length: 65536 }, (_, half) => float16(half));
+    const packed = new Uint16Array(bytes.buffer), out = new Float32Array(packed.length);
+    for (let i = 0; i < out.length; i++) out[i] = halves[packed[i]];
     return out;
   }
 
-  function load(packed) { // {config, pieces, index, type, weights, ...} -> model
-    const bytes = bytesOf(packed.weights), all = packed.type === "float16" ? widened(bytes) : new Float32Array(bytes.buffer);
-    const model = { config: packed.config, sha256: packed.sha256, info: packed.info, gateLog: packed.gateLog };
+  function load(packed) { // {config, pieces, index, weights, ...} -> model
+    const bytes = bytesOf(packed.weights), { config, sha256, info, gateLog } = packed, model = { config, sha256, info, gateLog };
     let at = 0;
-    for (const [name, shape] of packed.index) {
-      const path = name.split("/"), leaf = path.pop(), length = shape.reduce((a, b) => a * b, 1);
+    for (const [name, shape, type] of packed.index) {
+      const path = name.split("/"), leaf = path.pop(), length = shape.reduce((a, b) => a * b, type === "float32" ? 4 : 2);
       const node = path.reduce((parent, part) => (parent[part] = parent[part] || {}), model);
-      node[leaf] = { shape, data: all.subarray(at, (at += length)) };
+      node[leaf] = { shape, data: numbers(bytes.slice(at, (at += length)), type) };
     }
-    if (at !== all.length) throw new Error("the weights are cut: build the page again");
+    if (at !== bytes.length) throw new Error("the weights are cut: build the page again");
     return ready(model, packed.pieces);
   }
 
