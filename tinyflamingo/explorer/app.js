@@ -33,14 +33,19 @@ function see(name) {
   return seen.get(name);
 }
 
+const sameAs = (name, ...parts) => { const key = JSON.stringify(parts), same = NOW[name] === key; NOW[name] = key; return same; };
 function compute() {
-  const { tokens, pieces, phi } = Flamingo.interleave(promptItems(), model);
-  const visual = S.pictures.map((name) => see(name).latents), key = JSON.stringify([S.prompt, S.pictures]);
-  if (NOW.promptKey !== key) Object.assign(NOW, { promptKey: key, blind: [] });
+  if (sameAs("resultKey", S.prompt, S.pictures, S.gates, S.broken)) return;
+  NOW.said = NOW.saidKey = null;
+  if (!sameAs("promptKey", S.prompt, S.pictures)) readPrompt();
+  NOW.result = Flamingo.run(model, NOW.tokens, NOW.visual, { gates: alphas(gatesNow()), ...BREAKS[S.broken] });
+}
+function readPrompt() {
+  NOW.tokens = null; // if what follows throws, the next change reads the prompt again
+  const { tokens, pieces, phi } = Flamingo.interleave(promptItems(), model), visual = S.pictures.map((name) => see(name).latents);
   let ends = 0;
   const chunk = pieces.map((piece) => (piece === "<EOC>" ? ++ends : ends + 1)); // <EOC> belongs to the chunk it closes
-  Object.assign(NOW, { tokens, pieces, phi: Array.from(phi), chunk, visual, M: visual.length });
-  NOW.result = Flamingo.run(model, tokens, visual, { gates: alphas(gatesNow()), ...BREAKS[S.broken] });
+  Object.assign(NOW, { tokens, pieces, phi: Array.from(phi), chunk, visual, M: visual.length, blind: {} });
 }
 
 function lottery(seed) { // the same numbers for the same seed: a link shows what its sender saw
@@ -54,6 +59,7 @@ function lottery(seed) { // the same numbers for the same seed: a link shows wha
 }
 function writeAnswer() {
   const lot = S.choose === "lot";
+  if (sameAs("saidKey", S.choose, lot && [S.temperature, S.seed])) return;
   NOW.said = Flamingo.complete(model, promptItems(), {
     gates: alphas(gatesNow()), ...BREAKS[S.broken], visual: NOW.visual, maxTokens: 16,
     temperature: lot ? S.temperature : 0, random: lottery(S.seed),
@@ -70,19 +76,20 @@ const SECTIONS = ["input", "mask", "next", "gates", "look"];
 const shown = (view) => !S.show || S.show.split(",").includes(view);
 let later = 0;
 
+const changed = new Set(); // fields of S since the last refresh
 function refresh() {
-  const began = performance.now();
+  const began = performance.now(), gatesOnly = changed.size > 0 && [...changed].every((field) => field === "gates");
+  changed.clear();
   try {
-    World.known = S.pictures.map(World.frames);
     compute();
     trouble("");
   } catch (error) {
+    NOW.resultKey = NOW.promptKey = "";
     return trouble(T("cannot", { why: error.message }));
   }
   drawFrame();
   drawInputs();
-  drawMask();
-  NOW.said = null; // the answer follows: the mask and the probabilities come first
+  if (!gatesOnly) drawMask(); // while a gate moves the probabilities and the answer come first
   drawNext();
   drawGates();
   drawPath();
@@ -94,13 +101,15 @@ function refresh() {
     drawGates();
     NOW.ms = Math.round(performance.now() - began);
     drawFoot();
-    later = setTimeout(() => { drawSweep(); drawLook(); document.documentElement.dataset.ready = NOW.promptKey; }, 60);
+    if (gatesOnly) drawMask();
+    later = setTimeout(() => { drawSweep(); drawLook(); document.documentElement.dataset.ready = NOW.promptKey; }, 150);
   }, 0);
 }
 
 let due = 0;
 function change(patch) { // the only way in which a view changes the state
   Object.assign(S, patch);
+  Object.keys(patch).forEach((field) => changed.add(field));
   if (patch.prompt !== undefined || patch.pictures) fitPictures();
   cancelAnimationFrame(due);
   due = requestAnimationFrame(refresh);

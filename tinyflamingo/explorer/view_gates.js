@@ -39,7 +39,7 @@ function gateRows(was) {
   const rows = was.flatMap((pair, b) => {
     const name = T("blockN", { n: b + 1 }), gates = KINDS.map((kind, k) => slider(`${name}, ${T(kind)}`, pair[k], b, k));
     host.sliders.push(gates);
-    host.shares.push(el("div", { className: "share", role: "img" }, el("i"), el("em")));
+    host.shares.push(el("div", { className: "share", role: "img" }, el("em"), el("span", {}, el("i"), el("i"))));
     return [el("span", { className: "block" }, name), ...gates.flatMap((g) => [g.frame, g.out]), host.shares[b]];
   });
   return [...head.map((h) => el("span", { className: "h" }, h)), ...rows];
@@ -58,13 +58,12 @@ function putGate({ input, fill, out }, v) {
   fill.style.left = along(Math.min(0, v), 0);
   fill.style.width = `calc((100% - 18px) * ${Math.abs(v) / 2})`;
 }
-function putShare(node, added, t) { // both branches, for the chosen token
-  const share = Math.hypot(added.xattnByToken[t], added.denseByToken[t]), parts = { looks: percent(added.xattnByToken[t]), thinks: percent(added.denseByToken[t]) };
-  node.children[0].style.width = `${Math.min(100, 50 * (added.xattnByToken[t] + added.denseByToken[t]))}%`;
-  node.children[1].textContent = `${parts.looks} + ${parts.thinks}`;
-  node.setAttribute("aria-label", T("addsName", parts));
-  node.title = T("addsName", parts);
-  node.share = share;
+function putShare(node, added, t) { // both branches, for the chosen token; the bar is full at three times the stream
+  const sizes = [added.xattnByToken[t], added.denseByToken[t]], [looks, thinks] = sizes.map((v) => percent(v)), [text, bar] = node.children;
+  sizes.forEach((v, k) => { bar.children[k].style.width = `${Math.min(100, 33 * v)}%`; });
+  text.textContent = `${looks} + ${thinks}`;
+  node.title = T("addsName", { looks, thinks });
+  node.setAttribute("aria-label", node.title);
 }
 
 // ---- all gates together: the probability of the likeliest words against one factor

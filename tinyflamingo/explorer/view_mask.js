@@ -20,6 +20,10 @@ function wireMask() {
     if (token) change({ token: Number(token.dataset.t) });
     if (cell) clickQuiz(cell);
   };
+  grid.onpointerover = ({ target: c }) => { // a title for each of thousands of cells would be slow: only where the mouse is
+    if (!c.matches(".cell")) return;
+    c.title = c.matches(".open") ? `${display(NOW.pieces[c.t])} → ${T("latentN", { n: c.r + 1 })}: ${percent(weightsOf(c.t)[c.m * latents() + c.r], 1)}` : "";
+  };
   grid.onkeydown = (e) => {
     const token = e.target.closest(".tok"), cell = e.target.closest(".quiz");
     if (cell) return moveInQuiz(e, cell);
@@ -50,6 +54,13 @@ function drawMask() {
   $("mask-scroll").setAttribute("aria-label", T("mask"));
   rebuilt($("compared"), [NOW.promptKey, S.gates, S.temperature], () => $("compared").replaceChildren());
   drawTable();
+  showColumn(chosenToken());
+}
+function showColumn(t) { // on a narrow screen the chosen token scrolls into view, beside the faces on the left
+  const box = $("mask-scroll"), tok = $("mask").toks[t], left = tok.offsetLeft - $("mask").querySelector(".corner").offsetWidth - 40;
+  if (box.at === t + NOW.promptKey) return;
+  box.at = t + NOW.promptKey;
+  if (left < box.scrollLeft || tok.offsetLeft + tok.offsetWidth > box.scrollLeft + box.clientWidth) box.scrollLeft = tok.offsetLeft + tok.offsetWidth - box.clientWidth + 60;
 }
 
 // ---- the grid: built when the prompt changes, shaded at every change
@@ -106,9 +117,9 @@ function shadeGrid(R) {
   });
   for (const node of grid.cells) {
     const { t, m, r } = node, open = isOpen(t, m), w = weights[t][m * R + r];
-    node.className = `cell f${colourOf(m + 1)} ${hides(t) ? "later" : open ? "open" : "no"}${t === here ? " here" : ""}`;
-    node.style.setProperty("--w", `${Math.round(9 + 91 * Math.min(1, 1.5 * w))}%`);
-    node.title = open && !hides(t) ? `${display(NOW.pieces[t])} → ${T("latentN", { n: r + 1 })}: ${percent(w, 1)}` : "";
+    const name = `cell f${colourOf(m + 1)} ${hides(t) ? "later" : open ? "open" : "no"}${t === here ? " here" : ""}`, depth = Math.round(9 + 91 * Math.min(1, 1.5 * w));
+    if (node.className !== name) node.className = name;
+    if (node.depth !== depth) node.style.setProperty("--w", `${(node.depth = depth)}%`);
   }
   for (const node of grid.querySelectorAll(".quiz")) shadeQuiz(node);
 }
