@@ -188,16 +188,16 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_broken_mask_does_what_it_says(name, ask, monkeypatch):
+def test_a_broken_mask_does_what_it_says(name, ask, monkeypatch, other_folder):  # noqa: F811
     """Against one_file.py with the same mistake put into it."""
     options, function, wrong = BREAKS[name]
     rng = np.random.default_rng(2)
-    items = ["a green ring.", scene(rng), "a red circle.", scene(rng), "a blue star.", scene(rng)]
-    one = one_file.load()
+    items = ["a green ring.", *(item for word in ("red", "blue", "dax") for item in (scene(rng, 18), word))]
+    one = one_file.load(other_folder)
     tokens, media = one_file.interleave(items, one["tokenizer"])
     if name == "own phi":
         options, wrong = {"phi": options["phi"][: len(tokens)]}, lambda tokens: np.array(options["phi"][: len(tokens)])
-    answer, whole = ask(prompts=[(items, options), (items, {})])["prompts"]
+    answer, whole = ask(prompts=[(items, options), (items, {})], checkpoint=other_folder)["prompts"]
     visual = one_file.encode_and_resample(one, media)
     monkeypatch.setattr(one_file, function, wrong)
     logits = one_file.flamingo(one, tokens, visual)
@@ -225,15 +225,16 @@ MISTAKES = {  # what is wrong: (the right text in flamingo.js, the wrong one)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_planted_mistake_is_noticed(mistake, ask, model, tmp_path):
+def test_a_planted_mistake_is_noticed(mistake, ask, tmp_path, other_folder):  # noqa: F811
     right, wrong = MISTAKES[mistake]
     source, spoiled = FLAMINGO.read_text(encoding="utf-8"), tmp_path / "spoiled.js"
     assert right in source
     spoiled.write_text(source.replace(right, wrong), encoding="utf-8")
     rng = np.random.default_rng(4)
-    items = ["a green ring.", scene(rng), "Output: a red circle.", clip(rng, 5), "Output:"]
-    logits = expected(model, items)[2]
-    (well,), (badly,) = (ask(script, prompts=[(items, {})])["prompts"] for script in (FLAMINGO, spoiled))
+    items = ["a green ring.", scene(rng, 18), "Output: a red circle.", clip(rng, 3, 18), "Output:"]
+    with ops.use("reference"):
+        logits = expected(tinyflamingo.load(other_folder), items)[2]
+    (well,), (badly,) = (ask(script, other_folder, prompts=[(items, {})])["prompts"] for script in (FLAMINGO, spoiled))
     assert np.abs(floats(well["logits"], *logits.shape) - logits).max() < CLOSE["float32"]
     own = floats(badly["logits"], -1, logits.shape[1])
     assert own.shape != logits.shape or np.abs(own - logits).max() > 10 * CLOSE["float32"]

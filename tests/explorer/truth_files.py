@@ -78,7 +78,7 @@ def as_json(items):
 
 
 def request(prompts=(), moved=(), strings=(), ids=(), pictures=()):
-    """A request to truth.js. prompts: (items, options) each; moved: (items, list of gates) each; pictures: RGBA, side."""
+    """A request to truth.js. prompts: (items, options) each; moved: (items, gates) each; pictures: RGBA, side."""
     return {
         "prompts": [{"items": as_json(items), "options": options, "maxTokens": 24} for items, options in prompts],
         "moved": [{"items": as_json(items), "moves": moves} for items, moves in moved],

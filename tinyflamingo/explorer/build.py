@@ -74,7 +74,8 @@ def pack(folder: str | os.PathLike | None = None, dtype: str = "float16") -> dic
     _require_known_kinds(folder, config)
     leaves = named_leaves({"params": model.params, "frozen": model.frozen})
     leaves = {name: array for name, array in leaves.items() if not name.startswith(UNUSED)}
-    leaves = {name: array.astype(_type(array, dtype)) for name, array in leaves.items()}
+    with np.errstate(over="ignore"):
+        leaves = {name: array.astype(_type(array, dtype)) for name, array in leaves.items()}
     if name := not_finite(leaves):
         raise UserError(f"checkpoint {folder}: {name} has numbers that are too large for {dtype}: explore another one")
     weights = b"".join(array.tobytes() for array in leaves.values())

@@ -335,29 +335,41 @@ const Flamingo = (() => {
     let h = embed(model, tokens), same = past.length > 0;
     for (let i = 0; i < config.language.layers; i++) {
       const g = model.gated.indexOf(i), gate = g < 0 ? null : gates[g], old = same ? past[i] : null;
-      same = same && (!gate || (gate[0] === old.gate[0] && gate[1] === old.gate[1]));
+      same = same && (!gate || equal(gate, old.gate));
       if (same) layers.push(old);
       else {
         const gated = gate && gatedXattnDense(model, i, h, seen, gate, old && old.gated);
         const text = decoderBlock(frozen.language[`block_${i}`], gated ? gated.out : h, config.language.heads, caches[i]);
-        layers.push({ gate, gated, text, h });
+        layers.push({ gate: gate && [...gate], gated, text, h });
       }
       h = layers[i].text.out;
     }
     return layers;
   }
 
+  const MEMORY = 6; // prompts, or gates of one prompt, that are remembered
   const NOTHING = { k: new Float32Array(0), v: new Float32Array(0) }; // the cache before the first token
 
-  // A whole prompt -> logits of the next token, and what the page draws. The last prompt is remembered.
+  // The layers that were computed for the same prompt with other gates; of several, those that agree with `gates` longest.
+  function recall(model, tokens, seen, gates) {
+    const same = (kept) => equal(kept.tokens, tokens) && equal(kept.seen.visual, seen.visual)
+      && equal(kept.seen.rows, seen.rows) && kept.seen.uniform === seen.uniform;
+    const agree = ({ layers }) => {
+      const first = gates.findIndex((gate, g) => !equal(gate, layers[model.gated[g]].gate));
+      return first < 0 ? Infinity : first;
+    };
+    return model.kept.filter(same).sort((a, b) => agree(b) - agree(a))[0];
+  }
+
+  // A whole prompt -> logits of the next token, and what the page draws. The last few prompts are remembered.
   function run(model, tokens, visual, options = {}) {
     checkLength(model, tokens.length, 0);
     const gates = options.gates || model.gates, rows = visible(phiOf(tokens), visual.length, options);
-    const seen = { visual, rows, uniform: !!options.uniformEmptyRows }, last = model.last;
-    const known = last && equal(last.tokens, tokens) && equal(last.seen.visual, visual) && equal(last.seen.rows, rows);
-    const past = known && last.seen.uniform === seen.uniform ? last.layers : [];
-    const layers = flamingo(model, tokens, seen, gates, Array(model.config.language.layers).fill(NOTHING), past);
-    model.last = { tokens: tokens.slice(), seen: { ...seen, visual: visual.slice(), rows: rows.slice() }, layers };
+    const seen = { visual, rows, uniform: !!options.uniformEmptyRows }, past = recall(model, tokens, seen, gates);
+    const empty = Array(model.config.language.layers).fill(NOTHING);
+    const layers = flamingo(model, tokens, seen, gates, empty, past && past.layers);
+    const kept = { tokens: [...tokens], seen: { ...seen, visual: [...visual], rows: rows.slice() }, layers };
+    model.kept = [kept, ...model.kept.filter((old) => old !== past || !equal(old.layers, layers))].slice(0, MEMORY);
     const h = layers[layers.length - 1].text.out, all = options.all && logitsOf(model, h);
     const logits = all ? all.slice(-model.eoc - 1) : logitsOf(model, h.slice(-model.config.language.width));
     const gated = layers.filter((layer) => layer.gated);
@@ -519,7 +531,7 @@ const Flamingo = (() => {
     model.gated = Array.from({ length: config.language.layers }, (_, i) => i).filter((i) => params[`xattn_${i}`]);
     const alpha = (i, name) => params[`xattn_${i}`][name].data[0];
     model.gates = model.gated.map((i) => [alpha(i, "alpha_xattn"), alpha(i, "alpha_dense")]);
-    model.keys = new WeakMap();
+    Object.assign(model, { keys: new WeakMap(), kept: [] });
     return model;
   }
 
