@@ -150,23 +150,23 @@ function drawFoot() {
 
 // ---- the address
 
+const place = (last) => [(v) => v + 1, (t) => Math.min(last(), Math.max(0, Math.trunc(t) - 1 || 0))]; // counted from 1 in the address
+const oneOf = (...names) => [String, (t) => (names.includes(t) ? t : names[0])];
+const anywhere = place(() => 1e4);
 const HASH = { // name in the address: [name in S, to text, from text]
-  lang: ["lang", String, (t) => (t === "zh" ? "zh" : "en")],
+  lang: ["lang", ...oneOf("en", "zh")],
   p: ["prompt", String, String],
   i: ["pictures", (v) => v.join(","), (t) => (t ? t.split(",") : [])],
   g: ["gates", (v) => v.flat().map((x) => +x.toFixed(3)).join(","), gatesFrom],
-  b: ["block", (v) => v + 1, (t) => Math.max(0, Math.min(model.gates.length - 1, Math.trunc(t) - 1 || 0))],
-  h: ["head", (v) => v + 1, (t) => Math.max(-1, Math.min(model.config.xattn.heads - 1, Math.trunc(t) - 1 || 0))],
-  t: ["token", (v) => v + 1, (t) => Math.max(0, Math.trunc(t) - 1 || 0)],
-  m: ["mode", String, (t) => (["look", "step", "quiz"].includes(t) ? t : "look")],
-  s: ["step", (v) => v + 1, (t) => Math.max(0, Math.trunc(t) - 1 || 0)],
-  x: ["broken", String, (t) => (t in BREAKS ? t : "")],
+  b: ["block", ...place(() => model.gates.length - 1)],
+  h: ["head", (v) => v + 1, (t) => Math.min(model.config.xattn.heads, Math.max(0, Math.trunc(t) || 0)) - 1],
+  t: ["token", ...anywhere], m: ["mode", ...oneOf("look", "step", "quiz")], s: ["step", ...anywhere],
+  x: ["broken", ...oneOf("", ...Object.keys(BREAKS))],
   T: ["temperature", String, (t) => Math.min(3, Math.max(0.2, Number(t) || 1))],
-  c: ["choose", String, (t) => (t === "lot" ? "lot" : "likeliest")],
-  seed: ["seed", String, (t) => Math.trunc(t) || 1],
-  at: ["at", (v) => v + 1, (t) => Math.max(0, Math.trunc(t) - 1 || 0)],
+  c: ["choose", ...oneOf("likeliest", "lot")],
+  seed: ["seed", String, (t) => Math.trunc(t) || 1], at: ["at", ...anywhere],
   lesson: ["lesson", String, (t) => Math.min(STEPS.length, Math.max(0, Math.trunc(t) || 0))],
-  size: ["size", String, (t) => (["1.25", "1.5"].includes(t) ? Number(t) : 1)],
+  size: ["size", String, (t) => ([1.25, 1.5].includes(Number(t)) ? Number(t) : 1)],
   show: ["show", String, (t) => t.split(",").filter((v) => SECTIONS.includes(v)).join(",")],
 };
 function gatesFrom(text) {
@@ -177,6 +177,8 @@ function gatesFrom(text) {
 function readHash() {
   const given = new URLSearchParams(location.hash.slice(1));
   Object.assign(S, START, { lang: S.lang, block: model.gates.length - 1 });
+  const lesson = HASH.lesson[2](given.get("lesson"));
+  if (lesson) Object.assign(S, STEPS[lesson - 1].ask); // what else the address says comes on top
   for (const [name, [field, , parse]] of Object.entries(HASH)) if (given.has(name)) S[field] = parse(given.get(name));
   if (given.has("p") && !given.has("i")) S.pictures = [];
   S.revealed = false;
@@ -204,7 +206,6 @@ function begin() {
   START.block = model.gates.length - 1;
   for (const wire of [wireInputs, wireMask, wireNext, wireGates, wirePath]) wire();
   $("link").onclick = copyLink;
-  $("main").ondragover = (e) => e.preventDefault();
   window.onhashchange = readHash;
   readHash();
 }

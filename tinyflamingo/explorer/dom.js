@@ -13,11 +13,13 @@ function el(tag, props = {}, ...kids) { // names with a dash and `role` become a
   return node;
 }
 
-// T("sees", { n: 2 }): the text of WORDS.sees in the language of the page, {n} replaced by 2
+// The text of an entry of WORDS in the language of the page, {n} replaced by values.n
 function T(key, values = {}) {
   const text = WORDS[key][S.lang === "zh" ? 1 : 0];
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
+const range = (n) => [...Array(n).keys()];
+const biggest = (list) => list.indexOf(Math.max(...list));
 const percent = (p, digits = 0) => (100 * p).toFixed(digits) + " %";
 const listed = (all) => all.join(S.lang === "zh" ? "、" : ", ");
 
@@ -46,8 +48,15 @@ function choice(node, legend, options, value, pick) {
   for (const input of node.querySelectorAll("input")) input.checked = input.value === String(value);
 }
 
-function button(key, onclick, props = {}) {
-  return el("button", { type: "button", onclick, "data-key": key, ...props }, T(key));
+const plainButton = (props, ...kids) => el("button", { type: "button", ...props }, ...kids);
+const button = (key, onclick, props = {}) => plainButton({ onclick, "data-key": key, ...props }, T(key));
+
+const say = (key, values) => el("p", { className: "say" }, T(key, values));
+
+function table(caption, head, rows, className = "plain") { // rows: lists of cells, the first of which names its row
+  const cells = (row) => row.map((c) => (c instanceof Node ? c : el("td", { className: typeof c === "number" || /^[\d.]+ %$/.test(c) ? "n" : "" }, c)));
+  return el("table", { className }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),
+    el("tbody", {}, ...rows.map(([name, ...rest]) => el("tr", {}, el("th", { scope: "row" }, name), ...cells(rest)))));
 }
 
 // ---- pictures
@@ -69,7 +78,7 @@ function imageData(rgb) {
 // ---- words of the model in the reader's language
 
 const gloss = (text) => GLOSS[text.trim().toLowerCase()] || "";
-function pictureName(name) { // "red_circle" -> "red circle" / "red circle（红色 圆）"
+function pictureName(name) { // "red_circle" -> "red circle", or in Chinese
   if (name.startsWith("rgb:")) return T("ownPicture");
   const words = name.replace(/[_-]/g, " ");
   const known = words.split(" ").map((w) => GLOSS[w] || w).join(" ");

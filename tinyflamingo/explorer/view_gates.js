@@ -12,10 +12,10 @@ function wireGates() {
 const clamp = (v) => Math.max(-1, Math.min(1, v));
 const scaledGates = (factor) => trained().map((pair) => pair.map((v) => clamp(v * factor)));
 const scaleGates = (factor) => change({ gates: factor === 1 ? null : scaledGates(factor) });
-function factorNow() { // the factor on all gates, or null if the sliders were moved one by one
-  const g = gatesNow().flat(), t = trained().flat(), strongest = t.reduce((best, v, i) => (Math.abs(v) > Math.abs(t[best]) ? i : best), 0);
-  const weakest = t.reduce((best, v, i) => (v && Math.abs(v) < Math.abs(t[best]) ? i : best), 0), factor = g[weakest] / t[weakest];
-  return Number.isFinite(factor) && factor >= 0 && t.every((v, i) => Math.abs(g[i] - clamp(v * factor)) < 0.002) ? factor : t[strongest] ? null : 1;
+function factorNow() { // the one factor on all gates, or null if they were moved one by one
+  const g = gatesNow().flat(), t = trained().flat(), least = t.indexOf(t.reduce((a, v) => (Math.abs(v) < Math.abs(a) ? v : a)));
+  const factor = g[least] / t[least] || 0;
+  return t.every((v, i) => Math.abs(g[i] - clamp(v * factor)) < 0.002) ? factor : null;
 }
 
 function drawGates() {
@@ -73,7 +73,7 @@ function drawSweep() {
   rebuilt($("sweep"), [NOW.promptKey, S.broken, S.temperature], () => {
     const factors = Array.from({ length: 13 }, (_, i) => i / 8);
     const ps = factors.map((f) => Flamingo.probabilities(Flamingo.run(model, NOW.tokens, NOW.visual, { gates: alphas(scaledGates(f)), ...BREAKS[S.broken] }).logits, S.temperature));
-    const best = [...new Set([8, 0, 4].map((i) => ps[i].indexOf(Math.max(...ps[i]))))];
+    const best = [...new Set([8, 0, 4].map((i) => biggest(ps[i])))];
     const lines = best.map((id) => ({ name: display(Flamingo.piece(model, id)), values: ps.map((p) => p[id]) }));
     const marks = [[0, "0"], [1, T("asTrained")], [1.5, "× 1.5"]];
     $("sweep").replaceChildren(chart(factors, lines, [0, 1], marks, T("sweep")));
@@ -135,12 +135,12 @@ const startRow = () => ({ step: LOG.rows[0].step - 1, gates: model.gates.map(() 
 function drawPlayback() {
   if (!LOG.rows && model.gateLog.length) Object.assign(LOG, { rows: model.gateLog, name: T("ownLog") });
   const host = $("playback");
-  if (!LOG.rows) return host.replaceChildren(el("p", { className: "say" }, T("noLog")));
+  if (!LOG.rows) return host.replaceChildren(say("noLog"));
   const rows = [startRow(), ...LOG.rows];
   rebuilt(host, [LOG.name, LOG.rows.length], () => {
     const input = el("input", { type: "range", min: 0, max: rows.length - 1, value: rows.length - 1, id: "log-step", "aria-label": T("logStep") });
     input.oninput = () => goTo(rows, Number(input.value));
-    host.replaceChildren(el("div", { className: "line" }, input, el("output", { id: "log-out" }), el("button", { type: "button", id: "log-play", "data-key": "logPlay", onclick: () => playLog(rows) }, T("play"))), el("div", { id: "log-chart" }));
+    host.replaceChildren(el("div", { className: "line" }, input, el("output", { id: "log-out" }), plainButton({ id: "log-play", "data-key": "logPlay", onclick: () => playLog(rows) }, T("play"))), el("div", { id: "log-chart" }));
   });
   const at = LOG.at ?? rows.length - 1;
   $("log-step").value = at;

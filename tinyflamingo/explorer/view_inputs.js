@@ -55,8 +55,8 @@ function cards() {
 }
 function card(name, n) {
   const label = T("pictureN", { n: n + 1 }), last = S.pictures.length - 1;
-  const face = el("button", { type: "button", className: "face", "data-key": "face" + n, "aria-label": `${label}, ${pictureName(name)}: ${T("changePicture")}`, title: T("changePicture"), onclick: () => openPicker(n) }, paint(World.frames(name), 76, { "aria-hidden": "true" }));
-  const tool = (key, text, action, disabled) => el("button", { type: "button", disabled, "data-key": key + n, "aria-label": `${label}: ${T(key)}`, title: T(key), onclick: action }, text);
+  const face = plainButton({ className: "face", "data-key": "face" + n, "aria-label": `${label}, ${pictureName(name)}: ${T("changePicture")}`, title: T("changePicture"), onclick: () => openPicker(n) }, paint(World.frames(name), 76, { "aria-hidden": "true" }));
+  const tool = (key, text, action, disabled) => plainButton({ disabled, "data-key": key + n, "aria-label": `${label}: ${T(key)}`, title: T(key), onclick: action }, text);
   const node = el("li", { className: `card f${colourOf(n + 1)}`, "data-n": n },
     el("div", { className: "top" }, face, el("div", { className: "name" }, el("b", {}, label), pictureName(name))),
     textOf(n + 1, T("textAfter", { n: n + 1 })),
@@ -67,7 +67,7 @@ function card(name, n) {
   return node;
 }
 function textOf(i, name) {
-  const input = el("input", { type: "text", id: `text-${i}`, value: parts()[i], "aria-label": name, placeholder: name, spellcheck: false, "data-key": "text" + i });
+  const input = el("input", { type: "text", lang: "en", id: `text-${i}`, value: parts()[i], "aria-label": name, placeholder: name, spellcheck: false, "data-key": "text" + i });
   input.oninput = () => change({ prompt: parts().map((text, j) => (j === i ? input.value.replaceAll("<image>", "") : text)).join("<image>"), token: null, at: 0 });
   return input;
 }
@@ -102,6 +102,6 @@ function drawWorld() {
     const kinds = [...World.NAMED, ...World.UNNAMED].map((shape, i) => el("li", {}, paint(World.frames(`${Object.keys(World.COLOURS)[i % 8]}_${shape}`), 40, { "aria-hidden": "true" }), pictureName(shape)));
     const colours = Object.keys(World.COLOURS).map((c) => pictureName(c));
     $("world-body").replaceChildren(...(model.info.world === "tinyworld" ? [] : [el("p", { className: "wrong-text" }, T("foreignWorld"))]),
-      el("p", { className: "say" }, T("worldSay", { colours: listed(colours) })), el("ul", { className: "kinds" }, ...kinds), el("p", { className: "say" }, T("worldUnnamed")), el("p", { className: "say" }, T("worldNot")));
+      say("worldSay", { colours: listed(colours) }), el("ul", { className: "kinds" }, ...kinds), say("worldUnnamed"), say("worldNot"));
   });
 }

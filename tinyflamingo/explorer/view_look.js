@@ -9,9 +9,9 @@ function drawLook() {
   $("look-title").textContent = T("look", { word: display(NOW.pieces[t]) });
   if (m < 0) return host.replaceChildren(el("p", {}, T("lookNone")));
   const { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), R = latents();
-  const w = weightsOf(t).slice(m * R, (m + 1) * R), maps = [...Array(R).keys()].map((r) => cellsOfLatent(trace, r));
+  const w = weightsOf(t).slice(m * R, (m + 1) * R), maps = range(R).map((r) => cellsOfLatent(trace, r));
   const weighed = shares(maps[0].map((_, c) => w.reduce((sum, v, r) => sum + v * maps[r][c], 0)));
-  const top = NOW.result.logits.indexOf(Math.max(...NOW.result.logits)), word = display(Flamingo.piece(model, top));
+  const top = biggest(NOW.result.logits), word = display(Flamingo.piece(model, top));
   const known = COVER.key === lookKey(m) && COVER.drops, covered = known && shares(known.map((v) => Math.max(0, v)));
   const right = known ? heat(frames, covered, trace, 184, true) : paint(frames.slice(0, 1), 184, { "aria-label": pictureName(S.pictures[m]) });
   host.replaceChildren(el("div", { className: "maps" },
@@ -19,13 +19,13 @@ function drawLook() {
     el("figure", {}, right, el("figcaption", {}, T("lookCovered", { word }))),
     el("figure", {}, el("div", { className: "small-maps" }, ...maps.map((map, r) => el("div", {}, heat(frames, shares(map), trace, 60), `${r + 1}: ${percent(w[r])}`))), el("figcaption", {}, T("lookSmall")))),
   el("p", { className: "say", role: "status" }, known ? difference(weighed, covered, trace.grid[1], word) : ""),
-  el("div", { className: "line" }, button("lookCover", () => coverCells(m, top), { disabled: Boolean(known) })), el("p", { className: "say" }, T("lookCoverSay")));
+  el("div", { className: "line" }, button("lookCover", () => coverCells(m, top), { disabled: Boolean(known) })), say("lookCoverSay"));
 }
 const shares = (values) => { const sum = values.reduce((a, v) => a + v, 0); return values.map((v) => (sum > 0 ? v / sum : 0)); };
 
 function cellsOfLatent(trace, r) { // last layer of the resampler, mean of heads, cells of all frames added up
   const all = trace.attention[trace.attention.length - 1], { heads: H, latents: R } = model.config.resampler, width = all.length / (H * R);
-  return [...Array(trace.S).keys()].map((c) => {
+  return range(trace.S).map((c) => {
     let sum = 0;
     for (let h = 0; h < H; h++) for (let f = 0; f < trace.F; f++) sum += all[(h * R + r) * width + f * trace.S + c] / H;
     return sum;
@@ -55,15 +55,15 @@ function label(c, text, x, y, size) {
 }
 function difference(weighed, covered, columns, word) {
   if (!covered.some((v) => v > 0)) return T("lookUseless", { word });
-  const best = (list) => list.indexOf(Math.max(...list)), place = (i) => [Math.floor(i / columns) + 1, (i % columns) + 1];
-  const [a, b] = place(best(weighed)), [c, d] = place(best(covered));
+  const place = (i) => [Math.floor(i / columns) + 1, (i % columns) + 1];
+  const [a, b] = place(biggest(weighed)), [c, d] = place(biggest(covered));
   return T("lookDiffer", { a, b, c, d, same: percent(weighed.reduce((sum, v, i) => sum + Math.min(v, covered[i]), 0)) });
 }
 
 // ---- covering: each cell in turn takes the colour of the picture's edge, in all frames
 
 function edgeColour(rgb) { // the median of the outermost pixels, channel by channel
-  const edge = [...Array(1024).keys()].filter((i) => i < 32 || i >= 992 || i % 32 === 0 || i % 32 === 31);
+  const edge = range(1024).filter((i) => i < 32 || i >= 992 || i % 32 === 0 || i % 32 === 31);
   return [0, 1, 2].map((k) => edge.map((i) => rgb[3 * i + k]).sort((a, b) => a - b)[edge.length >> 1]);
 }
 function covering(rgb, cell, [rows, columns]) {

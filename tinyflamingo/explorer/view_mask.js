@@ -4,7 +4,7 @@ const latents = () => model.config.resampler.latents;
 
 function weightsOf(t) { // (M R,): what token t weighs in the chosen block, one head or the mean of all
   const { result, tokens, M } = NOW, R = latents(), H = model.config.xattn.heads, out = new Float64Array(M * R);
-  const all = result.attention[S.block], heads = S.head < 0 ? [...Array(H).keys()] : [S.head];
+  const all = result.attention[S.block], heads = S.head < 0 ? range(H) : [S.head];
   for (const h of heads) for (let s = 0; s < M * R; s++) out[s] += all[(h * tokens.length + t) * M * R + s] / heads.length;
   return out;
 }
@@ -40,7 +40,7 @@ function wireMask() {
 
 function drawMask() {
   if (!shown("mask")) return;
-  const R = latents(), heads = [...Array(model.config.xattn.heads).keys()];
+  const R = latents(), heads = range(model.config.xattn.heads);
   choice($("mode"), T("mode"), [["look", T("modeLook")], ["step", T("modeStep")], ["quiz", T("modeQuiz")]], S.mode, enterMode);
   choice($("block"), T("block"), model.gates.map((_, i) => [i, String(i + 1)]), S.block, (block) => change({ block }));
   choice($("head"), T("head"), [[-1, T("allHeads")], ...heads.map((h) => [h, String(h + 1)])], S.head, (head) => change({ head }));
@@ -68,13 +68,14 @@ function showColumn(t) { // on a narrow screen the chosen token scrolls into vie
 function buildGrid(R) {
   const { pieces, M } = NOW, grid = $("mask"), parts = [];
   grid.style.gridTemplateColumns = `max-content max-content repeat(${pieces.length}, minmax(1.7rem, 1fr))`;
-  for (const [from, to, n] of chunks()) {
+  const quiz = S.mode === "quiz"; // a quiz shows neither chunks nor phi: they are what it asks for
+  for (const [from, to, n] of quiz ? [] : chunks()) {
     const words = to - from > 2 ? T("chunkN", { n }) : String(n);
     parts.push(el("div", { className: `chunk f${colourOf(NOW.phi[to - 1])}`, title: T("chunkN", { n }), style: `grid-row:1;grid-column:${from + 3}/${to + 3}` }, words));
   }
   pieces.forEach((piece, t) => {
-    const name = `${display(piece)}${gloss(display(piece)) && S.lang === "zh" ? " " + gloss(display(piece)) : ""}, φ ${NOW.phi[t]}`;
-    parts.push(el("button", { type: "button", className: "tok", "data-t": t, "data-key": "tok" + t, "aria-label": name, title: name, style: `grid-row:2;grid-column:${t + 3}` }, piece.replace(/▁/g, "␣")));
+    const name = `${display(piece)}${gloss(display(piece)) && S.lang === "zh" ? " " + gloss(display(piece)) : ""}${quiz ? "" : `, φ ${NOW.phi[t]}`}`;
+    parts.push(plainButton({ className: "tok", "data-t": t, "data-key": "tok" + t, "aria-label": name, title: name, style: `grid-row:2;grid-column:${t + 3}` }, piece.replace(/▁/g, "␣")));
     parts.push(el("div", { className: "phi", "aria-hidden": "true", style: `grid-row:3;grid-column:${t + 3}` }));
   });
   parts.push(el("div", { className: "lab corner", style: "grid-row:3;grid-column:1/3;line-height:1.5" }, "φ (phi)"));
@@ -107,13 +108,14 @@ function cell(t, m, r, row) {
 
 function shadeGrid(R) {
   const grid = $("mask"), here = chosenToken(), stepping = S.mode === "step", weights = NOW.tokens.map((_, t) => weightsOf(t));
-  const hides = (t) => stepping && t > S.step;
+  const hides = (t) => stepping && t > S.step, secret = S.mode === "quiz" && QUIZ.verdict !== "";
   grid.toks.forEach((tok, t) => {
-    tok.className = `tok f${colourOf(phiUsed(t))}${t === here && S.mode !== "quiz" ? " here" : ""}${hides(t) ? " later" : ""}`;
+    const phi = secret ? "?" : phiUsed(t), colour = secret ? 0 : colourOf(phi);
+    tok.className = `tok f${colour}${t === here && S.mode !== "quiz" ? " here" : ""}${hides(t) ? " later" : ""}`;
     tok.tabIndex = t === here ? 0 : -1;
     tok.setAttribute("aria-pressed", t === here);
-    grid.phis[t].textContent = phiUsed(t);
-    grid.phis[t].className = `phi f${colourOf(phiUsed(t))}${hides(t) ? " later" : ""}`;
+    grid.phis[t].textContent = phi;
+    grid.phis[t].className = `phi f${colour}${hides(t) ? " later" : ""}`;
   });
   for (const node of grid.cells) {
     const { t, m, r } = node, open = isOpen(t, m), w = weights[t][m * R + r];
@@ -126,7 +128,7 @@ function shadeGrid(R) {
 
 function maskKey() {
   const item = (className, key) => el("span", {}, el("i", { className }), T(key));
-  if (S.mode === "quiz") return [item("", "keyQuizShut"), item("f1 quiz-open", "keyQuizOpen")];
+  if (S.mode === "quiz") return [item("", "keyQuizShut"), item("ticked", "keyQuizOpen")];
   return [item("ramp", "keyOpen"), item("cell no", "keyShut"), item("mine", "keyMine")];
 }
 
@@ -139,22 +141,21 @@ function sentence(t) {
   const most = listed(top.map((s) => `${S.broken === "every" || S.broken === "uniform" ? T("pictureN", { n: Math.floor(s / latents()) + 1 }) + " " : ""}${T("latentN", { n: (s % latents()) + 1 })} (${percent(all[s])})`));
   if (S.broken === "every") return T("heardEvery", { word, M, most });
   if (seesNone(t)) return T(S.broken === "uniform" ? "heardUniform" : S.broken === "late" && NOW.phi[t] ? "heardLateNone" : "heardNone", { word, phi: NOW.phi[t] });
-  const rest = phi > 1 ? " " + T("heardOthers", { others: listed([...Array(phi - 1).keys()].map((n) => T("pictureN", { n: n + 1 }))) }) : "";
+  const rest = phi > 1 ? " " + T("heardOthers", { others: listed(range(phi - 1).map((n) => T("pictureN", { n: n + 1 }))) }) : "";
   return T(S.broken === "late" ? "heardLate" : "heard", { word, phi, R: latents(), most, was: NOW.phi[t] }) + rest;
 }
 
 function drawTable() { // the same as a table, for a screen reader or for copying
   if (!$("as-table").open) return;
   rebuilt($("table"), [NOW.promptKey, S.gates, S.broken, S.block, S.head, S.mode === "quiz"], () => {
-    const R = latents(), head = ["#", T("colToken"), T("colChunk"), "φ", T("colSees"), ...[...Array(R).keys()].map((r) => T("latentN", { n: r + 1 }))];
-    const rows = S.mode === "quiz" ? [] : NOW.tokens.map((_, t) => tableRow(t, R));
-    $("table").replaceChildren(el("table", { className: "plain" }, el("caption", {}, T("tableSay", { block: S.block + 1, head: S.head < 0 ? T("allHeads") : S.head + 1 })),
-      el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))), el("tbody", {}, ...rows)));
+    const R = latents(), head = [T("colToken"), "#", T("colChunk"), "φ", T("colSees"), ...range(R).map((r) => T("latentN", { n: r + 1 }))];
+    const caption = T("tableSay", { block: S.block + 1, head: S.head < 0 ? T("allHeads") : S.head + 1 });
+    $("table").replaceChildren(table(caption, head, S.mode === "quiz" ? [] : NOW.tokens.map((_, t) => tableRow(t, R))));
   });
 }
 function tableRow(t, R) {
-  const open = [...Array(NOW.M).keys()].filter((m) => isOpen(t, m)), w = weightsOf(t), m = open[0];
+  const open = range(NOW.M).filter((m) => isOpen(t, m)), w = weightsOf(t), m = open[0];
   const seen = open.length ? listed(open.map((n) => T("pictureN", { n: n + 1 }))) : T("nothing");
-  const cells = [...Array(R).keys()].map((r) => el("td", { className: "n" }, open.length === 1 ? percent(w[m * R + r], 1) : open.length ? "…" : "0"));
-  return el("tr", {}, el("td", { className: "n" }, t + 1), el("th", { scope: "row", className: "mono" }, display(NOW.pieces[t])), el("td", { className: "n" }, NOW.chunk[t]), el("td", { className: "n" }, phiUsed(t)), el("td", {}, seen), ...cells);
+  const cells = range(R).map((r) => (open.length === 1 ? percent(w[m * R + r], 1) : open.length ? "…" : 0));
+  return [display(NOW.pieces[t]), t + 1, NOW.chunk[t], phiUsed(t), seen, ...cells];
 }

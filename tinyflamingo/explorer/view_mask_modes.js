@@ -53,7 +53,7 @@ function otherQuiz() {
 }
 function quizCell(t, m, row, R) { // the latents of a picture open together, so one cell stands for all of them
   const name = T("quizCell", { word: display(NOW.pieces[t]), n: m + 1 });
-  return Object.assign(el("button", { type: "button", className: "quiz", title: name, "aria-label": name, "aria-pressed": "false", "data-key": `q${t}-${m}`, tabIndex: t || m ? -1 : 0, style: `grid-row:${row}/span ${R};grid-column:${t + 3}` }), { t, m });
+  return Object.assign(plainButton({ className: "quiz", title: name, "aria-label": name, "aria-pressed": "false", "data-key": `q${t}-${m}`, tabIndex: t || m ? -1 : 0, style: `grid-row:${row}/span ${R};grid-column:${t + 3}` }), { t, m });
 }
 function shadeQuiz(node) {
   const on = QUIZ.answers.has(`${node.t},${node.m}`), bad = QUIZ.wrong && QUIZ.verdict && QUIZ.wrong[0] === node.t && QUIZ.wrong[1] === node.m;
@@ -86,8 +86,7 @@ function firstMistake() { // token by token, as the model reads: [t, m] or null
 function checkQuiz() {
   QUIZ.wrong = firstMistake();
   QUIZ.verdict = QUIZ.wrong ? mistakeSays(...QUIZ.wrong) : "";
-  drawPanel();
-  for (const node of $("mask").querySelectorAll(".quiz")) shadeQuiz(node);
+  change({}); // a right answer shows phi as well
 }
 function mistakeSays(t, m) {
   const piece = NOW.pieces[t], phi = NOW.phi[t], values = { word: display(piece), at: t + 1, n: m + 1, phi };
@@ -102,16 +101,14 @@ function compareBreaks() {
   const { tokens, visual, M } = NOW, gates = alphas(gatesNow()), swapped = [...visual];
   if (M) swapped[M - 1] = see(S.pictures[M - 1] === "pink_circle" ? "blue_star" : "pink_circle").latents;
   const right = Flamingo.probabilities(Flamingo.run(model, tokens, visual, { gates }).logits, S.temperature);
-  const top = right.indexOf(Math.max(...right)), rows = Object.keys(BREAKS).map((name) => {
+  const top = biggest(right), rows = Object.keys(BREAKS).map((name) => {
     const options = { gates, ...BREAKS[name] };
     const p = Flamingo.probabilities(Flamingo.run(model, tokens, visual, options).logits, S.temperature)[top];
     const { text } = Flamingo.complete(model, promptItems(), { ...options, visual, maxTokens: 16 });
     return [T("break_" + (name || "no")), text || "…", percent(p, 1), M ? movedBefore(tokens, visual, swapped, options) : 0];
   });
   const last = NOW.phi.indexOf(M), head = [T("colMask"), T("colAnswer"), T("colP", { word: display(Flamingo.piece(model, top)) }), T("colLeak", { of: M ? last : 0 })];
-  $("compared").replaceChildren(el("table", { className: "plain" }, el("caption", {}, T("compareSay")),
-    el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),
-    el("tbody", {}, ...rows.map(([name, ...rest]) => el("tr", {}, el("th", { scope: "row" }, name), ...rest.map((v) => el("td", {}, v)))))));
+  $("compared").replaceChildren(table(T("compareSay"), head, rows));
 }
 function movedBefore(tokens, visual, swapped, options) { // tokens before the last tag whose output differs
   const [a, b] = [visual, swapped].map((v) => Flamingo.run(model, tokens, v, { ...options, all: true }).all), V = a.length / tokens.length;

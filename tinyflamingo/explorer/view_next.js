@@ -22,6 +22,7 @@ function drawNext() {
 const endOfChunk = () => model.tokenizer?.size ?? NOW.result.logits.length - 1;
 
 function stepProbabilities(at) { // at the temperature of the slider
+  if (S.choose === "lot" || S.temperature === 1) return NOW.said.probabilities[at];
   if (at === 0) return Flamingo.probabilities(NOW.result.logits, S.temperature);
   return Flamingo.probabilities(logitsAt(at, gatesNow()), S.temperature);
 }
@@ -37,7 +38,7 @@ function drawAnswer(at, steps) {
   rebuilt($("answer"), [words, at, WRITING.timer > 0, T("answerToken")], () => {
     $("answer").setAttribute("aria-label", T("answerGroup"));
     $("answer").replaceChildren(...words.map((word, i) => {
-      const zh = S.lang === "zh" && gloss(word), node = el("button", { type: "button", "data-key": "a" + i, "aria-pressed": i === at, "aria-label": T("answerToken", { n: i + 1, word }), onclick: () => { stopWriting(); change({ at: i }); } }, word, zh ? el("small", {}, zh) : "");
+      const zh = S.lang === "zh" && gloss(word), node = plainButton({ "data-key": "a" + i, "aria-pressed": i === at, "aria-label": T("answerToken", { n: i + 1, word }), onclick: () => { stopWriting(); change({ at: i }); } }, word, zh ? el("small", {}, zh) : "");
       if (word === "<EOC>") node.className = "end";
       node.hidden = WRITING.timer > 0 && i > at;
       return node;
@@ -63,7 +64,7 @@ function stopWriting() {
 
 function drawBars(p, at, taken) {
   const shut = blindProbabilities(at), order = [...p.keys()].sort((a, b) => p[b] - p[a]).slice(0, 6);
-  const favourite = shut.indexOf(Math.max(...shut));
+  const favourite = biggest(shut);
   for (const must of [favourite, taken]) if (must !== null && !order.includes(must)) order[order.indexOf(must) < 0 ? 5 - (must === taken) : 5] = must;
   order.sort((a, b) => p[b] - p[a]);
   $("bars-say").textContent = T("barsSay", { n: at + 1 });

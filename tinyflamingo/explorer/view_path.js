@@ -39,7 +39,7 @@ function drawPath() {
   const n = S.lesson, step = STEPS[n - 1], last = n === STEPS.length;
   $("h-lesson").textContent = T("lessonStep", { n, of: STEPS.length, minutes: step.minutes });
   rebuilt($("lesson"), [n, S.revealed, PATH.chosen], () => {
-    const answers = T(`path${n}a`).split(" | ").map((text, i) => el("button", { type: "button", disabled: S.revealed && i !== step.right, className: S.revealed && i === step.right ? "main" : "", "data-key": "answer" + i, onclick: () => reveal(i) }, text));
+    const answers = T(`path${n}a`).split(" | ").map((text, i) => plainButton({ disabled: S.revealed && i !== step.right, className: S.revealed && i === step.right ? "main" : "", "data-key": "answer" + i, onclick: () => reveal(i) }, text));
     const verdict = PATH.chosen === null ? "" : T(PATH.chosen === step.right ? "pathRight" : "pathWrong");
     const told = el("div", { className: "reveal", role: "status" }, ...(S.revealed ? [el("b", {}, verdict), " " + T(`path${n}r`)] : []));
     told.hidden = !S.revealed;

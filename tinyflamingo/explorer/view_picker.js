@@ -23,13 +23,14 @@ function drawPicker() {
 
 // ---- from TinyWorld
 
-const FORMS = { // kind: its fields, each [key of its label, options], and the name they make
-  single: [["fColour", () => Object.keys(World.COLOURS)], ["fShape", () => [...World.NAMED, ...World.UNNAMED]], ["fSize", () => Object.keys(World.SIZES).reverse()], ["fPlace", () => ["middle", ...Object.keys(World.POSITIONS).filter((p) => p !== "middle")]]],
-  pair: [["fColour", () => Object.keys(World.COLOURS)], ["fShape", () => World.NAMED], ["fRelation", () => Object.keys(World.RELATIONS)], ["fColour2", () => Object.keys(World.COLOURS).reverse()], ["fShape2", () => [...World.NAMED].reverse()]],
-  count: [["fNumber", () => World.NUMBERS.slice(2, 6)], ["fColour", () => Object.keys(World.COLOURS)], ["fShape", () => World.NAMED]],
-  clip: [["fColour", () => Object.keys(World.COLOURS)], ["fShape", () => World.NAMED], ["fAction", () => World.ACTIONS.map((a) => (a === "turns" ? "turns-blue" : a))]],
-  digit: [["fColour", () => Object.keys(World.COLOURS)], ["fDigit", () => World.NUMBERS]],
-  sum: [["fColour", () => Object.keys(World.COLOURS)], ["fDigit", () => World.NUMBERS], ["fPlus", () => ["plus"]], ["fDigit2", () => World.NUMBERS]],
+const LISTS = { // what a field offers, by the key of its label without the 2 of the second thing
+  fColour: () => Object.keys(World.COLOURS), fShape: () => [...World.NAMED, ...(PICKER.kind === "single" ? World.UNNAMED : [])], fSize: () => Object.keys(World.SIZES).reverse(),
+  fPlace: () => ["middle", ...Object.keys(World.POSITIONS).filter((p) => p !== "middle")], fRelation: () => Object.keys(World.RELATIONS), fNumber: () => World.NUMBERS.slice(2, 6),
+  fAction: () => World.ACTIONS.map((a) => (a === "turns" ? "turns-blue" : a)), fDigit: () => World.NUMBERS, fPlus: () => ["plus"],
+};
+const FORMS = { // kind: the fields whose values, joined, name the picture
+  single: "fColour fShape fSize fPlace", pair: "fColour fShape fRelation fColour2 fShape2", count: "fNumber fColour fShape",
+  clip: "fColour fShape fAction", digit: "fColour fDigit", sum: "fColour fDigit fPlus fDigit2",
 };
 function makeTab() {
   const kind = el("select", {}, ...Object.keys(FORMS).map((k) => el("option", { value: k }, T("kind_" + k)))), fields = el("div", { className: "fields" }), preview = el("div");
@@ -37,8 +38,11 @@ function makeTab() {
   const name = () => selects.map((s) => s.value).join("_");
   const look = () => preview.replaceChildren(paint(World.frames(name()), 128, { "aria-label": pictureName(name()) }));
   const build = () => {
-    selects = FORMS[kind.value].map(([, options]) => el("select", { onchange: look }, ...options().map((o) => el("option", { value: o }, pictureName(o)))));
-    fields.replaceChildren(...selects.map((s, i) => el("label", { hidden: FORMS[kind.value][i][0] === "fPlus" }, T(FORMS[kind.value][i][0]), s)));
+    PICKER.kind = kind.value;
+    const keys = FORMS[kind.value].split(" ");
+    selects = keys.map((key) => el("select", { onchange: look }, ...LISTS[key.replace("2", "")]().map((o) => el("option", { value: o }, pictureName(o)))));
+    fields.replaceChildren(...keys.map((key, i) => el("label", { hidden: key === "fPlus" }, T(key), selects[i])));
+    if (kind.value === "pair") [selects[3].value, selects[4].value] = ["blue", "star"];
     look();
   };
   kind.onchange = build;
@@ -60,9 +64,9 @@ function drawTab() {
   const pickColour = (c) => { PICKER.colour = c; choice(colours, T("fColour"), Object.keys(World.COLOURS).map((k) => [k, pictureName(k)]), c, pickColour); tint(colours); };
   pickColour(PICKER.colour);
   renew();
-  return el("div", { className: "picker" }, el("div", {}, el("p", { className: "say" }, T("drawSay")), board, colours, el("label", {}, fill, " " + T("fillStrokes")),
+  return el("div", { className: "picker" }, el("div", {}, say("drawSay"), board, colours, el("label", {}, fill, " " + T("fillStrokes")),
     el("div", { className: "line" }, button("undo", () => { PICKER.strokes.pop(); renew(); }), button("clear", () => { PICKER.strokes = []; renew(); }))),
-  el("div", {}, preview, el("p", { className: "say" }, T("asModelSees")), button("usePicture", () => usePicture(World.own(fitted(board, BOARD, BOARD))), { className: "main" })));
+  el("div", {}, preview, say("asModelSees"), button("usePicture", () => usePicture(World.own(fitted(board, BOARD, BOARD))), { className: "main" })));
 }
 function tint(colours) {
   for (const span of colours.querySelectorAll(".pick span")) {
@@ -102,5 +106,5 @@ function paintStrokes(c) {
 function fileTab() {
   const input = el("input", { type: "file", accept: "image/*", "aria-label": T("tabFile") });
   input.onchange = () => { if (input.files[0]) { $("picker").close(); takeFile(input.files[0], PICKER.n); } };
-  return el("div", {}, el("p", { className: "say" }, T("fileSay")), input, el("p"));
+  return el("div", {}, say("fileSay"), input, el("p"));
 }
