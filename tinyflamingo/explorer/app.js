@@ -7,6 +7,9 @@ const trained = () => model.gates.map((pair) => pair.map(Math.tanh)); // gates a
 const gatesNow = () => S.gates || trained();
 const alphas = (gates) => gates.map((pair) => pair.map(Math.atanh));
 const shutGates = () => model.gates.map(() => [0, 0]);
+const options = (gates = gatesNow()) => ({ gates: alphas(gates), ...BREAKS[S.broken] });
+const runOn = (visual, how) => Flamingo.run(model, NOW.tokens, visual, how);
+const wordAt = (t) => display(NOW.pieces[t]), wordOf = (id) => display(Flamingo.piece(model, id));
 const display = (piece) => piece.replace(/▁/g, "") || "▁";
 const chosenToken = () => (S.token === null ? NOW.tokens.length - 1 : Math.min(S.token, NOW.tokens.length - 1));
 const colourOf = (n) => (n > 0 ? ((n - 1) % 5) + 1 : 0); // class f0 ... f5
@@ -38,7 +41,7 @@ function compute() {
   if (sameAs("resultKey", S.prompt, S.pictures, S.gates, S.broken)) return;
   NOW.said = NOW.saidKey = null;
   if (!sameAs("promptKey", S.prompt, S.pictures)) readPrompt();
-  NOW.result = Flamingo.run(model, NOW.tokens, NOW.visual, { gates: alphas(gatesNow()), ...BREAKS[S.broken] });
+  NOW.result = runOn(NOW.visual, options());
 }
 function readPrompt() {
   NOW.tokens = null; // if what follows throws, the next change reads the prompt again
@@ -61,13 +64,13 @@ function writeAnswer() {
   const lot = S.choose === "lot";
   if (sameAs("saidKey", S.choose, lot && [S.temperature, S.seed])) return;
   NOW.said = Flamingo.complete(model, promptItems(), {
-    gates: alphas(gatesNow()), ...BREAKS[S.broken], visual: NOW.visual, maxTokens: 16,
+    ...options(), visual: NOW.visual, maxTokens: 16,
     temperature: lot ? S.temperature : 0, random: lottery(S.seed),
   });
 }
 function logitsAt(step, gates) { // after the prompt and `step` words of the answer
   const tokens = [...NOW.tokens, ...NOW.said.tokens.slice(0, step)];
-  return Flamingo.run(model, tokens, NOW.visual, { gates: alphas(gates), ...BREAKS[S.broken] }).logits;
+  return Flamingo.run(model, tokens, NOW.visual, options(gates)).logits;
 }
 
 // ---- what is drawn, in the order in which the reader needs it
@@ -131,7 +134,7 @@ function trouble(text) {
 
 function drawFrame() {
   const root = document.documentElement;
-  root.lang = S.lang === "zh" ? "zh-CN" : "en";
+  root.lang = inChinese() ? "zh-CN" : "en";
   root.style.setProperty("--size", S.size);
   document.title = `tinyflamingo · ${T("title")}`;
   if (root.words !== S.lang) for (const node of document.querySelectorAll("[data-t]")) node.textContent = T(node.dataset.t);

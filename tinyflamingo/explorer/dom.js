@@ -15,13 +15,16 @@ function el(tag, props = {}, ...kids) { // names with a dash and `role` become a
 
 // The text of an entry of WORDS in the language of the page, {n} replaced by values.n
 function T(key, values = {}) {
-  const text = WORDS[key][S.lang === "zh" ? 1 : 0];
+  const text = WORDS[key][inChinese() ? 1 : 0];
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 const range = (n) => [...Array(n).keys()];
 const biggest = (list) => list.indexOf(Math.max(...list));
+const inChinese = () => S.lang === "zh";
+const pictureN = (m) => T("pictureN", { n: m + 1 }), latentN = (r) => T("latentN", { n: r + 1 });
+const line = (...kids) => el("div", { className: "line" }, ...kids);
 const percent = (p, digits = 0) => (100 * p).toFixed(digits) + " %";
-const listed = (all) => all.join(S.lang === "zh" ? "、" : ", ");
+const listed = (all) => all.join(inChinese() ? "、" : ", ");
 
 // Runs `build` if what it depends on has changed since the last time, and says whether it did.
 function rebuilt(node, signature, build) {
@@ -82,7 +85,7 @@ function pictureName(name) { // "red_circle" -> "red circle", or in Chinese
   if (name.startsWith("rgb:")) return T("ownPicture");
   const words = name.replace(/[_-]/g, " ");
   const known = words.split(" ").map((w) => GLOSS[w] || w).join(" ");
-  return S.lang === "zh" ? known : words;
+  return inChinese() ? known : words;
 }
 
 const SVG = el("div", { innerHTML: "<svg></svg>" }).firstChild.namespaceURI; // from the parser: no address in the source

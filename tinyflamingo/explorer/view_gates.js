@@ -29,7 +29,7 @@ function drawGates() {
   $("all").setAttribute("aria-valuetext", factor === null ? T("mixed") : "× " + factor.toFixed(2));
   $("all-out").textContent = factor === null ? T("mixed") : "× " + factor.toFixed(2);
   $("gate-answer").textContent = NOW.said ? NOW.said.text || "…" : $("gate-answer").textContent;
-  $("gates-key").replaceChildren(el("span", {}, T("keyGates", { word: display(NOW.pieces[t]) })));
+  $("gates-key").replaceChildren(el("span", {}, T("keyGates", { word: wordAt(t) })));
   drawPlayback();
 }
 function gateRows(was) {
@@ -68,16 +68,18 @@ function putShare(node, added, t) { // both branches, for the chosen token; the 
 
 // ---- all gates together: the probability of the likeliest words against one factor
 
-function drawSweep() {
-  if (!shown("gates")) return;
-  rebuilt($("sweep"), [NOW.promptKey, S.broken, S.temperature], () => {
-    const factors = Array.from({ length: 13 }, (_, i) => i / 8);
-    const ps = factors.map((f) => Flamingo.probabilities(Flamingo.run(model, NOW.tokens, NOW.visual, { gates: alphas(scaledGates(f)), ...BREAKS[S.broken] }).logits, S.temperature));
-    const best = [...new Set([8, 0, 4].map((i) => biggest(ps[i])))];
-    const lines = best.map((id) => ({ name: display(Flamingo.piece(model, id)), values: ps.map((p) => p[id]) }));
-    const marks = [[0, "0"], [1, T("asTrained")], [1.5, "× 1.5"]];
-    $("sweep").replaceChildren(chart(factors, lines, [0, 1], marks, T("sweep")));
-  });
+const SWEEP = { key: "", factors: Array.from({ length: 13 }, (_, i) => i / 8) };
+async function drawSweep() { // a factor at a time, so that the page stays alive
+  const keyNow = () => JSON.stringify([NOW.promptKey, S.broken, S.temperature, S.lang]), key = keyNow(), ps = [];
+  if (!shown("gates") || SWEEP.key === key) return;
+  SWEEP.key = key;
+  for (const f of SWEEP.factors) {
+    ps.push(Flamingo.probabilities(runOn(NOW.visual, options(scaledGates(f))).logits, S.temperature));
+    await new Promise((ok) => setTimeout(ok));
+    if (key !== keyNow()) { SWEEP.key = ""; return; } // the prompt is another one by now
+  }
+  const best = [...new Set([8, 0, 4].map((i) => biggest(ps[i])))], lines = best.map((id) => ({ name: wordOf(id), values: ps.map((p) => p[id]) }));
+  $("sweep").replaceChildren(chart(SWEEP.factors, lines, [0, 1], [[0, "0"], [1, T("asTrained")], [1.5, "× 1.5"]], T("sweep"), 1));
 }
 
 // A line chart: xs, lines [{name, values}], range of y, marks [[x, label]]; `now`: an upright line
@@ -140,7 +142,7 @@ function drawPlayback() {
   rebuilt(host, [LOG.name, LOG.rows.length], () => {
     const input = el("input", { type: "range", min: 0, max: rows.length - 1, value: rows.length - 1, id: "log-step", "aria-label": T("logStep") });
     input.oninput = () => goTo(rows, Number(input.value));
-    host.replaceChildren(el("div", { className: "line" }, input, el("output", { id: "log-out" }), plainButton({ id: "log-play", "data-key": "logPlay", onclick: () => playLog(rows) }, T("play"))), el("div", { id: "log-chart" }));
+    host.replaceChildren(line(input, el("output", { id: "log-out" }), plainButton({ id: "log-play", "data-key": "logPlay", onclick: () => playLog(rows) }, T("play"))), el("div", { id: "log-chart" }));
   });
   const at = LOG.at ?? rows.length - 1;
   $("log-step").value = at;

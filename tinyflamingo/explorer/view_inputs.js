@@ -42,7 +42,7 @@ function drawInputs() {
   if (box.value !== S.prompt) box.value = S.prompt;
   rebuilt($("examples"), [], () => $("examples").replaceChildren(el("option", { value: -1 }, T("exOwn")), ...EXAMPLES.map(([key], i) => el("option", { value: i }, T(key)))));
   $("examples").value = at;
-  $("prompt-say").textContent = (S.lang === "zh" ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens.length, max: model.config.language.context });
+  $("prompt-say").textContent = (inChinese() ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens.length, max: model.config.language.context });
   rebuilt($("strip"), [S.pictures, parts().length], () => $("strip").replaceChildren(...cards()));
   parts().forEach((text, i) => { const input = $(`text-${i}`); if (input && input !== document.activeElement) input.value = text; });
   drawWorld();
@@ -54,7 +54,7 @@ function cards() {
   return [before, ...S.pictures.map(card), add];
 }
 function card(name, n) {
-  const label = T("pictureN", { n: n + 1 }), last = S.pictures.length - 1;
+  const label = pictureN(n), last = S.pictures.length - 1;
   const face = plainButton({ className: "face", "data-key": "face" + n, "aria-label": `${label}, ${pictureName(name)}: ${T("changePicture")}`, title: T("changePicture"), onclick: () => openPicker(n) }, paint(World.frames(name), 76, { "aria-hidden": "true" }));
   const tool = (key, text, action, disabled) => plainButton({ disabled, "data-key": key + n, "aria-label": `${label}: ${T(key)}`, title: T(key), onclick: action }, text);
   const node = el("li", { className: `card f${colourOf(n + 1)}`, "data-n": n },

@@ -6,12 +6,12 @@ const lookKey = (m) => JSON.stringify([NOW.promptKey, S.gates, S.broken, m]);
 function drawLook() {
   if (!shown("look")) return;
   const t = chosenToken(), m = NOW.phi[t] - 1, host = $("look");
-  $("look-title").textContent = T("look", { word: display(NOW.pieces[t]) });
+  $("look-title").textContent = T("look", { word: wordAt(t) });
   if (m < 0) return host.replaceChildren(el("p", {}, T("lookNone")));
   const { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), R = latents();
   const w = weightsOf(t).slice(m * R, (m + 1) * R), maps = range(R).map((r) => cellsOfLatent(trace, r));
   const weighed = shares(maps[0].map((_, c) => w.reduce((sum, v, r) => sum + v * maps[r][c], 0)));
-  const top = biggest(NOW.result.logits), word = display(Flamingo.piece(model, top));
+  const top = biggest(NOW.result.logits), word = wordOf(top);
   const known = COVER.key === lookKey(m) && COVER.drops, covered = known && shares(known.map((v) => Math.max(0, v)));
   const right = known ? heat(frames, covered, trace, 184, true) : paint(frames.slice(0, 1), 184, { "aria-label": pictureName(S.pictures[m]) });
   host.replaceChildren(el("div", { className: "maps" },
@@ -19,7 +19,7 @@ function drawLook() {
     el("figure", {}, right, el("figcaption", {}, T("lookCovered", { word }))),
     el("figure", {}, el("div", { className: "small-maps" }, ...maps.map((map, r) => el("div", {}, heat(frames, shares(map), trace, 60), `${r + 1}: ${percent(w[r])}`))), el("figcaption", {}, T("lookSmall")))),
   el("p", { className: "say", role: "status" }, known ? difference(weighed, covered, trace.grid[1], word) : ""),
-  el("div", { className: "line" }, button("lookCover", () => coverCells(m, top), { disabled: Boolean(known) })), say("lookCoverSay"));
+  line(button("lookCover", () => coverCells(m, top), { disabled: Boolean(known) })), say("lookCoverSay"));
 }
 const shares = (values) => { const sum = values.reduce((a, v) => a + v, 0); return values.map((v) => (sum > 0 ? v / sum : 0)); };
 
@@ -74,12 +74,12 @@ function covering(rgb, cell, [rows, columns]) {
 const logOdds = (logits, id) => { const p = Flamingo.probabilities(logits)[id]; return Math.log(p / (1 - p)); };
 function coverCells(m, top) { // a cell at a time, so that the page stays alive
   const key = lookKey(m), { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), drops = [], before = logOdds(NOW.result.logits, top);
-  const options = { gates: alphas(gatesNow()), ...BREAKS[S.broken] };
+  const how = options();
   const next = () => {
     if (key !== lookKey(m)) return; // the reader went on
     const visual = [...NOW.visual];
     visual[m] = Flamingo.see(model, frames.map((rgb) => covering(rgb, drops.length, trace.grid)));
-    drops.push(before - logOdds(Flamingo.run(model, NOW.tokens, visual, options).logits, top));
+    drops.push(before - logOdds(runOn(visual, how).logits, top));
     if (drops.length < trace.S) return setTimeout(next, 0);
     Object.assign(COVER, { key, drops });
     drawLook();

@@ -22,7 +22,7 @@ function wireMask() {
   };
   grid.onpointerover = ({ target: c }) => { // a title for each of thousands of cells would be slow: only where the mouse is
     if (!c.matches(".cell")) return;
-    c.title = c.matches(".open") ? `${display(NOW.pieces[c.t])} → ${T("latentN", { n: c.r + 1 })}: ${percent(weightsOf(c.t)[c.m * latents() + c.r], 1)}` : "";
+    c.title = c.matches(".open") ? `${wordAt(c.t)} → ${T("latentN", { n: c.r + 1 })}: ${percent(weightsOf(c.t)[c.m * latents() + c.r], 1)}` : "";
   };
   grid.onkeydown = (e) => {
     const token = e.target.closest(".tok"), cell = e.target.closest(".quiz");
@@ -71,10 +71,10 @@ function buildGrid(R) {
   const quiz = S.mode === "quiz"; // a quiz shows neither chunks nor phi: they are what it asks for
   for (const [from, to, n] of quiz ? [] : chunks()) {
     const words = to - from > 2 ? T("chunkN", { n }) : String(n);
-    parts.push(el("div", { className: `chunk f${colourOf(NOW.phi[to - 1])}`, title: T("chunkN", { n }), style: `grid-row:1;grid-column:${from + 3}/${to + 3}` }, words));
+    parts.push(el("div", { className: `chunk f${colourOf(NOW.phi[to - 1])}`, "data-from": from, title: T("chunkN", { n }), style: `grid-row:1;grid-column:${from + 3}/${to + 3}` }, words));
   }
   pieces.forEach((piece, t) => {
-    const name = `${display(piece)}${gloss(display(piece)) && S.lang === "zh" ? " " + gloss(display(piece)) : ""}${quiz ? "" : `, φ ${NOW.phi[t]}`}`;
+    const name = `${display(piece)}${gloss(display(piece)) && inChinese() ? " " + gloss(display(piece)) : ""}${quiz ? "" : `, φ ${NOW.phi[t]}`}`;
     parts.push(plainButton({ className: "tok", "data-t": t, "data-key": "tok" + t, "aria-label": name, title: name, style: `grid-row:2;grid-column:${t + 3}` }, piece.replace(/▁/g, "␣")));
     parts.push(el("div", { className: "phi", "aria-hidden": "true", style: `grid-row:3;grid-column:${t + 3}` }));
   });
@@ -93,9 +93,9 @@ function chunks() { // [first token, one after the last, number]
 function rowsOf(m, R) { // one picture's face, its latents' names, its cells
   const frames = World.frames(S.pictures[m]), first = 4 + m * R;
   const face = paint(frames, 48, { "aria-label": pictureName(S.pictures[m]) });
-  const parts = [el("div", { className: `thumb corner f${colourOf(m + 1)}`, style: `grid-row:${first}/span ${R};grid-column:1` }, face, T("pictureN", { n: m + 1 }))];
+  const parts = [el("div", { className: `thumb corner f${colourOf(m + 1)}`, style: `grid-row:${first}/span ${R};grid-column:1` }, face, pictureN(m))];
   for (let r = 0; r < R; r++) {
-    parts.push(el("div", { className: "lab", style: `grid-row:${first + r};grid-column:2` }, T("latentN", { n: r + 1 })));
+    parts.push(el("div", { className: "lab", style: `grid-row:${first + r};grid-column:2` }, latentN(r)));
     if (S.mode !== "quiz") NOW.tokens.forEach((_, t) => parts.push(cell(t, m, r, first + r)));
   }
   if (S.mode === "quiz") NOW.tokens.forEach((_, t) => parts.push(quizCell(t, m, first, R)));
@@ -117,6 +117,7 @@ function shadeGrid(R) {
     grid.phis[t].textContent = phi;
     grid.phis[t].className = `phi f${colour}${hides(t) ? " later" : ""}`;
   });
+  for (const band of grid.querySelectorAll(".chunk")) band.classList.toggle("later", hides(Number(band.dataset.from)));
   for (const node of grid.cells) {
     const { t, m, r } = node, open = isOpen(t, m), w = weights[t][m * R + r];
     const name = `cell f${colourOf(m + 1)} ${hides(t) ? "later" : open ? "open" : "no"}${t === here ? " here" : ""}`, depth = Math.round(9 + 91 * Math.min(1, 1.5 * w));
@@ -135,27 +136,27 @@ function maskKey() {
 // ---- words about one token
 
 function sentence(t) {
-  const word = display(NOW.pieces[t]), phi = phiUsed(t), { M } = NOW;
+  const word = wordAt(t), phi = phiUsed(t), { M } = NOW;
   if (!M) return T("heardNoPictures", { word });
   const all = weightsOf(t), top = [...all.keys()].filter((s) => all[s] > 0).sort((a, b) => all[b] - all[a]).slice(0, 3);
   const most = listed(top.map((s) => `${S.broken === "every" || S.broken === "uniform" ? T("pictureN", { n: Math.floor(s / latents()) + 1 }) + " " : ""}${T("latentN", { n: (s % latents()) + 1 })} (${percent(all[s])})`));
   if (S.broken === "every") return T("heardEvery", { word, M, most });
   if (seesNone(t)) return T(S.broken === "uniform" ? "heardUniform" : S.broken === "late" && NOW.phi[t] ? "heardLateNone" : "heardNone", { word, phi: NOW.phi[t] });
-  const rest = phi > 1 ? " " + T("heardOthers", { others: listed(range(phi - 1).map((n) => T("pictureN", { n: n + 1 }))) }) : "";
+  const rest = phi > 1 ? " " + T("heardOthers", { others: listed(range(phi - 1).map((n) => pictureN(n))) }) : "";
   return T(S.broken === "late" ? "heardLate" : "heard", { word, phi, R: latents(), most, was: NOW.phi[t] }) + rest;
 }
 
 function drawTable() { // the same as a table, for a screen reader or for copying
   if (!$("as-table").open) return;
   rebuilt($("table"), [NOW.promptKey, S.gates, S.broken, S.block, S.head, S.mode === "quiz"], () => {
-    const R = latents(), head = [T("colToken"), "#", T("colChunk"), "φ", T("colSees"), ...range(R).map((r) => T("latentN", { n: r + 1 }))];
+    const R = latents(), head = [T("colToken"), "#", T("colChunk"), "φ", T("colSees"), ...range(R).map((r) => latentN(r))];
     const caption = T("tableSay", { block: S.block + 1, head: S.head < 0 ? T("allHeads") : S.head + 1 });
     $("table").replaceChildren(table(caption, head, S.mode === "quiz" ? [] : NOW.tokens.map((_, t) => tableRow(t, R))));
   });
 }
 function tableRow(t, R) {
   const open = range(NOW.M).filter((m) => isOpen(t, m)), w = weightsOf(t), m = open[0];
-  const seen = open.length ? listed(open.map((n) => T("pictureN", { n: n + 1 }))) : T("nothing");
+  const seen = open.length ? listed(open.map((n) => pictureN(n))) : T("nothing");
   const cells = range(R).map((r) => (open.length === 1 ? percent(w[m * R + r], 1) : open.length ? "…" : 0));
-  return [display(NOW.pieces[t]), t + 1, NOW.chunk[t], phiUsed(t), seen, ...cells];
+  return [wordAt(t), t + 1, NOW.chunk[t], phiUsed(t), seen, ...cells];
 }

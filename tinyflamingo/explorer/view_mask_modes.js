@@ -20,9 +20,9 @@ function drawStep(panel) {
   rebuilt(panel, ["step", NOW.promptKey, t], () => {
     const back = button("back", () => go(t - 1), { disabled: t === 0 }), next = button("nextToken", () => go(t + 1), { disabled: t === last, className: "main" });
     panel.replaceChildren(
-      el("p", {}, el("b", {}, T("stepOf", { n: t + 1, of: last + 1 }) + " "), el("code", {}, display(NOW.pieces[t])), gloss(NOW.pieces[t]) && S.lang === "zh" ? `（${gloss(NOW.pieces[t])}）` : ""),
+      el("p", {}, el("b", {}, T("stepOf", { n: t + 1, of: last + 1 }) + " "), el("code", {}, wordAt(t)), gloss(NOW.pieces[t]) && inChinese() ? `（${gloss(NOW.pieces[t])}）` : ""),
       el("p", { "aria-live": "polite" }, stepSays(t)),
-      el("div", { className: "line" }, back, next, button("toEnd", () => go(last), { disabled: t === last }), button("startOver", () => go(0), { disabled: t === 0 }),
+      line(back, next, button("toEnd", () => go(last), { disabled: t === last }), button("startOver", () => go(0), { disabled: t === 0 }),
         button("chapterExample", () => setPrompt(START.prompt, START.pictures, { mode: "step", step: 0, token: 0 }))));
   });
 }
@@ -52,7 +52,7 @@ function otherQuiz() {
   setPrompt(...QUIZZES[(at + 1) % QUIZZES.length], { mode: "quiz" });
 }
 function quizCell(t, m, row, R) { // the latents of a picture open together, so one cell stands for all of them
-  const name = T("quizCell", { word: display(NOW.pieces[t]), n: m + 1 });
+  const name = T("quizCell", { word: wordAt(t), n: m + 1 });
   return Object.assign(plainButton({ className: "quiz", title: name, "aria-label": name, "aria-pressed": "false", "data-key": `q${t}-${m}`, tabIndex: t || m ? -1 : 0, style: `grid-row:${row}/span ${R};grid-column:${t + 3}` }), { t, m });
 }
 function shadeQuiz(node) {
@@ -100,18 +100,18 @@ function mistakeSays(t, m) {
 function compareBreaks() {
   const { tokens, visual, M } = NOW, gates = alphas(gatesNow()), swapped = [...visual];
   if (M) swapped[M - 1] = see(S.pictures[M - 1] === "pink_circle" ? "blue_star" : "pink_circle").latents;
-  const right = Flamingo.probabilities(Flamingo.run(model, tokens, visual, { gates }).logits, S.temperature);
+  const right = Flamingo.probabilities(runOn(visual, { gates }).logits, S.temperature);
   const top = biggest(right), rows = Object.keys(BREAKS).map((name) => {
-    const options = { gates, ...BREAKS[name] };
-    const p = Flamingo.probabilities(Flamingo.run(model, tokens, visual, options).logits, S.temperature)[top];
-    const { text } = Flamingo.complete(model, promptItems(), { ...options, visual, maxTokens: 16 });
-    return [T("break_" + (name || "no")), text || "…", percent(p, 1), M ? movedBefore(tokens, visual, swapped, options) : 0];
+    const how = { gates, ...BREAKS[name] };
+    const p = Flamingo.probabilities(runOn(visual, how).logits, S.temperature)[top];
+    const { text } = Flamingo.complete(model, promptItems(), { ...how, visual, maxTokens: 16 });
+    return [T("break_" + (name || "no")), text || "…", percent(p, 1), M ? movedBefore(tokens, visual, swapped, how) : 0];
   });
-  const last = NOW.phi.indexOf(M), head = [T("colMask"), T("colAnswer"), T("colP", { word: display(Flamingo.piece(model, top)) }), T("colLeak", { of: M ? last : 0 })];
+  const last = NOW.phi.indexOf(M), head = [T("colMask"), T("colAnswer"), T("colP", { word: wordOf(top) }), T("colLeak", { of: M ? last : 0 })];
   $("compared").replaceChildren(table(T("compareSay"), head, rows));
 }
-function movedBefore(tokens, visual, swapped, options) { // tokens before the last tag whose output differs
-  const [a, b] = [visual, swapped].map((v) => Flamingo.run(model, tokens, v, { ...options, all: true }).all), V = a.length / tokens.length;
+function movedBefore(tokens, visual, swapped, how) { // tokens before the last tag whose output differs
+  const [a, b] = [visual, swapped].map((v) => runOn(v, { ...how, all: true }).all), V = a.length / tokens.length;
   const before = NOW.phi.indexOf(visual.length);
   let moved = 0;
   for (let t = 0; t < before; t++) moved += a.subarray(t * V, (t + 1) * V).some((x, i) => Math.abs(x - b[t * V + i]) > 1e-4);

@@ -29,7 +29,7 @@ function stepProbabilities(at) { // at the temperature of the slider
 function blindProbabilities(at) { // the same place with every gate shut; kept as long as prompt and answer stay
   const key = JSON.stringify([at, NOW.said ? NOW.said.tokens.slice(0, at) : [], S.broken]);
   NOW.blind[key] = NOW.blind[key] || (at === 0
-    ? Flamingo.run(model, NOW.tokens, NOW.visual, { gates: shutGates() }).logits : logitsAt(at, shutGates()));
+    ? runOn(NOW.visual, { gates: shutGates() }).logits : logitsAt(at, shutGates()));
   return Flamingo.probabilities(NOW.blind[key], S.temperature);
 }
 
@@ -38,7 +38,7 @@ function drawAnswer(at, steps) {
   rebuilt($("answer"), [words, at, WRITING.timer > 0, T("answerToken")], () => {
     $("answer").setAttribute("aria-label", T("answerGroup"));
     $("answer").replaceChildren(...words.map((word, i) => {
-      const zh = S.lang === "zh" && gloss(word), node = plainButton({ "data-key": "a" + i, "aria-pressed": i === at, "aria-label": T("answerToken", { n: i + 1, word }), onclick: () => { stopWriting(); change({ at: i }); } }, word, zh ? el("small", {}, zh) : "");
+      const zh = inChinese() && gloss(word), node = plainButton({ "data-key": "a" + i, "aria-pressed": i === at, "aria-label": T("answerToken", { n: i + 1, word }), onclick: () => { stopWriting(); change({ at: i }); } }, word, zh ? el("small", {}, zh) : "");
       if (word === "<EOC>") node.className = "end";
       node.hidden = WRITING.timer > 0 && i > at;
       return node;
@@ -73,7 +73,7 @@ function drawBars(p, at, taken) {
     el("tbody", {}, ...order.map((id) => barRow(id, p[id], shut[id], id === taken))));
 }
 function barRow(id, p, q, taken) {
-  const word = display(Flamingo.piece(model, id)), zh = S.lang === "zh" && gloss(word);
+  const word = wordOf(id), zh = inChinese() && gloss(word);
   const bar = el("div", { className: "bar", "aria-hidden": "true" }, el("i", { style: `width:${100 * p}%` }), el("u", { style: `left:calc(${100 * q}% - ${3 * q}px)` }));
   return el("tr", {}, el("th", { scope: "row", className: "word mono" }, word, taken ? " ←" : "", zh ? el("small", {}, " " + zh) : ""),
     el("td", { className: "n" }, percent(p, 1)), el("td", { className: "track" }, bar), el("td", { className: "n shut" }, percent(q, 1)));

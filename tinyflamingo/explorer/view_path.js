@@ -44,6 +44,6 @@ function drawPath() {
     const told = el("div", { className: "reveal", role: "status" }, ...(S.revealed ? [el("b", {}, verdict), " " + T(`path${n}r`)] : []));
     told.hidden = !S.revealed;
     $("lesson").replaceChildren(el("p", { className: "question" }, T(`path${n}q`)), el("div", { className: "answers" }, ...answers), told,
-      el("div", { className: "line" }, button("pathBack", () => goToStep(n - 1), { disabled: n === 1 }), button("pathNext", () => goToStep(n + 1), { disabled: last, className: S.revealed && !last ? "main" : "" }), button("pathLeave", leavePath)));
+      line(button("pathBack", () => goToStep(n - 1), { disabled: n === 1 }), button("pathNext", () => goToStep(n + 1), { disabled: last, className: S.revealed && !last ? "main" : "" }), button("pathLeave", leavePath)));
   });
 }

@@ -12,11 +12,11 @@ const usePicture = (name) => { $("picker").close(); putPicture(PICKER.n, name); 
 
 function drawPicker() {
   const tabs = el("fieldset", { className: "choice", id: "picker-tab" }), body = el("div");
-  $("picker").replaceChildren(el("h2", { id: "h-picker" }, T("pickerTitle", { n: PICKER.n < 0 ? S.pictures.length + 1 : PICKER.n + 1 })), el("div", { className: "line" }, tabs), body);
+  $("picker").replaceChildren(el("h2", { id: "h-picker" }, T("pickerTitle", { n: PICKER.n < 0 ? S.pictures.length + 1 : PICKER.n + 1 })), line(tabs), body);
   const show = (tab) => {
     PICKER.tab = tab;
     choice(tabs, T("pickerFrom"), [["make", T("tabMake")], ["draw", T("tabDraw")], ["file", T("tabFile")]], tab, show);
-    body.replaceChildren({ make: makeTab, draw: drawTab, file: fileTab }[tab](), el("div", { className: "line" }, button("cancel", () => $("picker").close())));
+    body.replaceChildren({ make: makeTab, draw: drawTab, file: fileTab }[tab](), line(button("cancel", () => $("picker").close())));
   };
   show(PICKER.tab);
 }
@@ -65,7 +65,7 @@ function drawTab() {
   pickColour(PICKER.colour);
   renew();
   return el("div", { className: "picker" }, el("div", {}, say("drawSay"), board, colours, el("label", {}, fill, " " + T("fillStrokes")),
-    el("div", { className: "line" }, button("undo", () => { PICKER.strokes.pop(); renew(); }), button("clear", () => { PICKER.strokes = []; renew(); }))),
+    line(button("undo", () => { PICKER.strokes.pop(); renew(); }), button("clear", () => { PICKER.strokes = []; renew(); }))),
   el("div", {}, preview, say("asModelSees"), button("usePicture", () => usePicture(World.own(fitted(board, BOARD, BOARD))), { className: "main" })));
 }
 function tint(colours) {
