@@ -54,6 +54,7 @@ def test_keys_that_are_put_together_are_in_the_dictionary():
     made = {
         *(f"break{more}_{name}" for more in ("", "Say") for name in ("no", "every", "uniform", "late")),
         *(f"kind_{kind}" for kind in ("single", "pair", "count", "clip", "digit", "sum")),
+        *(f"tab_{tab}" for tab in ("make", "draw", "file")),
         *(f"path{n}{part}" for n in range(1, 11) for part in "qar"),
     }
     assert made - set(entries()) == set()

@@ -83,14 +83,15 @@ const changed = new Set(); // fields of S since the last refresh
 function refresh() {
   const began = performance.now(), gatesOnly = changed.size > 0 && [...changed].every((field) => field === "gates");
   changed.clear();
+  drawFrame();
   try {
     compute();
     trouble("");
   } catch (error) {
     NOW.resultKey = NOW.promptKey = "";
+    document.documentElement.dataset.ready = "trouble";
     return trouble(T("cannot", { why: error.message }));
   }
-  drawFrame();
   drawInputs();
   if (!gatesOnly) drawMask(); // while a gate moves the probabilities and the answer come first
   drawNext();
@@ -186,7 +187,10 @@ function readHash() {
   if (given.has("p") && !given.has("i")) S.pictures = [];
   S.revealed = false;
   fitPictures();
+  const unknown = S.pictures.filter((name) => !World.knows(name));
+  S.pictures = S.pictures.map((name) => (unknown.includes(name) ? SPARE[0] : name));
   refresh();
+  if (unknown.length) trouble(T("unknownPicture", { names: listed(unknown) }));
 }
 function writeHash() {
   const out = new URLSearchParams();
@@ -207,7 +211,7 @@ async function copyLink() {
 function begin() {
   model = Flamingo.load(TINYFLAMINGO);
   START.block = model.gates.length - 1;
-  for (const wire of [wireInputs, wireMask, wireNext, wireGates, wirePath]) wire();
+  for (const wire of [wireInputs, wireMask, wireNext, wireGates, wirePath, wirePicker]) wire();
   $("link").onclick = copyLink;
   window.onhashchange = readHash;
   readHash();

@@ -10,6 +10,7 @@ const WORDS = {
   copied: ["Copied", "已复制"],
   copyByHand: ["Copy it from the address bar", "请从地址栏复制"],
   cannot: ["This does not work: {why}", "无法处理：{why}"],
+  unknownPicture: ["This link names pictures that the page does not know: {names}. A red circle stands in their place.", "链接中有本页不认识的图：{names}。已用红色圆形代替。"],
   foot: ["Everything is computed in this tab; nothing is sent anywhere. Model: {name}, {mb} MB of weights, sha256 {sha}…. The last change took {ms} ms.", "所有计算都在本页完成，不向任何地方发送数据。模型：{name}，权重 {mb} MB，sha256 {sha}…。上一次改动用时 {ms} 毫秒。"],
 
   input: ["The prompt: text and pictures", "提示：文本与图像"],
@@ -51,9 +52,10 @@ const WORDS = {
 
   pickerTitle: ["Picture {n}", "图 {n}"],
   pickerFrom: ["From", "来源"],
-  tabMake: ["the toy world", "玩具世界"],
-  tabDraw: ["my hand", "手绘"],
-  tabFile: ["a file", "文件"],
+  tab_make: ["the toy world", "玩具世界"],
+  tab_draw: ["my hand", "手绘"],
+  tab_file: ["a file", "文件"],
+  pictureFile: ["Picture", "图片"],
   fKind: ["What", "类型"],
   kind_single: ["one thing", "一个物体"],
   kind_pair: ["two things", "两个物体"],

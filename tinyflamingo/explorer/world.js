@@ -148,7 +148,8 @@ const World = (() => {
     if (!all.flat().every(known) || !all[0].length) throw new Error(`no picture is called ${name}`);
     return all.map(draw);
   }
+  const knows = (name) => { try { return frames(name).length > 0; } catch { return false; } };
   const own = (bytes) => "rgb:" + btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_");
 
-  return { SIDE, COLOURS, SIZES, POSITIONS, RELATIONS, ACTIONS, NUMBERS, NAMED, UNNAMED, frames, own, isClip };
+  return { SIDE, COLOURS, SIZES, POSITIONS, RELATIONS, ACTIONS, NUMBERS, NAMED, UNNAMED, frames, knows, own, isClip };
 })();

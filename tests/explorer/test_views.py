@@ -1,0 +1,171 @@
+"""What a reader does with the page, in headless Chromium: steps, quiz, gates, links, drawing, the lesson.
+
+Numbers are compared in `test_browser.py`, words and colours in `test_page.py`.
+"""
+
+import json
+
+import pytest
+from chromium import page_of
+
+from tinyflamingo.explorer import build
+
+LANGUAGES = ["en", "zh"]
+WIDTHS = [390, 1280, 1920]
+NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, summary, [role=img]")].filter((e) =>
+  !e.getAttribute("aria-label") && !e.textContent.trim() && ![...e.labels || []].some((l) => l.textContent.trim())
+  && !e.closest("[aria-hidden]")).map((e) => e.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def page(chromium, tmp_path_factory):
+    with page_of(chromium, tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def opened(page, tmp_path_factory):
+    """A function: opens the page with this text behind the # and waits for it."""
+    path = tmp_path_factory.mktemp("page") / "explorer.html"
+    path.write_bytes(build.build_page())
+
+    def go(state=""):
+        page.go("about:blank")
+        page.go(f"{path.as_uri()}#{state}")
+        page.wait_for("document.documentElement.dataset.ready")
+        return page
+
+    return go
+
+
+def click(page, selector):
+    page.run(f"document.querySelector({json.dumps(selector)}).click()")
+    settle(page)
+
+
+def settle(page):
+    """Wait until the page has drawn what was changed."""
+    page.run("new Promise((ok) => requestAnimationFrame(() => requestAnimationFrame(ok)))")
+    page.wait_for("NOW.said")
+
+
+def text(page, name):
+    return page.run(f"document.getElementById({json.dumps(name)}).innerText")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_control_has_a_name(language, opened):
+    page = opened(f"lang={language}")
+    assert page.run(NAMELESS) == []
+    for tab in ("make", "draw", "file"):
+        page.run(f"openPicker(0); document.querySelector('#picker-tab input[value={tab}]').click()")
+        assert page.run(NAMELESS) == []
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_window(width, language, opened, page):
+    page.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+    for state in ("", "lesson=2", "m=step&s=5", "m=quiz"):
+        opened(f"lang={language}&{state}")
+        assert page.run("document.documentElement.scrollWidth <= innerWidth"), state
+
+
+def test_the_steps_open_the_cells_that_phi_says(opened):
+    page = opened("lang=en&m=step")
+    tokens, R = page.run("NOW.tokens.length"), page.run("latents()")
+    for t in range(tokens):
+        phi = page.run(f"NOW.phi[{t}]")
+        opening = page.run(f"$('mask').cells.filter((c) => c.t === {t} && c.matches('.open')).map((c) => c.m + 1)")
+        assert opening == [phi] * R * (phi > 0)
+        assert page.run(f"$('mask').cells.filter((c) => c.t > {t} && !c.matches('.later')).length") == 0
+        if t + 1 < tokens:
+            click(page, "[data-key=nextToken]")
+    assert f"Token {tokens} of {tokens}" in text(page, "panel")
+
+
+def test_the_quiz_hides_the_mask_and_names_the_first_mistake(opened):
+    page = opened("lang=en&m=quiz&show=mask")
+    assert page.run("$('mask').cells.length") == 0 and set(page.run("$('mask').phis.map((p) => p.textContent)")) == {"?"}
+    click(page, "[data-key=quizCheck]")
+    assert "token 7, “<image>”, picture 1" in text(page, "panel")  # the first tag: open, and nobody opened it
+    page.run("document.querySelectorAll('.quiz').forEach((q) => NOW.phi[q.t] === q.m + 1 && q.click())")
+    click(page, '[data-key="q13-0"]')
+    click(page, "[data-key=quizCheck]")
+    assert "token 14, “a”, picture 1" in text(page, "panel")  # one cell too many
+    click(page, '[data-key="q13-0"]')
+    click(page, "[data-key=quizCheck]")
+    assert "All right" in text(page, "panel")
+
+
+def test_a_moved_gate_changes_the_answer_and_a_link_brings_it_back(opened):
+    page = opened("lang=en")
+    before = text(page, "gate-answer")
+    click(page, "#gates-zero")
+    assert text(page, "gate-answer") != before
+    page.run("slide = (n, v) => { const e = document.querySelectorAll('.gate input')[n]; e.value = v; e.oninput(); }")
+    page.run("slide(4, 0.55); slide(6, 0.63); change({ token: 8, broken: 'every' })")
+    settle(page)
+    shown = [text(page, name) for name in ("gate-answer", "chosen", "bars")]
+    opened(page.run("location.hash.slice(1)"))
+    assert [text(page, name) for name in ("gate-answer", "chosen", "bars")] == shown
+
+
+def test_a_picture_of_a_link_that_does_not_exist_is_named(opened):
+    page = opened("lang=en&p=<image>Output:&i=red_unicorn")
+    assert "red_unicorn" in text(page, "trouble") and text(page, "gate-answer")
+
+
+def test_a_closed_outline_is_filled(opened):
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    page.run("openPicker(0); document.querySelector('#picker-tab input[value=draw]').click()")
+    page.run("""(() => {
+      const board = document.querySelector(".board"), box = board.getBoundingClientRect(), turns = 60;
+      board.setPointerCapture = () => {};
+      const at = (type, i) => board.dispatchEvent(new PointerEvent(type, { pointerId: 1,
+        clientX: box.left + 128 + 80 * Math.sin(i / turns * 6.28), clientY: box.top + 128 - 80 * Math.cos(i / turns * 6.28) }));
+      at("pointerdown", 0);
+      for (let i = 1; i <= turns; i++) at("pointermove", i);
+      at("pointerup", turns);
+    })()""")
+    click(page, "#use-drawn")
+    assert text(page, "gate-answer") == "a red circle."
+
+
+def test_pictures_are_added_moved_and_removed_with_their_text(opened):
+    page = opened("lang=en&p=<image>one.<image>two.&i=red_circle,blue_star")
+    click(page, '[data-key="moveRight0"]')
+    assert page.run("[S.prompt, S.pictures.join()]") == ["<image>two.<image>one.", "blue_star,red_circle"]
+    click(page, '[data-key="removePicture0"]')
+    assert page.run("[S.prompt, S.pictures.join()]") == ["<image>one.", "red_circle"]
+    click(page, '[data-key="addShot"]')
+    assert page.run("S.prompt.split('<image>').length") == 3 and page.run("S.pictures[1]") == "red_circle"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_lesson_asks_before_it_shows(language, opened):
+    page = opened(f"lang={language}")
+    click(page, "#lesson-open")
+    for step in range(1, 11):
+        assert f"{step}" in text(page, "h-lesson") and not page.run("S.revealed")
+        click(page, "[data-key=answer0]")
+        assert page.run("S.revealed") and text(page, "lesson")
+        click(page, "[data-key=pathNext]") if step < 10 else click(page, "[data-key=pathLeave]")
+    assert page.run("S.lesson") == 0 and page.complaints() == []
+
+
+def test_a_log_is_played_back_and_a_foreign_file_refused(opened):
+    page = opened("lang=en")
+    page.run("""give = (text) => { const t = new DataTransfer(), e = $("log-file"); t.items.add(new File([text], "log.jsonl"));
+      e.files = t.files; return e.onchange({ target: e }); }""")
+    names = [f"xattn_{i}/alpha_{kind}" for i in range(4) for kind in ("xattn", "dense")]
+    rows = [{"stage": "flamingo", "step": step, "gates": dict.fromkeys(names, step / 100)} for step in (0, 10, 20)]
+    page.run(f"give({json.dumps(chr(10).join(map(json.dumps, rows)))})")
+    page.run("goTo([startRow(), ...LOG.rows], 2)")
+    settle(page)
+    assert text(page, "log-out") == "step 10"
+    assert {abs(v) for v in page.run("S.gates.flat()")} == {0.1}
+    assert page.run("S.gates.flat().map(Math.sign)") == page.run("trained().flat().map(Math.sign)")
+    page.run("give('nothing')")
+    assert "log" in text(page, "trouble")
