@@ -63,6 +63,15 @@ def test_every_control_has_a_name(language, opened):
     assert page.complaints() == []
 
 
+def test_the_language_changes_without_a_new_page(opened):
+    page = opened("lang=en&m=step")
+    click(page, "#lang input[value=zh]")
+    assert page.run("document.documentElement.lang") == "zh-CN"
+    assert page.run("[...document.querySelectorAll('h2 span, h3')].filter((h) => !/[\\u4e00-\\u9fff]/.test(h.innerText))") == []
+    assert page.run("document.activeElement.value") == "zh"
+    assert page.complaints() == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_wider_than_the_window(width, language, opened, page):
@@ -81,28 +90,30 @@ def test_the_steps_open_the_cells_that_phi_says(opened):
         assert opening == [phi] * R * (phi > 0)
         assert page.run(f"$('mask').cells.filter((c) => c.t > {t} && !c.matches('.later')).length") == 0
         if t + 1 < tokens:
-            click(page, "[data-key=nextToken]")
-    assert f"Token {tokens} of {tokens}" in text(page, "panel")
+            click(page, "[data-do=nextToken]")
+    assert f"Token {tokens} of {tokens}" in text(page, "panel-step")
 
 
 def test_the_quiz_hides_the_mask_and_names_the_first_mistake(opened):
     page = opened("lang=en&m=quiz&show=mask")
-    assert page.run("$('mask').cells.length") == 0 and set(page.run("$('mask').phis.map((p) => p.textContent)")) == {"?"}
-    click(page, "[data-key=quizCheck]")
-    assert "token 7, “<image>”, picture 1" in text(page, "panel")  # the first tag: open, and nobody opened it
+    assert page.run("$('mask').cells.length") == 0 and set(page.run("$('mask').phis.map((p) => p.textContent)")) == {
+        "?"
+    }
+    click(page, "[data-do=quizCheck]")
+    assert "token 7, “<image>”, picture 1" in text(page, "panel-quiz")  # the first tag: open, and nobody opened it
     page.run("document.querySelectorAll('.quiz').forEach((q) => NOW.phi[q.t] === q.m + 1 && q.click())")
     click(page, '[data-key="q13-0"]')
-    click(page, "[data-key=quizCheck]")
-    assert "token 14, “a”, picture 1" in text(page, "panel")  # one cell too many
+    click(page, "[data-do=quizCheck]")
+    assert "token 14, “a”, picture 1" in text(page, "panel-quiz")  # one cell too many
     click(page, '[data-key="q13-0"]')
-    click(page, "[data-key=quizCheck]")
-    assert "All right" in text(page, "panel")
+    click(page, "[data-do=quizCheck]")
+    assert "All right" in text(page, "panel-quiz")
 
 
 def test_a_moved_gate_changes_the_answer_and_a_link_brings_it_back(opened):
     page = opened("lang=en")
     before = text(page, "gate-answer")
-    click(page, "#gates-zero")
+    click(page, "[data-do=zero]")
     assert text(page, "gate-answer") != before
     page.run("slide = (n, v) => { const e = document.querySelectorAll('.gate input')[n]; e.value = v; e.oninput(); }")
     page.run("slide(4, 0.55); slide(6, 0.63); change({ token: 8, broken: 'every' })")
@@ -129,7 +140,7 @@ def test_a_closed_outline_is_filled(opened):
       for (let i = 1; i <= turns; i++) at("pointermove", i);
       at("pointerup", turns);
     })()""")
-    click(page, "#use-drawn")
+    click(page, "[data-do=useDrawn]")
     assert text(page, "gate-answer") == "a red circle."
 
 
@@ -139,19 +150,19 @@ def test_pictures_are_added_moved_and_removed_with_their_text(opened):
     assert page.run("[S.prompt, S.pictures.join()]") == ["<image>two.<image>one.", "blue_star,red_circle"]
     click(page, '[data-key="removePicture0"]')
     assert page.run("[S.prompt, S.pictures.join()]") == ["<image>one.", "red_circle"]
-    click(page, '[data-key="addShot"]')
+    click(page, "[data-do=addShot]")
     assert page.run("S.prompt.split('<image>').length") == 3 and page.run("S.pictures[1]") == "red_circle"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_lesson_asks_before_it_shows(language, opened):
     page = opened(f"lang={language}")
-    click(page, "#lesson-open")
+    click(page, "[data-do=lesson]")
     for step in range(1, 11):
         assert f"{step}" in text(page, "h-lesson") and not page.run("S.revealed")
         click(page, "[data-key=answer0]")
-        assert page.run("S.revealed") and text(page, "lesson")
-        click(page, "[data-key=pathNext]") if step < 10 else click(page, "[data-key=pathLeave]")
+        assert page.run("S.revealed") and text(page, "path-reveal")
+        click(page, "[data-do=pathNext]") if step < 10 else click(page, "[data-do=pathLeave]")
     assert page.run("S.lesson") == 0 and page.complaints() == []
 
 
@@ -162,7 +173,7 @@ def test_a_log_is_played_back_and_a_foreign_file_refused(opened):
     names = [f"xattn_{i}/alpha_{kind}" for i in range(4) for kind in ("xattn", "dense")]
     rows = [{"stage": "flamingo", "step": step, "gates": dict.fromkeys(names, step / 100)} for step in (0, 10, 20)]
     page.run(f"give({json.dumps(chr(10).join(map(json.dumps, rows)))})")
-    page.run("goTo([startRow(), ...LOG.rows], 2)")
+    page.run("showMoment(2)")
     settle(page)
     assert text(page, "log-out") == "step 10"
     assert {abs(v) for v in page.run("S.gates.flat()")} == {0.1}

@@ -52,13 +52,8 @@ function readPrompt() {
 }
 
 function lottery(seed) { // the same numbers for the same seed: a link shows what its sender saw
-  let a = seed * 2654435761;
-  return () => {
-    a = (a + 0x6d2b79f5) | 0;
-    let t = Math.imul(a ^ (a >>> 15), 1 | a);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
+  let a = (69621 * seed + 12345) % 2147483647;
+  return () => (a = (a * 16807) % 2147483647) / 2147483647;
 }
 function writeAnswer() {
   const lot = S.choose === "lot";
@@ -138,14 +133,14 @@ function drawFrame() {
   root.lang = inChinese() ? "zh-CN" : "en";
   root.style.setProperty("--size", S.size);
   document.title = `tinyflamingo · ${T("title")}`;
-  if (root.words !== S.lang) for (const node of document.querySelectorAll("[data-t]")) node.textContent = T(node.dataset.t);
+  if (root.words !== S.lang) for (const node of document.querySelectorAll("[data-t], [data-do]")) node.textContent = T(node.dataset.t || node.dataset.do);
   root.words = S.lang;
   for (const view of SECTIONS) $(`view-${view}`).hidden = !shown(view);
   $("main").classList.toggle("pair", shown("mask") && shown("next"));
   for (const view of ["gates", "look"]) $(`view-${view}`).classList.toggle("alone", !(shown("gates") && shown("look")));
   choice($("lang"), T("language"), [["en", "English"], ["zh", "中文"]], S.lang, (lang) => change({ lang }));
   choice($("size"), T("letters"), [[1, "A"], [1.25, "A+"], [1.5, "A++"]], S.size, (size) => change({ size }));
-  $("lesson-open").setAttribute("aria-expanded", S.lesson > 0);
+  theButton("lesson").setAttribute("aria-expanded", S.lesson > 0);
 }
 function drawFoot() {
   const { info } = model, size = (info.bytes / 1e6).toFixed(1);
@@ -202,17 +197,16 @@ function writeHash() {
   history.replaceState(null, "", "#" + out);
 }
 
-async function copyLink() {
+DO.copyLink = async () => {
   const done = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
-  $("link").textContent = T(done ? "copied" : "copyByHand");
-  setTimeout(() => { $("link").textContent = T("copyLink"); }, 2500);
-}
+  theButton("copyLink").textContent = T(done ? "copied" : "copyByHand");
+  setTimeout(() => { theButton("copyLink").textContent = T("copyLink"); }, 2500);
+};
 
 function begin() {
   model = Flamingo.load(TINYFLAMINGO);
   START.block = model.gates.length - 1;
-  for (const wire of [wireInputs, wireMask, wireNext, wireGates, wirePath, wirePicker]) wire();
-  $("link").onclick = copyLink;
+  for (const wire of [wireInputs, wireMask, wireGates, wirePicker]) wire();
   window.onhashchange = readHash;
   readHash();
 }

@@ -51,8 +51,12 @@ function choice(node, legend, options, value, pick) {
   for (const input of node.querySelectorAll("input")) input.checked = input.value === String(value);
 }
 
+const DO = {}; // what a button with this name in data-do does; its text is the entry of WORDS with the same name
 const plainButton = (props, ...kids) => el("button", { type: "button", ...props }, ...kids);
-const button = (key, onclick, props = {}) => plainButton({ onclick, "data-key": key, ...props }, T(key));
+const button = (key) => plainButton({ "data-do": key, "data-key": key }, T(key));
+const theButton = (key) => document.querySelector(`[data-do=${key}]`);
+const disable = (key, off) => { theButton(key).disabled = off; };
+document.onclick = (e) => DO[e.target.closest?.("[data-do]")?.dataset.do]?.();
 
 const say = (key, values) => el("p", { className: "say" }, T(key, values));
 

@@ -5,10 +5,10 @@ const LOG = { rows: null, name: "", at: null, timer: 0 };
 
 function wireGates() {
   $("all").oninput = (e) => scaleGates(Number(e.target.value));
-  $("gates-zero").onclick = () => change({ gates: shutGates() });
-  $("gates-trained").onclick = () => change({ gates: null });
   $("log-file").onchange = readLogFile;
+  $("log-step").oninput = (e) => showMoment(Number(e.target.value));
 }
+Object.assign(DO, { zero: () => change({ gates: shutGates() }), trained: () => change({ gates: null }), play: playLog });
 const clamp = (v) => Math.max(-1, Math.min(1, v));
 const scaledGates = (factor) => trained().map((pair) => pair.map((v) => clamp(v * factor)));
 const scaleGates = (factor) => change({ gates: factor === 1 ? null : scaledGates(factor) });
@@ -132,22 +132,18 @@ async function readLogFile(e) {
 function gatesOfLog(row) { // a log holds sizes without a sign: each gate gets the sign that it has in the end
   return trained().map((pair, b) => pair.map((v, k) => (v < 0 ? -1 : 1) * Math.abs(row.gates[b][k])));
 }
-const startRow = () => ({ step: LOG.rows[0].step - 1, gates: model.gates.map(() => [0, 0]) }); // every gate begins at exactly 0
+const logRows = () => [{ step: LOG.rows[0].step - 1, gates: shutGates() }, ...LOG.rows]; // every gate begins at exactly 0
 
 function drawPlayback() {
   if (!LOG.rows && model.gateLog.length) Object.assign(LOG, { rows: model.gateLog, name: T("ownLog") });
-  const host = $("playback");
-  if (!LOG.rows) return host.replaceChildren(say("noLog"));
-  const rows = [startRow(), ...LOG.rows];
-  rebuilt(host, [LOG.name, LOG.rows.length], () => {
-    const input = el("input", { type: "range", min: 0, max: rows.length - 1, value: rows.length - 1, id: "log-step", "aria-label": T("logStep") });
-    input.oninput = () => goTo(rows, Number(input.value));
-    host.replaceChildren(line(input, el("output", { id: "log-out" }), plainButton({ id: "log-play", "data-key": "logPlay", onclick: () => playLog(rows) }, T("play"))), el("div", { id: "log-chart" }));
-  });
-  const at = LOG.at ?? rows.length - 1;
+  $("no-log").hidden = Boolean(LOG.rows);
+  $("playback").hidden = !LOG.rows;
+  if (!LOG.rows) return;
+  const rows = logRows(), at = LOG.at ?? rows.length - 1;
+  $("log-step").max = rows.length - 1;
   $("log-step").value = at;
   $("log-out").textContent = T("stepN", { n: Math.max(0, rows[at].step) });
-  $("log-play").textContent = T(LOG.timer ? "stop" : "play");
+  theButton("play").textContent = T(LOG.timer ? "stop" : "play");
   rebuilt($("log-chart"), [LOG.name, rows.length, at], () => $("log-chart").replaceChildren(logChart(rows, at)));
 }
 function logChart(rows, at) {
@@ -155,15 +151,15 @@ function logChart(rows, at) {
   const xs = rows.map((r) => r.step), last = xs[xs.length - 1], coloured = lines.map((l, i) => ({ ...l, colour: i >> 1 }));
   return chart(xs, coloured, [-1, 1], [[xs[0], "0"], [last, T("stepN", { n: last })]], T("playback"), xs[at]);
 }
-function goTo(rows, at) {
+function showMoment(at) {
   LOG.at = at;
-  change({ gates: gatesOfLog(rows[at]) });
+  change({ gates: gatesOfLog(logRows()[at]) });
 }
-function playLog(rows) {
+function playLog() {
   if (LOG.timer) return stopLog();
-  const from = LOG.at === null || LOG.at >= rows.length - 1 ? 0 : LOG.at, stride = Math.max(1, Math.round(rows.length / 75));
-  goTo(rows, from);
-  LOG.timer = setInterval(() => (LOG.at >= rows.length - 1 ? stopLog() : goTo(rows, Math.min(rows.length - 1, LOG.at + stride))), 200);
+  const last = LOG.rows.length, stride = Math.ceil(last / 75);
+  showMoment(LOG.at === null || LOG.at >= last ? 0 : LOG.at);
+  LOG.timer = setInterval(() => (LOG.at >= last ? stopLog() : showMoment(Math.min(last, LOG.at + stride))), 200);
 }
 function stopLog() {
   clearInterval(LOG.timer);

@@ -10,6 +10,7 @@ function wireInputs() {
   document.ondrop = (e) => {
     e.preventDefault();
     const card = e.target.closest?.(".card[data-n]"), file = pictureIn(e.dataTransfer.files);
+    card?.classList.remove("over");
     if (file) takeFile(file, card ? Number(card.dataset.n) : S.pictures.length - 1);
   };
 }
@@ -50,7 +51,7 @@ function drawInputs() {
 
 function cards() {
   const before = el("li", { className: "card f0" }, el("div", { className: "name" }, el("b", {}, T("beforeAll")), T("beforeAllSay")), textOf(0, T("beforeAll")));
-  const add = el("li", { className: "card add" }, button("addPicture", () => openPicker(-1)), button("addShot", addShot), el("span", { className: "name" }, T("dropHere")));
+  const add = el("li", { className: "card add" }, button("addPicture"), button("addShot"), el("span", { className: "name" }, T("dropHere")));
   return [before, ...S.pictures.map(card), add];
 }
 function card(name, n) {
@@ -71,12 +72,13 @@ function textOf(i, name) {
   input.oninput = () => change({ prompt: parts().map((text, j) => (j === i ? input.value.replaceAll("<image>", "") : text)).join("<image>"), token: null, at: 0 });
   return input;
 }
-function addShot() { // one more example in front of the last picture: a random thing with its caption
+DO.addPicture = () => openPicker(-1);
+DO.addShot = () => { // one more example in front of the last picture: a random thing with its caption
   const pick = (list) => list[Math.floor(Math.random() * list.length)], shape = pick(World.NAMED), colour = pick(Object.keys(World.COLOURS));
   const texts = parts(), last = Math.max(1, texts.length - 1), text = `Output: ${/^[aeiou]/.test(colour) ? "an" : "a"} ${colour} ${shape}.`;
   texts.splice(last, 0, text);
   setParts(texts, [...S.pictures.slice(0, last - 1), `${colour}_${shape}`, ...S.pictures.slice(last - 1)]);
-}
+};
 
 // ---- files: fitted as `complete` fits them
 

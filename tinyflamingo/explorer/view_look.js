@@ -7,7 +7,9 @@ function drawLook() {
   if (!shown("look")) return;
   const t = chosenToken(), m = NOW.phi[t] - 1, host = $("look");
   $("look-title").textContent = T("look", { word: wordAt(t) });
-  if (m < 0) return host.replaceChildren(el("p", {}, T("lookNone")));
+  $("look-says").textContent = m < 0 ? T("lookNone") : "";
+  disable("lookCover", m < 0);
+  if (m < 0) return host.replaceChildren();
   const { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), R = latents();
   const w = weightsOf(t).slice(m * R, (m + 1) * R), maps = range(R).map((r) => cellsOfLatent(trace, r));
   const weighed = shares(maps[0].map((_, c) => w.reduce((sum, v, r) => sum + v * maps[r][c], 0)));
@@ -17,9 +19,10 @@ function drawLook() {
   host.replaceChildren(el("div", { className: "maps" },
     el("figure", {}, heat(frames, weighed, trace, 184, true), el("figcaption", {}, T("lookWeighed"))),
     el("figure", {}, right, el("figcaption", {}, T("lookCovered", { word }))),
-    el("figure", {}, el("div", { className: "small-maps" }, ...maps.map((map, r) => el("div", {}, heat(frames, shares(map), trace, 60), `${r + 1}: ${percent(w[r])}`))), el("figcaption", {}, T("lookSmall")))),
-  el("p", { className: "say", role: "status" }, known ? difference(weighed, covered, trace.grid[1], word) : ""),
-  line(button("lookCover", () => coverCells(m, top), { disabled: Boolean(known) })), say("lookCoverSay"));
+    el("figure", {}, el("div", { className: "small-maps" }, ...maps.map((map, r) => el("div", {}, heat(frames, shares(map), trace, 60), `${r + 1}: ${percent(w[r])}`))), el("figcaption", {}, T("lookSmall")))));
+  if (known) $("look-says").textContent = difference(weighed, covered, trace.grid[1], word);
+  disable("lookCover", Boolean(known));
+  DO.lookCover = () => coverCells(m, top);
 }
 const shares = (values) => { const sum = values.reduce((a, v) => a + v, 0); return values.map((v) => (sum > 0 ? v / sum : 0)); };
 

@@ -17,7 +17,7 @@ function wireMask() {
   const grid = $("mask");
   grid.onclick = (e) => {
     const token = e.target.closest(".tok"), cell = e.target.closest(".quiz");
-    if (token) change({ token: Number(token.dataset.t) });
+    if (token) change({ token: Number(token.dataset.at) });
     if (cell) clickQuiz(cell);
   };
   grid.onpointerover = ({ target: c }) => { // a title for each of thousands of cells would be slow: only where the mouse is
@@ -30,12 +30,11 @@ function wireMask() {
     const step = { ArrowLeft: -1, ArrowRight: 1, Home: -1e6, End: 1e6 }[e.key];
     if (!token || !step) return;
     e.preventDefault();
-    const last = S.mode === "step" ? S.step : NOW.tokens.length - 1, t = Math.max(0, Math.min(last, Number(token.dataset.t) + step));
+    const last = S.mode === "step" ? S.step : NOW.tokens.length - 1, t = Math.max(0, Math.min(last, Number(token.dataset.at) + step));
     change({ token: t });
-    grid.querySelector(`.tok[data-t="${t}"]`).focus();
+    grid.querySelector(`.tok[data-at="${t}"]`).focus();
   };
   $("as-table").ontoggle = drawTable;
-  $("compare").onclick = compareBreaks;
 }
 
 function drawMask() {
@@ -75,7 +74,7 @@ function buildGrid(R) {
   }
   pieces.forEach((piece, t) => {
     const name = `${display(piece)}${gloss(display(piece)) && inChinese() ? " " + gloss(display(piece)) : ""}${quiz ? "" : `, φ ${NOW.phi[t]}`}`;
-    parts.push(plainButton({ className: "tok", "data-t": t, "data-key": "tok" + t, "aria-label": name, title: name, style: `grid-row:2;grid-column:${t + 3}` }, piece.replace(/▁/g, "␣")));
+    parts.push(plainButton({ className: "tok", "data-at": t, "data-key": "tok" + t, "aria-label": name, title: name, style: `grid-row:2;grid-column:${t + 3}` }, piece.replace(/▁/g, "␣")));
     parts.push(el("div", { className: "phi", "aria-hidden": "true", style: `grid-row:3;grid-column:${t + 3}` }));
   });
   parts.push(el("div", { className: "lab corner", style: "grid-row:3;grid-column:1/3;line-height:1.5" }, "φ (phi)"));

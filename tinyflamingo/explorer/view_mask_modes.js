@@ -7,24 +7,27 @@ function enterMode(mode) {
   change(mode === "step" ? { mode, step: 0, token: 0, broken: "" } : { mode, token: null, broken: mode === "quiz" ? "" : S.broken });
 }
 function drawPanel() {
-  const panel = $("panel");
-  panel.hidden = S.mode === "look";
-  if (S.mode === "step") drawStep(panel);
-  if (S.mode === "quiz") drawQuiz(panel);
+  for (const mode of ["step", "quiz"]) $(`panel-${mode}`).hidden = S.mode !== mode;
+  if (S.mode === "step") drawStep();
+  if (S.mode === "quiz") drawQuiz();
 }
+const put = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; }; // a screen reader reads what changed
 
 // ---- step by step
 
-function drawStep(panel) {
-  const last = NOW.tokens.length - 1, t = Math.min(S.step, last), go = (step) => change({ step, token: step });
-  rebuilt(panel, ["step", NOW.promptKey, t], () => {
-    const back = button("back", () => go(t - 1), { disabled: t === 0 }), next = button("nextToken", () => go(t + 1), { disabled: t === last, className: "main" });
-    panel.replaceChildren(
-      el("p", {}, el("b", {}, T("stepOf", { n: t + 1, of: last + 1 }) + " "), el("code", {}, wordAt(t)), gloss(NOW.pieces[t]) && inChinese() ? `（${gloss(NOW.pieces[t])}）` : ""),
-      el("p", { "aria-live": "polite" }, stepSays(t)),
-      line(back, next, button("toEnd", () => go(last), { disabled: t === last }), button("startOver", () => go(0), { disabled: t === 0 }),
-        button("chapterExample", () => setPrompt(START.prompt, START.pictures, { mode: "step", step: 0, token: 0 }))));
-  });
+const goTo = (step) => change({ step, token: step });
+Object.assign(DO, {
+  back: () => goTo(S.step - 1), nextToken: () => goTo(S.step + 1), toEnd: () => goTo(NOW.tokens.length - 1), startOver: () => goTo(0),
+  chapterExample: () => setPrompt(START.prompt, START.pictures, { mode: "step", token: 0 }),
+});
+function drawStep() {
+  const last = NOW.tokens.length - 1, t = Math.min(S.step, last);
+  put("step-of", T("stepOf", { n: t + 1, of: last + 1 }));
+  put("step-token", wordAt(t));
+  put("step-gloss", inChinese() ? gloss(wordAt(t)) : "");
+  put("step-says", stepSays(t));
+  for (const key of ["back", "startOver"]) disable(key, t === 0);
+  for (const key of ["nextToken", "toEnd"]) disable(key, t === last);
 }
 function stepSays(t) { // what this token is, what it does to phi, and which cells that opens
   const piece = NOW.pieces[t], phi = NOW.phi[t], values = { phi, was: phi - 1, n: NOW.chunk[t], R: latents() };
@@ -34,23 +37,20 @@ function stepSays(t) { // what this token is, what it does to phi, and which cel
 
 // ---- the quiz
 
-function drawQuiz(panel) {
+function drawQuiz() {
   if (QUIZ.of !== NOW.promptKey) Object.assign(QUIZ, { of: NOW.promptKey, answers: new Set(), verdict: null });
-  rebuilt(panel, ["quiz", NOW.promptKey, QUIZ.verdict, S.revealed], () => {
-    const verdict = el("p", { role: "status", className: QUIZ.verdict === "" ? "right" : "wrong-text" }, QUIZ.verdict === null ? "" : QUIZ.verdict || T("quizRight"));
-    panel.replaceChildren(el("p", {}, T("quizSay")), verdict, el("div", { className: "line" },
-      button("quizCheck", checkQuiz, { className: "main" }), button("quizClear", () => { QUIZ.of = ""; $("panel").built = ""; change({}); }),
-      button("quizOther", otherQuiz), button("quizShow", () => change({ mode: "look" }))));
-  });
+  put("verdict", QUIZ.verdict === null ? "" : QUIZ.verdict || T("quizRight"));
+  $("verdict").className = QUIZ.verdict ? "wrong-text" : "right";
 }
 const QUIZZES = [
   [START.prompt, START.pictures], ["<image>a red circle.<image><image>two", ["red_circle", "blue_star", "green_house"]],
   ["hello.<image>Question: what color is it? Answer:", ["pink_heart"]], ["<image>lofa.<image>dimu.<image>", ["red_hourglass", "blue_drop", "green_hourglass"]],
 ];
-function otherQuiz() {
+Object.assign(DO, { quizCheck: checkQuiz, quizShow: () => change({ mode: "look" }), quizClear: () => { QUIZ.of = ""; change({}); } });
+DO.quizOther = () => {
   const at = QUIZZES.findIndex(([prompt]) => prompt === S.prompt);
   setPrompt(...QUIZZES[(at + 1) % QUIZZES.length], { mode: "quiz" });
-}
+};
 function quizCell(t, m, row, R) { // the latents of a picture open together, so one cell stands for all of them
   const name = T("quizCell", { word: wordAt(t), n: m + 1 });
   return Object.assign(plainButton({ className: "quiz", title: name, "aria-label": name, "aria-pressed": "false", "data-key": `q${t}-${m}`, tabIndex: t || m ? -1 : 0, style: `grid-row:${row}/span ${R};grid-column:${t + 3}` }), { t, m });
@@ -97,7 +97,7 @@ function mistakeSays(t, m) {
 
 // ---- break it: the answer of each mask, and who notices when the last picture is exchanged
 
-function compareBreaks() {
+DO.compare = () => {
   const { tokens, visual, M } = NOW, gates = alphas(gatesNow()), swapped = [...visual];
   if (M) swapped[M - 1] = see(S.pictures[M - 1] === "pink_circle" ? "blue_star" : "pink_circle").latents;
   const right = Flamingo.probabilities(runOn(visual, { gates }).logits, S.temperature);
@@ -109,7 +109,7 @@ function compareBreaks() {
   });
   const last = NOW.phi.indexOf(M), head = [T("colMask"), T("colAnswer"), T("colP", { word: wordOf(top) }), T("colLeak", { of: M ? last : 0 })];
   $("compared").replaceChildren(table(T("compareSay"), head, rows));
-}
+};
 function movedBefore(tokens, visual, swapped, how) { // tokens before the last tag whose output differs
   const [a, b] = [visual, swapped].map((v) => runOn(v, { ...how, all: true }).all), V = a.length / tokens.length;
   const before = NOW.phi.indexOf(visual.length);

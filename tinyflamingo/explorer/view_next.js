@@ -2,17 +2,18 @@
 "use strict";
 const WRITING = { timer: 0 };
 
-function wireNext() {
-  $("temperature").oninput = (e) => change({ temperature: Number(e.target.value) });
-  $("again").onclick = () => change({ seed: S.seed + 1, at: 0 });
-}
+$("temperature").oninput = (e) => change({ temperature: Number(e.target.value) });
+Object.assign(DO, {
+  again: () => change({ seed: S.seed + 1, at: 0 }), previousToken: () => change({ at: S.at - 1 }), followingToken: () => change({ at: S.at + 1 }),
+  write: () => (WRITING.timer ? stopWriting() : startWriting()),
+});
 
 function drawNext() {
   if (!shown("next")) return;
   $("temperature").value = S.temperature;
   $("temperature-out").textContent = S.temperature.toFixed(1);
   choice($("choose"), T("choose"), [["likeliest", T("likeliest")], ["lot", T("byLot")]], S.choose, (how) => change({ choose: how, at: 0 }));
-  $("again").hidden = S.choose !== "lot";
+  theButton("again").hidden = S.choose !== "lot";
   if (!NOW.said) return drawBars(Flamingo.probabilities(NOW.result.logits, S.temperature), 0, null);
   const steps = NOW.said.tokens.length, at = Math.min(S.at, NOW.said.probabilities.length - 1);
   drawAnswer(at, steps);
@@ -45,10 +46,9 @@ function drawAnswer(at, steps) {
     }));
   });
   if ($("answer-read").textContent !== said.text) $("answer-read").textContent = said.text;
-  rebuilt($("steps"), [words.length, at, WRITING.timer > 0], () => $("steps").replaceChildren(
-    button("previousToken", () => change({ at: at - 1 }), { disabled: at === 0 }),
-    button("followingToken", () => change({ at: at + 1 }), { disabled: at >= words.length - 1 }),
-    button(WRITING.timer ? "stop" : "write", WRITING.timer ? stopWriting : startWriting)));
+  disable("previousToken", at === 0);
+  disable("followingToken", at >= words.length - 1);
+  theButton("write").textContent = T(WRITING.timer ? "stop" : "write");
 }
 function startWriting() { // one token after the other; the reader's own pace with reduced motion
   stopWriting();

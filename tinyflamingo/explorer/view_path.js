@@ -5,7 +5,7 @@ const SHOTS = { prompt: "<image>lofa.<image>dimu.<image>", pictures: ["red_hourg
 const CIRCLE = { prompt: "<image>Output:", pictures: ["red_circle"] };
 const CLEAN = { gates: null, broken: "", mode: "look", token: null, at: 0, head: -1, temperature: 1, choose: "likeliest" };
 const STEPS = [ // minutes, number of the right answer, what is shown with the question, and with the reveal
-  { minutes: 3, right: 1, ask: { ...CIRCLE, show: "input,next" }, tell: { show: "mask,next", token: 1 } },
+  { minutes: 3, right: 1, ask: { ...CIRCLE, show: "next" }, tell: { show: "mask,next", token: 1 } },
   { minutes: 4, right: 1, ask: { ...CHAPTER, show: "input" }, tell: { show: "mask" } },
   { minutes: 4, right: 1, ask: { ...CHAPTER, show: "mask", mode: "step", step: 5, token: 5 }, tell: { step: 6, token: 6 } },
   { minutes: 3, right: 0, ask: { ...CHAPTER, show: "mask", mode: "step", step: 10, token: 10 }, tell: { step: 11, token: 11 } },
@@ -17,16 +17,17 @@ const STEPS = [ // minutes, number of the right answer, what is shown with the q
   { minutes: 5, right: 1, ask: { ...CIRCLE, show: "gates" }, tell: { show: "next,gates" } },
 ];
 
-function wirePath() {
-  $("lesson-open").onclick = () => (S.lesson ? leavePath() : goToStep(1));
-}
+const PATH = { chosen: null };
+const leavePath = () => change({ lesson: 0, show: "", revealed: false });
+Object.assign(DO, {
+  lesson: () => (S.lesson ? leavePath() : goToStep(1)), pathBack: () => goToStep(S.lesson - 1), pathNext: () => goToStep(S.lesson + 1), pathLeave: leavePath,
+});
 function goToStep(n) {
   PATH.chosen = null;
   change({ ...CLEAN, ...STEPS[n - 1].ask, lesson: n, revealed: false });
   $("view-lesson").scrollIntoView({ block: "start" });
 }
-const PATH = { chosen: null };
-const leavePath = () => change({ lesson: 0, show: "", revealed: false });
+
 function reveal(i) {
   const { tell } = STEPS[S.lesson - 1];
   PATH.chosen = i;
@@ -38,12 +39,15 @@ function drawPath() {
   if (!S.lesson) return;
   const n = S.lesson, step = STEPS[n - 1], last = n === STEPS.length;
   $("h-lesson").textContent = T("lessonStep", { n, of: STEPS.length, minutes: step.minutes });
-  rebuilt($("lesson"), [n, S.revealed, PATH.chosen], () => {
-    const answers = T(`path${n}a`).split(" | ").map((text, i) => plainButton({ disabled: S.revealed && i !== step.right, className: S.revealed && i === step.right ? "main" : "", "data-key": "answer" + i, onclick: () => reveal(i) }, text));
-    const verdict = PATH.chosen === null ? "" : T(PATH.chosen === step.right ? "pathRight" : "pathWrong");
-    const told = el("div", { className: "reveal", role: "status" }, ...(S.revealed ? [el("b", {}, verdict), " " + T(`path${n}r`)] : []));
-    told.hidden = !S.revealed;
-    $("lesson").replaceChildren(el("p", { className: "question" }, T(`path${n}q`)), el("div", { className: "answers" }, ...answers), told,
-      line(button("pathBack", () => goToStep(n - 1), { disabled: n === 1 }), button("pathNext", () => goToStep(n + 1), { disabled: last, className: S.revealed && !last ? "main" : "" }), button("pathLeave", leavePath)));
-  });
+  disable("pathBack", n === 1);
+  disable("pathNext", last);
+  theButton("pathNext").className = S.revealed && !last ? "main" : "";
+  put("path-question", T(`path${n}q`));
+  $("path-reveal").hidden = !S.revealed;
+  const verdict = PATH.chosen === null ? "" : T(PATH.chosen === step.right ? "pathRight" : "pathWrong");
+  put("path-reveal", S.revealed ? `${verdict} ${T(`path${n}r`)}` : "");
+  rebuilt($("path-answers"), [n, S.revealed], () => $("path-answers").replaceChildren(...T(`path${n}a`).split(" | ").map((text, i) => {
+    const right = S.revealed && i === step.right;
+    return plainButton({ disabled: S.revealed && !right, className: right ? "main" : "", "data-key": "answer" + i, onclick: () => reveal(i) }, text);
+  })));
 }

@@ -4,16 +4,17 @@ const PICKER = { n: -1, strokes: [], colour: "red" };
 const BOARD = 256, TABS = ["make", "draw", "file"];
 
 function wirePicker() {
-  const press = (name, action) => { $(name).onclick = action; };
-  press("cancel", () => $("picker").close());
-  press("use-made", () => usePicture(madeName()));
-  press("use-drawn", () => usePicture(World.own(fitted($("board"), BOARD, BOARD))));
-  press("undo", () => { PICKER.strokes.pop(); drawBoard(); });
-  press("clear", () => { PICKER.strokes = []; drawBoard(); });
   $("kind").onchange = drawFields;
   $("picture-file").onchange = (e) => { const [file] = e.target.files; if (file) { $("picker").close(); takeFile(file, PICKER.n); } };
   wireBoard($("board"));
 }
+Object.assign(DO, {
+  cancel: () => $("picker").close(),
+  useMade: () => usePicture(madeName()),
+  useDrawn: () => usePicture(World.own(fitted($("board"), BOARD, BOARD))),
+  undo: () => { PICKER.strokes.pop(); drawBoard(); },
+  clear: () => { PICKER.strokes = []; drawBoard(); },
+});
 function openPicker(n) {
   PICKER.n = n;
   $("h-picker").textContent = T("pickerTitle", { n: n < 0 ? S.pictures.length + 1 : n + 1 });
