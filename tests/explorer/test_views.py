@@ -14,7 +14,7 @@ LANGUAGES = ["en", "zh"]
 WIDTHS = [390, 1280, 1920]
 NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, summary, [role=img]")].filter((e) =>
   !e.getAttribute("aria-label") && !e.textContent.trim() && ![...e.labels || []].some((l) => l.textContent.trim())
-  && !e.closest("[aria-hidden]")).map((e) => e.outerHTML)"""
+  && !e.closest("[aria-hidden], dialog:not([open])")).map((e) => e.outerHTML)"""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_language_changes_without_a_new_page(opened):
     page = opened("lang=en&m=step")
     click(page, "#lang input[value=zh]")
     assert page.run("document.documentElement.lang") == "zh-CN"
-    assert page.run("[...document.querySelectorAll('h2 span, h3')].filter((h) => !/[\\u4e00-\\u9fff]/.test(h.innerText))") == []
+    page.wait_for("[...document.querySelectorAll('h2 span, h3')].every((h) => /[\\u4e00-\\u9fff]/.test(h.textContent))")
     assert page.run("document.activeElement.value") == "zh"
     assert page.complaints() == []
 
@@ -134,8 +134,11 @@ def test_a_closed_outline_is_filled(opened):
     page.run("""(() => {
       const board = document.querySelector(".board"), box = board.getBoundingClientRect(), turns = 60;
       board.setPointerCapture = () => {};
-      const at = (type, i) => board.dispatchEvent(new PointerEvent(type, { pointerId: 1,
-        clientX: box.left + 128 + 80 * Math.sin(i / turns * 6.28), clientY: box.top + 128 - 80 * Math.cos(i / turns * 6.28) }));
+      const at = (type, i) => {
+        const angle = i / turns * 6.28, clientX = box.left + 128 + 80 * Math.sin(angle);
+        const clientY = box.top + 128 - 80 * Math.cos(angle);
+        board.dispatchEvent(new PointerEvent(type, { pointerId: 1, clientX, clientY }));
+      };
       at("pointerdown", 0);
       for (let i = 1; i <= turns; i++) at("pointermove", i);
       at("pointerup", turns);
@@ -168,8 +171,12 @@ def test_the_lesson_asks_before_it_shows(language, opened):
 
 def test_a_log_is_played_back_and_a_foreign_file_refused(opened):
     page = opened("lang=en")
-    page.run("""give = (text) => { const t = new DataTransfer(), e = $("log-file"); t.items.add(new File([text], "log.jsonl"));
-      e.files = t.files; return e.onchange({ target: e }); }""")
+    page.run("""give = (text) => {
+      const data = new DataTransfer(), input = $("log-file");
+      data.items.add(new File([text], "log.jsonl"));
+      input.files = data.files;
+      return input.onchange({ target: input });
+    }""")
     names = [f"xattn_{i}/alpha_{kind}" for i in range(4) for kind in ("xattn", "dense")]
     rows = [{"stage": "flamingo", "step": step, "gates": dict.fromkeys(names, step / 100)} for step in (0, 10, 20)]
     page.run(f"give({json.dumps(chr(10).join(map(json.dumps, rows)))})")
