@@ -15,7 +15,7 @@ SOURCES = build.SOURCES
 PAGE = (SOURCES / "index.html").read_text(encoding="utf-8")
 STYLE = (SOURCES / "style.css").read_text(encoding="utf-8")
 SCRIPTS = [name for name in re.findall(r'<script src="([\w.]+)">', PAGE) if name != "weights.js"]
-WORDS = "words.js"  # the dictionary: text, not code
+WORDS = "words.js"  # the dictionary and the prompts of examples: text, not code
 LIMIT = 90 * 1024  # bytes of code, without its comments and indentation
 CONTRAST = 4.5
 
@@ -33,7 +33,7 @@ CODE = {name: script(name) for name in SCRIPTS}
 def entries():
     """{key: (English, Chinese)} of the dictionary."""
     strings = r'"((?:[^"\\]|\\.)*)"'
-    body = CODE[WORDS].split("const GLOSS")[0]
+    body = CODE[WORDS].split("const EXAMPLES")[0]
     return {k: (en, zh) for k, en, zh in re.findall(rf"(\w+): \[{strings}, {strings}\]", body)}
 
 
@@ -61,7 +61,7 @@ def test_keys_that_are_put_together_are_in_the_dictionary():
 
 
 def test_no_entry_of_the_dictionary_was_read_wrongly():
-    body = CODE[WORDS].split("const GLOSS")[0]
+    body = CODE[WORDS].split("const EXAMPLES")[0]
     assert len(entries()) == len(re.findall(r"(?:^|[ \[,{])\w+: \[\"", body, re.MULTILINE))
 
 

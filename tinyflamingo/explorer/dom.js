@@ -22,6 +22,7 @@ const range = (n) => [...Array(n).keys()];
 const biggest = (list) => list.indexOf(Math.max(...list));
 const inChinese = () => S.lang === "zh";
 const pictureN = (m) => T("pictureN", { n: m + 1 }), latentN = (r) => T("latentN", { n: r + 1 });
+const option = (value, text) => el("option", { value }, text);
 const line = (...kids) => el("div", { className: "line" }, ...kids);
 const percent = (p, digits = 0) => (100 * p).toFixed(digits) + " %";
 const listed = (all) => all.join(inChinese() ? "、" : ", ");
@@ -85,6 +86,19 @@ function imageData(rgb) {
 // ---- words of the model in the reader's language
 
 const gloss = (text) => GLOSS[text.trim().toLowerCase()] || "";
+function glossOf(prompt) { // the longest known pieces, one after the other; an unknown word stays as it is
+  return prompt.split("<image>").map((text) => {
+    const words = text.trim().split(/\s+/).filter(Boolean), out = [];
+    for (let i = 0; i < words.length; ) {
+      let n = Math.min(7, words.length - i);
+      while (n > 1 && !GLOSS[words.slice(i, i + n).join(" ").toLowerCase()]) n--;
+      const phrase = words.slice(i, i + n).join(" ").toLowerCase(), [, bare, mark] = phrase.match(/^(.*?)([.?:]?)$/);
+      if (!["a", "an", "the"].includes(phrase)) out.push(GLOSS[phrase] || (GLOSS[bare] || bare) + ({ ".": "。", "?": "？", ":": "：" }[mark] || ""));
+      i += n;
+    }
+    return out.join("");
+  }).join(T("glossPicture"));
+}
 function pictureName(name) { // "red_circle" -> "red circle", or in Chinese
   if (name.startsWith("rgb:")) return T("ownPicture");
   const words = name.replace(/[_-]/g, " ");

@@ -82,9 +82,9 @@ async function drawSweep() { // a factor at a time, so that the page stays alive
   $("sweep").replaceChildren(chart(SWEEP.factors, lines, [0, 1], [[0, "0"], [1, T("asTrained")], [1.5, "× 1.5"]], T("sweep"), 1));
 }
 
-// A line chart: xs, lines [{name, values}], range of y, marks [[x, label]]; `now`: an upright line
+// A line chart as wide as there is room, so that its letters keep their size: xs, lines [{name, values}], range of y, marks [[x, label]]; `now`: an upright line
 function chart(xs, lines, [low, high], marks, name, now = null) {
-  const W = 560, H = 190, L = 34, R = 96, B = 24, A = 8, span = xs[xs.length - 1] - xs[0] || 1;
+  const W = Math.max(300, Math.min(620, $("sweep").clientWidth)), H = 190, L = 34, R = 96, B = 24, A = 8, span = xs[xs.length - 1] - xs[0] || 1;
   const X = (x) => L + ((W - L - R) * (x - xs[0])) / span, Y = (y) => H - B - ((H - B - A) * (y - low)) / (high - low);
   const read = lines.map((l) => `${l.name}: ${[0, xs.length >> 1, xs.length - 1].map((i) => l.values[i].toFixed(2)).join(", ")}`).join("; ");
   const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "chart", role: "img", "aria-label": `${name}. ${read}` });

@@ -41,7 +41,7 @@ function drawInputs() {
   if (!shown("input")) return;
   const box = $("prompt"), at = EXAMPLES.findIndex(([, prompt, pictures]) => prompt === S.prompt && String(pictures) === String(S.pictures));
   if (box.value !== S.prompt) box.value = S.prompt;
-  rebuilt($("examples"), [], () => $("examples").replaceChildren(el("option", { value: -1 }, T("exOwn")), ...EXAMPLES.map(([key], i) => el("option", { value: i }, T(key)))));
+  rebuilt($("examples"), [], () => $("examples").replaceChildren(option(-1, T("exOwn")), ...EXAMPLES.map(([key], i) => option(i, T(key)))));
   $("examples").value = at;
   $("prompt-say").textContent = (inChinese() ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens.length, max: model.config.language.context });
   rebuilt($("strip"), [S.pictures, parts().length], () => $("strip").replaceChildren(...cards()));

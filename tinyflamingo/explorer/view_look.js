@@ -16,10 +16,11 @@ function drawLook() {
   const top = biggest(NOW.result.logits), word = wordOf(top);
   const known = COVER.key === lookKey(m) && COVER.drops, covered = known && shares(known.map((v) => Math.max(0, v)));
   const right = known ? heat(frames, covered, trace, 184, true) : paint(frames.slice(0, 1), 184, { "aria-label": pictureName(S.pictures[m]) });
+  const figure = (node, key, values) => el("figure", {}, node, el("figcaption", {}, T(key, values)));
   host.replaceChildren(el("div", { className: "maps" },
-    el("figure", {}, heat(frames, weighed, trace, 184, true), el("figcaption", {}, T("lookWeighed"))),
-    el("figure", {}, right, el("figcaption", {}, T("lookCovered", { word }))),
-    el("figure", {}, el("div", { className: "small-maps" }, ...maps.map((map, r) => el("div", {}, heat(frames, shares(map), trace, 60), `${r + 1}: ${percent(w[r])}`))), el("figcaption", {}, T("lookSmall")))));
+    figure(heat(frames, weighed, trace, 184, true), "lookWeighed"),
+    figure(right, "lookCovered", { word }),
+    figure(el("div", { className: "small-maps" }, ...maps.map((map, r) => el("div", {}, heat(frames, shares(map), trace, 60), `${r + 1}: ${percent(w[r])}`))), "lookSmall")));
   if (known) $("look-says").textContent = difference(weighed, covered, trace.grid[1], word);
   disable("lookCover", Boolean(known));
   DO.lookCover = () => coverCells(m, top);

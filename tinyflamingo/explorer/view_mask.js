@@ -20,10 +20,7 @@ function wireMask() {
     if (token) change({ token: Number(token.dataset.at) });
     if (cell) clickQuiz(cell);
   };
-  grid.onpointerover = ({ target: c }) => { // a title for each of thousands of cells would be slow: only where the mouse is
-    if (!c.matches(".cell")) return;
-    c.title = c.matches(".open") ? `${wordAt(c.t)} → ${T("latentN", { n: c.r + 1 })}: ${percent(weightsOf(c.t)[c.m * latents() + c.r], 1)}` : "";
-  };
+  grid.onpointerover = ({ target: c }) => { if (c.r >= 0) c.title = percent(weightsOf(c.t)[c.m * latents() + c.r], 1); }; // not for all: slow
   grid.onkeydown = (e) => {
     const token = e.target.closest(".tok"), cell = e.target.closest(".quiz");
     if (cell) return moveInQuiz(e, cell);
@@ -77,7 +74,7 @@ function buildGrid(R) {
     parts.push(plainButton({ className: "tok", "data-at": t, "data-key": "tok" + t, "aria-label": name, title: name, style: `grid-row:2;grid-column:${t + 3}` }, piece.replace(/▁/g, "␣")));
     parts.push(el("div", { className: "phi", "aria-hidden": "true", style: `grid-row:3;grid-column:${t + 3}` }));
   });
-  parts.push(el("div", { className: "lab corner", style: "grid-row:3;grid-column:1/3;line-height:1.5" }, "φ (phi)"));
+  parts.push(el("div", { className: "lab corner", style: "grid-row:3;grid-column:1;line-height:1.5" }, "φ (phi)"));
   for (let m = 0; m < M; m++) parts.push(...rowsOf(m, R));
   grid.replaceChildren(...parts);
   grid.cells = [...grid.querySelectorAll(".cell")];

@@ -42,10 +42,6 @@ function drawQuiz() {
   put("verdict", QUIZ.verdict === null ? "" : QUIZ.verdict || T("quizRight"));
   $("verdict").className = QUIZ.verdict ? "wrong-text" : "right";
 }
-const QUIZZES = [
-  [START.prompt, START.pictures], ["<image>a red circle.<image><image>two", ["red_circle", "blue_star", "green_house"]],
-  ["hello.<image>Question: what color is it? Answer:", ["pink_heart"]], ["<image>lofa.<image>dimu.<image>", ["red_hourglass", "blue_drop", "green_hourglass"]],
-];
 Object.assign(DO, { quizCheck: checkQuiz, quizShow: () => change({ mode: "look" }), quizClear: () => { QUIZ.of = ""; change({}); } });
 DO.quizOther = () => {
   const at = QUIZZES.findIndex(([prompt]) => prompt === S.prompt);

@@ -18,7 +18,7 @@ Object.assign(DO, {
 function openPicker(n) {
   PICKER.n = n;
   $("h-picker").textContent = T("pickerTitle", { n: n < 0 ? S.pictures.length + 1 : n + 1 });
-  rebuilt($("kind"), [], () => $("kind").replaceChildren(...Object.keys(FORMS).map((k) => el("option", { value: k }, T("kind_" + k)))));
+  rebuilt($("kind"), [], () => $("kind").replaceChildren(...Object.keys(FORMS).map((k) => option(k, T("kind_" + k)))));
   $("board").setAttribute("aria-label", T("boardName"));
   $("picture-file").value = "";
   showTab("make");
@@ -50,9 +50,8 @@ const fieldsNow = () => [...$("fields").querySelectorAll("select")];
 const madeName = () => fieldsNow().map((s) => s.value).join("_");
 const drawMade = () => $("made").replaceChildren(paint(World.frames(madeName()), 128, { "aria-label": pictureName(madeName()) }));
 function drawFields() {
-  const option = (o) => el("option", { value: o }, pictureName(o));
   $("fields").replaceChildren(...FORMS[$("kind").value].split(" ").map((key) =>
-    el("label", { hidden: key === "fPlus" }, T(key), el("select", { onchange: drawMade }, ...LISTS[key.replace("2", "")]().map(option)))));
+    el("label", { hidden: key === "fPlus" }, T(key), el("select", { onchange: drawMade }, ...LISTS[key.replace("2", "")]().map((o) => option(o, pictureName(o)))))));
   if ($("kind").value === "pair") ["blue", "star"].forEach((value, i) => { fieldsNow()[3 + i].value = value; });
   drawMade();
 }

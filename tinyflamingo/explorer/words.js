@@ -29,6 +29,7 @@ const WORDS = {
   exWords: ["text alone, no picture", "只有文本，没有图像"],
   prompt: ["Prompt", "提示"],
   promptSay: ["<image> stands where a picture stands. {n} of at most {max} tokens.", "<image> 标签表示此处有一张图。已用 {n} 个符号，最多 {max} 个。"],
+  glossPicture: ["[picture]", "［图］"],
   glossIs: ["In Chinese: ", "大意："],
   beforeAll: ["Text before all pictures", "所有图之前的文本"],
   beforeAllSay: ["These tokens see no picture.", "这些符号看不到任何图。"],
@@ -198,19 +199,23 @@ const WORDS = {
   path10a: ["yes, a gate should lie between 0 and 1 | no, the sign means nothing by itself | yes, it takes the picture away", "是，门应在 0 和 1 之间 | 不是，正负号本身没有意义 | 是，它把图像信息减掉了"],
   path10r: ["It is no fault: the layer behind a gate can turn its own output round. What counts is how far a gate is from 0. Play the training back below: the gates left 0 with one move, and then went their own ways. To end: shut single layers, and find the one that this answer needs most.", "这不是问题：门后面的层可以把自己的输出反过来，重要的是门离 0 有多远。请在下面播放训练过程：门先一步离开 0，然后各走各的路。最后请逐层关门，找出这个回答最离不开的那一层。"],
 };
+// Prompts with their pictures (names as in world.js): examples, each with the key of its title, and those of the quiz.
+const EXAMPLES = [
+  ["exChapter", "what is it?<image>a red house.<image>a", ["red_house", "blue_star"]],
+  ["exQuestions", "<image>Question: what shape is it? Answer: circle.<image>Question: what color is it? Answer:", ["red_circle", "blue_star"]],
+  ["exShots", "<image>lofa.<image>dimu.<image>", ["red_hourglass", "blue_drop", "green_hourglass"]],
+  ["exCaption", "<image>Output:", ["purple_moon"]],
+  ["exPair", "<image>Output:", ["red_circle_above_blue_star"]],
+  ["exClip", "<image>Question: what happens? Answer:", ["green_heart_moves-left"]],
+  ["exTurns", "<image>Output:", ["red_star_turns-blue"]],
+  ["exKnows", "<image>Question: where is it found? Answer:", ["red_circle"]],
+  ["exDigit", "<image>Question: what digit is it? Answer:", ["blue_three"]],
+  ["exSum", "<image>Output:", ["red_three_plus_four"]],
+  ["exWords", "a red circle is found", []],
+];
+const QUIZZES = [
+  ["what is it?<image>a red house.<image>a", ["red_house", "blue_star"]], ["<image>a red circle.<image><image>two", ["red_circle", "blue_star", "green_house"]],
+  ["hello.<image>Question: what color is it? Answer:", ["pink_heart"]], ["<image>lofa.<image>dimu.<image>", ["red_hourglass", "blue_drop", "green_hourglass"]],
+];
 // Chinese for the words of TinyWorld; prompts themselves stay English.
-const GLOSS = Object.fromEntries(`red 红色|orange 橙色|yellow 黄色|green 绿色|cyan 青色|blue 蓝色|purple 紫色|pink 粉色|circle 圆形|square 正方形|triangle 三角形|star 星形|heart 心形|cross 十字形|ring 圆环|moon 月牙形|diamond 菱形|arrow 箭头|house 房子|bolt 闪电|hourglass 沙漏形|drop 水滴形|tee T 字形|gear 齿轮形|small 小的|medium 中等的|large 大的|middle 中间|top left 左上|top right 右上|bottom left 左下|bottom right 右下|top 上方|bottom 下方|left 左边|right 右边|left of 左边|right of 右边|above 上方|below 下方|zero 零|one 一|two 二|three 三|four 四|five 五|six 六|seven 七|eight 八|nine 九|ten 十|eleven 十一|twelve 十二|no 没有|moves left 向左移动|moves right 向右移动|moves up 向上移动|moves down 向下移动|moves 移动|up 向上|down 向下|grows 变大|shrinks 变小|vanishes 消失|turns 变成|turns blue 变成蓝色|plus 加|yes. 是。|no. 不是。|question: 问：|answer: 答：|output: 输出：|question 问题|answer 回答|output 输出|what shape is it? 它是什么形状？|what color is it? 它是什么颜色？|how many are there? 有几个？|what size is it? 它有多大？|where is it? 它在哪里？|what happens? 发生了什么？|where is it found? 在哪里能找到它？|who likes it? 谁喜欢它？|how many sides does it have? 它有几条边？|what digit is it? 这是什么数字？|what is the sum? 和是多少？|what is it? 这是什么？|is found in 出现在|is found 出现在|found 被找到|likes 喜欢|what 什么|is 是|it 它|in 在|at 在|shape 形状|color 颜色|where 哪里|garden 花园|kitchen 厨房|forest 森林|river 河|cave 山洞|tower 塔|market 市场|desert 沙漠|meadow 草地|harbor 港口|attic 阁楼|stable 马厩|fox 狐狸|owl 猫头鹰|bear 熊|cat 猫|dog 狗|frog 青蛙|goat 山羊|hen 母鸡|mouse 老鼠|pig 猪|crow 乌鸦|wolf 狼|a （一个）|an （一个）|the （这个）|circles 圆形|squares 正方形|triangles 三角形|stars 星形|hearts 心形|crosses 十字形|rings 圆环|moons 月牙形|diamonds 菱形|arrows 箭头|houses 房子|bolts 闪电|sides 边|has 有`.split("|").map((entry) => { const cut = entry.lastIndexOf(" ", entry.search(/[\u3000-\u9fff\uff00-\uffef]|T 字/) - 1); return [entry.slice(0, cut), entry.slice(cut + 1)]; }));
-
-function glossOf(prompt) { // the longest known pieces, one after the other; an unknown word stays as it is
-  return prompt.split("<image>").map((text) => {
-    const words = text.trim().split(/\s+/).filter(Boolean), out = [];
-    for (let i = 0; i < words.length; ) {
-      let n = Math.min(7, words.length - i);
-      while (n > 1 && !GLOSS[words.slice(i, i + n).join(" ").toLowerCase()]) n--;
-      const phrase = words.slice(i, i + n).join(" ").toLowerCase(), [, bare, mark] = phrase.match(/^(.*?)([.?:]?)$/);
-      if (!["a", "an", "the"].includes(phrase)) out.push(GLOSS[phrase] || (GLOSS[bare] || bare) + ({ ".": "。", "?": "？", ":": "：" }[mark] || ""));
-      i += n;
-    }
-    return out.join("");
-  }).join("［图］");
-}
+const GLOSS = Object.fromEntries(`red 红色|orange 橙色|yellow 黄色|green 绿色|cyan 青色|blue 蓝色|purple 紫色|pink 粉色|circle 圆形|square 正方形|triangle 三角形|star 星形|heart 心形|cross 十字形|ring 圆环|moon 月牙形|diamond 菱形|arrow 箭头|house 房子|bolt 闪电|hourglass 沙漏形|drop 水滴形|tee T 字形|gear 齿轮形|small 小的|medium 中等的|large 大的|middle 中间|top left 左上|top right 右上|bottom left 左下|bottom right 右下|top 上方|bottom 下方|left 左边|right 右边|left of 左边|right of 右边|above 上方|below 下方|zero 零|one 一|two 二|three 三|four 四|five 五|six 六|seven 七|eight 八|nine 九|ten 十|eleven 十一|twelve 十二|no 没有|moves left 向左移动|moves right 向右移动|moves up 向上移动|moves down 向下移动|moves 移动|up 向上|down 向下|grows 变大|shrinks 变小|vanishes 消失|turns 变成|turns blue 变成蓝色|plus 加|yes. 是。|no. 不是。|question: 问：|answer: 答：|output: 输出：|question 问题|answer 回答|output 输出|what shape is it? 它是什么形状？|what color is it? 它是什么颜色？|how many are there? 有几个？|what size is it? 它有多大？|where is it? 它在哪里？|what happens? 发生了什么？|where is it found? 在哪里能找到它？|who likes it? 谁喜欢它？|how many sides does it have? 它有几条边？|what digit is it? 这是什么数字？|what is the sum? 和是多少？|what is it? 这是什么？|is found in 出现在|is found 出现在|found 被找到|likes 喜欢|what 什么|is 是|it 它|in 在|at 在|shape 形状|color 颜色|where 哪里|garden 花园|kitchen 厨房|forest 森林|river 河|cave 山洞|tower 塔|market 市场|desert 沙漠|meadow 草地|harbor 港口|attic 阁楼|stable 马厩|fox 狐狸|owl 猫头鹰|bear 熊|cat 猫|dog 狗|frog 青蛙|goat 山羊|hen 母鸡|mouse 老鼠|pig 猪|crow 乌鸦|wolf 狼|circles 圆形|squares 正方形|triangles 三角形|stars 星形|hearts 心形|crosses 十字形|rings 圆环|moons 月牙形|diamonds 菱形|arrows 箭头|houses 房子|bolts 闪电|sides 边|has 有`.split("|").map((entry) => { const cut = entry.lastIndexOf(" ", entry.search(/[\u3000-\u9fff\uff00-\uffef]|T 字/) - 1); return [entry.slice(0, cut), entry.slice(cut + 1)]; }));
