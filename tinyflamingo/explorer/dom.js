@@ -54,12 +54,10 @@ function choice(node, legend, options, value, pick) {
 
 const DO = {}; // what a button with this name in data-do does; its text is the entry of WORDS with the same name
 const plainButton = (props, ...kids) => el("button", { type: "button", ...props }, ...kids);
-const button = (key) => plainButton({ "data-do": key, "data-key": key }, T(key));
 const theButton = (key) => document.querySelector(`[data-do=${key}]`);
 const disable = (key, off) => { theButton(key).disabled = off; };
 document.onclick = (e) => DO[e.target.closest?.("[data-do]")?.dataset.do]?.();
 
-const say = (key, values) => el("p", { className: "say" }, T(key, values));
 
 function table(caption, head, rows, className = "plain") { // rows: lists of cells, the first of which names its row
   const cells = (row) => row.map((c) => (c instanceof Node ? c : el("td", { className: typeof c === "number" || /^[\d.]+ %$/.test(c) ? "n" : "" }, c)));

@@ -4,6 +4,7 @@
 function wireInputs() {
   $("prompt").oninput = (e) => change({ prompt: e.target.value.replace(/\n/g, " "), token: null, at: 0 });
   $("examples").onchange = (e) => { const [, prompt, pictures] = EXAMPLES[e.target.value] || []; if (prompt) setPrompt(prompt, pictures, { mode: S.mode === "step" ? "look" : S.mode }); };
+  typed($("text-0"), 0);
   $("world").ontoggle = drawWorld;
   document.onpaste = (e) => { const file = pictureIn(e.clipboardData.files); if (file) takeFile(file, S.pictures.length - 1); };
   document.ondragover = (e) => e.preventDefault();
@@ -44,16 +45,11 @@ function drawInputs() {
   rebuilt($("examples"), [], () => $("examples").replaceChildren(option(-1, T("exOwn")), ...EXAMPLES.map(([key], i) => option(i, T(key)))));
   $("examples").value = at;
   $("prompt-say").textContent = (inChinese() ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens.length, max: model.config.language.context });
-  rebuilt($("strip"), [S.pictures, parts().length], () => $("strip").replaceChildren(...cards()));
+  rebuilt($("strip"), [S.pictures, parts().length], () => $("strip").replaceChildren(...S.pictures.map(card)));
   parts().forEach((text, i) => { const input = $(`text-${i}`); if (input && input !== document.activeElement) input.value = text; });
   drawWorld();
 }
 
-function cards() {
-  const before = el("li", { className: "card f0" }, el("div", { className: "name" }, el("b", {}, T("beforeAll")), T("beforeAllSay")), textOf(0, T("beforeAll")));
-  const add = el("li", { className: "card add" }, button("addPicture"), button("addShot"), el("span", { className: "name" }, T("dropHere")));
-  return [before, ...S.pictures.map(card), add];
-}
 function card(name, n) {
   const label = pictureN(n), last = S.pictures.length - 1;
   const face = plainButton({ className: "face", "data-key": "face" + n, "aria-label": `${label}, ${pictureName(name)}: ${T("changePicture")}`, title: T("changePicture"), onclick: () => openPicker(n) }, paint(World.frames(name), 76, { "aria-hidden": "true" }));
@@ -68,7 +64,9 @@ function card(name, n) {
   return node;
 }
 function textOf(i, name) {
-  const input = el("input", { type: "text", lang: "en", id: `text-${i}`, value: parts()[i], "aria-label": name, placeholder: name, spellcheck: false, "data-key": "text" + i });
+  return typed(el("input", { type: "text", lang: "en", id: `text-${i}`, value: parts()[i], "aria-label": name, placeholder: name, spellcheck: false, "data-key": "text" + i }), i);
+}
+function typed(input, i) { // what is typed becomes text i of the prompt
   input.oninput = () => change({ prompt: parts().map((text, j) => (j === i ? input.value.replaceAll("<image>", "") : text)).join("<image>"), token: null, at: 0 });
   return input;
 }
@@ -100,10 +98,7 @@ function fitted(source, width, height) {
 
 function drawWorld() {
   if (!$("world").open) return;
-  rebuilt($("world-body"), [], () => {
-    const kinds = [...World.NAMED, ...World.UNNAMED].map((shape, i) => el("li", {}, paint(World.frames(`${Object.keys(World.COLOURS)[i % 8]}_${shape}`), 40, { "aria-hidden": "true" }), pictureName(shape)));
-    const colours = Object.keys(World.COLOURS).map((c) => pictureName(c));
-    $("world-body").replaceChildren(...(model.info.world === "tinyworld" ? [] : [el("p", { className: "wrong-text" }, T("foreignWorld"))]),
-      say("worldSay", { colours: listed(colours) }), el("ul", { className: "kinds" }, ...kinds), say("worldUnnamed"), say("worldNot"));
-  });
+  $("foreign").hidden = model.info.world === "tinyworld";
+  rebuilt($("kinds"), [], () => $("kinds").replaceChildren(...[...World.NAMED, ...World.UNNAMED].map((shape, i) =>
+    el("li", {}, paint(World.frames(`${Object.keys(World.COLOURS)[i % 8]}_${shape}`), 40, { "aria-hidden": "true" }), pictureName(shape)))));
 }

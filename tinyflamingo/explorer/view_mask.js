@@ -45,7 +45,7 @@ function drawMask() {
   drawPanel();
   rebuilt($("mask"), [NOW.promptKey, S.mode === "quiz"], () => buildGrid(R));
   shadeGrid(R);
-  $("mask-key").replaceChildren(...maskKey());
+  for (const key of ["mask", "quiz"]) $(`key-${key}`).hidden = (key === "quiz") !== (S.mode === "quiz");
   $("chosen").textContent = S.mode === "quiz" ? "" : sentence(chosenToken());
   $("mask-scroll").setAttribute("aria-label", T("mask"));
   rebuilt($("compared"), [NOW.promptKey, S.gates, S.temperature], () => $("compared").replaceChildren());
@@ -121,12 +121,6 @@ function shadeGrid(R) {
     if (node.depth !== depth) node.style.setProperty("--w", `${(node.depth = depth)}%`);
   }
   for (const node of grid.querySelectorAll(".quiz")) shadeQuiz(node);
-}
-
-function maskKey() {
-  const item = (className, key) => el("span", {}, el("i", { className }), T(key));
-  if (S.mode === "quiz") return [item("", "keyQuizShut"), item("ticked", "keyQuizOpen")];
-  return [item("ramp", "keyOpen"), item("cell no", "keyShut"), item("mine", "keyMine")];
 }
 
 // ---- words about one token
