@@ -44,7 +44,7 @@ function choice(node, legend, options, value, pick) {
   rebuilt(node, [legend, options], () => {
     const name = node.id;
     node.replaceChildren(el("legend", {}, legend), ...options.map(([v, label]) => {
-      const input = el("input", { type: "radio", name, value: String(v) });
+      const input = el("input", { type: "radio", name, value: String(v), "data-key": v });
       input.onchange = () => pick(v);
       return el("label", { className: "pick" }, input, el("span", {}, label));
     }));
