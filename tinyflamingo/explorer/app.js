@@ -17,10 +17,10 @@ const tagsIn = (prompt) => prompt.split("<image>").length - 1;
 
 // ---- what is computed
 
-function promptItems(pictures = S.pictures) {
+function promptItems() {
   const parts = S.prompt.split("<image>"), items = parts[0].trim() ? [parts[0]] : [];
   parts.slice(1).forEach((text, i) => {
-    const frames = World.frames(pictures[i]);
+    const frames = World.frames(S.pictures[i]);
     items.push({ frames, kind: frames.length > 1 ? "video" : "picture" });
     if (text.trim()) items.push(text);
   });

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 function el(tag, props = {}, ...kids) { // names with a dash and `role` become attributes, all others properties
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
-    if (name.includes("-") || ["role", "for", "colspan", "list"].includes(name)) node.setAttribute(name, value);
+    if (name.includes("-") || name === "role") node.setAttribute(name, value);
     else if (name === "style") node.style.cssText = value;
     else node[name] = value;
   }
@@ -25,19 +25,21 @@ const pictureN = (m) => T("pictureN", { n: m + 1 }), latentN = (r) => T("latentN
 const option = (value, text) => el("option", { value }, text);
 const line = (...kids) => el("div", { className: "line" }, ...kids);
 const percent = (p, digits = 0) => (100 * p).toFixed(digits) + " %";
+const joined = (...sentences) => sentences.filter(Boolean).join(inChinese() ? "" : " ");
 const listed = (all) => all.join(inChinese() ? "、" : ", ");
 
-// Runs `build` if what it depends on has changed since the last time, and says whether it did.
+// Runs `build` if what it depends on has changed since the last time; the focus stays where it was.
 function rebuilt(node, signature, build) {
   const key = JSON.stringify([S.lang, signature]);
-  if (node.built === key) return false;
+  if (node.built === key) return;
   const focus = node.contains(document.activeElement) && document.activeElement.dataset.key;
   node.built = key;
   build();
   const again = focus && node.querySelector(`[data-key="${focus}"]`);
   if (again) again.focus({ preventScroll: true });
-  return true;
 }
+
+const put = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; }; // a screen reader reads what changed
 
 // One of several, as native radio buttons: arrow keys and names come with them. options: [[value, label], ...]
 function choice(node, legend, options, value, pick) {
@@ -58,10 +60,9 @@ const theButton = (key) => document.querySelector(`[data-do=${key}]`);
 const disable = (key, off) => { theButton(key).disabled = off; };
 document.onclick = (e) => DO[e.target.closest?.("[data-do]")?.dataset.do]?.();
 
-
-function table(caption, head, rows, className = "plain") { // rows: lists of cells, the first of which names its row
-  const cells = (row) => row.map((c) => (c instanceof Node ? c : el("td", { className: typeof c === "number" || /^[\d.]+ %$/.test(c) ? "n" : "" }, c)));
-  return el("table", { className }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),
+function table(caption, head, rows) { // rows: lists of cells, the first of which names its row
+  const cells = (row) => row.map((c) => el("td", { className: /^[\d.]+( %)?$/.test(c) ? "n" : "" }, c));
+  return el("table", { className: "plain" }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),
     el("tbody", {}, ...rows.map(([name, ...rest]) => el("tr", {}, el("th", { scope: "row" }, name), ...cells(rest)))));
 }
 

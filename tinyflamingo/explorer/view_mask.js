@@ -132,8 +132,8 @@ function sentence(t) {
   const most = listed(top.map((s) => `${S.broken === "every" || S.broken === "uniform" ? T("pictureN", { n: Math.floor(s / latents()) + 1 }) + " " : ""}${T("latentN", { n: (s % latents()) + 1 })} (${percent(all[s])})`));
   if (S.broken === "every") return T("heardEvery", { word, M, most });
   if (seesNone(t)) return T(S.broken === "uniform" ? "heardUniform" : S.broken === "late" && NOW.phi[t] ? "heardLateNone" : "heardNone", { word, phi: NOW.phi[t] });
-  const rest = phi > 1 ? " " + T("heardOthers", { others: listed(range(phi - 1).map((n) => pictureN(n))) }) : "";
-  return T(S.broken === "late" ? "heardLate" : "heard", { word, phi, R: latents(), most, was: NOW.phi[t] }) + rest;
+  const others = phi > 1 && T("heardOthers", { others: listed(range(phi - 1).map(pictureN)) });
+  return joined(T(S.broken === "late" ? "heardLate" : "heard", { word, phi, R: latents(), most, was: NOW.phi[t] }), others);
 }
 
 function drawTable() { // the same as a table, for a screen reader or for copying
@@ -146,7 +146,7 @@ function drawTable() { // the same as a table, for a screen reader or for copyin
 }
 function tableRow(t, R) {
   const open = range(NOW.M).filter((m) => isOpen(t, m)), w = weightsOf(t), m = open[0];
-  const seen = open.length ? listed(open.map((n) => pictureN(n))) : T("nothing");
+  const seen = open.length ? listed(open.map(pictureN)) : T("nothing");
   const cells = range(R).map((r) => (open.length === 1 ? percent(w[m * R + r], 1) : open.length ? "…" : 0));
   return [wordAt(t), t + 1, NOW.chunk[t], phiUsed(t), seen, ...cells];
 }

@@ -11,7 +11,6 @@ function drawPanel() {
   if (S.mode === "step") drawStep();
   if (S.mode === "quiz") drawQuiz();
 }
-const put = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; }; // a screen reader reads what changed
 
 // ---- step by step
 
@@ -32,7 +31,7 @@ function drawStep() {
 function stepSays(t) { // what this token is, what it does to phi, and which cells that opens
   const piece = NOW.pieces[t], phi = NOW.phi[t], values = { phi, was: phi - 1, n: NOW.chunk[t], R: latents() };
   const kind = { "<BOS>": "stepBos", "<image>": "stepImage", "<EOC>": "stepEoc" }[piece] || "stepWord";
-  return T(kind, values) + " " + T(phi ? "stepOpens" : "stepOpensNone", values);
+  return joined(T(kind, values), T(phi ? "stepOpens" : "stepOpensNone", values));
 }
 
 // ---- the quiz

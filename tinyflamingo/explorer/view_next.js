@@ -17,10 +17,10 @@ function drawNext() {
   if (!NOW.said) return drawBars(Flamingo.probabilities(NOW.result.logits, S.temperature), 0, null);
   const steps = NOW.said.tokens.length, at = Math.min(S.at, NOW.said.probabilities.length - 1);
   drawAnswer(at, steps);
-  const taken = NOW.said.tokens[at] ?? (steps === at && at < 16 ? endOfChunk() : null);
+  // the last id is that of <EOC>
+  const taken = NOW.said.tokens[at] ?? (steps === at && at < 16 ? NOW.result.logits.length - 1 : null);
   drawBars(stepProbabilities(at), at, taken);
 }
-const endOfChunk = () => model.tokenizer?.size ?? NOW.result.logits.length - 1;
 
 function stepProbabilities(at) { // at the temperature of the slider
   if (S.choose === "lot" || S.temperature === 1) return NOW.said.probabilities[at];
@@ -29,14 +29,13 @@ function stepProbabilities(at) { // at the temperature of the slider
 }
 function blindProbabilities(at) { // the same place with every gate shut; kept as long as prompt and answer stay
   const key = JSON.stringify([at, NOW.said ? NOW.said.tokens.slice(0, at) : [], S.broken]);
-  NOW.blind[key] = NOW.blind[key] || (at === 0
-    ? runOn(NOW.visual, { gates: shutGates() }).logits : logitsAt(at, shutGates()));
+  NOW.blind[key] = NOW.blind[key] || (at ? logitsAt(at, shutGates()) : runOn(NOW.visual, options(shutGates())).logits);
   return Flamingo.probabilities(NOW.blind[key], S.temperature);
 }
 
 function drawAnswer(at, steps) {
   const { said } = NOW, words = [...said.pieces.slice(0, steps).map(display), ...(said.probabilities.length > steps ? ["<EOC>"] : [])];
-  rebuilt($("answer"), [words, at, WRITING.timer > 0, T("answerToken")], () => {
+  rebuilt($("answer"), [words, at, WRITING.timer > 0], () => {
     $("answer").setAttribute("aria-label", T("answerGroup"));
     $("answer").replaceChildren(...words.map((word, i) => {
       const zh = inChinese() && gloss(word), node = plainButton({ "data-key": "a" + i, "aria-pressed": i === at, "aria-label": T("answerToken", { n: i + 1, word }), onclick: () => { stopWriting(); change({ at: i }); } }, word, zh ? el("small", {}, zh) : "");
@@ -45,7 +44,7 @@ function drawAnswer(at, steps) {
       return node;
     }));
   });
-  if ($("answer-read").textContent !== said.text) $("answer-read").textContent = said.text;
+  put("answer-read", said.text);
   disable("previousToken", at === 0);
   disable("followingToken", at >= words.length - 1);
   theButton("write").textContent = T(WRITING.timer ? "stop" : "write");
@@ -63,10 +62,8 @@ function stopWriting() {
 }
 
 function drawBars(p, at, taken) {
-  const shut = blindProbabilities(at), order = [...p.keys()].sort((a, b) => p[b] - p[a]).slice(0, 6);
-  const favourite = biggest(shut);
-  for (const must of [favourite, taken]) if (must !== null && !order.includes(must)) order[order.indexOf(must) < 0 ? 5 - (must === taken) : 5] = must;
-  order.sort((a, b) => p[b] - p[a]);
+  const shut = blindProbabilities(at), likelier = (a, b) => p[b] - p[a], always = taken === null ? [biggest(shut)] : [biggest(shut), taken];
+  const order = [...new Set([...always, ...[...p.keys()].sort(likelier)])].slice(0, 6).sort(likelier);
   $("bars-say").textContent = T("barsSay", { n: at + 1 });
   const head = [T("colToken"), T("colP0"), "", T("colShut")];
   $("bars").replaceChildren(el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),

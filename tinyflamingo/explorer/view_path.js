@@ -45,7 +45,7 @@ function drawPath() {
   put("path-question", T(`path${n}q`));
   $("path-reveal").hidden = !S.revealed;
   const verdict = PATH.chosen === null ? "" : T(PATH.chosen === step.right ? "pathRight" : "pathWrong");
-  put("path-reveal", S.revealed ? `${verdict} ${T(`path${n}r`)}` : "");
+  put("path-reveal", S.revealed ? joined(verdict, T(`path${n}r`)) : "");
   rebuilt($("path-answers"), [n, S.revealed], () => $("path-answers").replaceChildren(...T(`path${n}a`).split(" | ").map((text, i) => {
     const right = S.revealed && i === step.right;
     return plainButton({ disabled: S.revealed && !right, className: right ? "main" : "", "data-key": "answer" + i, onclick: () => reveal(i) }, text);
