@@ -100,9 +100,8 @@ function glossOf(prompt) { // the longest known pieces, one after the other; an 
 }
 function pictureName(name) { // "red_circle" -> "red circle", or in Chinese
   if (name.startsWith("rgb:")) return T("ownPicture");
-  const words = name.replace(/[_-]/g, " ");
-  const known = words.split(" ").map((w) => GLOSS[w] || w).join(" ");
-  return inChinese() ? known : words;
+  const words = name.split("_").map((word) => word.replace("-", " "));
+  return words.map((word) => (inChinese() && GLOSS[word]) || word).join(" ");
 }
 
 const SVG = el("div", { innerHTML: "<svg></svg>" }).firstChild.namespaceURI; // from the parser: no address in the source

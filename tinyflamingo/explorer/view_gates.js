@@ -79,7 +79,7 @@ async function drawSweep() { // a factor at a time, so that the page stays alive
     if (key !== keyNow()) { SWEEP.key = ""; return; } // the prompt is another one by now
   }
   const best = [...new Set([8, 0, 4].map((i) => biggest(ps[i])))], lines = best.map((id) => ({ name: wordOf(id), values: ps.map((p) => p[id]) }));
-  $("sweep").replaceChildren(chart(SWEEP.factors, lines, [0, 1], [[0, "0"], [1, T("asTrained")], [1.5, "× 1.5"]], T("sweep"), 1));
+  $("sweep").replaceChildren(chart(SWEEP.factors, lines, [0, 1], [[0, "0"], [1, T("asTrained")], [1.5, "1.5"]], T("sweep"), 1));
 }
 
 // A line chart as wide as there is room, so that its letters keep their size: xs, lines [{name, values}], range of y, marks [[x, label]]; `now`: an upright line
