@@ -13,7 +13,7 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-extensions", "--disable-background-networking", "--remote-debugging-pipe",
 )  # fmt: skip
-PATIENCE = 120  # seconds for one answer
+PATIENCE = 60  # seconds for one answer
 
 
 class Page:

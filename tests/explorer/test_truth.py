@@ -10,23 +10,35 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_one_file import KINDS, clip, few_shots, other_folder, prompt, scene, text_alone, theirs  # noqa: F401
-from truth_files import FLAMINGO, PROMPTS, ask_node, floats, from_base64, items_of, request, strings
+from truth_files import (
+    CLOSE,
+    FLAMINGO,
+    PROMPTS,
+    WEIGHTS,
+    all_prompts,
+    ask_node,
+    compare,
+    compare_maps,
+    expected,
+    floats,
+    from_base64,
+    items_of,
+    request,
+    shipped,
+    strings,
+)
 
 import tinyflamingo
 from tinyflamingo import one_file, ops
 from tinyflamingo.data.images import load_picture
 from tinyflamingo.explorer import build
-from tinyflamingo.model.flamingo import encode_and_resample, encode_media, flamingo
-from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.studies.attention_maps import attention_maps, resampler_maps
-
-CLOSE = {"float32": 1e-4, "float16": 0.01}  # largest difference of logits, by the type of the packed matrices
-WEIGHTS = {"float32": 1e-5, "float16": 0.01}  # largest difference of attention weights
+from tinyflamingo.model.flamingo import encode_media
+from tinyflamingo.studies.attention_maps import resampler_maps
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
-    return tinyflamingo.load()
+    return shipped()
 
 
 @pytest.fixture
@@ -39,20 +51,6 @@ def ask(node, packed, tmp_path):
     return answers
 
 
-def expected(model, items):
-    """What the package makes of a prompt: the batch, visual tokens, logits (T, V + 1), attention (G, T, H, M, R)."""
-    batch = make_batch([encode_document(items, model.tokenizer, complete=False)])
-    visual = encode_and_resample(model, batch.media)
-    arguments = model.params, model.frozen, batch.tokens, batch.phi, visual, model.config
-    return batch, visual, flamingo(*arguments)[0], attention_maps(*arguments)[:, 0]
-
-
-def attention_of(answer, shape):
-    """The weights of all gated blocks, in the package's order (G, T, H, M, R)."""
-    G, T, H, M, R = shape
-    return np.reshape([floats(block, H, T, M, R) for block in answer["attention"]], (G, H, T, M, R)).swapaxes(1, 2)
-
-
 # ---------------------------------------------------------------- prompts
 
 
@@ -63,31 +61,12 @@ def told(request, node, packed, tmp_path_factory):
     return dtype, ask_node(node, folder, packed(dtype), all_prompts())["prompts"]
 
 
-def all_prompts():
-    return request([(items_of(kind, seed), {}) for kind, seed in PROMPTS])
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_tokens_text_logits_and_attention_are_those_of_the_package(kind, told, model):
+def test_tokens_text_logits_and_attention_are_those_of_the_package(kind, told):
     dtype, answers = told
-    for answer, (_, seed) in [pair for pair in zip(answers, PROMPTS, strict=True) if pair[1][0] is kind]:
-        batch, _, logits, attention = expected(model, items_of(kind, seed))
-        assert answer["tokens"] == batch.tokens[0].tolist() and answer["phi"] == batch.phi[0].tolist()
-        assert answer["text"] == tinyflamingo.complete(model, prompt(kind, seed))["text"]
-        own = floats(answer["logits"], *logits.shape)
-        assert np.abs(own - logits).max() < CLOSE[dtype]
-        np.testing.assert_allclose(floats(answer["last"], len(own[-1])), own[-1], rtol=0, atol=1e-5)
-        compare_maps(attention_of(answer, attention.shape), attention, batch.phi[0], WEIGHTS[dtype])
-
-
-def compare_maps(own, attention, phi, tolerance):
-    """Close to the package's; a shut cell is exactly 0, and the open cells of a row sum to 1."""
-    assert np.abs(own - attention).max(initial=0) < tolerance
-    M = own.shape[3]
-    shut = np.arange(1, M + 1) != phi[:, None]  # (T, M)
-    assert (own.transpose(1, 3, 0, 2, 4)[shut] == 0).all()
-    sums = own.sum((3, 4)) if M else np.zeros(own.shape[:3])
-    np.testing.assert_allclose(sums, np.broadcast_to((phi > 0)[:, None], sums.shape), atol=1e-5)
+    for answer, (own_kind, seed) in zip(answers, PROMPTS, strict=True):
+        if own_kind is kind:
+            compare(answer, kind, seed, dtype)
 
 
 def test_there_are_at_least_100_prompts_with_pictures_clips_shots_and_text_alone():
@@ -111,9 +90,9 @@ def test_another_checkpoint_gives_the_logits_of_the_package(kind, ask, other_fol
     model, items = tinyflamingo.load(other_folder), items_of(kind, 3, side=18)
     (answer,) = ask(prompts=[(items, {})], checkpoint=other_folder)["prompts"]
     with ops.use("reference"):  # nothing has to be compiled for these sizes
-        batch, _, logits, attention = expected(model, items)
+        _, phi, logits, attention = expected(model, items)
     assert np.abs(floats(answer["logits"], *logits.shape) - logits).max() < CLOSE["float32"]
-    compare_maps(attention_of(answer, attention.shape), attention, batch.phi[0], WEIGHTS["float32"])
+    compare_maps(answer, attention, phi, WEIGHTS["float32"])
 
 
 # ---------------------------------------------------------------- gates

@@ -1,6 +1,7 @@
 """What Python asks of flamingo.js, how Node or a page answers, and the model in Python that it is compared with."""
 
 import base64
+import functools
 import json
 import subprocess
 from pathlib import Path
@@ -8,13 +9,19 @@ from pathlib import Path
 import numpy as np
 from test_one_file import KINDS, fitted, prompt
 
+import tinyflamingo
 from tinyflamingo.data.items import EOC
 from tinyflamingo.explorer import build
+from tinyflamingo.model.flamingo import encode_and_resample, flamingo
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.studies.attention_maps import attention_maps
 
 HERE = Path(__file__).parent
 FLAMINGO = build.SOURCES / "flamingo.js"
 SEEDS = range(8)
 PROMPTS = [(kind, seed) for kind in KINDS for seed in SEEDS]  # 112
+CLOSE = {"float32": 1e-4, "float16": 0.01}  # largest difference of logits, by the type of the packed matrices
+WEIGHTS = {"float32": 1e-5, "float16": 0.01}  # largest difference of attention weights
 
 
 def to_base64(array):
@@ -101,3 +108,53 @@ def ask_node(node, folder, packed, asked, flamingo=FLAMINGO):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(Path(f"{path}.answer").read_text())
+
+
+def all_prompts():
+    """A request for everything about all prompts."""
+    return request([(items_of(kind, seed), {}) for kind, seed in PROMPTS])
+
+
+# ---------------------------------------------------------------- the model in Python
+
+
+@functools.cache
+def shipped():
+    return tinyflamingo.load()
+
+
+def expected(model, items):
+    """What the package makes of a prompt: tokens, phi, logits (T, V + 1), attention (G, T, H, M, R)."""
+    batch = make_batch([encode_document(items, model.tokenizer, complete=False)])
+    visual = encode_and_resample(model, batch.media)
+    arguments = model.params, model.frozen, batch.tokens, batch.phi, visual, model.config
+    return batch.tokens[0], batch.phi[0], flamingo(*arguments)[0], attention_maps(*arguments)[:, 0]
+
+
+@functools.cache
+def expected_of(kind, seed):
+    """The same for a prompt of `PROMPTS`, and its text by `complete` from the pictures as they are."""
+    text = tinyflamingo.complete(shipped(), prompt(kind, seed))["text"]
+    return *expected(shipped(), items_of(kind, seed)), text
+
+
+def compare(answer, kind, seed, dtype):
+    """An answer of truth.js against the package: tokens, text, logits, attention."""
+    tokens, phi, logits, attention, text = expected_of(kind, seed)
+    assert answer["tokens"] == tokens.tolist() and answer["phi"] == phi.tolist()
+    assert answer["text"] == text
+    own = floats(answer["logits"], *logits.shape)
+    assert np.abs(own - logits).max() < CLOSE[dtype]
+    np.testing.assert_allclose(floats(answer["last"], len(own[-1])), own[-1], rtol=0, atol=1e-5)
+    compare_maps(answer, attention, phi, WEIGHTS[dtype])
+
+
+def compare_maps(answer, attention, phi, tolerance):
+    """Close to the package's (G, T, H, M, R); a shut cell is exactly 0; the open cells of a row sum to 1."""
+    G, T, H, M, R = attention.shape
+    own = np.reshape([floats(block, H, T, M, R) for block in answer["attention"]], (G, H, T, M, R)).swapaxes(1, 2)
+    assert np.abs(own - attention).max(initial=0) < tolerance
+    shut = np.arange(1, M + 1) != phi[:, None]  # (T, M)
+    assert (own.transpose(1, 3, 0, 2, 4)[shut] == 0).all()
+    sees = (phi > 0)[:, None] & (M > 0)
+    np.testing.assert_allclose(own.sum((3, 4)), np.broadcast_to(sees, (G, T, H)), atol=1e-5)

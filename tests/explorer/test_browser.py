@@ -1,0 +1,198 @@
+"""The page in headless Chromium, from a file and from the server: flamingo.js is the package there too, and the
+numbers that a reader sees are those of the package."""
+
+import json
+import re
+import threading
+import urllib.parse
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from chromium import page_of
+from truth_files import HERE, PROMPTS, all_prompts, compare, expected, shipped, to_base64
+
+import tinyflamingo
+from tinyflamingo.explorer import build, server
+
+TRUTH = f"(() => {{ {(HERE / 'truth.js').read_text(encoding='utf-8')}\nwindow.truth = truth; }})()"
+PACKED = {"float16": 0.0015, "float32": 0.00001}  # type of the matrices: largest difference of a probability
+
+
+@pytest.fixture(scope="module")
+def page(chromium, tmp_path_factory):
+    with page_of(chromium, tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A function: type of the matrices -> address of the page as a file."""
+    folder = tmp_path_factory.mktemp("page")
+
+    def address(dtype):
+        path = folder / f"{dtype}.html"
+        if not path.exists():
+            path.write_bytes(build.build_page(dtype=dtype))
+        return path.as_uri()
+
+    return address
+
+
+@contextmanager
+def served():
+    """The address of a server with the page."""
+    with server.Server(0) as running:
+        running.page = build.build_page()
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            yield running.url
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+def open_page(page, address, **state):
+    """Open the page in a state, as its address carries it, and wait until all is drawn."""
+    page.go("about:blank")
+    page.go(f"{address}#{urllib.parse.urlencode({'lang': 'en', **state})}")
+    page.wait_for("document.documentElement.dataset.ready")
+
+
+# ---------------------------------------------------------------- flamingo.js inside the page
+
+
+def compare_all(page, dtype):
+    page.run(TRUTH)
+    answers = json.loads(page.run(f"JSON.stringify(truth(Flamingo, TINYFLAMINGO, {json.dumps(all_prompts())}))"))
+    for answer, (kind, seed) in zip(answers["prompts"], PROMPTS, strict=True):
+        compare(answer, kind, seed, dtype)
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+def test_all_prompts_from_a_file(dtype, page, file):
+    open_page(page, file(dtype))
+    compare_all(page, dtype)
+    assert page.complaints() == [] and page.requests() == [page.run("location.href.split('#')[0]")]
+
+
+def test_all_prompts_from_the_server(page):
+    with served() as url:
+        open_page(page, url)
+        compare_all(page, "float16")
+        assert page.complaints() == [] and page.requests() == [url]
+
+
+def test_the_page_cannot_ask_another_host(page, file):
+    open_page(page, file("float16"))
+    refused = page.run("fetch('http://127.0.0.1:9/').then(() => 'asked', (error) => error.message)")
+    assert refused == "Failed to fetch"
+    assert any("Content Security Policy" in entry.get("text", "") for entry in page.complaints())
+
+
+def test_moved_gates_have_their_answer_within_100_ms(page, file):
+    """51 tokens of prompt, six of answer, the first block moved, so nothing below it is kept; the best of 15."""
+    open_page(page, file("float16"))
+    words = "Question: what color is it? Answer: red. " * 4 + "a red circle ."
+    times = page.run(f"""(() => {{
+      const items = [{{ frames: [new Uint8Array(3072).fill(200)], kind: "picture" }}, {json.dumps(words)}];
+      const {{ tokens }} = Flamingo.interleave(items, model), visual = [Flamingo.see(model, items[0].frames)];
+      const more = {{ visual, maxTokens: 6, random: () => 0.3, temperature: 5 }};
+      return Array.from({{ length: 15 }}, (_, i) => {{
+        const began = performance.now(), gates = model.gates.map(([a, b], g) => (g ? [a, b] : [a + i / 100, b]));
+        const said = Flamingo.complete(model, items, {{ gates, ...more }});
+        return [performance.now() - began, tokens.length, said.tokens.length];
+      }});
+    }})()""")
+    assert {length for _, length, _ in times} == {51} and max(said for _, _, said in times) == 6
+    assert min(time for time, _, said in times if said == 6) < 100
+
+
+# ---------------------------------------------------------------- the numbers that a reader sees
+
+
+def picture_name(medium):
+    """How the address of the page names a picture or clip of the reader's own."""
+    return "rgb:" + to_base64(medium).replace("+", "-").replace("/", "_")
+
+
+NOISE = np.random.default_rng(6).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+PAGES = {  # text, and the names of its pictures
+    "chapter": ("what is it?<image>a red house.<image>a", ["red_house", "blue_star"]),
+    "question": ("<image>Question: what color is it? Answer:", [picture_name(NOISE)]),
+    "clip": ("<image>Question: what happens? Answer:", ["green_heart_moves-left"]),
+    "shots": ("<image>lofa.<image>dimu.<image>", ["red_hourglass", "blue_drop", "green_hourglass"]),
+    "text": ("a red circle is found", []),
+}
+
+
+def open_prompt(page, address, name, **state):
+    """Open the page with a prompt; the items of the prompt, with the pixels that the page drew."""
+    text, pictures = PAGES[name]
+    open_page(page, address, p=text, i=",".join(pictures), **state)
+    drawn = (page.run(f"World.frames({json.dumps(picture)}).map((rgb) => [...rgb])") for picture in pictures)
+    media = [np.array(frames, np.uint8).reshape(-1, 32, 32, 3) for frames in drawn]
+    parts = [part for part in re.split("(<image>)", text) if part]
+    return [media.pop(0) if part == "<image>" else part for part in parts]
+
+
+def rows_of(page, selector):
+    """The cells of a table on the page, as a reader sees them."""
+    cells = "[...row.cells].map((cell) => cell.innerText.trim())"
+    return page.run(f"[...document.querySelectorAll('{selector} tbody tr')].map((row) => {cells})")
+
+
+def percentage(text):
+    return float(text.removesuffix("%")) / 100
+
+
+def probabilities(logits):
+    allowed = np.array(logits, np.float64)
+    allowed[[0, 1, 3, 4]] = -np.inf
+    weights = np.exp(allowed - allowed.max())
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("name", PAGES)
+def test_the_bars_and_the_answer_are_those_of_the_package(name, dtype, page, file):
+    items, model = open_prompt(page, file(dtype), name), shipped()
+    p = probabilities(expected(model, items)[2][-1])
+    answer = "document.querySelector('#answer-read').textContent"
+    assert page.run(answer) == tinyflamingo.complete(model, items, 16)["text"]
+    rows = rows_of(page, "#bars")
+    names = [model.tokenizer.piece(i).replace("\u2581", "") or "\u2581" for i in range(len(p))]
+    assert rows[0][0].removesuffix(" \u2190") == names[p.argmax()]
+    for word, number, *_ in rows:
+        likely = [p[i] for i, own in enumerate(names) if own == word.removesuffix(" \u2190")]
+        assert min(abs(percentage(number) - own) for own in likely) <= 0.00051 + PACKED[dtype]
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("block, head", [(0, None), (3, 2)])
+@pytest.mark.parametrize("name", ["chapter", "clip", "shots"])
+def test_the_weights_in_the_table_are_those_of_the_package(name, block, head, page, file):
+    R, chosen = 8, {"b": block + 1} | ({} if head is None else {"h": head + 1})
+    items = open_prompt(page, file("float32"), name, **chosen)
+    page.run("document.querySelector('#as-table').open = true")
+    page.wait_for("document.querySelector('#table tbody tr')")
+    rows = rows_of(page, "#table")
+    tokens, phi, _, attention = expected(shipped(), items)
+    weights = attention[block].mean(1) if head is None else attention[block][:, head]  # (T, M, R)
+    assert len(rows) == len(tokens)
+    for row, own, medium in zip(rows, weights, phi, strict=True):
+        assert row[3] == str(medium)
+        seen = own[medium - 1] if medium else np.zeros(R)
+        shown = [percentage(cell) if medium else float(cell) for cell in row[-R:]]
+        np.testing.assert_allclose(shown, seen, rtol=0, atol=0.00051 + 1e-5)
+
+
+def test_a_mask_that_is_off_by_one_changes_what_the_page_shows(page, file):
+    shown = []
+    for broken in ("", "late"):
+        items = open_prompt(page, file("float16"), "chapter", x=broken)
+        shown.append(rows_of(page, "#bars"))
+    p = probabilities(expected(shipped(), items)[2][-1])
+    well, badly = (percentage(rows[0][1]) for rows in shown)
+    assert abs(well - p.max()) < 0.002 < abs(badly - p.max())
