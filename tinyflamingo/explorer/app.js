@@ -143,8 +143,8 @@ function drawFrame() {
   theButton("lesson").setAttribute("aria-expanded", S.lesson > 0);
 }
 function drawFoot() {
-  const { info } = model, size = (info.bytes / 1e6).toFixed(1);
-  $("foot").textContent = T("foot", { ms: NOW.ms, name: info.name, mb: size, sha: model.sha256.slice(0, 12) });
+  const { name, bytes } = model.info;
+  put("foot", T("foot", { ms: NOW.ms, name, mb: (bytes / 1e6).toFixed(1), sha: model.sha256.slice(0, 12) }));
 }
 
 // ---- the address

@@ -46,7 +46,7 @@ function gateRows(was) {
 }
 const along = (v, px) => `calc(9px + (100% - 18px) * ${(v + 1) / 2} - ${px}px)`; // the thumb is 18 px wide
 function slider(name, was, b, k) {
-  const input = el("input", { type: "range", min: -1, max: 1, step: 0.01, "aria-label": T("gateName", { name, was: was.toFixed(2) }), title: T("gateTitle", { was: was.toFixed(2) }) });
+  const input = el("input", { type: "range", min: -1, max: 1, step: 0.01, "aria-label": T("gateName", { name, was: was.toFixed(2) }) });
   input.oninput = () => change({ gates: gatesNow().map((pair, i) => pair.map((v, j) => (i === b && j === k ? Number(input.value) : v))) });
   const fill = el("b"), out = el("output");
   const frame = el("span", { className: "gate" }, fill, el("u", { style: `left:${along(0, 1)}` }), el("u", { className: "was", style: `left:${along(was, 2)}` }), input);
@@ -83,8 +83,8 @@ async function drawSweep() { // a factor at a time, so that the page stays alive
 }
 
 // A line chart as wide as there is room, so that its letters keep their size: xs, lines [{name, values}], range of y, marks [[x, label]]; `now`: an upright line
-function chart(xs, lines, [low, high], marks, name, now = null) {
-  const W = Math.max(300, Math.min(620, $("sweep").clientWidth)), H = 190, L = 34, R = 96, B = 24, A = 8, span = xs[xs.length - 1] - xs[0] || 1;
+function chart(xs, lines, [low, high], marks, name, now = null, room = $("sweep").clientWidth) {
+  const W = Math.max(300, Math.min(620, room)), H = 190, L = 34, R = 96, B = 24, A = 8, span = xs[xs.length - 1] - xs[0] || 1;
   const X = (x) => L + ((W - L - R) * (x - xs[0])) / span, Y = (y) => H - B - ((H - B - A) * (y - low)) / (high - low);
   const read = lines.map((l) => `${l.name}: ${[0, xs.length >> 1, xs.length - 1].map((i) => l.values[i].toFixed(2)).join(", ")}`).join("; ");
   const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "chart", role: "img", "aria-label": `${name}. ${read}` });
@@ -109,23 +109,20 @@ function spread(ys) { // heights of labels, moved apart so that none covers anot
 // ---- a training run played back: only the gates are from then, all other weights are the trained ones
 
 function rowsOfLog(text) { // log.jsonl -> [{step, gates: [[|tanh|, |tanh|], ...]}]
-  const rows = [];
-  for (const line of text.split("\n")) {
-    if (!line.includes('"gates"')) continue;
-    const { step, gates } = JSON.parse(line);
-    rows.push({ step, gates: model.gates.map((_, b) => ["xattn", "dense"].map((kind) => Number(gates[`xattn_${model.gated[b]}/alpha_${kind}`]))) });
-  }
-  if (!rows.length || !rows.every((r) => r.gates.flat().every((v) => Math.abs(v) <= 1))) throw new Error(T("logWrong"));
-  return rows;
+  const rows = text.split("\n").filter((row) => row.includes('"gates"')).map((row) => JSON.parse(row));
+  const sizes = (gates) => model.gated.map((i) => ["xattn", "dense"].map((kind) => gates[`xattn_${i}/alpha_${kind}`]));
+  return rows.map(({ step, gates }) => ({ step, gates: sizes(gates) }));
 }
 async function readLogFile(e) {
-  const file = e.target.files[0];
+  const [file] = e.target.files;
   if (!file) return;
   try {
-    Object.assign(LOG, { rows: rowsOfLog(await file.text()), name: file.name, at: null });
+    const rows = rowsOfLog(await file.text());
+    if (!rows.length || !rows.every((r) => r.gates.flat().every((v) => Math.abs(v) <= 1))) throw new Error();
+    Object.assign(LOG, { rows, name: file.name, at: null });
     trouble("");
-  } catch (error) {
-    trouble(T("cannot", { why: error instanceof SyntaxError ? T("logWrong") : error.message }));
+  } catch {
+    trouble(T("cannot", { why: T("logWrong") }));
   }
   drawPlayback();
 }

@@ -91,7 +91,7 @@ async function takeFile(file, n) {
 function fitted(source, width, height) {
   const canvas = el("canvas", { width, height }), c = canvas.getContext("2d", { willReadFrequently: true });
   c.drawImage(source, 0, 0);
-  return Flamingo.fit(c.getImageData(0, 0, width, height).data, width, height, World.SIDE);
+  return Flamingo.fit(c.getImageData(0, 0, width, height).data, width, height);
 }
 
 // ---- what the model knows

@@ -51,7 +51,7 @@ function quizCell(t, m, row, R) { // the latents of a picture open together, so 
   return Object.assign(plainButton({ className: "quiz", title: name, "aria-label": name, "aria-pressed": "false", "data-key": `q${t}-${m}`, tabIndex: t || m ? -1 : 0, style: `grid-row:${row}/span ${R};grid-column:${t + 3}` }), { t, m });
 }
 function shadeQuiz(node) {
-  const on = QUIZ.answers.has(`${node.t},${node.m}`), bad = QUIZ.wrong && QUIZ.verdict && QUIZ.wrong[0] === node.t && QUIZ.wrong[1] === node.m;
+  const on = QUIZ.answers.has(`${node.t},${node.m}`), bad = QUIZ.verdict && String(QUIZ.wrong) === `${node.t},${node.m}`;
   node.className = `quiz f${colourOf(node.m + 1)}${bad ? " wrong" : ""}`;
   node.setAttribute("aria-pressed", on);
   node.textContent = on ? "✓" : "";
@@ -60,12 +60,11 @@ function clickQuiz(node) {
   const key = `${node.t},${node.m}`;
   if (!QUIZ.answers.delete(key)) QUIZ.answers.add(key);
   QUIZ.verdict = null;
-  drawPanel();
-  for (const other of $("mask").querySelectorAll(".quiz")) shadeQuiz(other);
+  change({});
 }
 function moveInQuiz(e, node) {
   const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
-  const next = move && [...$("mask").querySelectorAll(".quiz")].find((q) => q.t === node.t + move[0] && q.m === node.m + move[1]);
+  const next = move && $("mask").querySelector(`[data-key=q${node.t + move[0]}-${node.m + move[1]}]`);
   if (!next) return;
   e.preventDefault();
   node.tabIndex = -1;

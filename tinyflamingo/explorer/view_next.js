@@ -17,6 +17,8 @@ function drawNext() {
   if (!NOW.said) return drawBars(Flamingo.probabilities(NOW.result.logits, S.temperature), 0, null);
   const steps = NOW.said.tokens.length, at = Math.min(S.at, NOW.said.probabilities.length - 1);
   drawAnswer(at, steps);
+  disable("shots", NOW.M < 2);
+  rebuilt($("shots"), [NOW.resultKey, S.temperature], () => $("shots").replaceChildren());
   // the last id is that of <EOC>
   const taken = NOW.said.tokens[at] ?? (steps === at && at < 16 ? NOW.result.logits.length - 1 : null);
   drawBars(stepProbabilities(at), at, taken);
@@ -75,3 +77,12 @@ function barRow(id, p, q, taken) {
   return el("tr", {}, el("th", { scope: "row", className: "word mono" }, word, taken ? " ←" : "", zh ? el("small", {}, " " + zh) : ""),
     el("td", { className: "n" }, percent(p, 1)), el("td", { className: "track" }, bar), el("td", { className: "n shut" }, percent(q, 1)));
 }
+
+DO.shots = () => { // how likely the answer's first token is with 0, 1, ... of the examples before the last picture
+  const id = biggest(NOW.result.logits), items = promptItems(), media = range(items.length).filter((i) => items[i].frames);
+  const values = range(NOW.M).map((shots) => {
+    const first = NOW.M - 1 - shots, { tokens } = Flamingo.interleave(items.slice(media[first]), model);
+    return Flamingo.probabilities(Flamingo.run(model, tokens, NOW.visual.slice(first), options()).logits, S.temperature)[id];
+  });
+  $("shots").replaceChildren(chart(range(NOW.M), [{ name: wordOf(id), values }], [0, 1], range(NOW.M).map((k) => [k, String(k)]), T("shots"), null, $("shots").clientWidth));
+};

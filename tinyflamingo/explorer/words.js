@@ -138,6 +138,9 @@ const WORDS = {
   colP0: ["now", "现在"], colShut: ["shut", "门关闭时"],
   ghost: ["The dark mark and the last column: the same with all gates shut, that is, without any picture.", "深色标记和最后一列：所有门都关闭、即完全没有图像信息时的概率。"],
   temperature: ["Temperature", "温度"], choose: ["Take", "选取"], likeliest: ["the likeliest", "概率最大的"], byLot: ["by lot", "按概率抽取"], again: ["Draw again", "再抽一次"],
+  shotsTitle: ["As examples are added", "示例逐个增加时"],
+  shotsSay: ["In a few-shot prompt: the probability of the first token of the answer with none, one, two … of the examples before the last picture. A single example counts one picture with its text.", "在少样本提示中：最后一张图之前有 0、1、2……个示例时，回答第一个符号的概率。一张图加它的文本算一个示例。"],
+  shots: ["Count them up", "逐个增加示例"],
 
   gates: ["The gates", "门"],
   gatesSay: ["Each gated layer adds twice: tanh(α) times what cross-attention saw, then tanh(α) times what its feed-forward layer made of it. At 0 it adds nothing, and there training began. The sign means nothing by itself: the layer behind a gate can turn its own output round.", "每个门控层加两次：先加 tanh(α) 乘以交叉注意力看到的内容，再加 tanh(α) 乘以前馈层的输出。门为 0 时什么也不加，训练正是从 0 开始的。门的正负号本身没有意义：门后面的层可以把自己的输出反过来。"],
@@ -145,7 +148,7 @@ const WORDS = {
   all: ["All gates", "所有门"], zero: ["All shut", "全部关闭"], trained: ["As trained", "训练后的值"], mixed: ["mixed", "各不相同"],
   looks: ["cross-attention", "交叉注意力"], thinks: ["feed-forward", "前馈层"], looksShort: ["attends", "注意力"], thinksShort: ["feeds", "前馈"],
   adds: ["adds (of the stream)", "加入量（占残差流）"], addsName: ["cross-attention adds {looks} and feed-forward {thinks} of the stream's length", "交叉注意力加入残差流长度的 {looks}，前馈层加入 {thinks}"],
-  gateName: ["{name}, tanh α, trained {was}", "{name}，tanh α，训练后为 {was}"], gateTitle: ["trained: {was}", "训练后：{was}"],
+  gateName: ["{name}, tanh α, trained {was}", "{name}，tanh α，训练后为 {was}"],
   keyGates: ["Thin mark: 0, shut. Thick mark: the trained value. What a layer adds is measured for the chosen token, “{word}”: cross-attention + feed-forward, each as a length beside that of the residual stream.", "细线：0，即关闭。粗线：训练后的值。加入量针对所选的符号“{word}”：交叉注意力 + 前馈层，各自的长度与残差流长度之比。"],
   sweep: ["As all gates open together", "所有门一起打开时"], asTrained: ["as trained", "训练后的值"],
   playback: ["The gates during training", "训练过程中的门"],

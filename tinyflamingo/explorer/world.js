@@ -139,7 +139,7 @@ const World = (() => {
   }
   function make(name) {
     if (name.startsWith("rgb:")) {
-      const bytes = Uint8Array.from(atob(name.slice(4).replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+      const bytes = Uint8Array.from(atob(name.slice(4)), (c) => c.charCodeAt(0));
       if (bytes.length !== SIDE * SIDE * 3) throw new Error("a picture has 32 x 32 x 3 bytes");
       return [bytes];
     }
@@ -149,7 +149,7 @@ const World = (() => {
     return all.map(draw);
   }
   const knows = (name) => { try { return frames(name).length > 0; } catch { return false; } };
-  const own = (bytes) => "rgb:" + btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_");
+  const own = (bytes) => "rgb:" + btoa(String.fromCharCode(...bytes));
 
   return { SIDE, COLOURS, SIZES, POSITIONS, RELATIONS, ACTIONS, NUMBERS, NAMED, UNNAMED, frames, knows, own, isClip };
 })();
