@@ -151,5 +151,5 @@ const World = (() => {
   const knows = (name) => { try { return frames(name).length > 0; } catch { return false; } };
   const own = (bytes) => "rgb:" + btoa(String.fromCharCode(...bytes));
 
-  return { SIDE, COLOURS, SIZES, POSITIONS, RELATIONS, ACTIONS, NUMBERS, NAMED, UNNAMED, frames, knows, own, isClip };
+  return { COLOURS, SIZES, POSITIONS, RELATIONS, ACTIONS, NUMBERS, NAMED, UNNAMED, frames, knows, own };
 })();
