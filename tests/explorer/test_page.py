@@ -4,11 +4,17 @@ No model is computed here; the numbers that the page shows are compared in `test
 """
 
 import itertools
+import json
 import re
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tinyflamingo.data.tinyworld.raster import COLOURS
+from tinyflamingo.data.tinyworld.scenes import ACTIONS, POSITIONS, RELATIONS
+from tinyflamingo.data.tinyworld.shapes import NAMED, SHAPES, signed_distance
 from tinyflamingo.explorer import build
 
 SOURCES = build.SOURCES
@@ -124,6 +130,35 @@ def test_text_stands_out_from_its_ground(scheme, text, ground):
 def test_edges_of_controls_stand_out(scheme):
     found = schemes()[scheme]
     assert min(contrast(found["edge"], found[ground]) for ground in GROUNDS) >= 3
+
+
+# ---- the pictures that the page draws
+
+
+def in_world(node, expression):
+    """The value of an expression about `World`, of world.js."""
+    code = f"{CODE['world.js']}; console.log(JSON.stringify({expression}))"
+    return json.loads(subprocess.run([node, "-"], input=code, capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_names_are_those_of_tinyworld(node):
+    names = ("NAMED", "UNNAMED", "COLOURS", "POSITIONS", "RELATIONS", "ACTIONS")
+    named, unnamed, colours, positions, relations, actions = (in_world(node, f"World.{name}") for name in names)
+    assert (*named, *unnamed) == tuple(SHAPES) and tuple(named) == NAMED
+    assert {name: tuple(rgb) for name, rgb in colours.items()} == COLOURS
+    assert {name.replace("-", " "): tuple(place) for name, place in positions.items()} == POSITIONS
+    assert {name.replace("-", " "): tuple(way) for name, way in relations.items()} == RELATIONS
+    assert tuple(name.replace("-", " ") for name in actions) == ACTIONS
+
+
+def test_the_shapes_are_those_of_tinyworld(node):
+    drawn = in_world(node, "[...World.NAMED, ...World.UNNAMED].map((s) => [...World.frames(`green_${s}`)[0]])")
+    y, x = np.mgrid[:32, :32].astype("f4")
+    grey = (248 - 30 * (x + y) / 62)[:, :, None] + np.array([0, 0, 2])
+    for shape, found in zip(SHAPES, drawn, strict=True):
+        cover = np.clip(0.5 - 10 * signed_distance(shape, (x + 0.5 - 16) / 10, (y + 0.5 - 16) / 10), 0, 1)[:, :, None]
+        expected = grey + cover * (np.array(COLOURS["green"]) - grey)
+        assert np.abs(np.reshape(found, (32, 32, 3)) - expected).max() <= 0.51, shape
 
 
 # ---- what the page may and may not hold
