@@ -139,17 +139,17 @@ const World = (() => {
   }
   function make(name) {
     if (name.startsWith("rgb:")) {
-      const bytes = Uint8Array.from(atob(name.slice(4)), (c) => c.charCodeAt(0));
-      if (bytes.length !== SIDE * SIDE * 3) throw new Error("a picture has 32 x 32 x 3 bytes");
+      const bytes = Uint8Array.from(atob(name.slice(4).replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+      if (bytes.length !== SIDE * SIDE * 3) throw new Error(name);
       return [bytes];
     }
     const words = name.split("_");
     const all = isClip(words) ? Array.from({ length: FRAMES }, (_, t) => moment(words, t)) : [things(words)];
-    if (!all.flat().every(known) || !all[0].length) throw new Error(`no picture is called ${name}`);
+    if (!all.flat().every(known) || !all[0].length) throw new Error(name);
     return all.map(draw);
   }
   const knows = (name) => { try { return frames(name).length > 0; } catch { return false; } };
-  const own = (bytes) => "rgb:" + btoa(String.fromCharCode(...bytes));
+  const own = (bytes) => "rgb:" + btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_");
 
   return { COLOURS, SIZES, POSITIONS, RELATIONS, ACTIONS, NUMBERS, NAMED, UNNAMED, frames, knows, own };
 })();
