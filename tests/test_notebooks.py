@@ -10,6 +10,7 @@ import pytest
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
 psutil = pytest.importorskip("psutil")
+MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 # Seconds of processor time, so that a busy machine changes nothing; the promise is 20, 60 and 5, on a slower one half
@@ -98,6 +99,45 @@ def test_one_title_and_no_skipped_headings(source):
             levels += [len(mark) for mark in re.findall(r"^(#+) ", cell.source, re.MULTILINE)]
     assert levels.count(1) == 2, "one title"
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+BLOCKS = ("list_item_open", "heading_open", "fence", "code_block", "hr", "blockquote_open", "html_block")
+
+
+def unmeant_blocks(text):
+    """Lines that Markdown makes a list, heading or code of, though they stand inside a paragraph.
+
+    A block that is meant stands after an empty line, or is the next item of a list. A heading is meant with "#" only.
+    """
+    lines = text.splitlines()
+    for token in MarkdownIt("commonmark").parse(text):
+        if token.type in BLOCKS:
+            line, before = token.map[0], lines[token.map[0] - 1] if token.map[0] else ""
+            item = token.type == "list_item_open" and re.match(r"\s*(?:[-*+]|\d+[.)]) ", before)
+            wrapped = token.type == "list_item_open" and before.startswith("  ")
+            underlined = token.type == "heading_open" and not token.markup.startswith("#")
+            if underlined or (before.strip() and not item and not wrapped):
+                yield lines[line]
+
+
+@every
+def test_no_text_turns_into_a_list_a_heading_or_code_by_chance(source):
+    cells = [cell.source for cell in build.read_source(source).cells if cell.cell_type == "markdown"]
+    assert [line for text in cells for line in unmeant_blocks(text)] == []
+
+
+@pytest.mark.parametrize(
+    "text, lines",
+    [
+        ("counted from\n1. Zero means: no picture yet.", ["1. Zero means: no picture yet."]),
+        ("the sum\n- of all", ["- of all"]),
+        ("the number\n# of heads", ["# of heads"]),
+        ("a line\n---", ["a line"]),
+        ("Two things:\n\n- one, and\n  more\n- two\n\n## A heading\n\n    code", []),
+    ],
+)
+def test_a_block_by_chance_is_found(text, lines):
+    assert list(unmeant_blocks(text)) == lines
 
 
 @every

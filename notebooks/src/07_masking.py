@@ -129,8 +129,8 @@ check_07_1_with_marks(with_marks)
 # %% [markdown]
 # ## phi: the number of the picture a token sees
 #
-# For every token `l`, `phi[l]` is the number of the last picture that stands at `l` or before it, counted from
-# 1. Zero means: no picture yet.
+# For every token `l`, `phi[l]` is the number of the last picture that stands at `l` or before it. The first picture
+# has the number 1. The number 0 means: no picture yet.
 #
 # **Predict.** Say them before you run the next cell. What is `phi` of the first `<image>` tag itself, 0 or 1?
 # What is `phi` of the `<EOC>` just *before* the second tag, 1 or 2?
