@@ -14,6 +14,7 @@ A source is a Python file that is divided into cells. To change a notebook, chan
     # %% exercise NN.k     code; inside a function, the lines from "# solution" to "# end of solution" are the
                            reader's task, and the reader's copy has `raise NotImplementedError` in their place
     # %% check NN.k        code: the import of a check and its call
+    # %% folded            code whose output is folded until the reader opens it, such as lines that solve an exercise
 
 An exercise is a text cell that begins with "### Exercise NN.k · title" and a line "*difficulty: easy · minutes: 5*",
 then an exercise cell, then a check cell. No other cell may need the reader's solution: the reader's copy has to run to
@@ -36,6 +37,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 HERE = Path(__file__).resolve().parent
 SOLUTIONS = HERE / "solutions"
+FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
@@ -60,12 +62,14 @@ def read_source(path: Path, solved: bool = False) -> NotebookNode:
 def _code_cell(head, body, solved):
     """A code cell. Exercise and check cells get two tags: "exercise" or "check", and the number."""
     kind, _, key = head.partition(" ")
-    if kind not in ("", "exercise", "check"):
+    if kind not in ("", "exercise", "check", "folded"):
         raise ValueError(f"unknown kind of cell: # %% {head}")
     if kind == "exercise" and not solved:
         body = leave_open(key, body)
     if solved:
         body = body.replace(PACKAGE, PACKAGE.replace('".."', '"../.."'))
+    if kind == "folded":
+        return new_code_cell(body, metadata=FOLDED)
     return new_code_cell(body, metadata={"tags": [kind, key]} if kind else {})
 
 

@@ -67,7 +67,7 @@ def test_the_notebook_is_valid_small_and_clean(source, path, solved):
     nbformat.validate(notebook)
     assert notebook.metadata == build.KERNEL
     for cell in code_cells(notebook):
-        assert set(cell.metadata) <= {"tags"}, "times of cells are not kept"
+        assert set(cell.metadata) <= {"tags", *build.FOLDED}, "times of cells are not kept"
 
 
 @each_built

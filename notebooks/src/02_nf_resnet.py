@@ -238,9 +238,11 @@ check_02_3_unit_gain(unit_gain)
 
 # %%
 samples = rng.standard_normal(400_000)
-print(f"GELU: 1 / std of the output = {1 / np.std(reference.gelu(samples, 1.0)):.3f}")
-print(f"the library's constant      = {library.GELU_GAIN:.3f}")
-print(f"ReLU, in closed form        = {(2 / (1 - 1 / np.pi)) ** 0.5:.3f}")
+gelu = reference.gelu(samples, 1.0)
+print(f"variance of a GELU's output              = {gelu.var():.3f}")
+print(f"the library's gain                       = {library.GELU_GAIN:.3f}")
+print(f"variance of the gain times the output    = {(library.GELU_GAIN * gelu).var():.3f}")
+print(f"the gain of a ReLU, known in closed form = {(2 / (1 - 1 / np.pi)) ** 0.5:.3f}")
 
 # %% [markdown]
 # ## Third thing: book-keeping along the residual path

@@ -211,9 +211,8 @@ logits = (scale * after[0] @ after[1].T).astype(np.float64)
 gradient = ops.value_and_grad(
     lambda p: (ops.cross_entropy(p["x"], ids) + ops.cross_entropy(p["x"].T, ids)).sum() / len(ids)
 )({"x": logits})[1]["x"]
-e = np.exp(logits)
-by_hand = (e / e.sum(1, keepdims=True) + e / e.sum(0, keepdims=True) - 2 * np.eye(len(ids))) / len(ids)
-print("autograd and by hand agree:", bool(np.abs(gradient - by_hand).max() < 1e-12))
+print("on the diagonal all negative:", bool((np.diagonal(gradient) < 0).all()))
+print("sum of all entries is 0:     ", bool(abs(gradient.sum()) < 1e-10))
 apart = gradient - np.diag(np.diagonal(gradient))
 i, j = np.unravel_index(apart.argmax(), apart.shape)
 print("pushed apart hardest: the picture of", names[i], "and the caption of", names[j])

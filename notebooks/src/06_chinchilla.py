@@ -141,7 +141,7 @@ print("x (T, D) =", x.shape, " loops and library agree:", bool(agree))
 # ### Exercise 06.1 · RMSNorm in one line
 # *difficulty: easy · minutes: 5*
 #
-# For `x` with any number of leading axes, `(..., D)`.
+# For `x` with any number of leading axes, `(..., D)`. Use the argument `eps`: it is not always `1e-6`.
 
 
 # %% exercise 06.1

@@ -338,8 +338,9 @@ with np.errstate(invalid="ignore"):
 # ### Exercise 07.4 · A softmax that can say nothing
 # *difficulty: medium · minutes: 12*
 #
-# Softmax over the last axis among the visible; zero where nothing is visible, never NaN, and no warning. The
-# shares of a row that sees something sum to 1, those of an empty row to 0.
+# Softmax over the last axis, among the visible scores only. What is not visible gets exactly 0. The shares of a row
+# that sees something sum to 1. A row that sees nothing is all 0: no NaN, and no warning from NumPy. Scores may be as
+# large as 2000, visible and hidden ones.
 
 
 # %% exercise 07.4
@@ -564,10 +565,11 @@ plt.show()
 # %% [markdown]
 # ## In the library
 #
-# What you built is there, with the same names; these are its lines as they are now.
+# What you built is there, with the same names. Solve the exercises first. Then open the output of the next cell (it is
+# folded; click on the bar or the dots at its left): these are the lines of the library as they are now.
 
 
-# %%
+# %% folded
 def show(*functions):
     for function in functions:
         print(f"# {function.__module__.replace('.', '/')}.py: {function.__name__}\n")

@@ -142,8 +142,8 @@ CARDS = [
             (no_mean, "mean over the B pairs"),
             (climbs, "sign is turned round"),
             (one_for_both, "subtracted twice"),
-            (gradient_overflows, "large logits overflow"),
         ],
+        right=[gradient_overflows],
     ),
     Card(
         key="03.3",

@@ -126,7 +126,7 @@ CARDS = [
             (without_target, "subtracted at the target"),
             (uphill, "sign is turned"),
             (overflowing, "exp overflows"),
-            (in_place, "array of your own"),
+            (in_place, "`logits`, which was passed in, has changed"),
             (flat_rows, r"\(B, T, V\)"),
         ],
     ),

@@ -136,9 +136,9 @@ CARDS = [
             (no_mean, "divide by n"),
             (no_decay, "decay has a gradient"),
             (uphill, "climbs the loss"),
-            (overflowing, "exp overflows"),
             (transposed, r"\(D, C\)"),
         ],
+        right=[overflowing],
     ),
     Card(
         "11.4",
