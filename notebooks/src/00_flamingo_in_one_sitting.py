@@ -23,6 +23,7 @@ sys.path.insert(0, "..")  # the package lies beside this folder
 
 import copy
 import inspect
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -501,11 +502,11 @@ print(inspect.getsource(flamingo))
 
 # %%
 def map_of_notebooks():
-    """Number, title, chapter and minutes of every notebook, read from their sources."""
+    """Number, title, minutes and key of every notebook, read from its first cell."""
     rows = ["| | notebook | minutes | `pytest -m` |", "|---|---|---|---|"]
-    for path in sorted((Path(tinyflamingo.__file__).parents[1] / "notebooks" / "src").glob("*.py")):
-        head = path.read_text(encoding="utf-8").split("\n# %%")[0]
-        title, key = re.search(r"^# # (.*)", head, re.M)[1], re.search(r"key: `?(\w+)", head)[1]
+    for path in sorted((Path(tinyflamingo.__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb")):
+        head = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        title, key = re.search(r"^# (.*)", head)[1], re.search(r"key: `?(\w+)", head)[1]
         minutes = re.search(r"minutes: (\d+)", head) or re.search(r"(\d+) minutes", head)
         rows.append(f"| {path.name[:2]} | [{title}]({path.stem}.ipynb) | {minutes[1] if minutes else ''} | `{key}` |")
     return Markdown("\n".join(rows))
