@@ -6,6 +6,7 @@
     python notebooks/build.py            all of them
     python notebooks/build.py NAME ...   these
     python notebooks/build.py --check    change nothing; name the notebooks that differ from their sources
+    python notebooks/build.py --minutes  change nothing; print how long a reader needs
 
 A source is a Python file that is divided into cells. To change a notebook, change its source and build again.
 
@@ -41,6 +42,7 @@ FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
+WORDS, LINES = 120, 3  # that one reads in a minute in a second language
 PACKAGE = 'sys.path.insert(0, "..")'  # the package is beside notebooks/; from solutions/ it is one level higher
 
 
@@ -160,9 +162,28 @@ def sources(names=()) -> list[Path]:
     return [HERE / "src" / f"{n}.py" for n in names] or sorted((HERE / "src").glob("*.py"))
 
 
+def minutes(source: Path) -> int:
+    """Minutes that a reader needs, to the next 5: to read texts and code, and for the exercises as they say.
+
+    Imports, and cells that draw, are not read line by line.
+    """
+    cells = read_source(source).cells
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    codes = [cell.source for cell in cells if cell.cell_type == "code" and not kind_of(cell)[0]]
+    lines = [line for code in codes[1:] if "plt." not in code for line in code.splitlines() if line.strip()]
+    exercises = [
+        int(n) for text in texts for n in re.findall(r"^\*difficulty: .* minutes: (\d+)\*$", text, re.MULTILINE)
+    ]
+    total = sum(len(text.split()) for text in texts) / WORDS + len(lines) / LINES + sum(exercises)
+    return 5 * round(total / 5)
+
+
 def main(arguments: list[str]) -> int:
-    """Build; with --check only name what is stale. Returns the exit code."""
-    chosen = sources([a for a in arguments if a != "--check"])
+    """Build; with --check only name what is stale, with --minutes only print times. Returns the exit code."""
+    chosen = sources([a for a in arguments if not a.startswith("--")])
+    if "--minutes" in arguments:
+        print("\n".join(f"{minutes(source):4d}  {source.stem}" for source in chosen))
+        return 0
     if "--check" in arguments:
         old = [path.relative_to(HERE).as_posix() for source in chosen for path in stale(source)]
         print("\n".join(f"stale: notebooks/{name}" for name in old) or "all notebooks agree with their sources")

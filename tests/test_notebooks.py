@@ -141,8 +141,19 @@ def test_a_block_by_chance_is_found(text, lines):
 
 
 @every
-def test_the_minutes_are_told(source):
-    assert re.search(r"\bminutes?\b", build.read_source(source).cells[0].source)
+def test_the_minutes_are_told_and_counted(source):
+    """In the first cell and on the page for teachers: `python notebooks/build.py --minutes` counts them."""
+    told = re.search(r"minutes: (\d+)|(\d+) minutes", build.read_source(source).cells[0].source)
+    assert int(told[1] or told[2]) == build.minutes(source)
+    page = (FOLDER.parent / "docs" / "teaching.md").read_text(encoding="utf-8")
+    assert re.search(rf"^### {source.stem[:2]} .*\n- \*\*Minutes\*\* {build.minutes(source)}\.", page, re.MULTILINE)
+
+
+def test_minutes_are_words_lines_and_exercises(tmp_path):
+    path, words, line = tmp_path / "a.py", "# " + "word " * 30 + "\n", "x = 1\n"
+    cards = "# %% [markdown]\n# ### Exercise\n# *difficulty: easy · minutes: 10*\n"
+    path.write_text(f"# %% [markdown]\n{40 * words}\n# %%\nimport x\n\n# %%\n{30 * line}\n{cards}", encoding="utf-8")
+    assert build.minutes(path) == 10 + 10 + 10
 
 
 def draws(cell):

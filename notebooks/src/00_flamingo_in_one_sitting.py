@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Flamingo in one sitting
 #
-# *chapter: all of it · minutes: 45 to read and do, one to run · key: whole*
+# *chapter: all of it · minutes: 60 to read and do, one to run · key: whole*
 #
 # Flamingo reads text with pictures and videos in between, and writes what comes next. Here you follow one
 # picture and one prompt through a trained Flamingo, in the order of the chapter: the grid of features (§2),

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Reverse mode in one screen
 #
-# *minutes: 75 · tools · key: autograd*
+# *minutes: 115 · tools · key: autograd*
 #
 # Everything in this project is trained by gradients, and every gradient comes from one idea that fits on one
 # screen: write down what you computed, then walk back through it. The rest of the notebooks lean on it, so here

@@ -3,7 +3,7 @@
 #
 # key: nf_resnet
 #
-# Chapter §2, the vision encoder. 80 minutes with the exercises, half a minute to run. Before it: notebooks 00 and
+# Chapter §2, the vision encoder. 130 minutes with the exercises, half a minute to run. Before it: notebooks 00 and
 # 01, and knowing what a convolution and a residual connection are.
 #
 # You will take apart the NF-ResNet that turns pictures into features: why it has no batch normalisation, and the

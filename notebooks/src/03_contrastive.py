@@ -3,7 +3,7 @@
 #
 # key: contrastive
 #
-# Chapter §2, how the vision encoder is trained. 65 minutes with the exercises, about half a minute to run. Before
+# Chapter §2, how the vision encoder is trained. 85 minutes with the exercises, about half a minute to run. Before
 # it: notebook 02, and knowing what a softmax and a cross-entropy are.
 #
 # You will build the contrastive loss with loops and without, derive its gradient, and train a very small pair of

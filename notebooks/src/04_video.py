@@ -3,7 +3,7 @@
 #
 # key: video
 #
-# Chapter §2, video. 60 minutes with the exercises, half a minute to run. Before it: notebook 00; notebook 05 goes
+# Chapter §2, video. 70 minutes with the exercises, half a minute to run. Before it: notebook 00; notebook 05 goes
 # on from here.
 #
 # You will take a video of uneven pace one frame a second, stamp every frame with the time it has, stretch eight

@@ -3,7 +3,7 @@
 #
 # key: resampler
 #
-# Chapter §3, the Perceiver resampler. 50 minutes with the exercises, seconds to run. Before it: notebook 00, and an
+# Chapter §3, the Perceiver resampler. 85 minutes with the exercises, seconds to run. Before it: notebook 00, and an
 # idea of what attention does.
 #
 # You will build the one step in which latents look at a picture, first with loops and then without, count what it

@@ -3,7 +3,7 @@
 #
 # key: chinchilla
 #
-# Chapter §4, the language model. 85 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
+# Chapter §4, the language model. 125 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
 # of what a causal decoder does.
 #
 # You will build the two things that set Gopher's and Chinchilla's block apart from GPT-2's, RMSNorm and relative

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Masking: which word may look at which picture
 #
-# *minutes: 60 · chapter §4 · key: masking*
+# *minutes: 100 · chapter §4 · key: masking*
 #
 # A page holds words and pictures, one after the other. "A red house" is about the picture before it, and
 # about no other. Flamingo is told so by a mask, and the mask comes from one small vector of whole numbers,

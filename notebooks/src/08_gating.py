@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Gates: learning to look without forgetting how to speak
 #
-# *minutes: 60 · chapter §4 · key: gating*
+# *minutes: 85 · chapter §4 · key: gating*
 #
 # A language model that took a long time to train is frozen, and new layers are put between its own. New layers
 # are noise. If they speak up at once, the language model stops making sense; if they never do, no picture gets

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Training the whole
 #
-# *chapter: §1, §4 · minutes: 75 to read and do, one to run · key: training*
+# *chapter: §1, §4 · minutes: 125 to read and do, one to run · key: training*
 #
 # All parts are there: an encoder that sees, a language model that writes, and between them a resampler and
 # gated blocks that know nothing yet. This notebook trains what lies between.

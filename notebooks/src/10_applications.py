@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Applications: pictures where words could stand
 #
-# *chapter: §5 · minutes: 75 to read and do, one to run · key: applications*
+# *chapter: §5 · minutes: 100 to read and do, one to run · key: applications*
 #
 # A trained Flamingo is a machine that continues. What you get from it depends on what you put in front: a
 # picture in the place of a word, a video and a question, a conversation. This notebook uses the checkpoint

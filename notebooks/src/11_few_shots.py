@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Few shots against specialists
 #
-# *chapter: §5 · minutes: 75 to read and do, one to run · key: few_shot*
+# *chapter: §5 · minutes: 100 to read and do, one to run · key: few_shot*
 #
 # The paper's boldest claim is a comparison. One model, shown a few examples in its prompt and never trained
 # for the task, is held against models trained for nothing else, and on some tasks it wins. Here you make the

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From the toy to 80 billion
 #
-# *chapter: summary · minutes: 60 to read and do, seconds to run · key: scale*
+# *chapter: summary · minutes: 90 to read and do, seconds to run · key: scale*
 #
 # The toy has some two million parameters, the paper's largest model eighty billion. Both are the same program
 # with other numbers in its configuration. This notebook counts: parameters, flops, bytes, chips. Then it
