@@ -145,7 +145,7 @@ CARDS = [
             (lambda slopes, push: np.sign(slopes.mean(0)) * push, "every gate moves uphill"),
             (lambda slopes, push: -np.sign(np.sign(slopes).mean(0)) * push, "average the gradients, then"),
             (lambda slopes, push: -np.sign(slopes[0]) * push, "average the gradients, then"),
-            (lambda slopes, push: -slopes.mean(0) * push, "however steep"),
+            (lambda slopes, push: -slopes.mean(0) * push, "small or large"),
             (lambda slopes, push: -np.sign(slopes) * push, r"\(gates,\) = "),
         ],
     ),

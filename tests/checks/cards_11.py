@@ -135,7 +135,7 @@ CARDS = [
         wrong=[
             (no_mean, "divide by n"),
             (no_decay, "decay has a gradient"),
-            (uphill, "climbs the loss"),
+            (uphill, "makes the loss larger"),
             (transposed, r"\(D, C\)"),
         ],
         right=[overflowing],

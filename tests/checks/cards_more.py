@@ -1258,7 +1258,7 @@ CARDS = [
     card(
         "09.3",
         "accumulate",
-        wrong=[(asks_twice, "ask for it once"), (scales_theirs, "write into the array")],
+        wrong=[(asks_twice, "gradient only once"), (scales_theirs, "write into the array")],
         right=[accumulate_by_dot, accumulate_in_a_list],
     ),
     card(

@@ -36,7 +36,7 @@ def check_02_1_standardise(standardise):
         "The mean is still there: it turns the positive mean of an activation into a shift.": gain
         * w
         / np.sqrt(np.sum((w - w.mean(axis=AXES)) ** 2, axis=AXES)),
-        "The weights' variance is 1 now; the root of the fan-in N is missing, so the output's variance grows by N.": (
+        "The root of the fan-in N is missing: the variance of the output is N times too large.": (
             want * np.sqrt(w[..., 0].size)
         ),
         "Every output channel has a mean and a spread of its own; here all channels share one.": gain
@@ -177,7 +177,7 @@ def check_02_5_clip_by_unit(clip_by_unit):
         value_is(got, _clipped(g, weights, limit, eps), "Each unit by itself, the last axis.", mistakes=mistakes)
     zero = np.zeros_like(w)
     got = clip_by_unit(np.ones_like(w), zero, limit, eps)
-    stuck = "Weights of 0 get no step at all, and can never leave 0: their norm counts as eps at least."
+    stuck = "Weights of 0 get no step at all and can never leave 0: use eps where their norm is smaller."
     value_is(got, _clipped(np.ones_like(w), zero, limit, eps), mistakes={stuck: zero})
     got = clip_by_unit(zero, w, limit, eps)
-    value_is(got, zero, "A gradient of 0 stays 0; mind the division by its norm.")
+    value_is(got, zero, "A gradient of 0 stays 0; do not divide by its norm of 0.")

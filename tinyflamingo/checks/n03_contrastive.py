@@ -49,10 +49,10 @@ def check_03_1_contrastive_loss(contrastive_loss):
             by_picture + by_caption
         ).mean()
         / 2,
-        "The vectors are not brought to length 1: long ones win then, whatever they point at.": np.mean(
+        "The vectors are not brought to length 1: long vectors win then, whatever their direction.": np.mean(
             sum(_directions(scale * pictures @ captions.T))
         ),
-        "The factor is missing: cosines alone are too tame for a softmax.": np.mean(sum(_directions(cosines))),
+        "The factor is missing: a softmax of cosines alone is nearly flat.": np.mean(sum(_directions(cosines))),
         "scale is the inverse of the temperature: multiply by it.": np.mean(sum(_directions(cosines / scale))),
         "This is the sum over the pairs; take the mean.": np.sum(by_picture + by_caption),
     }
@@ -81,7 +81,7 @@ def check_03_2_logits_gradient(logits_gradient):
         "Only the rows' softmax is in it: each logit stands in a column, too.": rows / B,
         "Only the columns' softmax is in it: each logit stands in a row, too.": columns / B,
         "The mean over the B pairs is missing.": rows + columns,
-        "The sign is turned round: on the diagonal the loss falls when the logit rises.": -want,
+        "The sign is wrong: on the diagonal the loss falls when the logit rises.": -want,
         "The 1 at the right answer stands in two softmaxes, so it is subtracted twice.": want + right / B,
     }
     value_is(got, want, "Moving the logits a little says otherwise.", tol=1e-4, mistakes=mistakes)

@@ -81,7 +81,7 @@ def check_04_2_stretch(stretch):
             place.astype(int)
         ],
         "The places run to trained * (F - 1) / F; the last frame should get the last row.": _stretched(table, F, False),
-        "The shares are turned round: the nearer row should weigh more.": table[low] * share
+        "The two shares are exchanged: the nearer row should weigh more.": table[low] * share
         + table[low + 1] * (1 - share),
         "The table goes round from the start again; it should be stretched over the video.": np.resize(table, (F, D)),
         "The frames beyond the table all get the last row; the rows should be stretched over the video.": table[

@@ -138,10 +138,10 @@ def check_06_4_relative_scores(relative_scores):
     turned = ((q + u) @ k.T + (q + v) @ r[::-1].T) / K**0.5
     mistakes = {
         "Row j of r goes with key j here; it belongs to the distance i - j. The shift is missing.": by_key,
-        "r is turned round, but the rows are not shifted against each other yet.": turned,
+        "The rows of r are in reverse order, but not yet shifted against each other.": turned,
         "u and v have changed places: u goes with the keys, v with the distances.": _scores(q, k, r, v, u),
         "The scores are not divided by the root of K.": _scores(q, k, r, u, v) * K**0.5,
-        "u and v are missing: what is interesting whoever asks.": _scores(q, k, r, 0 * u, 0 * v),
+        "u and v are missing: they are added to every query.": _scores(q, k, r, 0 * u, 0 * v),
     }
     hint = "Compare with the loops: score (i, j) takes row i - j of r."
     want = _scores(q, k, r, u, v)

@@ -208,4 +208,4 @@ def check_08_5_first_move(first_move):
     holds(not _like(got, -want), "every gate moves uphill: the loss falls against the gradient.")
     hint = "a gate follows most batches, or the first: average the gradients, then take the sign."
     holds(np.array_equal(np.sign(got), np.sign(want)), hint)
-    value_is(got, want, "Every gate moves push far, however steep its slope.", "alpha")
+    value_is(got, want, "Every gate moves by push, whether its slope is small or large.", "alpha")

@@ -35,7 +35,7 @@ def check_09_1_mixture_loss(mixture_loss):
     weighed = np.sum(lambdas[datasets] * losses * real)
     ignored = [np.mean((losses * weights)[datasets == i]) for i in range(sets)]
     mistakes = {
-        "Every data set has a mean of its own; with one for all, the largest rules.": weighed / real.sum(),
+        "Every data set has a mean of its own; with one for all, the largest set counts most.": weighed / real.sum(),
         "A data set's loss is a mean: divide its sum by the number of its tokens that count.": weighed,
         "The lambdas are missing: each mean times its own.": _mixture(losses, weights, datasets, np.ones(sets)),
         "Quiet tokens (weight 0) must not count, neither in the sum nor in the number of tokens.": _mixture(
@@ -91,7 +91,7 @@ def check_09_2_logits_gradient(logits_gradient):
     mistakes = {
         "The shares are missing: quiet text and padding must get no gradient.": gradient,
         "1 is to be subtracted at the target: as it is, nothing tells which token was right.": p * share,
-        "The sign is turned round: this climbs the loss.": -want,
+        "The sign is wrong: this step makes the loss larger.": -want,
         "The shares hold the mean already; do not divide by the number of tokens again.": want / (B * T),
     }
     value_is(got, want, mistakes=mistakes)
@@ -130,7 +130,7 @@ def check_09_3_accumulate(accumulate):
         "The lambdas say how much each set counts; do not divide by the number of sets as well.": want / sets,
     }
     value_is(got, want, what="the gradient", mistakes=mistakes)
-    holds(sorted(asked) == list(range(sets)), "each batch's gradient is dear: ask for it once.")
+    holds(sorted(asked) == list(range(sets)), "a gradient costs much time: ask for each batch's gradient only once.")
 
 
 @check(

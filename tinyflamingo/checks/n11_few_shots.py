@@ -140,8 +140,8 @@ def check_11_3_probe_gradient(probe_gradient):
     mistakes = {
         "The loss is a mean over the examples: divide by n.": n * data + decay * W,
         "The decay has a gradient too: decay times W.": data,
-        "The sign is turned round: this climbs the loss.": -data - decay * W,
-        "The sign of the data's part is turned round: it is P - Y.": -data + decay * W,
+        "The sign is wrong: this step makes the loss larger.": -data - decay * W,
+        "The sign of the first term is wrong.": -data + decay * W,
         "decay/2 times the square has the derivative decay times W, without a 2.": data + 2 * decay * W,
         "The one-hot labels are missing: P - Y, not P.": X.T @ P / n + decay * W,
     }
