@@ -111,6 +111,33 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+def test_a_notebook_runs_on_after_a_wrong_answer():
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    cells = [
+        "import numpy as np\nfrom tinyflamingo.checks import check_07_2_phi",
+        "def phi(is_image):\n    tags = np.cumsum(is_image)\n    return tags[is_image, 0]\n\ncheck_07_2_phi(phi)",
+        "check_07_2_phi(lambda is_image: np.cumsum(is_image) + 1)",
+        "check_07_2_phi.hint()",
+        "check_07_2_phi(lambda is_image: np.cumsum(is_image, -1))",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(notebook, timeout=100, kernel_name="python3", coalesce_streams=True).execute()
+    said = [cell.outputs[0].text if cell.outputs else "" for cell in notebook.cells]
+    assert said[1].startswith("Exercise 07.2: not yet. line 3 of your cell, in phi, stops with IndexError: too many ")
+    assert "`return tags[is_image, 0]`" in said[1] and said[1].count("\n") == 2
+    assert "token 0 has phi 1" in said[2] and "Where to look: " in said[2] and "The formula" not in said[2]
+    assert "The formula: np.cumsum(is_image, axis=-1)" in said[3]
+    assert said[4] == "Exercise 07.2: right.\n"
+
+
+def test_a_long_message_is_cut():
+    def fails(x):
+        raise ValueError("too long\n" * 1000)
+
+    hint = check_double.mark(fails).hint
+    assert len(hint) < 500 and "\n" not in hint
+
+
 def test_an_argument_that_has_changed_is_named():
     def in_place(x):
         x *= 2

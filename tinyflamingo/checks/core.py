@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
+LONGEST = 300  # letters of an error's message; Numba's are pages
 NOT_THEIRS = (PACKAGE, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<frozen")
 
 
@@ -128,7 +129,8 @@ class _Watched:
 
 def own_line(error: BaseException) -> str:
     """One sentence about an error: its kind, its message, and the line of the reader's code it comes from."""
-    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    message = " ".join(str(error).split())[:LONGEST]
+    told = f"{type(error).__name__}: {message}" if message else type(error).__name__
     theirs = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THEIRS)]
     if not theirs:
         return f"your function cannot be called as the exercise says. {told}"
