@@ -17,6 +17,9 @@ A source is a Python file that is divided into cells. To change a notebook, chan
     # %% check NN.k        code: the import of a check and its call
     # %% folded            code whose output is folded until the reader opens it, such as lines that solve an exercise
 
+The first code cell, imports, and cells that only draw are folded too: their output is there, their code opens by a
+click.
+
 An exercise is a text cell that begins with "### Exercise NN.k · title" and a line "*difficulty: easy · minutes: 5*",
 then an exercise cell, then a check cell. No other cell may need the reader's solution: the reader's copy has to run to
 its end unchanged. The first text cell gives the minutes and "key: WORD", the word that connects notebook, library,
@@ -38,6 +41,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 HERE = Path(__file__).resolve().parent
 SOLUTIONS = HERE / "solutions"
+HIDDEN = {"jupyter": {"source_hidden": True}}
 FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
@@ -58,7 +62,16 @@ def read_source(path: Path, solved: bool = False) -> NotebookNode:
         else:
             cells.append(_code_cell(head, body.strip(), solved))
         cells[-1]["id"] = f"cell-{len(cells):02d}"
+    _fold_code(cells)
     return new_notebook(cells=cells, metadata=KERNEL)
+
+
+def _fold_code(cells):
+    """Fold the code that nobody needs to read at first: imports, the first cell, and cells that only draw."""
+    codes = [cell for cell in cells if cell.cell_type == "code" and not cell.metadata]
+    for place, cell in enumerate(codes):
+        if place == 0 or ("plt.show()" in cell.source and not re.search(r"\b(?:def|class) |print\(", cell.source)):
+            cell.metadata = nbformat.from_dict(HIDDEN)
 
 
 def _code_cell(head, body, solved):

@@ -275,6 +275,34 @@ def test_a_solution_that_cannot_be_taken_out_is_an_error(tmp_path, broken):
         build.read_source(path)
 
 
+SOURCE = """# %%
+import math
+
+# %%
+x = 1
+
+# %%
+plt.plot(x)
+plt.show()
+
+# %%
+plt.plot(x)
+print(x)
+plt.show()
+
+# %% folded
+print(x)
+"""
+
+
+def test_code_that_only_imports_or_draws_is_folded(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(SOURCE, encoding="utf-8")
+    metadata = [cell.metadata for cell in build.read_source(path).cells]
+    assert metadata == [build.HIDDEN, {}, build.HIDDEN, {}, build.FOLDED]
+    nbformat.validate(build.read_source(path))
+
+
 def test_the_words_beside_a_figure_are_found():
     text = nbformat.v4.new_markdown_cell("Look.\n\n*Figure: a line\nthat falls.*")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1"), text, nbformat.v4.new_code_cell("2")])

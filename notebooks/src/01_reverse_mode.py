@@ -20,7 +20,6 @@ import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
 
-import inspect
 import itertools
 import math
 
@@ -31,6 +30,7 @@ from autograd import make_vjp
 from autograd.extend import defvjp, primitive
 
 from tinyflamingo import ops
+from tinyflamingo.classroom import show
 from tinyflamingo.ops import fast, reference
 
 plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
@@ -521,13 +521,6 @@ check_01_5_kernel(squared_relu_kernel)
 
 
 # %%
-def show(*functions):
-    for function in functions:
-        plain = getattr(function, "fun", getattr(function, "py_func", function))  # of a primitive, of a kernel
-        print(f"# {plain.__module__.replace('.', '/')}.py: {plain.__name__}\n")
-        print(inspect.getsource(plain))
-
-
 show(reference.rms_norm, fast._rms_norm, fast._rms_norm_backward, fast.kernels.rms_norm_forward, ops.check_grad)
 
 # %% [markdown]

@@ -20,7 +20,6 @@ import sys
 sys.path.insert(0, "..")  # the package lies beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
 
-import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,6 +28,7 @@ from matplotlib.patches import Rectangle
 import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_flops
+from tinyflamingo.classroom import show
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
@@ -211,7 +211,7 @@ row = np.concatenate([(features + time[None, :, None]).reshape(M, F * S, D), lat
 one_by_one = library.project_both(features, time, latents, w)
 print("row (M, F S + R, D) =", row.shape, " keys (M, F S + R, inner) =", one_by_one.shape)
 print("the same:", bool(np.abs(row @ w - one_by_one).max() < 1e-12))
-print(inspect.getsource(library.project_both))
+show(library.project_both)
 
 # %% [markdown]
 # ## What it costs
@@ -472,9 +472,7 @@ plt.show()
 # `project_both`, which `project` calls, and what follows the attention is a feed-forward with a squared ReLU.
 
 # %%
-print(library.__name__.replace(".", "/") + ".py")
-for function in (library.resampler_layer, library.project):
-    print(inspect.getsource(function))
+show(library.resampler_layer, library.project)
 paper = {"layers": 6, "latents": 64, "width": 1536, "heads": 16}
 print(f"{'':10s}{'here':>8s}{'paper':>8s}")
 for name, number in paper.items():

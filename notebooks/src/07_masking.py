@@ -21,7 +21,6 @@ import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
 
-import inspect
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -31,7 +30,7 @@ from matplotlib.colors import ListedColormap
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
+from tinyflamingo.classroom import picture, show
 from tinyflamingo.model import interleave
 from tinyflamingo.model.flamingo import encode_and_resample, flamingo
 from tinyflamingo.model.interleave import cross_attention_mask, encode_document, make_batch
@@ -45,10 +44,6 @@ model = tinyflamingo.load()
 rng = np.random.default_rng(7)
 
 
-def picture(shape, colour, position="middle", size="large"):
-    return draw_scene(rng, sample_single(rng, ((shape, colour),), size, position))
-
-
 # %% [markdown]
 # ## A page becomes a row of tokens
 #
@@ -56,7 +51,7 @@ def picture(shape, colour, position="middle", size="large"):
 # picture with its sentence. Here is a page of the same build from our own world. In Python a page is a list.
 
 # %%
-house, star = picture("house", "red", "top"), picture("star", "blue", "middle", "small")
+house, star = picture(rng, "house", "red", "top"), picture(rng, "star", "blue", "middle", "small")
 page = ["here are my two pictures.", house, "a red house at the top.", star, "a small blue star."]
 
 sequence = encode_document(page, model.tokenizer)
@@ -477,7 +472,7 @@ plt.show()
 # %%
 batch = make_batch([sequence])
 visual = encode_and_resample(model, [house, star])  # (M, R, D)
-changed = encode_and_resample(model, [house, picture("circle", "pink")])
+changed = encode_and_resample(model, [house, picture(rng, "circle", "pink")])
 wide = replace(model.config, xattn=in_form(model.config.xattn, AllPreviousXattnConfig))
 
 
@@ -498,7 +493,7 @@ for name, more in {"own picture only": {}, "all pictures": everything}.items():
 # its words cannot look at picture 1?
 
 # %%
-first_changed = encode_and_resample(model, [picture("circle", "pink"), star])
+first_changed = encode_and_resample(model, [picture(rng, "circle", "pink"), star])
 moved = np.abs(logits(first_changed) - logits(visual)).max(-1)
 for n in range(N + 1):
     print(f"picture 1 exchanged: logits of tokens with phi {n} move by at most {moved[phi == n].max():.3g}")
@@ -570,12 +565,6 @@ plt.show()
 
 
 # %% folded
-def show(*functions):
-    for function in functions:
-        print(f"# {function.__module__.replace('.', '/')}.py: {function.__name__}\n")
-        print(inspect.getsource(function))
-
-
 show(interleave.phi, interleave.phi_next, cross_attention_mask)
 show(reference.masked_softmax, reference.segment_attention)
 

@@ -21,7 +21,6 @@ import sys
 sys.path.insert(0, "..")  # the package lies beside this folder
 
 import copy
-import inspect
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt
@@ -30,6 +29,7 @@ from autograd import grad
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import picture, show
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import KNOWN, draw_scene, sample_single
@@ -180,11 +180,7 @@ check_08_2_block(gated_block)
 
 
 # %%
-def picture(shape, colour):
-    return draw_scene(rng, sample_single(rng, ((shape, colour),), "large", "middle"))
-
-
-circle, star = picture("circle", "red"), picture("star", "blue")
+circle, star = picture(rng, "circle", "red"), picture(rng, "star", "blue")
 fresh = init_flamingo(np.random.default_rng(0), config)
 asked = make_batch([encode_document([circle, "Output: a red circle."], tokenizer, complete=False)])
 features = encode_media(frozen, np.stack([circle, star])[:, None], config)
@@ -586,12 +582,6 @@ plt.show()
 
 
 # %%
-def show(*functions):
-    for function in functions:
-        print(f"# {function.__module__.replace('.', '/')}.py: {function.__name__}\n")
-        print(inspect.getsource(function))
-
-
 show(gated_xattn_dense, media_keys_values, cross_attention, feed_forward, gates)
 
 # %% [markdown]

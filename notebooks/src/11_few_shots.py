@@ -18,7 +18,6 @@ import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
 
-import inspect
 from dataclasses import replace
 
 import autograd.numpy as anp
@@ -27,6 +26,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import show
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.demo import few_shot as few_shot_panel
 from tinyflamingo.demo import panels_figure
@@ -435,11 +435,6 @@ print("better than the fine-tuned specialist on", sum(r > 1 for r in ratio.value
 
 
 # %%
-def show(function):
-    print(f"# tinyflamingo/{function.__module__.partition('.')[2].replace('.', '/')}.py\n")
-    print(inspect.getsource(function))
-
-
 show(interval)
 show(rices_of_the_library)
 
