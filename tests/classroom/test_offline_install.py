@@ -41,7 +41,7 @@ def make_wheel(folder):
 
 def follow(lines, folder, index):
     """What the lines print, each of which must succeed; Jupyter tells its version and does not start."""
-    lines = lines.replace("python -m jupyterlab notebooks", "python -m jupyterlab notebooks --version")
+    lines = lines.replace("python -m jupyterlab", "python -m jupyterlab --version")
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     python = Path(sys.base_prefix) / "bin"  # `python3` is the one that runs this test
     env = kept | {"PATH": f"{python}:{kept['PATH']}", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
