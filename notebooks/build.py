@@ -6,6 +6,7 @@
     python notebooks/build.py            all of them
     python notebooks/build.py NAME ...   these
     python notebooks/build.py --check    change nothing; name the notebooks that differ from their sources
+    python notebooks/build.py --minutes  change nothing; print how long a reader needs
 
 A source is a Python file that is divided into cells. To change a notebook, change its source and build again.
 
@@ -14,6 +15,10 @@ A source is a Python file that is divided into cells. To change a notebook, chan
     # %% exercise NN.k     code; inside a function, the lines from "# solution" to "# end of solution" are the
                            reader's task, and the reader's copy has `raise NotImplementedError` in their place
     # %% check NN.k        code: the import of a check and its call
+    # %% folded            code whose output is folded until the reader opens it, such as lines that solve an exercise
+
+The first code cell, imports, and cells that only draw are folded too: their output is there, their code opens by a
+click.
 
 An exercise is a text cell that begins with "### Exercise NN.k · title" and a line "*difficulty: easy · minutes: 5*",
 then an exercise cell, then a check cell. No other cell may need the reader's solution: the reader's copy has to run to
@@ -36,9 +41,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 HERE = Path(__file__).resolve().parent
 SOLUTIONS = HERE / "solutions"
+HIDDEN = {"jupyter": {"source_hidden": True}}
+FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
+WORDS, LINES = 120, 3  # that one reads in a minute in a second language
 PACKAGE = 'sys.path.insert(0, "..")'  # the package is beside notebooks/; from solutions/ it is one level higher
 
 
@@ -54,18 +62,29 @@ def read_source(path: Path, solved: bool = False) -> NotebookNode:
         else:
             cells.append(_code_cell(head, body.strip(), solved))
         cells[-1]["id"] = f"cell-{len(cells):02d}"
+    _fold_code(cells)
     return new_notebook(cells=cells, metadata=KERNEL)
+
+
+def _fold_code(cells):
+    """Fold the code that nobody needs to read at first: imports, the first cell, and cells that only draw."""
+    codes = [cell for cell in cells if cell.cell_type == "code" and not cell.metadata]
+    for place, cell in enumerate(codes):
+        if place == 0 or ("plt.show()" in cell.source and not re.search(r"\b(?:def|class) |print\(", cell.source)):
+            cell.metadata = nbformat.from_dict(HIDDEN)
 
 
 def _code_cell(head, body, solved):
     """A code cell. Exercise and check cells get two tags: "exercise" or "check", and the number."""
     kind, _, key = head.partition(" ")
-    if kind not in ("", "exercise", "check"):
+    if kind not in ("", "exercise", "check", "folded"):
         raise ValueError(f"unknown kind of cell: # %% {head}")
     if kind == "exercise" and not solved:
         body = leave_open(key, body)
     if solved:
         body = body.replace(PACKAGE, PACKAGE.replace('".."', '"../.."'))
+    if kind == "folded":
+        return new_code_cell(body, metadata=FOLDED)
     return new_code_cell(body, metadata={"tags": [kind, key]} if kind else {})
 
 
@@ -156,9 +175,28 @@ def sources(names=()) -> list[Path]:
     return [HERE / "src" / f"{n}.py" for n in names] or sorted((HERE / "src").glob("*.py"))
 
 
+def minutes(source: Path) -> int:
+    """Minutes that a reader needs, to the next 5: to read texts and code, and for the exercises as they say.
+
+    Imports, and cells that draw, are not read line by line.
+    """
+    cells = read_source(source).cells
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    codes = [cell.source for cell in cells if cell.cell_type == "code" and not kind_of(cell)[0]]
+    lines = [line for code in codes[1:] if "plt." not in code for line in code.splitlines() if line.strip()]
+    exercises = [
+        int(n) for text in texts for n in re.findall(r"^\*difficulty: .* minutes: (\d+)\*$", text, re.MULTILINE)
+    ]
+    total = sum(len(text.split()) for text in texts) / WORDS + len(lines) / LINES + sum(exercises)
+    return 5 * round(total / 5)
+
+
 def main(arguments: list[str]) -> int:
-    """Build; with --check only name what is stale. Returns the exit code."""
-    chosen = sources([a for a in arguments if a != "--check"])
+    """Build; with --check only name what is stale, with --minutes only print times. Returns the exit code."""
+    chosen = sources([a for a in arguments if not a.startswith("--")])
+    if "--minutes" in arguments:
+        print("\n".join(f"{minutes(source):4d}  {source.stem}" for source in chosen))
+        return 0
     if "--check" in arguments:
         old = [path.relative_to(HERE).as_posix() for source in chosen for path in stale(source)]
         print("\n".join(f"stale: notebooks/{name}" for name in old) or "all notebooks agree with their sources")

@@ -10,6 +10,7 @@ import pytest
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
 psutil = pytest.importorskip("psutil")
+MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 # Seconds of processor time, so that a busy machine changes nothing; the promise is 20, 60 and 5, on a slower one half
@@ -66,7 +67,7 @@ def test_the_notebook_is_valid_small_and_clean(source, path, solved):
     nbformat.validate(notebook)
     assert notebook.metadata == build.KERNEL
     for cell in code_cells(notebook):
-        assert set(cell.metadata) <= {"tags"}, "times of cells are not kept"
+        assert set(cell.metadata) <= {"tags", *build.FOLDED}, "times of cells are not kept"
 
 
 @each_built
@@ -100,9 +101,59 @@ def test_one_title_and_no_skipped_headings(source):
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
 
 
+BLOCKS = ("list_item_open", "heading_open", "fence", "code_block", "hr", "blockquote_open", "html_block")
+
+
+def unmeant_blocks(text):
+    """Lines that Markdown makes a list, heading or code of, though they stand inside a paragraph.
+
+    A block that is meant stands after an empty line, or is the next item of a list. A heading is meant with "#" only.
+    """
+    lines = text.splitlines()
+    for token in MarkdownIt("commonmark").parse(text):
+        if token.type in BLOCKS:
+            line, before = token.map[0], lines[token.map[0] - 1] if token.map[0] else ""
+            item = token.type == "list_item_open" and re.match(r"\s*(?:[-*+]|\d+[.)]) ", before)
+            wrapped = token.type == "list_item_open" and before.startswith("  ")
+            underlined = token.type == "heading_open" and not token.markup.startswith("#")
+            if underlined or (before.strip() and not item and not wrapped):
+                yield lines[line]
+
+
 @every
-def test_the_minutes_are_told(source):
-    assert re.search(r"\bminutes?\b", build.read_source(source).cells[0].source)
+def test_no_text_turns_into_a_list_a_heading_or_code_by_chance(source):
+    cells = [cell.source for cell in build.read_source(source).cells if cell.cell_type == "markdown"]
+    assert [line for text in cells for line in unmeant_blocks(text)] == []
+
+
+@pytest.mark.parametrize(
+    "text, lines",
+    [
+        ("counted from\n1. Zero means: no picture yet.", ["1. Zero means: no picture yet."]),
+        ("the sum\n- of all", ["- of all"]),
+        ("the number\n# of heads", ["# of heads"]),
+        ("a line\n---", ["a line"]),
+        ("Two things:\n\n- one, and\n  more\n- two\n\n## A heading\n\n    code", []),
+    ],
+)
+def test_a_block_by_chance_is_found(text, lines):
+    assert list(unmeant_blocks(text)) == lines
+
+
+@every
+def test_the_minutes_are_told_and_counted(source):
+    """In the first cell and on the page for teachers: `python notebooks/build.py --minutes` counts them."""
+    told = re.search(r"minutes: (\d+)|(\d+) minutes", build.read_source(source).cells[0].source)
+    assert int(told[1] or told[2]) == build.minutes(source)
+    page = (FOLDER.parent / "docs" / "teaching.md").read_text(encoding="utf-8")
+    assert re.search(rf"^### {source.stem[:2]} .*\n- \*\*Minutes\*\* {build.minutes(source)}\.", page, re.MULTILINE)
+
+
+def test_minutes_are_words_lines_and_exercises(tmp_path):
+    path, words, line = tmp_path / "a.py", "# " + "word " * 30 + "\n", "x = 1\n"
+    cards = "# %% [markdown]\n# ### Exercise\n# *difficulty: easy · minutes: 10*\n"
+    path.write_text(f"# %% [markdown]\n{40 * words}\n# %%\nimport x\n\n# %%\n{30 * line}\n{cards}", encoding="utf-8")
+    assert build.minutes(path) == 10 + 10 + 10
 
 
 def draws(cell):
@@ -222,6 +273,34 @@ def test_a_solution_that_cannot_be_taken_out_is_an_error(tmp_path, broken):
     path.write_text(broken, encoding="utf-8")
     with pytest.raises(ValueError, match="99.1"):
         build.read_source(path)
+
+
+SOURCE = """# %%
+import math
+
+# %%
+x = 1
+
+# %%
+plt.plot(x)
+plt.show()
+
+# %%
+plt.plot(x)
+print(x)
+plt.show()
+
+# %% folded
+print(x)
+"""
+
+
+def test_code_that_only_imports_or_draws_is_folded(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text(SOURCE, encoding="utf-8")
+    metadata = [cell.metadata for cell in build.read_source(path).cells]
+    assert metadata == [build.HIDDEN, {}, build.HIDDEN, {}, build.FOLDED]
+    nbformat.validate(build.read_source(path))
 
 
 def test_the_words_beside_a_figure_are_found():

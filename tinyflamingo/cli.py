@@ -100,6 +100,7 @@ def _parser():
     _add_convert(commands)
     _add_parity(commands)
     _add_data(commands)
+    _add_class(commands)
     doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -529,6 +530,29 @@ def _data_check(args):
         raise UserError(f"cannot write {args.sheet}: the name of a contact sheet must end in .png")
     for line in check_data(args.path, args.format, args.sheet and _writable(args.sheet), args.allow_bad):
         print(line)
+
+
+def _add_class(commands):
+    p = commands.add_parser("class", help="for teachers: the zip for students, and marks of what they hand in")
+    p.add_argument(
+        "action", choices=["pack", "grade"], help="write the zip; or run handed-in notebooks, with your rights"
+    )
+    p.add_argument("path", type=_path, metavar="OUT.zip | FOLDER", help="the zip to write; the folder of notebooks")
+    p.add_argument("--csv", action="store_true", help="grade: print lines of file, exercise, result, hint")
+    p.add_argument(
+        "--seconds", type=_whole, default=30, metavar="N", help="grade: limit for one exercise (default: 30)"
+    )
+    p.set_defaults(run=_class)
+
+
+def _class(args):
+    from tinyflamingo.classroom import grade, pack
+
+    if args.action == "pack":
+        print(f"{args.path}: {pack.pack(_writable(args.path))} files")
+        return
+    for line in (grade.csv_lines if args.csv else grade.text_lines)(grade.grade(args.path, args.seconds)):
+        print(line, flush=True)
 
 
 def _doctor(args):

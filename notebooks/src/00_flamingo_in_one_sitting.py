@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Flamingo in one sitting
 #
-# *chapter: all of it · minutes: 45 to read and do, one to run · key: whole*
+# *chapter: all of it · minutes: 60 to read and do, one to run · key: whole*
 #
 # Flamingo reads text with pictures and videos in between, and writes what comes next. Here you follow one
 # picture and one prompt through a trained Flamingo, in the order of the chapter: the grid of features (§2),
@@ -11,6 +11,10 @@
 #
 # **You will not** train anything. Twelve notebooks after this one take the parts apart and build them, one
 # idea each.
+#
+# Code that only imports or draws is folded: click on the three dots to see it. You can change every cell. To get this
+# notebook back as it was, delete it and unpack it again (or, with git: `git checkout notebooks`). If you have changed
+# the library, do the same with the folder `tinyflamingo`, then restart the kernel.
 #
 # You need Python, arrays, and an idea of what attention does. The letters are those of the code: `B` rows in
 # a batch, `T` text tokens, `M` media in a batch, `N` media in a sequence, `F` frames, `S` features a frame,
@@ -23,6 +27,7 @@ sys.path.insert(0, "..")  # the package lies beside this folder
 
 import copy
 import inspect
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +38,7 @@ from IPython.display import Markdown
 
 import tinyflamingo
 from tinyflamingo import demo, one_file, ops
+from tinyflamingo.classroom import ask, picture, show
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
 from tinyflamingo.decoding.beams import score_continuations
@@ -147,11 +153,7 @@ draw_architecture(draw_scene(rng, sample_single(rng)), "Output: a red")
 
 
 # %%
-def picture(shape, colour, position="middle", size="large"):
-    return draw_scene(rng, sample_single(rng, ((shape, colour),), size, position))
-
-
-circle, star = picture("circle", "red"), picture("star", "blue", "top right", "medium")
+circle, star = picture(rng, "circle", "red"), picture(rng, "star", "blue", "top right", "medium")
 features = encode_media(frozen, np.stack([circle, star])[:, None], config)
 M, F, S, Dv = features.shape
 side = int(S**0.5)
@@ -421,11 +423,11 @@ plt.show()
 
 # %%
 for question in ("Output:", say.ask("color"), say.ask("shape"), say.ask("position")):
-    answers = [tinyflamingo.complete(model, [image, question])["text"] for image in (circle, star)]
+    answers = [ask(model, image, question) for image in (circle, star)]
     print(f"{question:42s} red circle: {answers[0]:22s} blue star, top right: {answers[1]}")
 
 # %%
-print("video:", say.ask("action"), tinyflamingo.complete(model, [clip, say.ask("action")])["text"])
+print("video:", say.ask("action"), ask(model, clip, say.ask("action")))
 
 # %% [markdown]
 # ### A word learned from four pictures
@@ -437,10 +439,10 @@ print("video:", say.ask("action"), tinyflamingo.complete(model, [clip, say.ask("
 
 # %%
 first_word, second_word = (f"{w}." for w in say.NEW_WORDS[:2])
-red = [picture(s, "red", p) for s, p in (("circle", "left"), ("star", "top"), ("cross", "middle"))]
-blue = [picture(s, "blue", p) for s, p in (("star", "right"), ("ring", "bottom"))]
+red = [picture(rng, s, "red", p) for s, p in (("circle", "left"), ("star", "top"), ("cross", "middle"))]
+blue = [picture(rng, s, "blue", p) for s, p in (("star", "right"), ("ring", "bottom"))]
 shots = [red[0], first_word, blue[0], second_word, red[1], first_word, blue[1], second_word, red[2]]
-said = tinyflamingo.complete(model, shots)["text"]
+said = ask(model, *shots)
 
 figure, axes = plt.subplots(1, 5, figsize=(8, 1.9))
 for axis, image, word in zip(axes, shots[::2], [*shots[1::2], f"[{said}]"], strict=True):
@@ -456,7 +458,7 @@ plt.show()
 swap = {first_word: second_word, second_word: first_word}
 print("before:", said)
 swapped = [item if isinstance(item, np.ndarray) else swap[item] for item in shots]
-print("after: ", tinyflamingo.complete(model, swapped)["text"])
+print("after: ", ask(model, *swapped))
 
 # %% [markdown]
 # ### Exercise 00.2 · Write the prompt
@@ -490,7 +492,7 @@ check_00_2_few_shot_prompt(few_shot_prompt)
 # keeps what was computed for the tokens before.
 
 # %%
-print(inspect.getsource(flamingo))
+show(flamingo)
 
 # %% [markdown]
 # ## The map of the rest
@@ -501,11 +503,11 @@ print(inspect.getsource(flamingo))
 
 # %%
 def map_of_notebooks():
-    """Number, title, chapter and minutes of every notebook, read from their sources."""
+    """Number, title, minutes and key of every notebook, read from its first cell."""
     rows = ["| | notebook | minutes | `pytest -m` |", "|---|---|---|---|"]
-    for path in sorted((Path(tinyflamingo.__file__).parents[1] / "notebooks" / "src").glob("*.py")):
-        head = path.read_text(encoding="utf-8").split("\n# %%")[0]
-        title, key = re.search(r"^# # (.*)", head, re.M)[1], re.search(r"key: `?(\w+)", head)[1]
+    for path in sorted((Path(tinyflamingo.__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb")):
+        head = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        title, key = re.search(r"^# (.*)", head)[1], re.search(r"key: `?(\w+)", head)[1]
         minutes = re.search(r"minutes: (\d+)", head) or re.search(r"(\d+) minutes", head)
         rows.append(f"| {path.name[:2]} | [{title}]({path.stem}.ipynb) | {minutes[1] if minutes else ''} | `{key}` |")
     return Markdown("\n".join(rows))

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Reverse mode in one screen
 #
-# *minutes: 75 · tools · key: autograd*
+# *minutes: 115 · tools · key: autograd*
 #
 # Everything in this project is trained by gradients, and every gradient comes from one idea that fits on one
 # screen: write down what you computed, then walk back through it. The rest of the notebooks lean on it, so here
@@ -20,7 +20,7 @@ import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
 
-import inspect
+import itertools
 import math
 
 import autograd.numpy as anp
@@ -30,6 +30,7 @@ from autograd import make_vjp
 from autograd.extend import defvjp, primitive
 
 from tinyflamingo import ops
+from tinyflamingo.classroom import show
 from tinyflamingo.ops import fast, reference
 
 plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
@@ -40,16 +41,20 @@ rng = np.random.default_rng(1)
 # ## The screen
 #
 # A `Box` holds a number, and for every box that it was made of a pair: that box, and the slope. Three
-# operations make boxes from boxes. `backward` starts at the end with slope 1, and hands every box's slope on to
-# those it was made of. That is all.
+# operations make boxes from boxes. A box also gets a running number when it is made, so a box always has a larger
+# number than its parts. `backward` starts at the end with slope 1, goes from the newest box to the oldest, and hands
+# every box's slope on to those it was made of. That is all.
 
 
 # %%
 class Box:
     """A number that remembers what it was made of: [(box, slope), ...]."""
 
+    made = itertools.count()  # 0, 1, 2, ...: every box takes the next number
+
     def __init__(self, value, made_of=(), name=""):
         self.value, self.made_of, self.name = value, made_of, name
+        self.number = next(self.made)
 
     def __add__(self, other):
         return Box(self.value + other.value, [(self, 1.0), (other, 1.0)], "+")
@@ -64,17 +69,13 @@ def tanh(x):
 
 
 def in_order(end):
-    """All boxes behind `end`, each before everything that is made of it."""
-    found = []
-
-    def visit(box):
-        if box not in found:
-            for part, _ in box.made_of:
-                visit(part)
-            found.append(box)
-
-    visit(end)
-    return found
+    """All boxes behind `end`, the oldest first."""
+    behind, waiting = set(), [end]
+    while waiting:
+        box = waiting.pop()
+        behind.add(box)
+        waiting += [part for part, _ in box.made_of]
+    return sorted(behind, key=lambda box: box.number)
 
 
 def backward(end):
@@ -165,7 +166,8 @@ print("in haste:              ", backward_in_haste(e)[a])
 
 # %% [markdown]
 # A box may hand its slope on only when it has all of it, that is, after everything that was made of it. Such an
-# order is called topological, and writing it is your first exercise.
+# order is called topological. Our boxes have it from their running numbers. Without such numbers it must be found from
+# the graph alone, and that is your first exercise.
 
 # %% [markdown]
 # ### Exercise 01.1 · The order of the way back
@@ -519,13 +521,6 @@ check_01_5_kernel(squared_relu_kernel)
 
 
 # %%
-def show(*functions):
-    for function in functions:
-        plain = getattr(function, "fun", getattr(function, "py_func", function))  # of a primitive, of a kernel
-        print(f"# {plain.__module__.replace('.', '/')}.py: {plain.__name__}\n")
-        print(inspect.getsource(plain))
-
-
 show(reference.rms_norm, fast._rms_norm, fast._rms_norm_backward, fast.kernels.rms_norm_forward, ops.check_grad)
 
 # %% [markdown]

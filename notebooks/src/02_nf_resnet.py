@@ -3,7 +3,7 @@
 #
 # key: nf_resnet
 #
-# Chapter §2, the vision encoder. 80 minutes with the exercises, half a minute to run. Before it: notebooks 00 and
+# Chapter §2, the vision encoder. 125 minutes with the exercises, half a minute to run. Before it: notebooks 00 and
 # 01, and knowing what a convolution and a residual connection are.
 #
 # You will take apart the NF-ResNet that turns pictures into features: why it has no batch normalisation, and the
@@ -22,7 +22,6 @@ os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step th
 
 import contextlib
 import dataclasses
-import inspect
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt
@@ -30,7 +29,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
+from tinyflamingo.classroom import picture, show
 from tinyflamingo.model import vision_encoder as library
 from tinyflamingo.model.config import VisionConfig
 from tinyflamingo.ops import reference
@@ -44,11 +43,6 @@ np.seterr(over="ignore")  # autograd's slope of a far-out tanh is 1 / cosh(x)**2
 model = tinyflamingo.load()
 config, vision = model.config.vision, model.frozen["vision"]
 rng = np.random.default_rng(2022)
-
-
-def picture(shape, colour, size="large", position="middle"):
-    """A TinyWorld picture, uint8 (Y, X, 3)."""
-    return draw_scene(rng, sample_single(rng, ((shape, colour),), size, position))
 
 
 # %% [markdown]
@@ -68,7 +62,7 @@ def batch_norm(x, eps=1e-5):
     return (x - mean) / np.sqrt(variance + eps)
 
 
-star = picture("star", "blue")
+star = picture(rng, "star", "blue")
 dark = np.stack([star, *(star // 5 for _ in range(7))])
 bright = np.stack([star, *(255 - star // 5 for _ in range(7))])
 maps = {"among dark": dark, "among bright": bright}
@@ -238,9 +232,11 @@ check_02_3_unit_gain(unit_gain)
 
 # %%
 samples = rng.standard_normal(400_000)
-print(f"GELU: 1 / std of the output = {1 / np.std(reference.gelu(samples, 1.0)):.3f}")
-print(f"the library's constant      = {library.GELU_GAIN:.3f}")
-print(f"ReLU, in closed form        = {(2 / (1 - 1 / np.pi)) ** 0.5:.3f}")
+gelu = reference.gelu(samples, 1.0)
+print(f"variance of a GELU's output              = {gelu.var():.3f}")
+print(f"the library's gain                       = {library.GELU_GAIN:.3f}")
+print(f"variance of the gain times the output    = {(library.GELU_GAIN * gelu).var():.3f}")
+print(f"the gain of a ReLU, known in closed form = {(2 / (1 - 1 / np.pi)) ** 0.5:.3f}")
 
 # %% [markdown]
 # ## Third thing: book-keeping along the residual path
@@ -377,7 +373,7 @@ print(f"measured / books: between {(measured / known).min():.2f} and {(measured 
 
 # %%
 toy = library.init_vision_encoder(np.random.default_rng(0), config)
-pixels = library.normalise_pixels(np.stack([star, picture("ring", "red")]))
+pixels = library.normalise_pixels(np.stack([star, picture(rng, "ring", "red")]))
 _, gradient = ops.value_and_grad(lambda p: anp.sum(library.vision_encoder(p, pixels, config) ** 2))(toy)
 for block in ("stage_0_block_0", "stage_1_block_0"):
     leaves = named_leaves(gradient[block])
@@ -536,7 +532,7 @@ print(library.vision_encoder(vision, pixels, config).shape)
 # **Predict.** The feature belongs to one cell of a four by four grid. Which pixels move it, in each of the two?
 
 # %%
-pictures = np.stack([picture("star", "blue"), picture("house", "red"), picture("ring", "green")])
+pictures = np.stack([picture(rng, *kind) for kind in (("star", "blue"), ("house", "red"), ("ring", "green"))])
 cell = 5  # second row, second column
 
 
@@ -592,15 +588,10 @@ except ValueError as error:
 # ## In the library
 
 # %%
-print(reference.__name__.replace(".", "/") + ".py")
-print(inspect.getsource(reference.standardise_weight))
-print(library.__name__.replace(".", "/") + ".py")
-for function in (library.nf_block, library.gained_gelu, library.squeeze_excite, library.block_plan):
-    print(inspect.getsource(function))
-print(clip_vit.__name__.replace(".", "/") + ".py")
-print(inspect.getsource(clip_vit.vit))
-print(adaptive_clip.__module__.replace(".", "/") + ".py")
-print(inspect.getsource(adaptive_clip))
+show(reference.standardise_weight)
+show(library.nf_block, library.gained_gelu, library.squeeze_excite, library.block_plan)
+show(clip_vit.vit)
+show(adaptive_clip)
 
 # %% [markdown]
 # ## Summary

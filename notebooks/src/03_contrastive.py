@@ -3,7 +3,7 @@
 #
 # key: contrastive
 #
-# Chapter §2, how the vision encoder is trained. 65 minutes with the exercises, about half a minute to run. Before
+# Chapter §2, how the vision encoder is trained. 80 minutes with the exercises, about half a minute to run. Before
 # it: notebook 02, and knowing what a softmax and a cross-entropy are.
 #
 # You will build the contrastive loss with loops and without, derive its gradient, and train a very small pair of
@@ -21,13 +21,13 @@ sys.path.insert(0, "..")  # the package lies beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
 
 import dataclasses
-import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import show
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import HELD_OUT, KNOWN, THINGS, draw_scene, sample_single
 from tinyflamingo.model import contrastive as library
@@ -211,9 +211,8 @@ logits = (scale * after[0] @ after[1].T).astype(np.float64)
 gradient = ops.value_and_grad(
     lambda p: (ops.cross_entropy(p["x"], ids) + ops.cross_entropy(p["x"].T, ids)).sum() / len(ids)
 )({"x": logits})[1]["x"]
-e = np.exp(logits)
-by_hand = (e / e.sum(1, keepdims=True) + e / e.sum(0, keepdims=True) - 2 * np.eye(len(ids))) / len(ids)
-print("autograd and by hand agree:", bool(np.abs(gradient - by_hand).max() < 1e-12))
+print("on the diagonal all negative:", bool((np.diagonal(gradient) < 0).all()))
+print("sum of all entries is 0:     ", bool(abs(gradient.sum()) < 1e-10))
 apart = gradient - np.diag(np.diagonal(gradient))
 i, j = np.unravel_index(apart.argmax(), apart.shape)
 print("pushed apart hardest: the picture of", names[i], "and the caption of", names[j])
@@ -447,9 +446,7 @@ print("picture comes in as features (M, F, S, Dv) =", features.shape, "- made on
 # ## In the library
 
 # %%
-print(library.__name__.replace(".", "/") + ".py")
-for function in (library.embed_pictures, library.unit, library.contrastive_loss):
-    print(inspect.getsource(function))
+show(library.embed_pictures, library.unit, library.contrastive_loss)
 
 # %% [markdown]
 # ## Summary

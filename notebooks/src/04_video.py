@@ -3,7 +3,7 @@
 #
 # key: video
 #
-# Chapter §2, video. 60 minutes with the exercises, half a minute to run. Before it: notebook 00; notebook 05 goes
+# Chapter §2, video. 70 minutes with the exercises, half a minute to run. Before it: notebook 00; notebook 05 goes
 # on from here.
 #
 # You will take a video of uneven pace one frame a second, stamp every frame with the time it has, stretch eight
@@ -20,7 +20,6 @@ import sys
 sys.path.insert(0, "..")  # the package lies beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
 
-import inspect
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import clip, show
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import ACTIONS, draw_clip, sample_clip
 from tinyflamingo.data.video import load_video, write_video
@@ -45,11 +45,6 @@ config, table = model.config, model.params["resampler"]["temporal"]
 rng = np.random.default_rng(2022)
 
 
-def clip_of(action, frames=8):
-    """A TinyWorld video, uint8 (F, Y, X, 3)."""
-    return draw_clip(rng, sample_clip(rng, action=action), frames)
-
-
 # %% [markdown]
 # ## Eight frames
 #
@@ -57,24 +52,24 @@ def clip_of(action, frames=8):
 # something vanishes.*
 
 # %%
-watched = {action: clip_of(action) for action in ("moves left", "grows", "vanishes")}
+watched = {action: clip(rng, action) for action in ("moves left", "grows", "vanishes")}
 figure, axes = plt.subplots(3, 8, figsize=(8, 3.2))
-for row, (action, clip) in zip(axes, watched.items(), strict=True):
-    for t, (axis, frame) in enumerate(zip(row, clip, strict=True)):
+for row, (action, video) in zip(axes, watched.items(), strict=True):
+    for t, (axis, frame) in enumerate(zip(row, video, strict=True)):
         axis.imshow(frame)
         axis.set(xticks=(), yticks=(), title=f"{t} s" if action == "moves left" else "")
     row[0].set_ylabel(action)
 plt.show()
-clip = watched["moves left"]
-print("a video (F, Y, X, 3) =", clip.shape)
+video = watched["moves left"]
+print("a video (F, Y, X, 3) =", video.shape)
 
 # %% [markdown]
 # The paper takes one frame a second for training, eight of them, and every frame goes through the frozen encoder by
 # itself. So to the encoder a video is nothing new: `M` videos of `F` frames are `M * F` pictures.
 
 # %%
-one_by_one = np.stack([encode_media(model.frozen, frame[None, None], config)[0, 0] for frame in clip])
-together = encode_media(model.frozen, clip[None], config)
+one_by_one = np.stack([encode_media(model.frozen, frame[None, None], config)[0, 0] for frame in video])
+together = encode_media(model.frozen, video[None], config)
 print("one by one (F, S, D) =", one_by_one.shape, "  together (M, F, S, D) =", together.shape)
 print("loop and batch agree:", bool(np.abs(together[0] - one_by_one).max() < 1e-3 * np.abs(one_by_one).max()))
 
@@ -115,7 +110,7 @@ check_04_1_frames_to_take(frames_to_take)
 # %%
 with tempfile.TemporaryDirectory() as folder:
     film = Path(folder) / "film.mp4"
-    write_video(film, clip_of("moves up", frames=25), fps=8)
+    write_video(film, clip(rng, "moves up", frames=25), fps=8)
     for fps in (1, 2):
         print(f"25 frames at 8 a second, taken at {fps}: (F, Y, X, 3) =", load_video(film, fps=fps).shape)
 
@@ -275,7 +270,7 @@ def answers(videos, model=model):
     return np.exp(np.array(found).T)
 
 
-films = {action: np.stack([clip_of(action) for _ in range(6)]) for action in ACTIONS}
+films = {action: np.stack([clip(rng, action) for _ in range(6)]) for action in ACTIONS}
 everything = np.concatenate(list(films.values()))  # (M, F, Y, X, 3), six of each action
 mixed = np.stack([video[rng.permutation(8)] for video in everything])
 orders = {"in order": everything, "backwards": everything[:, ::-1], "shuffled": mixed}
@@ -362,10 +357,7 @@ plt.show()
 # ## In the library
 
 # %%
-print(library.__name__.replace(".", "/") + ".py")
-print(inspect.getsource(library.temporal_embedding))
-print(encode_media.__module__.replace(".", "/") + ".py")
-print(inspect.getsource(encode_media))
+show(library.temporal_embedding, encode_media)
 
 # %% [markdown]
 # By default `parts.encode` is `encode_pictures` in `model/vision_encoder.py`, the encoder of notebook 02.

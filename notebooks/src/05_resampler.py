@@ -3,7 +3,7 @@
 #
 # key: resampler
 #
-# Chapter §3, the Perceiver resampler. 50 minutes with the exercises, seconds to run. Before it: notebook 00, and an
+# Chapter §3, the Perceiver resampler. 85 minutes with the exercises, seconds to run. Before it: notebook 00, and an
 # idea of what attention does.
 #
 # You will build the one step in which latents look at a picture, first with loops and then without, count what it
@@ -20,7 +20,6 @@ import sys
 sys.path.insert(0, "..")  # the package lies beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
 
-import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,6 +28,7 @@ from matplotlib.patches import Rectangle
 import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_flops
+from tinyflamingo.classroom import show
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
@@ -211,7 +211,7 @@ row = np.concatenate([(features + time[None, :, None]).reshape(M, F * S, D), lat
 one_by_one = library.project_both(features, time, latents, w)
 print("row (M, F S + R, D) =", row.shape, " keys (M, F S + R, inner) =", one_by_one.shape)
 print("the same:", bool(np.abs(row @ w - one_by_one).max() < 1e-12))
-print(inspect.getsource(library.project_both))
+show(library.project_both)
 
 # %% [markdown]
 # ## What it costs
@@ -288,7 +288,7 @@ print(f"slopes: {steep:.2f} (a square), {flat:.2f} (a line)")
 # cross-attention in the language model reads `R` tokens a medium instead of `F * S`.
 
 # %% [markdown]
-# ## The gradient through a softmax, by hand
+# ## The gradient of a look, by hand
 #
 # Call the scores of one latent `s`, its weights `p = softmax(s)`, and `g` the gradient that arrives at `p`. Every
 # score moves every weight, because the weights share one sum:
@@ -297,7 +297,8 @@ print(f"slopes: {steep:.2f} (a square), {flat:.2f} (a line)")
 # \qquad\Rightarrow\qquad
 # \frac{\partial L}{\partial s_j} = \sum_i g_i\, p_i(\delta_{ij} - p_j)$$
 #
-# With loops that is the whole matrix of derivatives, times `g`. Finite differences say whether it is right.
+# With loops that is the whole matrix of derivatives, times `g`. Finite differences say whether it is right. (In
+# exercise 01.3 you wrote it without loops.)
 
 
 # %%
@@ -323,28 +324,32 @@ moved = np.sum(g * (softmax(s + 1e-6 * way) - softmax(s - 1e-6 * way))) / 2e-6
 print(f"by hand {by_hand:.8f}   by moving the scores {moved:.8f}")
 
 # %% [markdown]
-# ### Exercise 05.4 · The same without the matrix
+# ### Exercise 05.4 · Who gets the gradient
 # *difficulty: medium · minutes: 10*
 #
-# Multiply the sum out. One term has only `j` in it, the other is `p_j` times a number that all `j` share. Write it
-# in one or two lines for `(T, S)` arrays, without ever making an `S` by `S` matrix.
+# Now the other way back, through the values. One look is `out = p @ values`, with `values = E @ w_v` and `E`, what is
+# seen: the `S` features, then the `R` latents, as rows of one array `(S + R, D)`. The weights `p` are `(R, S + R)`, the
+# gradient `g` that arrives at `out` is `(R, K)`. Return two gradients: by the features `(S, D)`, and by the latents
+# `(R, D)` as a part of `E`. (The latents get a second gradient, because they also ask. That one is not asked for.)
 
 
 # %% exercise 05.4
-def softmax_gradient(p, g):
-    """Weights p (T, S), gradient g (T, S) of the loss by the weights -> gradient by the scores (T, S)."""
+def through_values(p, g, w_v, S):
+    """p (R, S + R), g (R, K), w_v (D, K), S: number of features -> (dfeatures (S, D), dlatents (R, D))."""
     # solution
-    return p * (g - np.sum(p * g, axis=-1, keepdims=True))
+    seen = p.T @ g @ w_v.T  # (S + R, D)
+    return seen[:S], seen[S:]
     # end of solution
 
 
 # %% check 05.4
-from tinyflamingo.checks import check_05_4_softmax_gradient
+from tinyflamingo.checks import check_05_4_through_values
 
-check_05_4_softmax_gradient(softmax_gradient)
+check_05_4_through_values(through_values)
 
 # %% [markdown]
-# Each row of that gradient sums to zero: raising all scores alike changes nothing, so nothing may ask for it.
+# A feature that no latent looks at has zeros in its column of `p` and gets no gradient. And each row of the softmax's
+# gradient sums to zero: raising all scores alike changes nothing, so no score may get a gradient for that.
 #
 # ## Why the latents start at random
 #
@@ -467,9 +472,7 @@ plt.show()
 # `project_both`, which `project` calls, and what follows the attention is a feed-forward with a squared ReLU.
 
 # %%
-print(library.__name__.replace(".", "/") + ".py")
-for function in (library.resampler_layer, library.project):
-    print(inspect.getsource(function))
+show(library.resampler_layer, library.project)
 paper = {"layers": 6, "latents": 64, "width": 1536, "heads": 16}
 print(f"{'':10s}{'here':>8s}{'paper':>8s}")
 for name, number in paper.items():

@@ -3,7 +3,7 @@
 #
 # key: chinchilla
 #
-# Chapter §4, the language model. 85 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
+# Chapter §4, the language model. 120 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
 # of what a causal decoder does.
 #
 # You will build the two things that set Gopher's and Chinchilla's block apart from GPT-2's, RMSNorm and relative
@@ -23,7 +23,6 @@ sys.path.insert(0, "..")  # the package lies beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
 
 import copy
-import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,6 +30,7 @@ from autograd.extend import defvjp, primitive
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import show
 from tinyflamingo.data.tinyworld.text import episode, text_document
 from tinyflamingo.model import language_model as library
 from tinyflamingo.model.interleave import encode_document, make_batch
@@ -141,7 +141,7 @@ print("x (T, D) =", x.shape, " loops and library agree:", bool(agree))
 # ### Exercise 06.1 · RMSNorm in one line
 # *difficulty: easy · minutes: 5*
 #
-# For `x` with any number of leading axes, `(..., D)`.
+# For `x` with any number of leading axes, `(..., D)`. Use the argument `eps`: it is not always `1e-6`.
 
 
 # %% exercise 06.1
@@ -565,11 +565,8 @@ for C in (1e20, 1e21, 1e22, 1e23, 5.76e23):
 # old ones, and `table` keeps the projected distances, which are the same for every text.
 
 # %%
-print(library.__name__.replace(".", "/") + ".py")
-for function in (library.decoder_block, library.self_attention, library.projected_distances, library.sinusoids):
-    print(inspect.getsource(function))
-print(reference.__name__.replace(".", "/") + ".py")
-print(inspect.getsource(reference.relative_attention))
+show(library.decoder_block, library.self_attention, library.projected_distances, library.sinusoids)
+show(reference.relative_attention)
 
 # %% [markdown]
 # ## Summary

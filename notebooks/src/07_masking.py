@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Masking: which word may look at which picture
 #
-# *minutes: 60 · chapter §4 · key: masking*
+# *minutes: 100 · chapter §4 · key: masking*
 #
 # A page holds words and pictures, one after the other. "A red house" is about the picture before it, and
 # about no other. Flamingo is told so by a mask, and the mask comes from one small vector of whole numbers,
@@ -21,7 +21,6 @@ import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
 
-import inspect
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -31,7 +30,7 @@ from matplotlib.colors import ListedColormap
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
+from tinyflamingo.classroom import picture, show
 from tinyflamingo.model import interleave
 from tinyflamingo.model.flamingo import encode_and_resample, flamingo
 from tinyflamingo.model.interleave import cross_attention_mask, encode_document, make_batch
@@ -45,10 +44,6 @@ model = tinyflamingo.load()
 rng = np.random.default_rng(7)
 
 
-def picture(shape, colour, position="middle", size="large"):
-    return draw_scene(rng, sample_single(rng, ((shape, colour),), size, position))
-
-
 # %% [markdown]
 # ## A page becomes a row of tokens
 #
@@ -56,7 +51,7 @@ def picture(shape, colour, position="middle", size="large"):
 # picture with its sentence. Here is a page of the same build from our own world. In Python a page is a list.
 
 # %%
-house, star = picture("house", "red", "top"), picture("star", "blue", "middle", "small")
+house, star = picture(rng, "house", "red", "top"), picture(rng, "star", "blue", "middle", "small")
 page = ["here are my two pictures.", house, "a red house at the top.", star, "a small blue star."]
 
 sequence = encode_document(page, model.tokenizer)
@@ -129,8 +124,8 @@ check_07_1_with_marks(with_marks)
 # %% [markdown]
 # ## phi: the number of the picture a token sees
 #
-# For every token `l`, `phi[l]` is the number of the last picture that stands at `l` or before it, counted from
-# 1. Zero means: no picture yet.
+# For every token `l`, `phi[l]` is the number of the last picture that stands at `l` or before it. The first picture
+# has the number 1. The number 0 means: no picture yet.
 #
 # **Predict.** Say them before you run the next cell. What is `phi` of the first `<image>` tag itself, 0 or 1?
 # What is `phi` of the `<EOC>` just *before* the second tag, 1 or 2?
@@ -338,8 +333,9 @@ with np.errstate(invalid="ignore"):
 # ### Exercise 07.4 · A softmax that can say nothing
 # *difficulty: medium · minutes: 12*
 #
-# Softmax over the last axis among the visible; zero where nothing is visible, never NaN, and no warning. The
-# shares of a row that sees something sum to 1, those of an empty row to 0.
+# Softmax over the last axis, among the visible scores only. What is not visible gets exactly 0. The shares of a row
+# that sees something sum to 1. A row that sees nothing is all 0: no NaN, and no warning from NumPy. Scores may be as
+# large as 2000, visible and hidden ones.
 
 
 # %% exercise 07.4
@@ -476,7 +472,7 @@ plt.show()
 # %%
 batch = make_batch([sequence])
 visual = encode_and_resample(model, [house, star])  # (M, R, D)
-changed = encode_and_resample(model, [house, picture("circle", "pink")])
+changed = encode_and_resample(model, [house, picture(rng, "circle", "pink")])
 wide = replace(model.config, xattn=in_form(model.config.xattn, AllPreviousXattnConfig))
 
 
@@ -497,7 +493,7 @@ for name, more in {"own picture only": {}, "all pictures": everything}.items():
 # its words cannot look at picture 1?
 
 # %%
-first_changed = encode_and_resample(model, [picture("circle", "pink"), star])
+first_changed = encode_and_resample(model, [picture(rng, "circle", "pink"), star])
 moved = np.abs(logits(first_changed) - logits(visual)).max(-1)
 for n in range(N + 1):
     print(f"picture 1 exchanged: logits of tokens with phi {n} move by at most {moved[phi == n].max():.3g}")
@@ -564,16 +560,11 @@ plt.show()
 # %% [markdown]
 # ## In the library
 #
-# What you built is there, with the same names; these are its lines as they are now.
+# What you built is there, with the same names. Solve the exercises first. Then open the output of the next cell (it is
+# folded; click on the bar or the dots at its left): these are the lines of the library as they are now.
 
 
-# %%
-def show(*functions):
-    for function in functions:
-        print(f"# {function.__module__.replace('.', '/')}.py: {function.__name__}\n")
-        print(inspect.getsource(function))
-
-
+# %% folded
 show(interleave.phi, interleave.phi_next, cross_attention_mask)
 show(reference.masked_softmax, reference.segment_attention)
 

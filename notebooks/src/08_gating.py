@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Gates: learning to look without forgetting how to speak
 #
-# *minutes: 60 · chapter §4 · key: gating*
+# *minutes: 85 · chapter §4 · key: gating*
 #
 # A language model that took a long time to train is frozen, and new layers are put between its own. New layers
 # are noise. If they speak up at once, the language model stops making sense; if they never do, no picture gets
@@ -21,14 +21,15 @@ import sys
 sys.path.insert(0, "..")  # the package lies beside this folder
 
 import copy
-import inspect
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
+from autograd import grad
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import picture, show
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import KNOWN, draw_scene, sample_single
@@ -38,7 +39,7 @@ from tinyflamingo.model.gated_xattn import cross_attention, feed_forward, gated_
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.ops.team import one_team
-from tinyflamingo.ops.tree import flatten, named_leaves
+from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
 from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 
@@ -179,11 +180,7 @@ check_08_2_block(gated_block)
 
 
 # %%
-def picture(shape, colour):
-    return draw_scene(rng, sample_single(rng, ((shape, colour),), "large", "middle"))
-
-
-circle, star = picture("circle", "red"), picture("star", "blue")
+circle, star = picture(rng, "circle", "red"), picture(rng, "star", "blue")
 fresh = init_flamingo(np.random.default_rng(0), config)
 asked = make_batch([encode_document([circle, "Output: a red circle."], tokenizer, complete=False)])
 features = encode_media(frozen, np.stack([circle, star])[:, None], config)
@@ -282,11 +279,12 @@ print(f"loss with gates shut {losses[0]:.3f}, with gates at {values[-1]} {losses
 # %% [markdown]
 # ## Where the first gradient goes
 #
-# Take one gate, `y = h + tanh(alpha) · branch`. The loss hands back `g`, its gradient at `y`. By the chain rule
+# Take one gate, `y = h + tanh(alpha) · branch`. The loss hands back `g`, its gradient at `y`. By the chain rule each
+# of the three inputs gets `g` times the derivative of `y` by that input:
 #
-# - at the text: `dh = g` (whatever the gate does, the text flows on),
-# - at the branch: `dbranch = tanh(alpha) · g`,
-# - at the gate: `dalpha = (1 - tanh²(alpha)) · Σ g · branch`.
+# - the text `h` is added as it is,
+# - the branch is multiplied by the gate,
+# - `alpha` is one number that acts on every entry of the branch, so the contributions of all entries add up.
 #
 # **Predict.** Put in `alpha = 0`. Of all the weights in the new layers, which have a gradient that is not zero?
 
@@ -294,7 +292,7 @@ print(f"loss with gates shut {losses[0]:.3f}, with gates at {values[-1]} {losses
 # ### Exercise 08.4 · The gradient of a gate
 # *difficulty: medium · minutes: 10*
 #
-# Write the three lines. `alpha` is one number for the whole block, so its gradient is one number.
+# Write the three gradients. `alpha` is one number for the whole block, so its gradient is one number.
 
 
 # %% exercise 08.4
@@ -312,21 +310,22 @@ from tinyflamingo.checks import check_08_4_gate_backward
 check_08_4_gate_backward(gate_backward)
 
 # %% [markdown]
-# Check the formulas against measurement, by nudging `alpha` and the branch a little to both sides:
+# Two other ways to the same numbers: autograd, and a measurement, which moves `alpha` and the branch a little to both
+# sides. Put in your own function as a third.
 
 # %%
 g, branch, alpha, step = rng.standard_normal((T, D)), rng.standard_normal((T, D)), 0.4, 1e-6
 
 
 def projected(branch, alpha):
-    return np.sum(g * (h + np.tanh(alpha) * branch))
+    return anp.sum(g * (h + anp.tanh(alpha) * branch))
 
 
 along = rng.standard_normal((T, D))
 measured = (projected(branch, alpha + step) - projected(branch, alpha - step)) / (2 * step)
-print(f"dalpha    measured {measured:+.5f}   by hand {(1 - np.tanh(alpha) ** 2) * np.sum(g * branch):+.5f}")
+print(f"dalpha    measured {measured:+.5f}   by autograd {grad(projected, 1)(branch, alpha):+.5f}")
 measured = (projected(branch + step * along, alpha) - projected(branch - step * along, alpha)) / (2 * step)
-print(f"dbranch   measured {measured:+.5f}   by hand {np.sum(np.tanh(alpha) * g * along):+.5f}")
+print(f"dbranch   measured {measured:+.5f}   by autograd {np.sum(grad(projected, 0)(branch, alpha) * along):+.5f}")
 
 # %% [markdown]
 # Now the whole model. Four hundred pictures with captions, and the gradient of their loss at the very start.
@@ -405,7 +404,7 @@ print("weights with a gradient:", [name for name, size in sizes.items() if size 
 # %% [markdown]
 # ## How they open
 #
-# One more thing follows from the formulas. At zero, a gate's gradient asks: would a bit of this *random* branch
+# One more thing follows from the gradients. At zero, a gate's gradient asks: would a bit of this *random* branch
 # help? The answer is half luck, and differs from batch to batch:
 
 # %%
@@ -469,16 +468,23 @@ check_08_5_first_move(first_move)
 
 
 # %%
+def after_first_move(push, rng, batches=8):
+    """Fresh parameters after one step for the gates alone. Adam's first step has the length of its learning rate."""
+    optimiser = AdamW(init_flamingo(np.random.default_rng(0), config), OptimiserConfig(push, weight_decay=0, warmup=1))
+    gradient = sum(flatten(loss_and_gradient(optimiser.params, rng)[1]) for _ in range(batches))
+    is_gate = np.zeros_like(gradient)
+    for block in blocks:
+        for name in GATES:
+            view_tree(is_gate, optimiser.params)[block][name][...] = 1
+    optimiser.step(gradient * is_gate, step=0, steps=1)
+    return optimiser.params
+
+
 def train(push, steps=100):
     """Losses and gates of every step."""
-    optimiser = AdamW(init_flamingo(np.random.default_rng(0), config), OptimiserConfig(weight_decay=0.1, warmup=10))
     rng, history = np.random.default_rng(3), []
-    if push:
-        tree = [loss_and_gradient(optimiser.params, rng)[1] for _ in range(8)]
-        for block in blocks:
-            for name in GATES:
-                slope = np.mean([gradient[block][name] for gradient in tree])
-                optimiser.params[block][name][...] = -np.sign(slope) * push
+    start = after_first_move(push, rng) if push else init_flamingo(np.random.default_rng(0), config)
+    optimiser = AdamW(start, OptimiserConfig(weight_decay=0.1, warmup=10))
     for step in range(steps):
         loss, gradient = loss_and_gradient(optimiser.params, rng)
         history.append((loss, gates(optimiser.params)))
@@ -576,12 +582,6 @@ plt.show()
 
 
 # %%
-def show(*functions):
-    for function in functions:
-        print(f"# {function.__module__.replace('.', '/')}.py: {function.__name__}\n")
-        print(inspect.getsource(function))
-
-
 show(gated_xattn_dense, media_keys_values, cross_attention, feed_forward, gates)
 
 # %% [markdown]

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Training the whole
 #
-# *chapter: §1, §4 · minutes: 75 to read and do, one to run · key: training*
+# *chapter: §1, §4 · minutes: 120 to read and do, one to run · key: training*
 #
 # All parts are there: an encoder that sees, a language model that writes, and between them a resampler and
 # gated blocks that know nothing yet. This notebook trains what lies between.
@@ -29,6 +29,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import ask, show
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld.pages import page, pair, video
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
@@ -492,7 +493,7 @@ for n in range(40):
     scene = sample_single(rng)
     prompt, (shape, colour) = [draw_scene(rng, scene), "Output:"], scene.things[0].kind
     models = (learned, started, shipped) if n < 5 else (learned,)
-    said = [tinyflamingo.complete(m, prompt, max_tokens=6)["text"] for m in models]
+    said = [ask(m, *prompt, max_tokens=6) for m in models]
     hits.append((colour in said[0], shape in said[0]))
     if n < 5:
         print(f"{colour + ' ' + shape:18s} {said[1]:38s} {said[0]:30s} {said[2]}")
@@ -563,11 +564,6 @@ for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
 
 
 # %%
-def show(function):
-    print(f"# tinyflamingo/{function.__module__.partition('.')[2].replace('.', '/')}.py\n")
-    print(inspect.getsource(function))
-
-
 show(shard_loss)
 show(FlamingoStage.gradient)
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Applications: pictures where words could stand
 #
-# *chapter: §5 · minutes: 75 to read and do, one to run · key: applications*
+# *chapter: §5 · minutes: 100 to read and do, one to run · key: applications*
 #
 # A trained Flamingo is a machine that continues. What you get from it depends on what you put in front: a
 # picture in the place of a word, a video and a question, a conversation. This notebook uses the checkpoint
@@ -18,13 +18,13 @@ import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
 
-import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import ask, show
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import (
     ASKED,
@@ -80,8 +80,8 @@ print(f"{'thing':16s}{'told in words':20s}{'shown as a picture':22s}{'the texts 
 for _ in range(5):
     scene = sample_single(rng, ASKED)
     shape, colour = scene.things[0].kind
-    words = tinyflamingo.complete(model, [f"Output: {say.caption(scene)}", say.ask("place")])["text"]
-    seen = tinyflamingo.complete(model, [draw_scene(rng, scene), say.ask("place")])["text"]
+    words = ask(model, f"Output: {say.caption(scene)}", say.ask("place"))
+    seen = ask(model, draw_scene(rng, scene), say.ask("place"))
     print(f"{colour + ' ' + shape:16s}{words:20s}{seen:22s}{say.knowledge(shape, colour)['place']}")
 
 # %% [markdown]
@@ -123,7 +123,7 @@ print("a video:   visual tokens (M, R, D) =", encode_and_resample(model, [clip])
 print(f"\n{'drawn':14s}{'seen':22s}{'seen backwards':24s}first frame only")
 for action in ("moves left", "moves up", "grows", "shrinks", "moves right"):
     video = draw_clip(rng, sample_clip(rng, action=action))
-    said = [tinyflamingo.complete(model, [v, say.ask("action")])["text"] for v in (video, video[::-1], video[:1])]
+    said = [ask(model, v, say.ask("action")) for v in (video, video[::-1], video[:1])]
     print(f"{action:14s}{said[0]:22s}{said[1]:24s}{said[2]}")
 
 # %% [markdown]
@@ -253,7 +253,7 @@ for items in ([picture, "Output:", fast["text"], question], [picture, "Output:",
 # %%
 scene = sample_pair(np.random.default_rng(3), kinds=(("star", "blue"), ("circle", "red")), relation="left of")
 picture = draw_scene(np.random.default_rng(4), scene)
-caption = tinyflamingo.complete(model, [picture, "Output:"])["text"]
+caption = ask(model, picture, "Output:")
 batch = make_batch([encode_document([picture, "Output:", caption], tokenizer)])
 pieces = [tokenizer.piece(t).replace("\u2581", "") for t in batch.tokens[0]]
 features = encode_media(frozen, picture[None, None], config)  # (M, F, S, Dv)
@@ -515,11 +515,6 @@ for name in ("color", "shape", "position"):
 
 
 # %%
-def show(function):
-    print(f"# tinyflamingo/{function.__module__.partition('.')[2].replace('.', '/')}.py\n")
-    print(inspect.getsource(function))
-
-
 show(complete)
 show(generate)
 show(gated_attention_map)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Few shots against specialists
 #
-# *chapter: §5 · minutes: 75 to read and do, one to run · key: few_shot*
+# *chapter: §5 · minutes: 100 to read and do, one to run · key: few_shot*
 #
 # The paper's boldest claim is a comparison. One model, shown a few examples in its prompt and never trained
 # for the task, is held against models trained for nothing else, and on some tasks it wins. Here you make the
@@ -18,7 +18,6 @@ import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
 
-import inspect
 from dataclasses import replace
 
 import autograd.numpy as anp
@@ -27,6 +26,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
+from tinyflamingo.classroom import show
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.demo import few_shot as few_shot_panel
 from tinyflamingo.demo import panels_figure
@@ -94,10 +94,8 @@ for right in (20, 17, 10, 0):
 # ### Exercise 11.1 · Wilson's interval
 # *difficulty: medium · minutes: 15*
 #
-# Solve the quadratic. `hits` is a vector of 0 and 1 (or of truth values); return `(low, high)`. With share
-# `s` of `n`:
-#
-#     middle  =  (s + z²/2n) / (1 + z²/n)          half  =  z sqrt(s (1 - s)/n + z²/4n²) / (1 + z²/n)
+# Solve the quadratic: with the share `s` of `n`, find the two `p` at which `(s - p)² = z² p (1 - p) / n`. `hits` is
+# a vector of 0 and 1 (or of truth values); return `(low, high)`. Use the argument `z`: it is not always 1.96.
 
 
 # %% exercise 11.1
@@ -168,15 +166,11 @@ def prototypes_by_loops(support, labels, query):
 
 
 def nearest_prototypes(support, labels, query):
-    """All episodes at once: (E, n, D), (E, n), (E, D) -> (E,)."""
-    member = labels[:, :, None] == np.arange(WAYS)  # (E, n, C)
-    prototypes = np.einsum("enc,end->ecd", member, support) / member.sum(axis=1)[:, :, None]
-    return np.sum((query[:, None] - prototypes) ** 2, axis=-1).argmin(axis=-1)
+    """All episodes, one after the other: (E, n, D), (E, n), (E, D) -> (E,)."""
+    return np.array([prototypes_by_loops(*episode) for episode in zip(support, labels, query, strict=True)])
 
 
-slow = np.array([prototypes_by_loops(*episode) for episode in zip(support, labels, query, strict=True)])
-fast = nearest_prototypes(support, labels, query)
-print("the same:", np.array_equal(slow, fast), f"- right: {np.mean(fast == target):.2f}")
+print(f"right: {np.mean(nearest_prototypes(support, labels, query) == target):.2f}")
 
 # %% [markdown]
 # ### Exercise 11.2 · Prototypes
@@ -441,11 +435,6 @@ print("better than the fine-tuned specialist on", sum(r > 1 for r in ratio.value
 
 
 # %%
-def show(function):
-    print(f"# tinyflamingo/{function.__module__.partition('.')[2].replace('.', '/')}.py\n")
-    print(inspect.getsource(function))
-
-
 show(interval)
 show(rices_of_the_library)
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From the toy to 80 billion
 #
-# *chapter: summary · minutes: 60 to read and do, seconds to run · key: scale*
+# *chapter: summary · minutes: 90 to read and do, seconds to run · key: scale*
 #
 # The toy has some two million parameters, the paper's largest model eighty billion. Both are the same program
 # with other numbers in its configuration. This notebook counts: parameters, flops, bytes, chips. Then it
@@ -17,7 +17,6 @@ import sys
 
 sys.path.insert(0, "..")  # the package lies beside this folder
 
-import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,6 +24,7 @@ import numpy as np
 import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_flops
+from tinyflamingo.classroom import show
 from tinyflamingo.model.config import FlamingoConfig, XattnConfig
 from tinyflamingo.model.flamingo import flamingo, init_flamingo, resample
 from tinyflamingo.model.gated_xattn import init_gated_xattn
@@ -423,11 +423,6 @@ plt.show()
 
 
 # %%
-def show(function):
-    print(f"# tinyflamingo/{function.__module__.partition('.')[2].replace('.', '/')}.py\n")
-    print(inspect.getsource(function))
-
-
 show(parameter_counts)
 show(XattnConfig.gated_layers)
 

@@ -1,4 +1,4 @@
-"""One exercise in the catalogue of wrong answers, ``cards_NN.py``: CARDS = [Card(...), ...].
+"""One exercise in the catalogue of answers, ``cards_NN.py``: CARDS = [Card(...), ...].
 
     Card(
         key="07.1",
@@ -7,6 +7,7 @@
             (counts_tags_before, "its own image"),  # the answer, and a regex of the hint that it must get
             (counts_from_zero, "0 means"),
         ],
+        right=[with_a_loop],  # other ways to the same result, which must pass
     )
 
 The solution and the untouched stub come from the notebook's source, not from here.
@@ -20,8 +21,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Card:
-    """An exercise's number, its check, and at least two wrong answers, each with the hint it deserves."""
+    """An exercise's number, its check, at least two wrong answers, each with its hint, and other right answers."""
 
     key: str
     check: Callable
     wrong: list = field(default_factory=list)
+    right: list = field(default_factory=list)

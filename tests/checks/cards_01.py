@@ -143,7 +143,7 @@ CARDS = [
             (lambda g, x, w: (x.T @ g, g @ w.T), "changed places"),
             (lambda g, x, w: (g @ w.T, g.T @ x), r"dw has shape .* but \(D, E\)"),
             (lambda g, x, w: (g @ w.T, x.T @ g / len(x)), "it is a sum"),
-            (lambda g, x, w: g @ w.T, "two gradients"),
+            (lambda g, x, w: g @ w.T, "2 results were expected, dx, dw"),
             (lambda g, x, w: (np.ones_like(g) @ w.T, x.T @ g), "g goes back through w"),
         ],
     ),
@@ -155,7 +155,7 @@ CARDS = [
             (lambda g, w: g * w, "A term is missing"),
             (lambda g, w: w * (g - np.sum(g * w)), "each row of shares is a softmax of its own"),
             (lambda g, w: w * (g - g.sum(-1, keepdims=True)), "not weighted with the shares"),
-            (lambda g, w: g - (g * w).sum(-1, keepdims=True), r"It is w \* \(g"),
+            (lambda g, w: g - (g * w).sum(-1, keepdims=True), "Compare with the loops"),
         ],
     ),
     Card(

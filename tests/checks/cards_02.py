@@ -124,7 +124,7 @@ CARDS = [
             (not_centred, "The mean is still there"),
             (all_channels_together, "all channels share one"),
             (without_gain, "The gain is missing"),
-            (in_place, "passed in have changed"),
+            (in_place, "`w`, which was passed in, has changed"),
         ],
     ),
     Card(

@@ -140,10 +140,10 @@ CARDS = [
             (rows_only, "Only the rows' softmax"),
             (columns_only, "Only the columns' softmax"),
             (no_mean, "mean over the B pairs"),
-            (climbs, "sign is turned round"),
+            (climbs, "sign is wrong"),
             (one_for_both, "subtracted twice"),
-            (gradient_overflows, "large logits overflow"),
         ],
+        right=[gradient_overflows],
     ),
     Card(
         key="03.3",

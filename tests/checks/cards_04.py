@@ -122,7 +122,7 @@ CARDS = [
             (nearest, "takes the nearest row"),
             (row_below, "takes the row below its place"),
             (never_arrives, "the last frame should get the last row"),
-            (turned, "shares are turned round"),
+            (turned, "shares are exchanged"),
             (goes_round, "goes round from the start"),
             (stays_at_the_end, "all get the last row"),
         ],

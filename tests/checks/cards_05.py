@@ -7,7 +7,7 @@ from tinyflamingo.checks.n05_resampler import (
     check_05_1_look,
     check_05_2_what_is_seen,
     check_05_3_price,
-    check_05_4_softmax_gradient,
+    check_05_4_through_values,
 )
 
 
@@ -96,20 +96,33 @@ def scores_with_k(T, S, H, K):
     return 4 * H * T * S * K, 4 * H * T * S * K
 
 
-def diagonal(p, g):
-    return g * p * (1 - p)
+def seen(p, g, w_v):
+    return p.T @ g @ w_v.T
 
 
-def no_sum(p, g):
-    return g * p
+def latents_first_in_the_row(p, g, w_v, S):
+    R = len(p)
+    return seen(p, g, w_v)[:R], seen(p, g, w_v)[R:]
 
 
-def over_queries(p, g):
-    return p * (g - np.sum(p * g, axis=0))
+def exchanged(p, g, w_v, S):
+    return seen(p, g, w_v)[S:], seen(p, g, w_v)[:S]
 
 
-def plain_mean(p, g):
-    return p * (g - g.mean(axis=-1, keepdims=True))
+def without_weights(p, g, w_v, S):
+    return without_looking(np.ones_like(p), g, w_v, S)
+
+
+def without_looking(p, g, w_v, S):
+    return seen(p, g, w_v)[:S], seen(p, g, w_v)[S:]
+
+
+def in_one(p, g, w_v, S):
+    return seen(p, g, w_v)
+
+
+def shares_of_columns(p, g, w_v, S):
+    return without_looking(p / p.sum(0), g, w_v, S)
 
 
 CARDS = [
@@ -122,8 +135,8 @@ CARDS = [
             (everybody_asks, "latents ask"),
             (softmax_over_latents, "softmax runs over the latents"),
             (no_scale, "root of K"),
-            (overflows, "large scores overflow"),
         ],
+        right=[overflows],
     ),
     Card(
         key="05.2",
@@ -134,7 +147,7 @@ CARDS = [
             (place_after_place, "Frame after frame"),
             (latents_first, "latents come last"),
             (time_goes_round, "goes round among the features"),
-            (adds_in_place, "passed in have changed"),
+            (adds_in_place, "`features`, which was passed in, has changed"),
         ],
     ),
     Card(
@@ -150,12 +163,13 @@ CARDS = [
     ),
     Card(
         key="05.4",
-        check=check_05_4_softmax_gradient,
+        check=check_05_4_through_values,
         wrong=[
-            (diagonal, "Only the diagonal"),
-            (no_sum, "shared sum is missing"),
-            (over_queries, "runs over the queries"),
-            (plain_mean, "not its plain mean"),
+            (latents_first_in_the_row, "latents are the last R"),
+            (exchanged, "latents are the last R"),
+            (without_weights, "The weights p are missing"),
+            (in_one, "2 results were expected, dfeatures, dlatents"),
+            (shares_of_columns, "leave them as they are"),
         ],
     ),
 ]

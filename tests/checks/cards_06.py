@@ -188,7 +188,7 @@ CARDS = [
         check=check_06_4_relative_scores,
         wrong=[
             (by_key, "The shift is missing"),
-            (turned_not_shifted, "not shifted against each other"),
+            (turned_not_shifted, "not yet shifted against each other"),
             (sees_the_future, "in its future"),
             (no_scale, "root of K"),
             (u_and_v_swapped, "have changed places"),

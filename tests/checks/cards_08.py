@@ -93,11 +93,11 @@ CARDS = [
         "08.1",
         check_08_1_gate,
         [
-            (lambda h, branch, alpha: h + alpha * branch, r"the gate is tanh\(alpha\)"),
+            (lambda h, branch, alpha: h + alpha * branch, "multiplied by alpha itself"),
             (lambda h, branch, alpha: h + sigmoid(alpha) * branch, "exactly 0 there"),
             (lambda h, branch, alpha: (1 - np.tanh(alpha)) * h + np.tanh(alpha) * branch, "h fades as the gate"),
-            (lambda h, branch, alpha: np.tanh(alpha) * (h + branch), "h fades as the gate"),
-            (lambda h, branch, alpha: h + np.tanh(alpha * branch), r"h \+ tanh\(alpha\) \* branch"),
+            (lambda h, branch, alpha: np.tanh(alpha) * (h + branch), "h passes the gate too"),
+            (lambda h, branch, alpha: h + np.tanh(alpha * branch), r"alpha is -?\d"),
         ],
     ),
     Card(
@@ -106,17 +106,17 @@ CARDS = [
         [
             (dense_reads_the_old_text, "what the attention left"),
             (dense_comes_first, "comes first"),
-            (one_gate_for_both, "one gate serves both"),
+            (one_gate_for_both, "One gate serves both"),
             (gates_swapped, "changed places"),
-            (no_residual, "the text itself is gone"),
+            (no_residual, "The text itself is gone"),
         ],
     ),
     Card(
         "08.3",
         check_08_3_shut_gates,
         [
-            (shuts_in_place, "make a new tree"),
-            (shallow_copy, "make a new tree"),
+            (shuts_in_place, "`params`, which was passed in, has changed"),
+            (shallow_copy, "`params`, which was passed in, has changed"),
             (shuts_one_kind, "alpha_dense is .* still open"),
             (shuts_in_float64, "keep float32"),
             (removes_the_blocks, "they should still be"),
@@ -128,11 +128,14 @@ CARDS = [
         check_08_4_gate_backward,
         [
             (lambda g, branch, alpha: gradient(g, branch, alpha, total=lambda x: x), "sum over all of them"),
-            (lambda g, branch, alpha: gradient(g, branch, alpha, slope=1.0), "lacks the slope"),
-            (lambda g, branch, alpha: gradient(g, branch, alpha, slope=np.tanh(alpha)), "where its slope belongs"),
+            (lambda g, branch, alpha: gradient(g, branch, alpha, slope=1.0), "slope of tanh is missing"),
+            (
+                lambda g, branch, alpha: gradient(g, branch, alpha, slope=np.tanh(alpha)),
+                "where the slope of tanh belongs",
+            ),
             (lambda g, branch, alpha: gradient(g, branch, alpha, through=1.0), "goes through the gate, too"),
             (lambda g, branch, alpha: gradient(g, branch, alpha, dh=np.tanh(alpha)), "flows on whatever"),
-            (lambda g, branch, alpha: gradient(g, branch, alpha)[:2], "three gradients"),
+            (lambda g, branch, alpha: gradient(g, branch, alpha)[:2], "3 results were expected, dh, dbranch, dalpha"),
         ],
     ),
     Card(
@@ -142,7 +145,7 @@ CARDS = [
             (lambda slopes, push: np.sign(slopes.mean(0)) * push, "every gate moves uphill"),
             (lambda slopes, push: -np.sign(np.sign(slopes).mean(0)) * push, "average the gradients, then"),
             (lambda slopes, push: -np.sign(slopes[0]) * push, "average the gradients, then"),
-            (lambda slopes, push: -slopes.mean(0) * push, "however steep"),
+            (lambda slopes, push: -slopes.mean(0) * push, "small or large"),
             (lambda slopes, push: -np.sign(slopes) * push, r"\(gates,\) = "),
         ],
     ),

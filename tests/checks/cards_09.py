@@ -124,9 +124,9 @@ CARDS = [
         wrong=[
             (without_shares, "The shares are missing"),
             (without_target, "subtracted at the target"),
-            (uphill, "sign is turned"),
+            (uphill, "sign is wrong"),
             (overflowing, "exp overflows"),
-            (in_place, "array of your own"),
+            (in_place, "`logits`, which was passed in, has changed"),
             (flat_rows, r"\(B, T, V\)"),
         ],
     ),

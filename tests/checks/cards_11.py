@@ -135,10 +135,10 @@ CARDS = [
         wrong=[
             (no_mean, "divide by n"),
             (no_decay, "decay has a gradient"),
-            (uphill, "climbs the loss"),
-            (overflowing, "exp overflows"),
+            (uphill, "makes the loss larger"),
             (transposed, r"\(D, C\)"),
         ],
+        right=[overflowing],
     ),
     Card(
         "11.4",

@@ -40,7 +40,7 @@ FORMATS = {
 }
 COMMANDS = (
     "train", "demo", "complete", "evaluate", "ablate", "report", "bench", "params", "convert", "parity", "data",
-    "doctor",
+    "class", "doctor",
 )  # fmt: skip
 
 

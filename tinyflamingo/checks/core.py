@@ -1,10 +1,14 @@
 """Tools for the checks of exercises: compare the shape, then the values, then properties, each with a hint.
 
-A check is a function of the reader's answer, decorated with ``@check("07.1")``. It draws new sizes and numbers at every
-run (``fresh_rng``), so a result cannot be copied, and raises ``CheckFailed`` with one sentence that names the mistake.
-An exercise that is not started raises NotImplementedError; then the check prints this.
+A check is a function of the reader's answer, decorated with ``@check("07.1", where, formula)``. It draws new sizes and
+numbers at every run (``fresh_rng``), so a result cannot be copied, and raises ``CheckFailed`` with one sentence that
+names the mistake. Calling the check prints "right", "not done yet" or the hints; it never raises, so that a notebook
+runs on. ``mark`` gives the same as a value, for `python -m tinyflamingo class grade`.
 
-    @check("07.1")
+Hints come in three steps: what is off (the message of ``CheckFailed``), where to look, and the formula. The first
+failing try shows the first step; each further one, or a call of ``check_07_1_phi.hint()``, shows one more.
+
+    @check("07.1", where="The definition of phi above the exercise.", formula="phi[l] = number of tags up to l")
     def check_07_1_phi(phi):
         rng = fresh_rng()
         ...
@@ -17,40 +21,153 @@ Not here: the checks (``nNN_*.py``).
 
 from __future__ import annotations
 
-import functools
+import copy
+import inspect
+import linecache
+import os
+import sysconfig
+import traceback
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+
+PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
+LONGEST = 300  # letters of an error's message; Numba's are pages
+NOT_THEIRS = (PACKAGE, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<frozen")
 
 
 class CheckFailed(AssertionError):
     """An answer that is not right yet; the message is the hint."""
 
-    def _render_traceback_(self):
-        """Lines that a notebook prints instead of a traceback through files of the package."""
-        return [f"Not yet. {self}"]
+
+class Mark(NamedTuple):
+    """What a check finds: an exercise's number, "right", "wrong" or "open", and the hint for a wrong answer."""
+
+    key: str
+    result: str
+    hint: str = ""
 
 
-def check(key: str) -> Callable[[Callable], Callable]:
-    """Decorator that makes a check: it prints "right" or "not done yet", or raises ``CheckFailed`` with a hint."""
+class Check:
+    """One check. Call it with the reader's function; it prints what it finds."""
 
-    def decorate(function):
-        @functools.wraps(function)
-        def run(answer):
-            try:
-                function(answer)
-            except NotImplementedError:
-                print(f"Exercise {key} is not done yet.")
-            except CheckFailed as failed:
-                raise CheckFailed(f"Exercise {key}: {failed}") from None
-            else:
-                print(f"Exercise {key}: right.")
+    def __init__(self, key: str, function: Callable, where: str, formula: str, in_place: bool):
+        self.key, self.function, self.steps, self.in_place = key, function, (where, formula), in_place
+        self.shown = 0  # steps that the reader has seen since the last right answer
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
 
-        run.key = key  # type: ignore[attr-defined]  # the tests read it
-        return run
+    def __call__(self, answer: Callable) -> None:
+        """Print "right", "not done yet", or what is off and the hints that are due."""
+        found = self.mark(answer)
+        if found.result == "open":
+            print(f"Exercise {self.key} is not done yet.")
+        elif found.result == "right":
+            self.shown = 0
+            print(f"Exercise {self.key}: right.")
+        else:
+            print(f"Exercise {self.key}: not yet. {found.hint}")
+            self.shown += 1
+            self._show(self.steps[: self.shown - 1])
 
-    return decorate
+    def hint(self) -> None:
+        """Print one step more: where to look, then the formula."""
+        self.shown = max(self.shown, 1) + 1
+        self._show(self.steps[: self.shown - 1])
+
+    def _show(self, steps):
+        for title, text in zip(("Where to look:", "The formula:"), steps, strict=False):
+            print(title, text)
+        if len(steps) < len(self.steps):
+            print(f"(Next hint: change your code and try again, or run {self.__name__}.hint().)")
+
+    def mark(self, answer: Callable) -> Mark:
+        """The result as a value. Only Ctrl-C gets through."""
+        watched = _Watched(answer, self.in_place)
+        try:
+            if not callable(answer):
+                raise CheckFailed(
+                    f"the check wants the function itself, but got {_kind(answer)}: write no () behind it."
+                )
+            self.function(watched)
+        except NotImplementedError:
+            return Mark(self.key, "open")
+        except CheckFailed as failed:
+            return Mark(self.key, "wrong", str(failed))
+        except Exception:  # of the comparison: the answer is of a type that cannot be compared
+            hint = f"your function returned {_kind(watched.last)}, which is the wrong type for this exercise."
+            return Mark(self.key, "wrong", hint)
+        return Mark(self.key, "right")
+
+
+def check(key: str, where: str, formula: str, in_place: bool = False) -> Callable[[Callable], Check]:
+    """Decorator that makes a check. in_place: the reader's function is to write into its arguments."""
+    return lambda function: Check(key, function, where, formula, in_place)
+
+
+class _Watched:
+    """The reader's function. Its errors become a hint with the reader's own line; it must not change its arguments."""
+
+    def __init__(self, answer, in_place):
+        self.answer, self.in_place, self.last = answer, in_place, None
+
+    def __call__(self, *args, **kwargs):
+        before = [] if self.in_place else [_copy(x) for x in args]
+        try:
+            self.last = self.answer(*args, **kwargs)
+        except (NotImplementedError, CheckFailed):
+            raise
+        except (Exception, SystemExit) as error:
+            raise CheckFailed(own_line(error)) from error
+        for place, (old, new) in enumerate(zip(before, args, strict=bool(before))):
+            name = _name_of_argument(self.answer, place)
+            hint = f"{name}, which was passed in, has changed: work on a copy, or return something new."
+            holds(_same(old, new), hint)
+        return self.last
+
+
+def own_line(error: BaseException) -> str:
+    """One sentence about an error: its kind, its message, and the line of the reader's code it comes from."""
+    message = " ".join(str(error).split())[:LONGEST]
+    told = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    theirs = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THEIRS)]
+    if not theirs:
+        return f"your function cannot be called as the exercise says. {told}"
+    line = theirs[-1].line or linecache.getline(theirs[-1].filename, theirs[-1].lineno or 0)
+    code = f": `{line.strip()}`" if line.strip() else ""
+    return f"line {theirs[-1].lineno} of your cell, in {theirs[-1].name}, stops with {told}{code}"
+
+
+def _copy(value):
+    """A copy of arrays, lists and dicts; everything else, as functions, is the same."""
+    return copy.deepcopy(value) if isinstance(value, (np.ndarray, list, dict)) else value
+
+
+def _same(old, new):
+    """Whether nothing has changed, bit for bit."""
+    if isinstance(old, dict):
+        return list(old) == list(new) and all(_same(old[k], new[k]) for k in old)
+    if isinstance(old, (list, tuple)):
+        return len(old) == len(new) and all(map(_same, old, new))
+    if isinstance(old, np.ndarray):
+        return old.shape == np.shape(new) and old.tobytes() == np.asarray(new).tobytes()
+    return old is new or bool(old == new)
+
+
+def _name_of_argument(function, place):
+    try:
+        return f"`{list(inspect.signature(function).parameters)[place]}`"
+    except (TypeError, ValueError, IndexError):
+        return f"argument {place + 1}"
+
+
+def _kind(value):
+    """A value's type in words, with the value if it is short."""
+    if value is None:
+        return "None (a `return` is missing?)"
+    shown = repr(value)
+    return f"a value of type {type(value).__name__}" + (f", {shown}" if len(shown) < 40 and "\n" not in shown else "")
 
 
 def fresh_rng() -> np.random.Generator:
@@ -76,11 +193,19 @@ def holds(condition: Any, hint: str) -> None:
 
 
 def shape_is(got: Any, shape: tuple, letters: str = "", what: str = "your result", hint: str = "") -> None:
-    """Fail unless ``got`` is an array of this shape. letters: the shape in letters, such as "(T, N * R)"."""
+    """Fail unless ``got`` is an array of numbers of this shape. letters: such as "(T, N * R)"."""
     holds(got is not None, f"{what} is None: a `return` is missing.")
+    holds(np.asarray(got).dtype.kind in "biuf", f"{what} is {_kind(got)}; numbers were expected.")
     own_shape, shape = np.shape(got), tuple(shape)
     wanted = f"{letters} = {shape}" if letters else f"{shape}"
     holds(own_shape == shape, f"{what} has shape {own_shape}, but {wanted} was expected. {hint}".strip())
+
+
+def pair_is(got: Any, names: tuple) -> None:
+    """Fail unless ``got`` is a tuple or list with one entry for each name."""
+    holds(got is not None, "your result is None: a `return` is missing.")
+    right = isinstance(got, (tuple, list)) and len(got) == len(names)
+    holds(right, f"{len(names)} results were expected, {', '.join(names)}; your function returned {_kind(got)}.")
 
 
 def value_is(

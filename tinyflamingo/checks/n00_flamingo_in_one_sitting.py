@@ -10,12 +10,19 @@ import numpy as np
 from .core import check, fresh_rng, holds, shape_is, value_is
 
 
-@check("00.1")
+@check(
+    "00.1",
+    where=(
+        "Count for one frame first: cells in one direction, then in both. Then all frames. Section §3 says "
+        "what a latent looks at."
+    ),
+    formula="cells = ceil(side / 8); features = frames * cells²; keys = features + latents; visual tokens = latents",
+)
 def check_00_1_how_many(how_many):
     """how_many(frames, side, latents) -> (features, keys, visual tokens)."""
     rng = fresh_rng()
     even = 8 * int(rng.integers(3, 9))
-    for side in (even, even + int(rng.integers(1, 8))):
+    for side in (even, even + int(rng.integers(1, 4)), even + int(rng.integers(5, 8))):
         F, R = int(rng.integers(2, 9)), int(rng.integers(5, 20))
         got = how_many(F, side, R)
         shape_is(got, (3,), "(features, keys, visual tokens)")
@@ -32,7 +39,14 @@ def check_00_1_how_many(how_many):
         value_is(got, want, case, what="(features, keys, visual tokens)", mistakes=mistakes)
 
 
-@check("00.2")
+@check(
+    "00.2",
+    where=(
+        "The definition of phi: a word sees the last picture before it. The prompt of the cell above has the "
+        "same build."
+    ),
+    formula="[picture 1, word 1, picture 2, word 2, ..., query]",
+)
 def check_00_2_few_shot_prompt(few_shot_prompt):
     """few_shot_prompt(pictures, words, query) -> list."""
     rng = fresh_rng()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .core import check, fresh_rng, holds, shape_is, value_is
+from .core import check, fresh_rng, holds, pair_is, shape_is, value_is
 
 # ---------------------------------------------------------------- 01.1
 
@@ -19,7 +19,14 @@ def _graphs(rng):
         yield {n: [names[int(j)] for j in rng.integers(i, size=2)] for i, n in enumerate(names) if i > 1}, names[-1]
 
 
-@check("01.1")
+@check(
+    "01.1",
+    where=(
+        "Put a name into the list only after all its parts are in the list. What do you get if you read that "
+        "list backwards?"
+    ),
+    formula="visit(name): visit every part of it, then append name, each name once; the answer is the reversed list",
+)
 def check_01_1_way_back(way_back):
     """Every name before what it was made of, each once, and only those that are needed."""
     for made_of, end in _graphs(fresh_rng()):
@@ -48,14 +55,21 @@ def check_01_1_way_back(way_back):
 # ---------------------------------------------------------------- 01.2 and 01.3
 
 
-@check("01.2")
+@check(
+    "01.2",
+    where=(
+        "The loops above: which index do they sum over for dx, and which for dw? That index must be the inner "
+        "one of the product."
+    ),
+    formula="dx = g wᵀ; dw = xᵀ g",
+)
 def check_01_2_linear_vjp(linear_vjp):
     """dx and dw; the sizes differ, so that a transpose in the wrong place shows."""
     rng = fresh_rng()
     T, D, E = (int(n) for n in rng.choice(np.arange(2, 9), size=3, replace=False))
     x, w, g = rng.standard_normal((T, D)), rng.standard_normal((D, E)), rng.standard_normal((T, E))
     found = linear_vjp(g, x, w)
-    holds(isinstance(found, tuple | list) and len(found) == 2, "two gradients were expected: dx and dw.")
+    pair_is(found, ("dx", "dw"))
     dx, dw = found
     swapped = np.shape(dx) == (D, E) and np.shape(dw) == (T, D)
     holds(not swapped, "dx and dw have changed places.")
@@ -66,31 +80,44 @@ def check_01_2_linear_vjp(linear_vjp):
     value_is(dw, x.T @ g, "Each row of x meets its row of g, and the rows add up.", "dw")
 
 
-@check("01.3")
+@check(
+    "01.3",
+    where="Multiply the sum over i out. Two terms remain; in one of them the sum is the same number for a whole row.",
+    formula="w * (g - sum of g * w over the last axis)",
+)
 def check_01_3_softmax_vjp(softmax_vjp):
-    """The gradient of the scores, for a matrix and for a single row; it sums to 0."""
+    """The gradient of the scores, for a matrix and for a single row."""
     rng = fresh_rng()
     T, S = int(rng.integers(2, 6)), int(rng.integers(3, 8))
     w = np.exp(rng.standard_normal((T, S)))
     w, g = w / w.sum(-1, keepdims=True), rng.standard_normal((T, S))
-    got = softmax_vjp(g, w)
+    got, own = softmax_vjp(g, w), (g * w).sum(-1, keepdims=True)
     shape_is(got, (T, S), "(T, S)")
-    hint = "that is the diagonal alone: a score takes its share away from all the others of its row."
-    holds(not np.allclose(got, g * w * (1 - w)), hint)
-    holds(not np.allclose(got, g * w), "the shares add up to 1: what one gains the others lose. A term is missing.")
-    hint = "the sum runs over all rows: each row of shares is a softmax of its own."
-    holds(not np.allclose(got, w * (g - np.sum(g * w))), hint)
-    hint = "the sum is not weighted with the shares."
-    holds(not np.allclose(got, w * (g - g.sum(-1, keepdims=True))), hint)
-    value_is(got, w * (g - (g * w).sum(-1, keepdims=True)), "It is w * (g - the row's sum of g * w).")
-    holds(np.allclose(np.sum(got, -1), 0), "a row of the gradient does not sum to 0.")
+    mistakes = {
+        "This is the diagonal alone: a score takes its share away from all the others of its row.": g * w * (1 - w),
+        "The shares add up to 1: what one gains the others lose. A term is missing.": g * w,
+        "The sum runs over all rows: each row of shares is a softmax of its own.": w * (g - np.sum(g * w)),
+        "The sum runs over the columns: each row of shares is a softmax of its own.": w * (g - (g * w).sum(0)),
+        "The sum is not weighted with the shares.": w * (g - g.sum(-1, keepdims=True)),
+        "What is subtracted is the mean of g under the shares, not its plain mean.": w
+        * (g - g.mean(-1, keepdims=True)),
+        "The sign is wrong: a score that rises takes from the others.": w * (own - g),
+    }
+    value_is(got, w * (g - own), "Compare with the loops.", mistakes=mistakes)
     value_is(softmax_vjp(g[0], w[0]), got[0], "A single row should work too: sum over the last axis.")
 
 
 # ---------------------------------------------------------------- 01.4
 
 
-@check("01.4")
+@check(
+    "01.4",
+    where=(
+        "The curves above: the error of one side falls with eps, the error of two sides with eps². How far "
+        "apart are the two points?"
+    ),
+    formula="(f(x + eps d) - f(x - eps d)) / (2 eps)",
+)
 def check_01_4_measured_slope(measured_slope):
     """Of a function that is curved, along a direction that is no unit vector."""
     rng = fresh_rng()
@@ -109,13 +136,21 @@ def check_01_4_measured_slope(measured_slope):
     coarse, curve = measured_slope(f, x, direction, eps=1e-2), float(np.sum(np.exp(x) * direction**2))
     bent = abs(abs(coarse - want) - 0.5e-2 * curve) < 0.1e-2 * curve
     holds(not bent, "that is the one-sided difference: its error shrinks with eps only. Go both ways.")
-    value_is(got, want, "Compare (f(x + eps d) - f(x - eps d)) / (2 eps).", "the slope", tol=1e-6)
+    value_is(got, want, "It is not exact enough, or not the slope of f along the direction.", "the slope", tol=1e-6)
 
 
 # ---------------------------------------------------------------- 01.5
 
 
-@check("01.5")
+@check(
+    "01.5",
+    where=(
+        "Two loops, over rows and columns. Decide with a comparison which numbers become 0; any comparison "
+        "with NaN is false."
+    ),
+    formula="p = 0 if x[m, d] < 0, else x[m, d]; out[m, d] = p * p; slope[m, d] = 2 * p",
+    in_place=True,
+)
 def check_01_5_kernel(kernel):
     """Arrays are filled in place, every entry, and NaN passes."""
     rng = fresh_rng()

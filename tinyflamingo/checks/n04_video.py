@@ -8,7 +8,14 @@ import numpy as np
 from .core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is
 
 
-@check("04.1")
+@check(
+    "04.1",
+    where=(
+        "Take one moment m and look for the first frame with time - first time >= m. How many moments are "
+        "there until the last frame?"
+    ),
+    formula="for m = 0, 1/fps, ... up to (last time - first time): the first n with times[n] - times[0] >= m",
+)
 def check_04_1_frames_to_take(frames_to_take):
     """frames_to_take(times (n,), fps) -> list of int, for an uneven pace and a clock that starts late."""
     rng = fresh_rng()
@@ -46,7 +53,14 @@ def _stretched(table, F, ends=True):
     return table[low] * (1 - share) + table[low + 1] * share
 
 
-@check("04.2")
+@check(
+    "04.2",
+    where=(
+        "The place is a number such as 2.3: it lies between row 2 and row 3. How much of each belongs in the "
+        "mixture? Mind the last frame."
+    ),
+    formula="low = min(floor(place), trained - 2); s = place - low; (1 - s) * table[low] + s * table[low + 1]",
+)
 def check_04_2_stretch(stretch):
     """stretch(table (trained, D), F) -> (F, D)."""
     rng = fresh_rng()
@@ -67,7 +81,7 @@ def check_04_2_stretch(stretch):
             place.astype(int)
         ],
         "The places run to trained * (F - 1) / F; the last frame should get the last row.": _stretched(table, F, False),
-        "The shares are turned round: the nearer row should weigh more.": table[low] * share
+        "The two shares are exchanged: the nearer row should weigh more.": table[low] * share
         + table[low + 1] * (1 - share),
         "The table goes round from the start again; it should be stretched over the video.": np.resize(table, (F, D)),
         "The frames beyond the table all get the last row; the rows should be stretched over the video.": table[
@@ -78,7 +92,11 @@ def check_04_2_stretch(stretch):
     value_is(stretch(table, trained), table, "With as many frames as rows nothing is to be stretched.")
 
 
-@check("04.3")
+@check(
+    "04.3",
+    where="The formula above has two sums: each frame gives one part to its lower row and one to its upper row.",
+    formula="np.add.at(out, low, (1 - s) * g); np.add.at(out, low + 1, s * g)",
+)
 def check_04_3_stretch_gradient(stretch_gradient):
     """stretch_gradient(g (F, D), trained) -> (trained, D)."""
     rng = fresh_rng()

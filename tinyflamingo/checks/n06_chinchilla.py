@@ -12,13 +12,20 @@ def _rms_norm(x, gain, eps):
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * gain
 
 
-@check("06.1")
+@check(
+    "06.1",
+    where=(
+        "The loops above. The mean is over one row (the last axis), and eps is the argument: other values "
+        "than 1e-6 come too."
+    ),
+    formula="x / sqrt(mean(x², last axis) + eps) * gain",
+)
 def check_06_1_rms_norm(rms_norm):
     """rms_norm(x (..., D), gain (D,), eps) -> (..., D)."""
     rng = fresh_rng()
     B, T, D = (int(n) for n in rng.choice(np.arange(3, 9), size=3, replace=False))
     gain, eps = rng.uniform(0.5, 2, D), float(rng.uniform(0.05, 0.2))
-    for shape in ((T, D), (B, T, D)):
+    for shape in ((T, D), (B, T, D), (D,)):
         x = rng.standard_normal(shape) + 0.7
         got = rms_norm(x, gain, eps)
         shape_is(got, shape, "(..., D)")
@@ -29,7 +36,7 @@ def check_06_1_rms_norm(rms_norm):
             / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + eps)
             * gain,
             "The gain is missing.": _rms_norm(x, 1.0, eps),
-            "eps is missing, or stands outside of the root.": _rms_norm(x, gain, 0.0),
+            "eps is not in it. Use the argument eps: other values than 1e-6 come too.": _rms_norm(x, gain, 0.0),
             "eps stands outside of the root; it is added to the mean square.": x
             / (np.sqrt(np.mean(x * x, axis=-1, keepdims=True)) + eps)
             * gain,
@@ -37,10 +44,14 @@ def check_06_1_rms_norm(rms_norm):
             / np.sqrt(np.mean(x * x) + eps)
             * gain,
         }
-        value_is(got, _rms_norm(x, gain, eps), "x over the root of (mean square + eps).", mistakes=mistakes)
+        value_is(got, _rms_norm(x, gain, eps), "Compare with the loops.", mistakes=mistakes)
 
 
-@check("06.2")
+@check(
+    "06.2",
+    where="The formula above has two terms. The sum over e is one number for each row; D is the length of a row.",
+    formula="a = g * gain; a / r - x * sum(a * x, last axis) / (D r³), with r = sqrt(mean(x²) + eps)",
+)
 def check_06_2_rms_norm_gradient(rms_norm_gradient):
     """rms_norm_gradient(x (T, D), gain (D,), g (T, D), eps) -> (T, D)."""
     rng = fresh_rng()
@@ -62,11 +73,15 @@ def check_06_2_rms_norm_gradient(rms_norm_gradient):
     value_is(got, want, "Moving x a little says otherwise.", tol=1e-4, mistakes=mistakes)
 
 
-@check("06.3")
+@check(
+    "06.3",
+    where="Make a column of distances and a row of frequencies; their product is a table of angles, (S, D/2).",
+    formula="angle = n * 10000 ** (-2 m / D); result = [sin(angle), cos(angle)] along the columns",
+)
 def check_06_3_sinusoids(sinusoids):
     """sinusoids(S, D) -> (S, D)."""
     rng = fresh_rng()
-    S, D = int(rng.integers(5, 12)), 2 * int(rng.integers(3, 8))
+    S, D = 2 * int(rng.integers(3, 6)) - 1, 2 * int(rng.integers(3, 8))  # never equal
     got = sinusoids(S, D)
     shape_is(got, (S, D), "(S, D)")
     n, m = np.arange(S)[:, None], np.arange(D // 2)
@@ -98,7 +113,14 @@ def _scores(q, k, r, u, v):
     return np.where(distance >= 0, ((q + u) @ k.T + far) / K**0.5, -np.inf)
 
 
-@check("06.4")
+@check(
+    "06.4",
+    where=(
+        "Make the two products first: queries with keys, queries with distances. Then take column i - j of "
+        "the second in row i."
+    ),
+    formula="((q + u) kᵀ [i, j] + (q + v) rᵀ [i, i - j]) / sqrt(K) for j <= i, else -inf",
+)
 def check_06_4_relative_scores(relative_scores):
     """relative_scores(q, k, r (T, K), u, v (K,)) -> (T, T), the future -inf."""
     rng = fresh_rng()
@@ -116,10 +138,10 @@ def check_06_4_relative_scores(relative_scores):
     turned = ((q + u) @ k.T + (q + v) @ r[::-1].T) / K**0.5
     mistakes = {
         "Row j of r goes with key j here; it belongs to the distance i - j. The shift is missing.": by_key,
-        "r is turned round, but the rows are not shifted against each other yet.": turned,
+        "The rows of r are in reverse order, but not yet shifted against each other.": turned,
         "u and v have changed places: u goes with the keys, v with the distances.": _scores(q, k, r, v, u),
         "The scores are not divided by the root of K.": _scores(q, k, r, u, v) * K**0.5,
-        "u and v are missing: what is interesting whoever asks.": _scores(q, k, r, 0 * u, 0 * v),
+        "u and v are missing: they are added to every query.": _scores(q, k, r, 0 * u, 0 * v),
     }
     hint = "Compare with the loops: score (i, j) takes row i - j of r."
     want = _scores(q, k, r, u, v)
@@ -127,7 +149,11 @@ def check_06_4_relative_scores(relative_scores):
     value_is(np.where(future, 0, got), np.where(future, 0, want), hint, mistakes=mistakes)
 
 
-@check("06.5")
+@check(
+    "06.5",
+    where="After you put D in, only N is unknown: A / N^alpha + B (6 N / C)^beta. Its derivative is 0 at the bottom.",
+    formula="N = (alpha A / (beta B)) ** (1 / (alpha + beta)) * (C / 6) ** (beta / (alpha + beta)); D = C / (6 N)",
+)
 def check_06_5_optimal(optimal):
     """optimal(C, A, B, alpha, beta) -> (N, D)."""
     rng = fresh_rng()

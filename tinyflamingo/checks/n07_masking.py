@@ -16,7 +16,14 @@ def _tags(rng, T, share=0.3):
     return is_image
 
 
-@check("07.1")
+@check(
+    "07.1",
+    where="Go through the page and ask at each item: does a chunk end just before it? At place 0 no chunk can end.",
+    formula=(
+        "for each item: if it is an image and not the first item, append <EOC>; append the item. At the end "
+        "append <EOC>"
+    ),
+)
 def check_07_1_with_marks(with_marks):
     """Rows with marks, for pages that open with an image, hold two in a row, or hold none."""
     rng = fresh_rng()
@@ -43,7 +50,14 @@ def _marks_are_right(page, row):
     holds(row.count("<EOC>") == wanted, told + f"It has {row.count('<EOC>')} <EOC>, {wanted} close a chunk.")
 
 
-@check("07.2")
+@check(
+    "07.2",
+    where=(
+        "The loop above adds 1 at each tag and remembers the sum. NumPy has a function for running sums; "
+        "think of its axis."
+    ),
+    formula="np.cumsum(is_image, axis=-1)",
+)
 def check_07_2_phi(phi):
     """phi of one row and of a batch of rows."""
     rng = fresh_rng()
@@ -68,7 +82,11 @@ def check_07_2_phi(phi):
     )
 
 
-@check("07.3")
+@check(
+    "07.3",
+    where="The number of the picture of column c is c // R + 1. Compare a column of phi with a row of these numbers.",
+    formula="phi[:, None] == np.repeat(np.arange(1, N + 1), R)[None, :]",
+)
 def check_07_3_mask(mask):
     """The mask of a random phi that has zeros, and media in the middle."""
     rng = fresh_rng()
@@ -99,7 +117,14 @@ def _sees_its_own(token, own, seen, columns, R):
     holds(seen[own - 1].all(), f"token {token} sees only a part of image {own}: all R visual tokens are open to it.")
 
 
-@check("07.4")
+@check(
+    "07.4",
+    where=(
+        "Find the largest score among the visible ones, subtract it, exponentiate, cover, divide. What is the "
+        "sum of an empty row?"
+    ),
+    formula="e = exp(s - max of visible s) where visible, else 0; e / (sum of e, or 1 where that sum is 0)",
+)
 def check_07_4_masked_softmax(masked_softmax):
     """Rows that see some, all, and nothing; large scores; the mask decides, not the scores."""
     rng = fresh_rng()
@@ -110,7 +135,7 @@ def check_07_4_masked_softmax(masked_softmax):
     visible[2], visible[4] = False, True
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        got = masked_softmax(scores.copy(), visible.copy())
+        got = masked_softmax(scores, visible)
     shape_is(got, scores.shape, "(..., S)", "the shares")
     got = np.asarray(got, float)
     _empty_row(got[2], S)
@@ -129,11 +154,13 @@ def check_07_4_masked_softmax(masked_softmax):
         got, weights / np.maximum(weights.sum(-1, keepdims=True), 1e-300), "Shares go with exp(score).", "the shares"
     )
     holds(not said, f"NumPy warns ({said[0].message if said else ''}): avoid 0 / 0 instead of mending it afterwards.")
-    far = np.asarray(masked_softmax(scores + 2000.0, visible.copy()), float)
-    holds(
-        np.all(np.isfinite(far)) and np.allclose(far, got, atol=1e-6),
-        "with scores around 2000 the shares change: take the row's largest score away before exp.",
-    )
+    with np.errstate(all="ignore"):
+        far = np.asarray(masked_softmax(scores + 2000.0, visible), float)
+        hidden_far = np.asarray(masked_softmax(scores + 2000.0 * ~visible, visible), float)
+    hint = "with scores around 2000 the shares change: take the row's largest score away before exp."
+    holds(np.allclose(far, got, atol=1e-6), hint)
+    hint = "a hidden score of 2000 changes the shares: take the largest of the *visible* scores away before exp."
+    holds(np.allclose(hidden_far, got, atol=1e-6), hint)
 
 
 def _empty_row(row, S):
@@ -144,14 +171,18 @@ def _empty_row(row, S):
     holds(not row.any(), f"a row that sees nothing sums to {row.sum():.3g}; it should be all 0.")
 
 
-@check("07.5")
+@check(
+    "07.5",
+    where="How many tags stand strictly before a token? The coming picture has the next number, but never more than N.",
+    formula="min(cumsum(is_image) - is_image + 1, number of tags)",
+)
 def check_07_5_phi_next(phi_next):
     """Next mode on random rows, a row that ends with text, and a row without images."""
     rng = fresh_rng()
     T = int(rng.integers(10, 16))
     is_image = _tags(rng, T)
     N = int(is_image.sum())
-    got = phi_next(is_image.copy())
+    got = phi_next(is_image)
     shape_is(got, (T,), "(T,)", "phi")
     got = np.asarray(got)
     want = np.minimum(np.cumsum(is_image) - is_image + 1, N)

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from .core import check, fresh_rng, holds, shape_is, value_is
+from .core import check, fresh_rng, holds, pair_is, shape_is, value_is
 
 
 def _alpha(rng):
@@ -16,29 +16,47 @@ def _like(got, want):
     return np.allclose(got, want, rtol=1e-6, atol=1e-9)
 
 
-@check("08.1")
+@check(
+    "08.1",
+    where=(
+        "The text comes along and stays as it is. Only the branch passes the gate. The curve above shows the "
+        "gate, with its sign."
+    ),
+    formula="h + tanh(alpha) * branch",
+)
 def check_08_1_gate(gate):
     """h + tanh(alpha) branch, and the identity at 0."""
     rng = fresh_rng()
     T, D = (int(n) for n in rng.integers(3, 8, size=2))
-    h, branch, alpha = rng.standard_normal((T, D)), rng.standard_normal((T, D)), _alpha(rng)
-    got, t = gate(h, branch, alpha), np.tanh(alpha)
-    shape_is(got, (T, D), "(T, D)")
-    holds(not _like(got, h + alpha * branch), "the branch is multiplied by alpha itself: the gate is tanh(alpha).")
-    hint = "h fades as the gate opens: h stays whole, only the branch is gated."
-    holds(not _like(got, (1 - t) * h + t * branch) and not _like(got, t * (h + branch)), hint)
+    h, branch, size = rng.standard_normal((T, D)), rng.standard_normal((T, D)), _alpha(rng)
+    for alpha in (size, -size):
+        got, t = gate(h, branch, alpha), np.tanh(alpha)
+        mistakes = {
+            "The branch is multiplied by alpha itself; the gate is a function of alpha, between -1 and 1.": (
+                h + alpha * branch
+            ),
+            "h fades as the gate opens: h stays whole, only the branch is gated.": (1 - t) * h + t * branch,
+            "h passes the gate too: h stays whole, only the branch is gated.": t * (h + branch),
+            "h is missing: the branch is added to the text.": t * branch,
+            "With alpha = 0 the text would change: the gate must be exactly 0 there.": h
+            + branch / (1 + np.exp(-alpha)),
+            "The gate has lost the sign of alpha.": h + abs(t) * branch,
+        }
+        value_is(got, h + t * branch, f"alpha is {alpha:.2f}.", mistakes=mistakes)
     shut = gate(h, branch, 0.0)
-    hint = "with alpha = 0 the text changes: the gate must be exactly 0 there, as tanh is."
-    holds(np.array_equal(shut, h), hint)
-    value_is(got, h + t * branch, "h + tanh(alpha) * branch.")
+    holds(np.array_equal(shut, h), "with alpha = 0 the text changes: the gate must be exactly 0 there.")
 
 
-@check("08.2")
+@check(
+    "08.2",
+    where="Two steps. The second step works on the result of the first. Each step has the form of exercise 08.1.",
+    formula="h1 = h + tanh(alpha_xattn) * attend(h); result = h1 + tanh(alpha_dense) * dense(h1)",
+)
 def check_08_2_block(block):
     """Attention first, then the dense layer on what it left, each with its own gate."""
     rng = fresh_rng()
     T, D = 4, int(rng.integers(5, 9))
-    h, a, b = rng.standard_normal((T, D)), _alpha(rng), _alpha(rng) * 0.5
+    h, sizes = rng.standard_normal((T, D)), (_alpha(rng), _alpha(rng) * 0.5)
     one, two = rng.standard_normal((2, D, D))
 
     def attend(x):
@@ -47,23 +65,32 @@ def check_08_2_block(block):
     def dense(x):
         return np.maximum(x @ two, 0) ** 2
 
-    s, t = np.tanh(a), np.tanh(b)
-    seen = h + s * attend(h)
-    got = block(h.copy(), attend, dense, a, b)
-    shape_is(got, (T, D), "(T, D)")
-    first = h + t * dense(h)
-    hint = "the dense layer reads the text as it was before the attention: it must read what the attention left."
-    holds(not _like(got, seen + t * dense(h)), hint)
-    holds(not _like(got, first + s * attend(first)), "the dense layer comes first: in the block the attention does.")
-    hint = "one gate serves both: the attention has alpha_xattn, the dense layer alpha_dense."
-    holds(not _like(got, seen + s * dense(seen)), hint)
-    swapped = h + t * attend(h)
-    holds(not _like(got, swapped + s * dense(swapped)), "the two gates have changed places.")
-    hint = "the text itself is gone: both layers are added to it."
-    holds(not _like(got, t * dense(seen)) and not _like(got, t * dense(s * attend(h))), hint)
-    value_is(got, seen + t * dense(seen), "Add the gated attention, then the gated dense layer of the sum.")
-    shut = block(h.copy(), attend, dense, 0.0, 0.0)
+    def after(h, layer, alpha):
+        return h + np.tanh(alpha) * layer(h)
+
+    for a, b in (sizes, (-sizes[0], sizes[1]), (sizes[0], -sizes[1])):
+        seen, t = after(h, attend, a), np.tanh(b)
+        mistakes = {
+            "The dense layer reads the text as it was before the attention: it must read what the attention left.": (
+                seen + t * dense(h)
+            ),
+            "The dense layer comes first; in the block the attention does.": after(after(h, dense, b), attend, a),
+            "One gate serves both: the attention has alpha_xattn, the dense layer alpha_dense.": after(seen, dense, a),
+            "The two gates have changed places.": after(after(h, attend, b), dense, a),
+            "The text itself is gone: both layers are added to it.": t * dense(seen),
+            "The text is gone: both layers are added to it.": t * dense(np.tanh(a) * attend(h)),
+            "The gates are tanh of the two numbers, not the numbers.": _plain(h, attend, dense, a, b),
+            "A gate has lost the sign of its alpha.": after(after(h, attend, abs(a)), dense, abs(b)),
+        }
+        got = block(h, attend, dense, a, b)
+        value_is(got, after(seen, dense, b), "Compare with the loops, one addition after the other.", mistakes=mistakes)
+    shut = block(h, attend, dense, 0.0, 0.0)
     holds(np.array_equal(shut, h), "with both gates at 0 the block is not the identity.")
+
+
+def _plain(h, attend, dense, a, b):
+    h = h + a * attend(h)
+    return h + b * dense(h)
 
 
 def _tree(rng):
@@ -85,17 +112,22 @@ def _arrays(block):
     return {name: np.asarray(value, np.float32) for name, value in block.items()}
 
 
-@check("08.3")
+@check(
+    "08.3",
+    where=(
+        "You need a new dict for the tree and a new dict for every block that changes. Which arrays may the "
+        "new tree share?"
+    ),
+    formula=(
+        "for xattn_ blocks: {**block, 'alpha_xattn': np.float32(0), 'alpha_dense': np.float32(0)}; else the same part"
+    ),
+)
 def check_08_3_shut_gates(shut_gates):
     """All gates 0 and float32, the rest as before, the argument untouched."""
     params = _tree(fresh_rng())
     before = copy.deepcopy(params)
     got = shut_gates(params)
     holds(isinstance(got, dict), f"your function returns {type(got).__name__}; a tree, a dict, was expected.")
-    for name, block in before.items():
-        for gate in ("alpha_xattn", "alpha_dense") if name.startswith("xattn_") else ():
-            hint = f"{name}/{gate} of the tree that was passed in has changed: make a new tree."
-            holds(np.array_equal(params[name][gate], block[gate]), hint)
     holds(list(got) == list(before), f"the parts are {list(got)}; they should still be {list(before)}.")
     for name, part in before.items():
         if isinstance(part, dict):
@@ -117,33 +149,52 @@ def _same_but_gates(name, part, mine):
         holds(value.dtype == np.float32, hint)
 
 
-@check("08.4")
+@check(
+    "08.4",
+    where=(
+        "y = h + t * branch with t = tanh(alpha). Derive y by h, by branch, and by alpha; the slope of tanh "
+        "is in the figure above."
+    ),
+    formula="dh = g; dbranch = tanh(alpha) * g; dalpha = (1 - tanh(alpha)²) * sum(g * branch)",
+)
 def check_08_4_gate_backward(backward):
     """The three gradients, at an open gate and at a shut one."""
     rng = fresh_rng()
     T, D = 3, int(rng.integers(4, 8))
-    g, branch, alpha = rng.standard_normal((T, D)), rng.standard_normal((T, D)), _alpha(rng)
-    found = backward(g, branch, alpha)
-    three = isinstance(found, tuple | list) and len(found) == 3
-    holds(three, "three gradients were expected: dh, dbranch, dalpha.")
-    dh, dbranch, dalpha = found
-    t, total = np.tanh(alpha), np.sum(g * branch)
-    shape_is(dh, (T, D), "(T, D)", "dh")
-    shape_is(dbranch, (T, D), "(T, D)", "dbranch")
-    hint = "alpha is one number that every entry of the branch meets: sum over all of them."
-    shape_is(dalpha, (), what="dalpha", hint=hint)
-    value_is(dh, g, "The text flows on whatever the gate does.", "dh")
-    holds(not _like(dbranch, g), "dbranch is g: what flows back into the branch goes through the gate, too.")
-    value_is(dbranch, t * g, "It is tanh(alpha) * g.", "dbranch")
-    holds(not _like(dalpha, total), "dalpha lacks the slope of tanh, 1 - tanh(alpha)^2.")
-    holds(not _like(dalpha, t * total), "dalpha has tanh(alpha) where its slope belongs, 1 - tanh(alpha)^2.")
-    value_is(dalpha, (1 - t * t) * total, "It is the slope of tanh times the sum of g * branch.", "dalpha")
+    g, branch, size = rng.standard_normal((T, D)), rng.standard_normal((T, D)), _alpha(rng)
+    for alpha in (size, -size):
+        found, t, total = backward(g, branch, alpha), np.tanh(alpha), np.sum(g * branch)
+        pair_is(found, ("dh", "dbranch", "dalpha"))
+        dh, dbranch, dalpha = found
+        value_is(dh, g, "The text flows on whatever the gate does.", "dh")
+        mistakes = {
+            "What flows back into the branch goes through the gate, too.": g,
+            "The gate has lost the sign of alpha.": abs(t) * g,
+            "Here it is the gate itself that counts, not its slope.": (1 - t * t) * g,
+        }
+        value_is(dbranch, t * g, "Which number multiplied the branch on the way forward?", "dbranch", mistakes=mistakes)
+        hint = "alpha is one number that every entry of the branch meets: sum over all of them."
+        shape_is(dalpha, (), what="dalpha", hint=hint)
+        mistakes = {
+            "The slope of tanh is missing.": total,
+            "tanh(alpha) stands where the slope of tanh belongs.": t * total,
+            "alpha meets every entry: it is a sum, not a mean.": (1 - t * t) * np.mean(g * branch),
+            "g is missing: only what the loss asks for counts.": (1 - t * t) * np.sum(branch),
+        }
+        value_is(dalpha, (1 - t * t) * total, f"alpha is {alpha:.2f}.", "dalpha", mistakes=mistakes)
     _, shut, move = backward(g, branch, 0.0)
     holds(not np.any(shut), "at alpha = 0 the branch gets a gradient; it should be exactly 0.")
     value_is(move, total, "At alpha = 0 the slope of tanh is 1.", "dalpha at 0")
 
 
-@check("08.5")
+@check(
+    "08.5",
+    where=(
+        "Average over the batches first: which axis is that? Then use only the sign. The loss falls against "
+        "the gradient."
+    ),
+    formula="-sign(mean of slopes over the batches) * push",
+)
 def check_08_5_first_move(first_move):
     """Slopes that all agree at every other gate; at the rest one large one decides against the others."""
     rng = fresh_rng()
@@ -151,10 +202,10 @@ def check_08_5_first_move(first_move):
     way = rng.choice([-1.0, 1.0], size=n)
     slopes = rng.uniform(0.1, 0.5, size=(5, n)) * np.where(np.arange(n) % 2, way, -way)
     slopes[int(rng.integers(1, 5))] = way * rng.uniform(4, 9, size=n)
-    got = first_move(slopes.copy(), push)
+    got = first_move(slopes, push)
     shape_is(got, (n,), "(gates,)", "alpha")
     got, want = np.asarray(got), -way * push
     holds(not _like(got, -want), "every gate moves uphill: the loss falls against the gradient.")
     hint = "a gate follows most batches, or the first: average the gradients, then take the sign."
     holds(np.array_equal(np.sign(got), np.sign(want)), hint)
-    value_is(got, want, "Every gate moves push far, however steep its slope.", "alpha")
+    value_is(got, want, "Every gate moves by push, whether its slope is small or large.", "alpha")

@@ -10,7 +10,14 @@ import numpy as np
 from .core import check, fresh_rng, holds, shape_is, value_is
 
 
-@check("09.1")
+@check(
+    "09.1",
+    where=(
+        "The loops above. For one data set: which tokens are its own and count? Sum their losses, divide by "
+        "their number."
+    ),
+    formula="sum over i of lambda_i * sum(losses * m) / sum(m), with m = weights * (datasets == i); 0 if sum(m) is 0",
+)
 def check_09_1_mixture_loss(mixture_loss):
     """mixture_loss(losses, weights, datasets, lambdas) -> a number; the first three (B, T)."""
     rng = fresh_rng()
@@ -28,7 +35,7 @@ def check_09_1_mixture_loss(mixture_loss):
     weighed = np.sum(lambdas[datasets] * losses * real)
     ignored = [np.mean((losses * weights)[datasets == i]) for i in range(sets)]
     mistakes = {
-        "Every data set has a mean of its own; with one for all, the largest rules.": weighed / real.sum(),
+        "Every data set has a mean of its own; with one for all, the largest set counts most.": weighed / real.sum(),
         "A data set's loss is a mean: divide its sum by the number of its tokens that count.": weighed,
         "The lambdas are missing: each mean times its own.": _mixture(losses, weights, datasets, np.ones(sets)),
         "Quiet tokens (weight 0) must not count, neither in the sum nor in the number of tokens.": _mixture(
@@ -57,7 +64,17 @@ def _mixture(losses, weights, datasets, lambdas):
     return total
 
 
-@check("09.2")
+@check(
+    "09.2",
+    where=(
+        "The formula above is for one token. Take the softmax along the last axis, then 1 off at the target, "
+        "then the shares."
+    ),
+    formula=(
+        "(softmax(logits) - one-hot(targets)) * shares[..., None], with the largest logit of a token "
+        "subtracted before exp"
+    ),
+)
 def check_09_2_logits_gradient(logits_gradient):
     """logits_gradient(logits (B, T, V), targets (B, T), shares (B, T)) -> (B, T, V)."""
     rng = fresh_rng()
@@ -65,9 +82,7 @@ def check_09_2_logits_gradient(logits_gradient):
     logits, targets = rng.standard_normal((B, T, V)), rng.integers(0, V, (B, T))
     shares = rng.uniform(0.1, 1.0, (B, T)) * (rng.random((B, T)) < 0.7)
     shares[0, :2] = 0.0, 0.5
-    kept = logits.copy()
     got = logits_gradient(logits, targets, shares)
-    holds(np.array_equal(logits, kept), "the logits that were passed in have changed: work on an array of your own.")
     shape_is(got, (B, T, V), "(B, T, V)")
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     gradient = p - np.eye(V)[targets]
@@ -76,7 +91,7 @@ def check_09_2_logits_gradient(logits_gradient):
     mistakes = {
         "The shares are missing: quiet text and padding must get no gradient.": gradient,
         "1 is to be subtracted at the target: as it is, nothing tells which token was right.": p * share,
-        "The sign is turned round: this climbs the loss.": -want,
+        "The sign is wrong: this step makes the loss larger.": -want,
         "The shares hold the mean already; do not divide by the number of tokens again.": want / (B * T),
     }
     value_is(got, want, mistakes=mistakes)
@@ -86,7 +101,13 @@ def check_09_2_logits_gradient(logits_gradient):
     value_is(big, want, "A constant added to all logits changes no probability.", tol=1e-3)
 
 
-@check("09.3")
+@check(
+    "09.3",
+    where=(
+        "`total = total + ...` makes a new array, `total += ...` writes into the old one. Whose array is the old one?"
+    ),
+    formula="total = 0; for each batch: total = total + lambda * gradient_of(batch)",
+)
 def check_09_3_accumulate(accumulate):
     """accumulate(gradient_of, batches, lambdas) -> a vector."""
     rng = fresh_rng()
@@ -109,10 +130,14 @@ def check_09_3_accumulate(accumulate):
         "The lambdas say how much each set counts; do not divide by the number of sets as well.": want / sets,
     }
     value_is(got, want, what="the gradient", mistakes=mistakes)
-    holds(sorted(asked) == list(range(sets)), "each batch's gradient is dear: ask for it once.")
+    holds(sorted(asked) == list(range(sets)), "a gradient costs much time: ask for each batch's gradient only once.")
 
 
-@check("09.4")
+@check(
+    "09.4",
+    where="One norm for all arrays together: which sum is under the root? Then one factor for all arrays.",
+    formula="norm = sqrt(sum of all squares of all arrays); every g * min(1, limit / norm)",
+)
 def check_09_4_clip_globally(clip_globally):
     """clip_globally({name: array}, limit) -> {name: array}."""
     rng = fresh_rng()
@@ -123,8 +148,6 @@ def check_09_4_clip_globally(clip_globally):
     kept = {name: g.copy() for name, g in gradients.items()}
     got = clip_globally(gradients, limit)
     holds(isinstance(got, dict) and set(got) == set(kept), "return a dict with the same names.")
-    same = all(np.array_equal(gradients[name], kept[name]) for name in kept)
-    holds(same, "the arrays that were passed in have changed: return new ones.")
     for name, g in kept.items():
         shape_is(got[name], g.shape, what=name)
     flat = np.concatenate([np.ravel(got[name]) for name in kept])

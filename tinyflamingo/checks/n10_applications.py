@@ -10,7 +10,14 @@ import numpy as np
 from .core import check, fresh_rng, holds, shape_is, value_is
 
 
-@check("10.1")
+@check(
+    "10.1",
+    where="Each turn: ask for the logits of everything so far, forbid `never` in a copy, choose, test for eoc, append.",
+    formula=(
+        "tokens = list(prompt); repeat limit times: t = argmax of the allowed logits; stop at eoc; append t. "
+        "Return tokens[len(prompt):]"
+    ),
+)
 def check_10_1_greedy(greedy):
     """greedy(next_logits, prompt, eoc, limit, never) -> list of new tokens."""
     rng = fresh_rng()
@@ -62,7 +69,11 @@ def _stopping(next_logits, prompt, never):
     return ask
 
 
-@check("10.2")
+@check(
+    "10.2",
+    where="Keep one list. What must stand in it when you ask question 2? Where do the questions and answers so far go?",
+    formula="items = [picture]; for each question: append it, answer = ask(items), append the answer",
+)
 def check_10_2_hold_dialogue(hold_dialogue):
     """hold_dialogue(ask, picture, questions) -> list of answers."""
     rng = fresh_rng()
@@ -88,17 +99,30 @@ def check_10_2_hold_dialogue(hold_dialogue):
         holds(pictures, f"question {turn + 1} was asked without the picture.")
         holds(len(pictures) == 1, "the picture stands in the prompt once; a second one begins a new chunk.")
         holds(pictures == [0], "the picture comes first: text before it cannot see it.")
-        said = [item for item in items if not isinstance(item, np.ndarray)]
+        said = _words(item for item in items if not isinstance(item, np.ndarray))
         for earlier in answers[:turn]:
             holds(earlier in said, f"at question {turn + 1} an earlier answer is missing from the prompt.")
         for earlier in questions[: turn + 1]:
             holds(earlier in said, f"at question {turn + 1} a question is missing from the prompt.")
         want = [part for pair in zip(questions, answers[:turn], strict=False) for part in pair] + [questions[turn]]
-        holds(said == want, "questions and answers stand in the order in which they were said, each once.")
+        hint = "questions and answers stand in the order in which they were said, each once, with a space between."
+        holds(said == _words(want), hint)
     holds(list(got) == answers, "return the answers, in order, as the model gave them.")
 
 
-@check("10.3")
+def _words(items):
+    """The text of a prompt, however it is cut into strings."""
+    return " ".join(" ".join(items).split())
+
+
+@check(
+    "10.3",
+    where=(
+        "Pick for each token the keys of its own medium, number phi - 1. Then it is a usual softmax over R. "
+        "Set the rows of phi 0 to 0."
+    ),
+    formula="softmax over r of q[t, h] · k[phi[t] - 1, r, h] / sqrt(K), times (phi[t] > 0)",
+)
 def check_10_3_attention_weights(attention_weights):
     """attention_weights(q (T, H, K), k (M, R, H, K), phi (T,)) -> (T, H, R)."""
     rng = fresh_rng()
@@ -146,7 +170,14 @@ def _over_all(q, k, phi):
     return e[np.arange(len(q)), :, np.maximum(phi, 1) - 1] * (phi > 0)[:, None, None]
 
 
-@check("10.4")
+@check(
+    "10.4",
+    where=(
+        "The axis R stands in both arrays: sum over it. Which columns of latent_map belong to cells, and how "
+        "many are they?"
+    ),
+    formula="S = latent_map.shape[1] - R; token_map @ latent_map[:, :S]",
+)
 def check_10_4_onto_cells(onto_cells):
     """onto_cells(token_map (T, R), latent_map (R, S + R)) -> (T, S)."""
     rng = fresh_rng()

@@ -15,7 +15,14 @@ from tinyflamingo.ops.tree import count
 from .core import check, fresh_rng, holds, shape_is, value_is
 
 
-@check("12.1")
+@check(
+    "12.1",
+    where=(
+        "List every array of the block with its shape: four matrices of attention, two of the feed-forward "
+        "layer, three norms, two gates."
+    ),
+    formula="2 D I + 2 Dm I + 2 m D² + 4 D + 2 Dm + 2, with I = heads * key_size and Dm = media_width",
+)
 def check_12_1_count_gated_block(count_gated_block):
     """count_gated_block(width, media_width, heads, key_size, multiplier) -> a number."""
     sizes, want, mistakes = _told_apart(_gated_block, fresh_rng())
@@ -61,7 +68,11 @@ def _gated_block(rng):
     return (D, media, H, K, m), want, mistakes
 
 
-@check("12.2")
+@check(
+    "12.2",
+    where="List the arrays of one block with their shapes and multiply by `layers`. Then add what is there only once.",
+    formula="V D + L (5 D I + 2 I + 2 m D² + D + m D + D + 2 D) + D, with I = heads * key_size",
+)
 def check_12_2_count_language_model(count_language_model):
     """count_language_model(vocab, width, layers, heads, key_size, multiplier) -> a number."""
     sizes, want, mistakes = _told_apart(_language_model, fresh_rng())
@@ -99,7 +110,11 @@ def _distance(got, want):
     return f"{abs(got - want)} too {'many' if got > want else 'few'}."
 
 
-@check("12.3")
+@check(
+    "12.3",
+    where="The first number is 0, the step is `every`, and the last number is below `layers`.",
+    formula="range(0, layers, every)",
+)
 def check_12_3_gated_positions(gated_positions):
     """gated_positions(layers, every) -> list of block numbers."""
     rng = fresh_rng()
@@ -120,7 +135,14 @@ def check_12_3_gated_positions(gated_positions):
         holds(got == want, f"{told} {got} came back, but {want} was expected.")
 
 
-@check("12.4")
+@check(
+    "12.4",
+    where=(
+        "Forward costs 2 for each weight. Ask for each of the three parts: does the gradient run through it? "
+        "Does it get one of its own?"
+    ),
+    formula="6 * trained + 4 * language + 2 * vision",
+)
 def check_12_4_training_flops(training_flops):
     """training_flops(trained, language, vision) -> flops a token."""
     weights, want, mistakes = _told_apart(_step, fresh_rng())
