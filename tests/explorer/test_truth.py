@@ -162,7 +162,6 @@ BREAKS = {
     "phi + 1": ({"offByOne": 1}, "phi_of", lambda tokens: one_file_phi(tokens) + 1),
     "phi - 1": ({"offByOne": -1}, "phi_of", lambda tokens: one_file_phi(tokens) - 1),
     "empty rows uniform": ({"uniformEmptyRows": True}, "attend", softmax_of_minus_a_billion),
-    "own phi": ({"phi": [0, 2, 1, 3, 0, 9] * 20}, "phi_of", lambda tokens: np.array([0, 2, 1, 3, 0, 9] * 20)),
 }
 
 
@@ -174,8 +173,6 @@ def test_a_broken_mask_does_what_it_says(name, ask, monkeypatch, other_folder): 
     items = ["a green ring.", *(item for word in ("red", "blue", "dax") for item in (scene(rng, 18), word))]
     one = one_file.load(other_folder)
     tokens, media = one_file.interleave(items, one["tokenizer"])
-    if name == "own phi":
-        options, wrong = {"phi": options["phi"][: len(tokens)]}, lambda tokens: np.array(options["phi"][: len(tokens)])
     answer, whole = ask(prompts=[(items, options), (items, {})], checkpoint=other_folder)["prompts"]
     visual = one_file.encode_and_resample(one, media)
     monkeypatch.setattr(one_file, function, wrong)

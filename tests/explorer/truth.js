@@ -11,17 +11,16 @@ function base64(array) {
 function truth(Flamingo, packed, request) {
   const model = Flamingo.load(packed);
   const items = (prompt) => prompt.items.map((item) =>
-    item === null ? Flamingo.EOC : typeof item === "string" ? item : { kind: "video", frames: item.map(bytes) });
+    item === null ? Flamingo.EOC : typeof item === "string" ? item : { frames: item.map(bytes) });
 
   function answer(prompt) { // everything about one prompt; options: gates, or a broken mask
     const list = items(prompt), { tokens, phi, media } = Flamingo.interleave(list, model), traces = media.map(() => ({}));
-    const visual = media.map((n, m) => Flamingo.see(model, list[n].frames, traces[m])), { options } = prompt;
-    const { all, logits, attention, text, added } = Flamingo.run(model, tokens, visual, { ...options, all: true });
+    const visual = media.map(({ frames }, m) => Flamingo.see(model, frames, traces[m])), { options } = prompt;
+    const { all, logits, attention, added } = Flamingo.run(model, tokens, visual, { ...options, all: true });
     const said = Flamingo.complete(model, list, { ...options, maxTokens: prompt.maxTokens, visual });
     return {
-      tokens, phi, text: said.text, said: said.tokens, logits: base64(all), last: base64(logits), visual: visual.map(base64),
-      attention: attention.map(base64), self: text.map(base64), resampler: traces.map((t) => t.attention.map(base64)),
-      added: added.map(({ xattn, dense }) => [xattn, dense]), probabilities: said.probabilities.map((p) => p[said.tokens[0]]),
+      tokens, phi, text: said.text, logits: base64(all), last: base64(logits), attention: attention.map(base64),
+      resampler: traces.map((t) => t.attention.map(base64)), added: added.map(({ xattn, dense }) => [xattn, dense]),
     };
   }
 

@@ -6,8 +6,8 @@
 // A tensor is a Float32Array, row after row; a weight is {shape, data}. Sums are double precision.
 "use strict";
 const Flamingo = (() => {
-  const [PAD, BOS, , UNK, IMAGE] = [0, 1, 2, 3, 4]; // reserved token ids; <EOC> has the id V, the first after the pieces
-  const NEVER = [PAD, BOS, UNK, IMAGE]; // an answer holds none of these
+  const BOS = 1, IMAGE = 4; // reserved token ids; <EOC> has the id V, the first after the pieces
+  const NEVER = [0, BOS, 3, IMAGE]; // an answer holds none of these, nor <PAD> and <UNK>
   const EOC = Symbol("<EOC>"); // an item of a prompt: the chunk ends here
 
   function transposed(w) { // (I, O) -> (O, I), kept: the sums of `linear` then run along the memory
@@ -178,18 +178,16 @@ const Flamingo = (() => {
     return { ...x, data: shortcut.data.map((v, i) => v + gain * gates[i % C] * x.data[i]) };
   }
 
-  function visionEncoder(p, frame, config, maps = []) { // bytes (side, side, 3) -> grid of features; maps: every layer
-    const { side, alpha } = config, keep = (name, grid) => (maps.push({ name, ...grid }), grid);
+  function visionEncoder(p, frame, { side, stem, stages, alpha }) { // bytes (side, side, 3) -> grid of features
     let h = { Y: side, X: side, C: 3, data: Float32Array.from(frame, (v) => (v - 110) / 80) }, variance = 1;
-    config.stem.forEach(([, stride], i) => { h = keep(`stem_${i}`, conv(p[`stem_${i}`], i ? active(h) : h, stride)); });
-    config.stages.forEach(([, blocks, stride], s) => {
+    stem.forEach(([, stride], i) => { h = conv(p[`stem_${i}`], i ? active(h) : h, stride); });
+    stages.forEach(([, blocks, stride], s) => {
       for (let b = 0; b < blocks; b++) {
-        const name = `stage_${s}_block_${b}`;
-        h = keep(name, nfBlock(p[name], h, Math.sqrt(variance), alpha, b ? 1 : stride));
+        h = nfBlock(p[`stage_${s}_block_${b}`], h, Math.sqrt(variance), alpha, b ? 1 : stride);
         variance = (b ? variance : 1) + alpha ** 2; // the shortcut convolution makes it 1 again
       }
     });
-    return keep("final", active(conv(p.final, h)));
+    return active(conv(p.final, h));
   }
 
   // ---- §3 Perceiver resampler: any number of features in, R visual tokens out
@@ -218,16 +216,14 @@ const Flamingo = (() => {
     return latents;
   }
 
-  // The frames of a picture (one) or a video -> (R, D). trace, an object, gets the resampler's weights and the grids of
-  // frame 0.
+  // The frames of a picture (one) or a video -> (R, D). trace, an object, gets the resampler's weights and the grid.
   function see(model, frames, trace = {}) {
     const { frozen, params, config } = model, mean = frozen.feature_mean.data, scale = frozen.feature_scale.data;
     const bytes = config.vision.side ** 2 * 3;
     if (!frames.length || frames.some((frame) => frame.length !== bytes)) throw new Error(`a frame must have ${bytes} bytes`);
-    Object.assign(trace, { F: frames.length, attention: [], maps: [] });
-    const features = frames.map((frame, f) => {
-      const { Y, X, C, data } = visionEncoder(frozen.vision, frame, config.vision, f ? [] : trace.maps);
-      Object.assign(trace, { grid: [Y, X], S: Y * X });
+    const features = frames.map((frame) => {
+      const { Y, X, C, data } = visionEncoder(frozen.vision, frame, config.vision);
+      Object.assign(trace, { F: frames.length, grid: [Y, X], S: Y * X, attention: [] });
       return data.map((v, i) => (v - mean[i % C]) * scale[i % C]);
     });
     return resampler(params.resampler, features, config.resampler, trace.attention);
@@ -237,19 +233,16 @@ const Flamingo = (() => {
   const BLANK = "[\\t-\\r\\x1c- \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]"; // as Python's strip()
   const strip = (text) => text.replace(new RegExp(`^${BLANK}+|${BLANK}+$`, "g"), "");
 
-  // items: strings, EOC, {frames, kind} -> ids, their names, phi, and which item each medium and each token comes from.
-  function interleave(items, model) {
-    const tokens = [], media = [], owner = [];
-    const add = (ids, item) => { tokens.push(...ids); owner.push(...ids.map(() => item)); };
-    add([BOS], -1);
-    items.forEach((item, n) => {
-      if (typeof item === "string") return add(strip(item) ? encode(model, item.replace(/^ +| +$/g, "")) : [], n);
-      if (![BOS, model.eoc].includes(tokens[tokens.length - 1])) add([model.eoc], -1); // a medium begins a new chunk
-      if (item === EOC) return;
-      add([IMAGE], n);
-      media.push(n);
-    });
-    return { tokens, pieces: tokens.map((id) => piece(model, id)), phi: phiOf(tokens), media, owner };
+  function interleave(items, model) { // items: strings, EOC, {frames} -> ids, their names, phi, and the media in order
+    const tokens = [BOS], media = [];
+    for (const item of items) {
+      if (typeof item === "string") tokens.push(...(strip(item) ? encode(model, item.replace(/^ +| +$/g, "")) : []));
+      else {
+        if (![BOS, model.eoc].includes(tokens[tokens.length - 1])) tokens.push(model.eoc); // a medium begins a new chunk
+        if (item !== EOC) tokens.push(IMAGE), media.push(item);
+      }
+    }
+    return { tokens, pieces: tokens.map((id) => piece(model, id)), phi: phiOf(tokens), media };
   }
 
   // ids (T,) -> (T,): the number of the medium that a token sees, the last one so far; 0: none.
@@ -258,11 +251,8 @@ const Flamingo = (() => {
     return tokens.map((token) => (seen += token === IMAGE));
   }
 
-  // phi (T,) and M media -> (T, M): 1 where a token may see a medium. The options break the mask or replace it.
-  function visible(phi, M, { mask, everyPicture, offByOne = 0, phi: other } = {}) {
-    if (mask) return mask;
-    const rows = (other || phi).map((n) => Array.from({ length: M }, (_, m) => everyPicture || n + offByOne === m + 1));
-    return Uint8Array.from(rows.flat());
+  function visible(phi, M, { everyPicture, offByOne = 0 }) { // -> (T, M): 1 where a token may see a medium, or breaks it
+    return Uint8Array.from(phi.flatMap((n) => Array.from({ length: M }, (_, m) => everyPicture || n + offByOne === m + 1)));
   }
 
   function mediaKeys(model, i, latents) { // keys and values of one medium in one gated block: kept, they know no text
@@ -315,10 +305,10 @@ const Flamingo = (() => {
       for (let i = 0, o = t * width + head * K, d = (before + t - s) * width + head * K; i < K; i++) dot += far[o + i] * r[d + i];
       return dot;
     };
-    const { out, weights } = attend(q, k, v, H, width, { open: (t, s) => s <= before + t, bias });
+    const { out } = attend(q, k, v, H, width, { open: (t, s) => s <= before + t, bias });
     const between = plus(h, linear(out, p.w_o, p.b_o));
     const hidden = linear(rmsNorm(between, p.ffw_gain), p.w_1, p.b_1).map(gelu);
-    return { k, v, weights, out: plus(between, linear(hidden, p.w_2, p.b_2)) };
+    return { k, v, out: plus(between, linear(hidden, p.w_2, p.b_2)) };
   }
 
   function embed(model, tokens) { // ids (T,) -> (T, D)
@@ -373,10 +363,8 @@ const Flamingo = (() => {
     const h = layers[layers.length - 1].text.out, all = options.all && logitsOf(model, h);
     const logits = all ? all.slice(-model.eoc - 1) : logitsOf(model, h.slice(-model.config.language.width));
     const gated = layers.filter((layer) => layer.gated);
-    return {
-      logits, all, visible: rows, seen, gates, layers, added: gated.map((layer) => added(layer, tokens.length)),
-      attention: gated.map((layer) => layer.gated.cross.weights), text: layers.map((layer) => layer.text.weights),
-    };
+    const attention = gated.map((layer) => layer.gated.cross.weights);
+    return { logits, all, visible: rows, seen, gates, layers, attention, added: gated.map((layer) => added(layer, tokens.length)) };
   }
 
   const equal = (a, b) => a.length === b.length && a.every((v, i) => v === b[i]);
@@ -414,10 +402,10 @@ const Flamingo = (() => {
   }
 
   function complete(model, items, options = {}) {
-    const { maxTokens = 24, temperature = 0, random = Math.random, onToken = () => true } = options;
+    const { maxTokens = 24, temperature = 0, random = Math.random } = options;
     const prompt = interleave(items, model);
     checkLength(model, prompt.tokens.length, maxTokens);
-    const visual = options.visual || prompt.media.map((n) => see(model, items[n].frames));
+    const visual = options.visual || prompt.media.map((medium) => see(model, medium.frames));
     const result = run(model, prompt.tokens, visual, options), { seen, gates } = result, M = visual.length;
     const next = { ...seen, rows: seen.rows.slice(seen.rows.length - M) }; // an answer sees what the last token sees
     const tokens = [], steps = [];
@@ -427,15 +415,13 @@ const Flamingo = (() => {
       steps.push(p);
       if (id === model.eoc) break;
       tokens.push(id);
-      if (onToken(id, answer(model, tokens), p) === false || tokens.length === maxTokens) break;
+      if (tokens.length === maxTokens) break;
       layers = flamingo(model, [id], next, gates, layers.map((layer) => layer.text));
       logits = logitsOf(model, layers[layers.length - 1].text.out);
     }
     const pieces = tokens.map((id) => piece(model, id));
-    return { text: answer(model, tokens), tokens, pieces, probabilities: steps, prompt, result };
+    return { text: strip(decode(model, tokens)), tokens, pieces, probabilities: steps, prompt, result };
   }
-
-  const answer = (model, tokens) => strip(decode(model, tokens));
 
   // ---- Tokenizer: SentencePiece's byte pair encoding; a character without a piece becomes bytes
   const NORMAL = 1, BYTE = 6; // types of pieces, as SentencePiece numbers them
@@ -599,6 +585,6 @@ const Flamingo = (() => {
     return out;
   }
 
-  return { EOC, load, interleave, phiOf, visible, see, run, complete, probabilities, encode, decode, piece, fit };
+  return { EOC, load, interleave, see, run, complete, probabilities, encode, decode, piece, fit };
 })();
 if (typeof module !== "undefined") module.exports = Flamingo;
