@@ -39,7 +39,7 @@ function see(name) {
 const sameAs = (name, ...parts) => { const key = JSON.stringify(parts), same = NOW[name] === key; NOW[name] = key; return same; };
 function compute() {
   if (sameAs("resultKey", S.prompt, S.pictures, S.gates, S.broken)) return;
-  NOW.said = NOW.saidKey = null;
+  NOW.saidKey = "";
   if (!sameAs("promptKey", S.prompt, S.pictures)) readPrompt();
   NOW.result = runOn(NOW.visual, options());
 }
@@ -81,6 +81,7 @@ function refresh() {
   drawFrame();
   try {
     compute();
+    writeAnswer();
     trouble("");
   } catch (error) {
     NOW.resultKey = NOW.promptKey = "";
@@ -88,18 +89,15 @@ function refresh() {
     return trouble(T("cannot", { why: error.message }));
   }
   drawInputs();
-  if (!gatesOnly) drawMask(); // while a gate moves the probabilities and the answer come first
+  if (!gatesOnly) drawMask(); // while a gate moves, all else comes first
   drawNext();
   drawGates();
   drawPath();
   writeHash();
+  NOW.ms = Math.round(performance.now() - began);
+  drawFoot();
   clearTimeout(later);
   later = setTimeout(() => {
-    writeAnswer();
-    drawNext();
-    drawGates();
-    NOW.ms = Math.round(performance.now() - began);
-    drawFoot();
     if (gatesOnly) drawMask();
     later = setTimeout(() => { drawSweep(); drawLook(); document.documentElement.dataset.ready = NOW.promptKey; }, 150);
   }, 0);
