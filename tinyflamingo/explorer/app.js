@@ -86,7 +86,7 @@ function refresh() {
   } catch (error) {
     NOW.resultKey = NOW.promptKey = "";
     document.documentElement.dataset.ready = "trouble";
-    return trouble(T("cannot", { why: error.message }));
+    return trouble(T("cannot", { why: /context/.test(error.message) ? T("tooLong", { max: model.config.language.context }) : error.message }));
   }
   drawInputs();
   if (!gatesOnly) drawMask(); // while a gate moves, all else comes first
