@@ -205,3 +205,9 @@ def test_examples_are_counted_up(opened):
     p = page.run("Flamingo.probabilities(NOW.result.logits)[biggest(NOW.result.logits)]")
     none, *_, two = page.run("document.querySelector('#shots svg').ariaLabel").split(": ")[1].split(", ")
     assert float(none) < 0.1 < 0.9 < float(two) and float(two) == round(p, 2)
+
+
+def test_the_link_past_the_header_keeps_the_state(opened):
+    page = opened("lang=en&p=<image>Output:&i=red_circle")
+    click(page, ".skip")
+    assert page.run("[document.activeElement.id, S.prompt]") == ["main", "<image>Output:"]

@@ -195,6 +195,7 @@ function writeHash() {
   history.replaceState(null, "", "#" + out);
 }
 
+DO.skip = (e) => { e.preventDefault(); $("main").focus(); }; // the part behind # is the state, no place on the page
 DO.copyLink = async () => {
   const done = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
   theButton("copyLink").textContent = T(done ? "copied" : "copyByHand");
