@@ -39,8 +39,8 @@ FORMATS = {
     "one_pixel.png": lambda im: (im.resize((1, 1)), {}),
 }
 COMMANDS = (
-    "train", "demo", "complete", "evaluate", "ablate", "report", "bench", "params", "convert", "parity", "data",
-    "class", "doctor",
+    "train", "demo", "complete", "explore", "evaluate", "ablate", "report", "bench", "params", "convert", "parity",
+    "data", "class", "doctor",
 )  # fmt: skip
 
 

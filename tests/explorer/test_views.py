@@ -188,3 +188,26 @@ def test_a_log_is_played_back_and_a_foreign_file_refused(opened):
     assert page.run("S.gates.flat().map(Math.sign)") == page.run("trained().flat().map(Math.sign)")
     page.run("give('nothing')")
     assert "log" in text(page, "trouble")
+
+
+def test_a_prompt_that_is_too_long_is_refused_in_words(opened):
+    page = opened("lang=zh")
+    page.run("change({ prompt: 'a red circle. '.repeat(400) })")
+    page.wait_for("!$('trouble').hidden")
+    assert "1024" in text(page, "trouble")
+    click(page, "[data-do=chapterExample]")
+    page.wait_for("$('trouble').hidden")
+
+
+def test_examples_are_counted_up(opened):
+    page = opened("lang=en&p=<image>lofa.<image>dimu.<image>&i=red_hourglass,blue_drop,green_hourglass")
+    click(page, "[data-do=shots]")
+    p = page.run("Flamingo.probabilities(NOW.result.logits)[biggest(NOW.result.logits)]")
+    none, *_, two = page.run("document.querySelector('#shots svg').ariaLabel").split(": ")[1].split(", ")
+    assert float(none) < 0.1 < 0.9 < float(two) and float(two) == round(p, 2)
+
+
+def test_the_link_past_the_header_keeps_the_state(opened):
+    page = opened("lang=en&p=<image>Output:&i=red_circle")
+    click(page, ".skip")
+    assert page.run("[document.activeElement.id, S.prompt]") == ["main", "<image>Output:"]

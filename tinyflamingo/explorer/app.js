@@ -39,7 +39,7 @@ function see(name) {
 const sameAs = (name, ...parts) => { const key = JSON.stringify(parts), same = NOW[name] === key; NOW[name] = key; return same; };
 function compute() {
   if (sameAs("resultKey", S.prompt, S.pictures, S.gates, S.broken)) return;
-  NOW.said = NOW.saidKey = null;
+  NOW.saidKey = "";
   if (!sameAs("promptKey", S.prompt, S.pictures)) readPrompt();
   NOW.result = runOn(NOW.visual, options());
 }
@@ -81,25 +81,23 @@ function refresh() {
   drawFrame();
   try {
     compute();
+    writeAnswer();
     trouble("");
   } catch (error) {
     NOW.resultKey = NOW.promptKey = "";
     document.documentElement.dataset.ready = "trouble";
-    return trouble(T("cannot", { why: error.message }));
+    return trouble(T("cannot", { why: /context/.test(error.message) ? T("tooLong", { max: model.config.language.context }) : error.message }));
   }
   drawInputs();
-  if (!gatesOnly) drawMask(); // while a gate moves the probabilities and the answer come first
+  if (!gatesOnly) drawMask(); // while a gate moves, all else comes first
   drawNext();
   drawGates();
   drawPath();
   writeHash();
+  NOW.ms = Math.round(performance.now() - began);
+  drawFoot();
   clearTimeout(later);
   later = setTimeout(() => {
-    writeAnswer();
-    drawNext();
-    drawGates();
-    NOW.ms = Math.round(performance.now() - began);
-    drawFoot();
     if (gatesOnly) drawMask();
     later = setTimeout(() => { drawSweep(); drawLook(); document.documentElement.dataset.ready = NOW.promptKey; }, 150);
   }, 0);
@@ -197,6 +195,7 @@ function writeHash() {
   history.replaceState(null, "", "#" + out);
 }
 
+DO.skip = (e) => { e.preventDefault(); $("main").focus(); }; // the part behind # is the state, no place on the page
 DO.copyLink = async () => {
   const done = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
   theButton("copyLink").textContent = T(done ? "copied" : "copyByHand");

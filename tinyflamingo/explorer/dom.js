@@ -58,7 +58,7 @@ const DO = {}; // what a button with this name in data-do does; its text is the 
 const plainButton = (props, ...kids) => el("button", { type: "button", ...props }, ...kids);
 const theButton = (key) => document.querySelector(`[data-do=${key}]`);
 const disable = (key, off) => { theButton(key).disabled = off; };
-document.onclick = (e) => DO[e.target.closest?.("[data-do]")?.dataset.do]?.();
+document.onclick = (e) => DO[e.target.closest?.("[data-do]")?.dataset.do]?.(e);
 
 function table(caption, head, rows) { // rows: lists of cells, the first of which names its row
   const cells = (row) => row.map((c) => el("td", { className: /^[\d.]+( %)?$/.test(c) ? "n" : "" }, c));

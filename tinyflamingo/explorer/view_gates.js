@@ -28,7 +28,7 @@ function drawGates() {
   $("all").value = factor ?? 1;
   $("all").setAttribute("aria-valuetext", factor === null ? T("mixed") : "× " + factor.toFixed(2));
   $("all-out").textContent = factor === null ? T("mixed") : "× " + factor.toFixed(2);
-  $("gate-answer").textContent = NOW.said ? NOW.said.text || "…" : $("gate-answer").textContent;
+  put("gate-answer", NOW.said.text || "…");
   $("gates-key").replaceChildren(el("span", {}, T("keyGates", { word: wordAt(t) })));
   drawPlayback();
 }

@@ -5,7 +5,7 @@ const lookKey = (m) => JSON.stringify([NOW.promptKey, S.gates, S.broken, m]);
 
 function drawLook() {
   if (!shown("look")) return;
-  const t = chosenToken(), m = NOW.phi[t] - 1, host = $("look");
+  const t = chosenToken(), m = phiUsed(t) - 1, host = $("look");
   $("look-title").textContent = T("look", { word: wordAt(t) });
   $("look-says").textContent = m < 0 ? T("lookNone") : "";
   disable("lookCover", m < 0);

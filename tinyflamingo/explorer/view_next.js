@@ -14,7 +14,6 @@ function drawNext() {
   $("temperature-out").textContent = S.temperature.toFixed(1);
   choice($("choose"), T("choose"), [["likeliest", T("likeliest")], ["lot", T("byLot")]], S.choose, (how) => change({ choose: how, at: 0 }));
   theButton("again").hidden = S.choose !== "lot";
-  if (!NOW.said) return drawBars(Flamingo.probabilities(NOW.result.logits, S.temperature), 0, null);
   const steps = NOW.said.tokens.length, at = Math.min(S.at, NOW.said.probabilities.length - 1);
   drawAnswer(at, steps);
   disable("shots", NOW.M < 2);
@@ -30,7 +29,7 @@ function stepProbabilities(at) { // at the temperature of the slider
   return Flamingo.probabilities(logitsAt(at, gatesNow()), S.temperature);
 }
 function blindProbabilities(at) { // the same place with every gate shut; kept as long as prompt and answer stay
-  const key = JSON.stringify([at, NOW.said ? NOW.said.tokens.slice(0, at) : [], S.broken]);
+  const key = JSON.stringify([at, NOW.said.tokens.slice(0, at), S.broken]);
   NOW.blind[key] = NOW.blind[key] || (at ? logitsAt(at, shutGates()) : runOn(NOW.visual, options(shutGates())).logits);
   return Flamingo.probabilities(NOW.blind[key], S.temperature);
 }

@@ -10,6 +10,7 @@ const WORDS = {
   copied: ["Copied", "已复制"],
   copyByHand: ["Copy it from the address bar", "请从地址栏复制"],
   cannot: ["This does not work: {why}", "无法处理：{why}"],
+  tooLong: ["the prompt and its answer must fit in {max} tokens; shorten the text", "提示和回答合计不能超过 {max} 个符号；请缩短文本"],
   unknownPicture: ["This link names pictures that the page does not know: {names}. A red circle stands in their place.", "链接中有本页不认识的图：{names}。已用红色圆形代替。"],
   foot: ["Everything is computed in this tab; nothing is sent anywhere. Model: {name}, {mb} MB of weights, sha256 {sha}…. The last change took {ms} ms.", "所有计算都在本页完成，不向任何地方发送数据。模型：{name}，权重 {mb} MB，sha256 {sha}…。上一次改动用时 {ms} 毫秒。"],
 
