@@ -199,7 +199,7 @@ def check_08_5_first_move(first_move):
     """Slopes that all agree at every other gate; at the rest one large one decides against the others."""
     rng = fresh_rng()
     n, push = int(rng.integers(5, 9)), float(rng.uniform(0.1, 0.6))
-    way = rng.choice([-1.0, 1.0], size=n)
+    way = rng.permutation(np.resize([-1.0, 1.0], n))  # both signs are there
     slopes = rng.uniform(0.1, 0.5, size=(5, n)) * np.where(np.arange(n) % 2, way, -way)
     slopes[int(rng.integers(1, 5))] = way * rng.uniform(4, 9, size=n)
     got = first_move(slopes, push)

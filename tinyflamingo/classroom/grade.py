@@ -62,6 +62,8 @@ def grade(folder: Path, seconds: float = SECONDS, megabytes: int = MEGABYTES) ->
     """The rows of all notebooks in a folder and the folders in it, each as soon as it is known."""
     if not folder.is_dir():
         raise UserError(f"cannot read {folder}: it is not a folder")
+    if seconds <= 0:
+        raise UserError("--seconds is the limit for one exercise: 1 or more")
     known = exercises()
     paths = [p for p in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
     if not paths:
