@@ -141,6 +141,15 @@ def test_what_a_block_adds_is_measured_against_the_stream(ask, model):
     assert answer["added"][0][0] == pytest.approx(np.linalg.norm(out - h) / np.linalg.norm(h), rel=1e-4)
 
 
+def test_a_memory_that_forgets_to_look_at_the_gates_is_noticed(ask, model, tmp_path):
+    right, spoiled = "same = same && (!gate || equal(gate, old.gate))", tmp_path / "spoiled.js"
+    source = FLAMINGO.read_text(encoding="utf-8")
+    assert right in source
+    spoiled.write_text(source.replace(right, "same = same && true"), encoding="utf-8")
+    (outcomes,) = ask(spoiled, moved=[(items_of(few_shots, 1), moves(model))])["moved"]
+    assert [remembered == afresh for remembered, afresh, _ in outcomes].count(False) >= 5
+
+
 # ---------------------------------------------------------------- a mask that is broken on purpose
 
 

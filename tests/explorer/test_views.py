@@ -211,3 +211,12 @@ def test_the_link_past_the_header_keeps_the_state(opened):
     page = opened("lang=en&p=<image>Output:&i=red_circle")
     click(page, ".skip")
     assert page.run("[document.activeElement.id, S.prompt]") == ["main", "<image>Output:"]
+
+
+def test_covered_cells_say_what_the_answer_needs(opened):
+    page = opened("lang=en&p=<image>Output: a red&i=red_circle_small_top-left&show=look")
+    click(page, "[data-do=lookCover]")
+    page.wait_for("/from .* to /.test($('look-says').textContent)")
+    needed = page.run("COVER.after.indexOf(Math.min(...COVER.after))")
+    assert needed in (0, 1, 4, 5)  # of 4 x 4 cells, those of the corner where the circle is
+    assert f"row {needed // 4 + 1}, column {needed % 4 + 1}; covering it" in text(page, "look-says")

@@ -25,8 +25,9 @@ function truth(Flamingo, packed, request) {
   }
 
   function moved(prompt) { // gates that move one after the other: as the page remembers, and as a model computes afresh
-    const list = items(prompt), outcome = (m, gates) => {
-      const { result, text } = Flamingo.complete(m, list, { gates });
+    const list = items(prompt), visual = Flamingo.interleave(list, model).media.map(({ frames }) => Flamingo.see(model, frames));
+    const outcome = (m, gates) => { // the same latents, or the page would remember nothing
+      const { result, text } = Flamingo.complete(m, list, { gates, visual });
       return [text, base64(result.logits), ...result.attention.map(base64), JSON.stringify(result.added)];
     };
     return prompt.moves.map((gates) => [outcome(model, gates), outcome(Flamingo.load(packed), gates), gates]);

@@ -24,7 +24,7 @@ const inChinese = () => S.lang === "zh";
 const pictureN = (m) => T("pictureN", { n: m + 1 }), latentN = (r) => T("latentN", { n: r + 1 });
 const option = (value, text) => el("option", { value }, text);
 const line = (...kids) => el("div", { className: "line" }, ...kids);
-const percent = (p, digits = 0) => (100 * p).toFixed(digits) + " %";
+const percent = (p, digits = 0) => (100 * p).toFixed(digits) + "\u00a0%";
 const joined = (...sentences) => sentences.filter(Boolean).join(inChinese() ? "" : " ");
 const listed = (all) => all.join(inChinese() ? "、" : ", ");
 
@@ -61,7 +61,7 @@ const disable = (key, off) => { theButton(key).disabled = off; };
 document.onclick = (e) => DO[e.target.closest?.("[data-do]")?.dataset.do]?.(e);
 
 function table(caption, head, rows) { // rows: lists of cells, the first of which names its row
-  const cells = (row) => row.map((c) => el("td", { className: /^[\d.]+( %)?$/.test(c) ? "n" : "" }, c));
+  const cells = (row) => row.map((c) => el("td", { className: /^[\d.]+(\s%)?$/.test(c) ? "n" : "" }, c));
   return el("table", { className: "plain" }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),
     el("tbody", {}, ...rows.map(([name, ...rest]) => el("tr", {}, el("th", { scope: "row" }, name), ...cells(rest)))));
 }

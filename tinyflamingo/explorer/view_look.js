@@ -1,6 +1,6 @@
 // View 4: where a word looks. Word to latents to cells of its picture; what was weighed beside what is needed, on one scale.
 "use strict";
-const COVER = { key: "", drops: null, at: 0 }; // what the next token's log-odds lose when a cell is covered
+const COVER = { key: "", before: 0, after: null }; // the next token's probability; and with each cell covered
 const lookKey = (m) => JSON.stringify([NOW.promptKey, S.gates, S.broken, m]);
 
 function drawLook() {
@@ -14,7 +14,7 @@ function drawLook() {
   const w = weightsOf(t).slice(m * R, (m + 1) * R), maps = range(R).map((r) => cellsOfLatent(trace, r));
   const weighed = shares(maps[0].map((_, c) => w.reduce((sum, v, r) => sum + v * maps[r][c], 0)));
   const top = biggest(NOW.result.logits), word = wordOf(top);
-  const known = COVER.key === lookKey(m) && COVER.drops, covered = known && shares(known.map((v) => Math.max(0, v)));
+  const known = COVER.key === lookKey(m) && COVER.after, covered = known && shares(known.map((p) => Math.max(0, logOdds(COVER.before) - logOdds(p))));
   const right = known ? heat(frames, covered, trace, 184, true) : paint(frames.slice(0, 1), 184, { "aria-label": pictureName(S.pictures[m]) });
   const figure = (node, key, values) => el("figure", {}, node, el("figcaption", {}, T(key, values)));
   host.replaceChildren(el("div", { className: "maps" },
@@ -60,8 +60,8 @@ function label(c, text, x, y, size) {
 function difference(weighed, covered, columns, word) {
   if (!covered.some((v) => v > 0)) return T("lookUseless", { word });
   const place = (i) => [Math.floor(i / columns) + 1, (i % columns) + 1];
-  const [a, b] = place(biggest(weighed)), [c, d] = place(biggest(covered));
-  return T("lookDiffer", { a, b, c, d, same: percent(weighed.reduce((sum, v, i) => sum + Math.min(v, covered[i]), 0)) });
+  const worst = biggest(covered), [a, b] = place(biggest(weighed)), [c, d] = place(worst);
+  return T("lookDiffer", { a, b, c, d, word, from: percent(COVER.before, 1), to: percent(COVER.after[worst], 1), same: percent(weighed.reduce((sum, v, i) => sum + Math.min(v, covered[i]), 0)) });
 }
 
 // ---- covering: each cell in turn takes the colour of the picture's edge, in all frames
@@ -75,17 +75,17 @@ function covering(rgb, cell, [rows, columns]) {
   for (let y = top; y < top + h; y++) for (let x = left; x < left + w; x++) out.set(colour, 3 * (y * 32 + x));
   return out;
 }
-const logOdds = (logits, id) => { const p = Flamingo.probabilities(logits)[id]; return Math.log(p / (1 - p)); };
+const logOdds = (p) => Math.log(p / Math.max(1 - p, 1e-12)); // a probability of 1 stays finite
 function coverCells(m, top) { // a cell at a time, so that the page stays alive
-  const key = lookKey(m), { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), drops = [], before = logOdds(NOW.result.logits, top);
+  const key = lookKey(m), { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), after = [], before = Flamingo.probabilities(NOW.result.logits)[top];
   const how = options();
   const next = () => {
     if (key !== lookKey(m)) return; // the reader went on
     const visual = [...NOW.visual];
-    visual[m] = Flamingo.see(model, frames.map((rgb) => covering(rgb, drops.length, trace.grid)));
-    drops.push(before - logOdds(runOn(visual, how).logits, top));
-    if (drops.length < trace.S) return setTimeout(next, 0);
-    Object.assign(COVER, { key, drops });
+    visual[m] = Flamingo.see(model, frames.map((rgb) => covering(rgb, after.length, trace.grid)));
+    after.push(Flamingo.probabilities(runOn(visual, how).logits)[top]);
+    if (after.length < trace.S) return setTimeout(next, 0);
+    Object.assign(COVER, { key, before, after });
     drawLook();
   };
   next();

@@ -166,7 +166,7 @@ const WORDS = {
   lookCovered: ["Covered: how much the next token “{word}” needs each cell, in % of all losses", "遮挡：下一个符号“{word}”对每个格子的依赖，占全部损失的百分比"],
   lookCover: ["Cover each cell in turn", "逐个遮住格子"],
   lookCoverSay: ["The cover has the colour of the picture's edge (its median), as if nothing were there. Both maps use one scale.", "遮挡用图的边缘颜色（中位数），就像那里什么也没有。两张图使用同一色标。"],
-  lookDiffer: ["Weighed most: row {a}, column {b}. Needed most: row {c}, column {d}. The two maps share {same}.", "权重最大：第 {a} 行第 {b} 列。最需要：第 {c} 行第 {d} 列。两张图重合 {same}。"],
+  lookDiffer: ["Weighed most: row {a}, column {b}. Needed most: row {c}, column {d}; covering it takes the probability of “{word}” from {from} to {to}. The two maps share {same}.", "权重最大：第 {a} 行第 {b} 列。最需要：第 {c} 行第 {d} 列，遮住它，“{word}”的概率从 {from} 变为 {to}。两张图重合 {same}。"],
   lookUseless: ["No cell is needed: covering any one of them makes “{word}” no less likely.", "没有一个格子是必需的：遮住任何一个，“{word}”的概率都不会降低。"],
 
   lessonStep: ["Step {n} of {of} · about {minutes} minutes", "第 {n} 步，共 {of} 步 · 约 {minutes} 分钟"],
