@@ -91,24 +91,6 @@ def test_the_page_cannot_ask_another_host(page, file):
     assert any("Content Security Policy" in entry.get("text", "") for entry in page.complaints())
 
 
-def test_moved_gates_have_their_answer_within_100_ms(page, file):
-    """51 tokens of prompt, six of answer, the first block moved, so nothing below it is kept; the best of 60."""
-    open_page(page, file("float16"))
-    words = "Question: what color is it? Answer: red. " * 4 + "a red circle ."
-    times = page.run(f"""(() => {{
-      const items = [{{ frames: [new Uint8Array(3072).fill(200)], kind: "picture" }}, {json.dumps(words)}];
-      const {{ tokens }} = Flamingo.interleave(items, model), visual = [Flamingo.see(model, items[0].frames)];
-      const more = {{ visual, maxTokens: 6, random: () => 0.3, temperature: 5 }};
-      return Array.from({{ length: 60 }}, (_, i) => {{
-        const began = performance.now(), gates = model.gates.map(([a, b], g) => (g ? [a, b] : [a + i / 400, b]));
-        const said = Flamingo.complete(model, items, {{ gates, ...more }});
-        return [performance.now() - began, tokens.length, said.tokens.length];
-      }});
-    }})()""")
-    assert {length for _, length, _ in times} == {51} and max(said for _, _, said in times) == 6
-    assert min(time for time, _, said in times if said == 6) < 100
-
-
 # ---------------------------------------------------------------- the numbers that a reader sees
 
 
