@@ -13,8 +13,8 @@
 # **You will not build** what the attention is wrapped in, its projections and gates (notebook 08), nor what
 # makes `R` tokens of a picture (notebook 05).
 #
-# **You can turn it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its first view is the mask of
-# any prompt, token by token. It also has a quiz, and buttons that break the mask.
+# **You can turn it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its first view is
+# the mask of any prompt, token by token. It also has a quiz, and buttons that break the mask.
 #
 # You need NumPy, and attention as softmax of scores times values. The letters are those of the code: `T` text
 # tokens, `N` pictures in the page, `R` visual tokens a picture, `H` heads, `K` size of a head.

@@ -12,8 +12,8 @@
 #
 # **You will not build** the mask inside the block (notebook 07), nor train the whole model (notebook 09).
 #
-# **You can turn it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its third view has a slider
-# for every gate of the trained model, and the answer follows.
+# **You can turn it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its third view has
+# a slider for every gate of the trained model, and the answer follows.
 #
 # You need NumPy, residual connections, and the chain rule. Letters: `T` text tokens, `M` pictures, `R` visual
 # tokens a picture, `D` width, `H` heads, `K` size of a head.
