@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import open_regular
 
 DTYPES = {
     "F64": np.dtype("<f8"),
@@ -93,14 +94,14 @@ def _read_safetensors(path):
 def _header(path):
     """The parsed JSON and the place where the arrays begin."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if length > min(LONGEST_HEADER, path.stat().st_size - 8):
                 raise ValueError("the header is longer than the file")
             header = json.loads(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("the header is not a dictionary")
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: it is cut or not a safetensors file ({error})") from error
     return header, 8 + length
 

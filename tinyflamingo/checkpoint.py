@@ -23,7 +23,7 @@ import numpy as np
 
 from tinyflamingo.array_files import chunks, header_digest, not_finite, read_arrays
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import write_atomically
+from tinyflamingo.files import read_regular, write_atomically
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
@@ -138,7 +138,7 @@ def _read_tokenizer(folder, raw):
     if not isinstance(raw, dict):
         return Tokenizer(base64.b64decode(raw, validate=True))
     try:
-        return ByteTokenizer((folder / TOKENIZER).read_bytes(), Vocabulary(**raw))
+        return ByteTokenizer(read_regular(folder / TOKENIZER), Vocabulary(**raw))
     except OSError as error:
         raise UserError(f"checkpoint {folder}: {TOKENIZER} cannot be read ({error.strerror})") from error
 
@@ -148,7 +148,7 @@ def _read_card(folder):
     if not folder.is_dir():
         raise UserError(f"checkpoint {folder}: no such folder; train one with 'python -m tinyflamingo train'")
     try:
-        card = json.loads((folder / CARD).read_bytes())
+        card = json.loads(read_regular(folder / CARD))
     except FileNotFoundError:
         unfinished = (folder / "state.npz").exists()
         remedy = "the run is not finished: continue it with --resume" if unfinished else "is it the right folder?"
@@ -168,7 +168,7 @@ def _read_weights(folder, card):
     if (folder / MAPPED).exists():
         return _map_weights(folder, card)
     try:
-        data = (folder / WEIGHTS).read_bytes()
+        data = read_regular(folder / WEIGHTS)
     except OSError as error:
         raise UserError(f"checkpoint {folder}: {WEIGHTS} cannot be read ({error.strerror}); copy it again") from error
     if hashlib.sha256(data).hexdigest() != card.get("sha256"):

@@ -1,17 +1,33 @@
-"""Files that are never half-written, and folders that have one writer at a time.
+"""Files that are never half-written, folders that have one writer at a time, and reading of regular files only.
 
 Serves every floor that writes to disk. Not here: the content of the files.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from tinyflamingo.errors import UserError, complain
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """A file open for reading. A pipe can block for ever, a device can have no end: they are an `OSError`."""
+    kind = stat.S_IFMT(os.stat(path).st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # a folder has an error of its own
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return open(path, "rb")
+
+
+def read_regular(path: str | os.PathLike) -> bytes:
+    """All bytes of a file, opened with `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:

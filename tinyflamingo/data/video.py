@@ -25,6 +25,7 @@ from tinyflamingo.data.cut_files import is_cut, transport_packet
 from tinyflamingo.data.images import MAX_PIXELS, Unreadable, fit_image, prepare_picture, require_file, too_large
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import open_regular
 
 MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
 TICK = 1e-3  # seconds; Matroska rounds times to this unit, so a frame may be early by this much
@@ -85,7 +86,7 @@ def _open(path_or_file) -> tuple[str, Any]:
     if hasattr(path_or_file, "read"):
         return str(getattr(path_or_file, "name", "from memory")), nullcontext(path_or_file)
     name = require_file(path_or_file, "video", _REMEDY)
-    return name, open(path_or_file, "rb")
+    return name, open_regular(path_or_file)
 
 
 def _sample(frames, name, square, fps, max_frames, max_seconds, shorten) -> np.ndarray:
@@ -267,7 +268,7 @@ def is_video(path_or_file: str | os.PathLike | BinaryIO, name: str = "") -> bool
     given: Any = path_or_file
     is_open = hasattr(given, "read")
     try:
-        with nullcontext(given) if is_open else open(given, "rb") as file:
+        with nullcontext(given) if is_open else open_regular(given) as file:
             kind = _kind(file)
     except (OSError, ValueError):
         kind = None

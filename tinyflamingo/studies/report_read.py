@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import over_seeds
+from tinyflamingo.files import read_regular
 from tinyflamingo.training.state import LOG, read_log
 
 FORMATS = {f"tinyflamingo-{name}/1": name for name in
@@ -81,7 +82,7 @@ def read_runs(sources: Sequence) -> Runs:
 def _add(runs, path, required):
     """Add a file's report. A file without a report is skipped, or an error if it is required."""
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(read_regular(path))
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     form = raw.get("format") if isinstance(raw, dict) else None

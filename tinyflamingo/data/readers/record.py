@@ -141,6 +141,18 @@ def check_name(name: str) -> None:
         raise BadRecord("path outside the folder", name)
 
 
+def own_files(folder: Path, pattern: str) -> list[Path]:
+    """The regular files in a folder whose path in it matches the pattern, sorted. No part of that path is a link."""
+    return sorted(p for p in folder.glob(pattern) if p.is_file() and not _links(p, folder))
+
+
+def _links(path, folder):
+    """The parts of a path below the folder that are links."""
+    return [
+        part for part in (path, *path.parents) if part.is_relative_to(folder) and part != folder and part.is_symlink()
+    ]
+
+
 @dataclass(frozen=True)
 class Root:
     """The folder of a data set. All files must be in it, and none may be a link."""
@@ -175,9 +187,6 @@ class Root:
         return media_file(name, self.find(name, hint))
 
     def _no_link(self, path: Path) -> Path:
-        for part in (path, *path.parents):
-            if part == self.folder:
-                return path
-            if part.is_symlink():
-                raise BadRecord("a symbolic link", part)
-        raise BadRecord("path outside the folder", path)
+        if links := _links(path, self.folder):
+            raise BadRecord("a symbolic link", links[0])
+        return path

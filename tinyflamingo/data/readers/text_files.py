@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from tinyflamingo.data.readers.record import BadRecord
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import open_regular
 
 LONGEST = 1 << 26  # most characters of a line or an element, which can hold pictures in base64
 CHUNK = 1 << 20
@@ -44,20 +45,19 @@ def reading(path: Path) -> Iterator[None]:
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a plain file, a .gz, or the only member of a .zip."""
     file: Any
-    with reading(path):
+    with reading(path), open_regular(path) as plain:
         if path.suffix == ".gz":
-            with gzip.open(path) as file:
+            with gzip.open(plain) as file:
                 yield file
         elif path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(plain) as archive:
                 names = [n for n in archive.namelist() if not n.endswith("/")]
                 if len(names) != 1:
                     raise ValueError(f"it holds {len(names)} files instead of one")
                 with archive.open(names[0]) as file:
                     yield io.BufferedReader(file)
         else:
-            with open(path, "rb") as file:
-                yield file
+            yield plain
 
 
 def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:

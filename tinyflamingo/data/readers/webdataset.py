@@ -27,6 +27,7 @@ from tinyflamingo.data.readers.record import (
 )
 from tinyflamingo.data.readers.text_files import reading
 from tinyflamingo.data.video import EXTENSIONS as VIDEOS
+from tinyflamingo.files import open_regular
 
 FILES = ("*.tar", "*.tar.gz", "*.tgz")
 SURE = FILES
@@ -49,7 +50,7 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
 def _groups(path):
     """(where, {extension: bytes}) of consecutive members with the same key, or a `BadRecord` if one of them is bad."""
     key, group = None, {}
-    with reading(path), tarfile.open(path, "r|*") as archive:
+    with reading(path), open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
             if member.isdir():
                 continue
