@@ -6,14 +6,23 @@ Serves every floor that writes to disk. Not here: the content of the files.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from tinyflamingo.errors import UserError, complain
+
+# What a file from others may cost.
+LARGEST_JSON = 1 << 26  # bytes of a JSON file that is read whole
+MOST_VALUES = 1 << 21  # values of a JSON text: each takes 64 bytes of memory or more
+LARGEST_PART = 1 << 28  # bytes of all files of a record in a tar
+LONGEST_NAME = 1 << 18  # bytes of a long name, or of other facts, before a file in a tar
+MOST_BLOCKS = 1000  # layers of a part of the model
+LARGEST_SIZE = 1 << 24  # any other size of a part of the model
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
@@ -24,10 +33,33 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
     return open(path, "rb")
 
 
-def read_regular(path: str | os.PathLike) -> bytes:
-    """All bytes of a file, opened with `open_regular`."""
+def read_regular(path: str | os.PathLike, most: int | None = None) -> bytes:
+    """All bytes of a file, opened with `open_regular`. More than `most` are an `OSError`."""
     with open_regular(path) as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
         return file.read()
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The value of a JSON file. Raises `OSError` or `ValueError`."""
+    return parse_json(read_regular(path, LARGEST_JSON))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises `ValueError`, also for more values than `MOST_VALUES`, or too deep ones."""
+    check_values(text)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+
+
+def check_values(text: str | bytes) -> None:
+    """`ValueError` for a JSON text with more values than `MOST_VALUES`."""
+    marks: Any = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
+    if sum(map(text.count, marks)) > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES} values")
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:

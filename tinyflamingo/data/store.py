@@ -31,7 +31,7 @@ from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
 from tinyflamingo.data.readers.record import MediaFile, Skipped
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import open_regular, read_regular, replacing, write_atomically
+from tinyflamingo.files import open_regular, read_json, replacing, write_atomically
 
 PREPROCESSING = 2  # to be raised if the same file gives other pixels: stores and features are then made again
 HOLD_OUT = 20220429  # seed of the random choice of held-out records
@@ -65,7 +65,7 @@ class Store:
         """Raises `UserError` if the folder does not hold the files of a finished store."""
         self.folder = Path(folder)
         try:
-            self.card = json.loads(read_regular(self.folder / CARD))
+            self.card = read_json(self.folder / CARD)
             with open_regular(self.folder / INDEX) as file, np.load(file, allow_pickle=False) as index:
                 self.offsets, self.firsts, self.groups = index["offsets"], index["firsts"], index["groups"]
             self.side = int(self.card["side"])

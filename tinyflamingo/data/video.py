@@ -27,6 +27,7 @@ from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import open_regular
 
+MAX_WORK = 1 << 31, 4096  # pixels of all decoded frames: as many, and as many for each byte of the file
 MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
 TICK = 1e-3  # seconds; Matroska rounds times to this unit, so a frame may be early by this much
 JUMP = 10  # seconds; a longer gap in a transport or program stream is a place where two recordings were joined
@@ -72,8 +73,11 @@ def load_video(
         with opened as file:
             if is_cut(file):
                 raise Unreadable("video", name, *_CUT)
+            most = MAX_WORK[0] + MAX_WORK[1] * file.seek(0, os.SEEK_END)
             read = _read_animation if _kind(file) == "animation" else _read_container
-            return read(file, name, lambda frames: _sample(frames, name, (side, preparation), *limits))
+            return read(
+                file, name, lambda frames: _sample(_limited(frames, name, most), name, (side, preparation), *limits)
+            )
     except UserError:
         raise
     except (_import_av().FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
@@ -87,6 +91,15 @@ def _open(path_or_file) -> tuple[str, Any]:
         return str(getattr(path_or_file, "name", "from memory")), nullcontext(path_or_file)
     name = require_file(path_or_file, "video", _REMEDY)
     return name, open_regular(path_or_file)
+
+
+def _limited(frames, name, most):
+    """(time, function) of (time, function, pixels), until the pixels of all frames are more than a file may cost."""
+    for time, picture, pixels in frames:
+        most -= pixels
+        if most < 0:
+            raise Unreadable("video", name, "its frames have too many pixels", "make it smaller or shorter first")
+        yield time, picture
 
 
 def _sample(frames, name, square, fps, max_frames, max_seconds, shorten) -> np.ndarray:
@@ -130,13 +143,13 @@ def _read_animation(file, name, sample) -> np.ndarray:
         raise ValueError("a broken animation") from error
 
 
-def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray]]]:
+def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray], int]]:
     time = 0.0
     # a PNG can have a picture that is not part of its animation, for programs that show no animations
     for number in range(bool(image.info.get("default_image")), image.n_frames):
         image.seek(number)
         image.load()
-        yield time, partial(fit_image, image, name)
+        yield time, partial(fit_image, image, name), image.width * image.height
         delay = image.info.get("duration", 0)
         time += (delay if delay > 10 else 100) / 1000  # as in browsers; FFmpeg does the same for a GIF
 
@@ -199,8 +212,8 @@ def _video_stream(container, name: str):
     raise Unreadable("video", name, "it contains no video", _REMEDY)
 
 
-def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray]]]:
-    """(presentation time in seconds, function that gives the picture), in the order of presentation.
+def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray], int]]:
+    """(presentation time in seconds, function that gives the picture, its pixels), in the order of presentation.
 
     Joined recordings begin again at an earlier time, or go on much later. They follow each other without a gap.
     """
@@ -216,7 +229,7 @@ def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callabl
         if step > longest or step < -1 or returns:
             shift, begin = due - frame.time, frame.time
         time = due if frame.time is None else frame.time + shift
-        yield time, partial(_to_picture, frame)
+        yield time, partial(_to_picture, frame), frame.width * frame.height
 
 
 def _decode(container, stream, name: str) -> Iterator[Any]:

@@ -17,14 +17,13 @@ Not here: text and figures (`report_text.py`, `report_figures.py`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import over_seeds
-from tinyflamingo.files import read_regular
+from tinyflamingo.files import read_json
 from tinyflamingo.training.state import LOG, read_log
 
 FORMATS = {f"tinyflamingo-{name}/1": name for name in
@@ -82,7 +81,7 @@ def read_runs(sources: Sequence) -> Runs:
 def _add(runs, path, required):
     """Add a file's report. A file without a report is skipped, or an error if it is required."""
     try:
-        raw = json.loads(read_regular(path))
+        raw = read_json(path)
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     form = raw.get("format") if isinstance(raw, dict) else None

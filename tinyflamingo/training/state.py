@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyflamingo.array_files import unpacked
 from tinyflamingo.errors import UserError, complain
 from tinyflamingo.files import open_regular, read_regular, write_atomically
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
@@ -56,8 +57,8 @@ def load_state(folder: str | Path) -> tuple[Progress, Params, Params]:
     """(Progress, frozen tree, {"vector", "m", "v"} or {}) of a run. A damaged file raises `UserError`."""
     path = Path(folder) / STATE
     try:
-        with open_regular(path) as whole, np.load(whole, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open_regular(path) as file:
+            arrays = unpacked(file)
         progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
         moments = {name: arrays[name] for name in (("vector", "m", "v") if progress.step else ())}
     except FileNotFoundError:

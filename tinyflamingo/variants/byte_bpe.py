@@ -10,13 +10,14 @@ Not here: training. Other kinds of tokenizers are refused.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import parse_json
+from tinyflamingo.model.config import require_sizes
 from tinyflamingo.model.tokenizer import BOS, IMAGE, SPECIAL
 
 CONTRACTIONS = re.compile("'(?:s|t|re|ve|m|ll|d)")
@@ -42,6 +43,7 @@ class Vocabulary(NamedTuple):
 
     def order(self) -> list[int]:
         """The peer's id for each of our ids, `<EOC>` last."""
+        require_sizes(size=self.size)
         given = (self.pad, self.bos, self.eos, self.unk, self.image)
         reserved = [self.eos if i is None else i for i in given]
         taken = {*reserved, self.eoc}
@@ -151,7 +153,7 @@ def find_vocabulary(data: bytes, rows: int) -> Vocabulary:
 def _parse(data):
     """The parsed file, if it is byte-level BPE."""
     try:
-        raw = json.loads(data)
+        raw = parse_json(data)
         model, before = raw["model"], raw["pre_tokenizer"]
         steps = before["pretokenizers"] if before["type"] == "Sequence" else [before]
         good = model["type"] == "BPE" and [s["type"] for s in steps] == ["ByteLevel"]

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from tinyflamingo.data.readers.record import BadRecord
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import open_regular
+from tinyflamingo.files import check_values, open_regular, parse_json
 
 LONGEST = 1 << 26  # most characters of a line or an element, which can hold pictures in base64
 CHUNK = 1 << 20
@@ -89,8 +89,8 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _value(line: str):
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return parse_json(line)
+    except ValueError:
         return BadRecord("line is not JSON", line[:60])
 
 
@@ -192,4 +192,6 @@ class _Window:
         data = self.file.read(max(CHUNK, len(self.text)))
         self.ended = not data
         self.text += self.decode(data, self.ended)
+        if len(self.text) > 2 * CHUNK:  # one long element
+            check_values(self.text)
         return True
