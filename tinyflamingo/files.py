@@ -95,7 +95,12 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     except Exception:
         temporary.unlink(missing_ok=True)
         raise
-    handle = os.open(path.parent, os.O_RDONLY)
+    with suppress(OSError):  # some file systems have no fsync of folders; the file itself is on the disk
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder):
+    handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -100,6 +100,8 @@ def _check(value, need, where):
     """`UserError` with the place where a value, or a value inside it, is not as `need` says (see `NEEDS`)."""
     if not isinstance(value, type(need) if isinstance(need, dict | list) else need):
         raise UserError(f"{where} is {str(value)[:40]!r}, which is not valid there: make the file again")
+    if isinstance(value, int | float) and not -1e100 < value < 1e100:  # not true of NaN
+        raise UserError(f"{where} is {str(value)[:40]}, which is not valid there: make the file again")
     if isinstance(need, list):
         for i, element in enumerate(value):
             _check(element, need[0], f"{where}: {i}")

@@ -60,13 +60,13 @@ def load_state(folder: str | Path) -> tuple[Progress, Params, Params]:
         with open_regular(path) as file:
             arrays = unpacked(file)
         progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
+        frozen = from_named_leaves({n.removeprefix("frozen/"): a for n, a in arrays.items() if n.startswith("frozen/")})
         moments = {name: arrays[name] for name in (("vector", "m", "v") if progress.step else ())}
     except FileNotFoundError:
         raise UserError(f"nothing to resume: {path} does not exist; start a run without --resume") from None
     except Exception as error:  # a damaged file can fail anywhere inside zipfile or NumPy
         raise UserError(f"cannot resume: {path} is damaged ({error}); start a new run in another folder") from error
-    frozen = {n.removeprefix("frozen/"): a for n, a in arrays.items() if n.startswith("frozen/")}
-    return progress, from_named_leaves(frozen), moments
+    return progress, frozen, moments
 
 
 class Log:

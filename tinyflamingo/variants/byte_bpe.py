@@ -161,7 +161,11 @@ def _parse(data):
         good = good and (raw.get("normalizer") or {"type": "NFC"})["type"] == "NFC"
         good = good and isinstance(model["vocab"], dict) and set(LETTERS) <= model["vocab"].keys()
         good = good and all(part in model["vocab"] for m in model["merges"] for part in _joined(m))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        good = good and all(isinstance(i, int) for i in model["vocab"].values())
+        added = raw.get("added_tokens") or []
+        good = good and all(isinstance(t["content"], str) and isinstance(t["id"], int) for t in added)
+        good = good and _opens(raw) in (True, False)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"tokenizer.json is damaged or of another kind ({error!r})") from error
     if not good:
         raise UserError("tokenizer.json is not a byte-level BPE like GPT-2's; no other kind can be read")
