@@ -1,6 +1,8 @@
 """What the machine or a file from others may do: one clear line, or the work goes on."""
 
+import builtins
 import errno
+import io
 import json
 import os
 import stat
@@ -10,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+from tinyflamingo import ops
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.ops.tree import from_named_leaves
@@ -114,3 +117,51 @@ def test_odd_values_of_a_tokenizer(name):
 def test_names_of_arrays_that_are_nested_too_deep():
     with pytest.raises(ValueError, match="more than 100 parts"):
         from_named_leaves({"/".join("a" * 5000): np.zeros(1)})
+
+
+GROUPS = {  # files of a control group: cores that it allows
+    "version 2": ({"/sys/fs/cgroup/cpu.max": "100000 100000"}, 1),
+    "version 2, two and a half cores": ({"/sys/fs/cgroup/cpu.max": "250000 100000"}, 2),
+    "version 2, a tenth of a core": ({"/sys/fs/cgroup/cpu.max": "10000 100000"}, 1),
+    "version 2, no limit": ({"/sys/fs/cgroup/cpu.max": "max 100000"}, 16),
+    "version 2, a group around it": (
+        {"/proc/self/cgroup": "0::/a/b", "/sys/fs/cgroup/a/b/cpu.max": "max 100000", "/sys/fs/cgroup/a/cpu.max": "3 1"},
+        3,
+    ),
+    "version 1": (
+        {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+        2,
+    ),
+    "version 1, its own group": (
+        {
+            "/proc/self/cgroup": "5:memory:/x\n4:cpu,cpuacct:/x",
+            "/sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "200000",
+            "/sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "50000",
+        },
+        4,
+    ),
+    "version 1, no limit": (
+        {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+        16,
+    ),
+    "a broken file": ({"/sys/fs/cgroup/cpu.max": "no number"}, 16),
+    "no file": ({}, 16),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_workers_are_no_more_than_the_container_may_use(monkeypatch, name):
+    files, expected = GROUPS[name]
+    whole = builtins.open
+
+    def read(path, *arguments, **more):
+        if str(path).startswith(("/sys/fs/cgroup", "/proc/self/cgroup")):
+            if str(path) not in files:
+                raise FileNotFoundError(path)
+            return io.StringIO(files[str(path)])
+        return whole(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    monkeypatch.setattr(builtins, "open", read)
+    monkeypatch.delenv("TINYFLAMINGO_THREADS", raising=False)
+    assert ops.workers() == expected
