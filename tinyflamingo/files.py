@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,7 +74,7 @@ def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:
 def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """A file open for writing. It replaces `path` when all of it is on the disk, and not before.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder. A link stays: the file that it points to is
+    Temporary file in the same folder, fsync, rename, fsync of the folder. The mode of a file that is replaced stays. A link stays: the file that it points to is
     replaced. A device or a pipe also stays: it is written directly.
     """
     path = Path(path)
@@ -82,9 +83,11 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             yield file
         return
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # nobody can guess the name
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
+            if path.exists():
+                os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -92,7 +95,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}; the old file, if any, is untouched") from error
-    except Exception:
+    except BaseException:  # also Ctrl-C
         temporary.unlink(missing_ok=True)
         raise
     with suppress(OSError):  # some file systems have no fsync of folders; the file itself is on the disk
@@ -165,7 +168,7 @@ def _locked(lock, path):
 
     try:
         while True:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
