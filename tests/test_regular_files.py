@@ -112,7 +112,7 @@ def outside(tmp_path, path):
 def test_a_linked_folder_of_annotations_is_not_read(tmp_path):
     path = coco(tmp_path / "data")
     outside(tmp_path, path / "annotations")
-    with pytest.raises(UserError, match="links in it are not read"):
+    with pytest.raises(UserError, match="links are not read"):
         read_data(path)
 
 

@@ -74,8 +74,8 @@ def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:
 def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """A file open for writing. It replaces `path` when all of it is on the disk, and not before.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder. The mode of a file that is replaced stays. A link stays: the file that it points to is
-    replaced. A device or a pipe also stays: it is written directly.
+    Temporary file in the same folder, fsync, rename, fsync of the folder. The mode of a file that is replaced stays. A
+    link stays: the file that it points to is replaced. A device or a pipe also stays: it is written directly.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):

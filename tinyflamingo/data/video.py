@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from tinyflamingo.data.cut_files import is_cut, transport_packet
-from tinyflamingo.data.images import MAX_PIXELS, Unreadable, fit_image, prepare_picture, require_file, too_large
+from tinyflamingo.data.images import HEIC, MAX_PIXELS, Unreadable, fit_image, prepare_picture, require_file, too_large
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import open_regular
@@ -311,7 +311,7 @@ def _kind_of(head: bytes) -> str | None:
         is_animated = head[12:16] == b"VP8X" and head[20:21] and head[20] & 2
         return {b"AVI ": "video", b"WEBP": "animation" if is_animated else "picture"}.get(head[8:12])
     if head[4:8] == b"ftyp":  # the mp4 family also contains pictures
-        return "picture" if head[8:12] in (b"heic", b"heix", b"mif1", b"avif") else "video"
+        return "picture" if head[8:12] in (*HEIC, b"avif") else "video"
     if head[4:8] in (b"moov", b"mdat", b"wide"):  # old QuickTime
         return "video"
     video = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"FLV\1", b"OggS", b"0&\xb2u",

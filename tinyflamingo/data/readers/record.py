@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -142,8 +143,13 @@ def check_name(name: str) -> None:
 
 
 def own_files(folder: Path, pattern: str) -> list[Path]:
-    """The regular files in a folder whose path in it matches the pattern, sorted. No part of that path is a link."""
-    return sorted(p for p in folder.glob(pattern) if p.is_file() and not _links(p, folder))
+    """The regular files in a folder whose path in it matches the pattern, sorted. No part of that path is a link.
+
+    Files that macOS adds (`._name`) are left out.
+    """
+    return sorted(
+        p for p in folder.glob(pattern) if p.is_file() and not p.name.startswith("._") and not _links(p, folder)
+    )
 
 
 def _links(path, folder):
@@ -151,6 +157,11 @@ def _links(path, folder):
     return [
         part for part in (path, *path.parents) if part.is_relative_to(folder) and part != folder and part.is_symlink()
     ]
+
+
+def _plain(name):
+    """The last part of a name. Equal for names that another system writes differently: case, accents, backslashes."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2]).casefold().strip()
 
 
 @dataclass(frozen=True)
@@ -179,8 +190,14 @@ class Root:
         if len(paths) > 1:
             raise BadRecord("more than one file of this name", f"{paths[0]} and {paths[1]}")
         if not paths:
-            raise BadRecord("file missing", name)
+            near = self._near.get(_plain(name))
+            raise BadRecord("file missing", f"{name}; is {near} meant?" if near else name)
         return self._no_link(paths[0])
+
+    @cached_property
+    def _near(self) -> dict:
+        """{plain name: name} of all files in the folders."""
+        return {_plain(p.name): p.relative_to(self.folder) for folder in self.folders for p in folder.iterdir()}
 
     def medium(self, name: str, hint: str = "") -> MediaFile:
         """The picture or video of this name."""

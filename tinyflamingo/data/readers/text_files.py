@@ -75,6 +75,8 @@ def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
             try:
                 content = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
+                content = "\0"
+            if "\0" in content:  # UTF-16 has zeros
                 yield where, BadRecord("line is not UTF-8")
                 continue
             if content:
@@ -114,6 +116,8 @@ def top_level(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             yield from window.fields()
         except (ValueError, RecursionError) as error:
+            if isinstance(error, UnicodeDecodeError) or "\0" in window.text[:100]:  # UTF-16 has zeros
+                raise UserError(f"cannot read {str(path)!r}: it is not UTF-8; save it as UTF-8") from error
             place = f"its JSON is cut or damaged at character {window.at}"
             why = place if window.at else "it is not a JSON object"
             raise UserError(f"cannot read {str(path)!r}: {why}; copy or download it again") from error

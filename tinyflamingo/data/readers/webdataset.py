@@ -52,9 +52,9 @@ def _groups(path):
     with reading(path), open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Head) as archive:
         for member in archive:
             archive.members.clear()  # else memory holds the heads of all members
-            if member.isdir():
-                continue
             folder, _, name = member.name.rpartition("/")
+            if member.isdir() or name.startswith("._"):  # macOS adds a `._name` to every name
+                continue
             stem, _, extension = name.partition(".")
             if key not in (None, f"{folder}/{stem}"):
                 yield f"{path.name} {key.lstrip('/')}", group
