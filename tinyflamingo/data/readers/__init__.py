@@ -60,8 +60,8 @@ def read_data(path: str | Path, name: str | None = None) -> tuple[str, Iterator[
     if not candidates:
         wanted = f"no data in the format {name!r}" if name else "no data in a known format"
         raise UserError(
-            f"{str(path)!r} holds {wanted} (links are not read, text must be UTF-8): give a folder with captions.jsonl, or a file "
-            "and --format"
+            f"{str(path)!r} holds {wanted} (links are not read, text must be UTF-8): give a folder with "
+            "captions.jsonl, or a file and --format"
         )
     if len(candidates) > 1:
         raise UserError(f"{str(path)!r} holds data in several formats, {' and '.join(candidates)}: add --format")
