@@ -24,7 +24,7 @@ from tinyflamingo.files import open_regular
 MAX_PIXELS = 25_000_000  # for up to 179 million pixels, which fill 0.5 GB, Pillow only warns
 SIXTEEN_BIT = 65535
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-TURNS = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+TURNS: dict = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
          6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}  # fmt: skip
 PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # bytes of a text or a profile in a PNG; Pillow's own limit is 1 MB
 PngImagePlugin.MAX_TEXT_MEMORY = 1 << 27  # bytes of all its texts
@@ -164,7 +164,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 def _turned(image: Image.Image) -> Image.Image:
     """The picture upright, by the orientation in its EXIF. With EXIF that is damaged, programs show it as it is."""
     try:
-        turn = TURNS.get(image.getexif().get(0x0112))
+        turn = TURNS.get(image.getexif().get(0x0112, 1))
     except Exception:  # Pillow reads EXIF without checks
         return image
     return image if turn is None else image.transpose(turn)
