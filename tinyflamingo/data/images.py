@@ -24,7 +24,8 @@ from tinyflamingo.files import open_regular
 MAX_PIXELS = 25_000_000  # for up to 179 million pixels, which fill 0.5 GB, Pillow only warns
 SIXTEEN_BIT = 65535
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-TURNS: dict = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+TURNS: dict = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+         5: Transpose.TRANSPOSE,
          6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}  # fmt: skip
 PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # bytes of a text or a profile in a PNG; Pillow's own limit is 1 MB
 PngImagePlugin.MAX_TEXT_MEMORY = 1 << 27  # bytes of all its texts
