@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -167,6 +168,13 @@ def _zip_of(name, data):
     return packed.getvalue()
 
 
+def _bomb(size):
+    """A small npz with one large array."""
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **{"params/eoc": np.zeros(size, np.int8)})
+    return packed.getvalue()
+
+
 def _npy():
     packed = io.BytesIO()
     np.save(packed, np.zeros(3))
@@ -234,7 +242,31 @@ DAMAGE = {
     "config ratio is null": (_card(lambda c: c["config"]["vision"].update(alpha=None)), "alpha is None"),
     "config of a huge size": (
         _card(lambda c: c["config"]["text_tower"].update(joint_width=10**30)),
-        "model.json is damaged",
+        "joint_width is 10*0 but must be at most 16777216",
+    ),
+    "config of a million layers": (
+        _card(lambda c: c["config"]["language"].update(layers=10**6)),
+        "layers is 1000000 but must be at most 1000",
+    ),
+    "config of a million blocks": (
+        _card(lambda c: c["config"]["vision"].update(stages=[[48, 1000, 1]] * 1000)),
+        "stages_blocks is 1000000 but must be at most 1000",
+    ),
+    "config of a long stem": (
+        _card(lambda c: c["config"]["vision"].update(stem=[[16, 2]] * 10**5)),
+        "stem_blocks is 100000 but must be at most 1000",
+    ),
+    "card of millions of lists": (
+        lambda f: (f / CARD).write_bytes(b'{"a": [' + b"[]," * 1_500_000 + b"1]}"),
+        "more than 2097152 values",
+    ),
+    "signed: names nested too deep": (
+        lambda f: _arrays(f, lambda a: a.update({"/".join("a" * 3000): np.zeros(2)})),
+        "expected none",
+    ),
+    "signed: an array that unpacks to gigabytes": (
+        lambda f: _sign(f, _bomb(100_000_000)),
+        "do not fit the configuration",
     ),
     "no tokenizer": (_card(lambda c: c.pop("tokenizer")), r"model.json is damaged \(no tokenizer in it\)"),
     "tokenizer is a number": (_card(lambda c: c.update(tokenizer=5)), "model.json is damaged"),
@@ -296,6 +328,19 @@ def test_damage_is_one_clear_line(folder, name, monkeypatch, tmp_path):
         load_checkpoint(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     assert not (tmp_path / "unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["card of millions of lists", "config of a million layers", "signed: an array that unpacks to gigabytes"]
+)
+def test_a_checkpoint_is_checked_before_it_takes_memory(folder, name):
+    DAMAGE[name][0](folder)
+    tracemalloc.start()
+    with pytest.raises(UserError):
+        load_checkpoint(folder)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 32 << 20
 
 
 @pytest.mark.parametrize(

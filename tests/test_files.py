@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import replacing, sole_writer, write_atomically
+from tinyflamingo.files import one_after_another, replacing, sole_writer, write_atomically
 
 
 def test_write_atomically_replaces(tmp_path):
@@ -63,6 +63,44 @@ def test_an_error_during_the_write_leaves_only_the_old_file(tmp_path):
         file.write(b"half")
         raise ZeroDivisionError
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_ctrl_c_leaves_only_the_old_file(tmp_path, ending):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with pytest.raises(ending), replacing(path) as file:
+        file.write(b"half")
+        raise ending
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o444])
+def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    with replacing(path) as file:
+        (temporary,) = tmp_path.glob(".*")
+        assert temporary.stat().st_mode & 0o777 == mode
+        file.write(b"new")
+    assert path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == mode
+
+
+def test_nobody_can_guess_the_name_of_the_temporary_file(tmp_path):
+    """In a folder that others can write to, a link of that name would lead the writer to another file."""
+    (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(tmp_path / "victim")
+    names = []
+    for _ in range(2):
+        with replacing(tmp_path / "file"):
+            names += [p.name for p in tmp_path.glob(".file.*.tmp") if not p.is_symlink()]
+    assert len(set(names)) == 2 and not (tmp_path / "victim").exists()
+
+
+def test_the_lock_of_a_file_follows_no_link(tmp_path):
+    (tmp_path / ".file.lock").symlink_to(tmp_path / "victim")
+    with one_after_another(tmp_path / "file"):
+        assert not (tmp_path / "victim").exists()
 
 
 # ---------------------------------------------------------------- one writer

@@ -13,13 +13,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import open_regular, parse_json
 
 DTYPES = {
     "F64": np.dtype("<f8"),
@@ -32,7 +36,8 @@ DTYPES = {
     "BOOL": np.dtype("?"),
 }
 ENDINGS = (".safetensors", ".npz")
-LONGEST_HEADER = 100_000_000  # bytes, as in the format's own library
+LONGEST_HEADER = 10_000_000  # bytes; a model of 10,000 arrays has a tenth of it
+UNPACKED = 16, 1 << 26  # an npz unpacks to at most 16 times its bytes and 64 MB
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -72,10 +77,39 @@ def _read_folder(folder):
 
 def _read_npz(path):
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with open_regular(path) as file:
+            return unpacked(file)
     except Exception as error:  # a foreign file may fail anywhere inside zipfile or NumPy
         raise UserError(f"cannot read {path}: it is cut or not a file of arrays") from error
+
+
+def unpacked(file: BinaryIO) -> dict[str, np.ndarray]:
+    """{name: array} of an npz. A foreign file may raise nearly any exception."""
+    times, more = UNPACKED
+    packed = file.seek(0, os.SEEK_END)
+    if sum(math.prod(shape) * dtype.itemsize for shape, dtype in npz_heads(file).values()) > times * packed + more:
+        raise ValueError("its arrays are much larger than the file")
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def npz_heads(file: BinaryIO) -> dict[str, tuple[tuple, np.dtype]]:
+    """{name: (shape, dtype)} of the arrays of an npz; no array is read. Raises `ValueError` for texts and objects."""
+    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+        heads = {name.removesuffix(".npy"): _npy_head(archive, name) for name in archive.namelist()}
+    file.seek(0)
+    return heads
+
+
+def _npy_head(archive, name):
+    with archive.open(name) as member:
+        if np.lib.format.read_magic(member) != (1, 0):  # another version may have a head of any length
+            raise ValueError(f"{name} is not an array of version 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"{name} is not an array of numbers")
+    return shape, dtype
 
 
 def _read_safetensors(path):
@@ -85,7 +119,10 @@ def _read_safetensors(path):
     else:
         data = np.memmap(path, np.uint8, mode="r")[begin:]
     try:
-        return {name: _view(data, entry) for name, entry in header.items() if name != "__metadata__"}
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        if sum(end - begin for begin, end in (entry["data_offsets"] for entry in entries.values())) > len(data):
+            raise ValueError("arrays overlap")
+        return {name: _view(data, entry) for name, entry in entries.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {path}: an array lies outside the file or its description is wrong") from error
 
@@ -93,14 +130,14 @@ def _read_safetensors(path):
 def _header(path):
     """The parsed JSON and the place where the arrays begin."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if length > min(LONGEST_HEADER, path.stat().st_size - 8):
                 raise ValueError("the header is longer than the file")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("the header is not a dictionary")
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: it is cut or not a safetensors file ({error})") from error
     return header, 8 + length
 
@@ -109,6 +146,12 @@ def header_digest(path: str | os.PathLike) -> str:
     """SHA-256 of the header of a safetensors file: names, shapes and offsets, not the numbers."""
     header, _ = _header(Path(path))
     return hashlib.sha256(json.dumps(header).encode()).hexdigest()
+
+
+def safetensors_shapes(path: str | os.PathLike) -> dict[str, tuple]:
+    """{name: shape} in the header of a safetensors file."""
+    header, _ = _header(Path(path))
+    return {n: tuple(e["shape"]) for n, e in header.items() if n != "__metadata__"}
 
 
 def _view(data, entry):

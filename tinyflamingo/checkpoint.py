@@ -15,15 +15,16 @@ import binascii
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from tinyflamingo.array_files import chunks, header_digest, not_finite, read_arrays
+from tinyflamingo.array_files import chunks, header_digest, not_finite, npz_heads, read_arrays, safetensors_shapes
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import write_atomically
+from tinyflamingo.files import LARGEST_JSON, read_json, read_regular, write_atomically
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
@@ -120,8 +121,7 @@ def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
             f"checkpoint {folder}: {CARD} has a tokenizer of {len(tokenizer)} pieces "
             f"but language.vocab_size {config.language.vocab_size}"
         )
-    tree = _read_weights(folder, card)
-    _check_shapes(folder, tree, template)
+    tree = _read_weights(folder, card, _expected_shapes(template))
     if name := not_finite(named_leaves(tree)):
         raise UserError(f"checkpoint {folder}: {name} has NaN or infinite numbers: copy it again, or train again")
     info = {k: v for k, v in card.items() if k not in (*SEALED, "card_sha256")}
@@ -138,7 +138,7 @@ def _read_tokenizer(folder, raw):
     if not isinstance(raw, dict):
         return Tokenizer(base64.b64decode(raw, validate=True))
     try:
-        return ByteTokenizer((folder / TOKENIZER).read_bytes(), Vocabulary(**raw))
+        return ByteTokenizer(read_regular(folder / TOKENIZER, LARGEST_JSON), Vocabulary(**raw))
     except OSError as error:
         raise UserError(f"checkpoint {folder}: {TOKENIZER} cannot be read ({error.strerror})") from error
 
@@ -148,7 +148,7 @@ def _read_card(folder):
     if not folder.is_dir():
         raise UserError(f"checkpoint {folder}: no such folder; train one with 'python -m tinyflamingo train'")
     try:
-        card = json.loads((folder / CARD).read_bytes())
+        card = read_json(folder / CARD)
     except FileNotFoundError:
         unfinished = (folder / "state.npz").exists()
         remedy = "the run is not finished: continue it with --resume" if unfinished else "is it the right folder?"
@@ -164,11 +164,13 @@ def _read_card(folder):
     return card
 
 
-def _read_weights(folder, card):
+def _read_weights(folder, card, expected):
+    """The arrays. Their names and shapes are compared with the expected ones before any of them is read."""
     if (folder / MAPPED).exists():
-        return _map_weights(folder, card)
+        return _map_weights(folder, card, expected)
     try:
-        data = (folder / WEIGHTS).read_bytes()
+        most = 8 * sum(map(math.prod, expected.values())) + 1000 * len(expected)
+        data = read_regular(folder / WEIGHTS, max(most, LARGEST_JSON))
     except OSError as error:
         raise UserError(f"checkpoint {folder}: {WEIGHTS} cannot be read ({error.strerror}); copy it again") from error
     if hashlib.sha256(data).hexdigest() != card.get("sha256"):
@@ -176,30 +178,36 @@ def _read_weights(folder, card):
             f"checkpoint {folder}: {WEIGHTS} is cut or changed (its checksum differs from {CARD}); copy it again"
         )
     try:
+        _check_shapes(folder, {name: shape for name, (shape, _) in npz_heads(io.BytesIO(data)).items()}, expected)
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return from_named_leaves({name: arrays[name].astype(np.float32) for name in arrays.files})
+    except UserError:
+        raise
     except Exception as error:  # a foreign file may fail anywhere inside zipfile or NumPy
         raise UserError(f"checkpoint {folder}: {WEIGHTS} is not a file of arrays") from error
 
 
-def _map_weights(folder, card):
+def _map_weights(folder, card, expected):
     """The arrays of a mapped checkpoint, by its header; their numbers are not read yet."""
-    arrays = read_arrays(folder / MAPPED)
     if header_digest(folder / MAPPED) != card.get("sha256"):
         raise UserError(f"checkpoint {folder}: {MAPPED} does not belong to {CARD} (its header differs)")
-    return from_named_leaves(arrays)
+    _check_shapes(folder, safetensors_shapes(folder / MAPPED), expected)
+    return from_named_leaves(read_arrays(folder / MAPPED))
 
 
-def _check_shapes(folder, tree, template):
-    """The arrays must have the names and shapes of the template. A public port has no tower for captions."""
+def _expected_shapes(template):
+    """{name: shape} of the arrays of the template. A public port has no tower for captions."""
     if not isinstance(template.tokenizer, Tokenizer):
         template.frozen["contrastive"] = {"picture_projection": template.frozen["contrastive"]["picture_projection"]}
-    expected = {n: a.shape for n, a in named_leaves({"params": template.params, "frozen": template.frozen}).items()}
-    shapes = {n: a.shape for n, a in named_leaves(tree).items()}
+    return {n: a.shape for n, a in named_leaves({"params": template.params, "frozen": template.frozen}).items()}
+
+
+def _check_shapes(folder, shapes, expected):
+    """The arrays must have the expected names and shapes."""
     wrong = sorted(n for n in expected.keys() | shapes.keys() if expected.get(n) != shapes.get(n))
     if wrong:
         name = wrong[0]
         raise UserError(
-            f"checkpoint {folder}: {len(wrong)} arrays do not fit the configuration, first {name}: "
+            f"checkpoint {folder}: {len(wrong)} arrays do not fit the configuration, first {name[:80]}: "
             f"expected {expected.get(name, 'none')}, found {shapes.get(name, 'none')}"
         )

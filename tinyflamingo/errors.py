@@ -13,4 +13,9 @@ class UserError(Exception):
 
 def complain(message: object) -> None:
     """Print one line on stderr; the program goes on."""
-    print(f"tinyflamingo: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"tinyflamingo: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text with escapes for control characters, which could change a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -1,17 +1,66 @@
-"""Files that are never half-written, and folders that have one writer at a time.
+"""Files that are never half-written, folders that have one writer at a time, and reading of regular files only.
 
 Serves every floor that writes to disk. Not here: the content of the files.
 """
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, BinaryIO
 
 from tinyflamingo.errors import UserError, complain
+
+# What a file from others may cost.
+LARGEST_JSON = 1 << 26  # bytes of a JSON file that is read whole
+MOST_VALUES = 1 << 21  # values of a JSON text: each takes 64 bytes of memory or more
+LARGEST_PART = 1 << 28  # bytes of all files of a record in a tar
+LONGEST_NAME = 1 << 18  # bytes of a long name, or of other facts, before a file in a tar
+MOST_BLOCKS = 1000  # layers of a part of the model
+LARGEST_SIZE = 1 << 24  # any other size of a part of the model
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """A file open for reading. A pipe can block for ever, a device can have no end: they are an `OSError`."""
+    kind = stat.S_IFMT(os.stat(path).st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):  # a folder has an error of its own
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return open(path, "rb")
+
+
+def read_regular(path: str | os.PathLike, most: int | None = None) -> bytes:
+    """All bytes of a file, opened with `open_regular`. More than `most` are an `OSError`."""
+    with open_regular(path) as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
+        return file.read()
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The value of a JSON file. Raises `OSError` or `ValueError`."""
+    return parse_json(read_regular(path, LARGEST_JSON))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises `ValueError`, also for more values than `MOST_VALUES`, or too deep ones."""
+    check_values(text)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+
+
+def check_values(text: str | bytes) -> None:
+    """`ValueError` for a JSON text with more values than `MOST_VALUES`."""
+    marks: Any = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
+    if sum(map(text.count, marks)) > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES} values")
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:
@@ -25,8 +74,8 @@ def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:
 def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """A file open for writing. It replaces `path` when all of it is on the disk, and not before.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder. A link stays: the file that it points to is
-    replaced. A device or a pipe also stays: it is written directly.
+    Temporary file in the same folder, fsync, rename, fsync of the folder. The mode of a file that is replaced stays. A
+    link stays: the file that it points to is replaced. A device or a pipe also stays: it is written directly.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -34,9 +83,11 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             yield file
         return
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # nobody can guess the name
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
+            if path.exists():
+                os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -44,10 +95,15 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}; the old file, if any, is untouched") from error
-    except Exception:
+    except BaseException:  # also Ctrl-C
         temporary.unlink(missing_ok=True)
         raise
-    handle = os.open(path.parent, os.O_RDONLY)
+    with suppress(OSError):  # some file systems have no fsync of folders; the file itself is on the disk
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder):
+    handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -112,7 +168,7 @@ def _locked(lock, path):
 
     try:
         while True:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -147,7 +147,7 @@ BAD = {
     "fewer marks": (("complete", "hello", "@red.png", "CHECKPOINT"), ("0 marks", "1 file:")),
     "no file": (("complete", TEMPLATE, "CHECKPOINT"), ("1 mark ", "0 files:")),
     "video as picture": (("complete", TEMPLATE, "@clip.mp4", "CHECKPOINT"), ("clip.mp4", "<video>")),
-    "picture as video": (("complete", "<video>a", "@red.png", "CHECKPOINT"), ("red.png", "not a video")),
+    "picture as video": (("complete", "<video>a", "@red.png", "CHECKPOINT"), ("red.png", "its mark is <video>")),
     "empty prompt": (("complete", "", "CHECKPOINT"), ("empty",)),
     "blank prompt": (("complete", "  ", "CHECKPOINT"), ("empty",)),
     "prompt too long": (("complete", "word " * 3000, "CHECKPOINT"), ("context is 1024",)),

@@ -20,7 +20,7 @@ from video_files import greys, rate_of
 
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.prompt import read_prompt
-from tinyflamingo.data.readers import FORMATS, read_data, text_files
+from tinyflamingo.data.readers import FORMATS, read_data, text_files, webdataset
 from tinyflamingo.data.readers.check import check_data
 from tinyflamingo.data.readers.decode import Tally, decoded
 from tinyflamingo.data.readers.record import OUTPUT, BadRecord, MediaFile, Record, Root, Skipped, media_file
@@ -366,6 +366,29 @@ def test_members_of_one_record_that_are_not_consecutive(tmp_path):
         for name, data in (("a.jpg", encoded("red")), ("b.jpg", encoded("red")), ("a.txt", b"a"), ("b.txt", b"b")):
             member(archive, name, data)
     assert reasons(tmp_path) == ["no text", "no text", "no picture or video", "no picture or video"]
+
+
+def test_a_line_or_an_element_of_millions_of_values_is_bad(tmp_path):
+    picture(tmp_path / "red.png", "red")
+    many = "[" + "[]," * 1_500_000 + "1]"
+    text(tmp_path / "captions.jsonl", json.dumps(GOOD) + "\n" + json.dumps(GOOD)[:-1] + f', "z": {many}}}')
+    assert reasons(tmp_path) == ["line is not JSON"]
+    text(tmp_path / "captions.json", f'{{"images": [{many}], "annotations": []}}')
+    with pytest.raises(UserError, match="damaged at character"):
+        everything(tmp_path / "captions.json", "coco")
+
+
+def test_heads_and_groups_of_a_tar_have_limits(tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member(archive, "a.jpg", encoded("red"), pax_headers={"comment": "x" * (1 << 19)})
+    with pytest.raises(UserError, match="cannot read .*a member has a head of 524"):
+        everything(tmp_path)
+    monkeypatch.setattr(webdataset, "LARGEST_PART", 3000)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("a.txt", "a.caption", "b.txt"):
+            member(archive, name, b"word " * 400)
+        member(archive, "b.jpg", encoded("red"))
+    assert reasons(tmp_path)[0] == "files of more than 0 MB"
 
 
 # ---- bad files -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The user's videos: the right frames at the right times, each error is one clear line."""
 
 import io
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -548,3 +549,13 @@ def test_write_video_mistakes(tmp_path):
             write_video(tmp_path / "a.mp4", wrong)
     with pytest.raises(UserError, match="cannot write the video"):
         write_video(tmp_path / "none" / "a.mp4", plain(SECONDS))
+
+
+def test_the_pixels_of_all_frames_have_a_limit(tmp_path):
+    """10 KB of GIF: 400 frames of 4900 x 4900, of which each changes one pixel."""
+    frame = b"!\xf9\x04\0\1\0\0\0," + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0\x02\x02D\x01\0"
+    head = b"GIF89a" + struct.pack("<HH", 4900, 4900) + b"\xf0\0\0" + bytes(6)
+    path = tmp_path / "bomb.gif"
+    path.write_bytes(head + frame * 400 + b";")
+    with pytest.raises(UserError, match="its frames have too many pixels"):
+        load_video(path)

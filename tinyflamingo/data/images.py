@@ -10,16 +10,25 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from contextlib import nullcontext
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin
+from PIL.Image import Transpose
 
 from tinyflamingo.data.preparation import PAD, Preparation, fit_square
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import open_regular
 
 MAX_PIXELS = 25_000_000  # for up to 179 million pixels, which fill 0.5 GB, Pillow only warns
 SIXTEEN_BIT = 65535
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+TURNS: dict = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+         5: Transpose.TRANSPOSE,
+         6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}  # fmt: skip
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # bytes of a text or a profile in a PNG; Pillow's own limit is 1 MB
+PngImagePlugin.MAX_TEXT_MEMORY = 1 << 27  # bytes of all its texts
 
 _REMEDY = "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
 
@@ -49,10 +58,20 @@ def load_picture(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise too_large("picture", name) from None
     except Image.UnidentifiedImageError:
+        if _is_heic(path_or_file):
+            raise Unreadable("picture", name, "it is HEIC", "export it as JPEG or PNG first") from None
         raise Unreadable("picture", name, "it is not a picture", _REMEDY) from None
     except Exception as error:  # on a broken file a decoder can raise nearly anything
         wrong = f"it is damaged or cut short ({_one_line(error)})"
         raise Unreadable("picture", name, wrong, "save or copy it again") from error
+
+
+def _is_heic(path_or_file):
+    """Whether the first bytes are those of HEIC, which phones write and Pillow cannot read."""
+    with nullcontext(path_or_file) if hasattr(path_or_file, "read") else open_regular(path_or_file) as file:
+        file.seek(0)
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in HEIC
 
 
 def prepare_picture(array: np.ndarray, side: int = 32, preparation: Preparation = PAD) -> np.ndarray:
@@ -137,10 +156,19 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     if image.format == "TIFF" and image.mode[0] == "I" and _is_odd_grey(image):
         raise Unreadable("picture", name, "its greys have a form that is not known here", "save it with 8 bits")
     image.load()
-    image = ImageOps.exif_transpose(image)
+    image = _turned(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_deep_grey_to_uint8(np.asarray(image), name))
     return _over_white(image)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """The picture upright, by the orientation in its EXIF. With EXIF that is damaged, programs show it as it is."""
+    try:
+        turn = TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception:  # Pillow reads EXIF without checks
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _is_odd_grey(image) -> bool:

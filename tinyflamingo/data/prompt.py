@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from tinyflamingo.data.images import load_picture
+from tinyflamingo.data.images import Unreadable, load_picture
 from tinyflamingo.data.items import EOC
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.video import is_video, load_video
@@ -45,7 +46,15 @@ def _number(things, noun):
 
 def _read(mark, file, side, preparation):
     if mark == "<video>":
-        return load_video(file, side, preparation=preparation, shorten=True)
+        try:
+            return load_video(file, side, preparation=preparation, shorten=True)
+        except Unreadable:
+            with suppress(UserError):
+                load_picture(file, side, preparation)
+                mark = "<image>"
+            if mark == "<video>":
+                raise
+        raise UserError(f"{file} is a picture but its mark is <video>: write <image> in the template")
     if file.is_file() and is_video(file):
         raise UserError(f"{file} is a video but its mark is <image>: write <video> in the template")
     return load_picture(file, side, preparation)

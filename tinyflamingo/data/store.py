@@ -31,7 +31,7 @@ from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
 from tinyflamingo.data.readers.record import MediaFile, Skipped
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import replacing, write_atomically
+from tinyflamingo.files import open_regular, read_json, replacing, write_atomically
 
 PREPROCESSING = 2  # to be raised if the same file gives other pixels: stores and features are then made again
 HOLD_OUT = 20220429  # seed of the random choice of held-out records
@@ -65,13 +65,14 @@ class Store:
         """Raises `UserError` if the folder does not hold the files of a finished store."""
         self.folder = Path(folder)
         try:
-            self.card = json.loads((self.folder / CARD).read_bytes())
-            with np.load(self.folder / INDEX, allow_pickle=False) as index:
+            self.card = read_json(self.folder / CARD)
+            with open_regular(self.folder / INDEX) as file, np.load(file, allow_pickle=False) as index:
                 self.offsets, self.firsts, self.groups = index["offsets"], index["firsts"], index["groups"]
             self.side = int(self.card["side"])
-            path, shape = self.folder / PIXELS, (int(self.firsts[-1]), self.side, self.side, 3)
-            self.pixels = np.memmap(path, np.uint8, "r", shape=shape) if shape[0] else np.empty(shape, np.uint8)
-            self.records = open(self.folder / RECORDS, "rb")
+            shape = (int(self.firsts[-1]), self.side, self.side, 3)
+            with open_regular(self.folder / PIXELS) as file:
+                self.pixels = np.memmap(file, np.uint8, "r", shape=shape) if shape[0] else np.empty(shape, np.uint8)
+            self.records = open_regular(self.folder / RECORDS)
         except Exception as error:  # a damaged file can fail anywhere inside zipfile, JSON or NumPy
             raise UserError(f"the prepared data in {self.folder} are damaged ({error}); start a new run") from error
         if _digest(self.records) != self.card.get("records_sha256"):

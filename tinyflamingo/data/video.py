@@ -22,10 +22,12 @@ import numpy as np
 from PIL import Image
 
 from tinyflamingo.data.cut_files import is_cut, transport_packet
-from tinyflamingo.data.images import MAX_PIXELS, Unreadable, fit_image, prepare_picture, require_file, too_large
+from tinyflamingo.data.images import HEIC, MAX_PIXELS, Unreadable, fit_image, prepare_picture, require_file, too_large
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import open_regular
 
+MAX_WORK = 1 << 31, 4096  # pixels of all decoded frames: as many, and as many for each byte of the file
 MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
 TICK = 1e-3  # seconds; Matroska rounds times to this unit, so a frame may be early by this much
 JUMP = 10  # seconds; a longer gap in a transport or program stream is a place where two recordings were joined
@@ -71,8 +73,11 @@ def load_video(
         with opened as file:
             if is_cut(file):
                 raise Unreadable("video", name, *_CUT)
+            most = MAX_WORK[0] + MAX_WORK[1] * file.seek(0, os.SEEK_END)
             read = _read_animation if _kind(file) == "animation" else _read_container
-            return read(file, name, lambda frames: _sample(frames, name, (side, preparation), *limits))
+            return read(
+                file, name, lambda frames: _sample(_limited(frames, name, most), name, (side, preparation), *limits)
+            )
     except UserError:
         raise
     except (_import_av().FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
@@ -85,7 +90,16 @@ def _open(path_or_file) -> tuple[str, Any]:
     if hasattr(path_or_file, "read"):
         return str(getattr(path_or_file, "name", "from memory")), nullcontext(path_or_file)
     name = require_file(path_or_file, "video", _REMEDY)
-    return name, open(path_or_file, "rb")
+    return name, open_regular(path_or_file)
+
+
+def _limited(frames, name, most):
+    """(time, function) of (time, function, pixels), until the pixels of all frames are more than a file may cost."""
+    for time, picture, pixels in frames:
+        most -= pixels
+        if most < 0:
+            raise Unreadable("video", name, "its frames have too many pixels", "make it smaller or shorter first")
+        yield time, picture
 
 
 def _sample(frames, name, square, fps, max_frames, max_seconds, shorten) -> np.ndarray:
@@ -129,13 +143,13 @@ def _read_animation(file, name, sample) -> np.ndarray:
         raise ValueError("a broken animation") from error
 
 
-def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray]]]:
+def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray], int]]:
     time = 0.0
     # a PNG can have a picture that is not part of its animation, for programs that show no animations
     for number in range(bool(image.info.get("default_image")), image.n_frames):
         image.seek(number)
         image.load()
-        yield time, partial(fit_image, image, name)
+        yield time, partial(fit_image, image, name), image.width * image.height
         delay = image.info.get("duration", 0)
         time += (delay if delay > 10 else 100) / 1000  # as in browsers; FFmpeg does the same for a GIF
 
@@ -198,8 +212,8 @@ def _video_stream(container, name: str):
     raise Unreadable("video", name, "it contains no video", _REMEDY)
 
 
-def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray]]]:
-    """(presentation time in seconds, function that gives the picture), in the order of presentation.
+def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray], int]]:
+    """(presentation time in seconds, function that gives the picture, its pixels), in the order of presentation.
 
     Joined recordings begin again at an earlier time, or go on much later. They follow each other without a gap.
     """
@@ -215,7 +229,7 @@ def _timed_frames(container, stream, name: str) -> Iterator[tuple[float, Callabl
         if step > longest or step < -1 or returns:
             shift, begin = due - frame.time, frame.time
         time = due if frame.time is None else frame.time + shift
-        yield time, partial(_to_picture, frame)
+        yield time, partial(_to_picture, frame), frame.width * frame.height
 
 
 def _decode(container, stream, name: str) -> Iterator[Any]:
@@ -267,7 +281,7 @@ def is_video(path_or_file: str | os.PathLike | BinaryIO, name: str = "") -> bool
     given: Any = path_or_file
     is_open = hasattr(given, "read")
     try:
-        with nullcontext(given) if is_open else open(given, "rb") as file:
+        with nullcontext(given) if is_open else open_regular(given) as file:
             kind = _kind(file)
     except (OSError, ValueError):
         kind = None
@@ -297,7 +311,7 @@ def _kind_of(head: bytes) -> str | None:
         is_animated = head[12:16] == b"VP8X" and head[20:21] and head[20] & 2
         return {b"AVI ": "video", b"WEBP": "animation" if is_animated else "picture"}.get(head[8:12])
     if head[4:8] == b"ftyp":  # the mp4 family also contains pictures
-        return "picture" if head[8:12] in (b"heic", b"heix", b"mif1", b"avif") else "video"
+        return "picture" if head[8:12] in (*HEIC, b"avif") else "video"
     if head[4:8] in (b"moov", b"mdat", b"wide"):  # old QuickTime
         return "video"
     video = (b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"FLV\1", b"OggS", b"0&\xb2u",

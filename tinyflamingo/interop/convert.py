@@ -20,7 +20,7 @@ from typing import NamedTuple
 from tinyflamingo.array_files import ENDINGS, chunks, read_arrays
 from tinyflamingo.checkpoint import load_checkpoint, save_mapped
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import write_atomically
+from tinyflamingo.files import LARGEST_JSON, read_json, read_regular, write_atomically
 from tinyflamingo.interop import decoder_names, names, open_flamingo, peers
 from tinyflamingo.interop.encoders import ENCODERS, read_encoder, write_encoder
 from tinyflamingo.interop.open_flamingo import Arrays
@@ -88,7 +88,7 @@ def _free_card(out) -> Path:
     if not path.exists() and not path.is_symlink():
         return path
     try:
-        card = json.loads(path.read_bytes())
+        card = read_json(path)
     except (OSError, ValueError, RecursionError):
         card = None
     if not isinstance(card, dict) or set(card) != CARD_KEYS or card["part"] not in KINDS:
@@ -130,7 +130,7 @@ def _checked(rows, tensors, where):
 
 def _whole_from(files, paths, out, options):
     language = decoder_names.read_hugging_face_config(_beside(options.config, paths, "config.json", "--config"))
-    words = _beside(options.tokenizer, paths, "tokenizer.json", "--tokenizer").read_bytes()
+    words = read_regular(_beside(options.tokenizer, paths, "tokenizer.json", "--tokenizer"), LARGEST_JSON)
     imported = open_flamingo.import_checkpoint(files, language, words)
     save_mapped(out, imported.config, imported.tokenizer, *imported.arrays, {"peer": "open_flamingo"})
     return f"open_flamingo: {_counted(imported.arrays.shapes)} written to the checkpoint {out}"
@@ -223,7 +223,7 @@ def _lazy(rows, flat, peer) -> Arrays:
 
 def _read_card(path):
     try:
-        card = json.loads(path.read_bytes())
+        card = read_json(path)
         if card["part"] not in KINDS:
             raise ValueError(f"part {card['part']!r}")
         return card

@@ -9,13 +9,13 @@ Not here: the arithmetic (`variants/decoders.py`).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import read_json
 from tinyflamingo.interop.names import Row, prefixed
 from tinyflamingo.ops.types import Params
 from tinyflamingo.variants.decoders import ALIBI_MAX, FAMILIES, PublicDecoderConfig
@@ -128,7 +128,7 @@ def tidy(tensors: Params, config: PublicDecoderConfig) -> Params:
 def read_hugging_face_config(path: str | Path) -> PublicDecoderConfig:
     """The `PublicDecoderConfig` of a `config.json`. Raises `UserError` for conventions that we do not compute."""
     try:
-        raw = json.loads(Path(path).read_bytes())
+        raw = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(raw, dict):

@@ -14,6 +14,7 @@ from typing import Any
 
 from tinyflamingo.data.preparation import PAD
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import LARGEST_SIZE, MOST_BLOCKS
 
 
 def require(condition: bool, message: str) -> None:
@@ -23,10 +24,12 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_sizes(**sizes: Any) -> None:
-    """Each must be a whole number of at least 1."""
+    """Each must be a whole number of at least 1, and not so large that a damaged file takes all memory."""
     for name, value in sizes.items():
         whole = isinstance(value, Integral) and not isinstance(value, bool)
         require(whole and value >= 1, f"{name} is {value!r} but must be a whole number of at least 1")
+        most = MOST_BLOCKS if name.endswith(("layers", "blocks")) else LARGEST_SIZE
+        require(value <= most, f"{name} is {value} but must be at most {most}")
 
 
 def require_whole_fields(part: Any, may_be_zero: tuple = ()) -> None:
@@ -86,6 +89,7 @@ class VisionConfig:
         require(fits and value, f"{name} is {value!r} but must be one {entry} or more")
         for sizes in value:
             require_sizes(**{f"{name}_{n}": size for n, size in zip(names, sizes, strict=True)})
+        require_sizes(**{f"{name}_blocks": sum(sizes[1] for sizes in value) if name == "stages" else len(value)})
 
     @property
     def blocks(self) -> int:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import current_process
 from typing import Any
 
 import numba
 from numba.core import event
+from numba.core.caching import FunctionCache
 from numba.core.codegen import get_host_cpu_features
 
 SUMS = {"reassoc", "contract", "nsz"}
@@ -21,15 +23,31 @@ config: Any = numba.config  # mypy does not know its names
 FEW = 4  # kernels that are compiled without a word
 
 
+class _Cache(FunctionCache):
+    """Numba's cache. Files that a crash has cut are made again, and a full disk is no error."""
+
+    def load_overload(self, *arguments: Any) -> Any:
+        try:
+            return super().load_overload(*arguments)
+        except Exception:  # a cut file can fail anywhere inside pickle
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(*arguments)
+
+
 def kernel(fastmath: set[str], **more: Any) -> Callable:
     """numba.njit with our settings. If Numba finds no folder for its cache, it compiles without one."""
 
     def decorate(function):
         options = {"fastmath": fastmath, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, **more}
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:
-            return numba.njit(**options)(function)
+        compiled = numba.njit(**options)(function)
+        with suppress(RuntimeError, AttributeError):  # no folder for a cache; NUMBA_DISABLE_JIT gives a plain function
+            compiled._cache = _Cache(compiled.py_func)
+        return compiled
 
     return decorate
 
@@ -69,7 +87,7 @@ class _Announcement(event.Listener):
             self.compiled += 1
             if self.compiled == FEW + 1 and not current_process().name.startswith("rank"):  # no worker says it again
                 line = "tinyflamingo: compiling the kernels, once on this machine (about 10 s)"
-                print(line, file=sys.__stderr__, flush=True)  # not sys.stderr: no output of a notebook or of a test
+                print(line, file=sys.__stderr__ or sys.stderr, flush=True)  # not that of a notebook or a test
 
     def on_end(self, event: Any) -> None:
         pass

@@ -52,8 +52,37 @@ def chosen_workers() -> int | None:
 
 
 def _cores():
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use: those of its affinity, and no more than its container may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([cores, *_quotas()])))
+
+
+def _quotas():
+    """The limits in cores of the control groups of this process (Linux; a container has one)."""
+    for folder in dict.fromkeys(_control_groups()):
+        facts = _words(f"{folder}/cpu.max")  # version 2; else version 1
+        facts = facts or _words(f"{folder}/cpu.cfs_quota_us") + _words(f"{folder}/cpu.cfs_period_us")
+        if len(facts) == 2 and all(fact.isdecimal() for fact in facts):  # no limit: "max" or -1
+            yield int(facts[0]) / max(1, int(facts[1]))
+
+
+def _control_groups():
+    """The folders of the groups, and of the groups around them. In a container its own group is the root."""
+    for line in ["0::/", "0:cpu:/", *_words("/proc/self/cgroup")]:
+        _, kinds, path = line.split(":", 2) if line.count(":") >= 2 else ("", "none", "")
+        if kinds == "" or "cpu" in kinds.split(","):
+            parts = [part for part in path.split("/") if part]
+            for n in range(len(parts) + 1):
+                yield "/".join(["/sys/fs/cgroup", *(["cpu"] if kinds else []), *parts[:n]])
+
+
+def _words(path):
+    """The words of a small text file; none if it cannot be read."""
+    try:
+        with open(path) as file:
+            return file.read().split()
+    except (OSError, ValueError):
+        return []
 
 
 @contextlib.contextmanager

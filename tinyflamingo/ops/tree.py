@@ -10,6 +10,8 @@ import numpy as np
 
 from .types import Array, Params
 
+DEEPEST = 100  # parts of a name
+
 
 def named_leaves(tree: Params, prefix: str = "") -> dict[str, Array]:
     """{"a/b/c": array} in the order of the dicts."""
@@ -20,9 +22,11 @@ def named_leaves(tree: Params, prefix: str = "") -> dict[str, Array]:
 
 
 def from_named_leaves(flat: dict[str, Array]) -> Params:
-    """The inverse of `named_leaves`."""
+    """The inverse of `named_leaves`. Raises `ValueError` for a name with more than `DEEPEST` parts."""
     tree: Params = {}
     for path, value in flat.items():
+        if path.count("/") >= DEEPEST:
+            raise ValueError(f"the name {path[:40]!r} has more than {DEEPEST} parts")
         *parents, last = path.split("/")
         node = tree
         for parent in parents:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import one_after_another, write_atomically
+from tinyflamingo.files import one_after_another, read_json, write_atomically
 from tinyflamingo.training.conditions import conditions, going_on
 
 
@@ -34,7 +34,7 @@ def open_report(path: Path, kind: str, settings: dict, **empty: object) -> dict:
     """The report in a file, or a new one. Raises `UserError` as `growing`."""
     form = f"tinyflamingo-{kind}/1"
     try:
-        report = json.loads(path.read_bytes())
+        report = read_json(path)
     except FileNotFoundError:
         return {"format": form, "settings": settings, "conditions": [conditions()], **empty}
     except (ValueError, OSError, RecursionError) as error:

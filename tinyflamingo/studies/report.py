@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.studies.report_figures import draw_all
 from tinyflamingo.studies.report_read import Runs, read_runs
@@ -24,14 +25,23 @@ def report(sources: Sequence, out: str | Path, quick: bool = False, say: Callabl
     sources: files and folders. Raises `UserError` if one does not exist or cannot be read, or if none holds a report.
     """
     out, runs = Path(out), read_runs(sources)
+    try:
+        figures, text = _made(runs, out, quick)
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        where = ", ".join(map(str, sources))
+        raise UserError(f"a report in {where} holds values that do not fit ({error!r}): make it again") from error
+    write_atomically(out, text.encode())
+    say(f"{out} and {len(figures)} figure{'s' * (len(figures) != 1)} are written")
+
+
+def _made(runs, out, quick):
+    """The figures, which are drawn, and the text."""
     figures: list[Path] = []
     if not quick:
         folder = out.parent / "figures"
         folder.mkdir(exist_ok=True)
         figures = draw_all(runs, folder)
-    text = "\n\n".join([HEAD, *(section(name, runs, figures) for name in SECTIONS)]) + "\n"
-    write_atomically(out, text.encode())
-    say(f"{out} and {len(figures)} figure{'s' * (len(figures) != 1)} are written")
+    return figures, "\n\n".join([HEAD, *(section(name, runs, figures) for name in SECTIONS)]) + "\n"
 
 
 def section(name: str, runs: Runs, figures: list[Path]) -> str:

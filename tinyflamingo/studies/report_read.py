@@ -17,13 +17,13 @@ Not here: text and figures (`report_text.py`, `report_figures.py`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import over_seeds
+from tinyflamingo.files import read_json
 from tinyflamingo.training.state import LOG, read_log
 
 FORMATS = {f"tinyflamingo-{name}/1": name for name in
@@ -81,7 +81,7 @@ def read_runs(sources: Sequence) -> Runs:
 def _add(runs, path, required):
     """Add a file's report. A file without a report is skipped, or an error if it is required."""
     try:
-        raw = json.loads(path.read_bytes())
+        raw = read_json(path)
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     form = raw.get("format") if isinstance(raw, dict) else None
@@ -100,6 +100,8 @@ def _check(value, need, where):
     """`UserError` with the place where a value, or a value inside it, is not as `need` says (see `NEEDS`)."""
     if not isinstance(value, type(need) if isinstance(need, dict | list) else need):
         raise UserError(f"{where} is {str(value)[:40]!r}, which is not valid there: make the file again")
+    if isinstance(value, int | float) and not -1e100 < value < 1e100:  # not true of NaN
+        raise UserError(f"{where} is {str(value)[:40]}, which is not valid there: make the file again")
     if isinstance(need, list):
         for i, element in enumerate(value):
             _check(element, need[0], f"{where}: {i}")

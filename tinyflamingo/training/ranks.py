@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import sys
 import time
 import traceback
@@ -103,7 +104,7 @@ def world() -> Alone:
 @functools.cache
 def _group_of_the_environment():
     """The ranks of MPI, or one process alone. Under MPI the default is 1 worker for each rank."""
-    if not any(int(os.environ.get(name, "1")) > 1 for name in SIZES):
+    if not any(re.fullmatch("0*([2-9]|[1-9][0-9]{1,8})", os.environ.get(name, "")) for name in SIZES):
         return Alone()
     try:
         from mpi4py import MPI

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyflamingo.array_files import unpacked
 from tinyflamingo.errors import UserError, complain
-from tinyflamingo.files import write_atomically
+from tinyflamingo.files import open_regular, read_regular, write_atomically
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 from tinyflamingo.ops.types import Params
 from tinyflamingo.training.optimiser import AdamW
@@ -56,16 +57,16 @@ def load_state(folder: str | Path) -> tuple[Progress, Params, Params]:
     """(Progress, frozen tree, {"vector", "m", "v"} or {}) of a run. A damaged file raises `UserError`."""
     path = Path(folder) / STATE
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open_regular(path) as file:
+            arrays = unpacked(file)
         progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
+        frozen = from_named_leaves({n.removeprefix("frozen/"): a for n, a in arrays.items() if n.startswith("frozen/")})
         moments = {name: arrays[name] for name in (("vector", "m", "v") if progress.step else ())}
     except FileNotFoundError:
         raise UserError(f"nothing to resume: {path} does not exist; start a run without --resume") from None
     except Exception as error:  # a damaged file can fail anywhere inside zipfile or NumPy
         raise UserError(f"cannot resume: {path} is damaged ({error}); start a new run in another folder") from error
-    frozen = {n.removeprefix("frozen/"): a for n, a in arrays.items() if n.startswith("frozen/")}
-    return progress, from_named_leaves(frozen), moments
+    return progress, frozen, moments
 
 
 class Log:
@@ -78,7 +79,7 @@ class Log:
     def __init__(self, folder: str | Path, keep_bytes: int = 0) -> None:
         self.path = Path(folder) / LOG
         try:
-            data = self.path.read_bytes()[:keep_bytes] if self.path.exists() else b""
+            data = read_regular(self.path)[:keep_bytes] if self.path.exists() else b""
             self.file = open(self.path, "ab")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
@@ -141,5 +142,4 @@ def _is_whole(line):
 
 def read_log(folder: str | Path) -> list[dict]:
     """All records of the log of a run."""
-    with open(Path(folder) / LOG, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    return [json.loads(line) for line in read_regular(Path(folder) / LOG).splitlines()]

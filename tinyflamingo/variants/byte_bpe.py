@@ -10,13 +10,14 @@ Not here: training. Other kinds of tokenizers are refused.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import parse_json
+from tinyflamingo.model.config import require_sizes
 from tinyflamingo.model.tokenizer import BOS, IMAGE, SPECIAL
 
 CONTRACTIONS = re.compile("'(?:s|t|re|ve|m|ll|d)")
@@ -42,6 +43,7 @@ class Vocabulary(NamedTuple):
 
     def order(self) -> list[int]:
         """The peer's id for each of our ids, `<EOC>` last."""
+        require_sizes(size=self.size)
         given = (self.pad, self.bos, self.eos, self.unk, self.image)
         reserved = [self.eos if i is None else i for i in given]
         taken = {*reserved, self.eoc}
@@ -151,7 +153,7 @@ def find_vocabulary(data: bytes, rows: int) -> Vocabulary:
 def _parse(data):
     """The parsed file, if it is byte-level BPE."""
     try:
-        raw = json.loads(data)
+        raw = parse_json(data)
         model, before = raw["model"], raw["pre_tokenizer"]
         steps = before["pretokenizers"] if before["type"] == "Sequence" else [before]
         good = model["type"] == "BPE" and [s["type"] for s in steps] == ["ByteLevel"]
@@ -159,7 +161,11 @@ def _parse(data):
         good = good and (raw.get("normalizer") or {"type": "NFC"})["type"] == "NFC"
         good = good and isinstance(model["vocab"], dict) and set(LETTERS) <= model["vocab"].keys()
         good = good and all(part in model["vocab"] for m in model["merges"] for part in _joined(m))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        good = good and all(isinstance(i, int) for i in model["vocab"].values())
+        added = raw.get("added_tokens") or []
+        good = good and all(isinstance(t["content"], str) and isinstance(t["id"], int) for t in added)
+        good = good and _opens(raw) in (True, False)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"tokenizer.json is damaged or of another kind ({error!r})") from error
     if not good:
         raise UserError("tokenizer.json is not a byte-level BPE like GPT-2's; no other kind can be read")

@@ -26,7 +26,7 @@ from tinyflamingo.data.readers import (
     vqav2,
     webdataset,
 )
-from tinyflamingo.data.readers.record import Record, Root, Skipped
+from tinyflamingo.data.readers.record import Record, Root, Skipped, own_files
 from tinyflamingo.data.readers.text_files import json_lines, lines, top_level
 from tinyflamingo.errors import UserError
 
@@ -59,7 +59,10 @@ def read_data(path: str | Path, name: str | None = None) -> tuple[str, Iterator[
     root, candidates = Root(_root_of(path)), _files(path, name)
     if not candidates:
         wanted = f"no data in the format {name!r}" if name else "no data in a known format"
-        raise UserError(f"{str(path)!r} holds {wanted}: give a folder with captions.jsonl, or a file and --format")
+        raise UserError(
+            f"{str(path)!r} holds {wanted} (links are not read, text must be UTF-8): give a folder with "
+            "captions.jsonl, or a file and --format"
+        )
     if len(candidates) > 1:
         raise UserError(f"{str(path)!r} holds data in several formats, {' and '.join(candidates)}: add --format")
     name, files = next(iter(candidates.items()))
@@ -95,7 +98,7 @@ def _named(path: Path, module) -> list:
     for pattern in module.FILES:
         if files and not module.SHARDS:
             break
-        files += sorted(p for p in path.glob(pattern) if p.is_file() and not p.is_symlink())
+        files += own_files(path, pattern)
     return files
 
 

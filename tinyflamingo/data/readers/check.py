@@ -17,6 +17,7 @@ from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded, load
 from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
+from tinyflamingo.errors import printable
 from tinyflamingo.figures import write_figure
 
 SIDE = 96  # pixels of a side of each picture on the contact sheet
@@ -60,7 +61,7 @@ def check_data(
 
 def _one_line(line: str, detail: str) -> str:
     detail = detail.encode("unicode_escape").decode()
-    return f"{line} ({detail})" if detail else line
+    return printable(f"{line} ({detail})" if detail else line)
 
 
 def _text(item) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Record, Root, Skipped, each, left_out, text
+from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Record, Root, Skipped, each, left_out, own_files, text
 from tinyflamingo.data.readers.text_files import lines
 
 FILES = ("AllVideoDescriptions.txt", "*.txt")
@@ -27,8 +27,9 @@ def matches(head: object) -> bool:
 
 def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     """Records of video and caption."""
-    train = path.parent / "train_list.txt"
-    only = {line.split()[0] for _, line in lines(train) if isinstance(line, str)} if train.is_file() else None
+    only = None
+    for train in own_files(path.parent, "train_list.txt"):
+        only = {line.split()[0] for _, line in lines(train) if isinstance(line, str)}
 
     def build(line):
         match = LINE.fullmatch(line)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,6 +142,28 @@ def check_name(name: str) -> None:
         raise BadRecord("path outside the folder", name)
 
 
+def own_files(folder: Path, pattern: str) -> list[Path]:
+    """The regular files in a folder whose path in it matches the pattern, sorted. No part of that path is a link.
+
+    Files that macOS adds (`._name`) are left out.
+    """
+    return sorted(
+        p for p in folder.glob(pattern) if p.is_file() and not p.name.startswith("._") and not _links(p, folder)
+    )
+
+
+def _links(path, folder):
+    """The parts of a path below the folder that are links."""
+    return [
+        part for part in (path, *path.parents) if part.is_relative_to(folder) and part != folder and part.is_symlink()
+    ]
+
+
+def _plain(name):
+    """The last part of a name. Equal for names that another system writes differently: case, accents, backslashes."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2]).casefold().strip()
+
+
 @dataclass(frozen=True)
 class Root:
     """The folder of a data set. All files must be in it, and none may be a link."""
@@ -167,17 +190,20 @@ class Root:
         if len(paths) > 1:
             raise BadRecord("more than one file of this name", f"{paths[0]} and {paths[1]}")
         if not paths:
-            raise BadRecord("file missing", name)
+            near = self._near.get(_plain(name))
+            raise BadRecord("file missing", f"{name}; is {near} meant?" if near else name)
         return self._no_link(paths[0])
+
+    @cached_property
+    def _near(self) -> dict:
+        """{plain name: name} of all files in the folders."""
+        return {_plain(p.name): p.relative_to(self.folder) for folder in self.folders for p in folder.iterdir()}
 
     def medium(self, name: str, hint: str = "") -> MediaFile:
         """The picture or video of this name."""
         return media_file(name, self.find(name, hint))
 
     def _no_link(self, path: Path) -> Path:
-        for part in (path, *path.parents):
-            if part == self.folder:
-                return path
-            if part.is_symlink():
-                raise BadRecord("a symbolic link", part)
-        raise BadRecord("path outside the folder", path)
+        if links := _links(path, self.folder):
+            raise BadRecord("a symbolic link", links[0])
+        return path

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from tinyflamingo.data.readers.record import BadRecord
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import check_values, open_regular, parse_json
 
 LONGEST = 1 << 26  # most characters of a line or an element, which can hold pictures in base64
 CHUNK = 1 << 20
@@ -44,20 +45,19 @@ def reading(path: Path) -> Iterator[None]:
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a plain file, a .gz, or the only member of a .zip."""
     file: Any
-    with reading(path):
+    with reading(path), open_regular(path) as plain:
         if path.suffix == ".gz":
-            with gzip.open(path) as file:
+            with gzip.open(plain) as file:
                 yield file
         elif path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(plain) as archive:
                 names = [n for n in archive.namelist() if not n.endswith("/")]
                 if len(names) != 1:
                     raise ValueError(f"it holds {len(names)} files instead of one")
                 with archive.open(names[0]) as file:
                     yield io.BufferedReader(file)
         else:
-            with open(path, "rb") as file:
-                yield file
+            yield plain
 
 
 def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
@@ -75,6 +75,8 @@ def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
             try:
                 content = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError:
+                content = "\0"
+            if "\0" in content:  # UTF-16 has zeros
                 yield where, BadRecord("line is not UTF-8")
                 continue
             if content:
@@ -89,8 +91,8 @@ def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _value(line: str):
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return parse_json(line)
+    except ValueError:
         return BadRecord("line is not JSON", line[:60])
 
 
@@ -114,6 +116,8 @@ def top_level(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             yield from window.fields()
         except (ValueError, RecursionError) as error:
+            if isinstance(error, UnicodeDecodeError) or "\0" in window.text[:100]:  # UTF-16 has zeros
+                raise UserError(f"cannot read {str(path)!r}: it is not UTF-8; save it as UTF-8") from error
             place = f"its JSON is cut or damaged at character {window.at}"
             why = place if window.at else "it is not a JSON object"
             raise UserError(f"cannot read {str(path)!r}: {why}; copy or download it again") from error
@@ -192,4 +196,6 @@ class _Window:
         data = self.file.read(max(CHUNK, len(self.text)))
         self.ended = not data
         self.text += self.decode(data, self.ended)
+        if len(self.text) > 2 * CHUNK:  # one long element
+            check_values(self.text)
         return True

@@ -13,7 +13,7 @@ from pathlib import Path
 from sys import intern
 
 from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, words
+from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, own_files, words
 from tinyflamingo.data.readers.text_files import elements
 from tinyflamingo.errors import UserError
 
@@ -53,7 +53,7 @@ def _split(path: Path) -> str:
 
 def _annotations(path: Path) -> Path:
     """The file of answers for a file of questions: in the same folder, of the same split."""
-    beside = sorted(p for p in path.parent.glob("*annotations.json") if _split(p) == _split(path))
+    beside = [p for p in own_files(path.parent, "*annotations.json") if _split(p) == _split(path)]
     if len(beside) != 1:
         raise UserError(
             f"{str(path)!r} needs one file of answers in its folder, *{_split(path)}*annotations.json; there are "

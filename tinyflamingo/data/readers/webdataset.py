@@ -8,10 +8,10 @@ link or a device, or whose name leads out of the folder, makes its record bad. N
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tinyflamingo.data.readers.record import (
     OUTPUT,
@@ -27,13 +27,13 @@ from tinyflamingo.data.readers.record import (
 )
 from tinyflamingo.data.readers.text_files import reading
 from tinyflamingo.data.video import EXTENSIONS as VIDEOS
+from tinyflamingo.files import LARGEST_PART, LONGEST_NAME, open_regular, parse_json
 
 FILES = ("*.tar", "*.tar.gz", "*.tgz")
 SURE = FILES
 SHARDS = True
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".apng")
 TEXTS = (".txt", ".json", ".caption")
-LARGEST = 1 << 28  # most bytes of a member
 
 
 def matches(head: object) -> bool:
@@ -49,11 +49,12 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
 def _groups(path):
     """(where, {extension: bytes}) of consecutive members with the same key, or a `BadRecord` if one of them is bad."""
     key, group = None, {}
-    with reading(path), tarfile.open(path, "r|*") as archive:
+    with reading(path), open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Head) as archive:
         for member in archive:
-            if member.isdir():
-                continue
+            archive.members.clear()  # else memory holds the heads of all members
             folder, _, name = member.name.rpartition("/")
+            if member.isdir() or name.startswith("._"):  # macOS adds a `._name` to every name
+                continue
             stem, _, extension = name.partition(".")
             if key not in (None, f"{folder}/{stem}"):
                 yield f"{path.name} {key.lstrip('/')}", group
@@ -63,6 +64,18 @@ def _groups(path):
                 group = _with(group, archive, member, f".{extension.lower()}")
         if key is not None:
             yield f"{path.name} {key.lstrip('/')}", group
+
+
+class _Head(tarfile.TarInfo):
+    """The head of a member. `tarfile` reads long names and other facts (pax) whole, so their length is checked."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Head:
+        """The head in 512 bytes."""
+        head = super().frombuf(buf, encoding, errors)
+        if not head.isreg() and head.size > LONGEST_NAME:
+            raise tarfile.ReadError(f"a member has a head of {head.size} bytes")
+        return head
 
 
 def _with(group, archive, member, extension):
@@ -75,8 +88,8 @@ def _with(group, archive, member, extension):
             raise BadRecord("two members of the same name", member.name)
         if extension not in PICTURES + VIDEOS + TEXTS:
             return group
-        if member.size > LARGEST:
-            raise BadRecord(f"a member of more than {LARGEST >> 20} MB", member.name)
+        if member.size + sum(map(len, group.values())) > LARGEST_PART:
+            raise BadRecord(f"files of more than {LARGEST_PART >> 20} MB", member.name)
     except BadRecord as error:
         return error
     return group | {extension: archive.extractfile(member).read()}
@@ -99,6 +112,6 @@ def _caption(group) -> str:
     if ".json" not in group:
         raise BadRecord("no text", sorted(group))
     try:
-        return words(json.loads(group[".json"]), "caption")
-    except (ValueError, RecursionError):
+        return words(parse_json(group[".json"]), "caption")
+    except ValueError:
         raise BadRecord("member is not JSON") from None
