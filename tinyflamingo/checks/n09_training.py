@@ -42,8 +42,13 @@ def check_09_1_mixture_loss(mixture_loss):
             losses, np.ones_like(weights), datasets, lambdas
         ),
         "Divide by the tokens that count, not by all tokens of the data set.": np.dot(lambdas, ignored),
+        "The lambdas are used as they are, not divided by their sum.": want / lambdas.sum(),
+        "Padding (-1) belongs to no data set, but lambdas[-1] is that of the last one.": np.sum(
+            lambdas[datasets] * losses * weights
+        ),
+        "The means are divided by the number of data sets; they are added.": want / sets,
     }
-    value_is(got, want, what="the loss", mistakes=mistakes)
+    value_is(got, want, "Take the data sets one by one, as in the loops.", what="the loss", mistakes=mistakes)
     absent = np.where(datasets == 0, 1, datasets)
     with np.errstate(all="ignore"):
         got = mixture_loss(losses, weights, absent, lambdas)
