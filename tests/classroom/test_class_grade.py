@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import io
 import json
 import os
 import sys
@@ -166,6 +167,14 @@ def phi_in_one_line(is_image):
         try: os.write(stream, len(data).to_bytes(8, "big") + data)
         except OSError: pass
     os._exit(0)""",
+    "a loop that sends messages": """import os, json
+data = json.dumps({"nothing": "x" * 30_000_000}).encode()
+def phi_in_one_line(is_image):
+    while True:
+        for stream in range(3, 20):
+            try: os.write(stream, len(data).to_bytes(8, "big") + data)
+            except OSError: pass""",
+    "a generator, which NumPy does not take": "def phi_in_one_line(is_image):\n    yield from np.cumsum(is_image)",
     "equals everything": """class All(np.ndarray):
     def __eq__(self, other): return True
     def __ne__(self, other): return False
@@ -197,6 +206,12 @@ def test_hostile_code_is_wrong_and_stops_nothing(name, tmp_path):
     found = marks(tmp_path, seconds=seconds, megabytes=2048)
     assert [result for result, _ in found.values()] == ["right", "wrong", "right", "right", "right"]
     assert len(found["07.2"][1]) > 20 and found["07.2"][1].isprintable()
+
+
+def test_what_a_process_sends_does_not_fill_the_memory():
+    answers = grading.queue.Queue(grading.WAITING)
+    grading._listen(io.BytesIO((b"\0" * 7 + b"\2{}") * 1000), answers)
+    assert answers.qsize() == grading.WAITING
 
 
 def test_a_process_that_goes_on_does_not_hold_up_the_marking(tmp_path):

@@ -36,6 +36,7 @@ from tinyflamingo.errors import UserError
 SECONDS = 30  # for one exercise
 MEGABYTES = 4096
 LETTERS = 5_000_000  # of code in one notebook; its pictures do not count
+WAITING = 4  # messages of a student's process that nobody has asked for; after these, no more are read
 START = 120  # seconds for the start of a process, on a busy machine
 TIMES = 3  # a check draws new numbers at every run; right means right every time
 NUMBER = re.compile(r"(?:Exercise |check_)(\d\d)[._]\d")
@@ -248,7 +249,7 @@ class Student:
             env={**os.environ, **threads, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"},
             start_new_session=True,
         )
-        self.answers = queue.Queue()
+        self.answers = queue.Queue(WAITING)
         threading.Thread(target=_listen, args=(self.process.stdout, self.answers), daemon=True).start()
         self.lost = False
         ready = None
@@ -279,12 +280,11 @@ def _send(stream, message):
 
 def _listen(stream, answers):
     """Put messages into a queue, and None when there will be no more, or none that can be read."""
-    try:
-        while (message := receive(stream)) is not None:
-            answers.put(message)
-    except (ValueError, OSError, RecursionError):
-        pass
-    answers.put(None)
+    with contextlib.suppress(queue.Full):
+        with contextlib.suppress(ValueError, OSError, RecursionError):
+            while (message := receive(stream)) is not None:
+                answers.put_nowait(message)
+        answers.put_nowait(None)
 
 
 def _one_line(text):
