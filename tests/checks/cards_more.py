@@ -1390,6 +1390,11 @@ def look_with(latents, features, w_q, w_k, w_v, size):
     return e / e.sum(1, keepdims=True) @ (seen @ w_v)
 
 
+def logits_gradient_over_tokens(logits, targets, shares):
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return (p - np.eye(logits.shape[-1])[targets]) * shares[..., None]
+
+
 def gate_with_alpha_squared(g, branch, alpha):
     return g, np.tanh(alpha) * g, (1 - alpha**2) * np.vdot(g, branch)
 
@@ -1435,6 +1440,7 @@ CARDS_OF_ROUND_THREE = [
         ],
         right=[mixture_by_selection],
     ),
+    card("09.2", "logits_gradient", wrong=[(logits_gradient_over_tokens, "over the tokens of a row")]),
     card("11.1", "wilson", wrong=[(lambda hits, z=1.96: wilson_by_counts(hits, z / 2), "into the quadratic")]),
 ]
 
