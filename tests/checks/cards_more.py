@@ -280,6 +280,15 @@ def walked(times, fps=1.0):
     return found
 
 
+def walked_on(times, fps=1.0):
+    """Not `walked`: one frame can be the first after several moments."""
+    found = []
+    for n, t in enumerate(times):
+        while t - times[0] >= len(found) / fps:
+            found.append(n)
+    return found
+
+
 def only_after(times, fps=1.0):
     return np.searchsorted(times - times[0], searched_moments(times, fps), side="right")
 
@@ -1104,7 +1113,7 @@ CARDS = [
         "04.1",
         "frames_to_take",
         wrong=[(only_after, "the first number is 0"), (times_themselves, "first number is 0|was expected")],
-        right=[searched, walked],
+        right=[searched],
     ),
     card(
         "04.2",
@@ -1354,3 +1363,85 @@ CARDS = [
         right=[flops_by_steps],
     ),
 ]
+
+
+# ---------------------------------------------------------------- a third round
+
+
+def frames_once(times, fps=1.0):
+    since = np.asarray(times) - times[0]
+    return sorted({int(np.argmax(since >= m / fps)) for m in range(int(since[-1] * fps) + 1)})
+
+
+def frames_by_search(times, fps=1.0):
+    since = np.asarray(times) - times[0]
+    return np.searchsorted(since, np.arange(int(since[-1] * fps) + 1) / fps)
+
+
+def clip_with_eps_added(g, w, limit, eps=1e-3):
+    axes = tuple(range(g.ndim - 1))
+    norm_g, norm_w = (np.sqrt(np.sum(x**2, axis=axes)) for x in (g, w))
+    return g * np.minimum(1, limit * (norm_w + eps) / np.maximum(norm_g, 1e-12))
+
+
+def look_with(latents, features, w_q, w_k, w_v, size):
+    seen = np.concatenate([latents, features])
+    e = np.exp((latents @ w_q) @ (seen @ w_k).T / np.sqrt(size))
+    return e / e.sum(1, keepdims=True) @ (seen @ w_v)
+
+
+def logits_gradient_over_tokens(logits, targets, shares):
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return (p - np.eye(logits.shape[-1])[targets]) * shares[..., None]
+
+
+def gate_with_alpha_squared(g, branch, alpha):
+    return g, np.tanh(alpha) * g, (1 - alpha**2) * np.vdot(g, branch)
+
+
+def gate_by_cosh(g, branch, alpha):
+    return g.copy(), math.tanh(alpha) * g, np.vdot(g, branch) / math.cosh(alpha) ** 2
+
+
+def mixture_by_selection(losses, weights, datasets, lambdas):
+    chosen = [losses[(datasets == i) & (weights > 0)] for i in range(len(lambdas))]
+    return sum(share * x.mean() for share, x in zip(lambdas, chosen, strict=True) if x.size)
+
+
+def mixture_with_padding(losses, weights, datasets, lambdas):
+    return np.sum(np.asarray(lambdas)[datasets] * losses * weights)
+
+
+CARDS_OF_ROUND_THREE = [
+    card("02.5", "clip_by_unit", wrong=[(clip_with_eps_added, "eps is added")]),
+    card(
+        "04.1",
+        "frames_to_take",
+        wrong=[(frames_once, "numbers repeat"), (walked, "numbers repeat")],
+        right=[walked_on, frames_by_search],
+    ),
+    card(
+        "05.1",
+        "look",
+        wrong=[
+            (lambda z, x, q, k, v: look_with(z, x, q, k, v, len(q)), "root of D"),
+            (lambda z, x, q, k, v: look_with(z, x, q, v, k, q.shape[1]), "are exchanged"),
+        ],
+        right=[lambda z, x, q, k, v: look_with(z, x, q, k, v, q.shape[1]).astype(np.float32)],
+    ),
+    card("08.4", "gate_backward", wrong=[(gate_with_alpha_squared, "alpha itself is squared")], right=[gate_by_cosh]),
+    card(
+        "09.1",
+        "mixture_loss",
+        wrong=[
+            (lambda x, w, d, shares: mixture_by_selection(x, w, d, shares) / np.sum(shares), "divided by their sum"),
+            (lambda x, w, d, shares: mixture_by_selection(x, w, d, shares) / len(shares), "they are added"),
+            (mixture_with_padding, "belongs to no data set"),
+        ],
+        right=[mixture_by_selection],
+    ),
+    card("09.2", "logits_gradient", wrong=[(logits_gradient_over_tokens, "over the tokens of a row")]),
+    card("11.1", "wilson", wrong=[(lambda hits, z=1.96: wilson_by_counts(hits, z / 2), "into the quadratic")]),
+]
+
+CARDS += CARDS_OF_ROUND_THREE

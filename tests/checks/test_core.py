@@ -224,3 +224,22 @@ def test_the_package_imports_no_check():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     expected = ["tinyflamingo", "tinyflamingo.checks", "tinyflamingo.checks.core", "tinyflamingo.version"]
     assert done.stdout.split() == expected
+
+
+def test_objects_that_cannot_be_shown_get_a_sentence():
+    class Silent(Exception):
+        def __str__(self):
+            raise ValueError("no words")
+
+        __repr__ = __str__
+
+    @check("99.1", where="here", formula="this")
+    def number(answer):
+        shape_is(answer(), ())
+
+    def raises():
+        raise Silent
+
+    for mine, words in ((lambda: 10**5000, "type int"), (Silent, "type Silent"), (raises, "stops with Silent")):
+        found = number.mark(mine)
+        assert found.result == "wrong" and words in found.hint

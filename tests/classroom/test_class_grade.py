@@ -2,7 +2,9 @@
 
 import csv
 import importlib.util
+import io
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -94,6 +96,37 @@ def test_what_a_function_needs_of_the_notebook_is_run_and_no_more(tmp_path):
     assert results(tmp_path)["07.2"] == "right"
 
 
+OTHER_WAYS = {
+    "imports all": "from numpy import *\ndef phi_in_one_line(is_image):\n    return cumsum(is_image, axis=-1)",
+    "a line that begins with %": """BIG = 10**6
+def phi_in_one_line(is_image):
+    return (
+        np.cumsum(is_image, axis=-1) * (BIG + 1)
+        % BIG
+    )""",
+    "%time in a block": "if True:\n    %matplotlib inline\n" + GOOD,
+    "the result of %timeit": "took = %timeit -o 1 + 1\nfiles = !ls\n" + GOOD,
+    "fills a table": """table = {}
+table.update(a=-1)
+plt.plot(1 / 0)
+def phi_in_one_line(is_image):
+    plt.plot
+    return np.cumsum(is_image, table["a"])""",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WAYS)
+def test_cells_are_run_as_jupyter_runs_them(name, tmp_path):
+    hand_in(tmp_path, "07", phi_in_one_line="import matplotlib.pyplot as plt\n" + OTHER_WAYS[name])
+    assert marks(tmp_path)["07.2"] == ("right", "")
+
+
+def test_a_cell_that_is_not_python_has_its_line(tmp_path):
+    hand_in(tmp_path, "07", phi_in_one_line="x = 1\ndef phi_in_one_line(is_image)\n    return 1")
+    hint = "the cell is not Python: expected ':' in line 2: `def phi_in_one_line(is_image)`"
+    assert marks(tmp_path)["07.2"] == ("wrong", hint)
+
+
 def test_the_last_definition_counts(tmp_path):
     hand_in(tmp_path, "07", phi_in_one_line="def phi_in_one_line(is_image):\n    return 1\n" + GOOD)
     assert results(tmp_path)["07.2"] == "right"
@@ -134,6 +167,14 @@ def phi_in_one_line(is_image):
         try: os.write(stream, len(data).to_bytes(8, "big") + data)
         except OSError: pass
     os._exit(0)""",
+    "a loop that sends messages": """import os, json
+data = json.dumps({"nothing": "x" * 30_000_000}).encode()
+def phi_in_one_line(is_image):
+    while True:
+        for stream in range(3, 20):
+            try: os.write(stream, len(data).to_bytes(8, "big") + data)
+            except OSError: pass""",
+    "a generator, which NumPy does not take": "def phi_in_one_line(is_image):\n    yield from np.cumsum(is_image)",
     "equals everything": """class All(np.ndarray):
     def __eq__(self, other): return True
     def __ne__(self, other): return False
@@ -143,6 +184,17 @@ def phi_in_one_line(is_image):
     "claims to be open in a wrong way": "def phi_in_one_line(is_image):\n    raise SystemError('right')",
     "an endless list": "import itertools\ndef phi_in_one_line(is_image):\n    return itertools.count()",
     "a deep list": "def phi_in_one_line(is_image):\n    x = []\n    for _ in range(10**5): x = [x]\n    return x",
+    "an error without words": """class Silent(Exception):
+    def __str__(self): raise ValueError
+def phi_in_one_line(is_image):
+    raise Silent""",
+    "defines in the place of the worker": """import json, os
+def phi_in_one_line(is_image): return X
+data = json.dumps({"defined": 5}).encode()
+for stream in range(3, 20):
+    try: os.write(stream, len(data).to_bytes(8, "big") + data)
+    except OSError: pass
+X = os._exit(0)""",
     "control characters": "def phi_in_one_line(is_image):\n    raise ValueError('\\x1b[2J\\nright\\r,right')",
 }
 
@@ -154,6 +206,12 @@ def test_hostile_code_is_wrong_and_stops_nothing(name, tmp_path):
     found = marks(tmp_path, seconds=seconds, megabytes=2048)
     assert [result for result, _ in found.values()] == ["right", "wrong", "right", "right", "right"]
     assert len(found["07.2"][1]) > 20 and found["07.2"][1].isprintable()
+
+
+def test_what_a_process_sends_does_not_fill_the_memory():
+    answers = grading.queue.Queue(grading.WAITING)
+    grading._listen(io.BytesIO((b"\0" * 7 + b"\2{}") * 1000), answers)
+    assert answers.qsize() == grading.WAITING
 
 
 def test_a_process_that_goes_on_does_not_hold_up_the_marking(tmp_path):
@@ -200,6 +258,34 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_marked(tmp_path):
     assert all("cannot be read as a notebook" in row.hint for row in rows[:4])
     assert (rows[4].result, rows[4].hint) == ("open", "no exercise of these notebooks is in this file")
     assert {(row.file, row.result) for row in rows[5:]} == {("张 三/我的作业.ipynb", "right")}
+
+
+def test_files_of_the_system_are_left_out_and_names_are_one_line(tmp_path):
+    """macOS puts `._name` files into a zip; a zip from Windows can have names in another encoding."""
+    for name in (".hidden", "__MACOSX"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.ipynb").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "._07_masking.ipynb").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "folder.ipynb").mkdir()
+    for name in (b"a\nb\x1b.ipynb", "张三.ipynb".encode("gbk")):
+        nbformat.write(nbformat.v4.new_notebook(), tmp_path / os.fsdecode(name))
+    names = [row.file for row in grading.grade(tmp_path)]
+    assert names == [r"a\nb\x1b.ipynb", r"\udcd5\udcc5\udcc8\udcfd.ipynb"]
+
+
+def test_a_notebook_with_too_much_code_stops_nothing(tmp_path):
+    hand_in(tmp_path / "a", "07", phi_in_one_line=f"x = '{'a' * 40_000_000}'")
+    hand_in(tmp_path / "b", "12", solved=False)
+    rows = list(grading.grade(tmp_path))
+    assert (rows[0].result, rows[0].exercise) == ("wrong", "") and "letters of code" in rows[0].hint
+    assert [row.result for row in rows[1:]] == ["open"] * 4
+
+
+def test_a_machine_that_starts_no_process_is_said(tmp_path, monkeypatch):
+    hand_in(tmp_path, "07")
+    monkeypatch.setattr(grading, "START", 0)
+    with pytest.raises(UserError, match="no process can be started"):
+        list(grading.grade(tmp_path))
 
 
 def test_an_empty_or_missing_folder_is_an_error(tmp_path):

@@ -46,6 +46,29 @@ def test_no_solution_is_in_it(unpacked):
         assert "# solution" not in path.read_text(encoding="utf-8")
 
 
+def test_a_link_leads_to_a_file_that_is_there(unpacked):
+    """And the README says what is left out."""
+    for path in (*unpacked.glob("*.md"), *unpacked.glob("docs/*.md")):
+        targets = re.findall(r"\]\(([^)#\s:]+)[^)\s]*\)", path.read_text(encoding="utf-8"))
+        missing = [target for target in targets if not (path.parent / target).exists()]
+        assert not missing, path.name
+    readme = (unpacked / "README.md").read_text(encoding="utf-8")
+    assert "copy for a class" in readme[:200] and "[docs/explorer.md](docs/explorer.md)" in readme
+    assert "docs/teaching.md" in readme and "(docs/teaching.md)" not in re.sub(r"\s\(docs/", "", readme)
+
+
+def test_a_teachers_own_files_are_left_out(tmp_path, monkeypatch):
+    for name in ("notebooks/07_masking.ipynb", "notebooks/07_masking-Copy1.ipynb", "notebooks/solved.ipynb",
+                 "docs/figures/a.png", "docs/figures/.a.png.1.tmp", "docs/figures/old.zip"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(packing, "ROOT", tmp_path)
+    packing.pack(tmp_path / "docs" / "figures" / "out.zip")
+    with zipfile.ZipFile(tmp_path / "docs" / "figures" / "out.zip") as packed:
+        top = "tinyflamingo-class"
+        assert packed.namelist() == [f"{top}/docs/figures/a.png", f"{top}/notebooks/07_masking.ipynb"]
+
+
 def test_the_map_of_notebook_00_needs_no_sources(unpacked):
     source = (ROOT / "notebooks" / "src" / "00_flamingo_in_one_sitting.py").read_text(encoding="utf-8")
     function = re.search(r"^def map_of_notebooks.*?(?=^\S)", source[source.index("def map_of") :], re.M | re.S)[0]

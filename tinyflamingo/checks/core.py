@@ -129,7 +129,7 @@ class _Watched:
 
 def own_line(error: BaseException) -> str:
     """One sentence about an error: its kind, its message, and the line of the reader's code it comes from."""
-    message = " ".join(str(error).split())[:LONGEST]
+    message = " ".join(_words(str, error).split())[:LONGEST]
     told = f"{type(error).__name__}: {message}" if message else type(error).__name__
     theirs = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THEIRS)]
     if not theirs:
@@ -166,8 +166,17 @@ def _kind(value):
     """A value's type in words, with the value if it is short."""
     if value is None:
         return "None (a `return` is missing?)"
-    shown = repr(value)
-    return f"a value of type {type(value).__name__}" + (f", {shown}" if len(shown) < 40 and "\n" not in shown else "")
+    shown = _words(repr, value)
+    short = 0 < len(shown) < 40 and "\n" not in shown
+    return f"a value of type {type(value).__name__}" + (f", {shown}" if short else "")
+
+
+def _words(function, value):
+    """str or repr of a reader's object; nothing if that stops with an error, as for an int of 5000 digits."""
+    try:
+        return function(value)
+    except Exception:
+        return ""
 
 
 def fresh_rng() -> np.random.Generator:

@@ -43,6 +43,10 @@ def check_04_1_frames_to_take(frames_to_take):
             got != nearest or nearest == want, "these are the nearest frames; take the first at or after each moment."
         )
         value_is(np.array(got), np.array(want), "The first frame at or after the moment.")
+    pause = rng.uniform(2.1, 4.9) + np.array([0.0, 0.4, 0.9, 4.3, 4.7])
+    got = [int(n) for n in frames_to_take(pause, 1.0)]
+    hint = "a pause of the film can hold several moments: each of them takes the frame after it, so numbers repeat."
+    holds(got == [0, 3, 3, 3, 3], hint)
 
 
 def _stretched(table, F, ends=True):

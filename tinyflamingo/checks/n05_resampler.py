@@ -47,6 +47,12 @@ def check_05_1_look(look):
             latents, both, *weights, axis=0
         ),
         "The scores are not divided by the root of K.": _look(latents, both, *weights, scale=False),
+        "The scores are divided by the root of D; a query has K numbers.": _look(
+            latents, both, weights[0] * np.sqrt(K / D), *weights[1:]
+        ),
+        "Keys and values are exchanged: w_k is for the scores, w_v for what is mixed.": _look(
+            latents, both, weights[0], weights[2], weights[1]
+        ),
     }
     value_is(got, _look(latents, both, *weights), "Compare with the loops, line by line.", mistakes=mistakes)
     shuffled = look(latents, features[rng.permutation(S)], *weights)

@@ -180,8 +180,16 @@ def check_08_4_gate_backward(backward):
             "tanh(alpha) stands where the slope of tanh belongs.": t * total,
             "alpha meets every entry: it is a sum, not a mean.": (1 - t * t) * np.mean(g * branch),
             "g is missing: only what the loss asks for counts.": (1 - t * t) * np.sum(branch),
+            "The slope of tanh is squared tanh(alpha) short of 1; here alpha itself is squared.": (1 - alpha**2)
+            * total,
         }
-        value_is(dalpha, (1 - t * t) * total, f"alpha is {alpha:.2f}.", "dalpha", mistakes=mistakes)
+        value_is(
+            dalpha,
+            (1 - t * t) * total,
+            f"alpha is {alpha:.2f}: move it a little and see by how much y moves.",
+            "dalpha",
+            mistakes=mistakes,
+        )
     _, shut, move = backward(g, branch, 0.0)
     holds(not np.any(shut), "at alpha = 0 the branch gets a gradient; it should be exactly 0.")
     value_is(move, total, "At alpha = 0 the slope of tanh is 1.", "dalpha at 0")

@@ -42,8 +42,13 @@ def check_09_1_mixture_loss(mixture_loss):
             losses, np.ones_like(weights), datasets, lambdas
         ),
         "Divide by the tokens that count, not by all tokens of the data set.": np.dot(lambdas, ignored),
+        "The lambdas are used as they are, not divided by their sum.": want / lambdas.sum(),
+        "Padding (-1) belongs to no data set, but lambdas[-1] is that of the last one.": np.sum(
+            lambdas[datasets] * losses * weights
+        ),
+        "The means are divided by the number of data sets; they are added.": want / sets,
     }
-    value_is(got, want, what="the loss", mistakes=mistakes)
+    value_is(got, want, "Take the data sets one by one, as in the loops.", what="the loss", mistakes=mistakes)
     absent = np.where(datasets == 0, 1, datasets)
     with np.errstate(all="ignore"):
         got = mixture_loss(losses, weights, absent, lambdas)
@@ -93,8 +98,12 @@ def check_09_2_logits_gradient(logits_gradient):
         "1 is to be subtracted at the target: as it is, nothing tells which token was right.": p * share,
         "The sign is wrong: this step makes the loss larger.": -want,
         "The shares hold the mean already; do not divide by the number of tokens again.": want / (B * T),
+        "The softmax runs over the words of the vocabulary, the last axis; here over the tokens of a row.": (
+            np.exp(logits) / np.exp(logits).sum(1, keepdims=True) - np.eye(V)[targets]
+        )
+        * share,
     }
-    value_is(got, want, mistakes=mistakes)
+    value_is(got, want, "Work out one token by hand, then compare.", mistakes=mistakes)
     with np.errstate(all="ignore"):
         big = logits_gradient(logits + 2000.0, targets, shares)
     holds(np.all(np.isfinite(big)), "exp overflows for large logits: subtract the largest logit of each token first.")
@@ -129,7 +138,7 @@ def check_09_3_accumulate(accumulate):
         "Only the last batch is left: add to the sum, do not replace it.": lambdas[-1] * kept[-1],
         "The lambdas say how much each set counts; do not divide by the number of sets as well.": want / sets,
     }
-    value_is(got, want, what="the gradient", mistakes=mistakes)
+    value_is(got, want, "Each batch counts once, times its lambda.", what="the gradient", mistakes=mistakes)
     holds(sorted(asked) == list(range(sets)), "a gradient costs much time: ask for each batch's gradient only once.")
 
 

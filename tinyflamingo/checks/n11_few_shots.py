@@ -44,7 +44,10 @@ def check_11_1_wilson(wilson):
             ),
             "(high, low) came back; low comes first.": (middle + half, middle - half),
         }
-        want, seen = np.clip((middle - half, middle + half), 0, 1), f"{int(np.sum(hits))} of {n} were right."
+        want, seen = (
+            np.clip((middle - half, middle + half), 0, 1),
+            f"{int(np.sum(hits))} of {n} were right; put both ends into the quadratic.",
+        )
         value_is(got, want, seen, what="the interval", mistakes=mistakes)
     wide = wilson(np.arange(n) < right, z=2.58)
     middle, half = _wilson(right / n, n, 2.58)

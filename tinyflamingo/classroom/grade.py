@@ -35,6 +35,8 @@ from tinyflamingo.errors import UserError
 
 SECONDS = 30  # for one exercise
 MEGABYTES = 4096
+LETTERS = 5_000_000  # of code in one notebook; its pictures do not count
+WAITING = 4  # messages of a student's process that nobody has asked for; after these, no more are read
 START = 120  # seconds for the start of a process, on a busy machine
 TIMES = 3  # a check draws new numbers at every run; right means right every time
 NUMBER = re.compile(r"(?:Exercise |check_)(\d\d)[._]\d")
@@ -65,12 +67,22 @@ def grade(folder: Path, seconds: float = SECONDS, megabytes: int = MEGABYTES) ->
     if seconds <= 0:
         raise UserError("--seconds is the limit for one exercise: 1 or more")
     known = exercises()
-    paths = [p for p in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in p.parts]
+    paths = [p for p in sorted(folder.rglob("*.ipynb")) if p.is_file() and not _is_hidden(p.relative_to(folder))]
     if not paths:
         raise UserError(f"{folder} holds no notebook (.ipynb)")
     for path in paths:
         for key, result, hint in _grade_file(path, known, seconds, megabytes):
-            yield Row(path.relative_to(folder).as_posix(), key, result, _one_line(hint))
+            yield Row(_shown(path.relative_to(folder)), key, result, _one_line(hint))
+
+
+def _is_hidden(path):
+    """Such as the copies in .ipynb_checkpoints, and what a zip made on macOS has beside every file."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _shown(path):
+    """A file's name in one line. Line ends, control characters and bytes that are no letters become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path.as_posix())
 
 
 def exercises() -> dict[str, list[Exercise]]:
@@ -102,6 +114,9 @@ def _grade_file(path, known, seconds, megabytes):
         cells = [_source(cell) for cell in code_cells(path)]
     except ValueError as error:
         yield "", "wrong", str(error)
+        return
+    if sum(map(len, cells)) > LETTERS:
+        yield "", "wrong", f"this notebook has more than {LETTERS} letters of code: numbers belong in a file"
         return
     counts = Counter(NUMBER.findall(path.read_text(encoding="utf-8-sig")))
     number = max(known, key=lambda n: (counts[n], n in path.stem.split("_")))
@@ -152,10 +167,11 @@ class Student:
         self._stop()
         self._start()
         self.until = time.monotonic() + self.seconds
-        answer = self._answer({"define": name})
+        answer = self._answer({"define": name, "cells": self.cells})
         if "error" in answer:
             raise CheckFailed(str(answer["error"]))
-        names = [n for n in answer.get("defined", []) if isinstance(n, str) and n.isidentifier()]
+        told = answer.get("defined")
+        names = [n for n in told if isinstance(n, str) and n.isidentifier()] if isinstance(told, list) else []
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         self.__signature__ = None
         with contextlib.suppress(ValueError):
@@ -233,11 +249,13 @@ class Student:
             env={**os.environ, **threads, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"},
             start_new_session=True,
         )
-        self.answers = queue.Queue()
+        self.answers = queue.Queue(WAITING)
         threading.Thread(target=_listen, args=(self.process.stdout, self.answers), daemon=True).start()
         self.lost = False
-        threading.Thread(target=_send, args=(self.process.stdin, {"cells": self.cells}), daemon=True).start()
-        if self.answers.get(timeout=START) is None:
+        ready = None
+        with contextlib.suppress(queue.Empty):
+            ready = self.answers.get(timeout=START)
+        if ready is None:
             raise UserError("no process can be started to run the notebooks: python -m tinyflamingo doctor says more")
 
     def _stop(self):
@@ -262,12 +280,11 @@ def _send(stream, message):
 
 def _listen(stream, answers):
     """Put messages into a queue, and None when there will be no more, or none that can be read."""
-    try:
-        while (message := receive(stream)) is not None:
-            answers.put(message)
-    except (ValueError, OSError, RecursionError):
-        pass
-    answers.put(None)
+    with contextlib.suppress(queue.Full):
+        with contextlib.suppress(ValueError, OSError, RecursionError):
+            while (message := receive(stream)) is not None:
+                answers.put_nowait(message)
+        answers.put_nowait(None)
 
 
 def _one_line(text):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -74,7 +74,7 @@ class Values:
             return {"dict": pairs}
         if callable(value):
             return {"function": True} if give_number else {"type": type(value).__name__}
-        if isinstance(value, Iterable) and not isinstance(value, str | bytes | np.ndarray | np.generic):
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes):  # no generator: NumPy takes none
             kind = "tuple" if isinstance(value, tuple) else "list"
             return {kind: [self.write(item, give_number) for item in value]}
         return {"type": type(value).__name__}

@@ -5,6 +5,8 @@ Serves ``class pack``. Not here: marks (`grade.py`).
 
 from __future__ import annotations
 
+import posixpath
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +16,19 @@ from tinyflamingo.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP = "tinyflamingo-class"  # the folder in the zip
-FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.txt", "notebooks/*.ipynb", "docs/*.md")
+FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.txt", "docs/*.md")
 FOLDERS = ("tinyflamingo", "docs/figures", "docs/examples", "docs/results")
 LEFT_OUT = ("docs/teaching.md",)  # expected results: for teachers
+LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)#\s:]+)[^)\s]*\)")
+NOTE = """
+> This is the copy for a class. It has the library, the notebooks and the texts. It has no solutions and no tests, so
+> `python -m pytest` and the files in `tests/` that the texts mention are not here.
+"""
 
 
 def notebooks() -> list[Path]:
     """The open notebooks of the project."""
-    found = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    found = sorted(p for p in (ROOT / "notebooks").glob("*.ipynb") if re.fullmatch(r"\d\d_\w+", p.stem))
     if not found:
         raise UserError(f"{ROOT / 'notebooks'} has no notebooks: run this in the folder of the whole project")
     return found
@@ -29,12 +36,26 @@ def notebooks() -> list[Path]:
 
 def pack(path: Path) -> int:
     """Write the zip; returns how many files are in it."""
-    notebooks()
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
-        names = sorted(set(_names()))
-        for name in names:
-            packed.write(ROOT / name, f"{TOP}/{name}")
+    names = {place.relative_to(ROOT).as_posix() for place in notebooks()} | set(_names())
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
+        for name in sorted(names):
+            if name.endswith(".md"):
+                packed.writestr(f"{TOP}/{name}", _for_students(name, names))
+            else:
+                packed.write(ROOT / name, f"{TOP}/{name}")
     return len(names)
+
+
+def _for_students(name, names):
+    """A text without links to files that students do not get. The README says what is left out."""
+
+    def link(found):
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), found[2]))
+        there = target in names or any(other.startswith(f"{target}/") for other in names)
+        return found[0] if there else found[1]
+
+    text = LINK.sub(link, (ROOT / name).read_text(encoding="utf-8"))
+    return text.replace("\n", f"\n{NOTE}", 1) if name == "README.md" else text
 
 
 def _names() -> Iterator[str]:
@@ -43,5 +64,6 @@ def _names() -> Iterator[str]:
     places += [place for folder in FOLDERS for place in (ROOT / folder).rglob("*")]
     for place in places:
         name = place.relative_to(ROOT).as_posix()
-        if place.is_file() and "__pycache__" not in place.parts and name not in LEFT_OUT:
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
+        if place.is_file() and not hidden and name not in LEFT_OUT and not name.endswith(".zip"):
             yield name

@@ -23,7 +23,9 @@ from typing import Any
 from tinyflamingo.checks.core import own_line
 from tinyflamingo.classroom.messages import Values, receive, send
 
-OF_IPYTHON = re.compile(r"\s*(?:[%!]|\?+[\w.]+\s*$|[\w.]+\?+\s*$)")
+OF_IPYTHON = re.compile(r"^(\s*)(?:%{1,2}[A-Za-z].*|!.*|\?+[\w.]+\s*|[\w.]+\?+\s*)$")
+ITS_RESULT = re.compile(r"^(\s*[\w, ]+=\s*)(?:!|%[A-Za-z]).*$")
+IMPORTS = (ast.Import, ast.ImportFrom)
 BLOCKS = (ast.For, ast.While, ast.With, ast.Try, ast.If)
 
 
@@ -35,14 +37,11 @@ def main(megabytes: int) -> None:
         os.dup2(nowhere, stream)
     _limit_memory(megabytes)
     builtins.display = lambda *objects, **options: None  # type: ignore[attr-defined]  # every notebook has it
-    cells: list = []
     function: Any = None
     send(answers, {"ready": True})
     while (request := receive(requests)) is not None:
-        if "cells" in request:
-            cells = request["cells"]
-        elif "define" in request:
-            function, answer = define(cells, request["define"])
+        if "define" in request:
+            function, answer = define(request["cells"], request["define"])
             send(answers, answer)
         else:
             send(answers, _call(function, request, requests, answers))
@@ -93,7 +92,7 @@ def define(cells: list, name: str) -> tuple[Any, dict]:
     wrong = ""
     for node, file in _needed(list(_statements(cells)), name):
         if isinstance(node, SyntaxError):
-            wrong = wrong or f"the cell is not Python: {own_line(node)}"
+            wrong = wrong or _not_python(node)
             continue
         try:
             exec(compile(ast.Module([node], []), file, "exec"), space)
@@ -108,12 +107,17 @@ def define(cells: list, name: str) -> tuple[Any, dict]:
     return function, {"defined": names}
 
 
+def _not_python(error):
+    """One sentence about a cell that Python cannot read."""
+    line = f" in line {error.lineno}: `{error.text.strip()}`" if error.lineno and error.text else ""
+    return f"the cell is not Python: {error.msg}{line}"
+
+
 def _statements(cells) -> Iterator[tuple]:
-    """(statement or SyntaxError, file name) of all cells. Lines of IPython alone, as %time, are left out."""
+    """(statement or SyntaxError, file name) of all cells. What only IPython reads, as %time, does nothing here."""
     for number, source in enumerate(cells, start=1):
         file = f"cell {number}"
-        lines = ["" if OF_IPYTHON.match(line) else line for line in source.splitlines()]
-        source = "\n".join(lines) + "\n"
+        source = _without_ipython(source)
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         try:
             compile(source, file, "exec")
@@ -122,17 +126,31 @@ def _statements(cells) -> Iterator[tuple]:
             yield (error if isinstance(error, SyntaxError) else SyntaxError(str(error))), file
 
 
+def _without_ipython(source):
+    """The code of a cell without lines as %time. A cell that is Python stays as it is: a line may begin with `% b`."""
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        ast.parse(source)
+        return source
+    lines = (ITS_RESULT.sub(r"\1None", OF_IPYTHON.sub(r"\1pass", line)) for line in source.splitlines())
+    return "\n".join(lines) + "\n"
+
+
 def _needed(statements, name) -> list[tuple]:
     """The statements that define the name, and what these use, and so on, in their order.
 
     Loops and other blocks also define names, as those of their variables. They count if nothing else defines the name.
+    A call as `table.update(...)` counts if the notebook makes the table: `plt.plot(...)` does not.
     """
     uses = [_uses(node, file) for node, file in statements]
+    imports = [isinstance(node, IMPORTS) for node, _ in statements]
+    imported = set().union(*(defined for (defined, _), is_import in zip(uses, imports, strict=True) if is_import))
+    calls = [isinstance(node, ast.Expr) for node, _ in statements]
+    uses = [(d - imported if is_call else d, used) for (d, used), is_call in zip(uses, calls, strict=True)]
     plain = [not isinstance(node, BLOCKS) for node, _ in statements]
     defined_plainly = set().union(*(defined for (defined, _), is_plain in zip(uses, plain, strict=True) if is_plain))
     uses = [(d if is_plain else d - defined_plainly, used) for (d, used), is_plain in zip(uses, plain, strict=True)]
     names, before = {name}, -1
-    chosen: set[int] = set()
+    chosen = {place for place, (node, _) in enumerate(statements) if _imports_all(node)}
     while before < len(names) + len(chosen):
         before = len(names) + len(chosen)
         for place, (defined, used) in enumerate(uses):
@@ -140,6 +158,11 @@ def _needed(statements, name) -> list[tuple]:
                 chosen.add(place)
                 names |= used
     return [statements[place] for place in sorted(chosen)]
+
+
+def _imports_all(node):
+    """from math import *: what it defines is not known before it is run."""
+    return isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
 
 
 def _uses(node, file):
@@ -157,7 +180,10 @@ def _uses(node, file):
                 defined.add(step.argval)
             elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL"):
                 used.add(step.argval)
-    for target in getattr(node, "targets", [getattr(node, "target", None)]):
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
+        targets = [node.value.func]
+    for target in targets:
         while isinstance(target, ast.Subscript | ast.Attribute):
             target = target.value
         if isinstance(target, ast.Name):
