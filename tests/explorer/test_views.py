@@ -129,6 +129,57 @@ def test_a_picture_of_a_link_that_does_not_exist_is_named(opened):
     assert "red_unicorn" in text(page, "trouble") and text(page, "gate-answer")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "red_constructor", "constructor_circle", "red_star_turns-toString", "red_star_turns", "nine_red_circle",
+        "zero_red_circle", "red_circle_above_blue_star_extra", "five_red_three", "red_three_plus_circle", "red", "",
+        "red_circle_huge", "red_circle_small_nowhere", "red_three_small", "red_circle_plus_blue_star", "rgb:AAAA",
+    ],
+)  # fmt: skip
+def test_other_words_are_no_picture(name, opened):
+    assert opened("lang=en").run(f"World.knows({json.dumps(name)})") is False
+
+
+def test_all_names_of_the_picker_are_pictures(opened):
+    names = "red_circle_small_top-left red_circle_above_blue_star red_three red_three_plus_four three_red_circle "
+    names += "red_star_turns-blue red_star_moves-left red_star_vanishes"
+    assert opened("lang=en").run(f"{json.dumps(names.split())}.every(World.knows)")
+
+
+def test_more_cells_than_the_page_can_draw_are_refused_in_words(opened):
+    page = opened("lang=en&p=" + "<image>Output: a red circle. " * 60)
+    assert "30000" in text(page, "trouble") and page.run("$('prompt').value").count("<image>") == 60
+    page = opened("lang=en&p=" + "<image>" * 400)
+    assert "30000" in text(page, "trouble")
+    click(page, "[data-do=chapterExample]")
+    page.wait_for("$('trouble').hidden")
+
+
+def test_a_place_behind_the_end_is_the_end(opened):
+    page = opened("lang=en&at=900&m=step&s=900&t=5000&g=,,,,,,,&show=mask,next,mask")
+    before = page.run("[S.at, S.step, S.gates, S.show]")
+    assert before == [
+        page.run("NOW.said.probabilities.length - 1"),
+        page.run("NOW.tokens.length - 1"),
+        None,
+        "mask,next",
+    ]
+    click(page, "[data-do=previousToken]")
+    click(page, "[data-do=back]")
+    assert page.run("[S.at, S.step]") == [before[0] - 1, before[1] - 1]
+
+
+def test_another_file_is_refused_in_words(opened):
+    page = opened("lang=en")
+    page.run(
+        "(() => { const t = new DataTransfer(); t.items.add(new File(['x'], 'film.mp4', { type: 'video/mp4' }));"
+        "document.ondrop({ preventDefault() {}, target: document.body, dataTransfer: t }); })()"
+    )
+    page.wait_for("!$('trouble').hidden")
+    assert "film.mp4" in text(page, "trouble")
+
+
 def test_a_closed_outline_is_filled(opened):
     page = opened("lang=en&p=<image>Output:&i=blue_star")
     page.run("openPicker(0); document.querySelector('#picker-tab input[value=draw]').click()")
@@ -194,7 +245,7 @@ def test_a_prompt_that_is_too_long_is_refused_in_words(opened):
     page = opened("lang=zh")
     page.run("change({ prompt: 'a red circle. '.repeat(400) })")
     page.wait_for("!$('trouble').hidden")
-    assert "1024" in text(page, "trouble")
+    assert "1024" in text(page, "trouble") and page.run("$('prompt').value.length") > 5000
     click(page, "[data-do=chapterExample]")
     page.wait_for("$('trouble').hidden")
 

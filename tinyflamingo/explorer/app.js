@@ -36,6 +36,7 @@ function see(name) {
   return seen.get(name);
 }
 
+const MOST = 30000; // of the mask; a browser needs seconds to draw more
 const sameAs = (name, ...parts) => { const key = JSON.stringify(parts), same = NOW[name] === key; NOW[name] = key; return same; };
 function compute() {
   if (sameAs("resultKey", S.prompt, S.pictures, S.gates, S.broken)) return;
@@ -45,7 +46,9 @@ function compute() {
 }
 function readPrompt() {
   NOW.tokens = null; // if what follows throws, the next change reads the prompt again
-  const { tokens, pieces, phi } = Flamingo.interleave(promptItems(), model), visual = S.pictures.map((name) => see(name).latents);
+  const { tokens, pieces, phi } = Flamingo.interleave(promptItems(), model), cells = tokens.length * S.pictures.length * latents();
+  if (cells > MOST) throw new Error(T("tooManyCells", { cells, max: MOST }));
+  const visual = S.pictures.map((name) => see(name).latents);
   let ends = 0;
   const chunk = pieces.map((piece) => (piece === "<EOC>" ? ++ends : ends + 1)); // <EOC> belongs to the chunk it closes
   Object.assign(NOW, { tokens, pieces, phi: Array.from(phi), chunk, visual, M: visual.length, blind: {} });
@@ -82,10 +85,13 @@ function refresh() {
   try {
     compute();
     writeAnswer();
+    S.at = Math.min(S.at, NOW.said.probabilities.length - 1); // an address, or a shorter answer, may leave it behind the end
+    S.step = Math.min(S.step, NOW.tokens.length - 1);
     trouble("");
   } catch (error) {
     NOW.resultKey = NOW.promptKey = "";
     document.documentElement.dataset.ready = "trouble";
+    drawInputs(); // to be mended by the reader
     return trouble(T("cannot", { why: /context/.test(error.message) ? T("tooLong", { max: model.config.language.context }) : error.message }));
   }
   drawInputs();
@@ -152,7 +158,7 @@ const oneOf = (...names) => [String, (t) => (names.includes(t) ? t : names[0])];
 const anywhere = place(() => 1e4);
 const HASH = { // name in the address: [name in S, to text, from text]
   lang: ["lang", ...oneOf("en", "zh")],
-  p: ["prompt", String, String],
+  p: ["prompt", String, (t) => t.replace(/\s/g, " ")],
   i: ["pictures", (v) => v.join(","), (t) => (t ? t.split(",") : [])],
   g: ["gates", (v) => v.flat().map((x) => +x.toFixed(3)).join(","), gatesFrom],
   b: ["block", ...place(() => model.gates.length - 1)],
@@ -164,10 +170,10 @@ const HASH = { // name in the address: [name in S, to text, from text]
   seed: ["seed", String, (t) => Math.trunc(t) || 1], at: ["at", ...anywhere],
   lesson: ["lesson", String, (t) => Math.min(STEPS.length, Math.max(0, Math.trunc(t) || 0))],
   size: ["size", String, (t) => ([1.25, 1.5].includes(Number(t)) ? Number(t) : 1)],
-  show: ["show", String, (t) => t.split(",").filter((v) => SECTIONS.includes(v)).join(",")],
+  show: ["show", String, (t) => SECTIONS.filter((v) => t.split(",").includes(v)).join(",")],
 };
 function gatesFrom(text) {
-  const all = text.split(",").map(Number);
+  const all = text.split(",").map((t) => (t ? Number(t) : NaN));
   if (all.length !== 2 * model.gates.length || !all.every((v) => Math.abs(v) <= 1)) return null;
   return model.gates.map((_, i) => [all[2 * i], all[2 * i + 1]]);
 }

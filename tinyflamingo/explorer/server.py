@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         """The page, for a browser that asks for it by this machine's name."""
-        if self.headers.get("Host") not in self.server.hosts:
+        if self.headers.get("Host", "").lower() not in self.server.hosts:
             self._answer(403, "text/plain", b"this server answers to 127.0.0.1 and localhost only\n")
         elif self.path.partition("?")[0] != "/":
             self._answer(404, "text/plain", b"there is nothing here but /\n")

@@ -69,9 +69,10 @@ function putShare(node, added, t) { // both branches, for the chosen token; the 
 // ---- all gates together: the probability of the likeliest words against one factor
 
 const SWEEP = { key: "", factors: Array.from({ length: 13 }, (_, i) => i / 8) };
+onresize = () => drawSweep(); // its letters keep their size; a sweep that is under way gives up
 async function drawSweep() { // a factor at a time, so that the page stays alive
-  const keyNow = () => JSON.stringify([NOW.promptKey, S.broken, S.temperature, S.lang]), key = keyNow(), ps = [];
-  if (!shown("gates") || SWEEP.key === key) return;
+  const keyNow = () => JSON.stringify([NOW.promptKey, S.broken, S.temperature, S.lang, $("sweep").clientWidth]), key = keyNow(), ps = [];
+  if (!shown("gates") || !NOW.tokens || SWEEP.key === key) return;
   SWEEP.key = key;
   for (const f of SWEEP.factors) {
     ps.push(Flamingo.probabilities(runOn(NOW.visual, options(scaledGates(f))).logits, S.temperature));

@@ -15,7 +15,7 @@ function wireInputs() {
     if (file) takeFile(file, card ? Number(card.dataset.n) : S.pictures.length - 1);
   };
 }
-const pictureIn = (files) => [...files].find((f) => f.type.startsWith("image/"));
+const pictureIn = (files) => [...files].find((f) => f.type.startsWith("image/")) || files[0]; // another file is refused in words
 
 // ---- the parts of the prompt: the text before all pictures, and for each picture the text after it
 
@@ -44,7 +44,7 @@ function drawInputs() {
   if (box.value !== S.prompt) box.value = S.prompt;
   rebuilt($("examples"), [], () => $("examples").replaceChildren(option(-1, T("exOwn")), ...EXAMPLES.map(([key], i) => option(i, T(key)))));
   $("examples").value = at;
-  $("prompt-say").textContent = (inChinese() ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens.length, max: model.config.language.context });
+  $("prompt-say").textContent = (inChinese() ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens ? NOW.tokens.length : "…", max: model.config.language.context });
   rebuilt($("strip"), [S.pictures, parts().length], () => $("strip").replaceChildren(...S.pictures.map(card)));
   parts().forEach((text, i) => { const input = $(`text-${i}`); if (input && input !== document.activeElement) input.value = text; });
   drawWorld();

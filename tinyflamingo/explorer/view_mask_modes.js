@@ -20,7 +20,7 @@ Object.assign(DO, {
   chapterExample: () => setPrompt(START.prompt, START.pictures, { mode: "step", token: 0 }),
 });
 function drawStep() {
-  const last = NOW.tokens.length - 1, t = Math.min(S.step, last);
+  const last = NOW.tokens.length - 1, t = S.step;
   put("step-of", T("stepOf", { n: t + 1, of: last + 1 }));
   put("step-token", wordAt(t));
   put("step-gloss", inChinese() ? gloss(wordAt(t)) : "");

@@ -14,7 +14,7 @@ function drawNext() {
   $("temperature-out").textContent = S.temperature.toFixed(1);
   choice($("choose"), T("choose"), [["likeliest", T("likeliest")], ["lot", T("byLot")]], S.choose, (how) => change({ choose: how, at: 0 }));
   theButton("again").hidden = S.choose !== "lot";
-  const steps = NOW.said.tokens.length, at = Math.min(S.at, NOW.said.probabilities.length - 1);
+  const steps = NOW.said.tokens.length, { at } = S;
   drawAnswer(at, steps);
   disable("shots", NOW.M < 2);
   rebuilt($("shots"), [NOW.resultKey, S.temperature], () => $("shots").replaceChildren());

@@ -124,13 +124,16 @@ const World = (() => {
     return verb === "vanishes" ? [] : [{ ...thing, colour: more }];
   }
 
-  const isClip = (words) => words.length === 3 && ACTIONS.includes(words[2].replace(/^turns-.*/, "turns"));
+  const isClip = (words) => /^(moves|grows|shrinks|vanishes|turns)/.test(words[2]);
   function things(words) {
-    if (words[3] && words[2] === "plus") return sum(words);
+    if (words[2] === "plus") return sum(words);
     if (RELATIONS[words[2]]) return pair(words);
     return NUMBERS.includes(words[0]) ? count(words) : [single(...words)];
   }
-  const known = (t) => COLOURS[t.colour] && (SHAPES[t.shape] || NUMBERS.includes(t.shape)) && t.radius > 0 && Number.isFinite(t.x);
+  const any = (names) => `(${(names.join ? names : Object.keys(names)).join("|")})`;
+  const T = `${any(COLOURS)}_${any(SHAPES)}`, DIGIT = any(NUMBERS);
+  const NAME = new RegExp(`^(${T}(_${any(SIZES)}(_${any(POSITIONS)})?)?|${T}_${any(RELATIONS)}_${T}|${any(COLOURS)}_${DIGIT}(_plus_${DIGIT})?|` +
+    `${any(NUMBERS.slice(1, 6))}_${T}|${T}_(${any(ACTIONS.slice(0, -1))}|turns-${any(COLOURS)}))$`);
 
   const kept = new Map();
   function frames(name) { // a name -> list of frames; an unknown name throws
@@ -143,10 +146,9 @@ const World = (() => {
       if (bytes.length !== SIDE * SIDE * 3) throw new Error(name);
       return [bytes];
     }
+    if (!NAME.test(name)) throw new Error(name);
     const words = name.split("_");
-    const all = isClip(words) ? Array.from({ length: FRAMES }, (_, t) => moment(words, t)) : [things(words)];
-    if (!all.flat().every(known) || !all[0].length) throw new Error(name);
-    return all.map(draw);
+    return isClip(words) ? Array.from({ length: FRAMES }, (_, t) => draw(moment(words, t))) : [draw(things(words))];
   }
   const knows = (name) => { try { return frames(name).length > 0; } catch { return false; } };
   const own = (bytes) => "rgb:" + btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_");
