@@ -44,7 +44,7 @@ def entries():
 
 
 def used_keys():
-    """Every key that the page asks for, as far as it stands in the source as a whole."""
+    """Every key that the page asks for and that the source has as one string."""
     found = set(re.findall(r'data-t="(\w+)"', PAGE)) | set(re.findall(r'data-do="(\w+)"(?! data-t)', PAGE))
     views = "\n".join(code for name, code in CODE.items() if name != WORDS)
     found |= set(re.findall(r'\bT\(\s*"(\w+)"', views)) | set(re.findall(r'\bbutton\(\s*"(\w+)"', views))

@@ -55,15 +55,15 @@ def ask(node, packed, tmp_path):
 
 
 @pytest.fixture(scope="module", params=CLOSE)
-def told(request, node, packed, tmp_path_factory):
+def answered(request, node, packed, tmp_path_factory):
     """(type of the packed matrices, the answers to all prompts)."""
     folder, dtype = tmp_path_factory.mktemp("truth"), request.param
     return dtype, ask_node(node, folder, packed(dtype), all_prompts())["prompts"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tokens_text_logits_and_attention_are_those_of_the_package(kind, told):
-    dtype, answers = told
+def test_tokens_text_logits_and_attention_are_those_of_the_package(kind, answered):
+    dtype, answers = answered
     for answer, (own_kind, seed) in zip(answers, PROMPTS, strict=True):
         if own_kind is kind:
             compare(answer, kind, seed, dtype)

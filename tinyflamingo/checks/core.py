@@ -60,14 +60,14 @@ class Check:
 
     def __call__(self, answer: Callable) -> None:
         """Print "right", "not done yet", or what is off and the hints that are due."""
-        found = self.mark(answer)
-        if found.result == "open":
+        outcome = self.mark(answer)
+        if outcome.result == "open":
             print(f"Exercise {self.key} is not done yet.")
-        elif found.result == "right":
+        elif outcome.result == "right":
             self.shown = 0
             print(f"Exercise {self.key}: right.")
         else:
-            print(f"Exercise {self.key}: not yet. {found.hint}")
+            print(f"Exercise {self.key}: not yet. {outcome.hint}")
             self.shown += 1
             self._show(self.steps[: self.shown - 1])
 
@@ -130,13 +130,13 @@ class _Watched:
 def own_line(error: BaseException) -> str:
     """One sentence about an error: its kind, its message, and the line of the reader's code it comes from."""
     message = " ".join(_words(str, error).split())[:LONGEST]
-    told = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    message_of_error = f"{type(error).__name__}: {message}" if message else type(error).__name__
     theirs = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THEIRS)]
     if not theirs:
-        return f"your function cannot be called as the exercise says. {told}"
+        return f"your function cannot be called as the exercise says. {message_of_error}"
     line = theirs[-1].line or linecache.getline(theirs[-1].filename, theirs[-1].lineno or 0)
     code = f": `{line.strip()}`" if line.strip() else ""
-    return f"line {theirs[-1].lineno} of your cell, in {theirs[-1].name}, stops with {told}{code}"
+    return f"line {theirs[-1].lineno} of your cell, in {theirs[-1].name}, stops with {message_of_error}{code}"
 
 
 def _copy(value):

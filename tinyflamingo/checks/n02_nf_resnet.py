@@ -173,7 +173,7 @@ def check_02_5_clip_by_unit(clip_by_unit):
             "The limit is missing: a unit may move by limit times the norm of its weights.": _clipped(
                 g, weights, 1.0, eps
             ),
-            "eps is added to every norm; it stands in only for a norm that is smaller.": g
+            "eps is added to every norm; it replaces only a norm that is smaller.": g
             * np.minimum(1, limit * (norm_w + eps) / np.sqrt(np.sum(g**2, axis=axes))),
         }
         value_is(got, _clipped(g, weights, limit, eps), "Each unit by itself, the last axis.", mistakes=mistakes)

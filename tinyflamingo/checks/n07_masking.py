@@ -173,7 +173,7 @@ def _empty_row(row, S):
 
 @check(
     "07.5",
-    where="How many tags stand strictly before a token? The coming picture has the next number, but never more than N.",
+    where="How many tags are strictly before a token? The coming picture has the next number, but never more than N.",
     formula="min(cumsum(is_image) - is_image + 1, number of tags)",
 )
 def check_07_5_phi_next(phi_next):

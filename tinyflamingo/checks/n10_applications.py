@@ -71,7 +71,7 @@ def _stopping(next_logits, prompt, never):
 
 @check(
     "10.2",
-    where="Keep one list. What must stand in it when you ask question 2? Where do the questions and answers so far go?",
+    where="Keep one list. What must be in it when you ask question 2? Where do earlier questions and answers go?",
     formula="items = [picture]; for each question: append it, answer = ask(items), append the answer",
 )
 def check_10_2_hold_dialogue(hold_dialogue):
@@ -105,7 +105,7 @@ def check_10_2_hold_dialogue(hold_dialogue):
         for earlier in questions[: turn + 1]:
             holds(earlier in said, f"at question {turn + 1} a question is missing from the prompt.")
         want = [part for pair in zip(questions, answers[:turn], strict=False) for part in pair] + [questions[turn]]
-        hint = "questions and answers stand in the order in which they were said, each once, with a space between."
+        hint = "questions and answers must be in the order in which they were said, each once, with a space between."
         holds(said == _words(want), hint)
     holds(list(got) == answers, "return the answers, in order, as the model gave them.")
 
@@ -173,8 +173,7 @@ def _over_all(q, k, phi):
 @check(
     "10.4",
     where=(
-        "The axis R stands in both arrays: sum over it. Which columns of latent_map belong to cells, and how "
-        "many are they?"
+        "Both arrays have the axis R: sum over it. Which columns of latent_map belong to cells, and how many are they?"
     ),
     formula="S = latent_map.shape[1] - R; token_map @ latent_map[:, :S]",
 )

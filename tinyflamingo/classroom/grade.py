@@ -87,12 +87,12 @@ def _shown(path):
 
 def exercises() -> dict[str, list[Exercise]]:
     """{"07": exercises of notebook 07}, from the project's own notebooks."""
-    found = {}
+    exercises = {}
     for path in notebooks():
         cells = [cell for cell in code_cells(path) if cell["metadata"].get("tags", [""])[0] == "check"]
         calls = [(cell["metadata"]["tags"][1], CALL.search(_source(cell))) for cell in cells]
-        found[path.name[:2]] = [Exercise(key, call[1], call[2]) for key, call in calls if call]
-    return found
+        exercises[path.name[:2]] = [Exercise(key, call[1], call[2]) for key, call in calls if call]
+    return exercises
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -135,14 +135,14 @@ def _mark(student, exercise):
             return "open", f"there is no function {exercise.function} in this notebook"
     except CheckFailed as failed:
         return "wrong", str(failed)
-    found = None
+    outcome = None
     for _ in range(TIMES):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = getattr(checks, exercise.check).mark(student)
-        if found.result != "right":
+            outcome = getattr(checks, exercise.check).mark(student)
+        if outcome.result != "right":
             break
-    return found.result, found.hint
+    return outcome.result, outcome.hint
 
 
 class Student:
@@ -170,8 +170,8 @@ class Student:
         answer = self._answer({"define": name, "cells": self.cells})
         if "error" in answer:
             raise CheckFailed(str(answer["error"]))
-        told = answer.get("defined")
-        names = [n for n in told if isinstance(n, str) and n.isidentifier()] if isinstance(told, list) else []
+        defined = answer.get("defined")
+        names = [n for n in defined if isinstance(n, str) and n.isidentifier()] if isinstance(defined, list) else []
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         self.__signature__ = None
         with contextlib.suppress(ValueError):

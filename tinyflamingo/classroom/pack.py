@@ -28,10 +28,10 @@ NOTE = """
 
 def notebooks() -> list[Path]:
     """The open notebooks of the project."""
-    found = sorted(p for p in (ROOT / "notebooks").glob("*.ipynb") if re.fullmatch(r"\d\d_\w+", p.stem))
-    if not found:
+    paths = sorted(p for p in (ROOT / "notebooks").glob("*.ipynb") if re.fullmatch(r"\d\d_\w+", p.stem))
+    if not paths:
         raise UserError(f"{ROOT / 'notebooks'} has no notebooks: run this in the folder of the whole project")
-    return found
+    return paths
 
 
 def pack(path: Path) -> int:
@@ -49,10 +49,10 @@ def pack(path: Path) -> int:
 def _for_students(name, names):
     """A text without links to files that students do not get. The README says what is left out."""
 
-    def link(found):
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), found[2]))
+    def link(match):
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(name), match[2]))
         there = target in names or any(other.startswith(f"{target}/") for other in names)
-        return found[0] if there else found[1]
+        return match[0] if there else match[1]
 
     text = LINK.sub(link, (ROOT / name).read_text(encoding="utf-8"))
     return text.replace("\n", f"\n{NOTE}", 1) if name == "README.md" else text
