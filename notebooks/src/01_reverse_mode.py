@@ -149,16 +149,16 @@ plt.show()
 
 
 # %%
-def backward_too_early(end):
+def backward_in_haste(end):
     """Wrong: each time a box gets a slope, it passes on everything that it has so far."""
     slopes = {box: 0.0 for box in in_order(end)}
 
-    def pass_on(box, slope):
+    def hand_on(box, slope):
         slopes[box] += slope
         for part, local in box.made_of:
-            pass_on(part, slopes[box] * local)
+            hand_on(part, slopes[box] * local)
 
-    pass_on(end, 1.0)
+    hand_on(end, 1.0)
     return slopes
 
 
@@ -167,7 +167,7 @@ b = a * a
 e = b * (b + a)
 print("true slope:            ", 4 * 3.0**3 + 3 * 3.0**2)
 print("in the right order:    ", backward(e)[a])
-print("too early:             ", backward_too_early(e)[a])
+print("too early:             ", backward_in_haste(e)[a])
 
 # %% [markdown]
 # A box may pass its slope on only when its slope is complete. So it must wait for every box that was made of it.
@@ -490,7 +490,7 @@ M, D = 64, 128
 x, gain = rng.standard_normal((M, D)), rng.standard_normal(D)
 out = np.empty_like(x)
 rms_norm_kernel(x, gain, 1e-6, out)
-print("x (M, D) =", x.shape, " kernel and NumPy differ by at most", f"{np.abs(out - rms_norm_plain(x, gain, 1e-6)).max():.0e}")
+print("x (M, D) =", x.shape, " both differ by at most", f"{np.abs(out - rms_norm_plain(x, gain, 1e-6)).max():.0e}")
 print("passes over an array of that size: plain 7, the kernel 3")
 
 # %% [markdown]
