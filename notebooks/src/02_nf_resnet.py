@@ -3,7 +3,7 @@
 #
 # key: nf_resnet
 #
-# Chapter §2, the vision encoder. 125 minutes with the exercises, half a minute to run. You need notebooks 00 and
+# Chapter §2, the vision encoder. 130 minutes with the exercises, half a minute to run. You need notebooks 00 and
 # 01, and you should know what a convolution and a residual connection are.
 #
 # In this notebook you study the NF-ResNet, the network that turns pictures into features. You learn why it has no
@@ -568,9 +568,7 @@ sights = {
 }
 for name, seen in sights.items():
     strong = (seen > 0.05 * seen.max()).mean()
-    print(
-        f"{name:14s} pixels with any influence {np.mean(seen > 0):.2f}, with at least 1/20 of the largest {strong:.2f}"
-    )
+    print(f"{name:14s} pixels with any influence {np.mean(seen > 0):.2f}, with at least 5% of the largest {strong:.2f}")
 
 # %% [markdown]
 # *Figure: three maps of 32 by 32 pixels, bright where a pixel changes the chosen feature. ResNet: a soft spot
