@@ -3,7 +3,7 @@
 #
 # key: contrastive
 #
-# Chapter §2, how the vision encoder is trained. 80 minutes with the exercises, about half a minute to run. You
+# Chapter §2, how the vision encoder is trained. 85 minutes with the exercises, about half a minute to run. You
 # need notebook 02, and you should know what a softmax and a cross-entropy are.
 #
 # In this notebook you build the contrastive loss, with loops and without. You derive its gradient, and you train a
