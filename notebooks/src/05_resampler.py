@@ -483,7 +483,7 @@ plt.show()
 
 # %% [markdown]
 # The information about a picture is spread over the tokens, and the model was trained with all of them. Without
-# some of them its answers are worse. The loss is not equal for all kinds of questions.
+# some of them its answers are worse. How much worse depends on the question.
 #
 # ## In the library
 #

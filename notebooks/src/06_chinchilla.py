@@ -3,7 +3,7 @@
 #
 # key: chinchilla
 #
-# Chapter §4, the language model. 120 minutes with the exercises, seconds to run. You need notebook 00, and a basic
+# Chapter §4, the language model. 125 minutes with the exercises, seconds to run. You need notebook 00, and a basic
 # idea of a causal decoder.
 #
 # The block of Gopher and Chinchilla differs from that of GPT-2 in two things: RMSNorm and relative positions. In
