@@ -5,7 +5,8 @@
 #
 # Flamingo reads a text that contains pictures and videos, and continues the text. In this notebook you follow one
 # picture and one prompt through a trained Flamingo. The order is that of the chapter: the grid of features (§2),
-# the visual tokens (§3), the mask that says which text sees which picture and the gates (§4), and the output (§5).
+# the visual tokens (§3), the mask and the gates (§4), and the output (§5). The mask says which text sees which
+# picture.
 #
 # **You will build** two small things: a prompt that contains examples, and a function that computes the sizes of
 # the data at each step.
@@ -346,8 +347,8 @@ plt.show()
 #
 # Yes. The words of the first chunk saw the first picture, and the self-attention of the language model reads those
 # words. So information about earlier pictures reaches the answer through text. A token before the first picture
-# has `phi` 0, and its cross-attention gives exactly zero. The next cell replaces the second picture by zeros and
-# shows which rows change.
+# has `phi` 0, and its cross-attention gives exactly zero. The next cell replaces the visual tokens of the second
+# picture by zeros and shows which rows of the logits change.
 
 # %%
 batch = make_batch([sequence])
@@ -357,11 +358,11 @@ changed = flamingo(params, frozen, batch.tokens, batch.phi, np.stack([visual[0],
 print("logits (B, T, V + 1) =", logits.shape)
 first = int(np.argmax(seen == 2)) if N > 1 else len(pieces)
 print(
-    "second picture blanked: rows before its tag equal bit for bit:",
+    "second picture set to 0: rows before its tag are equal bit for bit:",
     np.array_equal(logits[:, :first], changed[:, :first]),
 )
 print(
-    "second picture blanked: rows from its tag on changed by at most",
+    "second picture set to 0: rows from its tag on change by at most",
     f"{np.abs(logits - changed)[:, first:].max():.2f}",
 )
 

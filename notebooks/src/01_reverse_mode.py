@@ -44,8 +44,9 @@ rng = np.random.default_rng(1)
 # A `Box` holds a number. It also holds a list of the boxes that it was made of, and for each of them the local
 # slope (the derivative of this box with respect to that box). Three operations make new boxes from boxes. Each new
 # box gets the next running number, so a box always has a larger number than the boxes it was made of. `backward`
-# starts at the end with slope 1. It goes from the newest box to the oldest. At each box it multiplies the slope of
-# the box by each local slope, and adds the result to the slope of the part. This is the whole algorithm.
+# starts at the end with slope 1. It goes from the newest box to the oldest. At each box it takes every box that
+# this one was made of. It multiplies the slope by the local slope, and adds the product to the slope of that
+# earlier box. This is the whole algorithm.
 
 
 # %%
@@ -278,7 +279,7 @@ def softmax(s):
 
 
 def softmax_vjp_by_hand(g, w):
-    """g and w (T, S): gradient of the shares, and the shares -> gradient of the scores."""
+    """w (T, S): the weights; g (T, S): the gradient at the weights -> the gradient at the scores."""
     ds = np.zeros_like(w)
     for t in range(w.shape[0]):
         for i in range(w.shape[1]):
@@ -367,13 +368,15 @@ two_sided = [(loss(x + h * direction) - loss(x - h * direction)) / (2 * h) for h
 one_sided = [(loss(x + h * direction) - loss(x)) / h for h in steps]
 
 figure, axis = plt.subplots(figsize=(6, 2.8))
-axis.loglog(steps, np.abs(np.array(one_sided) / slope - 1) + 1e-17, "s--", color=ORANGE, markersize=4, label="one side")
-axis.loglog(steps, np.abs(np.array(two_sided) / slope - 1) + 1e-17, "o-", color=BLUE, markersize=4, label="both sides")
+axis.loglog(
+    steps, np.abs(np.array(one_sided) / slope - 1) + 1e-17, "s--", color=ORANGE, markersize=4, label="one-sided"
+)
+axis.loglog(steps, np.abs(np.array(two_sided) / slope - 1) + 1e-17, "o-", color=BLUE, markersize=4, label="two-sided")
 axis.set(xlabel="ε", ylabel="relative error")
 axis.legend(frameon=False)
 plt.show()
 best = int(np.argmin(np.abs(np.array(two_sided) / slope - 1)))
-print(f"smallest error, both sides: {abs(two_sided[best] / slope - 1):.0e} at ε = {steps[best]:.0e}")
+print(f"smallest error, two-sided: {abs(two_sided[best] / slope - 1):.0e} at ε = {steps[best]:.0e}")
 
 # %% [markdown]
 # *Figure: two valleys on logarithmic axes. From the right, the errors fall with ε, that of the two-sided
@@ -425,7 +428,7 @@ def with_vjp(vjp):
 
 planted = {
     "as it should be": squared_relu_vjp,
-    "sign turned": lambda answer, x: lambda g: -g * 2 * np.maximum(x, 0),
+    "wrong sign": lambda answer, x: lambda g: -g * 2 * np.maximum(x, 0),
     "the 2 forgotten": lambda answer, x: lambda g: g * np.maximum(x, 0),
     "wrong by a thousandth": lambda answer, x: lambda g: 1.001 * g * 2 * np.maximum(x, 0),
     "right but for one entry": lambda answer, x: lambda g: g * 2 * np.maximum(x, 0) * (np.arange(x.size) != x.argmax()),
@@ -491,7 +494,7 @@ x, gain = rng.standard_normal((M, D)), rng.standard_normal(D)
 out = np.empty_like(x)
 rms_norm_kernel(x, gain, 1e-6, out)
 print("x (M, D) =", x.shape, " both differ by at most", f"{np.abs(out - rms_norm_plain(x, gain, 1e-6)).max():.0e}")
-print("passes over an array of that size: plain 7, the kernel 3")
+print("passes over an array of that size: NumPy 7, kernel 3")
 
 # %% [markdown]
 # Count the passes in the plain line: `x * x` reads one array and writes one, `mean` reads one, the division reads
@@ -515,7 +518,7 @@ def squared_relu_kernel(x, out, slope):
     rows, width = x.shape
     for m in range(rows):
         for d in range(width):
-            positive = 0.0 if x[m, d] < 0 else x[m, d]  # written so, NaN passes
+            positive = 0.0 if x[m, d] < 0 else x[m, d]  # in this form NaN stays NaN
             out[m, d] = positive * positive
             slope[m, d] = 2 * positive
     # end of solution

@@ -105,9 +105,9 @@ plt.show()
 #
 # ## First thing: standardised weights
 #
-# If the inputs of a unit are independent and have mean 0 and variance 1, then the variance of its output is the
-# sum of its squared weights. So for every output channel, subtract from the weights their mean, and divide them by
-# the root of their summed squares:
+# If the inputs of a unit are independent and have variance 1, then the variance of its output is the sum of its
+# squared weights. So for every output channel, subtract from the weights their mean, and divide them by the root
+# of their summed squares:
 #
 # $$\hat W_{i,o} = g_o\,\frac{W_{i,o} - \mu_o}{\sqrt{N}\,\sigma_o}$$
 #
@@ -179,7 +179,7 @@ check_02_1_standardise(standardise)
 
 # %% exercise 02.2
 def standardise_gradient(w, gain, a):
-    """w (kh, kw, Cin, Cout), gain (Cout,), a: the gradient by the result -> the gradient by w."""
+    """w (kh, kw, Cin, Cout), gain (Cout,), a: the gradient at the result -> the gradient at w."""
     # solution
     axes = (0, 1, 2)
     centred = w - w.mean(axis=axes)
@@ -203,7 +203,7 @@ check_02_2_standardise_gradient(standardise_gradient)
 print("relative error below 1e-6:", ops.check_grad(ops.standardise_weight, w, gain) < 1e-6)
 a = rng.standard_normal(w.shape)
 gradient = ops.vjp(lambda p: ops.standardise_weight(p["w"], gain), {"w": w})[2](a)["w"]
-print("sum of the gradient a channel:    ", np.abs(gradient.sum(axis=(0, 1, 2))).max() < 1e-10)
+print("gradient of a channel sums to 0:  ", np.abs(gradient.sum(axis=(0, 1, 2))).max() < 1e-10)
 along = np.sum(gradient * (w - w.mean(axis=(0, 1, 2))), axis=(0, 1, 2))
 print("gradient along the weights is 0:  ", np.abs(along).max() < 1e-10)
 
@@ -410,7 +410,7 @@ for block in ("stage_0_block_0", "stage_1_block_0"):
 
 # %%
 def clip_with_loops(g, w, limit, eps=1e-3):
-    """g and w (..., Cout): the gradient of each output unit to at most `limit` times the norm of its weights."""
+    """g and w (..., Cout): limit the gradient of each output unit to `limit` times the norm of its weights."""
     out = g.copy()
     for o in range(w.shape[-1]):
         norm_g = np.sqrt(np.sum(g[..., o] ** 2))
@@ -554,7 +554,7 @@ cell = 5  # second row, second column
 
 
 def sight(encode):
-    """Mean size of the gradient of one feature by each pixel, (Y, X)."""
+    """Mean size of the gradient of one feature with respect to each pixel, (Y, X)."""
     x = {"x": library.normalise_pixels(pictures)}
     features, _, pull = ops.vjp(lambda p: encode(p["x"])[:, cell], x)
     ways = [np.random.default_rng(i).standard_normal(features.shape, dtype=np.float32) for i in range(8)]

@@ -188,7 +188,7 @@ check_03_1_contrastive_loss(contrastive_loss)
 
 # %% exercise 03.2
 def logits_gradient(logits):
-    """logits (B, B), picture i and caption i belong together -> the gradient of the loss by them, (B, B)."""
+    """logits (B, B), picture i and caption i belong together -> the gradient of the loss at the logits, (B, B)."""
     # solution
     e = np.exp(logits - logits.max())
     right = np.eye(len(logits))

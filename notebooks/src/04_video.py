@@ -92,7 +92,7 @@ print("loop and batch agree:", bool(np.abs(together[0] - one_by_one).max() < 1e-
 
 # %% exercise 04.1
 def frames_to_take(times, fps=1.0):
-    """times (n,), growing -> the numbers of the frames to take, a list of int."""
+    """times (n,), increasing -> the numbers of the frames to take, a list of int."""
     # solution
     since = np.asarray(times) - times[0]
     moments = np.arange(int(since[-1] * fps) + 1) / fps
@@ -114,7 +114,7 @@ with tempfile.TemporaryDirectory() as folder:
     film = Path(folder) / "film.mp4"
     write_video(film, clip(rng, "moves up", frames=25), fps=8)
     for fps in (1, 2):
-        print(f"25 frames at 8 a second, taken at {fps}: (F, Y, X, 3) =", load_video(film, fps=fps).shape)
+        print(f"25 frames at 8 per second, taken at {fps} per second: (F, Y, X, 3) =", load_video(film, fps=fps).shape)
 
 # %% [markdown]
 # ## A time stamp for every frame
@@ -215,7 +215,7 @@ check_04_2_stretch(stretch)
 
 # %% exercise 04.3
 def stretch_gradient(g, trained):
-    """g (F, D), the gradient by the stretched stamps -> the gradient by the table, (trained, D)."""
+    """g (F, D), the gradient at the stretched stamps -> the gradient at the table, (trained, D)."""
     # solution
     F, D = g.shape
     place = np.linspace(0, trained - 1, F)

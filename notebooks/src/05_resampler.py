@@ -53,7 +53,8 @@ rng = np.random.default_rng(2022)
 # ## The problem, drawn to scale
 #
 # A picture is a grid of features, and a video is several grids. Suppose every feature attends to every other
-# feature, as the tokens of a text do. Then the table of scores is a square, and its side grows with the input.
+# feature, as the tokens of a text do. The table of scores has one row for each query and one column for each key.
+# So it is a square, and its side grows with the input.
 #
 # The chapter gives the example of BERT, a Transformer encoder. Every token of BERT attends to every token, so the
 # memory for the scores grows with the square of the length. With twice as many tokens, the table is four times as
@@ -87,7 +88,7 @@ for name, shade in zip(reversed(lengths), ("#cfe3f1", "#7fb5d9", BLUE), strict=T
     axes[1].add_patch(Rectangle((0, 0), n + R, R, facecolor=shade, label=name))
 longest = max(lengths.values())
 axes[0].set(xlim=(0, longest + R), ylim=(longest, 0), title="every feature looks at all features", ylabel="queries")
-axes[1].set(title=f"{R} latents look at all")
+axes[1].set(title=f"{R} latents look at everything")
 for axis in axes:
     axis.set(xlabel="keys", aspect="equal")
 axes[0].legend(loc="lower left")
@@ -209,7 +210,8 @@ check_05_2_what_is_seen(what_is_seen)
 
 # %% [markdown]
 # The library never builds this sequence. The keys and values are the sequence times a matrix, and the product of a
-# sum is the sum of two products. So the library multiplies the features and the time vectors separately:
+# sum with a matrix is the sum of two products. So the library multiplies the features and the time vectors
+# separately:
 #
 # $$[\text{features} + \text{time}\,;\;\text{latents}]\;W
 # = [\text{features}\,W + \text{time}\,W\,;\;\text{latents}\,W]$$
@@ -288,7 +290,7 @@ figure, axes = plt.subplots(1, 2, figsize=(8, 2.8))
 for axis, column, label in ((axes[0], 0, "flops"), (axes[1], 1, "bytes of scores")):
     axis.loglog(sizes, by_self[:, column], "s--", color=ORANGE, label="features look at features")
     axis.loglog(sizes, by_latents[:, column], "o-", color=BLUE, label=f"{R} latents look")
-    axis.set(xlabel="features that came in", ylabel=label)
+    axis.set(xlabel="number of features", ylabel=label)
     axis.set_xticks(sizes, [str(n) for n in sizes], minor=False)
     axis.minorticks_off()
 axes[0].legend(frameon=False)
@@ -477,7 +479,7 @@ kept = np.array([right(visual[:, :r]) for r in range(1, R + 1)])
 figure, axis = plt.subplots(figsize=(5, 2.4))
 for column, name, colour, mark in zip(kept.T, questions, (BLUE, ORANGE, GREEN), "osD", strict=True):
     axis.plot(range(1, R + 1), column, color=colour, marker=mark, label=name)
-axis.set(xlabel="visual tokens handed on", ylabel="P(right answer)", ylim=(0, 1.02))
+axis.set(xlabel="visual tokens passed on", ylabel="P(right answer)", ylim=(0, 1.02))
 axis.legend(frameon=False)
 plt.show()
 

@@ -86,13 +86,13 @@ def attention_of(language, tokens):
 
 # %% [markdown]
 # The figure shows two of the heads. The first is the head of the first block that looks most at the token just
-# before. The second is a head of the second block. It is chosen because, at the last token, it looks most at the
-# tokens that came after "red" before. Each row is a token that looks, and each column is a token that it looks at.
+# before. The second is the head of the second block whose last token looks most at the tokens that followed the
+# earlier copies of "red". Each row is a token that looks, and each column is a token that it looks at.
 #
 # *Figure: two squares of attention weights. Their upper right halves are empty, because these are the future. In
 # the left one, of a head in the first block, a dark line runs right beside the diagonal: every token looks at the
 # token before it. In the right one, of a head in the second block, the last rows look far back: the last "red"
-# looks at the token that came after "red" before.*
+# looks at the token that followed an earlier "red".*
 
 # %%
 looks = attention_of(language, tokens)
@@ -106,7 +106,7 @@ for axis, block, head in zip(axes, (0, 1), heads, strict=True):
     axis.set_xticklabels(pieces, rotation=90)
 plt.show()
 copied = looks[1][0, heads[1], -1].argmax()
-print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, which stands right after {pieces[copied - 1]!r}")
+print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, right after {pieces[copied - 1]!r}")
 
 # %% [markdown]
 # The two heads work together. The left head writes into every position which token was before it. So the right
@@ -188,7 +188,7 @@ for name, changed in (("times 100", 100 * x), ("plus 100", x + 100)):
 
 # %% exercise 06.2
 def rms_norm_gradient(x, gain, g, eps=1e-6):
-    """x (T, D), gain (D,), g (T, D): the gradient by the output -> the gradient by x, (T, D)."""
+    """x (T, D), gain (D,), g (T, D): the gradient at the output -> the gradient at x, (T, D)."""
     # solution
     D = x.shape[-1]
     r = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
@@ -242,9 +242,9 @@ except AssertionError as error:
 # ### Exercise 06.3 · Sines, then cosines
 # *difficulty: easy · minutes: 10*
 #
-# Take the distances `n = 0 .. S-1` and `m = 0 .. D/2-1`. The frequency of column `m` is `10000 ** (-2 m / D)`. The
-# first half of the columns contains the sines of `n` times the frequency, the second half the cosines. (Some other
-# papers alternate sines and cosines. Do not do that here.)
+# The distances are `n = 0 .. S-1`, and the columns of one half are `m = 0 .. D/2-1`. The frequency of column `m`
+# is `10000 ** (-2 m / D)`. The first half of the columns contains the sines of `n` times the frequency, the second
+# half the cosines. (Some other papers alternate sines and cosines. Do not do that here.)
 
 
 # %% exercise 06.3
@@ -486,7 +486,7 @@ E, A, B, alpha, beta = 1.69, 406.4, 410.7, 0.34, 0.28
 
 
 def final_loss(N, D):
-    """Nats a token that the fitted formula predicts for N parameters trained on D tokens."""
+    """Nats per token that the fitted formula predicts for N parameters trained on D tokens."""
     return E + A / N**alpha + B / D**beta
 
 
@@ -510,7 +510,7 @@ for C, colour in zip((1e21, 1e22, 1e23, 5.76e23, 1e25), plt.cm.viridis(np.linspa
 for (name, (N, D)), mark, place in zip(rivals.items(), "sD*", ((-34, 9), (8, -3), (-56, -12)), strict=True):
     axis.plot(N, final_loss(N, D), mark, color=ORANGE, markersize=8)
     axis.annotate(name, (N, final_loss(N, D)), xytext=place, textcoords="offset points")
-axis.set(xlabel="parameters N", ylabel="predicted loss, nats a token", ylim=(1.75, 3.3))
+axis.set(xlabel="parameters N", ylabel="predicted loss, nats per token", ylim=(1.75, 3.3))
 axis.legend(frameon=False, title="budget", loc="upper left", ncols=2)
 plt.show()
 
