@@ -11,8 +11,8 @@
 # **You will build** two small things: a prompt that contains examples, and a function that computes the sizes of
 # the data at each step.
 #
-# **You will not** train anything. The twelve notebooks after this one explain the parts. Each of them builds one
-# part.
+# **You will not** train anything. The twelve notebooks after this one explain the parts. Each of them treats one
+# idea.
 #
 # Code that only imports or draws is folded. Click on the three dots to see it. You can change every cell. To get
 # the original notebook back, delete it and unpack it again (or, with git: `git checkout notebooks`). If you have
@@ -105,8 +105,8 @@ plt.show()
 #
 # The chapter before this one is about DALL·E 2, and this chapter compares the two models. DALL·E 2 goes from text
 # to a picture: its input is a text, and its output is a picture. Flamingo goes in the other direction: its output
-# is always text. The chapter names this first difference: the input of Flamingo may mix text, pictures and videos
-# in any order. Notebook 12 compares the parts of the two models one by one.
+# is always text. The chapter also names a difference in the input: Flamingo accepts text, pictures and videos,
+# mixed in any order. Notebook 12 compares the parts of the two models one by one.
 #
 # ## §1 The whole: two frozen parts, and the parts that connect them
 #
@@ -373,7 +373,7 @@ print(
 # Both alphas start at 0.
 #
 # **Predict.** Set all gates to 0 and give the model a picture. How far are its logits from those of the language
-# model alone: a little, a tiny bit, or not at all?
+# model alone: a little, very little, or not at all?
 
 # %%
 closed = copy.deepcopy(params)

@@ -7,8 +7,8 @@
 # 01, and you should know what a convolution and a residual connection are.
 #
 # In this notebook you study the NF-ResNet, the network that turns pictures into features. You learn why it has no
-# batch normalisation, and which four things replace it. You remove these one by one and see the signal vanish or
-# explode. For comparison there is also a Vision Transformer in 25 lines, the kind of encoder that CLIP is known
+# batch normalisation, and which four things replace it. You take parts away one by one and see the signal vanish
+# or explode. For comparison there is also a Vision Transformer in 25 lines, the kind of encoder that CLIP is known
 # for. You see what a feature of each network depends on. You do not train an encoder here. Notebook 03 does that.
 #
 # Letters: `B` pictures, `Y`, `X` pixels, `C` channels, `S` features of a picture, `Dv` their width, `H` heads.
@@ -254,10 +254,11 @@ print(f"the gain of a ReLU, known in closed form = {(2 / (1 - 1 / np.pi)) ** 0.5
 # $$h_{l+1} = h_l + \alpha\, f(h_l / \beta_l), \qquad \beta_l = \sqrt{\mathrm{Var}(h_l)}, \qquad
 # \mathrm{Var}(h_{l+1}) = \mathrm{Var}(h_l) + \alpha^2$$
 #
-# The input of the branch has variance 1, so its output has variance 1 too. Therefore the variance grows by
-# `alpha²` in each block, along a straight line. The first block of a stage is called a *transition*. There the
-# shortcut also gets the normalised signal, through a convolution, so the variance of the shortcut is 1 again. Then
-# the `alpha²` of this block is added. Nothing is measured here: `beta` is known before the first picture arrives.
+# The input of the branch has variance 1, so its output has variance 1 too, because of the first two things.
+# Therefore the variance grows by `alpha²` in each block, along a straight line. The first block of a stage is
+# called a *transition*. There the shortcut also gets the normalised signal, through a convolution, so the variance
+# of the shortcut is 1 again. Then the `alpha²` of this block is added. Nothing is measured here: `beta` is known
+# before the first picture arrives.
 
 # %% [markdown]
 # ### Exercise 02.4 · Keep the books
@@ -291,7 +292,7 @@ check_02_4_betas(betas)
 #
 # Now we take a deep encoder with thirty blocks in three stages. It is only initialised, and its pictures are pure
 # noise. The encoder of the library lets us measure its signal after every block. Then we remove each ingredient in
-# turn. To do this, a `with` block replaces one of the functions of the library for a short time.
+# turn. To do this, a `with` block replaces a function or a number of the library for a short time.
 
 # %%
 deep = VisionConfig(stem=((32, 1),), stages=((32, 10, 1), (48, 10, 1), (64, 10, 1)), width=64)

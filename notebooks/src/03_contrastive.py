@@ -102,15 +102,15 @@ plt.show()
 
 # %% [markdown]
 # Look also at the right map outside the diagonal. The picture of the blue circle has a high cosine with the
-# caption of the blue square, and the other way round. Nobody asked for this. Pictures that share a colour have
-# similar vectors, and so have captions that share words.
+# caption of the blue square, and the other way round. The loss does not ask for this. Pictures that share a colour
+# have similar vectors, and so have captions that share words.
 #
 # ## The loss, with loops
 #
-# Each picture is a question with `B` possible answers: which of these captions is mine? Each caption is a question
-# too: which of these pictures is mine? The other pairs of the batch are the wrong answers, so nobody has to write
-# wrong answers by hand. The cosines are multiplied by a learned factor (the inverse temperature). The products are
-# the logits of a softmax:
+# Each picture is a question with `B` possible answers: which of these captions belongs to it? Each caption is a
+# question too: which of these pictures belongs to it? The other pairs of the batch are the wrong answers, so
+# nobody has to write wrong answers by hand. The cosines are multiplied by a learned factor (the inverse
+# temperature). The products are the logits of a softmax:
 #
 # $$\ell = \frac1B\sum_i\Bigl[-\log\frac{e^{\beta\,V_i\cdot L_i}}{\sum_j e^{\beta\,V_i\cdot L_j}}
 # \;-\;\log\frac{e^{\beta\,V_i\cdot L_i}}{\sum_j e^{\beta\,V_j\cdot L_i}}\Bigr]$$
@@ -237,9 +237,10 @@ told = library.contrastive_loss(four, four, log_scale, np.array([0, 1, 2, 2]))
 print(f"all captions counted as different: {naive:.3f}   duplicates removed: {told:.3f}   log 2 = {np.log(2):.3f}")
 
 # %% [markdown]
-# Two of four rows cannot do better than one half, in both directions: `2 * (2 * log 2) / 4`. The gradient is a
-# bigger problem than the value of the loss: it pushes apart a picture and a caption that fit together. So the
-# library removes other copies of the own caption from the wrong answers.
+# For two of the four rows the probability of the right answer cannot be above one half, in either direction. So
+# the loss is at least `2 * (2 * log 2) / 4`. The gradient is a bigger problem than the value of the loss: it
+# pushes apart a picture and a caption that fit together. So the library removes other copies of the own caption
+# from the wrong answers.
 
 # %% [markdown]
 # ### Exercise 03.3 · Which answers are not wrong
@@ -268,7 +269,7 @@ check_03_3_duplicates(duplicates)
 # ## Break it: no temperature
 #
 # **Predict.** Cosines are between -1 and 1. Suppose every picture has cosine 1 with its caption and cosine -1 with
-# all others. (This is better than possible.) There is no factor. How small can the loss get for 128 pairs?
+# all others. (No real towers can reach this.) There is no factor. How small can the loss get for 128 pairs?
 
 # %%
 B = 128

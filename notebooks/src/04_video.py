@@ -7,10 +7,10 @@
 # continues from here.
 #
 # In this notebook you take one frame per second from a video with an uneven frame rate. You add to every frame a
-# learned vector for its time (a temporal embedding, here also called a time stamp). You stretch eight learned
-# stamps over thirty frames. At the end you test what the toy says about a video whose frames were shuffled. You
-# will not see a network that measures motion. The encoder sees one frame at a time, and the stamps carry all
-# information about time.
+# learned vector for its time (a temporal embedding, here called a stamp). You stretch eight learned stamps over
+# thirty frames. At the end you test what the toy says about a video whose frames were shuffled. You will not see a
+# network that measures motion. The encoder sees one frame at a time, and the stamps carry all information about
+# time.
 #
 # Letters: `M` media, `F` frames, `S` features of a frame, `R` latents, `D` width.
 
@@ -79,7 +79,7 @@ print("loop and batch agree:", bool(np.abs(together[0] - one_by_one).max() < 1e-
 # ## One frame per second
 #
 # A video file has 25, 30 or 60 frames per second. In a video from a phone this number can even change during the
-# video. So the time of a frame is what counts, not its number. The first time stamp in a file need not be 0.
+# video. So the time of a frame is what counts, not its number. The times in a file need not start at 0.
 
 # %% [markdown]
 # ### Exercise 04.1 · Which frames to take
@@ -117,7 +117,7 @@ with tempfile.TemporaryDirectory() as folder:
         print(f"25 frames at 8 per second, taken at {fps} per second: (F, Y, X, 3) =", load_video(film, fps=fps).shape)
 
 # %% [markdown]
-# ## A time stamp for every frame
+# ## A stamp for every frame
 #
 # The features of all frames become one long sequence. In this sequence nothing would tell the first frame from the
 # last. So a learned vector is first added to all features of a frame: one vector for frame 0, another for frame 1,
@@ -323,7 +323,7 @@ for action, chance, whole in zip(ACTIONS, right, np.diagonal(said["in order"]), 
 # Without stamps, a video and its reverse give the same answers, except for rounding. Attention sums over its keys,
 # and the order of the keys does not matter. The model was trained *with* stamps. So without them it also fails
 # where no order is needed: look at "vanishes" and "turns". A model that was trained without stamps could recognise
-# these two. Between left and right it could only guess.
+# these two. But it could only guess between left and right.
 #
 # ## How long a video may be
 #
@@ -375,9 +375,9 @@ show(library.temporal_embedding, encode_media)
 # ## Summary
 #
 # A video is a sequence of frames, one per second. Each frame is encoded as a picture. Each frame gets a learned
-# vector for its time, and the features of all frames become one sequence. Without the time vectors, a video and
-# its reverse are the same for the model. If the vectors are stretched, a model that was trained on eight frames
-# can use thirty.
+# vector for its time, and the features of all frames become one sequence. Without these vectors, a video and its
+# reverse are the same for the model. If the vectors are stretched, a model that was trained on eight frames can
+# use thirty.
 #
 # To go on: play a video twice as fast; give all frames the stamp of frame 0; give the model a video of your own
 # with `python -m tinyflamingo complete`. Notebook 05 shows how the long sequence becomes eight tokens.

@@ -526,9 +526,9 @@ plt.show()
 # ### Exercise 06.5 · The bottom of the valley
 # *difficulty: medium · minutes: 15*
 #
-# Put `D = C / (6 N)` into the formula, set the derivative with respect to `N` to zero, and solve for `N`. Return
-# `N` and `D`. (The condition says: one percent more parameters and one percent more tokens must reduce the loss by
-# the same amount.)
+# Find the lowest point of such a curve. Put `D = C / (6 N)` into the formula, set the derivative with respect to
+# `N` to zero, and solve for `N`. Return `N` and `D`. (The condition says: one percent more parameters and one
+# percent more tokens must reduce the loss by the same amount.)
 
 
 # %% exercise 06.5
