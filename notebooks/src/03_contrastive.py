@@ -239,8 +239,8 @@ print(f"all captions counted as different: {naive:.3f}   duplicates removed: {to
 # %% [markdown]
 # For two of the four rows the probability of the right answer cannot be above one half, in either direction. So
 # the loss is at least `2 * (2 * log 2) / 4`. The gradient is a bigger problem than the value of the loss: it
-# pushes apart a picture and a caption that fit together. So the library removes other copies of the own caption
-# from the wrong answers.
+# pushes apart a picture and a caption that fit together. So the library removes every other pair with the same
+# caption from the wrong answers.
 
 # %% [markdown]
 # ### Exercise 03.3 · Which answers are not wrong
