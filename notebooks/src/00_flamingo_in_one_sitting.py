@@ -3,27 +3,30 @@
 #
 # *chapter: all of it · minutes: 60 to read and do, one to run · key: whole*
 #
-# Flamingo reads text with pictures and videos in between, and writes what comes next. Here you follow one
-# picture and one prompt through a trained Flamingo, in the order of the chapter: the grid of features (§2),
-# the visual tokens (§3), who may look at what, and the gates (§4), and what comes out at the end (§5).
+# Flamingo reads a text that contains pictures and videos, and continues the text. In this notebook you follow one
+# picture and one prompt through a trained Flamingo. The order is that of the chapter: the grid of features (§2),
+# the visual tokens (§3), the mask and the gates (§4), and the output (§5). The mask says which text sees which
+# picture.
 #
-# **You will build** two small things: a prompt with examples in it, and the shapes of everything that flows.
+# **You will build** two small things: a prompt that contains examples, and a function that computes the sizes of
+# the data at each step.
 #
-# **You will not** train anything. Twelve notebooks after this one take the parts apart and build them, one
-# idea each.
+# **You will not** train anything. The twelve notebooks after this one explain the parts. Each of them treats one
+# idea.
 #
-# Code that only imports or draws is folded: click on the three dots to see it. You can change every cell. To get this
-# notebook back as it was, delete it and unpack it again (or, with git: `git checkout notebooks`). If you have changed
-# the library, do the same with the folder `tinyflamingo`, then restart the kernel.
+# Code that only imports or draws is folded. Click on the three dots to see it. You can change every cell. To get
+# the original notebook back, delete it and unpack it again (or, with git: `git checkout notebooks`). If you have
+# changed the library, do the same with the folder `tinyflamingo`. Then restart the kernel.
 #
-# You need Python, arrays, and an idea of what attention does. The letters are those of the code: `B` rows in
-# a batch, `T` text tokens, `M` media in a batch, `N` media in a sequence, `F` frames, `S` features a frame,
-# `R` latents, `D` and `Dv` widths, `H` heads, `K` head size, `V` vocabulary.
+# You need Python, arrays, and a basic idea of attention. The letters are those of the code: `B` rows in a batch,
+# `T` text tokens, `M` media in a batch, `N` media in a sequence, `F` frames, `S` features of one frame, `R`
+# latents, `D` and `Dv` widths, `H` heads, `K` head size, `V` vocabulary. A medium (plural: media) is one picture
+# or one video.
 
 # %%
 import sys
 
-sys.path.insert(0, "..")  # the package lies beside this folder
+sys.path.insert(0, "..")  # the package is beside this folder
 
 import copy
 import inspect
@@ -52,11 +55,11 @@ model = tinyflamingo.load()
 config, params, frozen = model.config, model.params, model.frozen
 
 # %% [markdown]
-# ## All of it in one file
+# ## The whole model in one file
 #
-# `tinyflamingo/one_file.py` is the whole forward pass in 250 lines of plain NumPy: no cache, no training, and
-# nothing of the package. Read it once from top to bottom, beside the chapter. Here it answers, and these are
-# its functions, in the order of the chapter.
+# `tinyflamingo/one_file.py` contains the whole forward pass in 250 lines of plain NumPy. It has no cache and no
+# training, and it imports nothing from the package. Read it once from top to bottom, together with the chapter.
+# The next cell lets it answer one prompt and then lists its functions, in the order of the chapter.
 
 # %%
 answers = one_file.load()
@@ -69,14 +72,15 @@ for line in inspect.getsource(one_file).splitlines():
         print("   ", line.removeprefix("def ").split(")")[0] + ")")
 
 # %% [markdown]
-# The package has the same functions once more, one file for each section: with batches, with a cache, with
-# gradients, and fast. Both give the same words. This is the package at work.
+# The package implements the same functions again, with one file for each section of the chapter. Its version
+# supports batches, a cache and gradients, and it is fast. Both versions give the same words. From here on we use
+# the package.
 #
 # ## What it does
 #
-# *Figure: five prompts. Two pictures that stand where a text would name its subject; a picture of two things
-# and its caption; a video and a question; a dialogue about a picture; two invented words, learned from four
-# pictures. What the model wrote is in colour; where it was wrong, the right answer stands behind it.*
+# *Figure: five prompts. Two pictures used in place of words; a picture of two things and its caption; a video and
+# a question; a dialogue about a picture; two invented words, learned from four pictures. The text that the model
+# wrote is in colour. Where the model was wrong, the right answer follows its answer.*
 
 # %%
 rng = np.random.default_rng(2022)
@@ -85,32 +89,49 @@ demo.panels_figure([make(model, rng) for make in pages])
 plt.show()
 
 # %% [markdown]
-# All five are one and the same thing: a list of pictures, videos and words, and the model goes on writing.
-# The pictures were drawn just now.
+# All five tasks have the same form. The input is a list of pictures, videos and words, and the model continues it.
+# The pictures were drawn when you ran the cell, so the model has never seen them.
 #
-# ## §1 The whole: two frozen parts, and what joins them
+# As a formula (equation 1 of the paper), the model gives the probability of the text `y`, when the pictures and
+# videos `x` in it are given:
 #
-# Flamingo takes a vision encoder and a language model that know nothing of each other, freezes both, and
-# trains what lies between: a resampler, and gated blocks inside the language model. In the code "frozen" has
-# one meaning: these arrays are in the tree `frozen`, not in the tree `params`, and only `params` is ever an
-# argument of the gradient.
+# $$p(y \mid x) = \prod_{l} p(y_l \mid y_{<l},\, x_{\le l})$$
+#
+# Here $y_l$ is text token number $l$, and $y_{<l}$ are the text tokens before it. $x_{\le l}$ are the pictures and
+# videos that stand before this token. So Flamingo is a language model with one more condition: each token is
+# predicted from the earlier text and from the earlier pictures.
+#
+# ### The other direction: DALL·E 2
+#
+# The chapter before this one is about DALL·E 2, and this chapter compares the two models. DALL·E 2 goes from text
+# to a picture: its input is a text, and its output is a picture. Flamingo goes in the other direction: its output
+# is always text. The chapter also names a difference in the input: Flamingo accepts text, pictures and videos,
+# mixed in any order. Notebook 12 compares the parts of the two models one by one.
+#
+# ## §1 The whole: two frozen parts, and the parts that connect them
+#
+# Flamingo starts from a vision encoder and a language model. The two were trained separately. Flamingo freezes
+# both and trains only new parts: a resampler, and gated blocks inside the language model. In the code, "frozen"
+# has one meaning. Frozen arrays are in the tree `frozen`, not in the tree `params`, and the gradient is taken with
+# respect to `params` only.
 
 # %%
 for part, row in parameter_counts(config).items():
     print(f"{part:16s}{row['parameters']:>12,}  {row['state']}")
 
 # %% [markdown]
-# And this is how they stand. Every shape in the figure is that of an array which was computed for it.
+# The next figure shows how the parts are connected. Every shape in it comes from an array that was computed for
+# the figure.
 #
-# *Figure: two towers. Left, from the bottom up: a picture, the frozen vision encoder, its features, the
-# trained resampler, visual tokens. Right, from the bottom up: tokens, embeddings, then gated blocks (trained,
-# orange) and decoder blocks (frozen, blue) in turn, and logits on top. Arrows lead from the visual tokens
-# into every gated block.*
+# *Figure: two towers. Left, from the bottom up: a picture, the frozen vision encoder, its features, the trained
+# resampler, visual tokens. Right, from the bottom up: tokens, embeddings, then gated blocks (trained, orange) and
+# decoder blocks (frozen, blue) in turn, and logits on top. Arrows lead from the visual tokens into every gated
+# block.*
 
 
 # %%
 def draw_architecture(picture, prompt):
-    """The whole, with the shapes of one prompt; `prompt` follows the picture."""
+    """Draw the whole model with the shapes of one prompt: a picture, then the text `prompt`."""
     batch = make_batch([encode_document([picture, prompt], model.tokenizer, complete=False)])
     features = encode_media(frozen, picture[None, None], config)
     visual = resample(params, [features], config)
@@ -149,7 +170,7 @@ draw_architecture(draw_scene(rng, sample_single(rng)), "Output: a red")
 # %% [markdown]
 # ## §2 The vision encoder: from pixels to a grid of features
 #
-# Two pictures of TinyWorld, drawn now, that the model has never seen.
+# The next cell draws two new pictures of TinyWorld. The model has never seen them.
 
 
 # %%
@@ -162,8 +183,8 @@ print("features          (M, F, S, Dv)   =", features.shape)
 print(f"the grid is {side} x {side} = S cells, each a vector of Dv numbers")
 
 # %% [markdown]
-# *Figure: two rows, the red circle and the blue star; beside each picture three channels of its features as
-# small grids, bright at the thing or right beside it.*
+# *Figure: two rows, the red circle and the blue star. Beside each picture are three channels of its features as
+# small grids. They are bright at the thing or right beside it.*
 
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(7, 3.6))
@@ -178,12 +199,12 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# The cells keep the layout of the picture: where the star is, or in a cell right beside it, there the channels
-# light up. (A cell sees more than its own 8 x 8 pixels.) No position is added; the convolutions' borders tell
-# the network where it is.
+# The grid keeps the layout of the picture. The channels are bright in the cell where the star is, or in a cell
+# right beside it. (A cell sees more than its own 8 x 8 pixels.) No position is added to the features. The
+# convolutions pad the picture at its borders, and from this the network knows where a cell is.
 #
-# A bigger picture gives more cells, and a video gives a grid for every frame. That is why something must come
-# next that makes any number of features into a fixed number of tokens.
+# A bigger picture gives more cells, and a video gives one grid for every frame. So the number of features varies.
+# The next part must turn any number of features into a fixed number of tokens.
 
 # %%
 big = circle.repeat(2, 0).repeat(2, 1)
@@ -195,10 +216,11 @@ for name, medium in (("picture", circle[None]), ("picture, doubled", big[None]),
     )
 
 # %% [markdown]
-# ## §3 The Perceiver resampler: R tokens, whatever came in
+# ## §3 The Perceiver resampler: R tokens for any input
 #
-# The queries are `R` learned latents. Keys and values are the features *and* the latents, joined. So the cost
-# grows linearly with the features, and what comes out is always `(M, R, D)`.
+# The queries are `R` learned latents. The keys and values are computed from the features *and* the latents,
+# concatenated. So the cost grows linearly with the number of features, and the output always has the shape `(M, R,
+# D)`.
 
 # %%
 for name, medium in (("picture", circle[None]), ("picture, doubled", big[None]), ("video", clip)):
@@ -209,8 +231,9 @@ for name, medium in (("picture", circle[None]), ("picture, doubled", big[None]),
     )
 
 # %% [markdown]
-# Where do the latents look? The first layer by hand, in six lines, averaged over heads. The features are the
-# first `S` columns, the latents themselves the last `R`.
+# Where do the latents look? The next cell computes the attention of the first layer by hand, in six lines, and
+# averages it over the heads. The first `S` columns are the features, the last `R` columns are the latents
+# themselves.
 
 # %%
 layer, heads = params["resampler"]["layer_0"], (config.resampler.heads, config.resampler.key_size)
@@ -220,10 +243,11 @@ q, k = (np.reshape(x @ layer[w], (-1, *heads)) for x, w in ((latents, "w_q"), (k
 scores = np.einsum("rhk,shk->hrs", q, k) / np.sqrt(heads[1])
 looks = np.exp(scores - scores.max(-1, keepdims=True))
 looks = (looks / looks.sum(-1, keepdims=True)).mean(0)
-print("who looks where: (R, S + R) =", looks.shape, "- rows sum to", np.round(looks.sum(1)[:3], 3), "...")
+print("attention weights (R, S + R) =", looks.shape, "- rows sum to", np.round(looks.sum(1)[:3], 3), "...")
 
 # %% [markdown]
-# *Figure: the picture of the star, and one grid a latent, bright where that latent looks in its first layer.*
+# *Figure: the picture of the star, and one grid for each latent. A grid is bright where that latent looks in its
+# first layer.*
 
 # %%
 R = len(latents)
@@ -238,8 +262,8 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# **Predict.** The cells of a frame are shuffled, all with the same permutation. Do the visual tokens change?
-# And when the frames of a video are put in another order? Decide before you run the next cell.
+# **Predict.** We shuffle the cells of every frame, all frames with the same permutation. Do the visual tokens
+# change? And if we put the frames of a video in another order? Decide before you run the next cell.
 
 # %%
 video = encode_media(frozen, clip[None], config)
@@ -250,18 +274,18 @@ print("largest change after shuffling cells:   ", f"{np.abs(shuffled - tokens).m
 print("largest change after reversing frames:  ", f"{np.abs(backwards - tokens).max():.1e}")
 
 # %% [markdown]
-# Attention does not know in which order its keys stand, so shuffling cells changes nothing but the last
-# digits of the sums. Frames carry a learned temporal embedding, so their order counts: without it "moves
-# left" and "moves right" would be the same video.
+# Attention does not know the order of its keys. So shuffling the cells changes only the last digits of the sums.
+# Each frame carries a learned temporal embedding, so the order of the frames does matter. Without this embedding,
+# "moves left" and "moves right" would be the same video to the model.
 
 # %% [markdown]
 # ### Exercise 00.1 · How many of each
 # *difficulty: easy · minutes: 8*
 #
 # A video has `frames` frames of `side` x `side` pixels. The encoder of the toy makes one cell of every 8 x 8
-# pixels; where 8 does not divide the side, the last cell sees what is left. Return three numbers: how many
-# features come out of the encoder, how many keys a latent of the resampler looks at, and how many visual
-# tokens come out, for `latents` latents.
+# pixels. If 8 does not divide the side, one more cell in each direction covers the remaining pixels. The resampler
+# has `latents` latents. Return three numbers: how many features come out of the encoder, how many keys one latent
+# of the resampler looks at, and how many visual tokens come out.
 
 
 # %% exercise 00.1
@@ -297,15 +321,15 @@ for piece, here, coming in zip(pieces, seen, ahead, strict=True):
     print(f"{piece:>12s}  {here:3d}  {coming:3d}")
 
 # %% [markdown]
-# `phi` is the number of `<image>` tags so far: one cumulative sum. `<EOC>` closes a chunk and still belongs
-# to the picture before it. In "next" mode, which training uses for some pages, text looks ahead instead,
-# because on the web a caption may stand before its picture.
+# `phi` of a token is the number of `<image>` tags up to this token. It is one cumulative sum. `<EOC>` ends a
+# chunk, and it still belongs to the picture before it. In "next" mode, text looks at the picture after it instead.
+# Training uses this mode for some pages, because on the web a caption may stand before its picture.
 #
-# The mask that follows from it, cell by cell: a row is a token, a column is one of the `R` tokens of one of
-# the `N` pictures, dark means "may look".
+# The next figure shows the mask that follows from `phi`. Each row is a token. Each column is one of the `R` visual
+# tokens of one of the `N` pictures. A dark cell means "may look".
 #
-# *Figure: a table of tokens against visual tokens. No token before the first picture may look anywhere; those
-# of a chunk may look at the columns of its own picture and at no others.*
+# *Figure: a table of tokens against visual tokens. Tokens before the first picture may look nowhere. The tokens of
+# a chunk may look at the columns of their own picture and at no others.*
 
 # %%
 mask = cross_attention_mask(seen, N, R)  # (T, N * R)
@@ -318,12 +342,13 @@ axis.xaxis.tick_top()
 plt.show()
 
 # %% [markdown]
-# **Predict.** The last word sees the second picture only. Can the answer after it depend on the first one at
-# all?
+# **Predict.** In cross-attention, the last word sees only the second picture. Can the answer after it still depend
+# on the first picture?
 #
-# It can: the words of the first chunk saw the first picture, and the language model's own self-attention
-# reads those words. Earlier pictures arrive through text. A row before the first picture, `phi` 0, gets
-# exactly nothing:
+# Yes. The words of the first chunk saw the first picture, and the self-attention of the language model reads those
+# words. So information about earlier pictures reaches the answer through text. A token before the first picture
+# has `phi` 0, and its cross-attention gives exactly zero. The next cell replaces the visual tokens of the second
+# picture by zeros and shows which rows of the logits change.
 
 # %%
 batch = make_batch([sequence])
@@ -333,22 +358,22 @@ changed = flamingo(params, frozen, batch.tokens, batch.phi, np.stack([visual[0],
 print("logits (B, T, V + 1) =", logits.shape)
 first = int(np.argmax(seen == 2)) if N > 1 else len(pieces)
 print(
-    "second picture blanked: rows before its tag equal bit for bit:",
+    "second picture set to 0: rows before its tag are equal bit for bit:",
     np.array_equal(logits[:, :first], changed[:, :first]),
 )
 print(
-    "second picture blanked: rows from its tag on changed by at most",
+    "second picture set to 0: rows from its tag on change by at most",
     f"{np.abs(logits - changed)[:, first:].max():.2f}",
 )
 
 # %% [markdown]
-# ## §4 The gates: nothing at first
+# ## §4 The gates: closed at the start
 #
-# Each gated block adds `tanh(alpha)` times its cross-attention and `tanh(alpha')` times its feed-forward
-# layer. Both alphas start at 0.
+# Each gated block adds `tanh(alpha)` times its cross-attention and `tanh(alpha')` times its feed-forward layer.
+# Both alphas start at 0.
 #
-# **Predict.** Set all gates to 0 and give the model a picture. How far are its logits from those of the
-# language model alone: small, tiny, or nothing?
+# **Predict.** Set all gates to 0 and give the model a picture. How far are its logits from those of the language
+# model alone: a little, very little, or not at all?
 
 # %%
 closed = copy.deepcopy(params)
@@ -363,11 +388,11 @@ alone = language_model(frozen["language"], asked.tokens, config.language)
 print("equal bit for bit:", np.array_equal(whole, alone))
 
 # %% [markdown]
-# Nothing: zero times anything, added, changes no bit. Training starts from here, from a language model that
-# is exactly as good as it was. This is how far the gates of the trained model have opened:
+# The logits are exactly equal. Adding zero times a number changes no bit. So training starts from a language model
+# that is exactly as good as before. The next figure shows how far the gates of the trained model have opened.
 #
-# *Figure: two bars a gated block, the absolute tanh of its cross-attention gate and of its feed-forward gate,
-# all above 0.*
+# *Figure: two bars for each gated block, the absolute tanh of its cross-attention gate and of its feed-forward
+# gate. All are above 0.*
 
 # %%
 opened = gates(params)
@@ -380,16 +405,16 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# And this is what they do. All gates are scaled from closed to as trained, and the model is asked how likely
-# two captions of the red circle are.
+# The next cell shows the effect of the gates. All gates are scaled from closed to their trained values. At each
+# step the model says how likely two captions of the red circle are.
 #
-# *Figure: log-probability of a right and of a wrong caption while the gates open from closed to as trained: the
+# *Figure: log-probability of a right and of a wrong caption while the gates open from closed to as trained. The
 # right one rises far above the wrong one.*
 
 
 # %%
 def scaled(share):
-    """The parameters with every gate's tanh scaled."""
+    """The parameters, with the tanh of every gate multiplied by `share`."""
     new = copy.deepcopy(params)
     for name in new:
         if name.startswith("xattn_"):
@@ -416,9 +441,9 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# ## §5 What comes out
+# ## §5 The output
 #
-# **Predict.** The prompt stays the same to the letter and only the picture is exchanged. What will be
+# **Predict.** The text of the prompt stays exactly the same, and only the picture is exchanged. What will be
 # different?
 
 # %%
@@ -432,10 +457,11 @@ print("video:", say.ask("action"), ask(model, clip, say.ask("action")))
 # %% [markdown]
 # ### A word learned from four pictures
 #
-# No training text holds these two words. No weight changes either: what is learned, is learned in the prompt.
+# No training text contains these two words. No weight changes either. The model learns the words only from the
+# prompt.
 #
-# *Figure: four pictures with one of two invented words over each, and a fifth with the word that the model
-# gives it in brackets.*
+# *Figure: four pictures with one of two invented words over each, and a fifth picture. Over the fifth picture is
+# the word that the model gives it, in brackets.*
 
 # %%
 first_word, second_word = (f"{w}." for w in say.NEW_WORDS[:2])
@@ -452,7 +478,7 @@ for axis, image, word in zip(axes, shots[::2], [*shots[1::2], f"[{said}]"], stri
 plt.show()
 
 # %% [markdown]
-# **Predict.** The two words change places in the examples. The pictures stay. What does the model say now?
+# **Predict.** The two words are exchanged in the examples. The pictures stay. What does the model say now?
 
 # %%
 swap = {first_word: second_word, second_word: first_word}
@@ -464,8 +490,9 @@ print("after: ", ask(model, *swapped))
 # ### Exercise 00.2 · Write the prompt
 # *difficulty: easy · minutes: 5*
 #
-# Write such a prompt for any task: `pictures` and their `words`, equally many, and `query`, the picture that
-# is asked about. Return the list that `tinyflamingo.complete` takes. Remember what `phi` lets a word see.
+# Write a function that makes such a prompt for any task. `pictures` and `words` have the same length, and each
+# word belongs to the picture at the same place. `query` is the picture that the model is asked about. Return the
+# list that `tinyflamingo.complete` takes. Remember which picture `phi` lets a word see.
 
 
 # %% exercise 00.2
@@ -484,21 +511,21 @@ from tinyflamingo.checks import check_00_2_few_shot_prompt
 check_00_2_few_shot_prompt(few_shot_prompt)
 
 # %% [markdown]
-# ## The lines of the library
+# ## In the library
 #
-# The whole model is one function. It reads like this notebook: embed, then for every decoder block perhaps a
-# gated block before it, then the logits. `parts` holds the functions of the parts: by default `embed_with_eoc`,
-# `gated_xattn_dense`, `decoder_block` and `final_norm`. `cache` is for the completion of a prompt: a dict that
-# keeps what was computed for the tokens before.
+# The whole model is one function. It has the order of this notebook: first the embedding, then the decoder blocks,
+# with a gated block before some of them, then the logits. `parts` holds the functions of the parts. By default
+# these are `embed_with_eoc`, `gated_xattn_dense`, `decoder_block` and `final_norm`. `cache` is used when the model
+# continues a prompt. It is a dict that keeps what was computed for the earlier tokens.
 
 # %%
 show(flamingo)
 
 # %% [markdown]
-# ## The map of the rest
+# ## The other notebooks
 #
-# Each notebook takes one part, builds it in loops and then as the library has it, breaks it, and asks you to
-# write some of it.
+# Each notebook explains one part. It first builds the part with loops, and then as the library has it. It also
+# breaks the part, to show what the part is for, and asks you to write some of the code.
 
 
 # %%
@@ -519,13 +546,13 @@ map_of_notebooks()
 # ## In three sentences
 #
 # A frozen encoder turns pictures into features, and a resampler turns any number of features into `R` tokens.
-# Gated blocks inside a frozen language model let each word look at the tokens of one picture, its own,
-# starting from gates that are exactly closed. What the language model could do with words before, continue,
-# answer, pick up a new word from examples, it can then do with pictures.
+# Gated blocks inside a frozen language model let each word look at the tokens of one picture, its own, and the
+# gates are exactly closed at the start. The language model could already continue a text, answer questions and
+# learn a new word from examples, and now it can do the same with pictures.
 #
 # **Try it.** Put three pictures in `prompt` and look at the mask. Ask about a picture of your own
-# (`tinyflamingo.data.images.load_picture`). Find the number of shots at which the new words become reliable
-# (notebook 11 draws the curve).
+# (`tinyflamingo.data.images.load_picture`). Find the number of examples (shots) at which the new words become
+# reliable (notebook 11 draws the curve).
 #
 # **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figures 1, 3 and 4. `docs/architecture.md` shows
-# where everything is, `docs/deviations.md` tells where this toy is not the paper.
+# where everything is, `docs/deviations.md` lists where this toy differs from the paper.

@@ -3,22 +3,23 @@
 #
 # *minutes: 115 · tools · key: autograd*
 #
-# Everything in this project is trained by gradients, and every gradient comes from one idea that fits on one
-# screen: write down what you computed, then walk back through it. The rest of the notebooks lean on it, so here
-# it is from the ground up.
+# Everything in this project is trained with gradients. One idea gives all of these gradients, and its code fits on
+# one screen: record each computation, then go back through the record. The other notebooks use this idea, so this
+# notebook builds it from the beginning.
 #
-# **You will build** a working reverse mode for scalars and draw its graph; gradients by hand for a matrix product
-# and a softmax; a check that can tell a right gradient from a wrong one; a Numba kernel beside its plain twin.
+# **You will build** a working reverse mode for scalars, with a drawing of its graph; gradients by hand for a
+# matrix product and a softmax; a check that can tell a right gradient from a wrong one; a Numba kernel and a plain
+# NumPy function that computes the same.
 #
-# **You will not build** a fast or complete library: `autograd` does that work in the project, and how it does it
-# is what you build here.
+# **You will not build** a fast or complete library. In the project the library `autograd` does this work, and it
+# works in the way that you build here.
 #
 # You need Python, NumPy, and the chain rule.
 
 # %%
 import sys
 
-sys.path.insert(0, "..")  # the package lies beside this folder
+sys.path.insert(0, "..")  # the package is beside this folder
 
 import itertools
 import math
@@ -38,12 +39,14 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 rng = np.random.default_rng(1)
 
 # %% [markdown]
-# ## The screen
+# ## The code on one screen
 #
-# A `Box` holds a number, and for every box that it was made of a pair: that box, and the slope. Three
-# operations make boxes from boxes. A box also gets a running number when it is made, so a box always has a larger
-# number than its parts. `backward` starts at the end with slope 1, goes from the newest box to the oldest, and hands
-# every box's slope on to those it was made of. That is all.
+# A `Box` holds a number. It also holds a list of the boxes that it was made of, and for each of them the local
+# slope (the derivative of this box with respect to that box). Three operations make new boxes from boxes. Each new
+# box gets the next running number, so a box always has a larger number than the boxes it was made of. `backward`
+# starts at the end with slope 1. It goes from the newest box to the oldest. At each box it takes every box that
+# this one was made of. It multiplies the slope by the local slope, and adds the product to the slope of that
+# earlier box. This is the whole algorithm.
 
 
 # %%
@@ -95,12 +98,13 @@ slopes = backward(end)
 print(f"tanh(x y) + (x y) x = {end.value:.4f}   d/dx = {slopes[x]:.4f}   d/dy = {slopes[y]:.4f}")
 
 # %% [markdown]
-# Here is what it wrote down on the way, and what it found on the way back.
+# The next figure shows the record that the code made on the way forward, and the slopes that it found on the way
+# back.
 
 
 # %%
 def draw(axis, end, slopes, places):
-    """The graph: a circle a box with its value, and its slope below; arrows carry the local slopes."""
+    """Draw the graph: one circle for each box, with its value inside, its slope below, local slopes on the arrows."""
     for box in in_order(end):
         for part, slope in box.made_of:
             (x0, y0), (x1, y1) = places[part], places[box]
@@ -124,28 +128,30 @@ draw(axis, end, slopes, places)
 plt.show()
 
 # %% [markdown]
-# *Figure: the graph of tanh(x y) + (x y) x. From left to right: the inputs x and y; their product; its tanh below and
-# its product with x above; their sum at the right. Values stand in the circles, local slopes in orange on the
-# arrows, the slope of the end with respect to each circle in green below it.*
+# *Figure: the graph of tanh(x y) + (x y) x. From left to right: the inputs x and y; their product; its tanh below
+# and its product with x above; their sum at the right. Values stand in the circles, local slopes in orange on the
+# arrows. The slope of the end with respect to each circle stands in green below the circle.*
 #
-# Follow the green numbers from right to left. A green number is the sum, over the arrows that leave its circle, of
-# the orange number on the arrow times the green number at its head. The product has two arrows leaving; so has
-# `x`. That sum is the `+=` in `backward`, and forgetting it is the classic mistake.
+# Follow the green numbers from right to left. To get the green number of a circle, look at all arrows that leave
+# the circle. For each arrow, multiply the orange number on the arrow by the green number at its head. The sum of
+# these products is the green number. Two arrows leave the product, and two arrows leave `x`. The `+=` in
+# `backward` computes this sum. A frequent mistake is to write `=` in its place.
 #
-# **Predict.** Does it matter in which order `backward` goes through the boxes? Suppose it went from the end to the
-# tanh, and at once on to everything behind it, before it had come along the other way to the product. What would
-# the product hand on to `x` and `y`?
+# **Predict.** Does the order in which `backward` visits the boxes matter? Suppose it goes from the end to the
+# tanh, and then at once to everything behind the tanh. At that moment the slope from the other path has not yet
+# reached the product. What would the product pass on to `x` and `y`?
 
 # %% [markdown]
 # ## Break it: the order
 #
-# Here each box hands its slope on as soon as it gets some, and again when it gets more, as a first attempt often does.
-# The truth is known: at `a = 3`, `e = b (b + a)` with `b = a a` is `a⁴ + a³`, with slope `4 a³ + 3 a²`.
+# In this version each box passes its slope on as soon as it gets a part of it, and again when it gets more. Many
+# first attempts do this. We know the correct slope: with `b = a a`, `e = b (b + a)` is `a⁴ + a³`, so its slope is
+# `4 a³ + 3 a²`. The cell evaluates it at `a = 3`.
 
 
 # %%
 def backward_in_haste(end):
-    """Wrong: a box hands on all that it has got so far, each time that it gets some."""
+    """Wrong: each time a box gets a slope, it passes on everything that it has so far."""
     slopes = {box: 0.0 for box in in_order(end)}
 
     def hand_on(box, slope):
@@ -161,26 +167,26 @@ a = Box(3.0, name="a")
 b = a * a
 e = b * (b + a)
 print("true slope:            ", 4 * 3.0**3 + 3 * 3.0**2)
-print("in order:              ", backward(e)[a])
-print("in haste:              ", backward_in_haste(e)[a])
+print("in the right order:    ", backward(e)[a])
+print("too early:             ", backward_in_haste(e)[a])
 
 # %% [markdown]
-# A box may hand its slope on only when it has all of it, that is, after everything that was made of it. Such an
-# order is called topological. Our boxes have it from their running numbers. Without such numbers it must be found from
-# the graph alone, and that is your first exercise.
+# A box may pass its slope on only when its slope is complete. So it must wait for every box that was made of it.
+# Such an order is called topological. Our boxes have this order because of their running numbers. Without such
+# numbers, the order must be found from the graph alone. This is your first exercise.
 
 # %% [markdown]
 # ### Exercise 01.1 · The order of the way back
 # *difficulty: medium · minutes: 12*
 #
-# The graph is given as a dictionary: what each name was made of. Return the names behind `end`, and `end` itself, in an
-# order in which `backward` may go through them: `end` first, and every name before all that it was made of. Each
-# name once; names that `end` does not need stay out.
+# The graph is given as a dictionary: for each name, the names it was made of. Return `end` and all names behind
+# it, in an order in which `backward` may visit them. `end` comes first, and every name comes before all names that
+# it was made of. Each name appears once. Names that `end` does not need are left out.
 
 
 # %% exercise 01.1
 def way_back(made_of, end):
-    """made_of {"e": ["b", "c"], "b": ["a", "a"], ...}; what is not a key was given -> list of names."""
+    """made_of {"e": ["b", "c"], "b": ["a", "a"], ...}; a name that is no key is an input -> list of names."""
     # solution
     found = []
 
@@ -203,12 +209,14 @@ check_01_1_way_back(way_back)
 # %% [markdown]
 # ## From numbers to arrays: vector times Jacobian
 #
-# With arrays, a slope becomes a Jacobian, and those are large. Take `y = x w` with `x` of `(T, D)` and `w` of `(D,
-# E)`: the Jacobian of `y` by `w` has `T E · D E` entries. Nobody ever writes it down. What comes back from the loss is
-# `g`, of the shape of `y`, and all that is wanted is `g` times the Jacobian, of the shape of `w`. That product is
-# the **vjp**, and for most operations it is as cheap as the operation.
+# For arrays, the slope becomes a Jacobian, and Jacobians are large. Take `y = x w` with `x` of shape `(T, D)` and
+# `w` of shape `(D, E)`. The Jacobian of `y` with respect to `w` has `T E · D E` entries. In practice it is never
+# computed. The gradient `g` that comes back from the loss has the shape of `y`. We only need the product of `g`
+# and the Jacobian, which has the shape of `w`. This product is the **vjp** (vector-Jacobian product). For most
+# operations it costs about as much as the operation itself.
 #
-# With loops: entry `(t, e)` of `y` is a sum over `d`, so each `g[t, e]` goes to every `x[t, d]` and `w[d, e]` in it.
+# First with loops. Entry `(t, e)` of `y` is a sum over `d`. So `g[t, e]` contributes to every `x[t, d]` and every
+# `w[d, e]` in that sum.
 
 
 # %%
@@ -232,7 +240,7 @@ print("entries of the Jacobian of y by w:", T * E * D * E, "  of its vjp:", w.si
 # ### Exercise 01.2 · The vjp of a matrix product
 # *difficulty: easy · minutes: 6*
 #
-# The same without loops. The shapes nearly write it for you: there is one way to make `(T, D)` of `(T, E)` and
+# Compute the same without loops. The shapes help you: there is only one way to make `(T, D)` from `(T, E)` and
 # `(D, E)`.
 
 
@@ -250,7 +258,7 @@ from tinyflamingo.checks import check_01_2_linear_vjp
 check_01_2_linear_vjp(linear_vjp)
 
 # %% [markdown]
-# Autograd says what the loops say:
+# Autograd gives the same result as the loops:
 
 # %%
 dx, dw = linear_vjp_by_hand(g, x, w)
@@ -259,8 +267,9 @@ for place, mine in enumerate((dx, dw)):
     print("loops and autograd differ by at most", f"{np.abs(pull(g) - mine).max():.0e}")
 
 # %% [markdown]
-# The softmax is the one that everybody gets wrong once. Its Jacobian has an entry for every *pair*: raising one
-# score takes shares away from all the others. For one row `w = softmax(s)`, `dw_i / ds_j = w_i (δ_ij - w_j)`.
+# The gradient of the softmax is easy to get wrong. Its Jacobian has an entry for every *pair* of scores, because
+# raising one score lowers the weights of all others. For one row `w = softmax(s)`, `dw_i / ds_j = w_i (δ_ij -
+# w_j)`.
 
 
 # %%
@@ -270,7 +279,7 @@ def softmax(s):
 
 
 def softmax_vjp_by_hand(g, w):
-    """g and w (T, S): gradient of the shares, and the shares -> gradient of the scores."""
+    """w (T, S): the weights; g (T, S): the gradient at the weights -> the gradient at the scores."""
     ds = np.zeros_like(w)
     for t in range(w.shape[0]):
         for i in range(w.shape[1]):
@@ -283,8 +292,8 @@ def softmax_vjp_by_hand(g, w):
 # ### Exercise 01.3 · The vjp of a softmax
 # *difficulty: medium · minutes: 12*
 #
-# Without loops, and without the `(S, S)` matrix: multiply the sum over `i` out, and two terms remain, one of them the
-# same for a whole row.
+# Compute it without loops, and without the `(S, S)` matrix. Expand the sum over `i`. Two terms remain, and a
+# factor of one of them is the same for a whole row.
 
 
 # %% exercise 01.3
@@ -310,9 +319,9 @@ print("each row of the gradient sums to 0: ", np.allclose(mine.sum(-1), 0))
 # %% [markdown]
 # ## A primitive of your own
 #
-# Autograd knows NumPy's functions one by one and would trace through `max(x, 0)²` as several. It can be told that
-# a function is **one** step, with a vjp that you give it. This is the door through which every fast operation of the
-# project comes in.
+# Autograd knows the functions of NumPy one by one. It would record `max(x, 0)²` as several steps. You can tell
+# autograd that a function is **one** step, and give the vjp yourself. The project adds all its fast operations in
+# this way.
 
 
 # %%
@@ -329,7 +338,7 @@ defvjp(squared_relu, squared_relu_vjp)
 
 
 def loss(x):
-    return anp.sum(anp.sin(squared_relu(x)))  # other operations around it as you please
+    return anp.sum(anp.sin(squared_relu(x)))  # any other operations may be around it
 
 
 x = rng.standard_normal(6)
@@ -341,15 +350,15 @@ print("the chain rule says:  ", np.round(by_hand, 4))
 # %% [markdown]
 # ## A check that can fail
 #
-# A wrong gradient does not crash. The loss still falls, only less, and one looks for the fault everywhere else. So
-# every gradient is measured: move `x` a little along a random direction `d`, both ways, and see whether the loss
-# changes as the gradient foretells,
+# A wrong gradient does not raise an error. The loss may still fall, only more slowly, so the mistake is hard to
+# find. So we measure every gradient. Move `x` a little along a random direction `d`, forwards and backwards, and
+# compare the change of the loss with the change that the gradient predicts:
 #
 # `(f(x + ε d) - f(x - ε d)) / 2ε ≈ gradient · d`.
 #
-# **Predict.** Is a smaller ε always better? The next picture has ε along the bottom and the error upwards. What
-# shape do you expect: falling, rising, or a valley? And where does the one-sided difference lie, `(f(x + ε d) -
-# f(x)) / ε`?
+# **Predict.** Is a smaller ε always better? The next picture shows ε on the horizontal axis and the error on the
+# vertical axis. Which shape do you expect: falling, rising, or a valley? And where is the curve of the one-sided
+# difference, `(f(x + ε d) - f(x)) / ε`?
 
 # %%
 direction = rng.standard_normal(6)
@@ -359,28 +368,31 @@ two_sided = [(loss(x + h * direction) - loss(x - h * direction)) / (2 * h) for h
 one_sided = [(loss(x + h * direction) - loss(x)) / h for h in steps]
 
 figure, axis = plt.subplots(figsize=(6, 2.8))
-axis.loglog(steps, np.abs(np.array(one_sided) / slope - 1) + 1e-17, "s--", color=ORANGE, markersize=4, label="one side")
-axis.loglog(steps, np.abs(np.array(two_sided) / slope - 1) + 1e-17, "o-", color=BLUE, markersize=4, label="both sides")
+axis.loglog(
+    steps, np.abs(np.array(one_sided) / slope - 1) + 1e-17, "s--", color=ORANGE, markersize=4, label="one-sided"
+)
+axis.loglog(steps, np.abs(np.array(two_sided) / slope - 1) + 1e-17, "o-", color=BLUE, markersize=4, label="two-sided")
 axis.set(xlabel="ε", ylabel="relative error")
 axis.legend(frameon=False)
 plt.show()
 best = int(np.argmin(np.abs(np.array(two_sided) / slope - 1)))
-print(f"smallest error, both sides: {abs(two_sided[best] / slope - 1):.0e} at ε = {steps[best]:.0e}")
+print(f"smallest error, two-sided: {abs(two_sided[best] / slope - 1):.0e} at ε = {steps[best]:.0e}")
 
 # %% [markdown]
-# *Figure: two valleys on logarithmic axes. From the right the errors fall with ε, that of the two-sided difference
-# twice as steeply as that of the one-sided; from a certain ε on they rise again towards the left. The bottom of the
-# two-sided valley lies far lower.*
+# *Figure: two valleys on logarithmic axes. From the right, the errors fall with ε, that of the two-sided
+# difference twice as steeply as that of the one-sided. Below a certain ε they rise again towards the left. The
+# bottom of the two-sided valley is far lower.*
 #
-# On the right the curve of the function is the error, on the left the rounding of `f`: two nearly equal numbers are
-# subtracted and the difference is divided by almost nothing. The best ε lies between, and with both sides it leaves
-# many good digits. In float32 no ε is good, which is why gradients are checked in float64.
+# On the right, the error comes from the curvature of the function. On the left, it comes from the rounding of `f`:
+# two nearly equal numbers are subtracted, and the difference is divided by a very small number. The best ε is
+# between them. With the two-sided difference, many correct digits remain at the best ε. In float32 the rounding is
+# too coarse for any ε, so we check gradients in float64.
 
 # %% [markdown]
 # ### Exercise 01.4 · Measure a slope
 # *difficulty: easy · minutes: 6*
 #
-# The two-sided difference. It should be so exact that a gradient wrong by a thousandth is found out.
+# Write the two-sided difference. It should be exact enough to detect a gradient that is wrong by one thousandth.
 
 
 # %% exercise 01.4
@@ -397,8 +409,9 @@ from tinyflamingo.checks import check_01_4_measured_slope
 check_01_4_measured_slope(measured_slope)
 
 # %% [markdown]
-# A check is worth what it catches. We plant four faults in the gradient of `squared_relu` and let the library's
-# `ops.check_grad`, which measures along random directions, have a look at each.
+# A check is useful only if it finds errors. We put four errors into the gradient of `squared_relu`. The function
+# `ops.check_grad` of the library measures along random directions. The cell applies it to the right gradient and
+# to each wrong one.
 
 
 # %%
@@ -415,7 +428,7 @@ def with_vjp(vjp):
 
 planted = {
     "as it should be": squared_relu_vjp,
-    "sign turned": lambda answer, x: lambda g: -g * 2 * np.maximum(x, 0),
+    "wrong sign": lambda answer, x: lambda g: -g * 2 * np.maximum(x, 0),
     "the 2 forgotten": lambda answer, x: lambda g: g * np.maximum(x, 0),
     "wrong by a thousandth": lambda answer, x: lambda g: 1.001 * g * 2 * np.maximum(x, 0),
     "right but for one entry": lambda answer, x: lambda g: g * 2 * np.maximum(x, 0) * (np.arange(x.size) != x.argmax()),
@@ -425,12 +438,12 @@ for title, vjp in planted.items():
         ops.check_grad(with_vjp(vjp), x)
         print(f"{title:24s} passes")
     except AssertionError as found:
-        print(f"{title:24s} found out: {str(found).partition(', relative')[0]}")
+        print(f"{title:24s} rejected: {str(found).partition(', relative')[0]}")
 
 # %% [markdown]
-# And one that no check of this kind may let pass: a place where there is nothing to measure. With `x` all negative,
-# `squared_relu` is 0 whatever one does, and *any* gradient that is 0 there looks right. Zero equals zero. The library
-# refuses to call that a success:
+# There is one more case that such a check must not accept: an input where there is nothing to measure. If all of
+# `x` is negative, the output of `squared_relu` stays 0 for small changes. There *any* gradient that gives 0 seems
+# right, because zero equals zero. The library does not count this as a success:
 
 # %%
 try:
@@ -439,15 +452,16 @@ except AssertionError as refused:
     print("refused:", refused)
 
 # %% [markdown]
-# ## A kernel and its plain twin
+# ## A kernel and its NumPy version
 #
-# NumPy goes over memory once for every operation in a line. A loop that does all of it in one pass is faster, if it
-# is compiled; in plain Python it is far slower. Numba compiles such a loop when it is first called. Here
-# is the norm that stands in every block of the language model, `x / √(mean(x²) + ε) · gain`, once as NumPy says it and
-# once as a loop.
+# NumPy goes through memory once for every operation in a line. A loop that does all operations in one pass is
+# faster, if it is compiled. In plain Python such a loop is far slower. Numba compiles the loop when it is first
+# called. The example is the norm in every block of the language model, `x / √(mean(x²) + ε) · gain`, once in NumPy
+# and once as a loop.
 #
-# A kernel allocates nothing: it fills an array that it is given. Numba is optional. Where it is missing, the loop runs
-# as Python, and with `NUMBA_DISABLE_JIT=1` it does so on purpose, for a debugger to step through.
+# A kernel makes no new arrays. It writes into an array that it is given. Numba is optional. If it is missing, the
+# loop runs as Python. With `NUMBA_DISABLE_JIT=1` the loop also runs as Python, so that you can go through it with
+# a debugger.
 
 # %%
 try:
@@ -464,7 +478,7 @@ def rms_norm_plain(x, gain, eps):
 
 @njit
 def rms_norm_kernel(x, gain, eps, out):
-    """One row after the other: read it for its sum of squares, read it again and write it."""
+    """For each row: read it for the sum of squares, then read it again and write the result."""
     rows, width = x.shape
     for m in range(rows):
         total = 0.0
@@ -479,20 +493,22 @@ M, D = 64, 128
 x, gain = rng.standard_normal((M, D)), rng.standard_normal(D)
 out = np.empty_like(x)
 rms_norm_kernel(x, gain, 1e-6, out)
-print("x (M, D) =", x.shape, " twins differ by at most", f"{np.abs(out - rms_norm_plain(x, gain, 1e-6)).max():.0e}")
-print("passes over an array of that size: plain 7, the kernel 3")
+print("x (M, D) =", x.shape, " both differ by at most", f"{np.abs(out - rms_norm_plain(x, gain, 1e-6)).max():.0e}")
+print("passes over an array of that size: NumPy 7, kernel 3")
 
 # %% [markdown]
-# Count them in the plain line: `x * x` reads one and writes one, `mean` reads one, the division reads and writes, the
-# product with `gain` reads and writes. The kernel reads a row twice, and the second time it is still in the cache.
+# Count the passes in the plain line: `x * x` reads one array and writes one, `mean` reads one, the division reads
+# one and writes one, the product with `gain` reads one and writes one. The kernel reads each row twice and writes
+# it once. At the second reading the row is still in the cache.
 
 # %% [markdown]
 # ### Exercise 01.5 · A kernel of your own
 # *difficulty: medium · minutes: 15*
 #
-# Write `squared_relu` and what its gradient needs as one pass with plain loops: fill `out` with `max(x, 0)²` and
-# `slope` with `2 max(x, 0)`. Write into the arrays that you are given and make no new ones. Plain Python loops are
-# fine; put `@njit` above it afterwards, and it is a kernel. Let NaN stay NaN: a fault should be seen.
+# Write a kernel that computes `squared_relu` and what its gradient needs in one pass, with plain loops. Fill `out`
+# with `max(x, 0)²` and `slope` with `2 max(x, 0)`. Write into the arrays that you are given and make no new ones.
+# Plain Python loops are enough. If you write `@njit` above the function afterwards, Numba compiles it. NaN in the
+# input must stay NaN in the output, so that an error remains visible.
 
 
 # %% exercise 01.5
@@ -502,7 +518,7 @@ def squared_relu_kernel(x, out, slope):
     rows, width = x.shape
     for m in range(rows):
         for d in range(width):
-            positive = 0.0 if x[m, d] < 0 else x[m, d]  # written so, NaN passes
+            positive = 0.0 if x[m, d] < 0 else x[m, d]  # in this form NaN stays NaN
             out[m, d] = positive * positive
             slope[m, d] = 2 * positive
     # end of solution
@@ -516,25 +532,27 @@ check_01_5_kernel(squared_relu_kernel)
 # %% [markdown]
 # ## In the library
 #
-# Three rungs of one ladder, as their lines are now: the operation to be read, the primitive with its gradient by hand,
-# and the kernel under it. And the check that all of them have to pass.
+# The next cell prints three versions of one operation: the readable version, the primitive with its gradient by
+# hand, and the kernel that it calls. It also prints the check that all of them must pass.
 
 
 # %%
 show(reference.rms_norm, fast._rms_norm, fast._rms_norm_backward, fast.kernels.rms_norm_forward, ops.check_grad)
 
 # %% [markdown]
-# `tinyflamingo/ops/reference.py` is every operation to be read; the `fast*.py` files beside it hold the primitives, and
-# `kernels_numba.py` the loops. `python -m pytest -m autograd` measures every one of their gradients, then turns signs
-# and changes rows in each, one after the other, and expects to find that out. `TINYFLAMINGO_OPS=reference` runs the
-# whole model on the first rung.
+# `tinyflamingo/ops/reference.py` contains the readable version of every operation. The `fast*.py` files beside it
+# contain the primitives, and `kernels_numba.py` contains the loops. `python -m pytest -m autograd` measures the
+# gradient of every one of them. Then it puts errors into them one by one, such as a changed sign or a changed row,
+# and expects the check to find each error. `TINYFLAMINGO_OPS=reference` runs the whole model with the readable
+# version.
 #
 # ## In three sentences
 #
-# Reverse mode writes down what was computed and walks back in an order in which every box has all of its slope
-# before it hands it on. For arrays nobody writes Jacobians down: each operation knows the product of its own with
-# whatever comes back. A gradient is believed when it was measured, by a check that has been seen to fail.
+# Reverse mode records the computation and goes back through it in an order in which every box has its complete
+# slope before it passes the slope on. For arrays, Jacobians are not computed: each operation has a function that
+# multiplies the arriving gradient by its Jacobian. We trust a gradient only after a measurement, with a check that
+# has been shown to fail on wrong gradients.
 #
 # **Further reading.** [Automatic differentiation in machine learning: a survey](https://arxiv.org/abs/1502.05767),
-# for the idea and its history. Autograd's own tutorial, for `primitive` and `defvjp`. `docs/performance.md`, for what
-# the kernels bring to a training step.
+# for the idea and its history. The tutorial of autograd, for `primitive` and `defvjp`. `docs/performance.md`, for
+# how much the kernels speed up a training step.

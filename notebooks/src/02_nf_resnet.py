@@ -3,22 +3,22 @@
 #
 # key: nf_resnet
 #
-# Chapter §2, the vision encoder. 125 minutes with the exercises, half a minute to run. Before it: notebooks 00 and
-# 01, and knowing what a convolution and a residual connection are.
+# Chapter §2, the vision encoder. 130 minutes with the exercises, half a minute to run. You need notebooks 00 and
+# 01, and you should know what a convolution and a residual connection are.
 #
-# You will take apart the NF-ResNet that turns pictures into features: why it has no batch normalisation, and the
-# four things it has instead. You will remove each of them and watch the signal die or explode. Beside it stands a
-# Vision Transformer in 25 lines, the encoder that CLIP uses, to compare what each sees. You will not train an
-# encoder: notebook 03 does.
+# In this notebook you study the NF-ResNet, the network that turns pictures into features. You learn why it has no
+# batch normalisation, and which four things replace it. You take parts away one by one and see the signal vanish
+# or explode. For comparison there is also a Vision Transformer in 25 lines, the kind of encoder that CLIP is known
+# for. You see what a feature of each network depends on. You do not train an encoder here. Notebook 03 does that.
 #
-# Letters: `B` pictures, `Y`, `X` pixels, `C` channels, `S` features a picture, `Dv` their width, `H` heads.
+# Letters: `B` pictures, `Y`, `X` pixels, `C` channels, `S` features of a picture, `Dv` their width, `H` heads.
 
 # %%
 import os
 import sys
 
-sys.path.insert(0, "..")  # the package lies beside this folder
-os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
+sys.path.insert(0, "..")  # the package is beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import contextlib
 import dataclasses
@@ -37,22 +37,22 @@ from tinyflamingo.ops.tree import count, named_leaves
 from tinyflamingo.training.optimiser import adaptive_clip
 from tinyflamingo.variants import vit as clip_vit
 
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # told apart by colour-blind readers, too
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # also distinct for colour-blind readers
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
-np.seterr(over="ignore")  # autograd's slope of a far-out tanh is 1 / cosh(x)**2: it overflows to 0, as it should
+np.seterr(over="ignore")  # the slope of tanh is 1 / cosh(x)**2; cosh overflows for large x, and the slope 0 is right
 model = tinyflamingo.load()
 config, vision = model.config.vision, model.frozen["vision"]
 rng = np.random.default_rng(2022)
 
 
 # %% [markdown]
-# ## Why not batch normalisation
+# ## Why there is no batch normalisation
 #
-# A batch norm subtracts from every channel its mean over the batch, and divides by its standard deviation over the
-# batch. Deep ResNets train well with it. But look at what it does to a single picture.
+# A batch norm subtracts from every channel its mean over the batch, and divides the channel by its standard
+# deviation over the batch. Deep ResNets train well with it. But it has an effect on each single picture.
 #
-# **Predict.** The same star is encoded twice: in one batch with seven dark pictures, in another with seven bright
-# ones. With batch norm after the first convolution, what will the feature map of the star be?
+# **Predict.** The same star is encoded twice: once in a batch with seven dark pictures, once in a batch with seven
+# bright pictures. After the first convolution there is a batch norm. Are the two feature maps of the star equal?
 
 
 # %%
@@ -70,12 +70,13 @@ first = {name: library.ws_conv(vision["stem_0"], library.normalise_pixels(b), 2)
 whole = {name: library.vision_encoder(vision, library.normalise_pixels(b), config)[0] for name, b in maps.items()}
 print("after the first convolution (B, Y, X, C) =", first["among dark"].shape)
 apart = [np.abs(f(first["among dark"])[0] - f(first["among bright"])[0]).max() for f in (lambda x: x, batch_norm)]
-print(f"the star's own map differs by {apart[0]:.1e} as it is, by {apart[1]:.1e} after batch norm")
-print(f"all of our encoder, no batch norm: features differ by {np.abs(np.subtract(*whole.values())).max():.1e}")
+print(f"the map of the star differs by {apart[0]:.1e} without, by {apart[1]:.1e} with batch norm")
+print(f"whole encoder, without batch norm: features differ by {np.abs(np.subtract(*whole.values())).max():.1e}")
 
 # %% [markdown]
 # *Figure: the star, and one channel of the first convolution's map of it, in the two batches. Without batch norm
-# the two maps are equal; with it, the one among bright pictures has other values than the one among dark pictures.*
+# the two maps are equal. With batch norm, the map among bright pictures has other values than the map among dark
+# pictures.*
 
 # %%
 normed = [batch_norm(first[name])[0] for name in maps]
@@ -93,26 +94,29 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# With batch norm a picture's features depend on the company it keeps. A frozen encoder that is shown one picture at
-# a time in the morning and eight frames in the afternoon cannot have that. In contrastive training it is worse: the
-# loss compares the pictures of a batch, and a norm that lets them tell each other who they are gives the answers
-# away.
+# With batch norm, the features of a picture depend on the other pictures in the batch. A frozen encoder cannot
+# accept this: it may get one picture at one time and eight frames at another time, and the same picture must
+# always give the same features. In contrastive training there is a second problem. The loss compares the pictures
+# of a batch. A batch norm passes information between these pictures, and the network can use this information to
+# find the right pair without looking at the content.
 #
-# So what did batch norm do that has to be replaced? It kept every layer's signal at mean 0 and variance 1, however
-# deep the network. An NF-ResNet gets this by arithmetic, before a picture has been seen.
+# What did batch norm do that we must replace? It kept the signal of every layer at mean 0 and variance 1, at any
+# depth. An NF-ResNet reaches this by calculation, before it has seen any picture.
 #
 # ## First thing: standardised weights
 #
-# If the inputs of a unit are independent with variance 1, its output has the variance of the sum of its squared
-# weights. So subtract from the weights of every output channel their mean, and divide by the root of their summed
-# squares:
+# If the inputs of a unit are independent and have variance 1, then the variance of its output is the sum of its
+# squared weights. So for every output channel, subtract from the weights their mean, and divide them by the root
+# of their summed squares:
 #
 # $$\hat W_{i,o} = g_o\,\frac{W_{i,o} - \mu_o}{\sqrt{N}\,\sigma_o}$$
 #
-# `N` is the fan-in, the number of weights that one output channel has: `kh * kw * Cin`. The gain `g` is learned and
-# starts at 1. Note the root of `N`: the variance of the weights becomes `1/N`, that of the *output* becomes 1. And
-# the mean? Activations are positive on average. Weights whose sum is not zero turn that into a shift, and thirty
-# layers add it up.
+# `N` is the fan-in, the number of weights of one output channel: `kh * kw * Cin`. The gain `g` is learned and
+# starts at 1. Note the root of `N`: the variance of the weights becomes `1/N`, and so the variance of the *output*
+# becomes 1.
+#
+# Why do we subtract the mean? Activations are positive on average. If the weights do not sum to zero, this average
+# becomes a shift of the output. Over thirty layers these shifts add up.
 
 
 # %%
@@ -135,8 +139,8 @@ print("w (kh, kw, Cin, Cout) =", w.shape, " loops and library agree:", bool(same
 # ### Exercise 02.1 · Standardise the weights
 # *difficulty: easy · minutes: 10*
 #
-# Without loops. (The library also has a floor under the spread, for channels whose weights are all alike; leave
-# that out.)
+# Write it without loops. (The library also has a lower limit for the divisor, for channels whose weights are all
+# equal. Leave that out.)
 
 
 # %% exercise 02.1
@@ -156,10 +160,10 @@ check_02_1_standardise(standardise)
 # %% [markdown]
 # ## The gradient, by hand
 #
-# The optimiser moves `w`; the convolution sees `ŵ`. For one output channel write `c` for the centred weights and
-# `n` for their length, so that `ŵ = g c / n`. A step along `c` itself only makes it longer, and `ŵ` does not
-# notice; a step that adds the same number to all weights is not noticed either. So the gradient must have neither
-# part. With `a` the gradient that arrives at `ŵ`:
+# The optimiser changes `w`, but the convolution uses `ŵ`. For one output channel, write `c` for the centred
+# weights and `n` for their length, so that `ŵ = g c / n`. A step along `c` changes only the length of `c`, and `ŵ`
+# stays the same. A step that adds the same number to all weights does not change `ŵ` either. So the gradient has
+# no part in these two directions. Write `a` for the gradient that arrives at `ŵ`:
 #
 # $$\frac{\partial L}{\partial c} = \frac{g}{n}\Bigl(a - u\,(u\cdot a)\Bigr),\quad u = c / n
 # \qquad\qquad
@@ -169,13 +173,13 @@ check_02_1_standardise(standardise)
 # ### Exercise 02.2 · Back through the standardisation
 # *difficulty: medium · minutes: 15*
 #
-# Write the gradient by `w`, for all output channels at once. The check moves `w` along random directions and
-# compares.
+# Write the gradient with respect to `w`, for all output channels at once. The check moves `w` along random
+# directions and compares.
 
 
 # %% exercise 02.2
 def standardise_gradient(w, gain, a):
-    """w (kh, kw, Cin, Cout), gain (Cout,), a: the gradient by the result -> the gradient by w."""
+    """w (kh, kw, Cin, Cout), gain (Cout,), a: the gradient at the result -> the gradient at w."""
     # solution
     axes = (0, 1, 2)
     centred = w - w.mean(axis=axes)
@@ -192,29 +196,31 @@ from tinyflamingo.checks import check_02_2_standardise_gradient
 check_02_2_standardise_gradient(standardise_gradient)
 
 # %% [markdown]
-# The same check, as the library's tests make it of every operation: move each argument, compare, return the largest
-# relative error.
+# The tests of the library check every operation in the same way: they move each argument, compare the change with
+# the gradient, and return the largest relative error. The next cell does this for the standardised weights.
 
 # %%
 print("relative error below 1e-6:", ops.check_grad(ops.standardise_weight, w, gain) < 1e-6)
 a = rng.standard_normal(w.shape)
 gradient = ops.vjp(lambda p: ops.standardise_weight(p["w"], gain), {"w": w})[2](a)["w"]
-print("sum of the gradient a channel:    ", np.abs(gradient.sum(axis=(0, 1, 2))).max() < 1e-10)
+print("gradient of a channel sums to 0:  ", np.abs(gradient.sum(axis=(0, 1, 2))).max() < 1e-10)
 along = np.sum(gradient * (w - w.mean(axis=(0, 1, 2))), axis=(0, 1, 2))
 print("gradient along the weights is 0:  ", np.abs(along).max() < 1e-10)
 
 # %% [markdown]
-# ## Second thing: a gain behind the activation
+# ## Second thing: a gain after the activation
 #
-# A standardised convolution keeps the variance. An activation does not: GELU throws half of its input away. So it
-# is followed by a constant that brings the variance back to 1, for an input that is normal with variance 1.
+# A standardised convolution keeps the variance at 1. An activation does not: GELU sets most of its negative input
+# nearly to zero. So after the activation the signal is multiplied by a constant. The constant is chosen so that an
+# input from a normal distribution with variance 1 gives an output with variance 1.
 
 # %% [markdown]
 # ### Exercise 02.3 · The gain of an activation
 # *difficulty: easy · minutes: 5*
 #
-# From many samples of a normal variable, estimate the gain for any activation `f`. Mind what is to be 1: the
-# *variance* of the output. Its mean may stay where it is, the standardised weights behind it do not see it.
+# You get many samples of a normal variable. Estimate the gain for any activation `f`. The *variance* of the output
+# must be 1. The mean of the output need not be 0, because the standardised weights of the next layer remove its
+# effect.
 
 
 # %% exercise 02.3
@@ -239,25 +245,28 @@ print(f"variance of the gain times the output    = {(library.GELU_GAIN * gelu).v
 print(f"the gain of a ReLU, known in closed form = {(2 / (1 - 1 / np.pi)) ** 0.5:.3f}")
 
 # %% [markdown]
-# ## Third thing: book-keeping along the residual path
+# ## Third thing: a known variance along the residual path
 #
-# A residual block adds: `h + f(h)`. If both have variance 1, the sum has variance 2, and after thirty blocks two to
-# the thirtieth. An NF-ResNet adds less, and normalises what enters the branch by a number it *knows*:
+# A residual block adds: `h + f(h)`. If both terms have variance 1 and are independent, the sum has variance 2. If
+# each block doubles the variance, it is two to the power of thirty after thirty blocks. An NF-ResNet adds a
+# smaller term. It also divides the input of the branch by a number that is *known* in advance:
 #
 # $$h_{l+1} = h_l + \alpha\, f(h_l / \beta_l), \qquad \beta_l = \sqrt{\mathrm{Var}(h_l)}, \qquad
 # \mathrm{Var}(h_{l+1}) = \mathrm{Var}(h_l) + \alpha^2$$
 #
-# The branch's output has variance 1, because its input has; so the variance grows by `alpha²` a block, along a
-# straight line. Where a stage begins (a *transition*), the shortcut is a convolution of the normalised signal, too,
-# and the variance starts again at 1, before this block's own `alpha²` is added. Nothing here is measured: `beta` is
-# known before the first picture comes.
+# The input of the branch has variance 1, so its output has variance 1 too, because of the first two things.
+# Therefore the variance grows by `alpha²` in each block, along a straight line. The first block of a stage is
+# called a *transition*. There the shortcut also gets the normalised signal, through a convolution, so the variance
+# of the shortcut is 1 again. Then the `alpha²` of this block is added. Nothing is measured here: `beta` is known
+# before the first picture arrives.
 
 # %% [markdown]
 # ### Exercise 02.4 · Keep the books
 # *difficulty: medium · minutes: 15*
 #
-# For stages with the given numbers of blocks, return `beta` of every block: the standard deviation of what comes
-# *in*. The very first block gets variance 1; the first block of a stage still gets what the stage before has left.
+# Compute the expected variance block by block. The stages have the given numbers of blocks. Return `beta` of every
+# block, the standard deviation of the *input* of the block. The input of the very first block has variance 1. The
+# input of the first block of a later stage has the variance that the stage before has reached.
 
 
 # %% exercise 02.4
@@ -281,21 +290,21 @@ check_02_4_betas(betas)
 # %% [markdown]
 # ## Watch the signal
 #
-# Now a deep encoder, thirty blocks in three stages, just initialised, and pure noise for pictures. The encoder of
-# the library lets us watch its signal after every block. Then each ingredient is taken out, in the library's own
-# functions, for the length of a `with` block.
+# Now we take a deep encoder with thirty blocks in three stages. It is only initialised, and its pictures are pure
+# noise. The encoder of the library lets us measure its signal after every block. Then we remove each ingredient in
+# turn. To do this, a `with` block replaces a function or a number of the library for a short time.
 
 # %%
 deep = VisionConfig(stem=((32, 1),), stages=((32, 10, 1), (48, 10, 1), (64, 10, 1)), width=64)
 fresh = library.init_vision_encoder(rng, deep)
 for name in fresh:
     if "skip_init_gain" in fresh[name]:
-        fresh[name]["skip_init_gain"] = np.float32(1)  # more of this below
+        fresh[name]["skip_init_gain"] = np.float32(1)  # explained below
 noise = rng.standard_normal((4, 16, 16, 3), dtype=np.float32)
 
 
 def signal(config):
-    """After the stem and each block: variance, and squared mean of a channel, both averaged over channels."""
+    """After the stem and each block: the variance and the squared mean of the channels, averaged over them."""
     seen = []
     library.vision_encoder(
         fresh,
@@ -308,7 +317,7 @@ def signal(config):
 
 @contextlib.contextmanager
 def replaced(module, name, value):
-    """A name of a module means something else for the length of a `with` block."""
+    """Inside a `with` block, replace what a name of a module means."""
     kept = getattr(module, name)
     setattr(module, name, value)
     try:
@@ -318,12 +327,12 @@ def replaced(module, name, value):
 
 
 def plan_without_beta(config):
-    """The library's plan with every beta at 1."""
+    """The plan of the library, but with every beta equal to 1."""
     return [(*block[:-1], 1.0) for block in plan(config)]
 
 
 plan = library.block_plan
-signals = {"all of it": signal(deep)}
+signals = {"all ingredients": signal(deep)}
 with replaced(ops, "standardise_weight", lambda w, gain: w):
     signals["raw weights"] = signal(deep)
 with replaced(library, "GELU_GAIN", 1.0):
@@ -332,8 +341,8 @@ with replaced(library, "block_plan", plan_without_beta):
     signals["h + f(h)"] = signal(dataclasses.replace(deep, alpha=1.0))
 
 # %% [markdown]
-# **Predict** which of the curves below is which, before you look at the legend: one stays near 1, one grows slowly,
-# one grows by powers of two and faster, one dies.
+# **Predict** which curve is which in the figure below, before you look at the legend: one stays near 1, one grows
+# slowly, one grows as powers of two and faster, one falls towards zero.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3))
@@ -342,32 +351,34 @@ for (name, seen), colour, style in styles:
     axes[0].semilogy(seen[:, 0], style, color=colour, label=name)
     axes[1].plot(seen[:, 1] / seen[:, 0], style, color=colour)
 known = [beta**2 for *_, beta in plan(deep)]
-axes[0].semilogy(known, "k--", linewidth=0.7, label="the books")
+axes[0].semilogy(known, "k--", linewidth=0.7, label="calculated")
 axes[0].set(xlabel="blocks passed", ylabel="variance", ylim=(1e-3, 1e13))
 axes[1].set(xlabel="blocks passed", ylabel="squared mean / variance")
 axes[0].legend(frameon=False, loc="upper left")
 plt.show()
 for name, seen in signals.items():
     print(f"{name:20s} variance after the stem {seen[0, 0]:.2f}, after {len(seen) - 1} blocks {seen[-1, 0]:.2g}")
-measured = signals["all of it"][:-1, 0]
-print(f"measured / books: between {(measured / known).min():.2f} and {(measured / known).max():.2f}")
+measured = signals["all ingredients"][:-1, 0]
+print(f"measured / calculated: between {(measured / known).min():.2f} and {(measured / known).max():.2f}")
 
 # %% [markdown]
-# *Figure: two panels against the number of blocks. On the left the variance, logarithmic: with all ingredients a
-# sawtooth near 1 that follows the dashed line of the book-keeping; h + f(h) rises over many powers of ten; without
-# the activation gain it falls; raw weights drift upwards. On the right the squared mean of the channels: near zero
-# with all ingredients, growing with raw weights.*
+# *Figure: two panels against the number of blocks. On the left the variance, logarithmic: with all ingredients it
+# is a sawtooth near 1 that follows the dashed line of the calculated variance; h + f(h) rises over many powers of
+# ten; without the activation gain it falls; raw weights drift upwards. On the right the squared mean of the
+# channels: near zero with all ingredients, growing with raw weights.*
 #
-# `h + f(h)` even outgrows powers of two: where the signal is large, the gates of squeeze-excite (below) stand at 0
-# or 2, and a branch counts for more than 1. The measured line lies a little below the books, because zeros are
-# padded around every map, and zeros have no variance. Remove the half line `- mean` from the standardisation and
-# you get "raw weights": the positive mean of each activation becomes a shift of every channel, the same for all
-# pictures, and there is less and less of the picture in the signal.
+# `h + f(h)` grows even faster than powers of two. The reason is squeeze-excite (below): where the signal is large,
+# its gates are 0 or 2, and the output of a branch has a variance above 1. The measured line is a little below the
+# calculated line. Every map is padded with zeros at its border, and zeros have no variance.
+#
+# You also get the curve "raw weights" if you remove only the step `- mean` from the standardisation. Then the
+# positive mean of each activation becomes a shift of every channel. The shift is the same for all pictures, so the
+# part of the signal that depends on the picture becomes smaller and smaller.
 #
 # ## Fourth thing: SkipInit
 #
-# One more number per block multiplies its branch: `skip_init_gain`, and it starts at **0**. (For the curves above
-# it was set to 1.) So a fresh network of any depth is only its shortcuts.
+# Each block has one more learned number, `skip_init_gain`. It multiplies the branch, and it starts at **0**. (For
+# the curves above it was set to 1.) So a fresh network of any depth consists only of its shortcuts.
 #
 # **Predict.** Which parameters of a block get a gradient in the very first step?
 
@@ -378,28 +389,29 @@ _, gradient = ops.value_and_grad(lambda p: anp.sum(library.vision_encoder(p, pix
 for block in ("stage_0_block_0", "stage_1_block_0"):
     leaves = named_leaves(gradient[block])
     moving = [name for name, leaf in leaves.items() if np.abs(leaf).max() > 0]
-    print(f"{block}: {len(leaves)} arrays, a gradient reaches", *moving)
+    print(f"{block}: {len(leaves)} arrays, a gradient other than 0 for", *moving)
 
 # %% [markdown]
-# Only the gain itself, and the shortcut, if the block has one. Sounds familiar? The gates of Flamingo's
-# cross-attention start at zero for the same reason, and notebook 08 meets the same first gradient again.
+# Only the gain itself gets a gradient, and the shortcut, if it has parameters. The gates of Flamingo's
+# cross-attention start at zero for the same reason, and notebook 08 shows the same first gradient.
 #
-# One part of the block is no ingredient of this kind: *squeeze-excite*. It takes the mean of each channel over the
-# picture, sends it through two small layers and a sigmoid, and multiplies the channel by twice the result, so by
-# about 1 at the start. In the library it is `squeeze_excite`, and its factors are called gates.
+# The block has one more part, *squeeze-excite*. It is not one of the four things that control the variance. It
+# takes the mean of each channel over the picture and sends the means through two small layers and a sigmoid. Then
+# it multiplies each channel by twice the result, which is about 1 at the start. In the library it is
+# `squeeze_excite`, and its factors are called gates.
 #
 # ## Adaptive gradient clipping
 #
-# What is left is training with big batches, where one bad batch can throw the weights away. The usual clip looks at
-# the norm of the whole gradient. AGC looks at every output unit by itself, and asks how large its step would be
-# *relative to its weights*:
+# One problem remains: in training with big batches, one bad batch can damage the weights. The usual clipping looks
+# at the norm of the whole gradient. Adaptive gradient clipping (AGC) looks at every output unit separately. It
+# compares the norm of the gradient with the *norm of the weights* of this unit:
 #
 # $$G_o \leftarrow G_o \cdot \min\Bigl(1,\; \lambda\,\frac{\max(\lVert W_o\rVert, \epsilon)}{\lVert G_o\rVert}\Bigr)$$
 
 
 # %%
 def clip_with_loops(g, w, limit, eps=1e-3):
-    """g and w (..., Cout): the gradient of each output unit to at most `limit` times the norm of its weights."""
+    """g and w (..., Cout): limit the gradient of each output unit to `limit` times the norm of its weights."""
     out = g.copy()
     for o in range(w.shape[-1]):
         norm_g = np.sqrt(np.sum(g[..., o] ** 2))
@@ -413,8 +425,8 @@ def clip_with_loops(g, w, limit, eps=1e-3):
 # ### Exercise 02.5 · Clip by unit
 # *difficulty: medium · minutes: 10*
 #
-# Without the loop, for kernels `(kh, kw, Cin, Cout)` and matrices `(Din, Dout)` alike. Do not change `g` itself.
-# The `eps` is there for weights that are still 0: without it they could never move.
+# Write it without the loop, for both kernels `(kh, kw, Cin, Cout)` and matrices `(Din, Dout)`. Do not change `g`
+# itself. The `eps` is there for weights that are still 0: without it they could never change.
 
 
 # %% exercise 02.5
@@ -435,7 +447,7 @@ from tinyflamingo.checks import check_02_5_clip_by_unit
 check_02_5_clip_by_unit(clip_by_unit)
 
 # %% [markdown]
-# A bad batch, made on purpose: the trained encoder is told that its features should be somewhere else, at random.
+# The next cell makes a bad batch on purpose: the features of the trained encoder are compared with random targets.
 # The library clips a whole tree of gradients in place.
 
 # %%
@@ -460,9 +472,9 @@ same = np.abs(clip_with_loops(kernel, vision["final"]["w"], limit) - gradient["f
 print("units:", len(before), " above the limit:", int((before > limit).sum()), " loops and library agree:", bool(same))
 
 # %% [markdown]
-# *Figure: the ratio of gradient to weights for all output units of the encoder, sorted. Before clipping a part of
-# the curve rises above the limit, a dashed line; after clipping that part lies on the line, and the rest is where
-# it was.*
+# *Figure: the ratio of gradient to weights for all output units of the encoder, sorted. Before clipping, a part of
+# the curve is above the limit, a dashed line. After clipping, that part is on the line, and the rest is
+# unchanged.*
 
 # %%
 figure, axis = plt.subplots(figsize=(6, 2.5))
@@ -474,15 +486,20 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# ## Beside it: a Vision Transformer
+# ## For comparison: a Vision Transformer
 #
-# CLIP's image encoder is a ViT: cut the picture into patches, make each a vector, add a learned position, and let
-# all of them attend to each other, block after block. Here is one, whole, with the library's operations.
+# The chapter says that CLIP's image encoder is a Vision Transformer (ViT), and that Flamingo's encoder is a
+# ResNet. CLIP's authors trained both kinds: several ResNets, which they had changed in some places, and several
+# ViTs. Their best model is a ViT, ViT-L/14, so CLIP usually means a ViT today. The ResNets of CLIP have batch
+# norm, the NFNet of Flamingo does not.
+#
+# A ViT cuts the picture into patches, makes each patch a vector and adds a learned position. Then all patches
+# attend to each other, block after block. Here is a complete one, built from the operations of the library.
 
 
 # %%
 def vit(params, pictures, patch=8, heads=4):
-    """Pictures (B, Y, X, 3) to features (B, S, D), one a patch."""
+    """Pictures (B, Y, X, 3) -> features (B, S, D), one for each patch."""
     B, Y, X, _ = pictures.shape
     rows, columns = Y // patch, X // patch
     cut = anp.reshape(pictures, (B, rows, patch, columns, patch, 3))
@@ -526,10 +543,11 @@ print(f"ResNet  {count(vision):8,d} parameters, features (B, S, Dv) =", end=" ")
 print(library.vision_encoder(vision, pixels, config).shape)
 
 # %% [markdown]
-# What does one feature see? The gradient of a feature by the pixels tells. The ResNet is the trained one, the ViT
-# fresh; what you will see is built in, not learned.
+# What does one feature see? The gradient of the feature with respect to the pixels shows it. The ResNet is the
+# trained one, and the ViT is fresh. For the ViT, the figure shows what the architecture does without learning.
 #
-# **Predict.** The feature belongs to one cell of a four by four grid. Which pixels move it, in each of the two?
+# **Predict.** The feature belongs to one cell of a grid of four by four. Which pixels change it, in each of the
+# two networks?
 
 # %%
 pictures = np.stack([picture(rng, *kind) for kind in (("star", "blue"), ("house", "red"), ("ring", "green"))])
@@ -537,7 +555,7 @@ cell = 5  # second row, second column
 
 
 def sight(encode):
-    """Mean size of the gradient of one feature by each pixel, (Y, X)."""
+    """Mean size of the gradient of one feature with respect to each pixel, (Y, X)."""
     x = {"x": library.normalise_pixels(pictures)}
     features, _, pull = ops.vjp(lambda p: encode(p["x"])[:, cell], x)
     ways = [np.random.default_rng(i).standard_normal(features.shape, dtype=np.float32) for i in range(8)]
@@ -551,12 +569,12 @@ sights = {
 }
 for name, seen in sights.items():
     strong = (seen > 0.05 * seen.max()).mean()
-    print(f"{name:14s} pixels with any influence {np.mean(seen > 0):.2f}, with at least a twentieth {strong:.2f}")
+    print(f"{name:14s} pixels with any influence {np.mean(seen > 0):.2f}, with at least 5% of the largest {strong:.2f}")
 
 # %% [markdown]
-# *Figure: three maps of 32 by 32 pixels, bright where a pixel moves the chosen feature. ResNet: a soft spot around
-# the cell, larger than it, fading outwards. ViT without blocks: exactly one square patch. ViT with blocks: the
-# patch, and all other patches, too, dimmer.*
+# *Figure: three maps of 32 by 32 pixels, bright where a pixel changes the chosen feature. ResNet: a soft spot
+# around the cell, larger than the cell, weaker towards the outside. ViT without blocks: exactly one square patch.
+# ViT with blocks: the patch, and all other patches too, but weaker.*
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(7, 2.5))
@@ -567,9 +585,10 @@ for axis, (name, seen) in zip(axes, sights.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# A ResNet's feature sees its neighbourhood, and most of what is in the middle of it. That is built in, and so is
-# the layout: no position is ever added, and a larger picture simply gives a larger grid. A ViT's patch sees
-# everything from the first block on, has to learn what is near, and its table of positions is made for one size.
+# A feature of a ResNet sees its neighbourhood, most of all the middle of it. The architecture makes it so, and the
+# architecture also keeps the layout of the picture. No position is added, and a larger picture simply gives a
+# larger grid. A patch of a ViT sees everything from the first block on. It must learn which patches are near, and
+# its table of positions fits only one size of picture.
 
 # %%
 large = library.normalise_pixels(star.repeat(2, 0).repeat(2, 1)[None])
@@ -580,10 +599,10 @@ except ValueError as error:
     print("ViT, picture doubled:", str(error).strip())
 
 # %% [markdown]
-# A table of places can be stretched over a larger grid, as notebook 04 stretches stamps of time; the library's own
-# ViT, with CLIP's class token and norms, does that. Flamingo's authors tried CLIP's ViT-L/14 and found their
-# NFNet-F6 better (table 3 of the paper); many models since then use a ViT. Both give the resampler what it wants: a
-# list of features.
+# A table of positions can be interpolated to a larger grid, in the same way as notebook 04 interpolates the time
+# embeddings. The library's own ViT does that, and it has the class token and the norms of CLIP. Flamingo's authors
+# tried CLIP's ViT-L/14 and found their NFNet-F6 better (table 3 of the paper). Many later models use a ViT. Both
+# networks give the resampler what it needs: a list of features.
 #
 # ## In the library
 
@@ -596,16 +615,16 @@ show(adaptive_clip)
 # %% [markdown]
 # ## Summary
 #
-# Batch norm makes a picture's features depend on its batch; an NF-ResNet keeps its signal at variance 1 by
-# arithmetic instead. Standardised weights and activation gains keep a branch's variance, `alpha` and `beta` keep
-# the books of the sum, SkipInit makes a fresh network the identity, and adaptive clipping keeps a bad batch from
-# undoing it all.
+# Batch norm makes the features of a picture depend on its batch. An NF-ResNet has no batch norm and keeps the
+# variance of its signal near 1 by calculation. Standardised weights and activation gains keep the variance of a
+# branch. `alpha` and `beta` control the variance of the sum. SkipInit reduces a fresh network to its shortcuts.
+# Adaptive clipping limits the damage that one bad batch can do.
 #
-# To go on: find the activation gain of your favourite activation; take out the reset at the transitions; give the
-# deep encoder real pictures instead of noise and see how well the books hold. Notebook 03 trains the toy's encoder,
-# notebook 05 takes over its features.
+# To go on: find the gain of another activation; remove the reset at the transitions; give the deep encoder real
+# pictures and not noise, and see how well the calculated variance fits. Notebook 03 trains the toy's encoder, and
+# notebook 05 uses its features.
 #
 # Further reading: [NFNets](https://arxiv.org/abs/2102.06171), sections 3 and 4; [characterizing signal
 # propagation](https://arxiv.org/abs/2101.08692), where the plots come from;
 # [SkipInit](https://arxiv.org/abs/2002.10444); [ViT](https://arxiv.org/abs/2010.11929);
-# [CLIP](https://arxiv.org/abs/2103.00020). Where this code departs: `docs/deviations.md`, "The vision encoder".
+# [CLIP](https://arxiv.org/abs/2103.00020). Where this code differs: `docs/deviations.md`, "The vision encoder".

@@ -3,13 +3,14 @@
 #
 # key: contrastive
 #
-# Chapter §2, how the vision encoder is trained. 80 minutes with the exercises, about half a minute to run. Before
-# it: notebook 02, and knowing what a softmax and a cross-entropy are.
+# Chapter §2, how the vision encoder is trained. 85 minutes with the exercises, about half a minute to run. You
+# need notebook 02, and you should know what a softmax and a cross-entropy are.
 #
-# You will build the contrastive loss with loops and without, derive its gradient, and train a very small pair of
-# towers for a few seconds. Then the towers that ship with the toy, trained for minutes, name pictures that they
-# were never taught to name. What you will not do is use them in Flamingo: afterwards the vision encoder is frozen,
-# the text tower is thrown away, and notebook 05 takes over.
+# In this notebook you build the contrastive loss, with loops and without. You derive its gradient, and you train a
+# very small pair of towers (encoders) for a few seconds. The towers that come with the toy were trained for some
+# minutes. You use them to name pictures, although nobody trained them to classify. You do not use the towers
+# inside Flamingo here. After this training, the vision encoder is frozen and the text tower is not used any more.
+# Notebook 05 continues with the features of the vision encoder.
 #
 # Letters: `B` pairs in a batch, `J` width of the joint space, `T` tokens of a caption.
 
@@ -17,8 +18,8 @@
 import os
 import sys
 
-sys.path.insert(0, "..")  # the package lies beside this folder
-os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
+sys.path.insert(0, "..")  # the package is beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import dataclasses
 
@@ -41,9 +42,9 @@ from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 from tinyflamingo.variants.registry import untrained
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # told apart by colour-blind readers, too
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # also distinct for colour-blind readers
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
-np.seterr(over="ignore")  # autograd's slope of a far-out tanh is 1 / cosh(x)**2: it overflows to 0, as it should
+np.seterr(over="ignore")  # the slope of tanh is 1 / cosh(x)**2; cosh overflows for large x, and the slope 0 is right
 model = tinyflamingo.load()
 rng = np.random.default_rng(2022)
 
@@ -56,12 +57,12 @@ def draw(things):
 # %% [markdown]
 # ## Two towers
 #
-# One tower turns pictures into vectors, the other captions. Both end in a linear map to the same width `J`, and
-# both results are brought to length 1. Nothing else ties them together: only training makes the vector of a picture
-# point where the vector of its caption points.
+# One tower turns pictures into vectors, the other turns captions into vectors. Both end in a linear map to the
+# same width `J`, and both results are scaled to length 1. The towers share nothing else. Only the training makes
+# the vector of a picture similar to the vector of its caption.
 #
-# Here are eight pictures, their captions, and all 64 cosines between them, by towers that were just initialised and
-# by the towers that ship with the toy.
+# The next cells show eight pictures, their captions, and all 64 cosines between them. The left map uses towers
+# that were just initialised. The right map uses the trained towers that come with the toy.
 
 
 # %%
@@ -83,9 +84,8 @@ print("pictures (B, Y, X, 3) =", pictures.shape, "-> vectors (B, J) =", after[0]
 print("lengths of the vectors:", np.unique(np.round(np.linalg.norm(np.concatenate(after), axis=1), 3)))
 
 # %% [markdown]
-# *Figure: eight small pictures in a row, and two heat maps of cosines between the pictures, one a row, and their
-# captions, one a column. Before training the map has vertical stripes at most; after training its diagonal is
-# bright.*
+# *Figure: eight small pictures in a row, and two heat maps of cosines. Each row is a picture, and each column is a
+# caption. Before training, the map has vertical stripes at most. After training, its diagonal is bright.*
 
 # %%
 figure = plt.figure(figsize=(8, 4.8))
@@ -101,21 +101,23 @@ for axis, (seen, read), title in zip(below.subplots(1, 2), (before, after), ("be
 plt.show()
 
 # %% [markdown]
-# Look at the right map off the diagonal, too: the blue circle and the blue square take each other's captions almost
-# for their own. Nobody asked for that. It is what is left when captions share words, and pictures colours.
+# Look also at the right map outside the diagonal. The picture of the blue circle has a high cosine with the
+# caption of the blue square, and the other way round. The loss does not ask for this. Pictures that share a colour
+# have similar vectors, and so have captions that share words.
 #
 # ## The loss, with loops
 #
-# Every picture gets a question with `B` answers: which of these captions is yours? And every caption: which of
-# these pictures? The other pairs of the batch are the wrong answers, so nobody has to write any. The cosines, times
-# a learned factor (the inverse temperature), are the logits of a softmax:
+# Each picture is a question with `B` possible answers: which of these captions belongs to it? Each caption is a
+# question too: which of these pictures belongs to it? The other pairs of the batch are the wrong answers, so
+# nobody has to write wrong answers by hand. The cosines are multiplied by a learned factor (the inverse
+# temperature). The products are the logits of a softmax:
 #
 # $$\ell = \frac1B\sum_i\Bigl[-\log\frac{e^{\beta\,V_i\cdot L_i}}{\sum_j e^{\beta\,V_i\cdot L_j}}
 # \;-\;\log\frac{e^{\beta\,V_i\cdot L_i}}{\sum_j e^{\beta\,V_j\cdot L_i}}\Bigr]$$
 #
-# (CLIP takes half of it, the mean of both directions; Flamingo's paper adds them up.)
+# (CLIP takes the mean of the two directions, which is half of this. Flamingo's paper takes the sum.)
 #
-# **Predict.** Fresh towers know nothing. What is the loss, about, for a batch of `B` pairs?
+# **Predict.** Fresh towers know nothing. What is the loss, approximately, for a batch of `B` pairs?
 
 
 # %%
@@ -140,15 +142,15 @@ for name, vectors, factor in (("before", before, 1 / library.START_TEMPERATURE),
     print(f"loss {name:6s}  loops {by_hand:.4f}  library {theirs:.4f}")
 
 # %% [markdown]
-# Guessing among `B` costs `log B`, twice. Fresh towers are even a bit worse, because they guess with confidence:
-# the factor starts large.
+# Guessing among `B` answers costs `log B`, and there are two directions. The loss of fresh towers is even a bit
+# higher. Their factor is large from the start, so their wrong answers get high probabilities.
 
 # %% [markdown]
 # ### Exercise 03.1 · The loss without loops
 # *difficulty: medium · minutes: 15*
 #
-# The rows may come with any length: bring them to length 1 first. Return the mean over the pairs of the sum of both
-# directions.
+# The rows may have any length, so scale them to length 1 first. For each pair, add the losses of both directions.
+# Return the mean over the pairs.
 
 
 # %% exercise 03.1
@@ -173,20 +175,20 @@ check_03_1_contrastive_loss(contrastive_loss)
 # %% [markdown]
 # ## The gradient, by hand
 #
-# For one softmax with cross-entropy the gradient by the logits is famous for being simple: the probabilities, minus
-# 1 at the right answer. Here every logit takes part in two softmaxes, that of its row and that of its column. From
-# there it is one matrix product to the vectors: `logits = scale * pictures @ captions.T`.
+# For one softmax with cross-entropy, the gradient with respect to the logits is simple: the probabilities, minus 1
+# at the right answer. Here every logit is part of two softmaxes, one over its row and one over its column. The
+# vectors enter through one matrix product: `logits = scale * pictures @ captions.T`.
 
 # %% [markdown]
 # ### Exercise 03.2 · Pull and push
 # *difficulty: medium · minutes: 10*
 #
-# Return the gradient of the loss by the logits, `(B, B)`. Mind the mean over the `B` pairs.
+# Return the gradient of the loss with respect to the logits, `(B, B)`. Do not forget the mean over the `B` pairs.
 
 
 # %% exercise 03.2
 def logits_gradient(logits):
-    """logits (B, B), picture i and caption i belong together -> the gradient of the loss by them, (B, B)."""
+    """logits (B, B), picture i and caption i belong together -> the gradient of the loss at the logits, (B, B)."""
     # solution
     e = np.exp(logits - logits.max())
     right = np.eye(len(logits))
@@ -202,9 +204,10 @@ from tinyflamingo.checks import check_03_2_logits_gradient
 check_03_2_logits_gradient(logits_gradient)
 
 # %% [markdown]
-# The same gradient, by autograd, of the shipped towers. On the diagonal it is negative: the loss falls when the logit
-# rises, so pairs are pulled together. Everywhere else it is positive: strangers are pushed apart, and hardest those
-# that look most alike.
+# The next cell computes the same gradient with autograd, for the trained towers. On the diagonal the gradient is
+# negative. The loss falls when these logits rise, so training pulls each picture and its caption together.
+# Everywhere else the gradient is positive, so training pushes pictures and captions of different pairs apart. The
+# push is strongest for the pairs with the highest cosines.
 
 # %%
 logits = (scale * after[0] @ after[1].T).astype(np.float64)
@@ -215,35 +218,37 @@ print("on the diagonal all negative:", bool((np.diagonal(gradient) < 0).all()))
 print("sum of all entries is 0:     ", bool(abs(gradient.sum()) < 1e-10))
 apart = gradient - np.diag(np.diagonal(gradient))
 i, j = np.unravel_index(apart.argmax(), apart.shape)
-print("pushed apart hardest: the picture of", names[i], "and the caption of", names[j])
+print("pushed apart most: the picture of", names[i], "and the caption of", names[j])
 
 # %% [markdown]
-# ## Break it: a caption that stands twice
+# ## Break it: a caption that appears twice
 #
-# A batch of 128 pictures of a small world holds the same caption more than once. The loss then calls a right answer
-# wrong.
+# The pictures of TinyWorld have few different captions. So a batch of 128 pictures contains the same caption more
+# than once. The loss then counts a right answer as wrong.
 #
-# **Predict.** A batch holds four pairs, two of them with the same caption, and the towers are perfect. Can the loss
+# **Predict.** A batch has four pairs, two of them with the same caption, and the towers are perfect. Can the loss
 # reach 0?
 
 # %%
-four = np.eye(4)[[0, 1, 2, 2]].astype(np.float32)  # pictures and captions where they should be; 2 and 3 are alike
+four = np.eye(4)[[0, 1, 2, 2]].astype(np.float32)  # vectors of perfect towers; 2 and 3 are equal
 log_scale = np.log(np.float32(100))
 naive = library.contrastive_loss(four, four, log_scale, np.arange(4))
 told = library.contrastive_loss(four, four, log_scale, np.array([0, 1, 2, 2]))
-print(f"all captions taken for different: {naive:.3f}   duplicates known: {told:.3f}   log 2 = {np.log(2):.3f}")
+print(f"all captions counted as different: {naive:.3f}   duplicates removed: {told:.3f}   log 2 = {np.log(2):.3f}")
 
 # %% [markdown]
-# Two of four rows cannot do better than one half, in both directions: `2 * (2 * log 2) / 4`. Worse than the number
-# is the gradient: it pushes apart what belongs together. So the library takes a duplicate of one's own caption out
-# of the wrong answers.
+# For two of the four rows the probability of the right answer cannot be above one half, in either direction. So
+# the loss is at least `2 * (2 * log 2) / 4`. The gradient is a bigger problem than the value of the loss: it
+# pushes apart a picture and a caption that fit together. So the library removes every other pair with the same
+# caption from the wrong answers.
 
 # %% [markdown]
 # ### Exercise 03.3 · Which answers are not wrong
 # *difficulty: easy · minutes: 5*
 #
-# From the captions' numbers (equal numbers, equal captions) make the `(B, B)` table that is True where a pair is to
-# be taken out: an equal caption, but not one's own.
+# Each caption has a number, and equal captions have equal numbers. From these numbers make a table `(B, B)`. It is
+# True where a pair must be removed from the wrong answers: the caption is equal, but it is not the pair's own
+# caption.
 
 
 # %% exercise 03.3
@@ -263,8 +268,8 @@ check_03_3_duplicates(duplicates)
 # %% [markdown]
 # ## Break it: no temperature
 #
-# **Predict.** Cosines lie between -1 and 1. Without the factor, how small can the loss get for 128 pairs, if every
-# picture is at cosine 1 with its caption and at -1 with all others (which is more than can be had)?
+# **Predict.** Cosines are between -1 and 1. Suppose every picture has cosine 1 with its caption and cosine -1 with
+# all others. (No real towers can reach this.) There is no factor. How small can the loss get for 128 pairs?
 
 # %%
 B = 128
@@ -273,12 +278,13 @@ for factor in (1, 10, scale, 100):
     print(f"factor {factor:6.1f}: loss at best {best:.1e}, guessing {2 * np.log(B):.4f}")
 
 # %% [markdown]
-# So the factor is learned, as the logarithm of a number that is capped at 100, and training makes it large.
+# So the factor is learned. The learned parameter is the logarithm of the factor, and the factor is limited to 100.
+# Training makes it large.
 #
 # ## Training, for a few seconds
 #
-# Small towers, sixteen things (four shapes in four colours), one of each in every batch, eighty steps. The whole
-# loop is ten lines.
+# The next cell trains small towers on sixteen things: four shapes in four colours. Every batch has one picture of
+# each, and there are eighty steps. The training loop itself has only a few lines.
 
 # %%
 shapes, colours = ("circle", "square", "triangle", "star"), ("red", "green", "blue", "yellow")
@@ -312,8 +318,8 @@ for n in range(steps):
 print(f"loss: first {losses[0]:.2f}, last five {np.mean(losses[-5:]):.2f}, guessing among 16 {2 * np.log(16):.2f}")
 
 # %% [markdown]
-# **Predict.** The loss has come down and seems to stop. Guessing among sixteen would cost `2 log 16`. What do you
-# suspect the towers have learned by now, and what not?
+# **Predict.** The loss has fallen and seems to stop. Guessing among sixteen answers would cost `2 log 16`. What do
+# you think the towers have learned by now, and what have they not learned?
 
 # %%
 seen = library.embed_pictures(optimiser.params, draw(sixteen), small)
@@ -338,25 +344,27 @@ for place, what in ((1, "colour"), (0, "shape")):
     print(f"{what} right: {right:.2f} (guessing {1 / 4:.2f})")
 
 # %% [markdown]
-# *Figure: on the left the loss against steps; it falls quickly and then stays near a dashed line at 2 log 4. On the
-# right the cosines of sixteen fresh pictures and sixteen captions, sorted by colour: four bright squares along the
-# diagonal.*
+# *Figure: on the left the loss against steps. It falls quickly and then stays near a dashed line at 2 log 4. On
+# the right the cosines of sixteen fresh pictures and sixteen captions, sorted by colour: four bright squares along
+# the diagonal.*
 #
-# Colour comes first, shape takes far longer: a mean over pixels already tells the colour. A loss that rests at `2
-# log 4` is a loss that has four answers left. The toy's own training goes on for more than a thousand steps with
-# 128 pairs, in *families* of pictures that differ in one property each, so that no shortcut is enough.
+# The towers learn colour first, and shape takes far longer. Colour is easy, because a mean over the pixels already
+# shows it. A loss that stays at `2 log 4` means that four answers remain possible. The training of the toy
+# continues for more than a thousand steps with 128 pairs. There the pictures of a batch come in *families* that
+# differ in one property each, so that no single property is enough to find the right caption.
 #
-# ## Look inside: naming what was never taught
+# ## Look inside: classification without training for it
 #
-# The shipped towers were trained on captions. Nobody trained a classifier. But to classify is to ask: which of
-# these captions is nearest? The paper averages over several ways to say a name ("prompt ensembling").
+# The towers of the toy were trained on captions. Nobody trained a classifier. But you can classify with them: take
+# one caption for each class, and ask which caption is nearest to the picture. The paper averages several captions
+# for each class ("prompt ensembling").
 
 # %% [markdown]
 # ### Exercise 03.4 · A classifier made of words
 # *difficulty: medium · minutes: 10*
 #
-# Each of the `C` classes has `P` captions. Average the unit vectors of a class, bring the average to length 1, and
-# return the nearest class of every picture.
+# Each of the `C` classes has `P` captions. Average the unit vectors of a class, scale the average to length 1, and
+# return the nearest class for every picture.
 
 
 # %% exercise 03.4
@@ -375,12 +383,12 @@ from tinyflamingo.checks import check_03_4_zero_shot
 check_03_4_zero_shot(zero_shot)
 
 # %% [markdown]
-# Six pictures, and the three nearest of the names of all things in TinyWorld, twelve of which no picture of training
-# ever showed.
+# The next figure shows six pictures. For each picture it shows the three nearest names, out of the names of all
+# things in TinyWorld. Twelve of these things were in no training picture.
 #
-# *Figure: six pictures, and beside each three bars, the cosines of the nearest names. A light blue bar is the right
-# name, an orange one a wrong one. The right name has the longest bar in nearly all; those behind it share its
-# colour or its shape.*
+# *Figure: six pictures, and beside each of them three bars, the cosines of the nearest names. A light blue bar is
+# the right name, an orange one a wrong one. The right name has the longest bar in nearly all. The names of the
+# other bars share its colour or its shape.*
 
 # %%
 guests = [THINGS[i] for i in rng.choice(len(THINGS), size=6, replace=False)]
@@ -401,7 +409,7 @@ for image, guest, row, left, right in zip(
 plt.show()
 
 # %% [markdown]
-# And in numbers, on three hundred fresh pictures of each kind:
+# The next cell counts the right answers for three hundred fresh pictures of each kind:
 
 # %%
 for title, some in (("shown in training", KNOWN), ("never shown in training", sorted(HELD_OUT))):
@@ -411,23 +419,23 @@ for title, some in (("shown in training", KNOWN), ("never shown in training", so
     print(f"{title:24s} right: {right:.3f}   guessing: {1 / len(THINGS):.3f}   names: {len(THINGS)}")
 
 # %% [markdown]
-# ## Then frozen
+# ## The encoder is frozen
 #
-# (The chapter says that the pairs were CLIP's. The paper names others, the 1.8 billion of ALIGN and 312 million of
-# LTIP, and adds up a gradient of each before a step, appendix B.1.3.)
+# (The chapter says that the training pairs were those of CLIP. The paper names others: the 1.8 billion pairs of
+# ALIGN and the 312 million of LTIP. Before each step it adds one gradient from each data set, appendix B.1.3.)
 #
-# After this stage the text tower has done its work, and the vision encoder is never changed again. In the code that
-# takes no flag. Frozen arrays are simply not an argument of the gradient: here is what the gradient of Flamingo's
-# own loss has in it.
+# After this stage the text tower is no longer needed, and the vision encoder is never changed again. The code
+# needs no flag for this. Frozen arrays are simply not an argument of the gradient. The next cell lists what the
+# gradient of Flamingo's own loss contains.
 
 # %%
-# 0 stands for a medium, whose features are passed by hand.
+# The 0 marks the place of a medium. Its features are passed separately.
 page = make_batch([encode_document([0, "a red circle."], tokenizer)])
 features = np.zeros((1, 1, 16, model.config.vision.width), np.float32)
 
 
 def flamingo_loss(params):
-    """The loss of one caption below one picture."""
+    """The loss of one caption after one picture."""
     visual = resample(params, [features], model.config)
     logits = flamingo(params, model.frozen, page.tokens[:, :-1], page.phi[:, :-1], visual, model.config)
     return (token_losses(logits, page.tokens[:, 1:]) * page.weights[:, 1:]).sum()
@@ -436,12 +444,12 @@ def flamingo_loss(params):
 _, gradient = ops.value_and_grad(flamingo_loss)(model.params)
 print("in the gradient:    ", ", ".join(gradient))
 print("not an argument:    ", ", ".join(model.frozen))
-print("picture comes in as features (M, F, S, Dv) =", features.shape, "- made once, and never again")
+print("picture comes in as features (M, F, S, Dv) =", features.shape, "- computed once")
 
 # %% [markdown]
-# That has a price and a gain. The gain: features of a picture never change, so they are computed once for all of
-# training, and what the language model learns cannot spoil the encoder. The price: what contrastive training did
-# not teach it to see, Flamingo cannot see.
+# Freezing has an advantage and a disadvantage. The advantage: the features of a picture never change, so they are
+# computed once for the whole training. Also, the training of Flamingo cannot make the encoder worse. The
+# disadvantage: Flamingo cannot see what the encoder did not learn to see in contrastive training.
 #
 # ## In the library
 
@@ -451,14 +459,15 @@ show(library.embed_pictures, library.unit, library.contrastive_loss)
 # %% [markdown]
 # ## Summary
 #
-# Two towers, unit vectors, one softmax over the batch in each direction: the other pairs are the wrong answers. The
-# gradient pulls pairs together and pushes strangers apart, so a caption that stands twice must not count as a
-# stranger. A learned temperature makes cosines sharp. Afterwards a classifier is a list of captions, and the
-# encoder is frozen.
+# There are two towers, unit vectors, and one softmax over the batch in each direction. The other pairs of the
+# batch are the wrong answers. The gradient pulls each pair together and pushes different pairs apart, so a second
+# copy of a caption must not count as a wrong answer. A learned temperature makes the probabilities sharp enough.
+# After training, a list of captions works as a classifier, and the encoder is frozen.
 #
-# To go on: train the small towers for 600 steps and wait for the shapes; leave one direction of the loss out; ask
-# the shipped towers about things that no training picture showed (`HELD_OUT` in `data/tinyworld/scenes.py`).
+# To go on: train the small towers for 600 steps and see when they learn the shapes; leave one direction of the
+# loss out; ask the trained towers about things that no training picture showed (`HELD_OUT` in
+# `data/tinyworld/scenes.py`).
 #
 # Further reading: [CLIP](https://arxiv.org/abs/2103.00020); [ALIGN](https://arxiv.org/abs/2102.05918);
-# [Flamingo](https://arxiv.org/abs/2204.14198), appendix B.1.3. Where this code departs: `docs/deviations.md`,
+# [Flamingo](https://arxiv.org/abs/2204.14198), appendix B.1.3. Where this code differs: `docs/deviations.md`,
 # "Contrastive pretraining".

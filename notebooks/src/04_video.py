@@ -3,22 +3,23 @@
 #
 # key: video
 #
-# Chapter §2, video. 70 minutes with the exercises, half a minute to run. Before it: notebook 00; notebook 05 goes
-# on from here.
+# Chapter §2, video. 70 minutes with the exercises, half a minute to run. You need notebook 00. Notebook 05
+# continues from here.
 #
-# You will take a video of uneven pace one frame a second, stamp every frame with the time it has, stretch eight
-# learned stamps over thirty frames, and find out what the toy makes of a video whose frames were shuffled. What you
-# will not see is a network that looks at motion: the encoder sees one frame at a time, and all it says about time
-# is in these stamps.
+# In this notebook you take one frame per second from a video with an uneven frame rate. You add to every frame a
+# learned vector for its time (a temporal embedding, here called a stamp). You stretch eight learned stamps over
+# thirty frames. At the end you test what the toy says about a video whose frames were shuffled. You will not see a
+# network that measures motion. The encoder sees one frame at a time, and the stamps carry all information about
+# time.
 #
-# Letters: `M` media, `F` frames, `S` features a frame, `R` latents, `D` width.
+# Letters: `M` media, `F` frames, `S` features of a frame, `R` latents, `D` width.
 
 # %%
 import os
 import sys
 
-sys.path.insert(0, "..")  # the package lies beside this folder
-os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
+sys.path.insert(0, "..")  # the package is beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import tempfile
 from dataclasses import replace
@@ -38,7 +39,7 @@ from tinyflamingo.model import perceiver_resampler as library
 from tinyflamingo.model.flamingo import encode_media, resample
 from tinyflamingo.model.interleave import encode_document, make_batch
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # told apart by colour-blind readers, too
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # also distinct for colour-blind readers
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 model = tinyflamingo.load()
 config, table = model.config, model.params["resampler"]["temporal"]
@@ -64,8 +65,9 @@ video = watched["moves left"]
 print("a video (F, Y, X, 3) =", video.shape)
 
 # %% [markdown]
-# The paper takes one frame a second for training, eight of them, and every frame goes through the frozen encoder by
-# itself. So to the encoder a video is nothing new: `M` videos of `F` frames are `M * F` pictures.
+# For training, the paper takes one frame per second and eight frames per video. Every frame goes through the
+# frozen encoder separately. So for the encoder a video is nothing new: `M` videos of `F` frames are `M * F`
+# pictures.
 
 # %%
 one_by_one = np.stack([encode_media(model.frozen, frame[None, None], config)[0, 0] for frame in video])
@@ -74,23 +76,23 @@ print("one by one (F, S, D) =", one_by_one.shape, "  together (M, F, S, D) =", t
 print("loop and batch agree:", bool(np.abs(together[0] - one_by_one).max() < 1e-3 * np.abs(one_by_one).max()))
 
 # %% [markdown]
-# ## One frame a second
+# ## One frame per second
 #
-# A file has 25 or 30 or 60 frames a second; a phone's has now more, now fewer. What counts is each frame's time,
-# not its number, and the clock of a file need not start at 0.
+# A video file has 25, 30 or 60 frames per second. In a video from a phone this number can even change during the
+# video. So the time of a frame is what counts, not its number. The times in a file need not start at 0.
 
 # %% [markdown]
 # ### Exercise 04.1 · Which frames to take
 # *difficulty: easy · minutes: 10*
 #
-# From the times of all frames, in seconds and growing, return the numbers of the frames to take: for the moments 0,
-# `1 / fps`, `2 / fps`, ... after the *first* frame, the first frame at or after the moment. Stop when there is
-# none.
+# You get the times of all frames, in seconds and increasing. Return the numbers of the frames to take. The moments
+# are 0, `1 / fps`, `2 / fps`, ... after the *first* frame. For each moment, take the first frame at this moment or
+# after it. Stop when there is no such frame.
 
 
 # %% exercise 04.1
 def frames_to_take(times, fps=1.0):
-    """times (n,), growing -> the numbers of the frames to take, a list of int."""
+    """times (n,), increasing -> the numbers of the frames to take, a list of int."""
     # solution
     since = np.asarray(times) - times[0]
     moments = np.arange(int(since[-1] * fps) + 1) / fps
@@ -104,23 +106,23 @@ from tinyflamingo.checks import check_04_1_frames_to_take
 check_04_1_frames_to_take(frames_to_take)
 
 # %% [markdown]
-# The library does it while it decodes, so that a long film needs the memory of the chosen frames only. Here it
-# reads a real file, written at 8 frames a second.
+# The library chooses the frames while it decodes the file. So a long video needs memory for the chosen frames
+# only. The next cell reads a real file that was written at 8 frames per second.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
     film = Path(folder) / "film.mp4"
     write_video(film, clip(rng, "moves up", frames=25), fps=8)
     for fps in (1, 2):
-        print(f"25 frames at 8 a second, taken at {fps}: (F, Y, X, 3) =", load_video(film, fps=fps).shape)
+        print(f"25 frames at 8 per second, taken at {fps} per second: (F, Y, X, 3) =", load_video(film, fps=fps).shape)
 
 # %% [markdown]
 # ## A stamp for every frame
 #
-# The features of all frames become one long row, in which nobody could tell the first frame from the last. So
-# before that a learned vector is added to all features of a frame: one vector for frame 0, one for frame 1, and so
-# on. (The chapter calls the row one vector. It is `F * S` vectors of width `D`; only the grid is flattened.) With
-# loops:
+# The features of all frames become one long sequence. In this sequence nothing would tell the first frame from the
+# last. So a learned vector is first added to all features of a frame: one vector for frame 0, another for frame 1,
+# and so on. (The chapter calls the sequence one vector. It is a sequence of `F * S` vectors of width `D`. Only the
+# grid is flattened.) With loops:
 
 
 # %%
@@ -140,14 +142,16 @@ print("features (M, F, S, D) =", features.shape, " time (F, D) =", time.shape)
 print("agree:", bool(np.array_equal(stamp_with_loops(features, time), features + time[:, None])))
 
 # %% [markdown]
-# `time[:, None]` is `(F, 1, D)`: the 1 stands where the features of one frame stand, and they all get the same.
-# (The paper writes its table as `(T, 1, d)` for this reason.) The same mistake is made again and again: `features +
-# time` does not complain when `F` happens to equal `S`, and stamps places instead of times.
+# `time[:, None]` has the shape `(F, 1, D)`. The 1 is at the axis of the features of one frame, so all features of
+# a frame get the same vector. (The paper writes its table as `(T, 1, d)` for this reason.) Here is a mistake that
+# many people make: `features + time` gives no error when `F` happens to equal `S`. It then adds a vector for each
+# place in the picture, not for each time.
 #
-# The toy's eight stamps are learned with everything else. How alike they are:
+# The eight stamps of the toy were learned together with all other parameters. The next figure shows how similar
+# they are.
 #
-# *Figure: on the left a map of cosines between the eight learned stamps; bright along the diagonal. On the right
-# the same for thirty stamps stretched from them: the same picture, finer.*
+# *Figure: on the left a map of cosines between the eight learned stamps, bright along the diagonal. On the right
+# the same for thirty stamps that were stretched from them: the same picture, finer.*
 
 # %%
 thirty = library.temporal_embedding(table, 30)
@@ -162,15 +166,15 @@ plt.show()
 # %% [markdown]
 # ## More frames than stamps
 #
-# Training knew eight frames. At test time the paper takes thirty, three a second, and stretches the eight stamps
-# over them by linear interpolation: the first frame gets the first stamp, the last the last, and those in between a
-# mixture of the two nearest.
+# In training there were eight frames. At test time the paper takes thirty frames, three per second, and stretches
+# the eight stamps over them by linear interpolation. The first frame gets the first stamp, and the last frame gets
+# the last stamp. Each frame between them gets a mixture of the two nearest stamps.
 
 # %% [markdown]
 # ### Exercise 04.2 · Stretch the stamps
 # *difficulty: medium · minutes: 10*
 #
-# From a table `(trained, D)` make `F` stamps, for `F >= trained`. Frame `t` stands at the place `t * (trained - 1)
+# From a table `(trained, D)` make `F` stamps, for `F >= trained`. Frame `t` is at the position `t * (trained - 1)
 # / (F - 1)` of the table.
 
 
@@ -194,8 +198,8 @@ check_04_2_stretch(stretch)
 # %% [markdown]
 # ## The gradient, by hand
 #
-# Suppose the stamps were trained while stretched. Each of the `F` gradients that arrive must find its way back to
-# the two rows of the table it was mixed from, with the same shares:
+# Suppose the stamps are stretched during training. Each of the `F` arriving gradients must go back to the two rows
+# of the table from which the stamp was mixed, with the same shares:
 #
 # $$\text{out}_t = (1 - s_t)\,\text{table}_{l_t} + s_t\,\text{table}_{l_t + 1}
 # \quad\Rightarrow\quad
@@ -205,13 +209,13 @@ check_04_2_stretch(stretch)
 # ### Exercise 04.3 · Back to the table
 # *difficulty: medium · minutes: 15*
 #
-# Several frames lead to the same row, and their gradients **add up**. (`a[rows] += b` adds only once for a row that
-# stands twice in `rows`; `np.add.at(a, rows, b)` adds every time.)
+# Several frames use the same row, and their gradients **add up**. (If a row appears twice in `rows`, `a[rows] +=
+# b` adds only once. `np.add.at(a, rows, b)` adds every time.)
 
 
 # %% exercise 04.3
 def stretch_gradient(g, trained):
-    """g (F, D), the gradient by the stretched stamps -> the gradient by the table, (trained, D)."""
+    """g (F, D), the gradient at the stretched stamps -> the gradient at the table, (trained, D)."""
     # solution
     F, D = g.shape
     place = np.linspace(0, trained - 1, F)
@@ -230,8 +234,8 @@ from tinyflamingo.checks import check_04_3_stretch_gradient
 check_04_3_stretch_gradient(stretch_gradient)
 
 # %% [markdown]
-# That trap is worth seeing once. Seven gradients of 1 arrive at a table of three rows; together the rows must get
-# seven.
+# The next cell shows this trap. Seven gradients of 1 arrive at a table of three rows. The three rows together must
+# get seven.
 
 # %%
 rows, ones = np.minimum(np.linspace(0, 2, 7).astype(int), 1), np.ones(7)
@@ -245,12 +249,12 @@ print(
 )
 
 # %% [markdown]
-# ## What the model makes of it
+# ## What the model says about a video
 #
 # **Predict.** The video of something that moves left is played backwards. What will the model say: "moves left",
 # "moves right", or nonsense? And when the frames come in random order? Then think about "grows" and "vanishes".
 #
-# The model is asked how likely each of the eight answers is, for six videos of every kind.
+# The next cell takes six videos of every kind and asks the model how likely each of the eight answers is.
 
 
 # %%
@@ -260,10 +264,10 @@ def answers(videos, model=model):
     found = []
     for action in ACTIONS:
         words = f"it {action}" + (" blue." if action == "turns" else ".")
-        # 0 stands for a medium, whose features are passed by hand.
+        # The 0 marks the place of a medium. Its features are passed separately.
         rows = [encode_document([0, say.ask("action"), words], model.tokenizer, complete=False) for _ in videos]
         asked = len(encode_document([0, say.ask("action")], model.tokenizer, complete=False).tokens)
-        for row in rows:  # up to the verb only, so that every colour counts as "turns"
+        for row in rows:  # only up to the verb, so that every colour counts as "turns"
             verb = len(model.tokenizer.encode(f"it {action}"))
             row.weights = [float(asked <= t < asked + verb) for t in range(len(row.tokens))]
         found.append(score_continuations(model, make_batch(rows), visual))
@@ -280,9 +284,9 @@ for name, chances in said.items():
 
 # %% [markdown]
 # *Figure: three tables, what happens against what the model says, for videos in order, backwards and shuffled. In
-# order: a dark diagonal. Backwards: left and right, up and down, grows and shrinks have changed places, and
-# vanishes has become something else, mostly turns. Shuffled: turns is told as ever, but what moves is taken for
-# turns, too, more than for anything else, and grows and shrinks are mixed up.*
+# order: a dark diagonal. Backwards: left and right, up and down, grows and shrinks are exchanged, and for vanishes
+# the model says something else, mostly turns. Shuffled: turns is still recognised, but the model says turns also
+# for things that move, more than any other answer, and it confuses grows and shrinks.*
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True)
@@ -294,16 +298,17 @@ axes[0].set_ylabel("what happens")
 plt.show()
 
 # %% [markdown]
-# Backwards is not nonsense: it is the other story. Only a thing that vanishes has no reverse among the eight;
-# played backwards it appears, which the model has never seen, so it takes the nearest. In shuffled frames a thing
-# jumps to and fro, which it has never seen either; a sudden change is what "turns" looks like. All the model knows
-# of the order it knows from eight vectors that were added.
+# Played backwards, a video is not nonsense. It shows the opposite action. Only vanishing has no opposite among the
+# eight actions. Played backwards, the thing appears. The model has never seen this, so it gives the most similar
+# answer that it knows. In shuffled frames a thing jumps from place to place. The model has never seen this either,
+# and a sudden change is similar to "turns". Everything that the model knows about the order of frames comes from
+# the eight vectors that were added.
 #
 # ## Break it
 #
-# So take them away: all stamps to zero, in the trained model.
+# Now we remove these vectors: all stamps of the trained model are set to zero.
 #
-# **Predict.** Which actions can still be told? What will the model answer for "moves left" and "moves right"?
+# **Predict.** Which actions can the model still recognise? What will it answer for "moves left" and "moves right"?
 
 # %%
 without_stamps = {**model.params["resampler"], "temporal": np.zeros_like(table)}
@@ -315,16 +320,19 @@ for action, chance, whole in zip(ACTIONS, right, np.diagonal(said["in order"]), 
     print(f"{action:12s} P(right answer): with stamps {whole:.2f}   without {chance:.2f}")
 
 # %% [markdown]
-# In order and backwards are the same to it, down to rounding: attention adds up its keys in any order. The model
-# was trained *with* stamps, so without them it is also simply lost, even where no order is needed: look at
-# "vanishes" and "turns". A model trained without could know those, and at best guess between left and right.
+# Without stamps, a video and its reverse give the same answers, except for rounding. Attention sums over its keys,
+# and the order of the keys does not matter. The model was trained *with* stamps. So without them it also fails
+# where no order is needed: look at "vanishes" and "turns". A model that was trained without stamps could recognise
+# these two. But it could only guess between left and right.
 #
 # ## How long a video may be
 #
-# And with more frames than training ever had? The same stories, drawn with 4 to 30 frames; the paper takes 30 at
-# test time. For comparison the first eight frames alone, which is all that a model without interpolation could use.
+# What happens with more frames than in training? The next cell draws the same stories with 4 to 30 frames. (The
+# paper takes 30 at test time.) For comparison it also uses the first eight frames alone. A model without
+# interpolation could use only these.
 #
-# **Predict.** Does watching three times as many frames make the answers better, worse, or neither?
+# **Predict.** The model sees three times as many frames as in training. Do its answers become better, worse, or
+# neither?
 
 # %%
 lengths, stretched, cut = (4, 8, 12, 20, 30), [], []
@@ -338,8 +346,9 @@ print("all     ", *(f"{p:6.2f}" for p in stretched))
 print("first 8 ", *(f"{p:6.2f}" for p in cut))
 
 # %% [markdown]
-# *Figure: probability of the right answer against the number of frames. With all frames, stamps stretched, it stays
-# high beyond the eight of training; with the first eight frames alone it falls as soon as the video is longer.*
+# *Figure: probability of the right answer against the number of frames. With all frames and stretched stamps, it
+# stays high beyond the eight frames of training. With the first eight frames alone, it falls as soon as the video
+# is longer.*
 
 # %%
 figure, axis = plt.subplots(figsize=(5, 2.5))
@@ -351,8 +360,8 @@ axis.legend(frameon=False, loc="center right")
 plt.show()
 
 # %% [markdown]
-# Below eight frames the library uses the first rows of the table: four frames look like the first half of a longer
-# story. That is our reading; the paper does not say (`docs/deviations.md`).
+# For fewer than eight frames, the library uses the first rows of the table. Then four frames look like the first
+# half of a longer story. This is our choice, because the paper does not say what to do (`docs/deviations.md`).
 #
 # ## In the library
 
@@ -365,12 +374,13 @@ show(library.temporal_embedding, encode_media)
 # %% [markdown]
 # ## Summary
 #
-# A video is frames at one a second, each encoded as a picture, each stamped with a learned vector for its time, and
-# all put into one row. Take the stamps away and a film and its reverse are the same. Stretch them, and a model
-# trained on eight frames watches thirty.
+# A video is a sequence of frames, one per second. Each frame is encoded as a picture. Each frame gets a learned
+# vector for its time, and the features of all frames become one sequence. Without these vectors, a video and its
+# reverse are the same for the model. If the vectors are stretched, a model that was trained on eight frames can
+# use thirty.
 #
-# To go on: play a video twice as fast; give all frames the stamp of frame 0; hand the model a video of your own
-# with `python -m tinyflamingo complete`. Notebook 05 shows how the long row becomes eight tokens.
+# To go on: play a video twice as fast; give all frames the stamp of frame 0; give the model a video of your own
+# with `python -m tinyflamingo complete`. Notebook 05 shows how the long sequence becomes eight tokens.
 #
 # Further reading: [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and appendices A.1.1 and B.1.2. Where
-# this code departs: `docs/deviations.md`, "The Perceiver resampler".
+# this code differs: `docs/deviations.md`, "The Perceiver resampler".

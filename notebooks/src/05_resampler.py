@@ -1,24 +1,29 @@
 # %% [markdown]
-# # Eight tokens, whatever comes in
+# # Eight tokens for any input
 #
 # key: resampler
 #
-# Chapter §3, the Perceiver resampler. 85 minutes with the exercises, seconds to run. Before it: notebook 00, and an
-# idea of what attention does.
+# Chapter §3, the Perceiver resampler. 85 minutes with the exercises, seconds to run. You need notebook 00, and a
+# basic idea of attention.
 #
-# You will build the one step in which latents look at a picture, first with loops and then without, count what it
-# saves, derive the gradient that flows back through its softmax, and see where the trained latents look. You will
-# not train a resampler (that is notebook 09), and the layer's feed-forward is only named.
+# In this notebook you build one attention step in which the latents look at a picture, first with loops and then
+# without. You count how much work it saves. You derive the gradient that goes back through its softmax, and you
+# see where the trained latents look. You do not train a resampler (notebook 09 does). The feed-forward part of the
+# layer is only mentioned.
 #
-# Letters: `M` media, `F` frames, `S` features a frame, `R` latents, `D` width, `H` heads, `K` head size, `T`
-# queries where it does not matter what they are.
+# Letters: `M` media, `F` frames, `S` features of a frame, `R` latents, `D` width, `H` heads, `K` head size, `T`
+# queries of any kind.
+#
+# The chapter uses two more letters: X for visual data and Y for text. The resampler makes the visual tokens X, and
+# the text tokens Y look at them later, in the language model (notebook 07). In the code, and in the shapes printed
+# here, `Y` and `X` have another meaning: they are the height and the width of a picture in pixels.
 
 # %%
 import os
 import sys
 
-sys.path.insert(0, "..")  # the package lies beside this folder
-os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
+sys.path.insert(0, "..")  # the package is beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 
 import matplotlib.pyplot as plt
@@ -38,17 +43,24 @@ from tinyflamingo.model.flamingo import encode_media, resample
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.studies.attention_maps import resampler_maps
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # told apart by colour-blind readers, too
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # also distinct for colour-blind readers
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 model = tinyflamingo.load()
 config, resampler = model.config, model.params["resampler"]
 rng = np.random.default_rng(2022)
 
 # %% [markdown]
-# ## The problem, to scale
+# ## The problem, drawn to scale
 #
-# A picture is a grid of features; a video is a pile of grids. If every feature attended to every other, as the
-# tokens of a text do, the table of scores would be a square, and its side grows with the input.
+# A picture is a grid of features, and a video is several grids. Suppose every feature attends to every other
+# feature, as the tokens of a text do. The table of scores has one row for each query and one column for each key.
+# So it is a square, and its side grows with the input.
+#
+# The chapter gives the example of BERT, a Transformer encoder. Every token of BERT attends to every token, so the
+# memory for the scores grows with the square of the length. With twice as many tokens, the table is four times as
+# large. This is one reason why such models limit their input: BERT takes at most 512 tokens. The features of a
+# video can be more than that, and their number is not known in advance. It depends on the size of the picture and
+# on the number of frames.
 
 # %%
 star = draw_scene(rng, sample_single(rng, (("star", "blue"),), "medium", "top right"))
@@ -65,8 +77,8 @@ print("latents R =", R)
 
 # %% [markdown]
 # *Figure: two panels with tables of scores drawn to scale. On the left three squares, for a picture, a picture of
-# doubled side and a video; the video's fills the panel. On the right the same three inputs give flat strips along
-# the upper edge, as many rows high as there are latents.*
+# doubled side and a video. The square of the video fills the panel. On the right the same three inputs give flat
+# strips along the upper edge, as many rows high as there are latents.*
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(7, 3.2), sharex=True, sharey=True)
@@ -75,16 +87,16 @@ for name, shade in zip(reversed(lengths), ("#cfe3f1", "#7fb5d9", BLUE), strict=T
     axes[0].add_patch(Rectangle((0, 0), n, n, facecolor=shade, label=name))
     axes[1].add_patch(Rectangle((0, 0), n + R, R, facecolor=shade, label=name))
 longest = max(lengths.values())
-axes[0].set(xlim=(0, longest + R), ylim=(longest, 0), title="every feature looks at all", ylabel="queries")
-axes[1].set(title=f"{R} latents look at all")
+axes[0].set(xlim=(0, longest + R), ylim=(longest, 0), title="every feature looks at all features", ylabel="queries")
+axes[1].set(title=f"{R} latents look at everything")
 for axis in axes:
     axis.set(xlabel="keys", aspect="equal")
 axes[0].legend(loc="lower left")
 plt.show()
 
 # %% [markdown]
-# The resampler is the right-hand side. Its queries are `R` learned vectors, the latents. They look at the input,
-# and what comes out has `R` rows, whatever went in.
+# The right panel shows the resampler. Its queries are `R` learned vectors, the latents. They look at the input.
+# The output has `R` rows, for an input of any length.
 #
 # **Predict.** How many numbers are in the left table of the video, and how many in the right one? What happens to
 # both when the video is twice as long?
@@ -96,20 +108,21 @@ n = 2 * lengths["a video"]
 print(f"{'twice as long':14s} self-attention {n * n:8,d} scores    latents {R * (n + R):6,d} scores")
 
 # %% [markdown]
-# For one of the toy's own small pictures little is saved. The point is how the columns grow.
+# For one small picture of the toy, the latents save little. The important point is how the two columns grow.
 #
 # ## One look, with loops
 #
-# One head, one medium. A latent asks a question (its query), everything that can be seen answers with a key, and
-# the softmax of how well they fit says how much of each value the latent takes home.
+# Take one head and one medium. Each latent has a query. Everything that it can look at has a key and a value. The
+# products of the query with the keys are the scores, and their softmax gives the weights. The result for this
+# latent is the sum of the values, each multiplied by its weight.
 #
-# What can be seen are the features **and the latents themselves**. So a latent also knows what its neighbours hold.
-# The paper found this slightly better than features alone (appendix A.1.1).
+# A latent can look at the features **and at the latents themselves**. So each latent also knows what the other
+# latents contain. The paper found this slightly better than features alone (appendix A.1.1).
 
 
 # %%
 def look_with_loops(latents, features, w_q, w_k, w_v):
-    """latents (R, D), features (S, D), three matrices (D, K) -> what each latent takes home, (R, K)."""
+    """latents (R, D), features (S, D), three matrices (D, K) -> the result of each latent, (R, K)."""
     everything = [*features, *latents]  # S + R vectors that can be seen
     taken = []
     for latent in latents:
@@ -125,14 +138,14 @@ D, K, small_R, small_S = 6, 4, 3, 5
 latents, features = rng.standard_normal((small_R, D)), rng.standard_normal((small_S, D))
 w_q, w_k, w_v = rng.standard_normal((3, D, K))
 print("latents (R, D) =", latents.shape, " features (S, D) =", features.shape)
-print("taken home (R, K) =", look_with_loops(latents, features, w_q, w_k, w_v).shape)
+print("result (R, K) =", look_with_loops(latents, features, w_q, w_k, w_v).shape)
 
 # %% [markdown]
 # ### Exercise 05.1 · One look, without loops
 # *difficulty: medium · minutes: 10*
 #
-# Write the same without a loop: four or five lines, every one of them about all latents at once. Same arguments,
-# same result.
+# Write the same without a loop. Four or five lines are enough, and each of them works on all latents at once. The
+# arguments and the result are the same.
 
 
 # %% exercise 05.1
@@ -153,8 +166,9 @@ from tinyflamingo.checks import check_05_1_look
 check_05_1_look(look)
 
 # %% [markdown]
-# The library has one function for every attention of this kind. It wants axes for the batch and the heads, and
-# takes the keys and values as they come: that they are features and latents, joined, is the resampler's business.
+# The library has one function for every attention of this kind. It needs axes for the batch and the heads. It
+# takes the keys and values as arguments. It does not know that they come from features and latents: the resampler
+# concatenates these before.
 
 # %%
 everything = np.concatenate([features, latents])
@@ -166,16 +180,17 @@ print("loops and library agree:", bool(np.abs(difference).max() < 1e-12))
 # %% [markdown]
 # ## Many media, many frames
 #
-# A video has one more axis. Each frame gets its own learned vector, the temporal embedding, added to all `S`
-# features of that frame (notebook 04 is about it); then frames and features become one long row, and the latents
-# are put at its end.
+# A video has one more axis. Each frame has its own learned vector, the temporal embedding, which is added to all
+# `S` features of that frame (see notebook 04). Then the features of all frames become one long sequence, and the
+# latents are put at its end.
 
 # %% [markdown]
 # ### Exercise 05.2 · What keys and values are made of
 # *difficulty: easy · minutes: 5*
 #
-# From features `(M, F, S, D)`, the temporal embedding of each frame `(F, D)` and the latents `(M, R, D)` make the
-# row that keys and values are computed from: `(M, F * S + R, D)`, features first, frame after frame.
+# You get features `(M, F, S, D)`, the temporal embedding of each frame `(F, D)` and the latents `(M, R, D)`. Make
+# the sequence from which the keys and values are computed: `(M, F * S + R, D)`. The features come first, frame
+# after frame.
 
 
 # %% exercise 05.2
@@ -194,14 +209,15 @@ from tinyflamingo.checks import check_05_2_what_is_seen
 check_05_2_what_is_seen(what_is_seen)
 
 # %% [markdown]
-# The library never builds that row. Keys and values are a matrix times the row, and a matrix times a sum is the sum
-# of two products. So it projects features and time one by one:
+# The library never builds this sequence. The keys and values are the sequence times a matrix, and the product of a
+# sum with a matrix is the sum of two products. So the library multiplies the features and the time vectors
+# separately:
 #
 # $$[\text{features} + \text{time}\,;\;\text{latents}]\;W
 # = [\text{features}\,W + \text{time}\,W\,;\;\text{latents}\,W]$$
 #
-# The number is the same. The work is less: time has `F` rows and not `F * S`, and since the features are frozen,
-# nobody ever needs the gradient of the long product with respect to them.
+# The result is the same, but the work is less. First, the time vectors have `F` rows and not `F * S`. Second, the
+# features are frozen, so nobody needs the gradient of the long product with respect to them.
 
 # %%
 M, F, S, D, inner = 2, 3, 4, 6, 8
@@ -216,16 +232,16 @@ show(library.project_both)
 # %% [markdown]
 # ## What it costs
 #
-# Attention is two matrix products a head: queries times keys, and weights times values. Multiplying `(T, K)` by
-# `(K, S)` takes `T * K * S` multiplications and as many additions. In between lies the table of scores, `T` times
-# `S` numbers of 4 bytes for every head.
+# Attention consists of two matrix products for each head: queries times keys, and weights times values. A product
+# of `(T, K)` and `(K, S)` takes `T * K * S` multiplications and as many additions. Between the two products is the
+# table of scores. It has `T` times `S` numbers of 4 bytes for every head.
 
 # %% [markdown]
 # ### Exercise 05.3 · The price of a look
 # *difficulty: easy · minutes: 5*
 #
-# How many floating-point operations do the two products take, for `T` queries, `S` keys, `H` heads of size `K`? And
-# how many bytes has the table of scores in float32? Return both, in this order.
+# How many floating-point operations do the two products take, for `T` queries, `S` keys, and `H` heads of size
+# `K`? How many bytes does the table of scores have in float32? Return both numbers in this order.
 
 
 # %% exercise 05.3
@@ -244,15 +260,15 @@ from tinyflamingo.checks import check_05_3_price
 check_05_3_price(price)
 
 # %% [markdown]
-# Numbers in a notebook should be measured. The library's `gemm_flops` notes the shapes of every product of a call
-# as it is made; the bytes are those of an array of scores that we make ourselves.
+# We also measure the numbers. The function `gemm_flops` of the library records the shapes of every matrix product
+# in a call. The bytes are those of an array of scores that the cell really makes.
 
 # %%
 H, K = config.resampler.heads, config.resampler.key_size
 
 
 def measured(T, S):
-    """(flops, bytes) of an attention from T queries to S keys that really takes place."""
+    """(flops, bytes) of an attention from T queries to S keys, measured while it runs."""
     q, k, v = (np.ones((1, n, H, K), np.float32) for n in (T, S, S))
     scores = np.einsum("bthk,bshk->bhts", q, k)
     return gemm_flops(lambda: ops.attention(q, k, v)), scores.nbytes
@@ -266,15 +282,15 @@ for n, a, b in zip(sizes, by_self / 1e6, by_latents / 1e6, strict=True):
     print(f"{n:9d} {a[0]:12.1f} {a[1]:7.2f} {b[0]:15.2f} {b[1]:7.3f}")
 
 # %% [markdown]
-# *Figure: flops and bytes against the number of features, both axes logarithmic. Features that look at features
-# climb with slope two, latents with slope one, and lie far below.*
+# *Figure: flops and bytes against the number of features, both axes logarithmic. If features look at features, the
+# lines rise with slope two. If latents look, the lines rise with slope one and are far below.*
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.8))
 for axis, column, label in ((axes[0], 0, "flops"), (axes[1], 1, "bytes of scores")):
     axis.loglog(sizes, by_self[:, column], "s--", color=ORANGE, label="features look at features")
     axis.loglog(sizes, by_latents[:, column], "o-", color=BLUE, label=f"{R} latents look")
-    axis.set(xlabel="features that came in", ylabel=label)
+    axis.set(xlabel="number of features", ylabel=label)
     axis.set_xticks(sizes, [str(n) for n in sizes], minor=False)
     axis.minorticks_off()
 axes[0].legend(frameon=False)
@@ -283,22 +299,22 @@ steep, flat = (np.polyfit(np.log(sizes), np.log(c[:, 0]), 1)[0] for c in (by_sel
 print(f"slopes: {steep:.2f} (a square), {flat:.2f} (a line)")
 
 # %% [markdown]
-# The paper's own lengths are 100 features for a picture of 320 pixels, 800 for a training video of 8 frames and
-# 3000 for a test video of 30, looked at by 64 latents. And the saving goes on behind the resampler: every
-# cross-attention in the language model reads `R` tokens a medium instead of `F * S`.
+# The paper has 100 features for a picture of 320 pixels, 800 for a training video of 8 frames and 3000 for a test
+# video of 30 frames. 64 latents look at them. The resampler also saves work after itself: every cross-attention in
+# the language model reads `R` tokens for each medium, not `F * S`.
 
 # %% [markdown]
 # ## The gradient of a look, by hand
 #
-# Call the scores of one latent `s`, its weights `p = softmax(s)`, and `g` the gradient that arrives at `p`. Every
-# score moves every weight, because the weights share one sum:
+# Write `s` for the scores of one latent, `p = softmax(s)` for its weights, and `g` for the gradient that arrives
+# at `p`. Every score changes every weight, because the weights are divided by the same sum:
 #
 # $$\frac{\partial p_i}{\partial s_j} = p_i(\delta_{ij} - p_j)
 # \qquad\Rightarrow\qquad
 # \frac{\partial L}{\partial s_j} = \sum_i g_i\, p_i(\delta_{ij} - p_j)$$
 #
-# With loops that is the whole matrix of derivatives, times `g`. Finite differences say whether it is right. (In
-# exercise 01.3 you wrote it without loops.)
+# The loops below multiply `g` by the whole matrix of derivatives. Finite differences show whether the result is
+# right. (In exercise 01.3 you wrote it without loops.)
 
 
 # %%
@@ -327,10 +343,11 @@ print(f"by hand {by_hand:.8f}   by moving the scores {moved:.8f}")
 # ### Exercise 05.4 · Who gets the gradient
 # *difficulty: medium · minutes: 10*
 #
-# Now the other way back, through the values. One look is `out = p @ values`, with `values = E @ w_v` and `E`, what is
-# seen: the `S` features, then the `R` latents, as rows of one array `(S + R, D)`. The weights `p` are `(R, S + R)`, the
-# gradient `g` that arrives at `out` is `(R, K)`. Return two gradients: by the features `(S, D)`, and by the latents
-# `(R, D)` as a part of `E`. (The latents get a second gradient, because they also ask. That one is not asked for.)
+# Now the gradient goes back on the other path, through the values. One look is `out = p @ values`, with `values =
+# E @ w_v`. `E` contains everything the latents look at: the `S` features, then the `R` latents, as rows of one
+# array `(S + R, D)`. The weights `p` are `(R, S + R)`. The gradient `g` that arrives at `out` is `(R, K)`. Return
+# two gradients: with respect to the features `(S, D)`, and with respect to the latents `(R, D)` as a part of `E`.
+# (The latents get one more gradient, because the queries are computed from them. Leave that one out.)
 
 
 # %% exercise 05.4
@@ -348,13 +365,14 @@ from tinyflamingo.checks import check_05_4_through_values
 check_05_4_through_values(through_values)
 
 # %% [markdown]
-# A feature that no latent looks at has zeros in its column of `p` and gets no gradient. And each row of the softmax's
-# gradient sums to zero: raising all scores alike changes nothing, so no score may get a gradient for that.
+# If no latent looks at a feature, its column of `p` is zero, and the feature gets no gradient through the values.
+# Each row of the gradient of the softmax sums to zero. The reason: if all scores rise by the same amount, the
+# weights do not change.
 #
 # ## Why the latents start at random
 #
-# **Predict.** Before training, somebody sets two latents to the same vector. What will the two visual tokens be
-# that come out, for any picture? And after a thousand steps of training?
+# **Predict.** Before training, two latents are set to the same vector. What will their two visual tokens be, for
+# any picture? And after a thousand steps of training?
 
 # %%
 fresh = library.init_resampler(np.random.default_rng(0), config.resampler)
@@ -370,13 +388,15 @@ print(f"latents 2 and 3, the same:   tokens apart by {apart[0]:.1e}, gradients b
 print(f"latents 2 and 4, different:  tokens apart by {others[0]:.1e}, gradients by {others[1]:.1e}")
 
 # %% [markdown]
-# Twins stay twins: they ask the same question, get the same answer and the same gradient. Nothing in the resampler
-# knows a latent's number; only its own vector tells it from the others. That is why they start at random.
+# The two latents stay equal. They have the same query, so they get the same result and the same gradient. The
+# resampler does not use the number of a latent. Two latents differ only if their vectors differ. So the latents
+# start at random.
 #
 # ## Look inside: what each latent looks at
 #
-# The layers throw their attention weights away once they are used. The library can compute them again, on the way
-# that the latents take: for every layer what each latent looks at, cells first, then the latents themselves.
+# The layers do not keep their attention weights. The library can compute them again, in the order in which the
+# latents go through the layers. For every layer it gives what each latent looks at: first the cells, then the
+# latents themselves.
 
 # %%
 looks = resampler_maps(resampler, picture, config.resampler)[:, 0]
@@ -387,9 +407,9 @@ for i, layer in enumerate(looks):
     print(f"on the R latents {layer[:, :, S:].sum(-1).mean():.2f}")
 
 # %% [markdown]
-# *Figure: two rows, one a layer. Left the picture with its star, then one map a latent, averaged over heads, each
-# with its own scale; bright cells are looked at most. Some latents look at the star's cells, some at everything but
-# those.*
+# *Figure: two rows, one for each layer. On the left the picture with its star, then one map for each latent,
+# averaged over heads, each with its own scale. Bright cells get the largest weights. Some latents look at the
+# cells of the star, some at everything except those.*
 
 # %%
 figure, axes = plt.subplots(len(looks), R + 1, figsize=(9.5, 2.6))
@@ -404,14 +424,15 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
-# Nobody told the latents what to look for. Whether one of them has become "the one for the colour" is a question to
-# be careful with: a map says where a token was filled from, not what is in it. So let us ask by taking things away.
+# Nobody told the latents what to look for. Is one of them now the latent for the colour? Be careful with such
+# conclusions. A map shows where a token takes its information from. It does not show which information the token
+# contains. To find out, we remove things and measure the effect.
 #
 # ## Break it
 #
-# First the subtle half line: `[features ; latents]` becomes `[features]`, in the trained model. Then fewer and
-# fewer of the `R` visual tokens are handed on to the language model. The score is the probability of the right
-# answer, over fresh pictures.
+# First we make a small change in the trained model: `[features ; latents]` becomes `[features]`. Then we pass
+# fewer and fewer of the `R` visual tokens to the language model. The score is the probability of the right answer,
+# over fresh pictures.
 
 # %%
 questions = ("color", "shape", "position")
@@ -419,7 +440,7 @@ scenes = [sample_single(rng) for _ in range(40)]
 pictures = encode_media(model.frozen, np.stack([draw_scene(rng, s) for s in scenes])[:, None], config)
 batches = {
     name: make_batch(
-        # 0 stands for a medium, whose features are passed by hand. Quiet: read, not learned (notebook 09).
+        # The 0 marks the place of a medium. Its features are passed separately. Quiet: not learned (notebook 09).
         [encode_document([0, Quiet(say.ask(name)), say.questions(scene)[name]], model.tokenizer) for scene in scenes]
     )
     for name in questions
@@ -433,7 +454,7 @@ def right(visual):
 
 
 def without_latents(features, time, latents, w):
-    """`project_both` with the subtle half line removed: keys and values of the features alone."""
+    """`project_both` without the latents: keys and values of the features alone."""
     return whole(features, time, latents, w)[:, : -latents.shape[1]]
 
 
@@ -449,27 +470,27 @@ for name, tokens in (("features and latents", visual), ("features alone", broken
     print(f"{name:28s}" + "".join(f"{p:10.2f}" for p in right(tokens)))
 
 # %% [markdown]
-# *Figure: the probability of the right answer against the number of visual tokens handed on, a line for colour,
-# shape and position each. In the end all are high; colour gets there after a few tokens, shape no sooner, and
-# position needs most of them.*
+# *Figure: the probability of the right answer against the number of visual tokens that are passed on, one line
+# each for colour, shape and position. With all tokens, all three are high. Colour needs only a few tokens, shape
+# needs at least as many as colour, and position needs most of them.*
 
 # %%
 kept = np.array([right(visual[:, :r]) for r in range(1, R + 1)])
 figure, axis = plt.subplots(figsize=(5, 2.4))
 for column, name, colour, mark in zip(kept.T, questions, (BLUE, ORANGE, GREEN), "osD", strict=True):
     axis.plot(range(1, R + 1), column, color=colour, marker=mark, label=name)
-axis.set(xlabel="visual tokens handed on", ylabel="P(right answer)", ylim=(0, 1.02))
+axis.set(xlabel="visual tokens passed on", ylabel="P(right answer)", ylim=(0, 1.02))
 axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# What a picture shows is spread over the tokens, and the model was trained with all of them; with a few of them
-# gone it answers worse, and not every kind of question alike.
+# The information about a picture is spread over the tokens, and the model was trained with all of them. Without
+# some of them its answers are worse. How much worse depends on the question.
 #
 # ## In the library
 #
-# The whole layer is two short functions. Exercise 05.1 is `ops.attention`, exercise 05.2 is hidden in
-# `project_both`, which `project` calls, and what follows the attention is a feed-forward with a squared ReLU.
+# The whole layer is two short functions. Exercise 05.1 is `ops.attention`. Exercise 05.2 is inside `project_both`,
+# which `project` calls. After the attention there is a feed-forward with a squared ReLU.
 
 # %%
 show(library.resampler_layer, library.project)
@@ -481,14 +502,16 @@ for name, number in paper.items():
 # %% [markdown]
 # ## Summary
 #
-# Latents ask, features and latents answer: the cost is a line where self-attention's is a square. Whatever comes
-# in, `R` tokens go out, so the language model never learns how large a picture was. Latents are told apart by
-# nothing but their own vectors, and where each of them looks is learned.
+# The queries come from the latents, and the keys and values come from features and latents. So the cost grows
+# linearly with the input, while the cost of self-attention grows with its square. For an input of any length, `R`
+# tokens come out, so the language model never needs to know how large a picture was. Only their vectors make the
+# latents different, and training decides where each of them looks.
 #
-# To go on: change `config.resampler` to one latent and train the smoke preset; draw `resampler_maps` of a video and
-# see which frames count. Notebook 04 has the frames, notebook 07 says which text may read the tokens.
+# To go on: change `config.resampler` to one latent and train the smoke preset; draw `resampler_maps` of a video
+# and see which frames get the largest weights. Notebook 04 explains the frames, and notebook 07 explains which
+# text may read the tokens.
 #
 # Further reading: [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and figure 5;
 # [Perceiver](https://arxiv.org/abs/2103.03206) and [Perceiver IO](https://arxiv.org/abs/2107.14795), where latents
 # come from; [Set Transformer](https://arxiv.org/abs/1810.00825), which had the idea for sets. Where this code
-# departs from the paper: `docs/deviations.md`, "The Perceiver resampler".
+# differs from the paper: `docs/deviations.md`, "The Perceiver resampler".

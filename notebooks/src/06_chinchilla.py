@@ -3,24 +3,24 @@
 #
 # key: chinchilla
 #
-# Chapter §4, the language model. 120 minutes with the exercises, seconds to run. Before it: notebook 00, and an idea
-# of what a causal decoder does.
+# Chapter §4, the language model. 125 minutes with the exercises, seconds to run. You need notebook 00, and a basic
+# idea of a causal decoder.
 #
-# You will build the two things that set Gopher's and Chinchilla's block apart from GPT-2's, RMSNorm and relative
-# positions, first with loops, then as the library has them; derive one gradient; and look at where a trained
-# model's heads look. Then you will see, from the formula that Chinchilla's authors fitted, why their model is
-# smaller than its rivals and was trained for longer. You will not train a language model: `python -m tinyflamingo
-# train` does, and notebook 09 shows it.
+# The block of Gopher and Chinchilla differs from that of GPT-2 in two things: RMSNorm and relative positions. In
+# this notebook you build both, first with loops, then as the library has them. You derive one gradient, and you
+# see where the heads of a trained model look. Then you use the formula that Chinchilla's authors fitted. It shows
+# why their model is smaller than other models of the time, and why it was trained on more tokens. You do not train
+# a language model. `python -m tinyflamingo train` does that, and notebook 09 shows it.
 #
-# Letters: `B` rows, `T` tokens, `D` width, `H` heads, `K` head size, `V` vocabulary; in the last section `N` and
-# `D` are what the scaling literature calls them, parameters and training tokens.
+# Letters: `B` rows, `T` tokens, `D` width, `H` heads, `K` head size, `V` vocabulary. In the last section `N` and
+# `D` have the meaning that is usual for scaling laws: the number of parameters and the number of training tokens.
 
 # %%
 import os
 import sys
 
-sys.path.insert(0, "..")  # the package lies beside this folder
-os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy to step through, and nothing to compile
+sys.path.insert(0, "..")  # the package is beside this folder
+os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import copy
 
@@ -37,7 +37,7 @@ from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.model.tokenizer import BOS
 from tinyflamingo.ops import reference
 
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # told apart by colour-blind readers, too
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # also distinct for colour-blind readers
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 model = tinyflamingo.load()
 config, language, tokenizer = model.config.language, model.frozen["language"], model.tokenizer
@@ -53,8 +53,8 @@ def softmax(s):
 # %% [markdown]
 # ## What a trained block does
 #
-# Here is a few-shot episode in words, of the kind that the toy's language model met in training: made-up names for
-# colours. It ends where the model has to say what "red" was called.
+# The next cell uses a few-shot episode in words. The language model of the toy was trained on such episodes: each
+# colour has an invented name. The text ends at a place where the model must say the name for "red".
 
 # %%
 text = "red lofa. blue dimu. red lofa. blue dimu. red"
@@ -65,7 +65,7 @@ print("tokens (B, T) =", tokens.shape, " logits (B, T, V) =", library.language_m
 
 
 def attention_of(language, tokens):
-    """Attention weights of every block, each (B, H, T, T), by the reference's own formula."""
+    """Attention weights of every block, each (B, H, T, T), by the formula of the reference."""
     B, T = tokens.shape
     h, looks = library.embed_tokens(language["embedding"], tokens), []
     visible_from = np.zeros((B, T), int)
@@ -85,14 +85,14 @@ def attention_of(language, tokens):
 
 
 # %% [markdown]
-# Two of its heads at work: the one of the first block that looks most at the token just before, and the one of the
-# second whose last token looks most at what once came after "red". A row is a token that looks, a column a token
-# that is looked at.
+# The figure shows two of the heads. The first is the head of the first block that looks most at the token just
+# before. The second is the head of the second block whose last token looks most at the tokens that followed the
+# earlier copies of "red". Each row is a token that looks, and each column is a token that it looks at.
 #
-# *Figure: two squares of attention weights, their upper right halves empty: that is the future. In the left one, of
-# a head in the first block, a dark line runs right beside the diagonal: every token looks at the one before it. In
-# the right one, of a head in the second block, the last rows look far back: the last "red" looks at what once came
-# after "red".*
+# *Figure: two squares of attention weights. Their upper right halves are empty, because these are the future. In
+# the left one, of a head in the first block, a dark line runs right beside the diagonal: every token looks at the
+# token before it. In the right one, of a head in the second block, the last rows look far back: the last "red"
+# looks at the token that followed an earlier "red".*
 
 # %%
 looks = attention_of(language, tokens)
@@ -106,25 +106,25 @@ for axis, block, head in zip(axes, (0, 1), heads, strict=True):
     axis.set_xticklabels(pieces, rotation=90)
 plt.show()
 copied = looks[1][0, heads[1], -1].argmax()
-print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, which stands right after {pieces[copied - 1]!r}")
+print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, right after {pieces[copied - 1]!r}")
 
 # %% [markdown]
-# The two belong together. The left head writes into every place what stood before it; so the right head can look
-# for the place *after* what it is itself, and copy what is there. Both need to know how far away things are, and
-# that is what this notebook is about.
+# The two heads work together. The left head writes into every position which token was before it. So the right
+# head can look for the positions *after* an earlier copy of its own token, and copy the token that is there. Both
+# heads need to know distances. The rest of this notebook explains how they get them.
 
 # %% [markdown]
 # ## RMSNorm
 #
 # GPT-2 normalises with LayerNorm: subtract the mean, divide by the standard deviation, multiply by a gain, add a
-# bias. RMSNorm keeps only what turned out to matter, the division:
+# bias. RMSNorm keeps the division and the gain. In practice this is enough:
 #
 # $$y_d = \frac{x_d}{\sqrt{\frac1D\sum_{e} x_e^2 + \varepsilon}}\; g_d$$
 
 
 # %%
 def rms_norm_with_loops(x, gain, eps=1e-6):
-    """x (T, D), gain (D,) -> (T, D), one number after the other."""
+    """x (T, D), gain (D,) -> (T, D), one number at a time."""
     out = np.zeros_like(x)
     for t, row in enumerate(x):
         mean_square = sum(value * value for value in row) / len(row)
@@ -141,7 +141,7 @@ print("x (T, D) =", x.shape, " loops and library agree:", bool(agree))
 # ### Exercise 06.1 · RMSNorm in one line
 # *difficulty: easy · minutes: 5*
 #
-# For `x` with any number of leading axes, `(..., D)`. Use the argument `eps`: it is not always `1e-6`.
+# `x` may have any number of leading axes, `(..., D)`. Use the argument `eps`: it is not always `1e-6`.
 
 
 # %% exercise 06.1
@@ -158,7 +158,8 @@ from tinyflamingo.checks import check_06_1_rms_norm
 check_06_1_rms_norm(rms_norm)
 
 # %% [markdown]
-# **Predict.** All of `x` is multiplied by 100. How much does the output change? And when 100 is added to all of it?
+# **Predict.** All of `x` is multiplied by 100. How much does the output change? And when 100 is added to all of
+# it?
 
 # %%
 ones = np.ones(5)
@@ -170,12 +171,13 @@ for name, changed in (("times 100", 100 * x), ("plus 100", x + 100)):
 # %% [markdown]
 # ## The gradient of RMSNorm, by hand
 #
-# Write `r` for the root of the mean square, so that `y = x / r * gain`. Each `x_d` acts twice: directly, and
-# through `r`, which all share. With `g` the gradient that arrives at `y`, and `a = g * gain`:
+# Write `r` for the root of the mean square, so that `y = x / r * gain`. Each `x_d` has two effects: a direct one,
+# and one through `r`, which is the same for all entries. Write `g` for the gradient that arrives at `y`, and `a =
+# g * gain`:
 #
 # $$\frac{\partial L}{\partial x_d} = \frac{a_d}{r} - \frac{x_d}{D\,r^3}\sum_e a_e x_e$$
 #
-# (The second term is `a` times `x`, summed, times the derivative of `1 / r`.)
+# (The second term is the sum of `a` times `x`, multiplied by the derivative of `1 / r`.)
 
 # %% [markdown]
 # ### Exercise 06.2 · Both ways through the norm
@@ -186,7 +188,7 @@ for name, changed in (("times 100", 100 * x), ("plus 100", x + 100)):
 
 # %% exercise 06.2
 def rms_norm_gradient(x, gain, g, eps=1e-6):
-    """x (T, D), gain (D,), g (T, D): the gradient by the output -> the gradient by x, (T, D)."""
+    """x (T, D), gain (D,), g (T, D): the gradient at the output -> the gradient at x, (T, D)."""
     # solution
     D = x.shape[-1]
     r = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
@@ -201,15 +203,15 @@ from tinyflamingo.checks import check_06_2_rms_norm_gradient
 check_06_2_rms_norm_gradient(rms_norm_gradient)
 
 # %% [markdown]
-# The library has such a gradient beside its fast kernel, and a tool that checks it: `check_grad` moves every
+# The library has such a gradient for its fast kernel, and a function that checks it. `check_grad` moves every
 # argument along random directions, in float64, and returns the largest relative error. A check must be able to
-# fail, so let it meet a gradient with the second term forgotten, too.
+# fail. So the next cell also checks a wrong gradient, one without the second term.
 
 
 # %%
 @primitive
 def forgetful(x):
-    """RMSNorm without gain, whose gradient forgets that all share the root."""
+    """RMSNorm without gain; its gradient leaves out the second term."""
     return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True))
 
 
@@ -218,29 +220,31 @@ print("the library's gradient is right:", ops.check_grad(ops.rms_norm, x, gain) 
 try:
     ops.check_grad(forgetful, x)
 except AssertionError as error:
-    print("the forgetful one:", str(error).split(",")[-1].strip())
+    print("without the second term:", str(error).split(",")[-1].strip())
 
 # %% [markdown]
 # ## Relative positions
 #
-# Attention does not know the order of what it looks at. GPT-2 adds a learned vector to the first token, another to
-# the second, and so on up to a last one, beyond which it cannot go. Transformer-XL, and Gopher and Chinchilla after
-# it, tell attention only **how far back** a key lies. The score of query `i` and key `j` is
+# Attention does not know the order of its keys. GPT-2 adds a learned vector to the first token, another to the
+# second, and so on. The number of these vectors is fixed, so no text can be longer. Transformer-XL, and after it
+# Gopher and Chinchilla, use only the **distance** from the query back to the key. The score of query `i` and key
+# `j` is
 #
 # $$\text{score}(i,j) = \frac{(q_i + u)\cdot k_j \;+\; (q_i + v)\cdot r_{i-j}}{\sqrt{K}},
 # \qquad r_n = W_R\, s_n$$
 #
-# The first part asks *what* is there, the second *how far away* it is. `u` and `v` are two learned vectors a head:
-# what is interesting, and which distances are, whoever asks. `s_n` is a fixed vector for the distance `n`: sines
-# and cosines of many wavelengths.
+# The first term depends on *what* is at position `j`, the second on *how far away* it is. `u` and `v` are two
+# learned vectors for each head. They add a part that is the same for all queries: `u` says which content is
+# important, and `v` says which distances are important. `s_n` is a fixed vector for the distance `n`. It consists
+# of sines and cosines of many wavelengths.
 
 # %% [markdown]
 # ### Exercise 06.3 · Sines, then cosines
 # *difficulty: easy · minutes: 10*
 #
-# For the distances `n = 0 .. S-1` and `m = 0 .. D/2-1`, the frequency of column `m` is `10000 ** (-2 m / D)`. The
-# first half of the columns are the sines of `n` times the frequency, the second half the cosines. (Not in turns:
-# that is another paper's habit.)
+# The distances are `n = 0 .. S-1`, and the columns of one half are `m = 0 .. D/2-1`. The frequency of column `m`
+# is `10000 ** (-2 m / D)`. The first half of the columns contains the sines of `n` times the frequency, the second
+# half the cosines. (Some other papers alternate sines and cosines. Do not do that here.)
 
 
 # %% exercise 06.3
@@ -259,13 +263,14 @@ from tinyflamingo.checks import check_06_3_sinusoids
 check_06_3_sinusoids(sinusoids)
 
 # %% [markdown]
-# Why waves? Because shifting a sine by a fixed distance is a rotation, a linear map, so `W_R` can learn to favour
-# "three back" as easily as "one back", and because no table ends. In the figure, how alike the vectors of two
-# distances are: near ones are, far ones much less, and nothing special happens anywhere.
+# Why sines and cosines? If the distance changes by a fixed amount, the sine and cosine of each frequency are
+# rotated. A rotation is a linear map. So `W_R` can learn to prefer "three back" as easily as "one back". Also,
+# there is no table that ends at some length. The figure shows how similar the vectors of two distances are. Those
+# of near distances are similar, those of far distances much less. The curve has the same form at every distance.
 #
 # *Figure: on the left the vectors of 96 distances as a heat map, fast waves on one side of each half and slow ones
-# on the other; on the right the cosine between the vector of a distance and those of its neighbours: a peak at 0
-# that falls off alike everywhere.*
+# on the other. On the right the cosine between the vector of a distance and those of its neighbours: a peak at 0,
+# with the same form around both distances.*
 
 # %%
 s = library.sinusoids(96, config.width)
@@ -280,7 +285,7 @@ axes[1].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# Now the scores of one head with loops, over the past only, as the formula says.
+# Now the scores of one head with loops. Only the past is computed, as the formula says.
 
 
 # %%
@@ -307,16 +312,17 @@ print("loops and library agree:", bool(np.abs(by_hand - theirs).max() < 1e-12))
 
 # %% [markdown]
 # Without loops there is one difficulty. The product of all queries with all `r` has a column for every *distance*,
-# and we want a column for every *key*. In row `i` distance `n` belongs to key `i - n`: every row is mirrored, and
-# moved one further than the row above.
+# but we need a column for every *key*. In row `i`, distance `n` belongs to key `i - n`. So every row must be
+# reversed, and each row must be moved one place further than the row above.
 
 # %% [markdown]
 # ### Exercise 06.4 · The relative shift
 # *difficulty: hard · minutes: 20*
 #
-# Write the scores without loops. One way is to index: `by_distance[i, i - j]`. The way of the original code is to
-# put the distances in the order largest to smallest, put one empty column in front, read the same memory as an
-# array with one row more, and drop the first row. Either is fine; so is anything else. The future is `-inf`.
+# Write the scores without loops. One way is indexing: `by_distance[i, i - j]`. The original code does it in
+# another way: order the distances from largest to smallest, put one empty column in front, read the same memory as
+# an array with one row more, and drop the first row. You may use either of them, or another way. The future is
+# `-inf`.
 
 
 # %% exercise 06.4
@@ -338,7 +344,7 @@ from tinyflamingo.checks import check_06_4_relative_scores
 check_06_4_relative_scores(relative_scores)
 
 # %% [markdown]
-# The shift itself, on numbers small enough to follow: the entry `10 i + n` stands for query `i` and distance `n`.
+# Here is the shift on small numbers. The entry `10 i + n` stands for query `i` and distance `n`.
 
 # %%
 T = 4
@@ -349,10 +355,10 @@ print("by distance:\n", by_distance)
 print("shifted, below the diagonal by key (row i, column j holds distance i - j):\n", np.tril(shifted))
 
 # %% [markdown]
-# ## What relative positions buy
+# ## The advantage of relative positions
 #
-# **Predict.** Twenty tokens of something else are put before a text, and hidden by the mask. Do the logits of the
-# text change? And would they, if a learned vector for every absolute place had been added to the embeddings?
+# **Predict.** Twenty tokens of another text are put before a text and hidden by the mask. Do the logits of the
+# text change? Would they change if a learned vector for every absolute position had been added to the embeddings?
 
 # %%
 document = np.array(encode_document(["a red circle is found in the"], tokenizer, complete=False).tokens)[None]
@@ -370,7 +376,7 @@ places = rng.standard_normal((later.shape[1], config.width)).astype(np.float32) 
 
 
 def with_absolute(tokens, visible_from=None):
-    """The same model after somebody has added a small vector for every absolute place."""
+    """The same model, with a small vector added for every absolute position."""
     library.embed_tokens = lambda table, ids: embed_tokens(table, ids) + places[: ids.shape[1]]
     try:
         return library.language_model(language, tokens, config, visible_from)
@@ -382,13 +388,13 @@ changed = with_absolute(later, visible_from)[:, filler.shape[1] :] - with_absolu
 print(f"absolute positions: logits change by {np.abs(changed).max():.0e}")
 
 # %% [markdown]
-# So documents can share a row, prompts can be padded on the left, and a cache can go on for longer than any text in
-# training, without a position ever being counted. Flamingo leans on all three.
+# So several documents can share a row, prompts can be padded on the left, and a cache can continue beyond the
+# length of the training texts. No absolute position is needed for this. Flamingo uses all three.
 #
 # ## Look inside: attention by distance
 #
-# Fifty documents of TinyWorld, half of them few-shot episodes, and for each head the mean weight on a key that lies
-# `n` back.
+# The next cell takes fifty documents of TinyWorld, half of them few-shot episodes. For each head it computes the
+# mean weight on a key at distance `n`.
 
 # %%
 documents = [encode_document(text_document(rng), tokenizer, complete=False).tokens for _ in range(25)]
@@ -404,9 +410,10 @@ by_distance /= met
 print("mean weight by distance (layers, H, distances) =", by_distance.shape)
 
 # %% [markdown]
-# *Figure: one panel a block, the mean attention weight of each of its four heads against the distance looked back.
-# In the first block they peak a token back, or two or three; in the second all are nearly flat; in the last two the
-# heads differ: some look most at the token itself, some have a hump farther back, some are nearly flat.*
+# *Figure: one panel for each block, the mean attention weight of each of its four heads against the distance back.
+# In the first block the weights have their peaks at one token back, or two or three. In the second block all heads
+# are nearly flat. In the last two blocks the heads differ: some look most at the token itself, some have a second,
+# wider peak farther back, some are nearly flat.*
 
 # %%
 figure, axes = plt.subplots(1, config.layers, figsize=(10, 2.4), sharey=True)
@@ -422,15 +429,15 @@ for i in range(config.layers):
     print(f"block {i}: strongest distance of each head", n.tolist())
 
 # %% [markdown]
-# A head with a high peak at 1 is a "previous token" head like that of the first figure; it stands in the first block.
-# The copying heads of the second block have no favourite distance: where they look is decided by *what* is there.
-# Both sorts use one formula; its two terms are as important as training made them.
+# A head with a high peak at 1 is a "previous token" head, like that of the first figure. It is in the first block.
+# The copying heads of the second block prefer no distance. *What* is at a position decides where they look. Both
+# kinds of heads use the same formula. Training decides how important each of the two terms is.
 #
 # ## Break it
 #
-# The subtle part of the formula is the second term. Take from the trained model first `v`, the distances that are
-# interesting whoever asks, and then all distances, by setting `W_R` to zero. The score is the mean loss of a
-# learned token, in nats.
+# The special part of the formula is the second term. First we remove `v` from the trained model, the part that
+# prefers some distances for all queries. Then we remove all distances: `W_R` is set to zero. The score is the mean
+# loss of a learned token, in nats.
 
 
 # %%
@@ -457,28 +464,29 @@ for name, weights in models.items():
     print(f"{name:24s}" + "".join(f"{loss_of(weights, batch):22.3f}" for batch in batches.values()))
 
 # %% [markdown]
-# `v` is hardly missed in episodes, and costs facts and questions a little. Without any distances a sentence is a bag
-# of words, and the model, which was not trained for that, is lost.
+# Without `v`, the loss on episodes hardly changes, and the loss on facts and questions rises a little. Without any
+# distances, the model cannot see the order of the words in a sentence. It was not trained for that, and its loss
+# is high.
 #
 # ## Why smaller, and for longer
 #
-# The chapter says: Chinchilla has 70 billion parameters where GPT-3 has some 170 (175, to be exact), was trained on
-# far more tokens, and is better. Why should that be so?
+# The chapter says: Chinchilla has 70 billion parameters and GPT-3 has about 170 billion (175, to be exact).
+# Chinchilla was trained on far more tokens, and it is better. Why?
 #
-# Training costs about `C = 6 N D` flops for `N` parameters and `D` tokens. With `C` fixed, a bigger model reads
-# less. The authors trained over 400 models and fitted the loss at the end by
+# Training costs about `C = 6 N D` flops for `N` parameters and `D` tokens. With a fixed `C`, a bigger model sees
+# fewer tokens. The authors trained over 400 models and fitted the final loss by
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}}$$
 #
-# with the constants below (Hoffmann et al. 2022, section 3.3). What follows is drawn from that formula. It is not a
-# measurement of ours.
+# with the constants below (Hoffmann et al. 2022, section 3.3). The following figures and tables are computed from
+# this formula. They are not measurements of ours.
 
 # %%
 E, A, B, alpha, beta = 1.69, 406.4, 410.7, 0.34, 0.28
 
 
 def final_loss(N, D):
-    """Nats a token that the fitted formula predicts for N parameters trained on D tokens."""
+    """Nats per token that the fitted formula predicts for N parameters trained on D tokens."""
     return E + A / N**alpha + B / D**beta
 
 
@@ -488,8 +496,8 @@ for name, (N, D) in rivals.items():
     print(f"{name:11s}{N:11.3g}{D:8.3g}{D / N:14.1f}{6 * N * D:10.2g}{final_loss(N, D):15.3f}")
 
 # %% [markdown]
-# **Predict.** For one budget, plot the loss against the size of the model. What shape has the curve, and which way
-# does its lowest point move when the budget grows?
+# **Predict.** Plot the loss against the size of the model, for one fixed budget. What shape does the curve have?
+# In which direction does its lowest point move when the budget grows?
 
 # %%
 sizes = np.logspace(8, 12.5, 400)
@@ -502,25 +510,25 @@ for C, colour in zip((1e21, 1e22, 1e23, 5.76e23, 1e25), plt.cm.viridis(np.linspa
 for (name, (N, D)), mark, place in zip(rivals.items(), "sD*", ((-34, 9), (8, -3), (-56, -12)), strict=True):
     axis.plot(N, final_loss(N, D), mark, color=ORANGE, markersize=8)
     axis.annotate(name, (N, final_loss(N, D)), xytext=place, textcoords="offset points")
-axis.set(xlabel="parameters N", ylabel="predicted loss, nats a token", ylim=(1.75, 3.3))
+axis.set(xlabel="parameters N", ylabel="predicted loss, nats per token", ylim=(1.75, 3.3))
 axis.legend(frameon=False, title="budget", loc="upper left", ncols=2)
 plt.show()
 
 # %% [markdown]
 # *Figure: predicted loss against parameters, one U-shaped curve for each of five budgets, each with its lowest
-# point marked; with a larger budget the point lies lower and further to the right. Gopher, GPT-3 and Chinchilla are
-# drawn in: the first two far to the right of the valley.*
+# point marked. With a larger budget the point is lower and further to the right. Gopher, GPT-3 and Chinchilla are
+# marked: the first two are far to the right of the lowest point.*
 #
-# Gopher and Chinchilla cost about the same and lie on about the same curve, Chinchilla nearer to its valley. That
-# is the chapter's sentence, as a picture.
+# Gopher and Chinchilla cost about the same and are on about the same curve. Chinchilla is nearer to the lowest
+# point. This is the statement of the chapter as a picture.
 
 # %% [markdown]
 # ### Exercise 06.5 · The bottom of the valley
 # *difficulty: medium · minutes: 15*
 #
-# Put `D = C / (6 N)` into the formula, set the derivative by `N` to zero, and solve for `N`. Return `N` and `D`.
-# (The condition you arrive at says: one percent more parameters and one percent more tokens must be worth the
-# same.)
+# Find the lowest point of such a curve. Put `D = C / (6 N)` into the formula, set the derivative with respect to
+# `N` to zero, and solve for `N`. Return `N` and `D`. (The condition says: one percent more parameters and one
+# percent more tokens must reduce the loss by the same amount.)
 
 
 # %% exercise 06.5
@@ -539,11 +547,11 @@ from tinyflamingo.checks import check_06_5_optimal
 check_06_5_optimal(optimal)
 
 # %% [markdown]
-# The authors estimated the valley in three ways. The rule that the field took home, about 20 tokens a parameter,
-# comes from the other two; the printed constants of this one, rounded as they are, want even smaller models for
-# large budgets. (A later study found that they do not fit the paper's own points well, and with better ones all
-# three agree: [Besiroglu et al. 2024](https://arxiv.org/abs/2404.10102).) So read the curve for its shape, and not
-# for its third digit.
+# The authors estimated the lowest point in three ways. The rule that is mostly quoted, about 20 tokens for each
+# parameter, comes from the other two ways. The constants of this one are rounded in the paper. With them, the best
+# models for large budgets are even smaller. (A later study found that these constants do not fit the paper's own
+# points well. With better constants all three ways agree: [Besiroglu et al.
+# 2024](https://arxiv.org/abs/2404.10102).) So use the curve for its shape, and do not trust its third digit.
 
 # %%
 print(f"{'flops':>9s}{'best N':>10s}{'best D':>10s}{'tokens a parameter':>20s}")
@@ -553,16 +561,17 @@ for C in (1e20, 1e21, 1e22, 1e23, 5.76e23):
     print(f"{C:9.3g}{N:10.2g}{C / (6 * N):10.2g}{C / (6 * N * N):20.0f}")
 
 # %% [markdown]
-# How such curves are measured, and not only drawn, is in the library, at toy size: `studies/isoflop.py` trains
-# models of eight sizes on four budgets and puts a parabola through the lowest losses of each.
+# The library can also measure such curves, at toy size: `studies/isoflop.py` trains models of eight sizes on four
+# budgets. For each budget it fits a parabola through the lowest losses.
 #
-# There is a second reason, and for Flamingo it is the better one: a smaller model is cheaper for everybody who
-# *uses* it afterwards. Flamingo reads every prompt through these 70 billion parameters, not through 280.
+# There is a second reason for a smaller model, and it is more important for Flamingo. A smaller model costs less
+# for everybody who *uses* it afterwards. Flamingo reads every prompt with these 70 billion parameters, not with
+# 280 billion.
 #
 # ## In the library
 #
-# With a cache (notebook 10) the tokens before are there already: `extend` puts the new keys and values behind the
-# old ones, and `table` keeps the projected distances, which are the same for every text.
+# With a cache (notebook 10), the keys and values of earlier tokens already exist. `extend` appends the new keys
+# and values to the old ones, and `table` keeps the projected distances, which are the same for every text.
 
 # %%
 show(library.decoder_block, library.self_attention, library.projected_distances, library.sinusoids)
@@ -571,14 +580,15 @@ show(reference.relative_attention)
 # %% [markdown]
 # ## Summary
 #
-# Chinchilla's block is GPT-2's with two changes: a norm that only divides, and positions that are only distances.
-# Because nothing in it counts places, text can be moved, padded and continued freely. And it is the size it is
-# because a budget spent on fewer parameters and more text ends at a lower loss.
+# Chinchilla's block is that of GPT-2 with two changes: the norm only divides by the root mean square, and
+# positions are only distances. Because nothing in it uses absolute positions, text can be moved, padded and
+# continued freely. The size of Chinchilla follows from its budget: with fewer parameters and more text, the same
+# budget reaches a lower loss.
 #
-# To go on: draw `attention_of` for a prompt of yours; find the head that copies; take `u` away instead of `v`.
+# To go on: draw `attention_of` for a prompt of yours; find the head that copies; remove `u` instead of `v`.
 # Notebook 08 puts gated blocks between these blocks.
 #
 # Further reading: [Chinchilla](https://arxiv.org/abs/2203.15556); [Gopher](https://arxiv.org/abs/2112.11446),
 # section 3.1; [Transformer-XL](https://arxiv.org/abs/1901.02860), section 3.3;
 # [RMSNorm](https://arxiv.org/abs/1910.07467); on copying in context, [induction
-# heads](https://arxiv.org/abs/2209.11895). Where this code departs: `docs/deviations.md`, "The language model".
+# heads](https://arxiv.org/abs/2209.11895). Where this code differs: `docs/deviations.md`, "The language model".
