@@ -279,7 +279,7 @@ print(f"loss with gates shut {losses[0]:.3f}, with gates at {values[-1]} {losses
 
 # %% [markdown]
 # *Figure: the loss of text against the opening of untrained gates. It is lowest with the gates shut, hardly
-# higher as long as they are open by a little, and climbs steeply when they are open by half and more.*
+# higher while they are open a little, and rises steeply when they are open by half or more.*
 #
 # A little noise changes the loss little; much noise changes it much. If the gates start open, training must first
 # remove this damage to the language model. Only the new layers can do it, because the old layers are frozen. In
@@ -389,7 +389,7 @@ plt.show()
 
 # %% [markdown]
 # *Figure: the size of the first gradient, a bar for each kind of weight. With gates at 0 only alpha_xattn,
-# alpha_dense and eoc have a bar; beside all other weights stands "exactly 0". With gates at 0.3 every weight has
+# alpha_dense and eoc have a bar; all other weights are marked "exactly 0". With gates at 0.3 every weight has
 # one.*
 #
 # Only the gates and `<EOC>` have a gradient. The embedding of `<EOC>` is in the input of the language model,
@@ -584,7 +584,7 @@ axis.tick_params(length=0)
 plt.show()
 
 # %% [markdown]
-# *Figure: a table of probabilities, one row a situation, one column a token of "a red circle." With the red
+# *Figure: a table of probabilities, one row per situation, one column per token of "a red circle." With the red
 # circle in sight all tokens are likely. With a blue star "red" and "circle" are not. Without a picture they are
 # not either, nor is the full stop. With the gates shut no token is likely, not even "a".*
 #

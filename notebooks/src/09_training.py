@@ -494,7 +494,7 @@ right.set(title="pairs it does not train on", xlabel="step")
 for axis in (left, right):
     axis.legend(frameon=False)
 plt.show()
-print(f"gap at the end: {wrong[-1] - own[-1]:.2f} nats a token")
+print(f"gap at the end: {wrong[-1] - own[-1]:.2f} nats per token")
 
 # %% [markdown]
 # Both losses fall at first. In the first steps the model learns the *form* of such texts: after `Output:` come an

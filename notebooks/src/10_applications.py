@@ -56,8 +56,8 @@ rng = np.random.default_rng(10)
 # ## Three prompts
 #
 # *Figure: three rows. Two pictures that stand in a text as its subjects; the frames of a video with a question;
-# one picture and a dialogue about it. What the model wrote is in colour; where it was wrong, the right answer
-# stands behind.*
+# one picture and a dialogue about it. What the model wrote is in colour; where it is wrong, the right answer
+# follows in brackets.*
 
 # %%
 panels_figure([make(model, rng) for make in (picture_for_words, video_question, visual_dialogue)])
@@ -381,8 +381,8 @@ check_10_4_onto_cells(onto_cells)
 # it, because the model predicts the word at that position. We also ask a second question that needs no attention
 # weights: how much does the probability of the word fall if one cell of the features is covered?
 #
-# *Figure: the picture, and two rows of small grids, one a word of the caption. Upper row: where the token before
-# the word looked, brighter is more. Lower row: which cell, covered, takes most from the word's probability.*
+# *Figure: the picture, and two rows of small grids, one per word of the caption. Upper row: where the token
+# before the word looked, brighter is more. Lower row: which cell, covered, lowers the word's probability most.*
 
 
 # %%
@@ -436,8 +436,8 @@ plt.show()
 # **Predict.** Which map is right most often: the first gated block, the last gated block, or covering? And how
 # often is a random cell right?
 #
-# *Figure: bars, one a gated block and one for covering: the share of words whose brightest cell lies on the right
-# thing. A dashed line shows what a random cell reaches.*
+# *Figure: bars, one per gated block and one for covering: the share of words whose brightest cell lies on the
+# right thing. A dashed line shows the share for a random cell.*
 
 # %%
 rng, hits, chance = np.random.default_rng(12), [], []

@@ -128,7 +128,7 @@ SHOTS, WAYS = (1, 2, 4, 8, 16), 2
 
 
 def episodes(k, n=60, seed=0):
-    """n episodes, k shots a class: queries and media for Flamingo; support, labels, query, target for the others."""
+    """n episodes, k shots per class: queries and media for Flamingo; support, labels, query, target for the others."""
     rng = np.random.default_rng([2027, seed, k])
     pool, queries = tasks.few_shot(rng, n, say.NEW_WORDS, ways=WAYS, shots=k)
     media = MediaFeatures(model.frozen, pool, model.config)
@@ -260,7 +260,7 @@ check_11_3_probe_gradient(probe_gradient)
 
 # %%
 def linear_probes(support, labels, query, steps=150, rate=0.5, decay=0.01):
-    """A probe an episode, trained from zero: (E, n, D), (E, n), (E, D) -> (E,)."""
+    """One probe per episode, trained from zero: (E, n, D), (E, n), (E, D) -> (E,)."""
     spread = support.std(axis=1, keepdims=True) + 0.1
     middle = support.mean(axis=1, keepdims=True)
     X, Q = (support - middle) / spread, (query[:, None] - middle) / spread
@@ -312,7 +312,7 @@ for k in SHOTS:
     hits["linear probe"][k] = linear_probes(support, labels, query) == target
 
 # %% [markdown]
-# *Figure: share of right answers against shots a class, with 95% intervals: Flamingo, nearest prototype, linear
+# *Figure: share of right answers against shots per class, with 95% intervals: Flamingo, nearest prototype, linear
 # probe, and Flamingo with shuffled words near the dashed line of chance, one half.*
 
 # %%
@@ -325,11 +325,11 @@ for shift, (name, found) in enumerate(hits.items()):
     at = np.array(SHOTS) * 1.04 ** (shift - 1.5)
     axis.errorbar(at, share, np.abs(ends - share), fmt=style, color=colour, label=name, capsize=2, lw=1.2)
 axis.axhline(1 / WAYS, color="0.4", ls="--", lw=0.8)
-axis.set(xscale="log", xticks=SHOTS, xticklabels=SHOTS, xlabel="shots a class", ylabel="right", ylim=(0, 1.03))
+axis.set(xscale="log", xticks=SHOTS, xticklabels=SHOTS, xlabel="shots per class", ylabel="right", ylim=(0, 1.03))
 axis.minorticks_off()
 axis.legend(frameon=False, loc="lower left", ncols=2)
 plt.show()
-print(f"{'shots a class':26s}" + "".join(f"{k:>8d}" for k in SHOTS) + f"      n = {len(target)} each")
+print(f"{'shots per class':26s}" + "".join(f"{k:>8d}" for k in SHOTS) + f"      n = {len(target)} each")
 for name, found in hits.items():
     print(f"{name:26s}" + "".join(f"{np.mean(found[k]):8.2f}" for k in SHOTS))
 
@@ -418,8 +418,8 @@ for name, asked, right in (
 # task's own training set (the paper's table 1). The tasks have different metrics. Therefore each score is divided
 # by the score of the best fine-tuned model.
 #
-# *Figure: fifteen horizontal bars, one a task, the score of Flamingo with 32 shots divided by that of the best
-# fine-tuned model. Six bars pass the line at 1.*
+# *Figure: fifteen horizontal bars, one per task, the score of Flamingo with 32 shots divided by that of the best
+# fine-tuned model. Six bars are longer than 1.*
 
 # %%
 # task: (Flamingo-80B, best fine-tuned); 32 shots, VisDial 16: more did not fit into its context
