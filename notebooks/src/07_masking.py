@@ -5,7 +5,7 @@
 #
 # A page holds words and pictures in one order. The sentence "A red house" describes the picture before it, and no
 # other picture. Flamingo knows this from a mask. The mask is computed from one small vector of integers, `phi`.
-# The rule is short, but many implementations get it wrong. This notebook shows the rule and the mistakes.
+# The rule is short, but it is easy to get wrong. This notebook shows the rule and two common mistakes.
 #
 # **You will build** the tags and chunks of a page, `phi`, the mask, a softmax for rows that see nothing, the
 # gradient of the attention, and the "next" mode of training.
@@ -66,8 +66,8 @@ print("T =", T, " N =", N, " R =", R)
 print(" ".join(pieces))
 
 # %% [markdown]
-# The tokenizer has added three kinds of marks to the words. `<BOS>` (beginning of sequence) opens the page. An
-# `<image>` tag stands in the place of a picture. The pixels themselves are never in this row. `<EOC>` (*end of
+# `encode_document` has added three kinds of marks to the words. `<BOS>` (beginning of sequence) opens the page.
+# An `<image>` tag stands in the place of a picture. The pixels themselves are never in this row. `<EOC>` (*end of
 # chunk*) stands before every picture, except before a picture that opens the page. It also stands at the very
 # end. These marks cut the page into **chunks**. A chunk has at most one picture, and the picture comes first in
 # its chunk.
@@ -160,8 +160,8 @@ for place in np.flatnonzero(np.isin(tokens, (interleave.IMAGE, model.tokenizer.e
 # says that `phi` is the number of the last picture *in the sequence*, and 0 only if there is none. Usually both
 # rules give the same numbers, because every chunk after the first begins with a picture. They differ if a chunk
 # without a picture stands later in the page. By the chapter's sentence its words see nothing. By the paper's rule
-# its words see the last picture. In the paper's figure, 0 occurs only before the first picture. The library
-# follows the paper.
+# its words see the last picture. The paper's figure has no such chunk: it has 0 only before the first picture.
+# The library follows the paper.
 
 # %% [markdown]
 # ### Exercise 07.2 · phi in one line
@@ -318,7 +318,7 @@ by_hand = attend_by_hand(q, k, v, phi)
 print("q (T, K) =", q.shape, " k, v (N, R, K) =", k.shape, " out (T, K) =", by_hand.shape)
 
 # %% [markdown]
-# With matrices, the paper computes all `N * R` scores of every text token. It covers the scores that the mask
+# The paper uses matrices: it computes all `N * R` scores of every text token. It covers the scores that the mask
 # forbids and takes the softmax of the rest. This works for every row that sees a picture. It does not work for
 # rows with `phi` 0.
 #
@@ -397,9 +397,9 @@ print("rows with phi 0 are exactly 0:      ", not as_matrices[phi == 0].any())
 # The backward pass receives `g`, the gradient of the loss at the output. Let `w` be the shares. Then the gradient
 # has these parts:
 #
-# - from `out = w v` follow `dv = wᵀ g` and `dw = g vᵀ`,
-# - from the softmax follows `ds = w (dw - Σ w dw)`,
-# - from the scores follow `dq = ds k / √K` and `dk = dsᵀ q / √K`.
+# - `out = w v` gives `dv = wᵀ g` and `dw = g vᵀ`,
+# - the softmax gives `ds = w (dw - Σ w dw)`,
+# - the scores give `dq = ds k / √K` and `dk = dsᵀ q / √K`.
 #
 # **Predict.** Where do these formulas need the mask?
 #
@@ -534,7 +534,7 @@ for n in range(N + 1):
 # On a web page, a sentence may belong to the picture above it or to the picture below it. The page does not say
 # which. Therefore training reads pages from the web in "next" mode with probability `p_next`, one half. In this
 # mode every token points to the *coming* picture. A tag still has the number of its own picture. After the last
-# tag no picture comes, so these tokens keep the last picture.
+# tag there is no coming picture, so these tokens keep the last one.
 
 # %% [markdown]
 # ### Exercise 07.5 · phi in next mode

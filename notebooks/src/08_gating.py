@@ -437,7 +437,7 @@ for place, column in enumerate(slopes.T):
 labels = [f"{block[-1]} {kind}" for kind in ("attend", "dense") for block in blocks]
 axis.set_xticks(range(len(labels)), labels)
 axis.set(xlabel="block and gate", ylabel="gradient at alpha = 0")
-axis.set_yscale("symlog", linthresh=0.1)  # logarithmic both ways, but for the middle
+axis.set_yscale("symlog", linthresh=0.1)  # logarithmic on both sides of 0, linear near 0
 axis.margins(y=0.1)
 plt.show()
 both = (slopes > 0).any(0) & (slopes < 0).any(0)
@@ -448,8 +448,8 @@ print("gates whose sign changes from batch to batch:", int(both.sum()), "of", bo
 # their mean. For some gates all dots lie on one side of 0; for others they lie on both.*
 #
 # Adam divides by the size of the gradient, so its steps have about the same length for small and large gradients.
-# If the sign of a gate's gradient keeps changing, the gate moves to and fro around zero, and the layer behind it
-# hardly learns. With larger batches the sign changes less often, because a mean over more documents has less
+# If the sign of a gate's gradient keeps changing, the gate moves back and forth around zero, and the layer behind
+# it hardly learns. With larger batches the sign changes less often, because a mean over more documents has less
 # noise. The toy has small batches, so it makes a special first step. It averages the gradient of the gates over
 # some batches. Then it moves every gate once, by a fixed distance, in the direction in which the loss falls.
 #
@@ -538,10 +538,10 @@ for title, (_, history) in runs.items():
 # half and change little. The loss falls in both runs, much faster after the first move.*
 #
 # Both models learn. From exactly 0 the gates open by themselves, but slowly, and the layers behind them wait. In
-# 100 steps this matters. The paper also starts at exactly 0, and it trains for 500,000 steps (its appendix
-# B.1.2). Its figure 6 shows the gates of the model with 3 billion parameters: they leave 0 early in training, and
-# gates in deeper layers tend to open further. The figure `docs/figures/gates.png` shows the gates of the run that
-# made the shipped model.
+# 100 steps this matters. The paper also starts at exactly 0, and it trains for 500,000 steps (its appendix B.1).
+# Its figure 6 shows the gates of the model with 3 billion parameters: they leave 0 early in training, and gates
+# in deeper layers tend to open further. The figure `docs/figures/gates.png` shows the gates of the run that made
+# the shipped model.
 
 # %% [markdown]
 # ## With and without pictures
@@ -560,7 +560,7 @@ def likelihoods(params, items):
     batch = make_batch([encode_document([*items, "Output:", "a red circle."], tokenizer)])
     visual = encode_and_resample(model, batch.media)
     logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config)[0]
-    places = np.arange(-len(caption) - 1, -1)  # the row before a token is the one that foretells it
+    places = np.arange(-len(caption) - 1, -1)  # the row before a token predicts it
     return np.exp(-ops.cross_entropy(logits[places], batch.tokens[0, places + 1]))
 
 

@@ -141,9 +141,13 @@ for number, name in enumerate(DATASETS):
 # $$\sum_m \lambda_m \; \mathbb{E}_{(x,y) \sim \mathcal{D}_m} \Big[ -
 # \sum_{\ell=1}^{L} \log p(y_\ell \mid y_{<\ell}, x_{\le \ell}) \Big]$$
 #
-# The text is $y$, the pictures and videos are $x$. Read it from the inside to the outside. The loss of one
-# document is the *sum* of the losses of its $L$ tokens. The expectation is the mean over the documents of one
-# data set. Then the weighted losses of the data sets are added.
+# The text is $y$, the pictures and videos are $x$. The last factor is the probability of token number $\ell$,
+# given the earlier tokens and the pictures that come before it. The product of these probabilities over all
+# tokens is $p(y \mid x)$, the paper's equation 1.
+#
+# Read equation 2 from the inside to the outside. The loss of one document is the *sum* of the losses of its $L$
+# tokens. The expectation is the mean over the documents of one data set. Then the weighted losses of the data
+# sets are added.
 #
 # The code of this project differs in one point. It does not take the sum over the tokens of a document. It takes
 # the *mean* over all tokens of the data set in this step that carry loss. With the sum, a batch of long texts
@@ -230,7 +234,7 @@ check_09_1_mixture_loss(mixture_loss)
 
 # %%
 def token_gradient(logits, target):
-    """Of one token, in loops: logits (V + 1,) -> (V + 1,)."""
+    """The gradient of one token, in loops: logits (V + 1,) -> (V + 1,)."""
     largest = max(logits)
     exponentials = [np.exp(logit - largest) for logit in logits]
     total = sum(exponentials)
@@ -286,14 +290,14 @@ check_09_2_logits_gradient(logits_gradient)
 # ## Frozen means: not an argument
 #
 # The gradient starts at the logits and goes backward through every frozen block of the language model, because
-# there are gated blocks before and between them that train. The gradient goes *through* the frozen weights. It is
-# never taken *with respect to* them. In the code, the signature of the function says this:
+# trained gated blocks stand before and between these blocks. The gradient goes *through* the frozen weights. It
+# is never taken *with respect to* them. In the code, the signature of the function says this:
 # `flamingo(params, frozen, ...)`. `value_and_grad` computes the gradient of the first argument only.
 
 
 # %%
 def fingerprint(tree):
-    """Changes if a single bit of a single array does."""
+    """A hash of all arrays: it changes if one bit changes."""
     return hashlib.sha256(b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in named_leaves(tree).values()))
 
 
@@ -326,9 +330,9 @@ print("after 50 steps without any gradient:", optimiser.params["w"].ravel())
 # %% [markdown]
 # ## Three data sets, one step
 #
-# In which directions do the three data sets pull? We take the gradient of each one alone, and compute the cosine
-# of the angle between each two. We do this after a first move of the gates, because with gates of exactly 0
-# almost nothing but the gates has a gradient (notebook 08).
+# Do the gradients of the three data sets point in similar directions? We take the gradient of each one alone, and
+# compute the cosine of the angle between each two. We do this after a first move of the gates, because with gates
+# of exactly 0 almost nothing but the gates has a gradient (notebook 08).
 #
 # *Figure: a three by three table of cosines between the gradients of pages, pairs and videos; ones on the
 # diagonal.*
@@ -431,7 +435,7 @@ check_09_4_clip_globally(clip_globally)
 
 # %%
 def held_out(name, n, seed):
-    """Documents of one data set over the same pool, from another seed than training's."""
+    """Documents of one data set over the same pool, with another seed than in training."""
     keep = copy.copy(stage)
     only = (dataclasses.replace(d, rows=n if d.name == name else 0) for d in recipe.datasets)
     keep.recipe = dataclasses.replace(recipe, datasets=tuple(only))
@@ -445,7 +449,7 @@ def loss_on(params, documents):
 
 
 def exchanged(documents):
-    """The same texts, each with the next one's picture."""
+    """The same texts, each with the picture of the next document."""
     turned = documents[1:] + documents[:1]
     return [
         Document(d.dataset, Sequence(d.sequence.tokens, d.sequence.weights, t.sequence.media), d.phi_of)
@@ -545,8 +549,8 @@ for name in DATASETS:
 
 # %% [markdown]
 # Three numbers from one seed do not prove much. With three seeds and 200 steps round-robin is ahead too
-# ([the table of ablations](../docs/results.md#ablations)). It makes three times as many steps. So early in
-# training, more steps help more than a better direction. We have not tested whether round-robin falls behind in a
+# ([the table of ablations](../docs/results.md#ablations)). It makes three times as many steps. At this early
+# stage, more steps help more than a better direction. We have not tested whether round-robin falls behind in a
 # long run of the toy. The paper tested it with three billion parameters and 250,000 updates. The overall score
 # was 70.7 with accumulation and 62.9 with round-robin (its table 3). Therefore the paper accumulates, and this
 # code does too.
@@ -577,7 +581,7 @@ for step in range(25):
 with_free = dataclasses.replace(
     shipped, params=all_free.params, frozen=frozen | {"language": all_free.params["language"]}
 )
-for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
+for name, model in (("frozen", learned), ("trained for 25 steps", with_free)):
     found = text_perplexity(model, np.random.default_rng(15), n=32)
     print(f"language model {name:22s} perplexity of text: {found['language_model']:.2f}")
 
@@ -588,7 +592,7 @@ for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
 # score is 62.7 instead of 70.7. If training continues on text at the same time, the score is 68.6, still a little
 # lower, and each step costs three times as much.
 #
-# ## The lines of the library it became
+# ## In the library
 
 
 # %%

@@ -94,9 +94,9 @@ for _ in range(5):
 # %%
 print(f"{'':42s}{'right':>6s}   95% interval")
 for name, task in (
-    ("asked of pictures in training", knowledge),
-    ("never asked of a picture, asked at once", knowledge_direct),
-    ("never asked of a picture, named first", knowledge_heldout),
+    ("asked in training", knowledge),
+    ("not asked in training, asked directly", knowledge_direct),
+    ("not asked in training, named first", knowledge_heldout),
 ):
     pool, queries = task(np.random.default_rng(11), 40)
     said = answer(model, queries, MediaFeatures(frozen, pool, config))
@@ -104,8 +104,8 @@ for name, task in (
     print(f"{name:42s}{score:6.2f}   {low:.2f} to {high:.2f}")
 
 # %% [markdown]
-# It helps to name the thing first. The name then stands in the text, and the frozen language model finds facts
-# for a name in the text, as it did before. A picture does not have exactly the same effect on the hidden states
+# It helps to name the thing first. The name then stands in the text, and the frozen language model can give facts
+# for a name. It learned this in stage two. A picture does not have exactly the same effect on the hidden states
 # as a word. There is a practical rule: *let a model write down what it sees before you ask what it knows.* We
 # have tested this only on the toy.
 
@@ -133,10 +133,10 @@ for action in ("moves left", "moves up", "grows", "shrinks", "moves right"):
 # It has no words for "I cannot tell", because it was never trained to say this.
 #
 # **What happens next?** In the chapter's second example, Flamingo sees frames of a video. It names the action and
-# also what follows from it. The frames show the action; the consequence needs knowledge about the world, which a
-# language model has from its text. The toy can do only the first part. Its videos end with the action, and no
-# text of its training tells what an action leads to. So it can answer "what happens?", but there is no right
-# answer for "what happens next?".
+# also its consequence. A later frame may show the consequence. If no frame shows it, the model must guess it from
+# what it knows about the world. The toy names only the action. Each of its videos has one action and ends with
+# it, and no text of its training says what follows from an action. So the toy can answer "what happens?", but
+# "what happens next?" has no right answer in its world.
 
 # %% [markdown]
 # ## How it writes: one token, then the next
@@ -442,7 +442,7 @@ plt.show()
 # %%
 rng, hits, chance = np.random.default_rng(12), [], []
 rows, columns = np.divmod(np.arange(S), side)
-step = config.vision.side / side  # pixels a cell
+step = config.vision.side / side  # pixels per cell
 for _ in range(30):
     scene = sample_pair(rng)
     pieces, looked, lost = cell_maps(draw_scene(rng, scene), say.caption(scene))
@@ -516,7 +516,7 @@ for name in ("color", "shape", "position"):
 # problem for the 80B model: sometimes it describes things that are not in the picture. A fluent answer does not
 # prove that the model has seen something.
 #
-# ## The lines of the library it became
+# ## In the library
 #
 # `tinyflamingo.complete` passes its arguments to the first of these functions. Without `choose`, `generate` takes
 # the token with the largest logit. `read_on` calls `flamingo` with the cache; `read_token` does this for one more

@@ -73,10 +73,9 @@ print("Wilson's interval:            ", "{:.2f} to {:.2f}".format(*interval(np.o
 
 # %% [markdown]
 # The well-known formula gives "1.00 plus or minus 0.00" for twenty of twenty, although twenty questions cannot
-# prove this. Wilson's interval starts from the other side. It asks: for which true shares `p` would the observed
-# share not be surprising? These are all `p` with `|seen - p| <= z sqrt(p (1 - p) / n)`. This is a quadratic
-# inequality in `p`, and its two solutions are the ends of the interval. The next cell checks this by trying many
-# values of `p`:
+# prove this. Wilson's interval asks the opposite question: for which true shares `p` would the observed share not
+# be surprising? These are all `p` with `|seen - p| <= z sqrt(p (1 - p) / n)`. This is a quadratic inequality in
+# `p`, and its two solutions are the ends of the interval. The next cell checks this by trying many values of `p`:
 
 
 # %%
@@ -444,7 +443,7 @@ print("better than the fine-tuned specialist on", sum(r > 1 for r in ratio.value
 # show something similar on a small scale: with few examples, a model that knows its world is better; with many
 # examples, the specialist catches up.
 #
-# ## The lines of the library it became
+# ## In the library
 
 
 # %%

@@ -217,10 +217,10 @@ whole, small = language_model_size(80, 8192, 64), language_model_size(40, 3584, 
 print("Flamingo-80B, language model, printed 70B:")
 print(f"  as above                              {whole / 1e9:6.2f}B")
 print(f"  without the matrix of positions       {(whole - 80 * 8192**2) / 1e9:6.2f}B")
-print(f"  with an output table of its own       {(whole + 32_000 * 8192) / 1e9:6.2f}B")
+print(f"  with a separate output table          {(whole + 32_000 * 8192) / 1e9:6.2f}B")
 print("one of Chinchilla's fifty (40 layers, width 3584, 28 heads), printed 6,796M:")
 print(f"  as above                              {small / 1e6:6,.0f}M, plus biases and norms")
-print(f"  with an output table of its own       {(small + 32_000 * 3584) / 1e6:6,.0f}M")
+print(f"  with a separate output table          {(small + 32_000 * 3584) / 1e6:6,.0f}M")
 print("resampler, printed 194M:")
 for words, arguments in (
     ("heads of 128, projection of features", {}),
@@ -347,7 +347,7 @@ print(f"parameters:   {sum(sizes['Flamingo-80B'].values()) / sum(sizes['toy'].va
 print(f"Chinchilla:   {1.4e12 / 70e9:.0f} tokens of text per parameter, before Flamingo's training begins")
 
 # %% [markdown]
-# ## Flamingo and DALL.E 2: which way round each goes
+# ## Flamingo and DALL.E 2: opposite directions
 #
 # The chapter treats Flamingo after DALL.E 2 and compares the two. Both connect words and pictures, but in
 # opposite directions.
@@ -439,7 +439,7 @@ plt.show()
 # With many examples in the prompt it becomes slower, and after 32 examples it gains little.
 
 # %% [markdown]
-# ## The lines of the library it became
+# ## In the library
 
 
 # %%
