@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Masking: which word may look at which picture
 #
-# *minutes: 100 · chapter §4 · key: masking*
+# *minutes: 105 · chapter §4 · key: masking*
 #
 # A page holds words and pictures in one order. The sentence "A red house" describes the picture before it, and no
 # other picture. Flamingo knows this from a mask. The mask is computed from one small vector of integers, `phi`.

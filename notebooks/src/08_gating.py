@@ -616,8 +616,8 @@ show(gated_xattn_dense, media_keys_values, cross_attention, feed_forward, gates)
 # ## In three sentences
 #
 # New layers join a frozen model through gates that start at exactly zero, so the model loses nothing at the
-# start. At this point only the gates have a gradient, and the layers behind them begin to learn when the gates
-# open. One zero factor in the product can still learn, but two zero factors cannot.
+# start. At this point only the gates and `<EOC>` have a gradient, and the layers behind them begin to learn when
+# the gates open. One zero factor in the product can still learn, but two zero factors cannot.
 #
 # **Further reading.** [Flamingo](https://arxiv.org/abs/2204.14198): section 2.2 and figure 4 for the block,
 # appendix A.1.2 for how the gates of the real model open. [SkipInit](https://arxiv.org/abs/2002.10444) and

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From the toy to 80 billion
 #
-# *chapter: summary · minutes: 90 to read and do, seconds to run · key: scale*
+# *chapter: summary · minutes: 95 to read and do, seconds to run · key: scale*
 #
 # The toy has about two million parameters. The paper's largest model has eighty billion. Both have the same
 # structure, with other numbers in the configuration. This notebook counts parameters, flops, bytes and chips.
@@ -319,8 +319,8 @@ check_12_4_training_flops(training_flops)
 # %% [markdown]
 # ### And memory
 #
-# Freezing saves much more memory. A trained weight needs 16 bytes: 4 bytes (32 bits) for the weight, 4 for its
-# gradient, and 8 for the two moments of Adam. A frozen weight needs only 2 bytes, in half precision.
+# Freezing saves more memory than compute. A trained weight needs 16 bytes: 4 bytes (32 bits) for the weight, 4
+# for its gradient, and 8 for the two moments of Adam. A frozen weight needs only 2 bytes, in half precision.
 
 # %%
 print(f"{'':14s}{'frozen as it is':>18s}{'if all trained':>18s}")
@@ -431,8 +431,8 @@ plt.show()
 # These ideas are still used: two pretrained parts and a small bridge; pages with pictures as training data; few
 # visual tokens for many pixels; a task that is given in the prompt.
 #
-# **A foundation for general agents.** The chapter ends with a hope. A multimodal model that adapts quickly to
-# many tasks is a foundation for a general artificial agent. Flamingo supports this hope in one point: one set of
+# **A foundation for general agents.** The chapter ends with an outlook: a multimodal model that adapts quickly to
+# many tasks is a foundation for a general artificial agent. Flamingo supports this view in one point: one set of
 # weights solves many tasks, and each task is given in the prompt. But Flamingo is not an agent. It reads pictures
 # and text and writes text; it does not act and does not see the result of an action. The paper also names limits.
 # Flamingo sometimes describes things that are not there. On classification it is weaker than contrastive models.
