@@ -413,20 +413,20 @@ plt.show()
 # %% [markdown]
 # ## Where the field went
 #
-# - **Open copies.** [OpenFlamingo](https://arxiv.org/abs/2308.01390) built Flamingo again from parts that are open
-#   to everybody, a CLIP encoder and open language models. It reached 80 to 89 per cent of Flamingo's scores.
+# - **Open copies.** [OpenFlamingo](https://arxiv.org/abs/2308.01390) built Flamingo again from parts that are
+#   open to everybody, a CLIP encoder and open language models. It reached 80 to 89 per cent of Flamingo's scores.
 #   IDEFICS did the same with 9 and 80 billion parameters.
-# - **Visual tokens in the text.** [BLIP-2](https://arxiv.org/abs/2301.12597) also connects two frozen models with a
-#   set of learned queries. But it gives their output to the language model as if it were words.
+# - **Visual tokens in the text.** [BLIP-2](https://arxiv.org/abs/2301.12597) also connects two frozen models with
+#   a set of learned queries. But it gives their output to the language model as if it were words.
 #   [LLaVA](https://arxiv.org/abs/2304.08485) has no such queries. A projection turns every feature into a token,
 #   and the language model is trained too, on instructions. There are no new blocks and no mask, but the sequences
 #   are longer.
 # - **Which is better?** [A study of 2024](https://arxiv.org/abs/2405.02246) compared both methods under equal
-#   conditions. With a frozen language model, cross-attention was better. With a language model that is trained too,
-#   visual tokens in the text were better.
+#   conditions. With a frozen language model, cross-attention was better. With a language model that is trained
+#   too, visual tokens in the text were better.
 # - **Cross-attention is still used.** The vision models of [Llama 3](https://arxiv.org/abs/2407.21783) add
-#   cross-attention layers between the blocks of a language model. The weights of the language model do not change,
-#   so its answers to text without pictures do not change either. Notebook 08 gives the same reason.
+#   cross-attention layers between the blocks of a language model. The weights of the language model do not
+#   change, so its answers to text without pictures do not change either. Notebook 08 gives the same reason.
 #
 # These ideas are still used: two pretrained parts and a small bridge; pages with pictures as training data; few
 # visual tokens for many pixels; a task that is given in the prompt.
