@@ -1,23 +1,24 @@
 # %% [markdown]
 # # Masking: which word may look at which picture
 #
-# *minutes: 100 · chapter §4 · key: masking*
+# *minutes: 105 · chapter §4 · key: masking*
 #
-# A page holds words and pictures, one after the other. "A red house" is about the picture before it, and
-# about no other. Flamingo is told so by a mask, and the mask comes from one small vector of whole numbers,
-# `phi`. Nothing in the model is simpler, and nothing is got wrong more often.
+# A page holds words and pictures in one order. The sentence "A red house" describes the picture before it, and no
+# other picture. Flamingo knows this from a mask. The mask is computed from one small vector of integers, `phi`.
+# The rule is short, but it is easy to get wrong. This notebook shows the rule and two common mistakes.
 #
-# **You will build** the tags and chunks of a page, `phi`, the mask, a softmax that knows what to do when it is
-# shown nothing, the gradient of all that, and the "next" mode of training.
+# **You will build** the tags and chunks of a page, `phi`, the mask, a softmax for rows that see nothing, the
+# gradient of the attention, and the "next" mode of training.
 #
-# **You will not build** what the attention is wrapped in, its projections and gates (notebook 08), nor what
-# makes `R` tokens of a picture (notebook 05).
+# **You will not build** the projections and gates around the attention (notebook 08), nor the resampler that
+# turns a picture into `R` tokens (notebook 05).
 #
-# **You can turn it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its first view is
-# the mask of any prompt, token by token. It also has a quiz, and buttons that break the mask.
+# **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its first view
+# shows the mask of any prompt, token by token. It also has a quiz, and buttons that break the mask.
 #
 # You need NumPy, and attention as softmax of scores times values. The letters are those of the code: `T` text
-# tokens, `N` pictures in the page, `R` visual tokens a picture, `H` heads, `K` size of a head.
+# tokens, `N` pictures in the page, `R` visual tokens per picture, `H` heads, `K` size of a head. The chapter
+# calls the text tokens `Y` and the image tokens `X`.
 
 # %%
 import sys
@@ -50,8 +51,8 @@ rng = np.random.default_rng(7)
 # %% [markdown]
 # ## A page becomes a row of tokens
 #
-# The chapter's example is a page about two pets: a line of welcome, a picture with its sentence, another
-# picture with its sentence. Here is a page of the same build from our own world. In Python a page is a list.
+# The chapter's example is a page about two pets: a line of welcome, a picture with its sentence, and another
+# picture with its sentence. Here is a page of the same structure from our own world. In Python a page is a list.
 
 # %%
 house, star = picture(rng, "house", "red", "top"), picture(rng, "star", "blue", "middle", "small")
@@ -65,10 +66,11 @@ print("T =", T, " N =", N, " R =", R)
 print(" ".join(pieces))
 
 # %% [markdown]
-# Three marks have joined the words. `<BOS>` opens the page. An `<image>` tag stands where a picture stood: the
-# pixels themselves never enter the row. `<EOC>`, *end of chunk*, stands before every picture that does not
-# open the page, and at the very end. Between them they cut the page into **chunks**, each with one picture at
-# most, and that one in front.
+# `encode_document` has added three kinds of marks to the words. `<BOS>` (beginning of sequence) opens the page.
+# An `<image>` tag stands in the place of a picture. The pixels themselves are never in this row. `<EOC>` (*end of
+# chunk*) stands before every picture, except before a picture that opens the page. It also stands at the very
+# end. These marks cut the page into **chunks**. A chunk has at most one picture, and the picture comes first in
+# its chunk.
 
 # %%
 chunks, rows = np.cumsum(tokens == interleave.IMAGE), []
@@ -89,20 +91,20 @@ for chunk, (left, right) in enumerate(axes):
 plt.show()
 
 # %% [markdown]
-# *Figure: the page, one line a chunk. The first line, grey, has no picture. The second, orange, has the picture
+# *Figure: the page, one chunk per line. The first line, grey, has no picture. The second, orange, has the picture
 # of a red house and runs from its `<image>` tag to the `<EOC>` after "top." The third, blue, has the blue star
 # and its sentence.*
 #
-# The pieces are those of the toy's tokenizer: `▁` begins a word. It knows the words of its small world whole and
-# spells the others.
+# The pieces come from the toy's tokenizer. The sign `▁` marks the beginning of a word. The tokenizer has one
+# piece for each word of its small world. It spells all other words.
 
 # %% [markdown]
 # ### Exercise 07.1 · Where chunks end
 # *difficulty: easy · minutes: 8*
 #
-# Write the rule as code. A page is a list of the strings `"text"` and `"image"`; return the row of tokens: a
-# `"<BOS>"` first, then the items, `"<EOC>"` before every image **except one that opens the page**, and
-# `"<EOC>"` at the end. Two images may follow each other; then an `<EOC>` stands between them too.
+# Write the rule as code. A page is a list of the strings `"text"` and `"image"`. Return the row of tokens: first
+# `"<BOS>"`, then the items, with an `"<EOC>"` before every image **except an image that opens the page**, and an
+# `"<EOC>"` at the end. Two images may follow each other. Then an `<EOC>` stands between them too.
 
 
 # %% exercise 07.1
@@ -127,11 +129,11 @@ check_07_1_with_marks(with_marks)
 # %% [markdown]
 # ## phi: the number of the picture a token sees
 #
-# For every token `l`, `phi[l]` is the number of the last picture that stands at `l` or before it. The first picture
-# has the number 1. The number 0 means: no picture yet.
+# For every token `l`, `phi[l]` is the number of the last picture that stands at `l` or before it. The first
+# picture has the number 1. The number 0 means: no picture yet.
 #
-# **Predict.** Say them before you run the next cell. What is `phi` of the first `<image>` tag itself, 0 or 1?
-# What is `phi` of the `<EOC>` just *before* the second tag, 1 or 2?
+# **Predict.** Answer before you run the next cell. What is `phi` of the first `<image>` tag itself, 0 or 1? What
+# is `phi` of the `<EOC>` just *before* the second tag, 1 or 2?
 
 
 # %%
@@ -151,15 +153,22 @@ for place in np.flatnonzero(np.isin(tokens, (interleave.IMAGE, model.tokenizer.e
     print(f"token {place:2d}  {pieces[place]:8s} phi {phi[place]}")
 
 # %% [markdown]
-# A tag carries its own picture's number; whatever closes a chunk still belongs to it. In the paper's own
-# example `phi` is printed under the row just so.
+# A tag has the number of its own picture. The `<EOC>` that closes a chunk still belongs to that chunk. The paper
+# prints `phi` under its own example in the same way.
+#
+# **Two readings.** The chapter says that `phi` is 0 where there is no earlier picture *in the chunk*. The paper
+# says that `phi` is the number of the last picture *in the sequence*, and 0 only if there is none. Usually both
+# rules give the same numbers, because every chunk after the first begins with a picture. They differ if a chunk
+# without a picture stands later in the page. By the chapter's sentence its words see nothing. By the paper's rule
+# its words see the last picture. The paper's figure has no such chunk: it has 0 only before the first picture.
+# The library follows the paper.
 
 # %% [markdown]
 # ### Exercise 07.2 · phi in one line
 # *difficulty: easy · minutes: 5*
 #
-# No loop this time: one NumPy function does it. `is_image` is a boolean array `(T,)`, true at the tags. Make it
-# work for a batch `(B, T)` too, each row counted for itself.
+# Write it without a loop: one NumPy function does it. `is_image` is a boolean array `(T,)` that is true at the
+# tags. Make the function work for a batch `(B, T)` too. Each row is counted separately.
 
 
 # %% exercise 07.2
@@ -176,8 +185,7 @@ from tinyflamingo.checks import check_07_2_phi
 check_07_2_phi(phi_in_one_line)
 
 # %% [markdown]
-# The library's is that line, too. The loop and the line agree, on this page and on a thousand rows of random
-# tags:
+# The library uses the same line. The loop and the line agree on this page and on a thousand rows of random tags:
 
 # %%
 print("on the page:     ", np.array_equal(phi_by_hand(tokens), interleave.phi(tokens)))
@@ -187,8 +195,9 @@ print("on 1000 rows:    ", all(np.array_equal(phi_by_hand(row), interleave.phi(r
 # %% [markdown]
 # ## The mask
 #
-# The `N` pictures lie side by side as `N * R` visual tokens, first all `R` of picture 1, then those of picture
-# 2. The mask has a row for every word and a column for every visual token. With loops it is a sentence:
+# The visual tokens of all pictures form one row of `N * R` tokens: first all `R` tokens of picture 1, then those
+# of picture 2. The mask has one row for every text token and one column for every visual token. With loops the
+# rule is one line: token `l` may look at the tokens of picture `phi[l]`.
 
 
 # %%
@@ -206,8 +215,8 @@ def mask_by_hand(phi, N, R):
 # ### Exercise 07.3 · The mask without loops
 # *difficulty: medium · minutes: 10*
 #
-# Write it with one comparison. Give every column the number of its picture, `1 1 ... 2 2 ...`, and let
-# broadcasting compare it with every row's `phi`.
+# Write the mask with one comparison. Give every column the number of its picture, `1 1 ... 2 2 ...`. Broadcasting
+# then compares these numbers with the `phi` of every row.
 
 
 # %% exercise 07.3
@@ -248,19 +257,20 @@ draw_mask(axis, mask, pieces, phi, N, R)
 plt.show()
 
 # %% [markdown]
-# *Figure: the mask of the page, one row a token with its phi, one column a visual token. The rows of the first
-# chunk are empty. From the first `<image>` tag to the second the columns of picture 1 are filled, from the second
-# tag to the end those of picture 2.*
+# *Figure: the mask of the page, one row per token with its phi, one column per visual token. The rows of the
+# first chunk are empty. From the first `<image>` tag to the second the columns of picture 1 are filled, from the
+# second tag to the end those of picture 2.*
 #
-# Read it by rows: which visual tokens may this word look at? Always those of one picture, or none. Read it by
-# columns: which words look at picture 1? One unbroken stretch. The stretch is why the library never computes
-# the white cells at all:
+# Read the mask by rows: which visual tokens may this text token look at? The answer is always the tokens of one
+# picture, or none. Read it by columns: which text tokens look at picture 1? They form one continuous stretch.
+# Therefore the library does not need to compute the white cells at all:
 
 # %%
 print("cells that are needed:", int(mask.sum()), "of", mask.size, f"= {mask.mean():.0%}")
 
 # %% [markdown]
-# Now your own page. Change it as you like, put a picture first, put two in a row, and run the cell again.
+# Now use your own page. Change it as you like. Put a picture first, or put two pictures in a row, and run the
+# cell again.
 
 # %%
 mine = [star, "a blue star.", house, house, "two red houses."]
@@ -273,15 +283,16 @@ draw_mask(axis, cross_attention_mask(my_phi, my_N, R), my_pieces, my_phi, my_N, 
 plt.show()
 
 # %% [markdown]
-# *Figure: the mask of a page that opens with a picture and has two pictures in a row. There is one empty row
-# only, that of `<BOS>`. The second picture is seen by its own tag and an `<EOC>` and by no word.*
+# *Figure: the mask of a page that opens with a picture and has two pictures in a row. Only one row is empty, that
+# of `<BOS>`. The second picture is seen by its own tag and an `<EOC>`, but by no word.*
 
 # %% [markdown]
 # ## Attention under the mask
 #
-# The word asks with a query, the visual tokens answer with keys and values. With loops, for one head: score the
-# `R` tokens of the word's own picture, turn the scores into shares, mix the values. A word without a picture
-# gets zeros.
+# The text token gives a query. The visual tokens give keys and values. With loops, for one head, there are three
+# steps: compute the scores of the `R` tokens of the text token's own picture, turn the scores into shares with a
+# softmax, and take the mean of the values with these shares as weights. A text token without a picture gets
+# zeros.
 
 
 # %%
@@ -291,7 +302,7 @@ def attend_by_hand(q, k, v, phi):
     out = np.zeros((T, K))
     for place in range(T):
         if phi[place] == 0:
-            continue  # nothing to look at: nothing is added
+            continue  # it sees no picture: the row stays 0
         keys, values = k[phi[place] - 1], v[phi[place] - 1]
         scores = [sum(q[place] * keys[r]) / np.sqrt(K) for r in range(len(keys))]
         shares = np.exp(scores - max(scores))
@@ -307,12 +318,13 @@ by_hand = attend_by_hand(q, k, v, phi)
 print("q (T, K) =", q.shape, " k, v (N, R, K) =", k.shape, " out (T, K) =", by_hand.shape)
 
 # %% [markdown]
-# As matrices the paper computes all `N * R` scores of every word, covers those that the mask forbids, and takes
-# the softmax of what is left. That takes care of every row but one kind.
+# The paper uses matrices: it computes all `N * R` scores of every text token. It covers the scores that the mask
+# forbids and takes the softmax of the rest. This works for every row that sees a picture. It does not work for
+# rows with `phi` 0.
 #
-# **Predict.** The usual trick puts a very large negative number, say -1e9, where the mask forbids. In the row of
-# a word with `phi` 0 *every* score is then about -1e9. What does the softmax make of it: zeros, equal shares, or
-# NaN? And with -infinity?
+# **Predict.** The usual method writes a very large negative number, for example -1e9, where the mask forbids. In
+# the row of a token with `phi` 0, *every* score is then -1e9. What does the softmax return: zeros, equal shares,
+# or NaN? And what does it return with -infinity?
 
 
 # %%
@@ -328,17 +340,18 @@ with np.errstate(invalid="ignore"):
         print(f"{cover:8g}: shares", np.round(plain_softmax(np.where(forbidden, scores, cover)), 3))
 
 # %% [markdown]
-# Equal shares, or NaN. NaN is the kinder of the two: it is noticed. With equal shares a word that stands before
-# every picture looks at *all* of them, including those that come later. A mask that only covers scores cannot
-# say "nothing", because a softmax always hands out exactly one whole. The empty row has to be said separately.
+# The result is equal shares, or NaN. NaN is the better of the two, because someone will notice it. With equal
+# shares, a word before all pictures looks at *all* of them, although they come later. A softmax always returns
+# shares that sum to 1. Therefore a mask that only covers scores cannot express "sees nothing". The code has to
+# treat the empty row separately.
 
 # %% [markdown]
 # ### Exercise 07.4 · A softmax that can say nothing
 # *difficulty: medium · minutes: 12*
 #
-# Softmax over the last axis, among the visible scores only. What is not visible gets exactly 0. The shares of a row
-# that sees something sum to 1. A row that sees nothing is all 0: no NaN, and no warning from NumPy. Scores may be as
-# large as 2000, visible and hidden ones.
+# Write a softmax over the last axis that uses the visible scores only. What is not visible gets exactly 0. The
+# shares of a row that sees something sum to 1. A row that sees nothing is all 0: no NaN, and no warning from
+# NumPy. Scores may be as large as 2000, both visible and hidden scores.
 
 
 # %% exercise 07.4
@@ -359,8 +372,9 @@ check_07_4_masked_softmax(masked_softmax)
 
 
 # %% [markdown]
-# With the library's masked softmax the matrices are three lines, and they say what the loops said. So does
-# `ops.segment_attention`, which the model runs on: it goes from stretch to stretch and never meets a white cell.
+# With the library's masked softmax, the matrix version has three lines. It gives the same result as the loops.
+# The model uses `ops.segment_attention`, which also gives the same result. It computes one stretch after another
+# and never computes a white cell.
 
 
 # %%
@@ -380,14 +394,18 @@ print("rows with phi 0 are exactly 0:      ", not as_matrices[phi == 0].any())
 # %% [markdown]
 # ## The gradient by hand
 #
-# The loss hands back `g`, its gradient at the output. With `w` the shares, the way back is four lines: `out = w
-# v` gives `dv = wᵀ g` and `dw = g vᵀ`; the softmax gives `ds = w (dw - Σ w dw)`; the scores give `dq = ds k / √K`
-# and `dk = dsᵀ q / √K`.
+# The backward pass receives `g`, the gradient of the loss at the output. Let `w` be the shares. Then the gradient
+# has these parts:
 #
-# **Predict.** Where does the mask come in?
+# - `out = w v` gives `dv = wᵀ g` and `dw = g vᵀ`,
+# - the softmax gives `ds = w (dw - Σ w dw)`,
+# - the scores give `dq = ds k / √K` and `dk = dsᵀ q / √K`.
 #
-# Nowhere. A share that is 0 multiplies everything that would flow through it. What a word does not see gets no
-# gradient from it, and nobody has to say so twice.
+# **Predict.** Where do these formulas need the mask?
+#
+# They do not need it. A hidden visual token has the share `w = 0`. Every gradient through it is multiplied by
+# this share, so it is 0. A visual token gets no gradient from a text token that does not see it. No second mask
+# is needed.
 
 
 # %%
@@ -412,7 +430,7 @@ for name, place, mine in zip("qkv", range(3), gradients, strict=True):
 print("dq of rows with phi 0 is exactly 0:", not gradients[0][phi == 0].any())
 
 # %% [markdown]
-# And autograd, which walks through the reference op by op, finds the same:
+# Autograd computes the gradient of the reference one operation after another. It finds the same numbers:
 
 # %%
 for place, (name, mine) in enumerate(zip("qkv", gradients, strict=True)):
@@ -424,21 +442,22 @@ for place, (name, mine) in enumerate(zip("qkv", gradients, strict=True)):
 # %% [markdown]
 # ## Break it
 #
-# Two lines look harmless and are not. We take the picture of the star out and put another in. No word before
-# the star's tag may notice. Each bar is how much the output of one token moves.
+# Two small changes look harmless, but they are errors. To see this, we replace the picture of the star by another
+# picture. The output of the tokens before the star's tag must not change. Each bar shows how much the output of
+# one token changes.
 
 # %%
 other = k.copy()
-other[1] = rng.standard_normal((R, K))  # picture 2 is another one now
+other[1] = rng.standard_normal((R, K))  # picture 2 is a different one now
 
 
 def all_images(q, k, v):
-    """The mask forgotten: everybody sees everything."""
+    """Without the mask: every token sees every picture."""
     return attend(q, k, v, np.ones_like(mask))
 
 
 def covered_only(q, k, v):
-    """The empty row forgotten: scores are covered with -1e9 and that is all."""
+    """Without a rule for empty rows: scores are covered with -1e9 only."""
     K = q.shape[-1]
     scores = np.where(mask, q @ k.reshape(-1, K).T / np.sqrt(K), -1e9)
     return plain_softmax(scores) @ v.reshape(-1, K)
@@ -459,18 +478,20 @@ axes[2].set_xticks(np.arange(T), pieces, rotation=90)
 plt.show()
 
 # %% [markdown]
-# *Figure: three rows of bars, one bar a token, after the second picture was exchanged. With the right mask only
+# *Figure: three rows of bars, one bar per token, after the second picture was exchanged. With the right mask only
 # the tokens of the last chunk move. With no mask all tokens move. With empty rows left to the softmax the last
 # chunk moves, and so do the tokens of the first chunk, which stand before every picture.*
 #
-# The third is the dangerous one. It passes every test with a picture in front, the loss falls, the captions come
-# out right. But a word has seen a picture from its future: in training the model reads off the answer, and
-# when it writes for itself that picture is not there yet. More than one port of this model has had the fault.
+# The third case is dangerous, because it is hard to notice. It passes every test in which a picture comes first.
+# The loss falls, and the captions are right. But a word has seen a picture from its future. In training the model
+# can read the answer from that picture. When the model writes text itself, that picture is not there yet. Public
+# implementations have had errors in the mask too: in the first version of one of them, a text token saw all
+# previous pictures.
 #
-# The whole trained model shows the other fault, every picture seen by every word, in what it finally says. For the
-# paper's ablation, all previous images at once, the library has another gated block with the same parameters. Its
-# `phi` is two numbers for each token, `(B, T, 2)`: the first and the last medium that the token sees. With 1 and
-# `N` for all tokens the mask is open altogether.
+# The other error, every picture seen by every word, also changes the final output of the trained model. The paper
+# has an ablation in which a text token sees all previous images at once. For this ablation the library has
+# another gated block with the same parameters. Its `phi` has two numbers for each token, `(B, T, 2)`: the first
+# and the last picture that the token sees. With 1 and `N` for all tokens, the mask hides nothing.
 
 # %%
 batch = make_batch([sequence])
@@ -492,8 +513,8 @@ for name, more in {"own picture only": {}, "all pictures": everything}.items():
     print(f"{name:17s} logits before picture 2 move by at most {before:.3g}, those after by {after:.3g}")
 
 # %% [markdown]
-# **Predict.** With the right mask, exchange picture **1** instead. Do the logits of the last chunk move, although
-# its words cannot look at picture 1?
+# **Predict.** Use the right mask and exchange picture **1** instead. Do the logits of the last chunk change,
+# although its words cannot look at picture 1?
 
 # %%
 first_changed = encode_and_resample(model, [picture(rng, "circle", "pink"), star])
@@ -502,23 +523,25 @@ for n in range(N + 1):
     print(f"picture 1 exchanged: logits of tokens with phi {n} move by at most {moved[phi == n].max():.3g}")
 
 # %% [markdown]
-# They do. The words of chunk 1 saw picture 1, and the language model's own self-attention reads those words. An
-# earlier picture reaches a later word through text. That is how Flamingo learns from examples in its prompt
-# although every word looks at one picture only, and why it can be shown more pictures than it was trained with.
+# They do change. The words of chunk 1 saw picture 1. The self-attention of the language model reads those words.
+# So an earlier picture reaches a later word through the text. This is how Flamingo learns from examples in its
+# prompt, although every word looks at one picture only. For the same reason it can use more pictures in a prompt
+# than in training.
 
 # %% [markdown]
 # ## "Next" mode: a caption may stand before its picture
 #
-# Nobody says on a web page whether a sentence belongs to the picture above or below. In training, pages from the
-# web are read in "next" mode with probability `p_next`, one half: every token then points to the *coming* picture.
-# A tag still carries its own picture, and after the last one there is nothing to come, so the last is kept.
+# On a web page, a sentence may belong to the picture above it or to the picture below it. The page does not say
+# which. Therefore training reads pages from the web in "next" mode with probability `p_next`, one half. In this
+# mode every token points to the *coming* picture. A tag still has the number of its own picture. After the last
+# tag there is no coming picture, so these tokens keep the last one.
 
 # %% [markdown]
 # ### Exercise 07.5 · phi in next mode
 # *difficulty: hard · minutes: 12*
 #
-# Write it for a boolean row `(T,)`, true at the tags, without a loop. A page without any picture has `phi` 0
-# everywhere, in this mode too.
+# Write it for a boolean row `(T,)` that is true at the tags. Do not use a loop. If a page has no picture, `phi`
+# is 0 everywhere, in this mode too.
 
 
 # %% exercise 07.5
@@ -557,14 +580,15 @@ plt.show()
 # house." has phi 0 and "a blue star." has phi 1, the wrong picture. In next mode they have 1 and 2, the right
 # ones.*
 #
-# Here the usual mode would teach that the house is a blue star. A model that is sometimes read one way and
-# sometimes the other learns to be of use in both.
+# On this page, the usual mode would teach the model that the picture of the house is "a blue star". In training
+# the model meets both modes, so it learns to use both.
 
 # %% [markdown]
 # ## In the library
 #
-# What you built is there, with the same names. Solve the exercises first. Then open the output of the next cell (it is
-# folded; click on the bar or the dots at its left): these are the lines of the library as they are now.
+# The library has the same functions under the same names. Solve the exercises first. Then open the output of the
+# next cell. It is folded: click on the bar or the dots at its left. It shows the lines of the library as they are
+# now.
 
 
 # %% folded
@@ -572,16 +596,17 @@ show(interleave.phi, interleave.phi_next, cross_attention_mask)
 show(reference.masked_softmax, reference.segment_attention)
 
 # %% [markdown]
-# The tests of this section are `python -m pytest -m masking`. Among them: a later image changes no earlier logit, an
-# empty row is exactly 0 forward and backward, padding changes nothing, more tags than pictures is an error.
+# The tests of this section are `python -m pytest -m masking`. They test, for example: a later image changes no
+# earlier logit; an empty row is exactly 0 in the forward and in the backward pass; padding changes nothing; more
+# tags than pictures is an error.
 #
 # ## In three sentences
 #
-# `phi` counts the image tags so far, a tag counts itself, and that one vector is the whole mask. A word looks at
-# the `R` tokens of its own picture, or, before any picture, at exactly nothing, and a softmax has to be told what
-# nothing is. Earlier pictures still matter, because words that saw them are read by words that did not.
+# `phi` counts the image tags up to and including a token, and the mask follows from this one vector. A text token
+# looks at the `R` tokens of its own picture, and a token before any picture gets exactly 0, which the softmax
+# must handle separately. Earlier pictures still have an effect, because later words read the words that saw them.
 #
-# **Further reading.** [Flamingo](https://arxiv.org/abs/2204.14198), section 2.3 and figure 7 for the mask, appendix
-# A.3.2 for "next" mode, table 10 for what happens with all previous images in sight.
-# [Perceiver](https://arxiv.org/abs/2103.03206) for attention to a fixed number of things. `docs/deviations.md` says
-# what the paper leaves open about `phi`, and how it is settled here.
+# **Further reading.** [Flamingo](https://arxiv.org/abs/2204.14198): section 2.3 and figure 7 for the mask,
+# appendix A.3.2 for "next" mode, table 10 for the results when a token sees all previous images.
+# [Perceiver](https://arxiv.org/abs/2103.03206): attention to a fixed number of latents. `docs/deviations.md` says
+# what the paper does not define about `phi`, and what this project does in these cases.

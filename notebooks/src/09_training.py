@@ -1,18 +1,18 @@
 # %% [markdown]
 # # Training the whole
 #
-# *chapter: §1, §4 · minutes: 120 to read and do, one to run · key: training*
+# *chapter: §1, §4 · minutes: 125 to read and do, one to run · key: training*
 #
-# All parts are there: an encoder that sees, a language model that writes, and between them a resampler and
-# gated blocks that know nothing yet. This notebook trains what lies between.
+# All parts exist now: a vision encoder and a language model that are already trained, and between them a
+# resampler and gated blocks that are not trained yet. This notebook trains the resampler and the gated blocks.
 #
 # **You will build** the loss of a mixture of data sets, its first gradient by hand, the accumulation of
-# gradients, and clipping; then you run a real stage three, small enough to watch.
+# gradients, and clipping. Then you run a real stage three that is small enough to watch.
 #
-# **You will not** train the encoder or the language model. They are the ones that ship with the code, frozen.
-# `python -m tinyflamingo train` does all three stages, in minutes.
+# **You will not** train the encoder or the language model. They come with the code and stay frozen.
+# `python -m tinyflamingo train` runs all three stages in minutes.
 #
-# Needed from before: `phi` (notebook 07) and the gates (notebook 08).
+# You need `phi` (notebook 07) and the gates (notebook 08).
 
 # %%
 import sys
@@ -50,12 +50,13 @@ shipped = tinyflamingo.load()
 config, frozen, tokenizer = shipped.config, shipped.frozen, shipped.tokenizer
 
 # %% [markdown]
-# A stage of training wants a recipe and a pool of pictures. The recipe is the toy's own, cut down: a small
-# part of the pictures, fewer documents a step, and some eighty steps in place of more than a thousand.
+# A stage of training needs a recipe and a pool of pictures. The recipe here is the toy's own recipe, made
+# smaller: a small part of the pictures, fewer documents per step, and about eighty steps instead of more than a
+# thousand.
 
 # %%
 toy = get_preset("toy")
-least = vars(get_preset("smoke").flamingo)  # so few that every kind of thing is just there
+least = vars(get_preset("smoke").flamingo)  # the smallest sizes: every kind of thing still occurs
 pool_sizes = {
     kind: max(size // 40, least[kind])
     for kind, size in vars(toy.flamingo).items()
@@ -78,20 +79,23 @@ pool = draw_media(np.random.default_rng(0), recipe, config.vision.side)  # pictu
 drawn = make_media(pool, recipe, frozen, config)  # and their features
 stage = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn)
 print("pool:", pool_sizes)
-print("features of the pictures (M, F, S, Dv) =", stage.features.pictures.shape, "- computed once, they are frozen")
+print("features of the pictures (M, F, S, Dv) =", stage.features.pictures.shape, "- computed once (frozen encoder)")
 print("features of the videos   (M, F, S, Dv) =", stage.features.videos.shape)
 
 # %% [markdown]
 # ## What it reads: a mixture
 #
-# The paper trains on three kinds of data at once. Pages of the web, with pictures standing somewhere in the
-# text, teach to read several pictures in one go, and to learn from examples in the prompt. Pairs of a picture
-# and its description teach to name what is there. Pairs of a video and its description do that for videos.
-# TinyWorld has all three.
+# The paper trains on three kinds of data at the same time:
 #
-# *Figure: three rows. A page with three pictures and the words that follow each; three pairs, each a picture
-# with its text; a video as a strip of frames, with its text. Words in colour carry loss; black words are read
-# only.*
+# - Pages of the web with pictures at several places in the text. From them the model learns to read several
+#   pictures, and to learn from examples in the prompt.
+# - Pairs of a picture and its description. From them it learns to name what a picture shows.
+# - Pairs of a video and its description. They do the same for videos.
+#
+# TinyWorld has all three kinds.
+#
+# *Figure: three rows. A page with three pictures and the words that follow each; three pairs, each a picture with
+# its text; a video as a strip of frames, with its text. Words in colour carry loss; black words are read only.*
 
 
 # %%
@@ -117,8 +121,8 @@ panels_figure([panel_of("a page", album), panel_of("three pairs", pairs), panel_
 plt.show()
 
 # %% [markdown]
-# Black text is *quiet*: the model reads it and is not asked to predict it, because nobody could. Which
-# question comes next is chance; what its answer is, can be seen.
+# Black text is *quiet*: the model reads it, but its loss does not count. Nobody can predict which question comes
+# next, because it is random. The answer can be predicted, because the picture shows it.
 
 # %%
 documents = stage.documents(np.random.default_rng(5))
@@ -132,8 +136,23 @@ for number, name in enumerate(DATASETS):
 # %% [markdown]
 # ## The loss, in loops
 #
-# Equation 2 of the paper: the loss of each data set is its own mean, and these means are added up, each times
-# its `lambda`. Written so that nothing can be misread, one document and one token at a time:
+# Equation 2 of the paper, with $\mathcal{D}_m$ for data set number $m$ and $\lambda_m$ for its weight:
+#
+# $$\sum_m \lambda_m \; \mathbb{E}_{(x,y) \sim \mathcal{D}_m} \Big[ -
+# \sum_{\ell=1}^{L} \log p(y_\ell \mid y_{<\ell}, x_{\le \ell}) \Big]$$
+#
+# The text is $y$, the pictures and videos are $x$. The last factor is the probability of token number $\ell$,
+# given the earlier tokens and the pictures that come before it. The product of these probabilities over all
+# tokens is $p(y \mid x)$, the paper's equation 1.
+#
+# Read equation 2 from the inside to the outside. The loss of one document is the *sum* of the losses of its $L$
+# tokens. The expectation is the mean over the documents of one data set. Then the weighted losses of the data
+# sets are added.
+#
+# The code of this project differs in one point. It does not take the sum over the tokens of a document. It takes
+# the *mean* over all tokens of the data set in this step that carry loss. With the sum, a batch of long texts
+# would have more weight than a batch of short texts. `docs/deviations.md` lists this difference. The next cell
+# computes the means as clearly as possible, one document and one token at a time:
 
 
 # %%
@@ -156,13 +175,14 @@ slow = losses_by_loops(stage.optimiser.params, documents)
 print("loops:", {name: round(loss, 4) for name, loss in slow.items()})
 
 # %% [markdown]
-# The gates are shut, so these are the losses of the language model alone. They are high: it sees no picture,
-# its texts never held an `<image>`, and `<EOC>`, which must end every chunk, has an embedding that is pure
-# chance.
+# The gates are shut, so these are the losses of the language model alone. They are high for three reasons. The
+# language model sees no picture. Its own training texts had no `<image>` tag. Every chunk must end with `<EOC>`,
+# and the embedding of `<EOC>` is still random.
 #
-# The library does the same in one pass. Documents of all three sets are packed behind one another into long
-# rows; every token carries its share of its own set's mean, so a mean becomes a sum, and padding has share 0.
-# (Training also adds a little noise to the features. Here it is switched off, to compare.)
+# The library computes the same in one pass. It packs the documents of all three sets one after another into long
+# rows. Every token has a share, its part of the mean of its own data set. So each mean becomes a sum over shares.
+# Padding has share 0. (Training also adds a little noise to the features. It is switched off here, so that the
+# numbers can be compared.)
 
 # %%
 exact = copy.copy(stage)
@@ -177,10 +197,10 @@ print(f"{len(documents)} documents packed into rows (B, T) = {rows.tokens.shape}
 # ### Exercise 09.1 · The loss of a mixture
 # *difficulty: medium · minutes: 15*
 #
-# Packed rows come out of the model as `losses (B, T)`, one number a token. Beside them stand `weights (B,
-# T)`, 0 or 1, `datasets (B, T)`, the number of each token's data set or -1 for padding, and `lambdas`, one a
-# data set. Return the weighted sum of the data sets' mean losses. A data set without a token that counts adds
-# nothing.
+# For packed rows the model gives `losses (B, T)`, one number per token. There are three more arrays:
+# `weights (B, T)`, 0 or 1; `datasets (B, T)`, the number of each token's data set, or -1 for padding; and
+# `lambdas`, one number per data set. Return the weighted sum of the data sets' mean losses. Each mean is over the
+# tokens with weight 1. A data set without such a token adds nothing.
 
 
 # %% exercise 09.1
@@ -203,17 +223,18 @@ check_09_1_mixture_loss(mixture_loss)
 # %% [markdown]
 # ## The first gradient, by hand
 #
-# Everything that trains gets its gradient through the logits. For one token the loss is `-log p(target)`,
-# where `p` is the softmax of the `V + 1` logits. Its derivative is as simple as can be:
+# All trained parameters get their gradient through the logits. For one token the loss is `-log p(target)`, where
+# `p` is the softmax of the `V + 1` logits. (`V` is the number of tokens of the language model; `<EOC>` is one
+# more.) The derivative is simple:
 #
 #     d loss / d logit_v  =  p_v - (1 if v is the target, else 0)
 #
-# **Predict.** Add up the `V + 1` derivatives of one token. What is the sum?
+# **Predict.** Add the `V + 1` derivatives of one token. What is the sum?
 
 
 # %%
 def token_gradient(logits, target):
-    """Of one token, in loops: logits (V + 1,) -> (V + 1,)."""
+    """The gradient of one token, in loops: logits (V + 1,) -> (V + 1,)."""
     largest = max(logits)
     exponentials = [np.exp(logit - largest) for logit in logits]
     total = sum(exponentials)
@@ -236,16 +257,17 @@ print("by finite differences:", np.round(by_difference, 4))
 print("they agree:", np.allclose(by_hand, by_difference, atol=1e-6), "- sum:", f"{by_hand.sum():.0e}")
 
 # %% [markdown]
-# The sum is 0: what goes to the target is taken from the others, in proportion to how likely they were. A
-# model that is sure and right gets a gradient of nearly nothing.
+# The sum is 0. One step raises the logit of the target and lowers all other logits. The others share the change
+# in proportion to their probabilities. If the model is right with a probability near 1, the gradient is almost 0.
 
 # %% [markdown]
 # ### Exercise 09.2 · The gradient of all logits
 # *difficulty: medium · minutes: 15*
 #
-# Now for a batch, without a loop over tokens. `logits (B, T, V)`, `targets (B, T)`, and `shares (B, T)`: how
-# much each token's loss counts, 0 for quiet text and padding. The loss is the sum of share times
-# cross-entropy. Return its gradient, `(B, T, V)`. Logits may be large: do not let `exp` overflow.
+# Now write the gradient for a batch, without a loop over tokens. The inputs are `logits (B, T, V)`,
+# `targets (B, T)`, and `shares (B, T)`. A share says how much the loss of a token counts; it is 0 for quiet text
+# and padding. The loss is the sum of share times cross-entropy. Return its gradient, `(B, T, V)`. Logits may be
+# large: do not let `exp` overflow.
 
 
 # %% exercise 09.2
@@ -267,15 +289,15 @@ check_09_2_logits_gradient(logits_gradient)
 # %% [markdown]
 # ## Frozen means: not an argument
 #
-# From the logits the gradient runs backward through every frozen block of the language model, for behind the
-# last block lie gated blocks that train. It passes *through* frozen weights; it is never taken *with respect
-# to* them. In the code that is the signature: `flamingo(params, frozen, ...)`, and `value_and_grad` looks at
-# the first argument.
+# The gradient starts at the logits and goes backward through every frozen block of the language model, because
+# trained gated blocks stand before and between these blocks. The gradient goes *through* the frozen weights. It
+# is never taken *with respect to* them. In the code, the signature of the function says this:
+# `flamingo(params, frozen, ...)`. `value_and_grad` computes the gradient of the first argument only.
 
 
 # %%
 def fingerprint(tree):
-    """Changes if a single bit of a single array does."""
+    """A hash of all arrays: it changes if one bit changes."""
     return hashlib.sha256(b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in named_leaves(tree).values()))
 
 
@@ -288,10 +310,10 @@ before_training = fingerprint(frozen).hexdigest()
 # %% [markdown]
 # ### Break it: freezing with a zero
 #
-# It is tempting to freeze a weight by giving it a gradient of 0.
+# One could try to freeze a weight by giving it a gradient of 0.
 #
-# **Predict.** AdamW makes 50 steps with a gradient of exactly 0 and the usual weight decay. What happens to
-# the weight?
+# **Predict.** AdamW makes 50 steps with a gradient of exactly 0 and the usual weight decay. What happens to the
+# weight?
 
 # %%
 matrix = {"w": np.ones((2, 2), np.float32)}
@@ -301,14 +323,16 @@ for step in range(50):
 print("after 50 steps without any gradient:", optimiser.params["w"].ravel())
 
 # %% [markdown]
-# It shrinks: weight decay needs no gradient. At the paper's rates, half a million steps of that leave less
-# than a hundredth of a weight. What is not given to the optimiser cannot be moved by it.
+# The weight becomes smaller, because weight decay needs no gradient. With the learning rate and weight decay of
+# the paper, half a million steps leave less than a hundredth of a weight. The safe way is not to give a frozen
+# weight to the optimiser at all. Then the optimiser cannot change it.
 
 # %% [markdown]
 # ## Three data sets, one step
 #
-# What do the three ask for? Take the gradient of each alone, after a first move of the gates (at gates of
-# exactly 0 nothing but the gates has a gradient, notebook 08), and look at the angles between them.
+# Do the gradients of the three data sets point in similar directions? We take the gradient of each one alone, and
+# compute the cosine of the angle between each two. We do this after a first move of the gates, because with gates
+# of exactly 0 almost nothing but the gates has a gradient (notebook 08).
 #
 # *Figure: a three by three table of cosines between the gradients of pages, pairs and videos; ones on the
 # diagonal.*
@@ -333,11 +357,12 @@ axis.set_title("cosine of gradients")
 plt.show()
 
 # %% [markdown]
-# They agree in part. Flamingo *accumulates*: one gradient from each set, weighed, added up, then one step.
-# The other way, *round-robin*, steps after each in turn. Both look at the same documents; the first takes one
-# step along the sum, the second three steps, each pulling where one set wants to go.
+# The three gradients agree in part. Flamingo *accumulates*: it computes one gradient from each set, adds them
+# with their weights, and then makes one step. The other method is *round-robin*: it makes a step after each set
+# in turn. Both methods use the same documents. Accumulation makes one step in the direction of the sum.
+# Round-robin makes three steps, and each follows one data set only.
 #
-# Accumulation rests on a fact that costs nothing: the gradient of a weighted sum is the weighted sum of
+# Accumulation works because of a simple fact: the gradient of a weighted sum is the weighted sum of the
 # gradients.
 
 # %%
@@ -353,8 +378,8 @@ print("they agree:", np.allclose(together, one_by_one, atol=1e-5 * np.abs(togeth
 # ### Exercise 09.3 · Accumulate
 # *difficulty: easy · minutes: 10*
 #
-# `gradient_of(batch)` returns a gradient, a NumPy vector; it belongs to whoever made it. Return the sum of
-# the batches' gradients, each times its `lambda`. Nobody else's array may change.
+# `gradient_of(batch)` returns a gradient, a NumPy vector. Another part of the program may still use this array,
+# so do not change it. Return the sum of the batches' gradients, each times its `lambda`.
 
 
 # %% exercise 09.3
@@ -376,9 +401,10 @@ check_09_3_accumulate(accumulate)
 # ### Exercise 09.4 · Clip by the global norm
 # *difficulty: medium · minutes: 10*
 #
-# The first steps of a new layer can be wild; the paper clips the gradient to a *global* norm of 1.
-# `gradients` is a dict of arrays. Return a new dict in which all of them together have a norm of at most
-# `limit`, and the direction of the whole is unchanged.
+# In the first steps of a new layer the gradient can be very large. Therefore the paper clips it to a *global*
+# norm of 1. `gradients` is a dict of arrays. The global norm is the norm of all arrays together, as one long
+# vector. Return a new dict whose global norm is at most `limit`. The direction of the whole vector must not
+# change.
 
 
 # %% exercise 09.4
@@ -398,17 +424,18 @@ check_09_4_clip_globally(clip_globally)
 # %% [markdown]
 # ## A real run, small enough to watch
 #
-# Fresh resampler, fresh gated blocks, gates at exactly 0. Before its first step the stage makes the gates' first
-# move (notebook 08) in `prepare`, so step 0 below is not the loss with shut gates. While it trains we look at
-# pairs that it does not train on, once with their own pictures and once with somebody else's.
+# The resampler and the gated blocks are new, and the gates are exactly 0. Before the first step, the stage makes
+# the first move of the gates (notebook 08) in `prepare`. So the loss of step 0 below is not the loss with shut
+# gates. During training we measure the loss of pairs that are not in the training data. We measure it twice: with
+# the right picture for each text, and with the picture of another pair.
 #
-# **Predict.** The loss will fall from the first steps on. What falls first: the loss with the own picture,
-# the loss with a wrong picture, or both?
+# **Predict.** The loss will fall from the first steps on. What falls first: the loss with the own picture, the
+# loss with a wrong picture, or both?
 
 
 # %%
 def held_out(name, n, seed):
-    """Documents of one data set over the same pool, from another seed than training's."""
+    """Documents of one data set over the same pool, with another seed than in training."""
     keep = copy.copy(stage)
     only = (dataclasses.replace(d, rows=n if d.name == name else 0) for d in recipe.datasets)
     keep.recipe = dataclasses.replace(recipe, datasets=tuple(only))
@@ -422,7 +449,7 @@ def loss_on(params, documents):
 
 
 def exchanged(documents):
-    """The same texts, each with the next one's picture."""
+    """The same texts, each with the picture of the next document."""
     turned = documents[1:] + documents[:1]
     return [
         Document(d.dataset, Sequence(d.sequence.tokens, d.sequence.weights, t.sequence.media), d.phi_of)
@@ -454,9 +481,8 @@ for info in log[:: STEPS // 4] + log[-1:]:
 
 # %% [markdown]
 # *Figure: two panels over the steps. Left, the training losses of pages, pairs and videos, all falling, though
-# not evenly: a step has few documents, and some are harder than others.
-# Right, the loss of pairs with their own pictures and with wrong ones: together at first, then the wrong ones
-# stay higher.*
+# not evenly: a step has few documents, and some are harder than others. Right, the loss of pairs with their own
+# pictures and with wrong ones: together at first, then the wrong ones stay higher.*
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
@@ -472,16 +498,17 @@ right.set(title="pairs it does not train on", xlabel="step")
 for axis in (left, right):
     axis.legend(frameon=False)
 plt.show()
-print(f"gap at the end: {wrong[-1] - own[-1]:.2f} nats a token")
+print(f"gap at the end: {wrong[-1] - own[-1]:.2f} nats per token")
 
 # %% [markdown]
-# Both fall at first. What is learned in the first steps is how such texts *sound*: that after `Output:` comes
-# an article, a colour, a shape, a full stop. The gated feed-forward layers can learn that without looking.
-# Then the curves part, and the gap between them is what the model has learned to *see*. A loss that falls
-# proves nothing about seeing; the gap does.
+# Both losses fall at first. In the first steps the model learns the *form* of such texts: after `Output:` come an
+# article, a colour, a shape and a full stop. The gated feed-forward layers can learn this without a picture. Then
+# the two curves separate. The gap between them measures what the model has learned to *see*. A falling loss alone
+# does not show that the model uses the picture. The gap shows it.
 #
-# Five fresh pictures, named by the model as it began, as it is after this minute, and by the one that ships; and
-# how often the small run names colour and shape rightly, among forty:
+# The next cell gives five new pictures to three models: the model at its start, the model after this short run,
+# and the shipped model. It also counts how often the small run names colour and shape correctly, for forty
+# pictures:
 
 # %%
 fresh = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn).optimiser.params
@@ -501,12 +528,13 @@ print("after {} steps, of 40 pictures: colour right {:.2f}, shape right {:.2f}".
 print("frozen parts unchanged to the last bit:", fingerprint(frozen).hexdigest() == before_training)
 
 # %% [markdown]
-# Colour comes first, being everywhere in the thing and in one cell of features; shape takes many more steps.
+# The model learns colours first. A colour is visible in every part of a thing, so one cell of the features is
+# enough to see it. Shapes take many more steps.
 #
 # ## Accumulation against round-robin
 #
-# The same start, the same number of gradients: one run takes a step after three of them, the other after
-# each.
+# Both runs start from the same parameters and compute the same number of gradients. One run makes a step after
+# three gradients, the other after each gradient.
 
 # %%
 in_turn = dataclasses.replace(
@@ -520,17 +548,20 @@ for name in DATASETS:
     print(f"{name:16s}{loss_on(main.optimiser.params, some):12.3f}{loss_on(other.optimiser.params, some):13.3f}")
 
 # %% [markdown]
-# Do not read too much into three numbers of one seed. Over three seeds and 200 steps round-robin is ahead too
-# ([the table of ablations](../docs/results.md#ablations)), for it makes three times as many steps, and so early that
-# is worth more than a clean direction. Whether it falls behind in a long run of the toy we have not tried.
-# At three billion parameters and 250,000 updates the paper measured an overall score of 70.7 with
-# accumulation and 62.9 with round-robin (its table 3), which is why it accumulates, and why this code does.
+# Three numbers from one seed do not prove much. With three seeds and 200 steps round-robin is ahead too
+# ([the table of ablations](../docs/results.md#ablations)). It makes three times as many steps. At this early
+# stage, more steps help more than a better direction. We have not tested whether round-robin falls behind in a
+# long run of the toy. The paper tested it with three billion parameters and 250,000 updates. The overall score
+# was 70.7 with accumulation and 62.9 with round-robin (its table 3). Therefore the paper accumulates, and this
+# code does too.
 #
 # ## Break it: let the language model learn too
 #
-# Why freeze it at all? Nothing is simpler than to move the language model into the argument of the gradient.
+# Why is the language model frozen? To train it too, we only have to move its parameters into the first argument,
+# for which the gradient is computed.
 #
-# **Predict.** After 25 steps on pairs of pictures and captions, what has become of its knowledge from text?
+# **Predict.** After 25 steps on pairs of pictures and captions, how much does the model still know from its text
+# training?
 
 # %%
 all_free = AdamW(main.optimiser.params | {"language": frozen["language"]}, recipe.optimiser, no_decay=("resampler",))
@@ -550,17 +581,18 @@ for step in range(25):
 with_free = dataclasses.replace(
     shipped, params=all_free.params, frozen=frozen | {"language": all_free.params["language"]}
 )
-for name, model in (("frozen", learned), ("set free for 25 steps", with_free)):
+for name, model in (("frozen", learned), ("trained for 25 steps", with_free)):
     found = text_perplexity(model, np.random.default_rng(15), n=32)
     print(f"language model {name:22s} perplexity of text: {found['language_model']:.2f}")
 
 # %% [markdown]
-# A perplexity of 1 would mean to know every token beforehand; the distance from 1 is what to look at. It
-# forgets, and fast: a handful of captions begin to write over what a whole stage of text had taught. In the paper,
-# too, a language model that trains along ends below the frozen one (62.7 against 70.7), and still a little below
-# it if text training goes on beside (68.6), at three times the cost a step.
+# A perplexity of 1 would mean that the model predicts every token with certainty. So compare how far each number
+# is above 1. The trained language model forgets quickly: a small number of captions destroys part of what it
+# learned in a whole stage of text training. The paper finds the same. If the language model is trained too, the
+# score is 62.7 instead of 70.7. If training continues on text at the same time, the score is 68.6, still a little
+# lower, and each step costs three times as much.
 #
-# ## The lines of the library it became
+# ## In the library
 
 
 # %%
@@ -568,19 +600,19 @@ show(shard_loss)
 show(FlamingoStage.gradient)
 
 # %% [markdown]
-# `shard_loss` is exercise 09.1 on packed rows, `gradient` chooses between accumulation and round-robin, and
+# `shard_loss` is exercise 09.1 on packed rows. `gradient` chooses between accumulation and round-robin.
 # `AdamW.step` in `tinyflamingo/training/optimiser.py` clips as in 09.4.
 #
 # ## In three sentences
 #
-# The loss is a weighted sum of each data set's own mean, and its gradient is accumulated over all sets before
-# one step. Frozen parts are not arguments of the gradient: gradients run through them, the optimiser never
-# hears of them, and what they knew stays. Whether the model *sees* is told by the gap between the right
-# picture and a wrong one, not by a falling loss.
+# The loss is a weighted sum of the data sets' mean losses, and its gradient is accumulated over all sets before
+# one step. Frozen parts are not arguments of the gradient: gradients pass through them, the optimiser does not
+# have them, and their knowledge stays unchanged. The gap between the loss with the right picture and with a wrong
+# one shows whether the model *sees*; a falling loss does not.
 #
-# **Try it.** Set `STEPS` to 300 and watch shapes arrive. Set the lambda of videos to 0 and ask about a video.
-# Take `gate_push` out (`gate_push=0.0`) and see how long the gates hang about zero.
+# **Try it.** Set `STEPS` to 300 and watch how the model learns shapes. Set the lambda of videos to 0 and ask
+# about a video. Switch off the first move (`gate_push=0.0`) and see how long the gates stay near zero.
 #
 # **Read on.** [The paper](https://arxiv.org/abs/2204.14198), section 2.4, appendix B.1 and table 3. AdamW:
-# [arXiv 1711.05101](https://arxiv.org/abs/1711.05101). `tinyflamingo/training/run.py` is the loop with
-# everything that a long run needs; `docs/deviations.md` lists where this training is not the paper's.
+# [arXiv 1711.05101](https://arxiv.org/abs/1711.05101). `tinyflamingo/training/run.py` is the loop with everything
+# that a long run needs. `docs/deviations.md` lists the differences between this training and the paper's.

@@ -1,17 +1,16 @@
 # %% [markdown]
 # # Applications: pictures where words could stand
 #
-# *chapter: §5 · minutes: 100 to read and do, one to run · key: applications*
+# *chapter: §5 · minutes: 105 to read and do, one to run · key: applications*
 #
-# A trained Flamingo is a machine that continues. What you get from it depends on what you put in front: a
-# picture in the place of a word, a video and a question, a conversation. This notebook uses the checkpoint
-# that ships, and then looks inside while it answers: which part of the picture did it look at when it wrote
-# "red"?
+# A trained Flamingo continues a prompt. The prompt decides what it is used for. A picture can replace a word, a
+# question can follow a video, or a prompt can be a conversation. This notebook uses the shipped checkpoint. Then
+# it looks inside the model while it answers: which part of the picture did the model look at when it wrote "red"?
 #
-# **You will build** greedy decoding, a visual dialogue, the attention weights of a gated block, and their way
-# back onto the picture.
+# **You will build** greedy decoding, a visual dialogue, the attention weights of a gated block, and the map from
+# these weights back to the cells of the picture.
 #
-# **You will not** train anything, nor search with beams (`decoding/beams.py` can).
+# **You will not** train anything, and you will not write a beam search (`decoding/beams.py` has one).
 
 # %%
 import sys
@@ -56,24 +55,24 @@ rng = np.random.default_rng(10)
 # %% [markdown]
 # ## Three prompts
 #
-# *Figure: three rows. Two pictures that stand in a text as its subjects; the frames of a video with a
-# question; one picture and a dialogue about it. What the model wrote is in colour; where it was wrong, the
-# right answer stands behind.*
+# *Figure: three rows. Two pictures that stand in a text as its subjects; the frames of a video with a question;
+# one picture and a dialogue about it. What the model wrote is in colour; where it is wrong, the right answer
+# follows in brackets.*
 
 # %%
 panels_figure([make(model, rng) for make in (picture_for_words, video_question, visual_dialogue)])
 plt.show()
 
 # %% [markdown]
-# In the chapter's first example a picture stands where a text would name its subject, and the model completes
-# what it knows about it. Where a red circle is found the language model read in stage two, long before it could
-# see. In stage three pictures of two thirds of all things were asked for such facts too; for the other third they
-# stand in text only, and those are the test below.
+# In the chapter's first example a picture replaces the subject of a text, and the model completes the text with
+# what it knows about the subject. It is the same here. In stage two the language model read where a red circle is
+# found, before there were any pictures. In stage three the model saw pictures with such questions, but only for
+# two thirds of all things. For the other third, such facts stand in text only. The test below uses this third.
 
 # %% [markdown]
 # ## A picture instead of words
 #
-# The same question, with words in front and with a picture in front:
+# We ask the same question twice: once after a description in words, and once after a picture:
 
 # %%
 print(f"{'thing':16s}{'told in words':20s}{'shown as a picture':22s}{'the texts say'}")
@@ -85,18 +84,19 @@ for _ in range(5):
     print(f"{colour + ' ' + shape:16s}{words:20s}{seen:22s}{say.knowledge(shape, colour)['place']}")
 
 # %% [markdown]
-# In most cases the picture calls up what the words do.
+# In most cases the picture gives the same answer as the words.
 #
-# **Predict.** These were things of which pictures *were* asked such questions in training. For a third of all
-# things none ever was: the model has seen them, it has read about them, but nobody asked for the one upon
-# seeing the other. Will it know? And if it first has to say what it sees?
+# **Predict.** For these things, training *had* pictures with such questions. For a third of all things it had
+# none. The model has seen these things and has read about them. But training never asked for such a fact after a
+# picture of them. Will the model know the answer? And will it know the answer if it first has to name what it
+# sees?
 
 # %%
 print(f"{'':42s}{'right':>6s}   95% interval")
 for name, task in (
-    ("asked of pictures in training", knowledge),
-    ("never asked of a picture, asked at once", knowledge_direct),
-    ("never asked of a picture, named first", knowledge_heldout),
+    ("asked in training", knowledge),
+    ("not asked in training, asked directly", knowledge_direct),
+    ("not asked in training, named first", knowledge_heldout),
 ):
     pool, queries = task(np.random.default_rng(11), 40)
     said = answer(model, queries, MediaFeatures(frozen, pool, config))
@@ -104,17 +104,18 @@ for name, task in (
     print(f"{name:42s}{score:6.2f}   {low:.2f} to {high:.2f}")
 
 # %% [markdown]
-# Naming helps, because what was named stands in the text, and from text the frozen language model can look
-# facts up as it always could. What the picture leaves in the stream is not the same as a word. A larger model
-# needs the crutch less; that it exists at all is worth knowing: *let a model write down what it sees before
-# you ask what it knows.*
+# It helps to name the thing first. The name then stands in the text, and the frozen language model can give facts
+# for a name. It learned this in stage two. A picture does not have exactly the same effect on the hidden states
+# as a word. There is a practical rule: *let a model write down what it sees before you ask what it knows.* We
+# have tested this only on the toy.
 
 # %% [markdown]
 # ## A video
 #
-# A video is a medium of several frames, and it becomes as many visual tokens as a picture does.
+# A video is a medium with several frames. It gives as many visual tokens as a picture.
 #
-# **Predict.** The same frames in reverse order: what happens now? And what, if only the first frame is shown?
+# **Predict.** We show the same frames in reverse order. What does the model say happens now? And what does it say
+# if it sees only the first frame?
 
 # %%
 clip = draw_clip(rng, sample_clip(rng, action="moves left"))
@@ -127,20 +128,26 @@ for action in ("moves left", "moves up", "grows", "shrinks", "moves right"):
     print(f"{action:14s}{said[0]:22s}{said[1]:24s}{said[2]}")
 
 # %% [markdown]
-# Backwards, "left" is "right" and "grows" is "shrinks": the order of frames reaches the words, through the
-# temporal embedding of notebook 04. A single frame gets an answer too. The model has no word for "I cannot
-# tell"; it was never taught one.
+# In the reversed video "left" becomes "right", and "grows" becomes "shrinks". So the order of the frames has an
+# effect on the words, through the temporal embedding of notebook 04. The model also answers for a single frame.
+# It has no words for "I cannot tell", because it was never trained to say this.
+#
+# **What happens next?** In the chapter's second example, Flamingo sees frames of a video. It names the action and
+# also its consequence. A later frame may show the consequence. If no frame shows it, the model must guess it from
+# what it knows about the world. The toy names only the action. Each of its videos has one action and ends with
+# it, and no text of its training says what follows from an action. So the toy can answer "what happens?", but
+# "what happens next?" has no right answer in its world.
 
 # %% [markdown]
 # ## How it writes: one token, then the next
 #
-# The model gives logits for the next token. To write, take the likeliest, put it behind the prompt, and ask
-# again, until `<EOC>` comes. Without any cache, that is:
+# The model gives logits for the next token. To write a text, take the token with the largest logit, put it after
+# the prompt, and repeat this until `<EOC>` comes. Without a cache, this is:
 
 
 # %%
 def write_by_loops(items, limit=24):
-    """Greedy; the whole sequence is computed anew for every token. Returns the tokens, and how many were computed."""
+    """Greedy; computes the whole sequence again for every token. Returns the tokens, and how many were computed."""
     sequence = encode_document(items, tokenizer, complete=False)
     visual, tokens, work = encode_and_resample(model, sequence.media), list(sequence.tokens), 0
     for _ in range(limit):
@@ -166,16 +173,16 @@ print("the same:", [tokenizer.piece(t) for t in slow] == fast["tokens"])
 print(f"tokens sent through the model: {work} by loops, {T + new} with the cache of `generate`")
 
 # %% [markdown]
-# With keys and values kept, each token goes through the model once. The keys and values of the *picture* are
-# kept as well; they do not depend on the text at all.
+# With a cache of keys and values, each token goes through the model only once. The cache also keeps the keys and
+# values of the *picture*, because they do not depend on the text at all.
 
 # %% [markdown]
 # ### Exercise 10.1 · Greedy
 # *difficulty: easy · minutes: 10*
 #
-# `next_logits(tokens)` gives the logits of the next token, a vector, for a list of tokens. Return the list of
-# *new* tokens: stop at `eoc`, which is not part of the answer, or after `limit` tokens. Some ids, those in
-# `never` (padding, `<BOS>`, `<image>`), may not be written, however likely they are.
+# `next_logits(tokens)` takes a list of tokens and returns a vector, the logits of the next token. Return the list
+# of *new* tokens. Stop at `eoc`, which is not part of the answer, or after `limit` tokens. The ids in `never`
+# (padding, `<BOS>`, `<image>`) must not be written, even if their logits are the largest.
 
 
 # %% exercise 10.1
@@ -201,16 +208,16 @@ check_10_1_greedy(greedy)
 # %% [markdown]
 # ## A dialogue
 #
-# A dialogue is nothing new: the prompt grows. The picture stands at its beginning, once; every question and
-# every answer is put behind it, so that a later question can build on them.
+# A dialogue needs no new method: the prompt becomes longer. The picture stands once, at the beginning. Every
+# question and every answer is put after it, so a later question can refer to them.
 
 # %% [markdown]
 # ### Exercise 10.2 · Hold a dialogue
 # *difficulty: easy · minutes: 10*
 #
 # `ask(items)` continues a prompt, a list of pictures and strings, and returns the model's text. Ask all
-# `questions` about `picture`, one after the other, and return the list of answers. At each question the
-# prompt holds the picture and the whole conversation so far.
+# `questions` about `picture`, one after the other, and return the list of answers. For each question, the prompt
+# holds the picture and the whole conversation so far.
 
 
 # %% exercise 10.2
@@ -231,8 +238,8 @@ from tinyflamingo.checks import check_10_2_hold_dialogue
 check_10_2_hold_dialogue(hold_dialogue)
 
 # %% [markdown]
-# **Predict.** Why must the picture not be put in again with each question? Think of `phi` and of what an
-# `<EOC>` says.
+# **Predict.** Why should the prompt not contain the picture again before each question? Think of `phi` and of the
+# meaning of `<EOC>`.
 
 # %%
 question = say.ask("shape")
@@ -241,14 +248,15 @@ for items in ([picture, "Output:", fast["text"], question], [picture, "Output:",
     print("N =", len(sequence.media), " ".join(tokenizer.piece(t) for t in sequence.tokens))
 
 # %% [markdown]
-# A second picture closes the chunk: to the model it is the next example on the page, not the same
-# conversation. And every copy is encoded again.
+# A second picture closes the chunk. For the model it is the next example on the page, not the same conversation.
+# Also, every copy of the picture is encoded again.
 
 # %% [markdown]
 # ## Where does it look?
 #
-# In each gated block a token's query meets the keys of the `R` visual tokens of its own picture. Softmax
-# turns the scores into weights that sum to 1, one set a head. Here is one token's, written out:
+# In each gated block there is one query per token and head. It is compared with the keys of the `R` visual tokens
+# of the token's own picture. Softmax turns the scores into weights that sum to 1, one set of weights per head.
+# The next cells compute them for one picture and its caption, with loops:
 
 # %%
 scene = sample_pair(np.random.default_rng(3), kinds=(("star", "blue"), ("circle", "red")), relation="left of")
@@ -273,7 +281,7 @@ def weights_by_loops(q, k, phi):
     for t in range(T):
         for h in range(H):
             if phi[t] == 0:
-                continue  # no picture: nothing is looked at
+                continue  # no picture: the weights stay 0
             scores = [sum(q[t, h] * k[phi[t] - 1, r, h]) / np.sqrt(K) for r in range(R)]
             exponentials = [np.exp(score - max(scores)) for score in scores]
             weights[t, h] = [e / sum(exponentials) for e in exponentials]
@@ -297,8 +305,8 @@ print(
 # ### Exercise 10.3 · Attention weights without loops
 # *difficulty: hard · minutes: 20*
 #
-# The same, vectorised: `q (T, H, K)`, `k (M, R, H, K)`, `phi (T,)` to weights `(T, H, R)`. A row with `phi` 0
-# is exactly zero. Let no `exp` overflow, for scores can be large.
+# Compute the same without loops: from `q (T, H, K)`, `k (M, R, H, K)` and `phi (T,)` to weights `(T, H, R)`. A
+# row with `phi` 0 is exactly zero. Scores can be large: do not let `exp` overflow.
 
 
 # %% exercise 10.3
@@ -318,12 +326,11 @@ from tinyflamingo.checks import check_10_3_attention_weights
 check_10_3_attention_weights(attention_weights)
 
 # %% [markdown]
-# The layers themselves throw these weights away, and the fast floor of the code never holds all of them at
-# once. So there is a function that computes them again on the way of the same stream: `attention_maps`, all
-# gated blocks, `(G, B, T, H, M, R)`.
+# The layers themselves do not keep these weights, and the fast code never has all of them in memory at the same
+# time. Therefore the function `attention_maps` computes them again, for all gated blocks: `(G, B, T, H, M, R)`.
 #
-# *Figure: two tables of tokens against visual tokens, one of the first gated block and one of the last.
-# Darker means a larger share. The row of the token before the picture is empty.*
+# *Figure: two tables of tokens against visual tokens, one of the first gated block and one of the last. Darker
+# means a larger share. The row of the token before the picture is empty.*
 
 # %%
 maps = attention_maps(params, frozen, batch.tokens, batch.phi, visual, config)
@@ -336,9 +343,10 @@ for axis, place, title in zip(axes, (0, -1), ("first gated block", "last gated b
 plt.show()
 
 # %% [markdown]
-# Words differ in what they look at, and blocks differ. But a visual token is no place in the picture: it is a
-# summary that a latent of the resampler has gathered. One more table tells from where: `resampler_maps`, in
-# which each latent's weights run over the `S` cells of the frame first, then over the `R` latents.
+# Different words look at different visual tokens, and the blocks differ too. But a visual token is not a place in
+# the picture. It is a summary that one latent of the resampler has collected. A second table says which cells it
+# comes from: `resampler_maps`. For each latent it has the weights over the `S` cells of the frame, followed by
+# the weights over the `R` latents.
 
 # %%
 latent_maps = resampler_maps(params["resampler"], features, config.resampler)  # (L, M, H, R, F S + R)
@@ -350,9 +358,9 @@ for layer, own in enumerate(latent_maps[..., :S].sum(-1).mean((1, 2, 3))):
 # ### Exercise 10.4 · Back onto the picture
 # *difficulty: medium · minutes: 10*
 #
-# `token_map (T, R)`: how much each token looks at each visual token. `latent_map (R, S + R)`: how much each
-# latent looks at each cell, and then at each latent. Return `(T, S)`: how much each token looks at each cell
-# through the latents. What went to latents is left out, so rows may sum to less than 1.
+# `token_map (T, R)` says how much each token looks at each visual token. `latent_map (R, S + R)` says how much
+# each latent looks at each cell, and then at each latent. Return `(T, S)`: how much each token looks at each cell
+# through the latents. Leave out the weights that latents give to latents. Rows may therefore sum to less than 1.
 
 
 # %% exercise 10.4
@@ -369,13 +377,12 @@ from tinyflamingo.checks import check_10_4_onto_cells
 check_10_4_onto_cells(onto_cells)
 
 # %% [markdown]
-# Now the maps can be laid over the picture, a panel a word. For each word we take the token *before* it, for
-# that is where the word is decided. And we ask a second question, one that needs no attention weights: how
-# much less likely does the word become when one cell of the features is covered?
+# Now we draw the maps as grids beside the picture, one grid per word. For each word we take the token *before*
+# it, because the model predicts the word at that position. We also ask a second question that needs no attention
+# weights: how much does the probability of the word fall if one cell of the features is covered?
 #
-# *Figure: the picture, and two rows of small grids, one a word of the caption. Upper row: where the token
-# before the word looked, brighter is more. Lower row: which cell, covered, takes most from the word's
-# probability.*
+# *Figure: the picture, and two rows of small grids, one per word of the caption. Upper row: where the token
+# before the word looked, brighter is more. Lower row: which cell, covered, lowers the word's probability most.*
 
 
 # %%
@@ -402,7 +409,7 @@ def cell_maps(picture, caption):
 
 side = int(S**0.5)
 pieces, looked, lost = cell_maps(picture, caption)
-words = [t for t in range(4, T) if pieces[t] not in (".", "<EOC>")]  # behind <BOS> <image> Output :
+words = [t for t in range(4, T) if pieces[t] not in (".", "<EOC>")]  # after <BOS> <image> Output :
 figure, axes = plt.subplots(2, len(words) + 1, figsize=(9.5, 2.9))
 costs = [f"-{cost:.2f}" for cost in lost.max(axis=1)]
 for row, values, title, over in zip(
@@ -418,24 +425,24 @@ for row, values, title, over in zip(
 plt.show()
 
 # %% [markdown]
-# The number over a grid of the lower row is what the worst cover costs it, in nats; each grid has a scale of
-# its own. Every word looks *somewhere*: softmax must spend its weight. But where nothing is at stake, as with
-# "of" after "left", the cover costs nothing, however bright the upper grid. Nor does it cost much where other
-# cells tell the same, as of a colour they mostly do.
+# The number over a grid of the lower row is the largest loss of log-probability from one covered cell, in nats.
+# Each grid has its own scale. Every word has a bright cell in the upper row, because the softmax weights must sum
+# to 1. But a bright cell may have no effect. For example, "of" after "left" does not depend on the picture, so
+# covering costs nothing. Covering also costs little if other cells show the same. For colours this is often so.
 #
-# One picture proves little. So let us count: over many pictures of two things, how often does the brightest
-# cell for a colour or shape word lie on the thing that it names?
+# One picture proves little, so we count over many pictures of two things. For each colour or shape word: does the
+# brightest cell lie on the thing that the word names?
 #
-# **Predict.** Which points better: the first gated block, the last one, or the cover? And what would a blind
-# finger reach?
+# **Predict.** Which map is right most often: the first gated block, the last gated block, or covering? And how
+# often is a random cell right?
 #
-# *Figure: bars, one a gated block and one for covering: the share of words whose brightest cell lies on the
-# right thing. A dashed line shows what a random cell reaches.*
+# *Figure: bars, one per gated block and one for covering: the share of words whose brightest cell lies on the
+# right thing. A dashed line shows the share for a random cell.*
 
 # %%
 rng, hits, chance = np.random.default_rng(12), [], []
 rows, columns = np.divmod(np.arange(S), side)
-step = config.vision.side / side  # pixels a cell
+step = config.vision.side / side  # pixels per cell
 for _ in range(30):
     scene = sample_pair(rng)
     pieces, looked, lost = cell_maps(draw_scene(rng, scene), say.caption(scene))
@@ -459,15 +466,15 @@ for name, value in zip(names, share, strict=True):
     print(f"{name:10s} {value:.2f}   {low:.2f} to {high:.2f}")
 
 # %% [markdown]
-# The first block looks about; from block to block a word's look comes to rest on its thing. Covering asks what
-# *would have happened* without the cell, so it is the one to trust about causes. An attention map says what
-# was weighed, and that a weighed thing mattered is a guess, often a good one. For how much it mattered, cover
-# it.
+# The first block does not look at one place only. In later blocks, more of the weight of a word lies on its own
+# thing. Covering measures what *would happen* without the cell. Therefore use covering for questions about
+# causes. An attention map shows weights. A large weight does not prove that the cell had an effect on the answer,
+# although it often had one.
 
 # %% [markdown]
 # ## The gradient of a softmax, by hand
 #
-# What would it take to change a look? For weights `a = softmax(s)` the derivative is
+# How do the weights change when a score changes? For weights `a = softmax(s)` the derivative is
 #
 #     d a_r / d s_j  =  a_r (1 if r is j, else 0)  -  a_r a_j
 
@@ -488,13 +495,14 @@ print("they agree:", np.allclose(by_hand, by_difference, atol=1e-8))
 print(f"largest derivative: {np.abs(by_hand).max():.2f}; of a softmax that is sure: {(sure * (1 - sure)).max():.0e}")
 
 # %% [markdown]
-# A softmax that is sure has hardly any gradient left. That is why scores are divided by `sqrt(K)`: without it
-# they would start large, and looks would be frozen before they were learned.
+# If one weight is near 1, a softmax has almost no gradient. This is the reason why scores are divided by
+# `sqrt(K)`. Without the division the scores would be large at the start, and the attention could hardly learn.
 
 # %% [markdown]
 # ## Break it: a picture of nothing
 #
-# **Predict.** A plain grey picture, and the question of its colour. What does an honest model say?
+# **Predict.** We show a plain grey picture and ask for its colour, shape and place. What would an honest model
+# say?
 
 # %%
 grey = np.full_like(picture, 128)
@@ -504,14 +512,15 @@ for name in ("color", "shape", "position"):
     print(f"{say.QUESTIONS[name]:22s} {found['text']:15s} its first token has probability {sure:.2f}")
 
 # %% [markdown]
-# It answers anyway: in its world a question about a picture always had an answer. The paper lists the same of
-# the 80B model, which at times describes what is not there. A fluent answer is no evidence that anything was
-# seen.
+# The model answers anyway. In its world every question about a picture has an answer. The paper reports the same
+# problem for the 80B model: sometimes it describes things that are not in the picture. A fluent answer does not
+# prove that the model has seen something.
 #
-# ## The lines of the library it became
+# ## In the library
 #
-# `tinyflamingo.complete` hands its arguments on to the first of these functions. Without `choose`, `generate` takes
-# the likeliest token. `read_on` calls `flamingo` with the cache; `read_token` does so for one more token of each row.
+# `tinyflamingo.complete` passes its arguments to the first of these functions. Without `choose`, `generate` takes
+# the token with the largest logit. `read_on` calls `flamingo` with the cache; `read_token` does this for one more
+# token of each row.
 
 
 # %%
@@ -524,15 +533,14 @@ print("never written:", [tokenizer.piece(t) for t in NEVER])
 # %% [markdown]
 # ## In three sentences
 #
-# A prompt is a list of pictures, videos and words, and all applications are ways to write one: the model
-# continues it, token by token, and a dialogue is a prompt that grows. What the language model knew from text
-# it can say about a picture, best after naming what it sees. Attention maps show what was weighed, covering
-# shows what mattered.
+# A prompt is a list of pictures, videos and words, and the model continues it token by token; all applications,
+# also a dialogue, are such prompts. The model can use facts that the language model knows from text for a
+# picture, best if it first names what it sees. Attention maps show weights, and covering shows effects.
 #
-# **Try it.** Draw a picture in any program, load it with `tinyflamingo.data.images.load_picture`, and ask.
-# Ask the same question with the answers of a dialogue exchanged for wrong ones. Lay the maps of a video's
-# frames side by side.
+# **Try it.** Draw a picture in any program, load it with `tinyflamingo.data.images.load_picture`, and ask about
+# it. Put wrong answers into a dialogue and ask the same question again. Draw the maps of the frames of a video
+# side by side.
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figure 1, appendix B.1.5 for prompts and
-# appendix D.1 for what goes wrong. `python -m tinyflamingo complete --json` prints tokens, log-probabilities
-# and `phi`. `tinyflamingo/studies/attention_maps.py` has both kinds of maps.
+# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figure 1, appendix B.1.5 for prompts and appendix
+# D.1 for its limits. `python -m tinyflamingo complete --json` prints tokens, log-probabilities and `phi`.
+# `tinyflamingo/studies/attention_maps.py` has both kinds of maps.

@@ -3,15 +3,15 @@
 #
 # *chapter: §5 · minutes: 100 to read and do, one to run · key: few_shot*
 #
-# The paper's boldest claim is a comparison. One model, shown a few examples in its prompt and never trained
-# for the task, is held against models trained for nothing else, and on some tasks it wins. Here you make the
-# same comparison at the size of a toy, with everything that a comparison needs: specialists that are no straw
-# men, intervals, and a control that must fail.
+# The most important claim of the paper is a comparison. On one side is one model that is not trained for the
+# task; it sees only a few examples in its prompt. On the other side are models that were trained for this task
+# only. On some tasks the first model is better. In this notebook you make the same comparison with a toy. A fair
+# comparison needs three things: strong specialists, intervals, and a control that must fail.
 #
-# **You will build** an interval for a share of right answers, two specialists on frozen features, the
-# gradient of one of them by hand, and the choice of examples that the paper calls RICES.
+# **You will build** an interval for a share of right answers, two specialists on frozen features, the gradient of
+# one of them by hand, and the choice of examples that the paper calls RICES.
 #
-# **You will not** train Flamingo. No weight of it changes in this notebook.
+# **You will not** train Flamingo. Its weights do not change in this notebook.
 
 # %%
 import sys
@@ -44,42 +44,43 @@ model = tinyflamingo.load()
 # %% [markdown]
 # ## One prompt
 #
-# *Figure: four pictures, each followed by one of two invented words, then a fifth picture, and the word that
-# the model writes.*
+# *Figure: four pictures, each followed by one of two invented words, then a fifth picture, and the word that the
+# model writes.*
 
 # %%
 panels_figure([few_shot_panel(model, np.random.default_rng(1))])
 plt.show()
 
 # %% [markdown]
-# The words are invented, and no text of any stage of training held them. What they mean here is decided by
-# the pictures before them, by colour, by shape, or by both; next time it will be something else. One such
-# answer proves nothing: with two words, a coin is right every second time. So we ask many times.
+# The words are invented. No text of any stage of training contained them. In each prompt, the pictures before the
+# words define their meaning: a colour, a shape, or both. In the next prompt the same word can mean something
+# else. One right answer proves nothing: with two words, a random choice is right half of the time. So we ask many
+# times.
 
 # %% [markdown]
 # ## How sure is a share?
 #
-# **Predict.** Twenty questions, twenty right answers. Is the model always right? If in truth it were right
-# nine times in ten, how often would you see twenty of twenty?
+# **Predict.** A model answers twenty questions, and all twenty answers are right. Is the model always right?
+# Suppose that its true share of right answers is 0.9. How often would you see twenty of twenty?
 
 # %%
 rng = np.random.default_rng(0)
 runs = rng.random((10_000, 20)) < 0.9
-print("right in truth: 0.90; runs of 20 with 20 right:", f"{(runs.sum(axis=1) == 20).mean():.2f}")
+print("true share 0.90; runs of 20 with 20 right:", f"{(runs.sum(axis=1) == 20).mean():.2f}")
 p, n = 1.0, 20
 print("p +- 1.96 sqrt(p (1 - p) / n):", f"{p:.2f} +- {1.96 * np.sqrt(p * (1 - p) / n):.2f}")
 print("Wilson's interval:            ", "{:.2f} to {:.2f}".format(*interval(np.ones(n))[1]))
 
 # %% [markdown]
-# The formula that everybody knows says "1.00 give or take nothing", just where it matters. Wilson's asks the
-# question the other way round: which true shares `p` would make what we saw no surprise? Those with `|seen -
-# p| <= z sqrt(p (1 - p) / n)`. That is a quadratic inequality in `p`; its two solutions are the ends. Checked
-# in the slowest way there is:
+# The well-known formula gives "1.00 plus or minus 0.00" for twenty of twenty, although twenty questions cannot
+# prove this. Wilson's interval asks the opposite question: for which true shares `p` would the observed share not
+# be surprising? These are all `p` with `|seen - p| <= z sqrt(p (1 - p) / n)`. This is a quadratic inequality in
+# `p`, and its two solutions are the ends of the interval. The next cell checks this by trying many values of `p`:
 
 
 # %%
 def interval_by_loops(hits, z=1.96, steps=20_000):
-    """Try every p: keep those that would make the seen share no surprise."""
+    """Try every p: keep those for which the seen share is not surprising."""
     seen, n = sum(hits) / len(hits), len(hits)
     kept = [p for p in (i / steps for i in range(steps + 1)) if abs(seen - p) <= z * (p * (1 - p) / n) ** 0.5 + 1e-12]
     return min(kept), max(kept)
@@ -94,8 +95,9 @@ for right in (20, 17, 10, 0):
 # ### Exercise 11.1 · Wilson's interval
 # *difficulty: medium · minutes: 15*
 #
-# Solve the quadratic: with the share `s` of `n`, find the two `p` at which `(s - p)² = z² p (1 - p) / n`. `hits` is
-# a vector of 0 and 1 (or of truth values); return `(low, high)`. Use the argument `z`: it is not always 1.96.
+# Solve the quadratic equation: with the share `s` of `n`, find the two `p` for which
+# `(s - p)² = z² p (1 - p) / n`. `hits` is a vector of 0 and 1 (or of truth values). Return `(low, high)`. Use the
+# argument `z`: it is not always 1.96.
 
 
 # %% exercise 11.1
@@ -116,16 +118,16 @@ check_11_1_wilson(wilson)
 # %% [markdown]
 # ## Episodes
 #
-# An episode is one such prompt: two classes, `k` pictures of each in mixed order, and a query. We draw them
-# afresh, from a stream that no training has seen, and keep three things: the prompts for Flamingo, the frozen
-# features of all pictures for the specialists, and the right answers.
+# An episode is one prompt of this kind: two classes, `k` pictures of each class in mixed order, and a query. We
+# draw new episodes from a random stream that was not used in training. We keep three things: the prompts for
+# Flamingo, the frozen features of all pictures for the specialists, and the right answers.
 
 # %%
 SHOTS, WAYS = (1, 2, 4, 8, 16), 2
 
 
 def episodes(k, n=60, seed=0):
-    """n episodes, k shots a class: queries and media for Flamingo; support, labels, query, target for the others."""
+    """n episodes, k shots per class: queries and media for Flamingo; support, labels, query, target for the others."""
     rng = np.random.default_rng([2027, seed, k])
     pool, queries = tasks.few_shot(rng, n, say.NEW_WORDS, ways=WAYS, shots=k)
     media = MediaFeatures(model.frozen, pool, model.config)
@@ -149,9 +151,9 @@ print("support (n, WAYS k, Dv) =", support.shape, " labels =", labels.shape, " q
 # %% [markdown]
 # ## A specialist: the nearest prototype
 #
-# The simplest specialist averages the features of each class and takes the class whose mean is nearest to the
-# query. It gets exactly what Flamingo gets, the same pictures through the same frozen encoder, and it is made
-# for this task and no other.
+# The simplest specialist computes the mean of the features of each class. It chooses the class whose mean is
+# nearest to the query. The specialist gets the same pictures as Flamingo, through the same frozen encoder. It can
+# do this one task only.
 
 
 # %%
@@ -176,8 +178,9 @@ print(f"right: {np.mean(nearest_prototypes(support, labels, query) == target):.2
 # ### Exercise 11.2 · Prototypes
 # *difficulty: easy · minutes: 10*
 #
-# Now for one episode and any number of classes, whose labels are 0, 1, 2 and so on, not equally many of each:
-# `support (n, D)`, `labels (n,)`, `queries (m, D)`. Return the class of every query, `(m,)`.
+# Write it for one episode and any number of classes. The labels are 0, 1, 2 and so on, and the classes may have
+# different numbers of examples. The inputs are `support (n, D)`, `labels (n,)` and `queries (m, D)`. Return the
+# class of every query, `(m,)`.
 
 
 # %% exercise 11.2
@@ -198,9 +201,9 @@ check_11_2_classify(classify)
 # %% [markdown]
 # ## A better specialist: the linear probe
 #
-# The second specialist *learns*: a linear layer on the features, softmax, and a few hundred steps of gradient
-# descent on the episode's own examples. It may turn towards what tells the classes apart and away from what
-# does not. With `X (n, D)`, weights `W (D, C)` and `P = softmax(X W)`:
+# The second specialist *learns*. It is a linear layer on the features with a softmax, trained on the examples of
+# the episode by many steps of gradient descent. It can learn which features separate the classes and which do
+# not. With `X (n, D)`, weights `W (D, C)` and `P = softmax(X W)`:
 #
 #     loss  =  mean over examples of -log P[i, label i]  +  decay / 2 · sum of W²
 #     d loss / d W  =  Xᵀ (P - Y) / n  +  decay · W              Y: one-hot labels
@@ -230,7 +233,8 @@ print(f"by hand {by_hand:.6f}, by finite difference {(probe_loss(W + nudge) - pr
 # ### Exercise 11.3 · The gradient of the probe
 # *difficulty: medium · minutes: 15*
 #
-# All of it, without loops: `X (n, D)`, `labels (n,)`, `W (D, C)`, and `decay`. Return the gradient, `(D, C)`.
+# Write the whole gradient without loops, from `X (n, D)`, `labels (n,)`, `W (D, C)` and `decay`. Return the
+# gradient, `(D, C)`.
 
 
 # %% exercise 11.3
@@ -250,12 +254,12 @@ from tinyflamingo.checks import check_11_3_probe_gradient
 check_11_3_probe_gradient(probe_gradient)
 
 # %% [markdown]
-# Here autograd does it, for the probes of all episodes at once.
+# Here autograd computes the gradient, for the probes of all episodes at the same time.
 
 
 # %%
 def linear_probes(support, labels, query, steps=150, rate=0.5, decay=0.01):
-    """A probe an episode, trained from zero: (E, n, D), (E, n), (E, D) -> (E,)."""
+    """One probe per episode, trained from zero: (E, n, D), (E, n), (E, D) -> (E,)."""
     spread = support.std(axis=1, keepdims=True) + 0.1
     middle = support.mean(axis=1, keepdims=True)
     X, Q = (support - middle) / spread, (query[:, None] - middle) / spread
@@ -278,14 +282,14 @@ print(f"right with 4 shots: {np.mean(linear_probes(support, labels, query) == ta
 # %% [markdown]
 # ## The curves
 #
-# **Predict.** Draw them first: Flamingo, prototypes and probe against the number of shots a class, from 1 to
-# 16. Who leads with one shot? Who with sixteen? And where does the control stand, in which the words of each
-# prompt are dealt out at random?
+# **Predict.** Draw the curves before you run the cells: Flamingo, prototypes and probe, against the number of
+# shots per class, from 1 to 16. Which one is best with one shot? Which one with sixteen? There is also a control:
+# the words of each prompt are shuffled. Where will its curve be?
 
 
 # %%
 def shuffled(queries, rng):
-    """The same prompts, the words among the examples dealt out anew."""
+    """The same prompts, with the words of the examples in random order."""
     found = []
     for q in queries:
         words = iter(rng.permutation(q.prompt[1::2]))
@@ -307,8 +311,8 @@ for k in SHOTS:
     hits["linear probe"][k] = linear_probes(support, labels, query) == target
 
 # %% [markdown]
-# *Figure: share of right answers against shots a class, with 95% intervals: Flamingo, nearest prototype,
-# linear probe, and Flamingo with shuffled words near the dashed line of chance, one half.*
+# *Figure: share of right answers against shots per class, with 95% intervals: Flamingo, nearest prototype, linear
+# probe, and Flamingo with shuffled words near the dashed line of chance, one half.*
 
 # %%
 figure, axis = plt.subplots(figsize=(6.5, 3.2))
@@ -320,37 +324,43 @@ for shift, (name, found) in enumerate(hits.items()):
     at = np.array(SHOTS) * 1.04 ** (shift - 1.5)
     axis.errorbar(at, share, np.abs(ends - share), fmt=style, color=colour, label=name, capsize=2, lw=1.2)
 axis.axhline(1 / WAYS, color="0.4", ls="--", lw=0.8)
-axis.set(xscale="log", xticks=SHOTS, xticklabels=SHOTS, xlabel="shots a class", ylabel="right", ylim=(0, 1.03))
+axis.set(xscale="log", xticks=SHOTS, xticklabels=SHOTS, xlabel="shots per class", ylabel="right", ylim=(0, 1.03))
 axis.minorticks_off()
 axis.legend(frameon=False, loc="lower left", ncols=2)
 plt.show()
-print(f"{'shots a class':26s}" + "".join(f"{k:>8d}" for k in SHOTS) + f"      n = {len(target)} each")
+print(f"{'shots per class':26s}" + "".join(f"{k:>8d}" for k in SHOTS) + f"      n = {len(target)} each")
 for name, found in hits.items():
     print(f"{name:26s}" + "".join(f"{np.mean(found[k]):8.2f}" for k in SHOTS))
 
 # %% [markdown]
-# Three things to see. With a shot or two Flamingo can be ahead, because it knows beforehand what is worth
-# telling apart: what words of its world speak of, colour and shape, and not size, place or background. A
-# prototype of one picture holds all of it. With many shots the probe finds that out from the examples; the
-# prototype, which weighs all features alike, never quite does. And the control falls to chance: what the model
-# uses is the *binding* of words to pictures in this prompt, not its expectation of what words there are.
+# There are three results. First, with one or two shots Flamingo can be ahead. It knows from training which
+# differences matter: the texts of its world speak about colour and shape, and the new words never mean size,
+# place or background. The prototype of one picture contains all of these.
 #
-# Mind the intervals. Where they overlap, this run cannot tell who is better. And of twenty such intervals one
-# misses the truth: a single point of the control beside the line is no discovery.
+# Second, with many shots the probe learns from the examples which features matter. The prototype gives all
+# features the same weight, so it cannot learn this.
+#
+# Third, the control falls to chance. So the model uses the *binding* of words to pictures in this prompt. To know
+# which words can occur is not enough.
+#
+# Look at the intervals. Where they overlap, this run cannot show which one is better. And about one of twenty
+# such intervals does not contain the true value. So a single point of the control next to the line does not prove
+# anything.
 
 # %% [markdown]
 # ## Which examples?
 #
-# With a large store of labelled pictures, one can choose the examples to fit the query. The paper takes the
-# nearest in the frozen encoder's own features (it calls that RICES) and puts the **most similar last**, next
-# to the query, because what stands near counts most.
+# If there is a large set of labelled pictures, one can choose examples that fit the query. The paper takes the
+# nearest pictures in the features of the frozen encoder. It calls this method RICES. It puts the **most similar
+# example last**, next to the query, so that it is near the answer.
 
 # %% [markdown]
 # ### Exercise 11.4 · The most similar, last
 # *difficulty: easy · minutes: 10*
 #
-# `query (D,)`, `support (n, D)`. Return the indices of the `k` rows with the largest cosine similarity to the
-# query, the most similar at the end. Lengths of features must not matter.
+# The inputs are `query (D,)` and `support (n, D)`. Return the indices of the `k` rows with the largest cosine
+# similarity to the query, with the most similar at the end. The lengths of the feature vectors must have no
+# influence.
 
 
 # %% exercise 11.4
@@ -369,10 +379,10 @@ check_11_4_rices(rices)
 # %% [markdown]
 # ## Break it: the query among the examples
 #
-# A comparison is worth as much as its split. Give every picture a label by the toss of a coin, so that there
-# is *nothing* to learn, and let the query be one of the support pictures.
+# A comparison is worth nothing if test data are among the training data. To see this, we give every picture a
+# random label, so that there is *nothing* to learn. Then we use one of the support pictures as the query.
 #
-# **Predict.** What does a nearest-neighbour specialist score with the leak, and without?
+# **Predict.** What score does a nearest-neighbour specialist get with this leak, and without it?
 
 # %%
 queries, media, support, labels, query, target = episodes(8, seed=1)
@@ -388,26 +398,27 @@ def nearest_neighbour(support, labels, query):
 
 for name, asked, right in (
     ("query among the examples", support[rows, leaked], coin[rows, leaked]),
-    ("query of its own", query, rng.integers(0, WAYS, len(labels))),
+    ("another query", query, rng.integers(0, WAYS, len(labels))),
 ):
     found = nearest_neighbour(support, coin, asked) == right
     score, (low, high) = interval(found)
     print(f"{name:26s} {score:.2f}   {low:.2f} to {high:.2f}")
 
 # %% [markdown]
-# Labels without meaning, learned perfectly. Nothing warns you: the number looks like success. That is why
-# every task here draws support and query from scratch, and why the paper removed pictures of the tests from
-# its pairs, as far as it could find them.
+# The labels have no meaning, but the score with the leak is perfect. No error message appears, and the number
+# looks like a success. Therefore every task here draws new pictures for support and query. For the same reason
+# the paper searched its training pairs for pictures of the test sets and removed those that it found. For three
+# of the test sets it did not do this search.
 
 # %% [markdown]
 # ## The paper's claim
 #
-# Flamingo-80B with 32 examples in its prompt, against the best model fine-tuned on each task's own training
-# set (the paper's table 1; the metrics differ from task to task, so each is shown as a share of the
-# specialist's).
+# The figure compares Flamingo-80B with 32 examples in its prompt and the best model that was fine-tuned on each
+# task's own training set (the paper's table 1). The tasks have different metrics. Therefore each score is divided
+# by the score of the best fine-tuned model.
 #
-# *Figure: fifteen horizontal bars, one a task, the score of Flamingo with 32 shots divided by that of the
-# best fine-tuned model. Six bars pass the line at 1.*
+# *Figure: fifteen horizontal bars, one per task, the score of Flamingo with 32 shots divided by that of the best
+# fine-tuned model. Six bars are longer than 1.*
 
 # %%
 # task: (Flamingo-80B, best fine-tuned); 32 shots, VisDial 16: more did not fit into its context
@@ -426,12 +437,13 @@ plt.show()
 print("better than the fine-tuned specialist on", sum(r > 1 for r in ratio.values()), "tasks")
 
 # %% [markdown]
-# Six of sixteen, the sixteenth being a task for which no fine-tuned rival existed. Where specialists had more than
-# a hundred thousand examples they stayed ahead on every task; of the ten tasks with fewer than fifty thousand the
-# generalist won six. The toy's curves say something like it in small: few examples favour the model that knows its
-# world, with many the one that is made for the task catches up.
+# Flamingo is better on six of sixteen tasks. The sixteenth task is not in the figure, because no fine-tuned model
+# existed for it. On every task for which the specialists had more than a hundred thousand examples, they are
+# ahead. On ten tasks they had fewer than fifty thousand, and Flamingo is better on six of these. The toy's curves
+# show something similar on a small scale: with few examples, a model that knows its world is better; with many
+# examples, the specialist catches up.
 #
-# ## The lines of the library it became
+# ## In the library
 
 
 # %%
@@ -439,19 +451,20 @@ show(interval)
 show(rices_of_the_library)
 
 # %% [markdown]
-# `evaluation/specialists.py` has more rivals, among them an encoder trained along with its head, and `python
-# -m tinyflamingo evaluate --suite` sets them beside Flamingo on sixteen tasks, as the paper's table does.
+# `evaluation/specialists.py` has more specialists. One of them trains an encoder together with its head.
+# `python -m tinyflamingo evaluate --suite` compares them with Flamingo on sixteen tasks, as the paper's table
+# does.
 #
 # ## In three sentences
 #
-# A task can be given as examples in a prompt, and the model solves it without a weight being changed;
-# shuffling the words brings it to chance, so it is the binding that it uses. With few examples the generalist
-# can beat specialists on the same frozen features, with many it need not. A share without an interval, a
-# control and a clean split is not a result.
+# A task can be given as examples in a prompt, and the model solves it without any change of its weights; with
+# shuffled words it falls to chance, so it uses the binding of words to pictures. With few examples the generalist
+# can be better than specialists on the same frozen features; with many examples it often is not. A share is a
+# result only with an interval, a control and a clean split.
 #
-# **Try it.** Set `WAYS` to 4 and lower your guess of chance. Take `say.TEXT_WORDS` for the words. Fill
-# `rices` in and choose the examples of a large pool with it: does the order matter to the toy?
+# **Try it.** Set `WAYS` to 4; chance is then lower. Use `say.TEXT_WORDS` as the words. Use your `rices` to choose
+# the examples from a large pool: does their order change the toy's answers?
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), table 1, section 3.1 and appendix A.2.
-# Prototypes: [arXiv 1703.05175](https://arxiv.org/abs/1703.05175). Every task of this code is in
+# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), table 1, section 3.1 and appendix A.2. Prototypes:
+# [arXiv 1703.05175](https://arxiv.org/abs/1703.05175). Every task of this code is in
 # `tinyflamingo/evaluation/tasks.py`.

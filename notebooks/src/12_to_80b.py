@@ -1,16 +1,16 @@
 # %% [markdown]
 # # From the toy to 80 billion
 #
-# *chapter: summary · minutes: 90 to read and do, seconds to run · key: scale*
+# *chapter: summary · minutes: 95 to read and do, seconds to run · key: scale*
 #
-# The toy has some two million parameters, the paper's largest model eighty billion. Both are the same program
-# with other numbers in its configuration. This notebook counts: parameters, flops, bytes, chips. Then it
-# looks sideways, to DALL.E 2, and ahead, to what came after.
+# The toy has about two million parameters. The paper's largest model has eighty billion. Both have the same
+# structure, with other numbers in the configuration. This notebook counts parameters, flops, bytes and chips.
+# Then it compares Flamingo with DALL.E 2, and shows what came after Flamingo.
 #
-# **You will build** exact counts of two parts, the list of places where gated blocks stand, and the price of
-# a training step in which most weights are frozen.
+# **You will build** exact counts of two parts, the list of places where gated blocks stand, and the cost of a
+# training step in which most weights are frozen.
 #
-# **You will not** need anything larger than the machine before you.
+# **You will not** need a larger machine than the one you have.
 
 # %%
 import sys
@@ -43,11 +43,12 @@ rng = np.random.default_rng(12)
 # %% [markdown]
 # ## Four models
 #
-# The paper prints rounded sizes of the parts of its three models (its table 5). The toy's are counted now.
+# The paper prints rounded sizes of the parts of its three models (its table 5). The next cell counts the parts of
+# the toy.
 #
 # *Figure: four horizontal bars, toy, 3B, 9B and 80B, each cut into vision encoder and language model (frozen,
-# blue) and resampler and gated blocks (trained, orange). The trained share shrinks from about half to about
-# an eighth.*
+# blue) and resampler and gated blocks (trained, orange). The trained share shrinks from about half to about an
+# eighth.*
 
 # %%
 PARTS = ("vision encoder", "language model", "resampler", "gated blocks")
@@ -74,15 +75,15 @@ for name, parts in sizes.items():
     print(f"{name:13s} {sum(parts.values()):16,.0f} parameters, of which {trained / sum(parts.values()):4.0%} train")
 
 # %% [markdown]
-# The larger the model, the more of it is borrowed. Vision encoder and resampler stay as they are; the
-# language model grows, and the gated blocks stand further apart: before every block, every fourth, every
-# seventh.
+# In a larger model, a larger share of the parameters is frozen. The vision encoder and the resampler have the
+# same size in all three models of the paper. The language model grows. The gated blocks have larger distances:
+# one before every block of the language model, then before every fourth, then before every seventh.
 
 # %% [markdown]
 # ## Counting, in loops
 #
-# Nothing is easier to check than a number of parameters, and few checks find more mistakes: an embedding
-# counted twice, a bias forgotten, a projection that is not there. The slow way walks through every array:
+# It is easy to check a number of parameters, and this check finds many mistakes: an embedding that is counted
+# twice, a missing bias, a projection that does not exist. The slow way goes through every array:
 
 
 # %%
@@ -106,8 +107,9 @@ for name, numbers in largest:
     print(f"  {name:6s} {block[name].shape!s:12s} {numbers:8,}")
 
 # %% [markdown]
-# The fast way is a formula. Nearly everything is in the matrices: queries, keys, values and output of the
-# attention are `D x D` each where `H K = D`, the feed-forward layer has two of `D x 4 D`. Together `12 D²`.
+# The fast way is a formula. Almost all parameters are in the matrices. If `H K = D`, the attention has four
+# matrices of `D x D`: for queries, keys, values and output. The feed-forward layer has two matrices of `D x 4 D`.
+# The sum is `12 D²`.
 
 # %%
 print(f"12 D^2 = {12 * D * D:,}, which is {12 * D * D / total:.1%} of the true {total:,}")
@@ -116,10 +118,11 @@ print(f"12 D^2 = {12 * D * D:,}, which is {12 * D * D / total:.1%} of the true {
 # ### Exercise 12.1 · A gated block, exactly
 # *difficulty: medium · minutes: 15*
 #
-# Count one GATED XATTN-DENSE block of this code, to the last number: `width` is `D` of the text,
-# `media_width` that of the visual tokens, then `heads`, `key_size` and `multiplier`, hidden width over `D`.
-# There are no biases in projections; the three layer norms (queries, media, feed-forward) have gain and bias;
-# and do not forget what makes the block *gated*. `init_gated_xattn` in `model/gated_xattn.py` has it all.
+# Count all parameters of one GATED XATTN-DENSE block of this code. `width` is the `D` of the text, and
+# `media_width` is the width of the visual tokens. Then come `heads`, `key_size` and `multiplier` (the hidden
+# width divided by `D`). The projections have no biases. The three layer norms (queries, media, feed-forward) have
+# gain and bias. Do not forget the parameters that make the block *gated*. `init_gated_xattn` in
+# `model/gated_xattn.py` shows all arrays.
 
 
 # %% exercise 12.1
@@ -142,10 +145,10 @@ check_12_1_count_gated_block(count_gated_block)
 # ### Exercise 12.2 · The language model, exactly
 # *difficulty: medium · minutes: 20*
 #
-# `vocab` rows of embedding (the output uses the same table, so it is there once), then `layers` blocks: RMS
-# norms with a gain before attention and feed-forward; matrices for q, k, v, **and for the relative
-# positions**, without biases; two vectors of `heads x key_size`; an output matrix with bias; two feed-forward
-# matrices with biases. One gain at the very end.
+# Count these parts. First `vocab` rows of embedding; the output uses the same table, so count it once. Then
+# `layers` blocks. A block has RMS norms with a gain before attention and before the feed-forward layer; matrices
+# for q, k, v, **and for the relative positions**, without biases; two vectors of `heads x key_size`; an output
+# matrix with bias; and two feed-forward matrices with biases. There is one more gain at the very end.
 
 
 # %% exercise 12.2
@@ -166,13 +169,13 @@ check_12_2_count_language_model(count_language_model)
 # %% [markdown]
 # ## The paper's models, counted again
 #
-# The paper prints layers, widths and heads of each part (its table 4), and sizes rounded to two digits. Can
-# the one be had from the other? Leading terms will do: `12 D²` a gated block; `L (5 D H K + 8 D²) + 32,000 D`
-# for the language model; for the resampler six layers of width 1536 with 16 heads of size 128, and a
-# projection of the encoder's 3072 channels down to 1536.
+# The paper prints the layers, widths and heads of each part (its table 4), and sizes rounded to two digits. Can
+# we compute the sizes from the shapes? The largest terms are enough: `12 D²` for a gated block;
+# `L (5 D H K + 8 D²) + 32,000 D` for the language model. The resampler has six layers of width 1536 with 16 heads
+# of size 128, and a projection of the encoder's 3072 channels to 1536.
 #
-# **Predict.** Table 4 says that the language model of Flamingo-9B has 40 layers of width 4096, and that 10
-# gated blocks stand in it. Do 7.1 and 1.6 billion come out?
+# **Predict.** Table 4 says that the language model of Flamingo-9B has 40 layers of width 4096 and 10 gated
+# blocks. Does this give 7.1 and 1.6 billion parameters?
 
 
 # %%
@@ -198,26 +201,26 @@ for name, layers, D_paper, H, blocks, printed_language, printed_gated in ROWS:
     print(f"{name:24s}{words[0]}  {words[1]}{'' if fits else '   does not fit'}")
 
 # %% [markdown]
-# The printed 9B does not fit the printed 9B. With 32 layers, which is the shape of the 7.1-billion model of
-# the family that Chinchilla comes from, and a gated block before every fourth, both numbers fall into place.
-# That is a deduction, not a fact from the paper; but the arithmetic leaves little else. A count is a check
-# that works on papers, too.
+# The shape that the paper prints for the 9B model does not fit the sizes that it prints. The model of the same
+# family with 7.1 billion parameters has 32 layers (Chinchilla comes from this family too). With 32 layers and a
+# gated block before every fourth, both numbers fit. This is a conclusion from arithmetic, not a fact from the
+# paper. But we see no other explanation. So a count can check a paper too.
 #
 # ### Break it: leave one thing out
 #
-# The same arithmetic tells which details must be there. Leave them out, one at a time. Two digits hide small
-# things, so there is also one of the fifty models that the Chinchilla paper prints to the million (its table
-# A9).
+# The same arithmetic shows which details must be there. We leave them out, one at a time. Sizes with two digits
+# do not show small differences. Therefore we also use one of the fifty models for which the Chinchilla paper
+# prints the size to the million (its table A9).
 
 # %%
 whole, small = language_model_size(80, 8192, 64), language_model_size(40, 3584, 28)
 print("Flamingo-80B, language model, printed 70B:")
 print(f"  as above                              {whole / 1e9:6.2f}B")
 print(f"  without the matrix of positions       {(whole - 80 * 8192**2) / 1e9:6.2f}B")
-print(f"  with an output table of its own       {(whole + 32_000 * 8192) / 1e9:6.2f}B")
+print(f"  with a separate output table          {(whole + 32_000 * 8192) / 1e9:6.2f}B")
 print("one of Chinchilla's fifty (40 layers, width 3584, 28 heads), printed 6,796M:")
-print(f"  as above                              {small / 1e6:6,.0f}M, and biases and norms")
-print(f"  with an output table of its own       {(small + 32_000 * 3584) / 1e6:6,.0f}M")
+print(f"  as above                              {small / 1e6:6,.0f}M, plus biases and norms")
+print(f"  with a separate output table          {(small + 32_000 * 3584) / 1e6:6,.0f}M")
 print("resampler, printed 194M:")
 for words, arguments in (
     ("heads of 128, projection of features", {}),
@@ -230,8 +233,9 @@ for words, arguments in (
 # ### Exercise 12.3 · Where the gated blocks stand
 # *difficulty: easy · minutes: 5*
 #
-# A gated block stands *before* decoder block 0, and then before every `every`-th. Return the numbers of those
-# decoder blocks, in order. For Flamingo-80B there are 80 blocks and `every` is 7: how many gated blocks?
+# A gated block stands *before* decoder block 0. After that, one stands before every `every`-th decoder block.
+# Return the numbers of these decoder blocks, in order. Flamingo-80B has 80 decoder blocks, and `every` is 7: how
+# many gated blocks does it have?
 
 
 # %% exercise 12.3
@@ -249,18 +253,19 @@ check_12_3_gated_positions(gated_positions)
 # %% [markdown]
 # ## What a step costs
 #
-# A weight costs two flops a token forward, one multiplication and one addition. Backward there are two things
-# to do, each as dear again: hand the gradient on to the layer's input, and find the weight's own gradient.
+# In the forward pass, a weight costs two flops per token: one multiplication and one addition. The backward pass
+# has two tasks: compute the gradient of the layer's input, and compute the gradient of the weight. Each task
+# costs two flops again.
 #
-# **Predict.** The language model is frozen. Which of the three can be saved? And of the vision encoder,
-# frozen too?
+# **Predict.** The language model is frozen. Which of the three costs can be saved? The vision encoder is frozen
+# too. Which costs can be saved there?
 #
-# We need not guess. `gemm_flops` notes the shape of every matrix product while a step runs:
+# We can measure this. `gemm_flops` records the shape of every matrix product while a step runs:
 
 
 # %%
 def step_flops(train_language):
-    """Flops of the matrix products of one gradient of the toy, and of its forward pass alone, a token."""
+    """Flops of the matrix products of one gradient of the toy and of its forward pass alone, per token."""
     own = FlamingoConfig()
     params, language = init_flamingo(rng, own), init_language_model(rng, own.language)
     tokens = rng.integers(10, 200, (2, 65))
@@ -281,22 +286,22 @@ def step_flops(train_language):
 
 for name, train_language in (("language model frozen", False), ("everything trains", True)):
     forward, both = step_flops(train_language)
-    print(f"{name:22s} Mflop a token: forward {forward / 1e6:.2f}, with the gradient {both / 1e6:.2f}", end="")
-    print(f", {both / forward:.2f} times as many")
+    print(f"{name:22s} Mflop per token: forward {forward / 1e6:.2f}, with the gradient {both / 1e6:.2f}", end="")
+    print(f", {both / forward:.2f} times the forward pass")
 
 # %% [markdown]
-# With everything training it is three times the forward pass, the famous `6 N`. Freezing the language model
-# saves one third of *its* share, the weights' own gradients, and no more: the gradient must run through all
-# of it, back to the first gated block. The vision encoder is another matter. Nothing that trains lies before
-# it, so it runs forward only; the toy even computes its features once and keeps them.
+# If everything trains, the cost is three times the forward pass. This is the well-known `6 N`. Freezing the
+# language model saves only one third of *its* cost, the gradients of its weights. The gradient must still go
+# backward through all blocks, to the first gated block. The vision encoder is different. Nothing before it
+# trains, so it runs forward only. The toy even computes its features once and keeps them.
 
 # %% [markdown]
 # ### Exercise 12.4 · The price of frozen weights
 # *difficulty: easy · minutes: 10*
 #
-# `trained`, `language` and `vision` are numbers of weights: those that train, the frozen language model among
-# which they stand, and the frozen vision encoder before them. Return the flops of one training step a token,
-# as if each weight met each token once.
+# `trained`, `language` and `vision` are numbers of weights: the trained weights, the frozen language model
+# between whose blocks they stand, and the frozen vision encoder before them. Return the flops of one training
+# step per token. Count as if each weight were used once for each token.
 
 
 # %% exercise 12.4
@@ -314,8 +319,8 @@ check_12_4_training_flops(training_flops)
 # %% [markdown]
 # ### And memory
 #
-# Here freezing pays. A weight that trains is kept in 32 bits, and so are its gradient and Adam's two moments:
-# 16 bytes. A frozen one needs 2 bytes, in half precision, and nothing else.
+# Freezing saves more memory than compute. A trained weight needs 16 bytes: 4 bytes (32 bits) for the weight, 4
+# for its gradient, and 8 for the two moments of Adam. A frozen weight needs only 2 bytes, in half precision.
 
 # %%
 print(f"{'':14s}{'frozen as it is':>18s}{'if all trained':>18s}")
@@ -325,12 +330,13 @@ for name, parts in sizes.items():
     print(f"{name:14s}{(16 * trained + 2 * frozen_part) / 1e9:15.3f} GB{16 * (trained + frozen_part) / 1e9:15.3f} GB")
 
 # %% [markdown]
-# These are weights alone, without activations. The toy shows the same on disk: what trains is stored in 32
-# bits, what is frozen in 16.
+# These numbers count the weights only, without activations. On disk the toy does the same: trained weights are
+# stored in 32 bits, frozen weights in 16.
 #
 # ### The bill
 #
-# The paper trained the largest model for 15 days on 1,536 TPUv4 chips. The toy's times are kept in its card.
+# The paper trained the largest model for 15 days on 1,536 TPUv4 chips. The toy's times are stored with its
+# checkpoint.
 
 # %%
 chip_hours = 1536 * 15 * 24
@@ -338,19 +344,19 @@ core_hours = sum(model.info["stages"].values()) / 3600 * model.info["cores"]
 print(f"Flamingo-80B: {chip_hours:,} chip hours")
 print(f"the toy:      {core_hours:.1f} core hours, all three stages")
 print(f"parameters:   {sum(sizes['Flamingo-80B'].values()) / sum(sizes['toy'].values()):,.0f} times as many")
-print(f"Chinchilla:   {1.4e12 / 70e9:.0f} tokens of text a parameter, before Flamingo's training even begins")
+print(f"Chinchilla:   {1.4e12 / 70e9:.0f} tokens of text per parameter, before Flamingo's training begins")
 
 # %% [markdown]
-# ## Flamingo and DALL.E 2: which way round each goes
+# ## Flamingo and DALL.E 2: opposite directions
 #
-# The chapter comes from DALL.E 2, and sets Flamingo beside it. Both join words and pictures, and they run in
+# The chapter treats Flamingo after DALL.E 2 and compares the two. Both connect words and pictures, but in
 # opposite directions.
 #
-# *Figure: two rows of boxes with arrows. DALL.E 2 runs from text over CLIP's text encoder and a prior, which turns
-# the text's embedding into a picture's, to a diffusion decoder with upsamplers and one picture. Flamingo runs from
-# pictures and text over a frozen encoder, a resampler and a frozen language model with gated blocks to text. Frozen
-# boxes are blue, boxes trained for the task orange; the language model with its gated blocks is blue with an orange
-# edge.*
+# *Figure: two rows of boxes with arrows. DALL.E 2 runs from text over CLIP's text encoder and a prior, which
+# turns the text's embedding into a picture's, to a diffusion decoder with upsamplers and one picture. Flamingo
+# runs from pictures and text over a frozen encoder, a resampler and a frozen language model with gated blocks to
+# text. Frozen boxes are blue, boxes trained for the task orange; the language model with its gated blocks is blue
+# with an orange edge.*
 
 # %%
 LANES = {
@@ -386,40 +392,54 @@ plt.show()
 # %% [markdown]
 # | | DALL.E 2 | Flamingo |
 # |---|---|---|
-# | goes | from text to a picture | from text with pictures and videos to text |
-# | in one prompt | one text | any number of pictures, anywhere in the text |
+# | direction | from text to a picture | from text with pictures and videos to text |
+# | one prompt holds | one text | any number of pictures, anywhere in the text |
 # | writes by | diffusion: noise becomes a picture, all pixels together | one token after the other |
 # | contrastive encoder | CLIP; the decoder draws from its embedding | an NFNet; only its grid of features is used |
 # | frozen | CLIP | vision encoder and language model |
-# | trained on top | prior, decoder, upsamplers | resampler, gated blocks, one embedding |
+# | trained | prior, decoder, upsamplers | resampler, gated blocks, one embedding |
 # | new task | a new text | a new prompt, with examples |
 #
-# Both rest on the same idea: take a model that has learned what pictures and words have in common, leave it
-# alone, and build the way out.
+# Both use the same idea. Take a model that has learned how pictures and words are related. Freeze it. Then train
+# the parts that produce the output.
+#
+# **CLIP had ResNets too.** The chapter names one key difference of the encoders: CLIP uses a Vision Transformer,
+# Flamingo a ResNet. This is true for the best-known CLIP models. But the CLIP paper trained both kinds, several
+# ResNets and several Vision Transformers; its best model is a Vision Transformer. So the method CLIP does not
+# require one kind of encoder. The Flamingo paper also tried CLIP's ViT-L/14 as its encoder. The overall score was
+# 64.9, and 70.7 with its own NFNet-F6 (its table 3). The two encoders also differ in training data and in picture
+# size, so this does not show that ResNets are better.
 
 # %% [markdown]
 # ## Where the field went
 #
-# - **Open copies.** [OpenFlamingo](https://arxiv.org/abs/2308.01390) built Flamingo again from parts that
-#   anybody can have, a CLIP encoder and open language models, and reached 80 to 89 per cent of its scores.
-#   IDEFICS did so at 9 and 80 billion parameters.
-# - **Visual tokens in the stream.** [BLIP-2](https://arxiv.org/abs/2301.12597) also bridges two frozen models
-#   with a set of learned queries, but hands their output to the language model as if it were words.
-#   [LLaVA](https://arxiv.org/abs/2304.08485) leaves even the queries out: a projection turns every feature
-#   into a token, and the language model is trained along, on instructions. No new blocks, no mask, longer
-#   sequences.
-# - **Which is better?** [A study of 2024](https://arxiv.org/abs/2405.02246) compared both ways on equal
-#   terms: with the language model frozen, cross-attention was ahead; with the language model adapted as well,
-#   the plain stream of tokens was.
-# - **Cross-attention lives on.** The vision models of [Llama 3](https://arxiv.org/abs/2407.21783) add
-#   cross-attention layers between the blocks of a language model whose weights stay as they are, so that text
-#   without pictures is answered exactly as before. You know that argument: notebook 08.
+# - **Open copies.** [OpenFlamingo](https://arxiv.org/abs/2308.01390) built Flamingo again from parts that are
+#   open to everybody, a CLIP encoder and open language models. It reached 80 to 89 per cent of Flamingo's scores.
+#   IDEFICS did the same with 9 and 80 billion parameters.
+# - **Visual tokens in the text.** [BLIP-2](https://arxiv.org/abs/2301.12597) also connects two frozen models with
+#   a set of learned queries. But it gives their output to the language model as if it were words.
+#   [LLaVA](https://arxiv.org/abs/2304.08485) has no such queries. A projection turns every feature into a token,
+#   and the language model is trained too, on instructions. There are no new blocks and no mask, but the sequences
+#   are longer.
+# - **Which is better?** [A study of 2024](https://arxiv.org/abs/2405.02246) compared both methods under equal
+#   conditions. With a frozen language model, cross-attention was better. With a language model that is trained
+#   too, visual tokens in the text were better.
+# - **Cross-attention is still used.** The vision models of [Llama 3](https://arxiv.org/abs/2407.21783) add
+#   cross-attention layers between the blocks of a language model. The weights of the language model do not
+#   change, so its answers to text without pictures do not change either. Notebook 08 gives the same reason.
 #
-# What stayed: pretrained halves and a small bridge; pages with pictures in between as training data; few
-# visual tokens for many pixels; the prompt as the place where a task is given.
+# These ideas are still used: two pretrained parts and a small bridge; pages with pictures as training data; few
+# visual tokens for many pixels; a task that is given in the prompt.
+#
+# **A foundation for general agents.** The chapter ends with an outlook: a multimodal model that adapts quickly to
+# many tasks is a foundation for a general artificial agent. Flamingo supports this view in one point: one set of
+# weights solves many tasks, and each task is given in the prompt. But Flamingo is not an agent. It reads pictures
+# and text and writes text; it does not act and does not see the result of an action. The paper also names limits.
+# Flamingo sometimes describes things that are not there. On classification it is weaker than contrastive models.
+# With many examples in the prompt it becomes slower, and after 32 examples it gains little.
 
 # %% [markdown]
-# ## The lines of the library it became
+# ## In the library
 
 
 # %%
@@ -429,16 +449,16 @@ show(XattnConfig.gated_layers)
 # %% [markdown]
 # ## In three sentences
 #
-# Flamingo at any size is a frozen encoder, a frozen language model, and a bridge whose share shrinks as the
-# model grows. A parameter count is a test that also works on papers, and frozen weights save memory and a
-# third of their compute, not all of it. DALL.E 2 goes from words to a picture, Flamingo from pictures and
-# words to words, and both leave alone what was learned before.
+# Flamingo at any size is a frozen encoder, a frozen language model, and a bridge whose share becomes smaller when
+# the model grows. A parameter count is a test that also works on papers, and frozen weights save much memory but
+# only a third of their compute. DALL.E 2 goes from words to a picture, Flamingo goes from pictures and words to
+# words, and both keep a pretrained model frozen.
 #
-# **Try it.** `python -m tinyflamingo params flamingo-80b` counts the paper's model to the last number, from
-# shapes alone, and prints what the paper prints beside it; `flamingo-9b-printed` is the one that does not
-# fit. Make the toy's gated blocks stand before every second decoder block (`XattnConfig(every=2)`) and count
-# again.
+# **Try it.** `python -m tinyflamingo params flamingo-80b` counts the paper's model exactly, from shapes alone,
+# and prints the paper's numbers beside it. `flamingo-9b-printed` is the model that does not fit. Put the toy's
+# gated blocks before every second decoder block (`XattnConfig(every=2)`) and count again.
 #
 # **Read on.** [The paper](https://arxiv.org/abs/2204.14198), tables 4 and 5, appendix B.1.
 # [Chinchilla](https://arxiv.org/abs/2203.15556). [DALL.E 2](https://arxiv.org/abs/2204.06125).
-# `docs/deviations.md` lists every place where the toy is not the paper, and why.
+# [CLIP](https://arxiv.org/abs/2103.00020). `docs/deviations.md` lists all differences between the toy and the
+# paper, with reasons.
