@@ -7,6 +7,7 @@
     python notebooks/build.py NAME ...   these
     python notebooks/build.py --check    change nothing; name the notebooks that differ from their sources
     python notebooks/build.py --minutes  change nothing; print how long a reader needs
+    python notebooks/build.py --language zh_CN ...    the Chinese edition: see translate.py
 
 A source is a Python file that is divided into cells. To change a notebook, change its source and build again.
 
@@ -45,7 +46,7 @@ HIDDEN = {"jupyter": {"source_hidden": True}}
 FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
-FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
+FIGURE = re.compile(r"^\*(?:Figure:|图：)\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
 WORDS, LINES = 120, 3  # that one reads in a minute in a second language
 PACKAGE = 'sys.path.insert(0, "..")'  # the package is beside notebooks/; from solutions/ it is one level higher
 
@@ -82,10 +83,15 @@ def _code_cell(head, body, solved):
     if kind == "exercise" and not solved:
         body = leave_open(key, body)
     if solved:
-        body = body.replace(PACKAGE, PACKAGE.replace('".."', '"../.."'))
+        body = one_level_down(body)
     if kind == "folded":
         return new_code_cell(body, metadata=FOLDED)
     return new_code_cell(body, metadata={"tags": [kind, key]} if kind else {})
+
+
+def one_level_down(code: str) -> str:
+    """The code of a notebook in a folder of notebooks/."""
+    return code.replace(PACKAGE, PACKAGE.replace('".."', '"../.."'))
 
 
 def leave_open(key: str, body: str) -> str:
@@ -193,6 +199,10 @@ def minutes(source: Path) -> int:
 
 def main(arguments: list[str]) -> int:
     """Build; with --check only name what is stale, with --minutes only print times. Returns the exit code."""
+    if arguments[:2] == ["--language", "zh_CN"]:
+        import translate
+
+        return translate.main(arguments[2:])
     chosen = sources([a for a in arguments if not a.startswith("--")])
     if "--minutes" in arguments:
         print("\n".join(f"{minutes(source):4d}  {source.stem}" for source in chosen))

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TINYFLAMINGO_CHECK", "1")  # before the package is imported
+os.environ["TINYFLAMINGO_LANGUAGE"] = "en"  # the tests read English messages, on a Chinese machine too
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # `model_cases`, from any folder
 

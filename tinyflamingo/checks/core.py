@@ -16,6 +16,9 @@ failing try shows the first step; each further one, or a call of ``check_07_1_ph
         value_is(got, want, "a tag carries the number of its own image")
         holds(np.all(np.diff(got) >= 0), "phi never falls: ...")
 
+Hints are English; ``holds``, ``shape_is`` and ``value_is`` translate them. A hint with values or of parts is
+``_("token {token} sees nothing.").format(token=3)``.
+
 Not here: the checks (``nNN_*.py``).
 """
 
@@ -32,6 +35,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from tinyflamingo.language import _
 
 PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
 LONGEST = 300  # letters of an error's message; Numba's are pages
@@ -62,12 +67,12 @@ class Check:
         """Print "right", "not done yet", or what is off and the hints that are due."""
         outcome = self.mark(answer)
         if outcome.result == "open":
-            print(f"Exercise {self.key} is not done yet.")
+            print(_("Exercise {key} is not done yet.").format(key=self.key))
         elif outcome.result == "right":
             self.shown = 0
-            print(f"Exercise {self.key}: right.")
+            print(_("Exercise {key}: right.").format(key=self.key))
         else:
-            print(f"Exercise {self.key}: not yet. {outcome.hint}")
+            print(_("Exercise {key}: not yet. {hint}").format(key=self.key, hint=outcome.hint))
             self.shown += 1
             self._show(self.steps[: self.shown - 1])
 
@@ -77,10 +82,10 @@ class Check:
         self._show(self.steps[: self.shown - 1])
 
     def _show(self, steps):
-        for title, text in zip(("Where to look:", "The formula:"), steps, strict=False):
-            print(title, text)
+        for title, text in zip((_("Where to look:"), _("The formula:")), steps, strict=False):
+            print(title, _(text))
         if len(steps) < len(self.steps):
-            print(f"(Next hint: change your code and try again, or run {self.__name__}.hint().)")
+            print(_("(Next hint: change your code and try again, or run {name}.hint().)").format(name=self.__name__))
 
     def mark(self, answer: Callable) -> Mark:
         """The result as a value. Only Ctrl-C gets through."""
@@ -88,7 +93,9 @@ class Check:
         try:
             if not callable(answer):
                 raise CheckFailed(
-                    f"the check wants the function itself, but got {_kind(answer)}: write no () behind it."
+                    _("the check wants the function itself, but got {kind}: write no () behind it.").format(
+                        kind=_kind(answer)
+                    )
                 )
             self.function(watched)
         except NotImplementedError:
@@ -96,7 +103,9 @@ class Check:
         except CheckFailed as failed:
             return Mark(self.key, "wrong", str(failed))
         except Exception:  # of the comparison: the answer is of a type that cannot be compared
-            hint = f"your function returned {_kind(watched.last)}, which is the wrong type for this exercise."
+            hint = _("your function returned {kind}, which is the wrong type for this exercise.").format(
+                kind=_kind(watched.last)
+            )
             return Mark(self.key, "wrong", hint)
         return Mark(self.key, "right")
 
@@ -122,7 +131,9 @@ class _Watched:
             raise CheckFailed(own_line(error)) from error
         for place, (old, new) in enumerate(zip(before, args, strict=bool(before))):
             name = _name_of_argument(self.answer, place)
-            hint = f"{name}, which was passed in, has changed: work on a copy, or return something new."
+            hint = _("{name}, which was passed in, has changed: work on a copy, or return something new.").format(
+                name=name
+            )
             holds(_same(old, new), hint)
         return self.last
 
@@ -133,10 +144,12 @@ def own_line(error: BaseException) -> str:
     message_of_error = f"{type(error).__name__}: {message}" if message else type(error).__name__
     theirs = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(NOT_THEIRS)]
     if not theirs:
-        return f"your function cannot be called as the exercise says. {message_of_error}"
+        return _("your function cannot be called as the exercise says. {error}").format(error=message_of_error)
     line = theirs[-1].line or linecache.getline(theirs[-1].filename, theirs[-1].lineno or 0)
     code = f": `{line.strip()}`" if line.strip() else ""
-    return f"line {theirs[-1].lineno} of your cell, in {theirs[-1].name}, stops with {message_of_error}{code}"
+    return _("line {line_number} of your cell, in {function}, stops with {error}{code}").format(
+        line_number=theirs[-1].lineno, function=theirs[-1].name, error=message_of_error, code=code
+    )
 
 
 def _copy(value):
@@ -159,16 +172,16 @@ def _name_of_argument(function, place):
     try:
         return f"`{list(inspect.signature(function).parameters)[place]}`"
     except (TypeError, ValueError, IndexError):
-        return f"argument {place + 1}"
+        return _("argument {place}").format(place=place + 1)
 
 
 def _kind(value):
     """A value's type in words, with the value if it is short."""
     if value is None:
-        return "None (a `return` is missing?)"
+        return _("None (a `return` is missing?)")
     shown = _words(repr, value)
     short = 0 < len(shown) < 40 and "\n" not in shown
-    return f"a value of type {type(value).__name__}" + (f", {shown}" if short else "")
+    return _("a value of type {type}").format(type=type(value).__name__) + (f", {shown}" if short else "")
 
 
 def _words(function, value):
@@ -198,23 +211,37 @@ def gradient_by_moving(f: Callable, x: Any, g: Any, eps: float = 1e-6) -> np.nda
 def holds(condition: Any, hint: str) -> None:
     """Fail with the hint unless the condition is true."""
     if not condition:
-        raise CheckFailed(hint)
+        raise CheckFailed(_(hint))
 
 
 def shape_is(got: Any, shape: tuple, letters: str = "", what: str = "your result", hint: str = "") -> None:
     """Fail unless ``got`` is an array of numbers of this shape. letters: such as "(T, N * R)"."""
-    holds(got is not None, f"{what} is None: a `return` is missing.")
-    holds(np.asarray(got).dtype.kind in "biuf", f"{what} is {_kind(got)}; numbers were expected.")
+    what = _(what)
+    holds(got is not None, _("{what} is None: a `return` is missing.").format(what=what))
+    holds(
+        np.asarray(got).dtype.kind in "biuf",
+        _("{what} is {kind}; numbers were expected.").format(what=what, kind=_kind(got)),
+    )
     own_shape, shape = np.shape(got), tuple(shape)
-    wanted = f"{letters} = {shape}" if letters else f"{shape}"
-    holds(own_shape == shape, f"{what} has shape {own_shape}, but {wanted} was expected. {hint}".strip())
+    wanted = f"{_(letters)} = {shape}" if letters else f"{shape}"
+    holds(
+        own_shape == shape,
+        _("{what} has shape {own_shape}, but {wanted} was expected. {hint}")
+        .format(what=what, own_shape=own_shape, wanted=wanted, hint=_(hint))
+        .strip(),
+    )
 
 
 def pair_is(got: Any, names: tuple) -> None:
     """Fail unless ``got`` is a tuple or list with one entry for each name."""
     holds(got is not None, "your result is None: a `return` is missing.")
     right = isinstance(got, (tuple, list)) and len(got) == len(names)
-    holds(right, f"{len(names)} results were expected, {', '.join(names)}; your function returned {_kind(got)}.")
+    holds(
+        right,
+        _("{number} results were expected, {names}; your function returned {kind}.").format(
+            number=len(names), names=", ".join(names), kind=_kind(got)
+        ),
+    )
 
 
 def value_is(
@@ -230,18 +257,23 @@ def value_is(
     The message gives the first different place, both numbers and the hint. NaN is always wrong. Integers and bools must
     be equal. mistakes: {hint: the value that a known mistake gives}; if one fits, its hint replaces the general one.
     """
-    want = np.asarray(want)
+    want, what = np.asarray(want), _(what)
     shape_is(got, want.shape, what=what)
     got = np.asarray(got)
     numbers = want.dtype.kind == "f"
-    holds(not numbers or not np.isnan(got.astype(float)).any(), f"{what} contains NaN. {hint}".strip())
+    holds(
+        not numbers or not np.isnan(got.astype(float)).any(),
+        _("{what} contains NaN. {hint}").format(what=what, hint=_(hint)).strip(),
+    )
     wrong = _differs(got, want, tol)
     if np.any(wrong):
         hint = next((h for h, value in (mistakes or {}).items() if not np.any(_differs(got, value, tol))), hint)
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        at = f" at [{', '.join(map(str, place))}]" if place else ""
-        message = f"{what} is {_short(got[place])}{at}, but {_short(want[place])} was expected."
-        raise CheckFailed(f"{message} {hint}".strip())
+        at = _(" at [{place}]").format(place=", ".join(map(str, place))) if place else ""
+        message = _("{what} is {got}{at}, but {want} was expected.").format(
+            what=what, got=_short(got[place]), at=at, want=_short(want[place])
+        )
+        raise CheckFailed(f"{message} {_(hint)}".strip())
 
 
 def _differs(got, want, tol):

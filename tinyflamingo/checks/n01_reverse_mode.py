@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, holds, pair_is, shape_is, value_is
 
 # ---------------------------------------------------------------- 01.1
@@ -14,7 +16,7 @@ def _graphs(rng):
     yield {c: [b], b: [a]}, c
     yield {b: [a], c: [b], d: [c], e: [a, d], f: [c]}, e  # a is near to e and far; f is not needed
     yield {e: [d, b], d: [c, b], c: [b], b: [a, a]}, e
-    for _ in range(6):
+    for _row in range(6):
         names = letters[: int(rng.integers(6, 12))]
         yield {n: [names[int(j)] for j in rng.integers(i, size=2)] for i, n in enumerate(names) if i > 1}, names[-1]
 
@@ -33,8 +35,8 @@ def check_01_1_way_back(way_back):
         order = way_back({name: list(parts) for name, parts in made_of.items()}, end)
         holds(order is not None, "your function returns None: a `return` is missing.")
         order = list(order)
-        told = f"For {made_of} from {end} your order is {order}. "
-        holds(len(set(order)) == len(order), told + "A name stands in it twice: its slope would be handed on twice.")
+        told = _("For {made_of} from {end} your order is {order}. ").format(made_of=made_of, end=end, order=order)
+        holds(len(set(order)) == len(order), told + _("A name stands in it twice: its slope would be handed on twice."))
         needed, waiting = set(), [end]
         while waiting:
             name = waiting.pop()
@@ -42,13 +44,15 @@ def check_01_1_way_back(way_back):
                 needed.add(name)
                 waiting += made_of.get(name, [])
         missing, extra = sorted(needed - set(order)), sorted(set(order) - needed)
-        holds(not missing, told + f"{missing[:1]} is missing.")
-        holds(not extra, told + f"{extra[:1]} is not needed for {end}.")
-        hint = told + f"It begins with the givens: the way back begins at {end}."
+        holds(not missing, told + _("{missing} is missing.").format(missing=missing[:1]))
+        holds(not extra, told + _("{extra} is not needed for {end}.").format(extra=extra[:1], end=end))
+        hint = told + _("It begins with the givens: the way back begins at {end}.").format(end=end)
         holds(order[0] == end or order[-1] != end, hint)
         for name in order:
             for part in made_of.get(name, []):
-                hint = f"{part} comes before {name}, which is made of it: {part} has not got all of its slope yet."
+                hint = _(
+                    "{part} comes before {name}, which is made of it: {part} has not got all of its slope yet."
+                ).format(part=part, name=name)
                 holds(order.index(name) < order.index(part), told + hint)
 
 

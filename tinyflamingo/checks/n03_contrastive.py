@@ -5,6 +5,8 @@ Not here: the library's own loss (`model/contrastive.py`).
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is
 
 
@@ -104,7 +106,7 @@ def check_03_3_duplicates(duplicates):
     got = duplicates(ids)
     shape_is(got, (B, B), "(B, B)")
     got = np.asarray(got)
-    holds(got.dtype == bool, f"the table holds {got.dtype}; it should hold True and False.")
+    holds(got.dtype == bool, _("the table holds {dtype}; it should hold True and False.").format(dtype=got.dtype))
     holds(not np.diagonal(got).any(), "the diagonal is True: a caption's own picture is the right answer, keep it in.")
     holds(got[0, 3] and got[3, 0], "captions 0 and 3 are equal, and neither may count as a wrong answer of the other.")
     holds(np.array_equal(got, got.T), "the table should be symmetric: if 0 is a duplicate of 3, 3 is one of 0.")
@@ -133,7 +135,10 @@ def check_03_4_zero_shot(zero_shot):
     got = zero_shot(pictures, captions)
     shape_is(got, (B,), "(B,)", hint="One number for every picture.")
     got = np.asarray(got)
-    holds(got.dtype.kind in "iu", f"your result holds {got.dtype}; it should hold the numbers of classes.")
+    holds(
+        got.dtype.kind in "iu",
+        _("your result holds {dtype}; it should hold the numbers of classes.").format(dtype=got.dtype),
+    )
     mistakes = {
         "The averages are not brought to length 1: classes whose captions agree win too often.": (
             pictures @ mean.T

@@ -5,6 +5,8 @@ Not here: the library's own reading and stretching (`data/video.py`, `model/perc
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is
 
 
@@ -32,8 +34,15 @@ def check_04_1_frames_to_take(frames_to_take):
         even = list(range(0, len(times), max(1, round(len(times) / since[-1] / fps))))
         holds(got != even, "every k-th frame is right only if the pace is even: go by the times.")
         wanted = int(since[-1] * fps) + 1
-        told = f"your list has {len(got)} frames, {wanted} were expected: at {fps:g} a second,"
-        holds(len(got) == wanted, f"{told} {since[-1]:.2f} seconds have the moments 0 to {(wanted - 1) / fps:g}.")
+        told = _("your list has {number} frames, {wanted} were expected: at {fps:g} a second,").format(
+            number=len(got), wanted=wanted, fps=fps
+        )
+        holds(
+            len(got) == wanted,
+            _("{told} {seconds:.2f} seconds have the moments 0 to {last:g}.").format(
+                told=told, seconds=since[-1], last=(wanted - 1) / fps
+            ),
+        )
         want = [int(np.argmax(since >= m)) for m in np.arange(wanted) / fps]
         before = [max(w - 1, 0) for w in want]
         before[0] = 0

@@ -5,6 +5,8 @@ Not here: the library's own layer (`model/perceiver_resampler.py`).
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, holds, pair_is, shape_is, value_is
 
 
@@ -33,7 +35,7 @@ def check_05_1_look(look):
     latents, features = rng.standard_normal((R, D)), rng.standard_normal((S, D))
     weights = [rng.standard_normal((D, K)) / np.sqrt(D) for _ in range(3)]
     got = look(latents, features, *weights)
-    asked = f"Only the {R} latents ask; features are looked at, they do not look."
+    asked = _("Only the {R} latents ask; features are looked at, they do not look.").format(R=R)
     shape_is(got, (R, K), "(R, K)", hint=asked if np.shape(got)[:1] != (R,) else "")
     both = np.concatenate([features, latents])
     mistakes = {

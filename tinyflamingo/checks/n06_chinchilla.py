@@ -5,6 +5,8 @@ Not here: the library's own versions (`ops/reference.py`, `model/language_model.
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is
 
 
@@ -132,7 +134,10 @@ def check_06_4_relative_scores(relative_scores):
     got = np.asarray(got, float)
     future = np.triu(np.ones((T, T), bool), 1)
     i, j = (int(n) for n in np.argwhere(future)[rng.integers(future.sum())])
-    holds(np.all(got[future] == -np.inf), f"query {i} sees key {j}, which is in its future: that score is -inf.")
+    holds(
+        np.all(got[future] == -np.inf),
+        _("query {i} sees key {j}, which is in its future: that score is -inf.").format(i=i, j=j),
+    )
     holds(np.isfinite(got[~future]).all(), "some score of the past, or of the token itself, is not a number.")
     by_key = ((q + u) @ k.T + (q + v) @ r.T) / K**0.5
     turned = ((q + u) @ k.T + (q + v) @ r[::-1].T) / K**0.5
@@ -165,7 +170,10 @@ def check_06_5_optimal(optimal):
     holds(N > 0 and D > 0, "N and D are numbers of parameters and tokens: both above 0.")
     holds(abs(N * D / C - 1) > 1e-6, "N D should be C / 6, not C: a token costs 6 flops a parameter.")
     spent = 6 * N * D / C
-    holds(abs(spent - 1) < 1e-6, f"6 N D is {spent:.3g} times the budget C; all of it should be spent, and no more.")
+    holds(
+        abs(spent - 1) < 1e-6,
+        _("6 N D is {spent:.3g} times the budget C; all of it should be spent, and no more.").format(spent=spent),
+    )
     ratio = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
     best = ratio * (C / 6) ** (beta / (alpha + beta))
     swapped = ratio * (C / 6) ** (alpha / (alpha + beta))
@@ -178,9 +186,9 @@ def check_06_5_optimal(optimal):
     def loss(N):
         return A / N**alpha + B * (6 * N / C) ** beta
 
-    better = "smaller" if loss(N / 1.01) < loss(N) else "larger"
+    better = _("smaller") if loss(N / 1.01) < loss(N) else _("larger")
     holds(
         loss(N) <= min(loss(N / 1.01), loss(N * 1.01)),
-        f"a {better} model of the same budget has a lower predicted loss.",
+        _("a {better} model of the same budget has a lower predicted loss.").format(better=better),
     )
     value_is(np.array(N), np.array(best), "Set the derivative by N to zero.", what="N", tol=1e-4)

@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, holds, shape_is, value_is
 
 
@@ -36,18 +38,22 @@ def check_07_1_with_marks(with_marks):
 
 
 def _marks_are_right(page, row):
-    told = f"For the page {page} your row is {row}. "
-    holds(row[:1] == ["<BOS>"], told + "Every row opens with <BOS>.")
-    holds([item for item in row[1:] if item != "<EOC>"] == page, told + "The items must stand in it, in order.")
+    told = _("For the page {page} your row is {row}. ").format(page=page, row=row)
+    holds(row[:1] == ["<BOS>"], told + _("Every row opens with <BOS>."))
+    holds([item for item in row[1:] if item != "<EOC>"] == page, told + _("The items must stand in it, in order."))
     if page[0] == "image":
-        holds(row[1] != "<EOC>", told + "An image that opens the page has no <EOC> before it: no chunk ends there.")
-    holds(row[-1] == "<EOC>", told + "The last chunk ends, too: <EOC> stands at the end of the page.")
+        holds(row[1] != "<EOC>", told + _("An image that opens the page has no <EOC> before it: no chunk ends there."))
+    holds(row[-1] == "<EOC>", told + _("The last chunk ends, too: <EOC> stands at the end of the page."))
     before = [row[i - 1] for i, item in enumerate(row) if item == "image" and i > 1]
     holds(
-        all(mark == "<EOC>" for mark in before), told + "<EOC> stands before every image that does not open the page."
+        all(mark == "<EOC>" for mark in before),
+        told + _("<EOC> stands before every image that does not open the page."),
     )
     wanted = sum(item == "image" for item in page[1:]) + 1
-    holds(row.count("<EOC>") == wanted, told + f"It has {row.count('<EOC>')} <EOC>, {wanted} close a chunk.")
+    holds(
+        row.count("<EOC>") == wanted,
+        told + _("It has {marks} <EOC>, {wanted} close a chunk.").format(marks=row.count("<EOC>"), wanted=wanted),
+    )
 
 
 @check(
@@ -68,10 +74,12 @@ def check_07_2_phi(phi):
     got = np.asarray(got)
     holds(np.all(np.diff(got) >= 0), "phi falls somewhere along the row; it counts tags, so it can only grow.")
     tag = int(np.flatnonzero(is_image)[1])
-    holds(got[0] == 0, f"token 0 has phi {got[0]}, but no image stands before it: that is 0.")
+    holds(got[0] == 0, _("token 0 has phi {phi}, but no image stands before it: that is 0.").format(phi=got[0]))
     holds(
         got[tag] == want[tag],
-        f"token {tag}, the tag of image {want[tag]}, has phi {got[tag]}: a tag carries the number of its own image.",
+        _("token {tag}, the tag of image {image}, has phi {phi}: a tag carries the number of its own image.").format(
+            tag=tag, image=want[tag], phi=got[tag]
+        ),
     )
     value_is(got, want, "phi is the number of tags up to and with the token.", "phi")
     rows = np.stack([_tags(rng, T) for _ in range(3)])
@@ -95,7 +103,7 @@ def check_07_3_mask(mask):
     got = mask(phi, N, R)
     shape_is(got, (len(phi), N * R), "(T, N * R)", "the mask")
     got = np.asarray(got)
-    holds(got.dtype == bool, f"the mask holds {got.dtype}; it should hold True and False.")
+    holds(got.dtype == bool, _("the mask holds {dtype}; it should hold True and False.").format(dtype=got.dtype))
     for token, own in enumerate(phi):
         _sees_its_own(token, int(own), got[token].reshape(N, R), np.flatnonzero(got[token]), R)
 
@@ -104,17 +112,31 @@ def _sees_its_own(token, own, seen, columns, R):
     """seen (N, R): what one token may look at."""
     images = [int(n) + 1 for n in np.flatnonzero(seen.any(1))]
     if own == 0:
-        hint = f"token {token} stands before every image (phi 0) but sees image {images[:1]}: it may see nothing."
+        hint = _("token {token} stands before every image (phi 0) but sees image {images}: it may see nothing.").format(
+            token=token, images=images[:1]
+        )
         holds(not images, hint)
         return
-    holds(bool(images), f"token {token} has phi {own} but sees no image at all.")
+    holds(bool(images), _("token {token} has phi {own} but sees no image at all.").format(token=token, own=own))
     N = len(seen)
     tiled = len(columns) == R and np.all(columns % N == own - 1)
-    hint = f"columns {(own - 1) * R} to {own * R - 1} belong to image {own}: repeat each number, do not tile."
+    hint = _("columns {first} to {last} belong to image {own}: repeat each number, do not tile.").format(
+        first=(own - 1) * R, last=own * R - 1, own=own
+    )
     holds(images == [own] or not tiled, hint)
     extra = next((n for n in images if n != own), own)
-    holds(extra == own, f"token {token} sees image {extra}; Flamingo allows only the latest image, {own}.")
-    holds(seen[own - 1].all(), f"token {token} sees only a part of image {own}: all R visual tokens are open to it.")
+    holds(
+        extra == own,
+        _("token {token} sees image {extra}; Flamingo allows only the latest image, {own}.").format(
+            token=token, extra=extra, own=own
+        ),
+    )
+    holds(
+        seen[own - 1].all(),
+        _("token {token} sees only a part of image {own}: all R visual tokens are open to it.").format(
+            token=token, own=own
+        ),
+    )
 
 
 @check(
@@ -141,19 +163,29 @@ def check_07_4_masked_softmax(masked_softmax):
     _empty_row(got[2], S)
     holds(not np.isnan(got).any(), "there is NaN in a row that sees something.")
     hidden = np.abs(got[~visible]).max()
-    holds(hidden == 0, f"a hidden entry has the share {hidden:.2g}: what is not visible gets exactly 0.")
+    holds(
+        hidden == 0,
+        _("a hidden entry has the share {hidden:.2g}: what is not visible gets exactly 0.").format(hidden=hidden),
+    )
     sums = got.sum(-1)
     some = visible.any(-1)
     holds(
         np.allclose(sums[some], 1),
-        f"a row that sees something sums to {sums[some][np.argmax(np.abs(sums[some] - 1))]:.3g}, not 1: "
-        "cover before the softmax, so that only the visible share out the whole.",
+        _(
+            "a row that sees something sums to {total:.3g}, not 1: cover before the softmax, so "
+            "that only the visible share out the whole."
+        ).format(total=sums[some][np.argmax(np.abs(sums[some] - 1))]),
     )
     weights = np.exp(scores) * visible
     value_is(
         got, weights / np.maximum(weights.sum(-1, keepdims=True), 1e-300), "Shares go with exp(score).", "the shares"
     )
-    holds(not said, f"NumPy warns ({said[0].message if said else ''}): avoid 0 / 0 instead of mending it afterwards.")
+    holds(
+        not said,
+        _("NumPy warns ({warning}): avoid 0 / 0 instead of mending it afterwards.").format(
+            warning=said[0].message if said else ""
+        ),
+    )
     with np.errstate(all="ignore"):
         far = np.asarray(masked_softmax(scores + 2000.0, visible), float)
         hidden_far = np.asarray(masked_softmax(scores + 2000.0 * ~visible, visible), float)
@@ -167,8 +199,11 @@ def _empty_row(row, S):
     """A row where nothing is visible."""
     holds(not np.isnan(row).any(), "a row that sees nothing is NaN: 0 / 0. Divide by 1 there.")
     uniform = np.allclose(row, 1 / S)
-    holds(not uniform, f"a row that sees nothing has equal shares 1/{S}: it looks at everything. It should be all 0.")
-    holds(not row.any(), f"a row that sees nothing sums to {row.sum():.3g}; it should be all 0.")
+    holds(
+        not uniform,
+        _("a row that sees nothing has equal shares 1/{S}: it looks at everything. It should be all 0.").format(S=S),
+    )
+    holds(not row.any(), _("a row that sees nothing sums to {total:.3g}; it should be all 0.").format(total=row.sum()))
 
 
 @check(
@@ -190,9 +225,13 @@ def check_07_5_phi_next(phi_next):
     holds(got[0] != 0, "token 0 has phi 0: in next mode it looks ahead to image 1.")
     holds(
         got[first] == 1,
-        f"token {first}, the tag of image 1, points to image {got[first]}: a tag carries its own image, in both modes.",
+        _(
+            "token {first}, the tag of image 1, points to image {image}: a tag carries its own image, in both modes."
+        ).format(first=first, image=got[first]),
     )
-    hint = f"the last token points to image {got[-1]} of {N}: after the last image a token keeps the last one."
+    hint = _("the last token points to image {image} of {N}: after the last image a token keeps the last one.").format(
+        image=got[-1], N=N
+    )
     holds(got[-1] <= N, hint)
     value_is(got, want, "A token points to the next tag at or after it.", "phi")
     nothing = np.asarray(phi_next(np.zeros(T, bool)))

@@ -4,6 +4,8 @@ import copy
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, holds, pair_is, shape_is, value_is
 
 
@@ -42,7 +44,7 @@ def check_08_1_gate(gate):
             + branch / (1 + np.exp(-alpha)),
             "The gate has lost the sign of alpha.": h + abs(t) * branch,
         }
-        value_is(got, h + t * branch, f"alpha is {alpha:.2f}.", mistakes=mistakes)
+        value_is(got, h + t * branch, _("alpha is {alpha:.2f}.").format(alpha=alpha), mistakes=mistakes)
     shut = gate(h, branch, 0.0)
     holds(np.array_equal(shut, h), "with alpha = 0 the text changes: the gate must be exactly 0 there.")
 
@@ -127,25 +129,46 @@ def check_08_3_shut_gates(shut_gates):
     params = _tree(fresh_rng())
     before = copy.deepcopy(params)
     got = shut_gates(params)
-    holds(isinstance(got, dict), f"your function returns {type(got).__name__}; a tree, a dict, was expected.")
-    holds(list(got) == list(before), f"the parts are {list(got)}; they should still be {list(before)}.")
+    holds(
+        isinstance(got, dict),
+        _("your function returns {type}; a tree, a dict, was expected.").format(type=type(got).__name__),
+    )
+    holds(
+        list(got) == list(before),
+        _("the parts are {got}; they should still be {before}.").format(got=list(got), before=list(before)),
+    )
     for name, part in before.items():
         if isinstance(part, dict):
             _same_but_gates(name, part, got[name])
         else:
-            holds(np.array_equal(got[name], part), f"{name} has changed; it is no gate.")
+            holds(np.array_equal(got[name], part), _("{name} has changed; it is no gate.").format(name=name))
 
 
 def _same_but_gates(name, part, mine):
-    holds(set(mine) == set(part), f"{name} has the arrays {sorted(mine)}; it should still have {sorted(part)}.")
+    holds(
+        set(mine) == set(part),
+        _("{name} has the arrays {mine}; it should still have {part}.").format(
+            name=name, mine=sorted(mine), part=sorted(part)
+        ),
+    )
     for key, array in part.items():
         value = np.asarray(mine[key])
         if not key.startswith("alpha_"):
-            holds(np.array_equal(value, array), f"{name}/{key} has changed; it is no gate.")
+            holds(
+                np.array_equal(value, array), _("{name}/{key} has changed; it is no gate.").format(name=name, key=key)
+            )
             continue
-        holds(not value.any(), f"{name}/{key} is {value}: that gate is still open.")
-        holds(value.shape == (), f"{name}/{key} has shape {value.shape}; a gate is a scalar.")
-        hint = f"{name}/{key} is {value.dtype}: keep float32, or every layer above becomes {value.dtype}."
+        holds(
+            not value.any(),
+            _("{name}/{key} is {value}: that gate is still open.").format(name=name, key=key, value=value),
+        )
+        holds(
+            value.shape == (),
+            _("{name}/{key} has shape {shape}; a gate is a scalar.").format(name=name, key=key, shape=value.shape),
+        )
+        hint = _("{name}/{key} is {dtype}: keep float32, or every layer above becomes {dtype}.").format(
+            name=name, key=key, dtype=value.dtype
+        )
         holds(value.dtype == np.float32, hint)
 
 
@@ -186,11 +209,11 @@ def check_08_4_gate_backward(backward):
         value_is(
             dalpha,
             (1 - t * t) * total,
-            f"alpha is {alpha:.2f}: move it a little and see by how much y moves.",
+            _("alpha is {alpha:.2f}: move it a little and see by how much y moves.").format(alpha=alpha),
             "dalpha",
             mistakes=mistakes,
         )
-    _, shut, move = backward(g, branch, 0.0)
+    shut, move = backward(g, branch, 0.0)[1:]
     holds(not np.any(shut), "at alpha = 0 the branch gets a gradient; it should be exactly 0.")
     value_is(move, total, "At alpha = 0 the slope of tanh is 1.", "dalpha at 0")
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, holds, shape_is, value_is
 
 
@@ -47,10 +49,18 @@ def check_10_1_greedy(greedy):
     holds(not set(got) & set(never), "a reserved id was written; set the logits in `never` to minus infinity.")
     holds(got[: len(prompt)] != prompt or got == answer, "return the new tokens alone, without the prompt.")
     holds(eoc not in got, "<EOC> ends the answer and is not part of it.")
-    holds(got == answer, f"{got} was written, but the likeliest tokens were {answer}.")
+    holds(got == answer, _("{got} was written, but the likeliest tokens were {answer}.").format(got=got, answer=answer))
     cut = written(length - 1)
-    holds(len(cut) <= length - 1, f"{len(cut)} tokens were written, but the limit was {length - 1}.")
-    holds(cut == answer[:-1], f"with a limit of {length - 1}, {cut} was written instead of {answer[:-1]}.")
+    holds(
+        len(cut) <= length - 1,
+        _("{number} tokens were written, but the limit was {limit}.").format(number=len(cut), limit=length - 1),
+    )
+    holds(
+        cut == answer[:-1],
+        _("with a limit of {limit}, {cut} was written instead of {answer}.").format(
+            limit=length - 1, cut=cut, answer=answer[:-1]
+        ),
+    )
     changed = any(not np.array_equal(now, then) for now, then in kept)
     holds(not changed, "the logits that you were handed have changed: work on a copy.")
 
@@ -93,17 +103,25 @@ def check_10_2_hold_dialogue(hold_dialogue):
 
     got = hold_dialogue(keeping, picture, list(questions))
     holds(got is not None, "the result is None: a `return` is missing.")
-    holds(len(asked) == len(questions), f"the model was asked {len(asked)} times about {len(questions)} questions.")
+    holds(
+        len(asked) == len(questions),
+        _("the model was asked {times} times about {questions} questions.").format(
+            times=len(asked), questions=len(questions)
+        ),
+    )
     for turn, items in enumerate(asked):
         pictures = [i for i, item in enumerate(items) if isinstance(item, np.ndarray)]
-        holds(pictures, f"question {turn + 1} was asked without the picture.")
+        holds(pictures, _("question {turn} was asked without the picture.").format(turn=turn + 1))
         holds(len(pictures) == 1, "the picture stands in the prompt once; a second one begins a new chunk.")
         holds(pictures == [0], "the picture comes first: text before it cannot see it.")
         said = _words(item for item in items if not isinstance(item, np.ndarray))
         for earlier in answers[:turn]:
-            holds(earlier in said, f"at question {turn + 1} an earlier answer is missing from the prompt.")
+            holds(
+                earlier in said,
+                _("at question {turn} an earlier answer is missing from the prompt.").format(turn=turn + 1),
+            )
         for earlier in questions[: turn + 1]:
-            holds(earlier in said, f"at question {turn + 1} a question is missing from the prompt.")
+            holds(earlier in said, _("at question {turn} a question is missing from the prompt.").format(turn=turn + 1))
         want = [part for pair in zip(questions, answers[:turn], strict=False) for part in pair] + [questions[turn]]
         hint = "questions and answers must be in the order in which they were said, each once, with a space between."
         holds(said == _words(want), hint)
@@ -192,8 +210,8 @@ def check_10_4_onto_cells(onto_cells):
     with np.errstate(all="ignore"):
         normalised = want / want.sum(-1, keepdims=True)
         share = latent_map[:, :S] / latent_map[:, :S].sum(-1, keepdims=True)
-    message = "What went to latents is left out, not shared out: rows need not sum to 1."
-    holds(not np.isnan(got).any(), f"a token that sees nothing has NaN. {message}")
+    message = _("What went to latents is left out, not shared out: rows need not sum to 1.")
+    holds(not np.isnan(got).any(), _("a token that sees nothing has NaN. {message}").format(message=message))
     holds(not np.allclose(np.asarray(got)[1:], normalised[1:]), message)
     mistakes = {
         "The cells are the first S columns, the latents the last R.": token_map @ latent_map[:, R:],

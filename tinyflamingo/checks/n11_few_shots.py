@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyflamingo.language import _
+
 from .core import check, fresh_rng, holds, shape_is, value_is
 
 
@@ -46,7 +48,7 @@ def check_11_1_wilson(wilson):
         }
         want, seen = (
             np.clip((middle - half, middle + half), 0, 1),
-            f"{int(np.sum(hits))} of {n} were right; put both ends into the quadratic.",
+            _("{hits} of {n} were right; put both ends into the quadratic.").format(hits=int(np.sum(hits)), n=n),
         )
         value_is(got, want, seen, what="the interval", mistakes=mistakes)
     wide = wilson(np.arange(n) < right, z=2.58)
@@ -75,7 +77,7 @@ def _wilson(s, n, z):
 def check_11_2_classify(classify):
     """classify(support (n, D), labels (n,), queries (m, D)) -> (m,)."""
     rng = fresh_rng()
-    for _ in range(200):  # until every mistake would show, as itself
+    for _draw in range(200):  # until every mistake would show, as itself
         C, D, m = int(rng.integers(3, 5)), int(rng.integers(4, 8)), 40
         labels = rng.permutation(np.repeat(np.arange(C), rng.integers(2, 7, C) * np.array([1, 4, 1, 2][:C])))
         centres = rng.standard_normal((C, D))
@@ -162,7 +164,7 @@ def check_11_3_probe_gradient(probe_gradient):
 def check_11_4_rices(rices):
     """rices(query (D,), support (n, D), k) -> (k,) indices, the most similar last."""
     rng = fresh_rng()
-    for _ in range(3):
+    for _draw in range(3):
         _most_similar_last(rices, rng, n=int(rng.integers(14, 24)), k=int(rng.integers(5, 8)))
     _most_similar_last(rices, rng, n=2000, k=700)  # NumPy's argpartition happens to sort when k is small
 
@@ -170,7 +172,7 @@ def check_11_4_rices(rices):
 def _most_similar_last(rices, rng, n, k):
     D = int(rng.integers(5, 9))
     query = rng.standard_normal(D)
-    for _ in range(50):
+    for _draw in range(50):
         support = rng.standard_normal((n, D)) * rng.uniform(0.2, 5.0, (n, 1))
         cosine = support @ query / np.linalg.norm(support, axis=1) / np.linalg.norm(query)
         order = np.argsort(cosine)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyflamingo.language import _
 from tinyflamingo.model.config import FlamingoConfig, LanguageConfig, ResamplerConfig, VisionConfig, XattnConfig
 from tinyflamingo.model.gated_xattn import init_gated_xattn
 from tinyflamingo.model.language_model import init_language_model
@@ -102,12 +103,13 @@ def _language_model(rng):
 
 def _counted(got, want, mistakes):
     shape_is(got, (), what="the count")
-    holds(float(got) == int(got), f"the count is {got}; numbers of parameters are whole.")
+    holds(float(got) == int(got), _("the count is {got}; numbers of parameters are whole.").format(got=got))
     value_is(int(got), want, _distance(int(got), want), what="the count", mistakes=mistakes)
 
 
 def _distance(got, want):
-    return f"{abs(got - want)} too {'many' if got > want else 'few'}."
+    hint = _("{count} too many.") if got > want else _("{count} too few.")
+    return hint.format(count=abs(got - want))
 
 
 @check(
@@ -125,14 +127,21 @@ def check_12_3_gated_positions(gated_positions):
         holds(got is not None, "the result is None: a `return` is missing.")
         got = [int(i) for i in got]
         want = list(range(0, L, k))
-        told = f"of {L} blocks, every {k}:"
-        holds(all(0 <= i < L for i in got), f"{told} {got} names a block that does not exist; they are 0 to {L - 1}.")
-        holds(0 in got, f"{told} the first gated block stands before block 0, but 0 is missing.")
+        told = _("of {L} blocks, every {k}:").format(L=L, k=k)
+        holds(
+            all(0 <= i < L for i in got),
+            _("{told} {got} names a block that does not exist; they are 0 to {last}.").format(
+                told=told, got=got, last=L - 1
+            ),
+        )
+        holds(0 in got, _("{told} the first gated block stands before block 0, but 0 is missing.").format(told=told))
         holds(
             len(got) >= len(want),
-            f"{told} {len(got)} came back, {len(want)} was expected; the last group may be short.",
+            _("{told} {number} came back, {wanted} was expected; the last group may be short.").format(
+                told=told, number=len(got), wanted=len(want)
+            ),
         )
-        holds(got == want, f"{told} {got} came back, but {want} was expected.")
+        holds(got == want, _("{told} {got} came back, but {want} was expected.").format(told=told, got=got, want=want))
 
 
 @check(

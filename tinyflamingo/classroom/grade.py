@@ -32,6 +32,7 @@ from tinyflamingo.checks.core import CheckFailed
 from tinyflamingo.classroom.messages import Values, receive, send
 from tinyflamingo.classroom.pack import ROOT, notebooks
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 
 SECONDS = 30  # for one exercise
 MEGABYTES = 4096
@@ -101,7 +102,7 @@ def code_cells(path: Path) -> list[dict]:
         cells = json.loads(path.read_bytes().decode("utf-8-sig"))["cells"]
         return [{"metadata": {}, **cell} for cell in cells if cell["cell_type"] == "code" and _source(cell)]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError("this file cannot be read as a notebook: save it again in Jupyter") from error
+        raise ValueError(_("this file cannot be read as a notebook: save it again in Jupyter")) from error
 
 
 def _source(cell) -> str:
@@ -116,12 +117,13 @@ def _grade_file(path, known, seconds, megabytes):
         yield "", "wrong", str(error)
         return
     if sum(map(len, cells)) > LETTERS:
-        yield "", "wrong", f"this notebook has more than {LETTERS} letters of code: numbers belong in a file"
+        hint = _("this notebook has more than {limit} letters of code: numbers belong in a file")
+        yield "", "wrong", hint.format(limit=LETTERS)
         return
     counts = Counter(NUMBER.findall(path.read_text(encoding="utf-8-sig")))
     number = max(known, key=lambda n: (counts[n], n in path.stem.split("_")))
     if not counts[number] and number not in path.stem.split("_"):
-        yield "", "open", "no exercise of these notebooks is in this file"
+        yield "", "open", _("no exercise of these notebooks is in this file")
         return
     with Student(cells, seconds, megabytes) as student:
         for exercise in known[number]:
@@ -132,11 +134,11 @@ def _mark(student, exercise):
     """(result, hint) of one exercise."""
     try:
         if not student.define(exercise.function):
-            return "open", f"there is no function {exercise.function} in this notebook"
+            return "open", _("there is no function {name} in this notebook").format(name=exercise.function)
     except CheckFailed as failed:
         return "wrong", str(failed)
     outcome = None
-    for _ in range(TIMES):
+    for _run in range(TIMES):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outcome = getattr(checks, exercise.check).mark(student)
@@ -192,7 +194,7 @@ class Student:
             raise NotImplementedError
         if "error" in answer:
             raise CheckFailed(str(answer["error"]))
-        with self._losing("it sent something that cannot be read"):
+        with self._losing(_("it sent something that cannot be read")):
             result = values.read(answer["done"])
             values.take_over(answer["state"])
             for words in answer["warnings"]:
@@ -201,7 +203,7 @@ class Student:
 
     def _reply(self, values, question):
         """Call a function of the check for the student's code. A check that fails here ends the call."""
-        with self._losing("it asked for something that is not there"):
+        with self._losing(_("it asked for something that is not there")):
             function, args = values.objects[question["ask"]], [values.read(x) for x in question["args"]]
         try:
             return {"reply": values.write(function(*args), True)}
@@ -218,22 +220,22 @@ class Student:
             yield
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             self.lost = True
-            raise CheckFailed(f"your code could not be run to its end: {words}.") from error
+            raise CheckFailed(_("your code could not be run to its end: {reason}.").format(reason=words)) from error
 
     def _answer(self, message) -> dict:
         """Send a message and wait for the answer, until the time is over."""
         if self.lost:
-            raise CheckFailed("your code was stopped before.")
+            raise CheckFailed(_("your code was stopped before."))
         threading.Thread(target=_send, args=(self.process.stdin, message), daemon=True).start()
         try:
             answer = self.answers.get(timeout=max(self.until - time.monotonic(), 0))
         except queue.Empty:
             self.lost = True
-            hint = f"your code did not end within {self.seconds:g} seconds: is there a loop without an end?"
-            raise CheckFailed(hint) from None
+            hint = _("your code did not end within {seconds:g} seconds: is there a loop without an end?")
+            raise CheckFailed(hint.format(seconds=self.seconds)) from None
         if answer is None:
             self.lost = True
-            hint = "your code ended the program: it calls exit, or needs too much memory, or returns too much."
+            hint = _("your code ended the program: it calls exit, or needs too much memory, or returns too much.")
             raise CheckFailed(hint)
         return answer
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from tinyflamingo.checks.core import own_line
 from tinyflamingo.classroom.messages import Values, receive, send
+from tinyflamingo.language import _
 
 OF_IPYTHON = re.compile(r"^(\s*)(?:%{1,2}[A-Za-z].*|!.*|\?+[\w.]+\s*|[\w.]+\?+\s*)$")
 ITS_RESULT = re.compile(r"^(\s*[\w, ]+=\s*)(?:!|%[A-Za-z]).*$")
@@ -109,8 +110,10 @@ def define(cells: list, name: str) -> tuple[Any, dict]:
 
 def _not_python(error):
     """One sentence about a cell that Python cannot read."""
-    line = f" in line {error.lineno}: `{error.text.strip()}`" if error.lineno and error.text else ""
-    return f"the cell is not Python: {error.msg}{line}"
+    if not error.lineno or not error.text:
+        return _("the cell is not Python: {error}").format(error=error.msg)
+    hint = _("the cell is not Python: {error} in line {line}: `{code}`")
+    return hint.format(error=error.msg, line=error.lineno, code=error.text.strip())
 
 
 def _statements(cells) -> Iterator[tuple]:
