@@ -212,18 +212,20 @@ def _strings(name, modules):
 def strings_of(module: Path) -> dict[str, str]:
     """{string: function} of a file: what `_(...)` gets, and in the checks every string of two words or more."""
     tree = ast.parse(module.read_text(encoding="utf-8"))
-    parts = [part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values]
-    parts += [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]  # docstrings
-    found = {}
-    for top in tree.body:
-        for node in ast.walk(top):
-            called = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_"
-            for string in ast.walk(node.args[0]) if called else [node]:
-                if not isinstance(string, ast.Constant) or not isinstance(string.value, str) or string in parts:
-                    continue
-                if called or (module.parent.name == "checks" and SENTENCE.search(string.value)):
-                    found[string.value] = getattr(top, "name", module.stem)
-    return found
+    nodes = [(node, getattr(top, "name", module.stem)) for top in tree.body for node in ast.walk(top)]
+    others = {part for node, _ in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    others |= {node.value for node, _ in nodes if isinstance(node, ast.Expr)}  # docstrings
+    called = {part for node, _ in nodes if _translates(node) for part in ast.walk(node.args[0])}
+    found = []
+    for node, place in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in others:
+            if node in called or (module.parent.name == "checks" and SENTENCE.search(node.value)):
+                found.append((node.lineno, node.col_offset, node.value, place))
+    return {string: place for _, _, string, place in sorted(found)}
+
+
+def _translates(node):
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_"
 
 
 # ---------------------------------------------------------------- catalogues
@@ -328,8 +330,8 @@ def _emphasis(text):
 
 def read_terms() -> dict[str, str]:
     """{English term: its one translation}, from the table in TERMS.md."""
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", TERMS.read_text(encoding="utf-8"), re.MULTILINE)
-    return {english: chinese for english, chinese in rows if english != "English" and "---" not in english}
+    table = TERMS.read_text(encoding="utf-8").partition("| English | 中文 |\n|---|---|\n")[2]
+    return dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE))
 
 
 # ---------------------------------------------------------------- the command

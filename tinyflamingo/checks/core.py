@@ -82,8 +82,8 @@ class Check:
         self._show(self.steps[: self.shown - 1])
 
     def _show(self, steps):
-        for title, text in zip((_("Where to look:"), _("The formula:")), steps, strict=False):
-            print(title, _(text))
+        for line, text in zip((_("Where to look: {text}"), _("The formula: {text}")), steps, strict=False):
+            print(line.format(text=_(text)))
         if len(steps) < len(self.steps):
             print(_("(Next hint: change your code and try again, or run {name}.hint().)").format(name=self.__name__))
 
@@ -270,10 +270,10 @@ def value_is(
         hint = next((h for h, value in (mistakes or {}).items() if not np.any(_differs(got, value, tol))), hint)
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         at = _(" at [{place}]").format(place=", ".join(map(str, place))) if place else ""
-        message = _("{what} is {got}{at}, but {want} was expected.").format(
-            what=what, got=_short(got[place]), at=at, want=_short(want[place])
+        message = _("{what} is {got}{at}, but {want} was expected. {hint}").format(
+            what=what, got=_short(got[place]), at=at, want=_short(want[place]), hint=_(hint)
         )
-        raise CheckFailed(f"{message} {_(hint)}".strip())
+        raise CheckFailed(message.strip())
 
 
 def _differs(got, want, tol):
