@@ -33,22 +33,25 @@ def names(folder):
 
 def test_students_get_the_notebooks_and_what_they_need(unpacked):
     assert {path.name for path in (ROOT / "notebooks").glob("*.ipynb")} == {
-        p.name for p in unpacked.glob("notebooks/*")
+        p.name for p in unpacked.glob("notebooks/*.ipynb")
     }
+    for folder in ("notebooks/zh", "docs/zh"):
+        there = {path.name for path in (ROOT / folder).glob("*")} - {"teaching.md"}
+        assert {path.name for path in (unpacked / folder).glob("*")} == there
     assert {"LICENSE", "README.md", "requirements.txt", "docs/deviations.md"} <= names(unpacked)
     assert "tinyflamingo/assets/toy/weights.npz" in names(unpacked)
 
 
 def test_no_solution_is_in_it(unpacked):
     assert not [name for name in names(unpacked) if re.search(r"(^|/)(src|solutions|tests|\.\w+|__pycache__)/", name)]
-    assert not {"docs/teaching.md", "notebooks/build.py"} & names(unpacked)
-    for path in unpacked.glob("notebooks/*.ipynb"):
+    assert not {"docs/teaching.md", "docs/zh/teaching.md", "notebooks/build.py"} & names(unpacked)
+    for path in unpacked.glob("notebooks/**/*.ipynb"):
         assert "# solution" not in path.read_text(encoding="utf-8")
 
 
 def test_a_link_leads_to_a_file_that_is_there(unpacked):
     """And the README says what is left out."""
-    for path in (*unpacked.glob("*.md"), *unpacked.glob("docs/*.md")):
+    for path in (*unpacked.glob("*.md"), *unpacked.glob("docs/**/*.md")):
         targets = re.findall(r"\]\(([^)#\s:]+)[^)\s]*\)", path.read_text(encoding="utf-8"))
         missing = [target for target in targets if not (path.parent / target).exists()]
         assert not missing, path.name
@@ -59,6 +62,7 @@ def test_a_link_leads_to_a_file_that_is_there(unpacked):
 
 def test_a_teachers_own_files_are_left_out(tmp_path, monkeypatch):
     for name in ("notebooks/07_masking.ipynb", "notebooks/07_masking-Copy1.ipynb", "notebooks/solved.ipynb",
+                 "notebooks/zh/07_masking.ipynb", "notebooks/zh/07_masking-Copy1.ipynb",
                  "docs/figures/a.png", "docs/figures/.a.png.1.tmp", "docs/figures/old.zip"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}", encoding="utf-8")
@@ -66,7 +70,8 @@ def test_a_teachers_own_files_are_left_out(tmp_path, monkeypatch):
     packing.pack(tmp_path / "docs" / "figures" / "out.zip")
     with zipfile.ZipFile(tmp_path / "docs" / "figures" / "out.zip") as packed:
         top = "tinyflamingo-class"
-        assert packed.namelist() == [f"{top}/docs/figures/a.png", f"{top}/notebooks/07_masking.ipynb"]
+        expected = ["docs/figures/a.png", "notebooks/07_masking.ipynb", "notebooks/zh/07_masking.ipynb"]
+        assert packed.namelist() == [f"{top}/{name}" for name in expected]
 
 
 def test_the_map_of_notebook_00_needs_no_sources(unpacked):

@@ -16,9 +16,9 @@ from tinyflamingo.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP = "tinyflamingo-class"  # the folder in the zip
-FILES = ("LICENSE", "README.md", "pyproject.toml", "requirements.txt", "docs/*.md")
+FILES = ("LICENSE", "README.md", "README.zh.md", "pyproject.toml", "requirements.txt", "docs/*.md", "docs/zh/*.md")
 FOLDERS = ("tinyflamingo", "docs/figures", "docs/examples", "docs/results")
-LEFT_OUT = ("docs/teaching.md",)  # expected results: for teachers
+LEFT_OUT = ("docs/teaching.md", "docs/zh/teaching.md")  # expected results: for teachers
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)#\s:]+)[^)\s]*\)")
 NOTE = """
 > This is the copy for a class. It has the library, the notebooks and the texts. It has no solutions and no tests, so
@@ -36,7 +36,9 @@ def notebooks() -> list[Path]:
 
 def pack(path: Path) -> int:
     """Write the zip; returns how many files are in it."""
-    names = {place.relative_to(ROOT).as_posix() for place in notebooks()} | set(_names())
+    chinese = [path.parent / "zh" / path.name for path in notebooks()]
+    places = [*notebooks(), *(path for path in chinese if path.is_file())]
+    names = {place.relative_to(ROOT).as_posix() for place in places} | set(_names())
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
         for name in sorted(names):
             if name.endswith(".md"):

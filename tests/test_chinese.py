@@ -1,0 +1,331 @@
+"""The Chinese edition: its catalogues agree with the English texts, and what is written from them is up to date."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+polib = pytest.importorskip("polib")
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("nbclient")
+pytest.importorskip("markdown_it")
+
+from tinyflamingo import language  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def translate():
+    sys.path.insert(0, str(ROOT / "notebooks"))
+    yield importlib.import_module("translate")
+    sys.path.remove(str(ROOT / "notebooks"))
+
+
+@pytest.fixture
+def chinese(monkeypatch):
+    monkeypatch.setenv("TINYFLAMINGO_LANGUAGE", "zh")
+
+
+def entry(msgid, msgstr, **more):
+    return polib.POEntry(msgid=msgid, msgstr=msgstr, **more)
+
+
+# ---- the catalogues and the files that are written from them -----------------------------------
+
+CATALOGUES = [*ROOT.glob("*/locale/zh_CN/*.po")]
+each_catalogue = pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.stem)
+
+
+@each_catalogue
+def test_the_catalogue_has_no_faults(translate, path):
+    """Entries that nobody has begun to translate are allowed: each catalogue is translated for itself."""
+    source = translate.sources()[path.stem]
+    assert source.catalogue == path
+    if any(entry.msgstr for entry in polib.pofile(str(path))):
+        assert list(translate.faults(source)) == []
+
+
+@each_catalogue
+def test_the_catalogue_has_the_texts_of_its_source(translate, path):
+    assert [e.msgid for e in polib.pofile(str(path))] == list(translate.sources()[path.stem].texts())
+
+
+def test_every_text_has_a_catalogue(translate):
+    assert sorted(source.catalogue for source in translate.sources().values()) == sorted(CATALOGUES)
+
+
+def test_what_is_written_has_a_translated_catalogue(translate):
+    written = {*(ROOT / "notebooks" / "zh").glob("*"), *(ROOT / "docs" / "zh").glob("*"), *ROOT.glob("README.zh.md")}
+    assert written <= set(translate.editions().values())
+
+
+# ---- faults are found ---------------------------------------------------------------------------
+
+PLANTED = [
+    ("It has 12 tokens.", "它有 12 个符号。", None),
+    ("It has 12 tokens.", "它有若干个符号。", "lacks 12"),
+    ("It has 12 tokens.", "", "not translated"),
+    ("It has 12 tokens.", "它有 12 个词元。", '"token" is "符号"'),
+    ("Text before the resampler.", "重采样器,之前", "half-width"),
+    ("See `phi` here.", "看这里。", "lacks `phi`"),
+    ("The sum is $x_1 + 2$.", "和是 $x_1 + 3$。", r"lacks $x_1 + 2$"),
+    (r"$$a = \text{its mean}$$", r"$$a = \text{平均}$$", None),
+    ("See [this](docs/a.md).", "看[这里](docs/b.md)。", "lacks docs/a.md"),
+    ("See [this](docs/a.md).", "看 docs/a.md。", "links differ"),
+    ("**Predict.** Why?", "**先猜一猜。**为什么？", "bold, italics"),
+    ("**Predict.** Why?", "**先猜一猜。** 为什么？", None),
+    (
+        "about <!-- generated: m -->[[0]]<!-- end --> minutes",
+        "约 <!-- generated: m -->12<!-- end --> 分钟",
+        "lacks [[0]]",
+    ),
+    ("about <!-- generated: m -->[[0]]<!-- end --> minutes", "约 [[0]] 分钟", "lacks <!-- end -->"),
+    ("it sees {count:.2g} of {all}", "它看到 {count} / {all}", "place of a value differs"),
+    ("it sees {count:.2g} of {all}", "共 {all}，它看到 {count:.2g}", None),
+]
+
+
+@pytest.mark.parametrize("english, words, fault", PLANTED)
+def test_a_planted_fault_is_found(translate, english, words, fault):
+    found = list(translate.wrong(entry(english, words), translate.read_terms()))
+    assert found == [] if fault is None else any(fault in line for line in found), found
+
+
+def test_a_fuzzy_entry_is_a_fault(translate):
+    fuzzy = entry("One mask.", "一个掩码。", flags=["fuzzy"], previous_msgid="A mask.")
+    assert [line for line in translate.wrong(fuzzy, {}) if 'was "A mask."' in line]
+
+
+def test_a_word_in_another_sense_is_named_in_a_comment(translate):
+    terms = {"head": "注意力头"}
+    assert list(translate.wrong(entry("The head of the page.", "页面的开头。"), terms))
+    assert not list(translate.wrong(entry("The head of the page.", "页面的开头。", tcomment="head"), terms))
+
+
+def test_every_term_has_one_translation(translate):
+    table = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", translate.TERMS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(translate.read_terms()) > 50
+    assert len(set(table)) == len(table)
+
+
+def source_of(translate, tmp_path, texts, write=None):
+    return translate.Source("a", tmp_path / "a.po", lambda: dict.fromkeys(texts, "here"), write)
+
+
+def test_missing_unused_and_old_are_faults(translate, tmp_path, monkeypatch):
+    monkeypatch.setattr(translate, "ROOT", tmp_path)
+    written = tmp_path / "a.md"
+    source = source_of(translate, tmp_path, ["One mask.", "Two."], lambda words: (written, "一个掩码。"))
+    file = polib.POFile()
+    file += [entry("One mask.", "一个掩码。"), entry("Three.", "三。")]
+    file.save(str(source.catalogue))
+    written.write_text("别的", encoding="utf-8")
+    found = "\n".join(translate.faults(source))
+    assert found.count("\n") == 2
+    assert "no entry, run --update: Two." in found
+    assert "no longer in the source" in found and "Three." in found
+    assert "a.md differs" in found
+
+
+def test_an_update_keeps_translations_and_marks_what_has_changed(translate, tmp_path):
+    old = ["The mask has one row for every token.", "It is gone.", "Same."]
+    translate.update(source_of(translate, tmp_path, old))
+    file = polib.pofile(str(tmp_path / "a.po"))
+    for number, old_entry in enumerate(file):
+        old_entry.msgstr, old_entry.tcomment = f"第 {number} 句", "note"
+    file.save()
+    new = ["A new paragraph, of other words.", "Same.", "The mask has one row for each token."]
+    assert "2 new, 2 dropped, 3 entries" in translate.update(source_of(translate, tmp_path, new))
+    first, second, third = polib.pofile(str(tmp_path / "a.po"))
+    assert (first.msgid, first.msgstr, first.fuzzy) == (new[0], "", False)
+    assert (second.msgid, second.msgstr, second.fuzzy, second.tcomment) == (new[1], "第 2 句", False, "note")
+    assert (third.msgid, third.msgstr, third.fuzzy) == (new[2], "第 0 句", True)
+    assert third.previous_msgid == old[0]
+
+
+# ---- texts and notebooks ------------------------------------------------------------------------
+
+MARKDOWN = """# A title
+
+Two lines of
+one paragraph.
+
+- an item
+  that goes on
+- `code` only: `x`
+
+| a row | `x` |
+|---|---|
+
+```
+a block of code
+```
+<!-- generated: times -->
+
+| it took | 12.5 s | `t1` |
+
+<!-- end -->
+About <!-- generated: n -->7<!-- end --> of 9.
+"""
+
+
+def test_a_text_is_cut_into_paragraphs_items_and_rows(translate):
+    assert list(translate.texts_of(MARKDOWN, "here")) == [
+        "A title",
+        "Two lines of one paragraph.",
+        "an item that goes on",
+        "`code` only: `x`",
+        "| a row | `x` |",
+        "| it took | [[0]] s | `t1` |",
+        "About <!-- generated: n -->[[0]]<!-- end --> of 9.",
+    ]
+
+
+def test_without_translations_a_text_only_loses_its_line_ends(translate):
+    same = translate.translated(MARKDOWN, {}, ROOT, ROOT)
+    assert same == MARKDOWN.replace("of\none", "of one").replace("item\n  that", "item that").rstrip("\n")
+
+
+def test_translated_pieces_take_their_places(translate):
+    words = {
+        "A title": "标题",
+        "| it took | [[0]] s | `t1` |": "| 用时 | [[0]] 秒 | `t1` |",
+        "an item that goes on": "一项",
+    }
+    lines = translate.translated(MARKDOWN, words, ROOT, ROOT).splitlines()
+    assert lines[0] == "# 标题" and "- 一项" in lines and "| 用时 | 12.5 秒 | `t1` |" in lines
+
+
+def test_links_lead_to_the_same_files(translate):
+    def moved(text):
+        return translate.translated(text, {}, ROOT / "notebooks", ROOT / "notebooks" / "zh")
+
+    assert moved("[a](../docs/results.md#ablations)") == "[a](../../docs/results.md#ablations)"
+    assert moved("[a](../docs/teaching.md#plans)") == "[a](../../docs/zh/teaching.md)"
+    assert moved("[a](07_masking.ipynb)") == "[a](07_masking.ipynb)"
+    assert moved("[a](https://arxiv.org/abs/2204.14198)") == "[a](https://arxiv.org/abs/2204.14198)"
+    assert moved("[a](#here)") == "[a](#here)"
+
+
+def notebook_of(*cells):
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+def run_cell(code, text):
+    output = nbformat.v4.new_output("stream", text=text)
+    return nbformat.v4.new_code_cell(code, execution_count=3, outputs=[output])
+
+
+def test_a_notebook_has_translated_texts_the_same_code_and_the_same_outputs(translate):
+    text = nbformat.v4.new_markdown_cell("# A title")
+    code = 'sys.path.insert(0, "..")\nprint(1)'
+    english = notebook_of(text, run_cell(code, "1\n"))
+    made = translate.in_chinese(notebook_of(text, nbformat.v4.new_code_cell(code)), english, {"A title": "标题"})
+    assert made.cells[0].source == "# 标题"
+    assert made.cells[1].source == code.replace('".."', '"../.."')
+    assert made.cells[1].outputs[0].text == "1\n" and made.cells[1].execution_count == 3
+
+
+def test_changed_code_has_no_outputs_to_take_over(translate):
+    changed = notebook_of(nbformat.v4.new_code_cell("print(2)"))
+    with pytest.raises(translate.NotBuilt, match="older than its source"):
+        translate.in_chinese(changed, notebook_of(run_cell("print(1)", "1\n")), {})
+
+
+def test_figures_are_told_in_chinese(translate):
+    picture = nbformat.v4.new_output("display_data", {"image/png": ""}, metadata={"image/png": {"alt": "a line"}})
+    code = nbformat.v4.new_code_cell("draw()", outputs=[picture])
+    english = notebook_of(code, nbformat.v4.new_markdown_cell("*Figure: a line.*"))
+    source = notebook_of(nbformat.v4.new_code_cell("draw()"), nbformat.v4.new_markdown_cell("*Figure: a line.*"))
+    made = translate.in_chinese(source, english, {"*Figure: a line.*": "*图：一条线。*"})
+    assert made.cells[0].outputs[0].metadata["image/png"].alt == "一条线。"
+
+
+# ---- messages and hints -------------------------------------------------------------------------
+
+
+def test_strings_of_checks_and_of_underscore_calls_are_found(translate, tmp_path):
+    code = '"""A doc string."""\nx = "two words"\ny = _("one {n}").format(n=1)\nz = f"not {x} this"\n'
+    code += 'w = _("a" if x else "b")\n'
+    for folder, expected in (("checks", ["two words", "one {n}", "a", "b"]), ("other", ["one {n}", "a", "b"])):
+        module = tmp_path / folder / "n07_a.py"
+        module.parent.mkdir()
+        module.write_text(code, encoding="utf-8")
+        assert list(translate.strings_of(module)) == expected
+
+
+DATA = {"answer {} of {}.", "Question: {}? Answer:", "{} frames of {} x {}, {} latents.", "word {}."}
+
+
+def test_no_hint_is_an_f_string():
+    """An f-string cannot be looked up: a hint with values is _("... {x} ...").format(x=x)."""
+    for path in (ROOT / "tinyflamingo" / "checks").glob("n*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(
+                    getattr(part, "value", "") if isinstance(part, ast.Constant) else "{}" for part in node.values
+                )
+                assert text in DATA or not re.search(r"[a-z]{2,} ", text), f"{path.name}: {text}"
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({"TINYFLAMINGO_LANGUAGE": "zh", "LANG": "en_US.UTF-8"}, True),
+        ({"TINYFLAMINGO_LANGUAGE": "en", "LANG": "zh_CN.UTF-8"}, False),
+        ({"LANG": "zh_CN.UTF-8"}, True),
+        ({"LC_ALL": "C.UTF-8", "LANG": "zh_CN.UTF-8"}, False),
+        ({"LANG": "de_DE.UTF-8"}, False),
+    ],
+)
+def test_the_language_is_that_of_the_variable_or_of_the_locale(monkeypatch, variables, expected):
+    for key in language.CHOOSERS:
+        monkeypatch.delenv(key, raising=False)
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    assert language.is_chinese() == expected
+
+
+def test_windows_names_its_locale_in_words(monkeypatch):
+    for key in language.CHOOSERS:
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setattr(language.locale, "getlocale", lambda: ("Chinese (Simplified)_China", "936"))
+    assert language.is_chinese()
+
+
+def test_hints_come_in_chinese_with_their_values(chinese, capsys):
+    import numpy as np
+
+    from tinyflamingo.checks import check_07_2_phi
+
+    check_07_2_phi.shown = 0
+    check_07_2_phi(lambda is_image: np.cumsum(is_image) + 1)
+    check_07_2_phi.hint()
+    check_07_2_phi.hint()
+    said = capsys.readouterr().out
+    assert said.startswith("练习 07.2：还不对。符号 0 的 phi 是 1，") and "公式：np.cumsum(is_image, axis=-1)" in said
+    assert not re.search("[a-z]{2,} [a-z]{2,}", said)
+
+
+def test_the_catalogues_of_messages_are_in_the_wheel():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "package-data"
+    ]
+    packed = {path for pattern in patterns["tinyflamingo"] for path in (ROOT / "tinyflamingo").glob(pattern)}
+    assert packed >= {*language.FOLDER.rglob("*.po")} != set()
+
+
+def test_what_is_not_translated_stays_english(chinese):
+    assert language._("no catalogue has this {x}") == "no catalogue has this {x}"
+
+
+def test_english_reads_no_catalogue():
+    code = "import sys, tinyflamingo.language as l; l._('x'); print('polib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"
