@@ -30,6 +30,7 @@ alternative text of the picture, for readers who cannot see it.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -212,6 +213,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(f"stale: notebooks/{name}" for name in old) or "all notebooks agree with their sources")
         return 1 if old else 0
     SOLUTIONS.mkdir(exist_ok=True)
+    os.environ["TINYFLAMINGO_LANGUAGE"] = "en"  # of the checks in the outputs
     for source in chosen:
         for notebook, (path, _) in zip(build(source), places(source), strict=False):
             nbformat.write(notebook, path)

@@ -47,6 +47,8 @@ NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 NUMBER_OR_CODE = re.compile(rf"{CODE.pattern}|{NUMBER.pattern}")
 WORD = re.compile(r"[A-Za-z]{2,}")
 SENTENCE = re.compile(r"[A-Za-z]{2,}[^A-Za-z]{0,2} [A-Za-z(]")  # of strings in code: two words, not a name
+PROSE = re.compile(r"(?:[A-Za-z]{2,} ){3}")
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
 HALF_WIDTH = re.compile(r"[\u4e00-\u9fff][,;:?!]")
 GENERATED = re.compile(r"<!-- generated: \w+ -->(.*?)<!-- end -->")  # numbers in it come from files and change
 MARK = re.compile(r"(\s*(?:(?:#+|[-*+]|\d+[.)]|>) +)*)(.*)")
@@ -301,12 +303,14 @@ def wrong(entry: polib.POEntry, terms: dict[str, str]) -> Iterator[str]:
         yield f"the place of a value differs: {part}"
     if _emphasis(english) != _emphasis(chinese):
         yield "bold, italics or links differ: a mark beside Chinese punctuation needs a space or another place"
+    if PROSE.search(_prose(english)) and not CHINESE.search(chinese):
+        yield "still English"
     if half := HALF_WIDTH.search(_prose(chinese)):
         yield f"half-width punctuation: {half[0]}"
     prose = _prose(english)
     for term, word in terms.items():
         named = re.search(rf"(?<![\w-]){re.escape(term)}(?:s|es)?(?![\w-])", prose, re.IGNORECASE)
-        if named and word not in chinese and term not in entry.tcomment:
+        if named and word not in chinese and term not in entry.tcomment and chinese != english:
             yield f'"{term}" is "{word}"'
 
 

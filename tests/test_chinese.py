@@ -72,6 +72,8 @@ PLANTED = [
     ("It has 12 tokens.", "它有若干个符号。", "lacks 12"),
     ("It has 12 tokens.", "", "not translated"),
     ("It has 12 tokens.", "它有 12 个词元。", '"token" is "符号"'),
+    ("This was not translated at all.", "This was not translated at all.", "still English"),
+    ("np.cumsum(x, axis=0)", "np.cumsum(x, axis=0)", None),
     ("Text before the resampler.", "重采样器,之前", "half-width"),
     ("See `phi` here.", "看这里。", "lacks `phi`"),
     ("The sum is $x_1 + 2$.", "和是 $x_1 + 3$。", r"lacks $x_1 + 2$"),
