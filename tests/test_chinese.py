@@ -13,7 +13,7 @@ import pytest
 polib = pytest.importorskip("polib")
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
-pytest.importorskip("markdown_it")
+MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 
 from tinyflamingo import language  # noqa: E402
 
@@ -331,3 +331,20 @@ def test_english_reads_no_catalogue():
     code = "import sys, tinyflamingo.language as l; l._('x'); print('polib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "False\n"
+
+
+def rendered(markdown):
+    """HTML in which the ends of lines inside a paragraph do not count. A comment that begins a line would end it."""
+    markdown = re.sub(r"(?<=\S)\n(?=<!-- generated: \w+ -->\S)", " ", markdown)
+    return " ".join(MarkdownIt("commonmark").enable("table").render(markdown).split())
+
+
+def test_cutting_a_text_keeps_its_structure(translate, monkeypatch):
+    """Every text of the project, cut into pieces and joined again without a translation, looks as before."""
+    monkeypatch.setattr(translate, "_moved", lambda link, old, new: link)
+    texts = [path.read_text(encoding="utf-8") for path in translate.editions() if path.suffix == ".md"]
+    cells = [cell for source in translate.build.sources() for cell in translate.build.read_source(source).cells]
+    texts += [cell.source for cell in cells if cell.cell_type == "markdown"]
+    assert len(texts) > 300
+    for text in texts:
+        assert rendered(translate.translated(text, {}, ROOT, ROOT)) == rendered(text)
