@@ -297,7 +297,7 @@ def test_the_language_is_that_of_the_variable_or_of_the_locale(monkeypatch, vari
 def test_windows_names_its_locale_in_words(monkeypatch):
     for key in language.CHOOSERS:
         monkeypatch.delenv(key, raising=False)
-    monkeypatch.setattr(language.locale, "getlocale", lambda: ("Chinese (Simplified)_China", "936"))
+    monkeypatch.setattr(language.locale, "setlocale", lambda category: "Chinese (Simplified)_China.936")
     assert language.is_chinese()
 
 

@@ -18,7 +18,8 @@ CHOOSERS = ("TINYFLAMINGO_LANGUAGE", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"
 
 def is_chinese() -> bool:
     """Whether the reader has chosen Chinese. Windows sets none of the variables; its locale begins with "Chinese"."""
-    name = next((os.environ[key] for key in CHOOSERS if os.environ.get(key)), None) or locale.getlocale()[0] or ""
+    chosen = (os.environ[key] for key in CHOOSERS if os.environ.get(key))
+    name = next(chosen, "") or locale.setlocale(locale.LC_CTYPE)  # without a second argument it only reads
     return name.lower().startswith(("zh", "chinese"))
 
 
