@@ -16,6 +16,7 @@ pytest.importorskip("nbclient")
 MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 
 from tinyflamingo import language  # noqa: E402
+from tinyflamingo.checks import core  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -348,3 +349,33 @@ def test_cutting_a_text_keeps_its_structure(translate, monkeypatch):
     assert len(texts) > 300
     for text in texts:
         assert rendered(translate.translated(text, {}, ROOT, ROOT)) == rendered(text)
+
+
+@pytest.mark.parametrize(
+    "fails, said",
+    [
+        (lambda: core.holds(False, "a hint"), "提示"),
+        (
+            lambda: core.shape_is(1, (2,), "(three, D)", "my result", "a hint"),
+            "“结果”的形状是 ()，应为 (三, D) = (2,)。提示",
+        ),
+        (lambda: core.value_is(1, 2, "a hint", "my result"), "“结果”是 1，应为 2。提示"),
+        (lambda: core.value_is(1.0, 2.0, what="my result", mistakes={"a hint": 1.0}), "“结果”是 1，应为 2。提示"),
+        (lambda: core.value_is(float("nan"), 2.0, "a hint", "my result"), "“结果”中有 NaN。提示"),
+    ],
+)
+def test_the_tools_of_checks_translate_what_they_are_given(chinese, monkeypatch, fails, said):
+    words = {**language._catalogue(), "a hint": "提示", "my result": "结果", "(one, D)": "(一, D)"}
+    monkeypatch.setattr(language, "_catalogue", lambda: words)
+    with pytest.raises(core.CheckFailed) as failed:
+        fails()
+    assert str(failed.value) == said
+
+
+def test_a_fuzzy_or_empty_entry_is_not_shown(monkeypatch, tmp_path):
+    (tmp_path / "zh_CN").mkdir()
+    file = polib.POFile()
+    file += [entry("one", "一"), entry("two", "二", flags=["fuzzy"]), entry("three", "")]
+    file.save(str(tmp_path / "zh_CN" / "a.po"))
+    monkeypatch.setattr(language, "FOLDER", tmp_path)
+    assert language._catalogue.__wrapped__() == {"one": "一"}
