@@ -66,6 +66,16 @@ def test_what_is_written_has_a_translated_catalogue(translate):
     assert written <= set(translate.editions().values())
 
 
+@pytest.mark.parametrize("path", (ROOT / "notebooks" / "zh").glob("*.ipynb"), ids=lambda path: path.stem)
+def test_a_chinese_notebook_is_valid_small_and_open(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 300_000
+    assert "# solution" not in path.read_text(encoding="utf-8")
+    titles = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert re.search("[\u4e00-\u9fff]", titles[0].splitlines()[0])
+
+
 # ---- faults are found ---------------------------------------------------------------------------
 
 PLANTED = [
