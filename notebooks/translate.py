@@ -59,7 +59,7 @@ class NotBuilt(Exception):
 
 
 class Source(NamedTuple):
-    """What is translated. texts: {text: its place}; result: the path and the content that are made of it, if any."""
+    """What is translated. texts: {text: its place}; write: the path and the content of the Chinese file, if it has one."""
 
     name: str
     catalogue: Path

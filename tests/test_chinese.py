@@ -66,7 +66,7 @@ def test_what_is_written_has_a_translated_catalogue(translate):
     assert written <= set(translate.editions().values())
 
 
-@pytest.mark.parametrize("path", (ROOT / "notebooks" / "zh").glob("*.ipynb"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "zh").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_chinese_notebook_is_valid_small_and_open(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
