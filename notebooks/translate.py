@@ -59,7 +59,7 @@ class NotBuilt(Exception):
 
 
 class Source(NamedTuple):
-    """What is translated. texts: {text: its place}; write: the path and the content of the Chinese file, if it has one."""
+    """What is translated. texts: {text: its place}; write: path and content of the Chinese file, if it has one."""
 
     name: str
     catalogue: Path
