@@ -366,8 +366,8 @@ def test_cutting_a_text_keeps_its_structure(translate, monkeypatch):
     [
         (lambda: core.holds(False, "a hint"), "提示"),
         (
-            lambda: core.shape_is(1, (2,), "(three, D)", "my result", "a hint"),
-            "“结果”的形状是 ()，应为 (三, D) = (2,)。提示",
+            lambda: core.shape_is(1, (2,), "(one, D)", "my result", "a hint"),
+            "“结果”的形状是 ()，应为 (一, D) = (2,)。提示",
         ),
         (lambda: core.value_is(1, 2, "a hint", "my result"), "“结果”是 1，应为 2。提示"),
         (lambda: core.value_is(1.0, 2.0, what="my result", mistakes={"a hint": 1.0}), "“结果”是 1，应为 2。提示"),
