@@ -21,7 +21,7 @@ SHOTS = {  # name: (page, what follows in its address, width, height)
     "explorer.png": ("explorer", "#lang=en", 1280, 1200),
     "explorer_zh.png": ("explorer", "#lang=zh", 1920, 1080),
     "explorer_phone.png": ("explorer", "#lang=zh", 500, 1400),
-    "notebook.png": ("notebook", "", 1000, 1180),
+    "notebook.png": ("notebook", "", 900, 1120),
 }
 SECONDS = 20  # of the page's own clock, in which it computes
 NOTEBOOK, SECTION = ROOT / "notebooks" / "07_masking.ipynb", "## A page becomes a row of tokens"

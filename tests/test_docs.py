@@ -299,6 +299,7 @@ def test_regions_are_closed_and_known(path):
     names = [match[1] for match in tables.REGION.findall(text)]
     assert names and set(names) <= set(tables.REGIONS)
     assert len(names) == text.count("<!-- generated") == text.count("<!-- end -->")
+    assert not re.search(r"^<!-- generated: \w+ -->.", text, re.M), "Markdown ends a paragraph at a line that begins so"
 
 
 def test_a_stale_number_is_noticed_and_replaced(tmp_path):
