@@ -2,7 +2,7 @@
 
     python docs/make_tables.py             rewrite the regions that are stale
     python docs/make_tables.py --check     change nothing; exit code 1 if a region is stale
-    python docs/make_tables.py --measure   first measure the time of the README's commands (trains, runs all tests)
+    python docs/make_tables.py --measure   first measure the time of the main commands (trains, runs all tests)
 
 A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NAME is a key of `REGIONS`. The sources:
 
@@ -49,8 +49,8 @@ OWN_DATA = ROOT / "docs" / "own_data.json"
 RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
 DOCUMENTS = [
-    ROOT / "docs" / name
-    for name in ("architecture.md", "performance.md", "sizes.md", "omniglot.md", "scaling.md", "own_data.md")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("architecture", "commands", "omniglot", "own_data", "performance", "scaling", "scores", "sizes")
 ]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -87,7 +87,7 @@ EXAMPLES = (
     ("<image>lofa.<image>dimu.<image>", *(f"docs/examples/{n}.png" for n in ("red_circle", "blue_star", "red_house"))),
 )
 
-# The commands whose times are in the README; `--measure` runs them.
+# The commands whose times are in docs/commands.md; `--measure` runs them.
 TIMED = {
     "tests": "-m pytest",
     "demo": "-m tinyflamingo demo --out docs/figures/demo.png",
@@ -184,7 +184,7 @@ def minutes() -> str:
 
 
 def times() -> str:
-    """Times of the README's commands."""
+    """Times of the main commands."""
     timed = measured()
     stages = timed["train"]["stages"]
     rows = [["`python -m tinyflamingo train`", timed["cores"], duration(sum(stages.values()))]]

@@ -5,7 +5,7 @@
 Twins: the share of the test pictures of single things that have, in training with the same seed, a picture of the same
 shape, colour, size and place. Blind: the share of right answers of the best guess without the last picture. The guess
 is the most common right answer to the question; it is chosen on one half of the queries and scored on the other half.
-Nothing is drawn, only the scenes are sampled. `docs/make_tables.py` puts the numbers into the README and the card.
+Nothing is drawn, only the scenes are sampled. `docs/make_tables.py` puts the numbers into docs/scores.md and the card.
 """
 
 from __future__ import annotations

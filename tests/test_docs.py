@@ -21,6 +21,7 @@ from tinyflamingo.training.presets import get_preset
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+CHAPTER = ROOT / "docs" / "chapter.md"
 CARD = ROOT / "tinyflamingo" / "assets" / "toy" / "MODEL_CARD.md"
 TEXTS = [README, CARD, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN = [path for path in TEXTS if path.name not in ("parity.md", "results.md", "MODEL_CARD.md")]  # by hand
@@ -134,7 +135,7 @@ def test_names_are_defined_in_the_file_that_the_text_gives(path):
 def test_the_table_of_the_chapter_names_a_file_and_its_test():
     rows = re.findall(
         r"^\| [^|]+ \| `(tinyflamingo/[\w/.]+)` \| `(tests/[\w/.]+)` \| [^|]+ \|$",
-        README.read_text(encoding="utf-8"),
+        CHAPTER.read_text(encoding="utf-8"),
         re.M,
     )
     assert len(rows) >= 10 and rows[0][0] == "tinyflamingo/one_file.py"
@@ -142,6 +143,16 @@ def test_the_table_of_the_chapter_names_a_file_and_its_test():
     model = {p.name for p in (ROOT / "tinyflamingo" / "model").glob("*.py")}
     helpers = {"__init__.py", "config.py", "encoder_block.py", "tokenizer.py"}
     assert {Path(f).name for f, _ in rows if f.startswith("tinyflamingo/model/")} == model - helpers
+
+
+def test_the_short_table_of_the_readme_is_a_part_of_the_long_one():
+    """It begins with the whole model in one file; its notebooks are all but one, which the text names."""
+    text, long = README.read_text(encoding="utf-8"), CHAPTER.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `(tinyflamingo/[\w/.]+)` \|$", text, re.M)
+    assert rows[0][2] == "tinyflamingo/one_file.py"
+    assert [file for _, _, file in rows if not (ROOT / file).is_file()] == []
+    told = {number for _, notebooks, _ in rows for number in re.findall(r"\b\d\d\b", notebooks)}
+    assert told | {"01"} == set(re.findall(r"`notebooks/(\d\d)_", long)) and "Notebook 01" in text
 
 
 def test_names_in_the_deviations_are_in_the_code():
@@ -288,6 +299,7 @@ def test_regions_are_closed_and_known(path):
     names = [match[1] for match in tables.REGION.findall(text)]
     assert names and set(names) <= set(tables.REGIONS)
     assert len(names) == text.count("<!-- generated") == text.count("<!-- end -->")
+    assert not re.search(r"^<!-- generated: \w+ -->.", text, re.M), "Markdown ends a paragraph at a line that begins so"
 
 
 def test_a_stale_number_is_noticed_and_replaced(tmp_path):

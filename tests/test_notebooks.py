@@ -142,11 +142,13 @@ def test_a_block_by_chance_is_found(text, lines):
 
 @every
 def test_the_minutes_are_told_and_counted(source):
-    """In the first cell and on the page for teachers: `python notebooks/build.py --minutes` counts them."""
+    """In the first cell and on two pages: `python notebooks/build.py --minutes` counts them."""
     told = re.search(r"minutes: (\d+)|(\d+) minutes", build.read_source(source).cells[0].source)
     assert int(told[1] or told[2]) == build.minutes(source)
     page = (FOLDER.parent / "docs" / "teaching.md").read_text(encoding="utf-8")
     assert re.search(rf"^### {source.stem[:2]} .*\n- \*\*Minutes\*\* {build.minutes(source)}\.", page, re.MULTILINE)
+    table = (FOLDER.parent / "docs" / "chapter.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| .*`notebooks/{source.stem}\.ipynb`.* \| {build.minutes(source)} \|$", table, re.MULTILINE)
 
 
 def test_minutes_are_words_lines_and_exercises(tmp_path):
