@@ -114,14 +114,20 @@ def make_pool(
 
 def draw_pool(rng: np.random.Generator, scenes: Sequence[Scene], clips: Sequence[Clip] = (), side: int = SIDE) -> Pool:
     """A pool of the given scenes and clips."""
+    pool = scene_pool(scenes, clips)
+    if pool.scenes:
+        pool.pictures = np.stack([draw_scene(rng, scene, side) for scene in pool.scenes])
+    if pool.clips:
+        pool.videos = np.stack([draw_clip(rng, clip, side=side) for clip in pool.clips])
+    return pool
+
+
+def scene_pool(scenes: Sequence[Scene], clips: Sequence[Clip] = ()) -> Pool:
+    """A pool without pixels, for texts."""
     pool = Pool(list(scenes), list(clips))
     for i, scene in enumerate(pool.scenes):
         uncoloured = scene.kind == "single" and not scene.things[0].colour
         pool.by_kind["uncoloured" if uncoloured else scene.kind].append(i)
         if scene.kind in ("single", "wild", "digit") and not uncoloured:
             pool.by_thing[scene.things[0].kind].append(i)
-    if pool.scenes:
-        pool.pictures = np.stack([draw_scene(rng, scene, side) for scene in pool.scenes])
-    if pool.clips:
-        pool.videos = np.stack([draw_clip(rng, clip, side=side) for clip in pool.clips])
     return pool
