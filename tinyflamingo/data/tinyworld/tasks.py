@@ -170,7 +170,7 @@ def _table(rng, slot):
 
 def _words(rng, draw, count):
     """So many different words."""
-    words: dict[str, None] = {}
+    words = {}
     while len(words) < count:
         words[draw(rng)] = None
     return list(words)
