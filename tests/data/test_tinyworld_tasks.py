@@ -127,7 +127,7 @@ def functions(shots):
 
 def around(answers):
     """(the words at both ends that all answers share, whether what remains of each is one word or value)."""
-    head, tail = shared(answers), 0
+    head = shared(answers)
     rest = [answer[head:] for answer in answers]
     tail = shared([answer[::-1] for answer in rest])
     words = answers[0][:head] + rest[0][len(rest[0]) - tail :]
