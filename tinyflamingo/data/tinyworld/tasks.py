@@ -186,9 +186,11 @@ def _invented(rng):
 
 def _spelled(rng, letters=LETTERS):
     """Two to five letters that mean nothing."""
-    while (word := "".join(pick(rng, letters) for _ in range(pick(rng, (2, 3, 4, 5))))) in NEVER_SPELLED:
-        pass
-    return word
+    while True:
+        places = rng.integers(len(letters), size=pick(rng, (2, 3, 4, 5)))
+        word = "".join(letters[i] for i in places.tolist())
+        if word not in NEVER_SPELLED:
+            return word
 
 
 def _spelled_name(rng):
