@@ -260,7 +260,7 @@ def stage_three(rng, tokenizer, n):
         m.setattr(task_documents, "draw_task", lambda rng: drawn.append(1) or draw(rng))
         for i in range(n):
             drawn.clear()
-            kind, items = stage._draw(rng, "pages", 1 + i % 3)
+            kind, items = stage._draw(rng, "pages", 1 + i % 3, i)
             shots = shots_of_page(items, stage.pool) if kind == "tasks" else []
             yield shots, leaks_in_page(shots, len(drawn)) if shots else []
 
