@@ -11,12 +11,13 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld import scenes
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import UNASKED, UNASKED_SUMS, Clip, content
+from tinyflamingo.data.tinyworld.tasks import answer, held_out
 from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import few_shot, suite_run
 from tinyflamingo.evaluation.few_shot import ANSWER_TOKENS, MEDIUM, shot_items
 from tinyflamingo.evaluation.metrics import METRICS
-from tinyflamingo.evaluation.suite import FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example
+from tinyflamingo.evaluation.suite import FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example, task_of
 from tinyflamingo.evaluation.suite_run import with_room
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.variants.ablations import AllPreviousXattnConfig
@@ -42,9 +43,23 @@ def examples(task, side, n=40):
 
 
 def test_there_are_sixteen_tasks_and_five_for_choices():
-    assert len(TASKS) == 16 and len({t.mirrors for t in TASKS.values()}) == 16
-    assert {t.mirrors for t in TASKS.values() if t.dev} == {"COCO", "VQAv2", "OKVQA", "VATEX", "MSVDQA"}
+    trained = [task for task in TASKS.values() if not task.level]
+    assert len(trained) == 16 and len({t.mirrors for t in trained}) == 16
+    assert {t.mirrors for t in trained if t.dev} == {"COCO", "VQAv2", "OKVQA", "VATEX", "MSVDQA"}
     assert {t.metric for t in TASKS.values()} <= {*METRICS, "ROC AUC"}
+
+
+def test_the_other_sixteen_tasks_are_the_held_out_families():
+    levels = [task.level for task in TASKS.values() if task.level]
+    assert len(levels) == 16 and set(levels) == {1, 2, 3, 4, 5}
+    assert sorted(task.level for task in TASKS.values() if task.level and task.dev) == [1, 2, 3, 4, 5]
+    for name, task in TASKS.items():
+        for i in range(20 if task.level else 0):
+            drawn = task_of(name, (1, 2, i))
+            assert held_out(drawn) == (name,) and task_of(name, (1, 2, i)) is drawn
+            assert bool(drawn.words) == (task.level == 4) and bool(drawn.table) == (task.level == 5)
+            example = task.example(np.random.default_rng(i), QUERY, (1, 2, i))
+            assert example.asked == ("",) and example.answers == (answer(drawn, example.medium),) and example.answers[0]
 
 
 def test_no_query_has_the_description_of_a_shot(task):
@@ -165,6 +180,14 @@ def test_a_candidate_right_after_the_prompt_is_scored_from_its_first_token(model
             batch.phi[:, known:] = 0
             whole = score_continuations(model, batch, instance.shot_visual)[0]
             assert score == pytest.approx(whole, abs=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"blind": True}, {"pictures": False}])
+def test_a_task_without_a_question_is_answered(model, changes):
+    """Also by a blind query, whose prompt ends with `<EOC>`."""
+    instance = few_shot.draw_instance(model, TASKS["twice"], np.random.default_rng(4), KEY, 3, 2)
+    for k in (0, 3):
+        assert len(few_shot.few_shot(model, instance, k, **changes)) == 2
 
 
 def test_all_previous_is_refused(model):

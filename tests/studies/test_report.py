@@ -45,6 +45,7 @@ def suite(seed=0, shift=0.0):
         "captions": task("COCO", True, 0.9, (0.3, 0.4, 0.5), 0.95),
         "digits": task("TextVQA", False, 0.7, (0.3, 0.69, 0.5), 0.6),
         "memes": task("HatefulMemes", False, 0.5, (0.3, 0.2, 0.6), 0.9),
+        "twice": task("level 2", False, 0.8, (0.3, 0.4, 0.5), 0.6) | {"level": 2},
     }
     words = {"2way": {"1": cell(0.9), "8": cell(0.97)}, "5way": {"4": cell(0.95)}}
     return {"format": "tinyflamingo-suite/1", "seed": seed, "tasks": tasks, "few_shot_words": words}
@@ -124,6 +125,7 @@ def test_the_text_has_all_sections_with_their_figures(run, tmp_path):
     ]
     links = re.findall(r"\]\((figures/results_\w+\.png)\)", text)
     assert len(links) == 7 and all((tmp_path / link).stat().st_size > 1000 for link in links)
+    assert text.count("| `twice` |") == 3 and "| 2 | `twice` |" in text  # in its own table, sanity and retrieval
     assert "`captions` (DEV) | COCO" in text and "0.970 (0.950 to 0.990)" in text
     assert "Here the toy disagrees with the paper: an MLP." in text
     again = tmp_path / "again.md"

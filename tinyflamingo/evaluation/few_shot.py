@@ -153,8 +153,10 @@ def answer(
         raise UserError("the suite reads the shots once for many queries: each token of the model must see one medium")
     visual = np.concatenate([shot_visual, query_visual])
     cache, next_token = read_prompt(model, items, visual)
+    # After a prompt that ends with `<EOC>` an answer needs a token to follow: a blind query without text keeps its tag.
+    tags = [[] if blind and (e.asked[0] or e.candidates) else [MEDIUM] for e in examples]
     seen = [0 if blind else len(shot_visual) + 1 + i for i in range(len(examples))]
-    rows = [[*([] if blind else [MEDIUM]), e.asked[0]] for e in examples]
+    rows = [[*tag, e.asked[0]] for tag, e in zip(tags, examples, strict=True)]
     for turn in range(1, len(examples[0].asked)):
         texts = write(model, rows, seen, cache, visual)
         rows = [[*row, text, e.asked[turn]] for row, text, e in zip(rows, texts, examples, strict=True)]
