@@ -282,6 +282,14 @@ def test_an_ensemble_takes_the_candidate_with_the_highest_mean_log_likelihood(mo
     assert answer == (instance.queries[0].candidates[1], [-3.5, -3.0, -9.0, -9.0])
 
 
+def test_an_ensemble_takes_the_open_ended_answer_of_most_orders(model, monkeypatch):
+    instance = few_shot.draw_instance(model, TASKS["video_questions"], np.random.default_rng(4), KEY, 2, 2)
+    orders = iter([["a", "c"], ["b", "c"]] * 2 + [["b", "d"]] * 2)
+    monkeypatch.setattr(few_shot, "permutations", lambda *_: range(6))
+    monkeypatch.setattr(few_shot, "_answer_after", lambda *_: [(text, []) for text in next(orders)])
+    assert few_shot.few_shot_ensemble(model, instance, 2, np.random.default_rng(0)) == [("b", []), ("c", [])]
+
+
 def test_the_table_of_a_suite_has_all_its_scores():
     row = {"score": 0.25, "ci95": [0.2, 0.3], "n": 9}
     task = {"metric": "exact match", "shots": {"4": row}, "sanity": {"swapped": None, "blind": row}}

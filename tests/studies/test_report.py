@@ -9,7 +9,7 @@ import pytest
 from tinyflamingo.errors import UserError
 from tinyflamingo.studies import report_figures
 from tinyflamingo.studies.report import report
-from tinyflamingo.studies.report_read import cell_of, merged, read_runs
+from tinyflamingo.studies.report_read import Runs, cell_of, merged, read_runs
 from tinyflamingo.studies.report_text import SECTIONS, headline, show
 
 
@@ -275,3 +275,16 @@ def test_no_report_and_a_damaged_log_are_refused(tmp_path):
     (tmp_path / "log.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="is damaged"):
         read_runs([tmp_path])
+
+
+def test_levels_have_the_mean_of_their_tasks_and_the_worst_seed(tmp_path):
+    suites = {seed: suite(seed, 0.1 * seed) for seed in range(2)}
+    for made in suites.values():
+        other = made["tasks"]["twice"]
+        made["tasks"] |= {"again": other | {"shots": {n: cell(0.4) for n in other["shots"]}}}
+        made["tasks"] |= {"chosen": other | {"dev": True, "shots": {n: cell(0.0) for n in other["shots"]}}}
+    text = SECTIONS["told"][1](Runs(suites))
+    assert "| 2 | – | – |" not in text
+    level = next(line for line in text.splitlines() if line.startswith("| 2 | "))
+    assert level.split(" | ")[-1].startswith("0.62 [0.60]")  # (0.8 + 0.4) / 2, and 0.05 more with seed 1
+    assert "on **1 of 2** tasks, clearly on" in text and "`chosen` (DEV)" in text

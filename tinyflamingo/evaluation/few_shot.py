@@ -10,6 +10,7 @@ Not here: the tasks (`evaluation/suite.py`), scores and the whole suite (`evalua
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -193,10 +194,12 @@ def few_shot_rices(model: TrainedFlamingo, instance: Instance, k: int) -> list:
 
 
 def few_shot_ensemble(model: TrainedFlamingo, instance: Instance, k: int, rng: np.random.Generator) -> list:
-    """Close-ended answers by the mean log-likelihood over several orders of the first k shots."""
+    """Answers from several orders of the first k shots: by mean log-likelihood, or open-ended ones by majority."""
     queries = instance.queries
     orders = permutations(rng, k, ORDERS)
     runs = [_answer_after(model, instance, order, queries, instance.query_visual) for order in orders]
+    if not queries[0].candidates:
+        return [(Counter(text for text, _ in answers).most_common(1)[0][0], []) for answers in zip(*runs, strict=True)]
     means = np.mean([[scores for _, scores in run] for run in runs], axis=0)
     return [(q.candidates[int(np.argmax(s))], s.tolist()) for q, s in zip(queries, means, strict=True)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +19,8 @@ from tinyflamingo.evaluation.few_shot import Instance, draw_instance, few_shot, 
 from tinyflamingo.evaluation.metrics import METRICS, summarise, summarise_auc
 from tinyflamingo.evaluation.run import chosen_tasks, require_tinyworld
 from tinyflamingo.evaluation.specialists import Examples, finetuned, linear, prototype, whole
-from tinyflamingo.evaluation.suite import SUPPORT, TASKS, Task
+from tinyflamingo.evaluation.suite import SUPPORT, TASKS, WAYS, Task
+from tinyflamingo.evaluation.tuned import tuned
 from tinyflamingo.evaluation.words import few_shot_words
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media
@@ -91,13 +93,14 @@ def run_task(model: TrainedFlamingo, name: str, seed: int = 0, size: Size = FULL
         answers = answer_all(lambda i, _, k=k: few_shot(model, i, k), drawn, rngs)
         report["shots"][str(k)] = score(task, all_queries, answers, rng)
     report["sanity"] = {"swapped": swapped(all_queries, answers, rng)} | sanity(model, most, scored)
-    if task.ways:
+    if task.ways or task.level:
         report["retrieval"] = retrieval(model, task, seed, keys, queries, rng)
     if size.specialists:
         report["specialists"] = {
             kind.__name__: scored(lambda i, r, kind=kind: _specialist(model, kind, i, r))
             for kind in (prototype, linear, finetuned)
         }
+        report["specialists"]["tuned"] = scored(partial(tuned, model))
         report["specialists"]["whole"] = whole_data(model, task, drawn, keys[0], rng)
     return report
 
@@ -115,8 +118,8 @@ def sanity(model: TrainedFlamingo, k: int, scored: Callable) -> dict:
 def retrieval(
     model: TrainedFlamingo, task: Task, seed: int, keys: list, queries: int, rng: np.random.Generator
 ) -> dict:
-    """Scores of a task with classes: random shots, the most similar shots, and an ensemble of orders."""
-    k, pool = (CHOSEN, POOL) if len(keys) > 1 else (task.ways, 4 * task.ways)
+    """Scores of a task that its key fixes: random shots, the most similar shots, and an ensemble of orders."""
+    k, pool = (CHOSEN, POOL) if len(keys) > 1 else (WAYS, 4 * WAYS)
     drawn = [draw_instance(model, task, split_rng("test", STREAM, seed, *key), key, pool, queries) for key in keys]
     runs = {
         "random": lambda i, _: few_shot(model, i, k),

@@ -22,7 +22,7 @@ from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD, Tokenizer
 from tinyflamingo.ops.tree import half_precision
 from tinyflamingo.ops.types import Params
 from tinyflamingo.training.losses import shares_of, token_losses
-from tinyflamingo.training.optimiser import AdamW
+from tinyflamingo.training.muon import Muon
 from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.ranks import world
 from tinyflamingo.training.shards import cut_rows, own_jobs, summed_gradient
@@ -38,7 +38,7 @@ class LanguageStage:
         self.steps = self.recipe.steps
         # Pieces of the random rows: words and syllables, without bytes and reserved ids.
         self.pieces = np.array([i for i in range(IMAGE + 1, len(tokenizer)) if not tokenizer.piece(i).startswith("<")])
-        self.optimiser = AdamW(init_language_model(rng, self.config), self.recipe.optimiser)
+        self.optimiser = Muon(init_language_model(rng, self.config), self.recipe.optimiser)
 
     def document(self, rng: np.random.Generator, step: int, longer: int = 1) -> tuple[list[int], list[float]]:
         """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.

@@ -30,8 +30,8 @@ SAMPLERS: dict[str, Callable] = {
     "sum": scenes.sample_sum,
     "clip": scenes.sample_clip,
 }
-SHORT = frozenset(("color", "shape", "digit", "place", "animal"))  # a short key gives these properties
-SHORT_KEYS, SHORT_PLAIN = 0.85, 0.3  # shares of short keys in tasks with a table, and in others
+SHORT = frozenset(("color", "shape", "digit"))  # a short key gives these properties
+SHORT_KEYS, SHORT_PLAIN = 0.95, 0.3  # shares of short keys in tasks with a table, and in others
 SPOKEN = 0.3  # share of a page's scenes that are descriptions
 MOST = 36  # examples of a task
 TRIES = 30  # scenes that are drawn for each example; a small pool may have none that fits

@@ -32,7 +32,6 @@ from tinyflamingo.data.tinyworld.scenes import (
     HELD_OUT,
     NAMED,
     POSITIONS,
-    RELATIONS,
     SIZES,
     Clip,
     Scene,
@@ -73,8 +72,7 @@ def told(scene: Scene | Clip) -> dict[str, str]:
         return {**known, "number": say.NUMBERS[len(scene.things)]}
     if scene.kind == "pair":
         return {**known, "relation": scene.relation, "color2": last.colour, "shape2": last.shape}
-    place, animal = say.FACTS[thing.kind]
-    return {**known, "size": thing.size, "position": thing.position, "place": place, "animal": animal}
+    return {**known, "size": thing.size, "position": thing.position}
 
 
 def answer(task: Task, scene: Scene | Clip) -> str:
@@ -94,35 +92,32 @@ def answer(task: Task, scene: Scene | Clip) -> str:
 
 # Properties of each kind of scene, and kinds; each entry has equal probability.
 SLOTS = {
-    "single": (*["color", "shape"] * 2, "size", "position", "place", "animal"),
+    "single": (*["color", "shape"] * 2, "size", "position"),
     "pair": ("color", "shape", "relation", "color2", "shape2"),
     "count": ("color", "shape", "number", "number"),
     "digit": ("color", "digit", "digit"),
     "sum": ("first", "second", "larger", "smaller"),
     "clip": ("color", "shape", "action"),
 }
-KINDS = (*["single"] * 8, *["pair"] * 2, *["count"] * 3, *["digit"] * 2, "sum", "clip")
+KINDS = (*["single"] * 8, *["pair"] * 3, *["count"] * 2, *["digit"] * 2, "sum", "clip")
 LENGTHS = (1, 1, 2, 2, 3)  # numbers of slots
 VALUES = {
     "color": COLOUR_NAMES,
     "shape": NAMED,
     "size": tuple(SIZES),
     "position": tuple(POSITIONS),
-    "relation": tuple(RELATIONS),
-    "color2": COLOUR_NAMES,
-    "shape2": NAMED,
     "number": say.NUMBERS[2:6],
     "digit": DIGITS,
     "action": tuple(action for action in ACTIONS if action != "turns"),
 }  # of the properties that a table can rename
 RENAMED = 0.5  # share of the tasks with a table
+PLAIN, BARE = 0.75, 0.95  # shares of places beside a slot without a word, in tasks without a table and with one
 ONE_MORE = dict(zip(VALUES["number"], say.NUMBERS[3:], strict=False))
 OPPOSITES = (
     {"small": "large", "medium": "medium", "large": "small"},
-    {"left of": "right of", "right of": "left of", "above": "below", "below": "above"},
     dict(zip(POSITIONS, reversed(POSITIONS), strict=True)),
 )
-FUNCTIONS = dict(zip(("number", "size", "relation", "position"), (ONE_MORE, *OPPOSITES), strict=True))
+FUNCTIONS = dict(zip(("number", "size", "position"), (ONE_MORE, *OPPOSITES), strict=True))
 COMMON = ("it", "is", "the", "a", "and", "with", "see", "this", "one", "no", "yes", *say.ANIMALS, *say.PLACES)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 HELD_OUT_LETTERS = "qx"
@@ -142,13 +137,16 @@ def _any_task(rng):
     slots = tuple(pick(rng, SLOTS[kind]) for _ in range(pick(rng, LENGTHS)))
     if slots[0] in VALUES and rng.random() < RENAMED:
         slots, table = slots[:1], _table(rng, slots[0])
-    words = [word for slot in slots for word in (*_some_words(rng), f"{{{slot}}}")]
-    return Task(kind, slots, " ".join([*words, *_some_words(rng)]) + ".", table)
+    words = [word for slot in slots for word in (*_some_words(rng, table), f"{{{slot}}}")]
+    return Task(kind, slots, " ".join([*words, *_some_words(rng, table)]) + ".", table)
 
 
-def _some_words(rng):
-    """Mostly none, sometimes one or two words: common, invented, or spelled with any letters."""
-    if rng.random() < 0.75:
+def _some_words(rng, table):
+    """Mostly none, sometimes one or two words: common, invented, or spelled with any letters.
+
+    A new name is mostly alone: binding is learned from names that follow their keys at once.
+    """
+    if rng.random() < (BARE if table else PLAIN):
         return ()
     return tuple(_words(rng, pick(rng, (_common, _invented, _spelled, _spelled)), pick(rng, (1, 1, 2))))
 
