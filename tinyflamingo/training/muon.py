@@ -49,12 +49,17 @@ class Muon(AdamW):
 
     def _move(self, matrix):
         part, shape = matrix
-        return orthogonalised(self.m[part].reshape(shape)).ravel() * np.float32(SIZE * max(shape) ** 0.5)
+        return muon_move(self.m[part].reshape(shape)).ravel()
 
 
 def is_moved(name: str) -> bool:
     """Whether a parameter is a hidden matrix, by its name."""
     return name.rpartition("/")[2].startswith("w_")
+
+
+def muon_move(momentum: Array) -> Array:
+    """The move of a matrix at rate 1. (m, n) -> (m, n)"""
+    return orthogonalised(momentum) * np.float32(SIZE * max(momentum.shape) ** 0.5)
 
 
 def orthogonalised(matrix: Array, iterations: int = ITERATIONS) -> Array:
@@ -64,7 +69,7 @@ def orthogonalised(matrix: Array, iterations: int = ITERATIONS) -> Array:
     """
     a, b, c = (np.float32(x) for x in QUINTIC)
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = x / np.float32(np.linalg.norm(x) + 1e-7)
+    x = x / ((x * x).sum() ** np.float32(0.5) + np.float32(1e-7))
     for _ in range(iterations):
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x
