@@ -21,6 +21,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pages import page, pair, video
 from tinyflamingo.data.tinyworld.pool import Pool, make_pool
+from tinyflamingo.data.tinyworld.task_documents import task_page
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import CHAPTER, Parts, encode_media, flamingo, gates
 from tinyflamingo.model.interleave import Batch, Sequence, encode_document, pack_batch, phi, phi_next
@@ -169,6 +170,8 @@ class FlamingoStage:
 
     def _draw(self, rng, name, longer, place):
         """(kind, items) of a document of a data set. place: its number among those of the step."""
+        if name == "pages" and rng.random() < self.recipe.tasks:
+            return "tasks", task_page(rng, self.pool, longer)
         if name == "pages":
             return page(rng, self.pool, length=longer)
         return name, (pair if name == "pairs" else video)(rng, self.pool)
