@@ -53,18 +53,21 @@ class TrainingStep:
     def _optimisers(self, muon, no_decay):
         """The fused AdamW, and Muon for the matrices that our side moves so."""
         c = self.config
-        moved = {n for n in self.leaves if muon and is_moved(n)}
-        groups = {c.weight_decay: [], 0.0: []}
-        for name in self.leaves.keys() - moved:
-            decays = self.leaves[name].ndim >= 2 and not name.startswith(no_decay)
-            groups[c.weight_decay if decays else 0.0].append(self.leaves[name])
-        adamw = [{"params": leaves, "weight_decay": decay} for decay, leaves in groups.items()]
+        moved = {name for name in self.leaves if muon and is_moved(name)}
+        adamw = self._groups(self.leaves.keys() - moved, no_decay)
         made = [torch.optim.AdamW(adamw, lr=c.learning_rate, betas=(c.beta_1, c.beta_2), fused=True)]
         if moved:
-            matrices = [self.leaves[name] for name in sorted(moved)]
             options = {"momentum": c.beta_1, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"}
-            made.append(torch.optim.Muon(matrices, lr=c.learning_rate, weight_decay=c.weight_decay, **options))
+            made.append(torch.optim.Muon(self._groups(moved, no_decay), lr=c.learning_rate, **options))
         return made
+
+    def _groups(self, names, no_decay):
+        """The groups of parameters that have the same weight decay."""
+        groups = {self.config.weight_decay: [], 0.0: []}
+        for name in sorted(names):
+            decays = self.leaves[name].ndim >= 2 and not name.startswith(no_decay)
+            groups[self.config.weight_decay if decays else 0.0].append(self.leaves[name])
+        return [{"params": leaves, "weight_decay": decay} for decay, leaves in groups.items() if leaves]
 
     def _compile(self):
         """Compile the loss and its gradient for the shapes of this batch and for the present number of threads."""
