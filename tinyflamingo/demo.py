@@ -1,7 +1,8 @@
 """`demo`: a checkpoint completes prompts of the chapter's applications (§5) and draws them in a figure.
 
-The prompts are: a picture in place of words, a caption, a question about a video, a visual dialogue, and a few-shot
-prompt with words that are in no training text. The pictures are new ones from the test stream.
+The prompts are: a picture in place of words, a caption, a question about a video, a visual dialogue, a few-shot
+prompt with words that are in no training text, and a task without a question. The pictures are new ones from the test
+stream.
 
 Not here: scores (`evaluation/`).
 """
@@ -67,7 +68,7 @@ def run_demo(model: TrainedFlamingo, figure: Path, seed: int = 0) -> list[Panel]
         raise UserError(f"cannot write {figure}: its folder does not exist")
     require_tinyworld(model)
     rng = split_rng("test", DEMO, seed)
-    panels = [make(model, rng) for make in (picture_for_words, caption, video_question, visual_dialogue, few_shot)]
+    panels = [make(model, rng) for make in PANELS]
     for panel in panels:
         print(describe(panel))
     draw_panels(panels, figure)
@@ -134,6 +135,17 @@ def few_shot(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     target = int(rng.integers(2))
     parts += [_draw(model, rng, sample_single(rng, classes[target])), None]
     return _finish(model, "new words from four pictures", parts, [f"{words[target]}."])
+
+
+def without_question(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
+    """Four examples tell the task: the position alone. No training has this task (`held_out` of the tasks)."""
+    scenes = [sample_single(rng, ASKED) for _ in range(5)]
+    answers = [f"{scene.things[0].position}." for scene in scenes]
+    parts = [part for scene, text in zip(scenes, answers, strict=True) for part in (_draw(model, rng, scene), text)]
+    return _finish(model, "a task without a question", [*parts[:-1], None], answers[-1:])
+
+
+PANELS = (picture_for_words, caption, video_question, visual_dialogue, few_shot, without_question)
 
 
 def describe(panel: Panel) -> str:

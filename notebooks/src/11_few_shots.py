@@ -26,8 +26,9 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import show
+from tinyflamingo.classroom import ask, show
 from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
 from tinyflamingo.demo import few_shot as few_shot_panel
 from tinyflamingo.demo import panels_figure
 from tinyflamingo.evaluation import tasks
@@ -409,6 +410,66 @@ for name, asked, right in (
 # looks like a success. Therefore every task here draws new pictures for support and query. For the same reason
 # the paper searched its training pairs for pictures of the test sets and removed those that it found. For three
 # of the test sets it did not do this search.
+
+# %% [markdown]
+# ## A task without a question
+#
+# The words of an episode are new, but the kind of task is always the same: a word for each class. Can examples
+# tell *any* task? A prompt of this kind is a list of pictures, each followed by its answer. No question says what
+# the answers mean. The reader must find out: is it the colour? the place? both?
+#
+# This model was trained on many such tasks, but `held_out` in `data/tinyworld/tasks.py` keeps sixteen families of
+# them out of all training. One of them is the position alone. (Flamingo was not trained on prompts of tasks at
+# all: its web pages have such forms by themselves. See `docs/deviations.md`.)
+
+# %%
+def told_prompt(rng, task, k):
+    """k pictures with their answers, a new picture, and the right answer for it."""
+    items, scene = [], None
+    for _ in range(k + 1):
+        scene = sample_single(rng)
+        items += [draw_scene(rng, scene), task(scene)]
+    return items[:-1], items[-1]
+
+
+def position(scene):
+    return f"{scene.things[0].position}."
+
+
+for k in (1, 2, 4, 8):
+    prompt, right = told_prompt(np.random.default_rng(k), position, k)
+    answers = ", ".join(item for item in prompt if isinstance(item, str))
+    print(f"shown {answers}   written: {ask(model, *prompt)}   right: {right}")
+
+# %% [markdown]
+# **Predict.** Here are three tasks that you can read in one line each. Which one does the model learn from
+# eight examples, which one not? What does it write without any example?
+
+
+# %%
+def share_told(task, k, n=40):
+    """Share of right answers after k examples."""
+    prompts = [told_prompt(np.random.default_rng([2028, k, i]), task, k) for i in range(n)]
+    return np.mean([ask(model, *prompt) == right for prompt, right in prompts])
+
+
+def shape_and_size(scene):
+    return f"{scene.things[0].shape} {scene.things[0].size}."
+
+
+def opposite_size(scene):
+    return {"small": "large.", "medium": "medium.", "large": "small."}[scene.things[0].size]
+
+
+TASKS_OF_MINE = {"position": position, "shape and size": shape_and_size, "opposite of the size": opposite_size}
+for name, task in TASKS_OF_MINE.items():
+    print(f"{name:22s}", *(f"{k} examples: {share_told(task, k):.2f}  " for k in (0, 1, 4, 8)))
+
+# %% [markdown]
+# Now invent a task of your own: any function of a scene that returns a short text with a full stop. Put it into
+# `TASKS_OF_MINE` and run the cell again. `scene.things[0]` has `shape`, `colour`, `size` and `position`. A task
+# that only says what the picture shows is easy for the model. A task that renames what it shows is hard: compare
+# with the suite's table in `docs/results.md`.
 
 # %% [markdown]
 # ## The paper's claim

@@ -12,7 +12,7 @@ import pytest
 
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
-from tinyflamingo.data.tinyworld import pages, pool, scenes, text
+from tinyflamingo.data.tinyworld import pages, pool, scenes, task_documents, text
 from tinyflamingo.data.tinyworld.glyphs import DIGITS
 from tinyflamingo.data.tinyworld.pool import SPLITS, Medium, split_rng
 from tinyflamingo.data.tinyworld.scenes import (
@@ -167,13 +167,15 @@ def contrastive_batches(rng, tokenizer, n):
 
 def language_documents(rng, tokenizer, n):
     stage = LanguageStage(small_preset(), rng, tokenizer, {})
-    steps = [0, *(until for until, _, _ in stage.recipe.phases[:-1])]  # one step of each phase
+    steps = [0, *(until for until, *_ in stage.recipe.phases[:-1])]  # one step of each phase
     documents = [tokenizer.decode(stage.document(rng, step)[0]) for step in steps for _ in range(n)]
     return len(documents), [leak for d in documents for leak in leaks_in_text(d)]
 
 
 def text_documents(rng, tokenizer, n):
-    documents = [said(make(rng)) for make in (text.text_document, text.episode) for _ in range(n)]
+    documents = [
+        said(make(rng)) for make in (text.text_document, text.episode, task_documents.text_task) for _ in range(n)
+    ]
     return len(documents), [leak for d in documents for leak in leaks_in_text(d)]
 
 
@@ -194,7 +196,7 @@ def clips(rng, tokenizer, n):
 
 def documents_with_pictures(rng, tokenizer, n):
     media = flamingo_stage(rng, tokenizer).pool
-    makers = [*pages.PAGES.values(), pages.pair, pages.video]
+    makers = [*pages.PAGES.values(), task_documents.task_page, pages.pair, pages.video]
     documents = [make(rng, media) for make in makers for _ in range(n // 4)]
     return len(documents), [leak for items in documents for leak in leaks_in_items(items, media)]
 
@@ -347,7 +349,7 @@ def test_random_repeats_spell_nothing_held_out(tokenizer):
     """Rows of the pieces that spell it, also when cut in another way than by the tokenizer: "red" + "▁moon"."""
     rng = np.random.default_rng(22)
     stage = LanguageStage(small_preset(), rng, tokenizer, {})
-    stage.recipe = dataclasses.replace(stage.recipe, phases=((np.inf, 1.0, 0.0),))
+    stage.recipe = dataclasses.replace(stage.recipe, phases=((np.inf, 1.0, 0.0, 0.0),))
     all_pieces = stage.pieces
     for phrase in (*(f"{colour} {shape}" for shape, colour in sorted(HELD_OUT)[:4]), *say.NEW_WORDS[:3]):
         stage.pieces = np.array([i for i in all_pieces if tokenizer.piece(i).strip("▁") in {"", ".", *parts(phrase)}])

@@ -11,12 +11,13 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld import scenes
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import UNASKED, UNASKED_SUMS, Clip, content
+from tinyflamingo.data.tinyworld.tasks import answer, held_out
 from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import few_shot, suite_run
 from tinyflamingo.evaluation.few_shot import ANSWER_TOKENS, MEDIUM, shot_items
 from tinyflamingo.evaluation.metrics import METRICS
-from tinyflamingo.evaluation.suite import FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example
+from tinyflamingo.evaluation.suite import FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example, task_of
 from tinyflamingo.evaluation.suite_run import with_room
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.variants.ablations import AllPreviousXattnConfig
@@ -42,9 +43,23 @@ def examples(task, side, n=40):
 
 
 def test_there_are_sixteen_tasks_and_five_for_choices():
-    assert len(TASKS) == 16 and len({t.mirrors for t in TASKS.values()}) == 16
-    assert {t.mirrors for t in TASKS.values() if t.dev} == {"COCO", "VQAv2", "OKVQA", "VATEX", "MSVDQA"}
+    trained = [task for task in TASKS.values() if not task.level]
+    assert len(trained) == 16 and len({t.mirrors for t in trained}) == 16
+    assert {t.mirrors for t in trained if t.dev} == {"COCO", "VQAv2", "OKVQA", "VATEX", "MSVDQA"}
     assert {t.metric for t in TASKS.values()} <= {*METRICS, "ROC AUC"}
+
+
+def test_the_other_sixteen_tasks_are_the_held_out_families():
+    levels = [task.level for task in TASKS.values() if task.level]
+    assert len(levels) == 16 and set(levels) == {1, 2, 3, 4, 5}
+    assert sorted(task.level for task in TASKS.values() if task.level and task.dev) == [1, 2, 3, 4, 5]
+    for name, task in TASKS.items():
+        for i in range(20 if task.level else 0):
+            drawn = task_of(name, (1, 2, i))
+            assert held_out(drawn) == (name,) and task_of(name, (1, 2, i)) is drawn
+            assert bool(drawn.words) == (task.level == 4) and bool(drawn.table) == (task.level == 5)
+            example = task.example(np.random.default_rng(i), QUERY, (1, 2, i))
+            assert example.asked == ("",) and example.answers == (answer(drawn, example.medium),) and example.answers[0]
 
 
 def test_no_query_has_the_description_of_a_shot(task):
@@ -167,6 +182,14 @@ def test_a_candidate_right_after_the_prompt_is_scored_from_its_first_token(model
             assert score == pytest.approx(whole, abs=1e-3)
 
 
+@pytest.mark.parametrize("changes", [{}, {"blind": True}, {"pictures": False}])
+def test_a_task_without_a_question_is_answered(model, changes):
+    """Also by a blind query, whose prompt ends with `<EOC>`."""
+    instance = few_shot.draw_instance(model, TASKS["twice"], np.random.default_rng(4), KEY, 3, 2)
+    for k in (0, 3):
+        assert len(few_shot.few_shot(model, instance, k, **changes)) == 2
+
+
 def test_all_previous_is_refused(model):
     config = dataclasses.replace(model.config, xattn=in_form(model.config.xattn, AllPreviousXattnConfig))
     other = dataclasses.replace(model, config=config, parts=parts_of(config))
@@ -257,6 +280,14 @@ def test_an_ensemble_takes_the_candidate_with_the_highest_mean_log_likelihood(mo
     monkeypatch.setattr(few_shot, "answer", lambda *_: [("", next(runs))])
     (answer,) = few_shot.few_shot_ensemble(model, instance, 2, np.random.default_rng(0))
     assert answer == (instance.queries[0].candidates[1], [-3.5, -3.0, -9.0, -9.0])
+
+
+def test_an_ensemble_takes_the_open_ended_answer_of_most_orders(model, monkeypatch):
+    instance = few_shot.draw_instance(model, TASKS["video_questions"], np.random.default_rng(4), KEY, 2, 2)
+    orders = iter([["a", "c"], ["b", "c"]] * 2 + [["b", "d"]] * 2)
+    monkeypatch.setattr(few_shot, "permutations", lambda *_: range(6))
+    monkeypatch.setattr(few_shot, "_answer_after", lambda *_: [(text, []) for text in next(orders)])
+    assert few_shot.few_shot_ensemble(model, instance, 2, np.random.default_rng(0)) == [("b", []), ("c", [])]
 
 
 def test_the_table_of_a_suite_has_all_its_scores():

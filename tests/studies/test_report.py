@@ -9,7 +9,7 @@ import pytest
 from tinyflamingo.errors import UserError
 from tinyflamingo.studies import report_figures
 from tinyflamingo.studies.report import report
-from tinyflamingo.studies.report_read import cell_of, merged, read_runs
+from tinyflamingo.studies.report_read import Runs, cell_of, merged, read_runs
 from tinyflamingo.studies.report_text import SECTIONS, headline, show
 
 
@@ -45,6 +45,7 @@ def suite(seed=0, shift=0.0):
         "captions": task("COCO", True, 0.9, (0.3, 0.4, 0.5), 0.95),
         "digits": task("TextVQA", False, 0.7, (0.3, 0.69, 0.5), 0.6),
         "memes": task("HatefulMemes", False, 0.5, (0.3, 0.2, 0.6), 0.9),
+        "twice": task("level 2", False, 0.8, (0.3, 0.4, 0.5), 0.6) | {"level": 2},
     }
     words = {"2way": {"1": cell(0.9), "8": cell(0.97)}, "5way": {"4": cell(0.95)}}
     return {"format": "tinyflamingo-suite/1", "seed": seed, "tasks": tasks, "few_shot_words": words}
@@ -124,6 +125,7 @@ def test_the_text_has_all_sections_with_their_figures(run, tmp_path):
     ]
     links = re.findall(r"\]\((figures/results_\w+\.png)\)", text)
     assert len(links) == 7 and all((tmp_path / link).stat().st_size > 1000 for link in links)
+    assert text.count("| `twice` |") == 3 and "| 2 | `twice` |" in text  # in its own table, sanity and retrieval
     assert "`captions` (DEV) | COCO" in text and "0.970 (0.950 to 0.990)" in text
     assert "Here the toy disagrees with the paper: an MLP." in text
     again = tmp_path / "again.md"
@@ -273,3 +275,16 @@ def test_no_report_and_a_damaged_log_are_refused(tmp_path):
     (tmp_path / "log.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="is damaged"):
         read_runs([tmp_path])
+
+
+def test_levels_have_the_mean_of_their_tasks_and_the_worst_seed(tmp_path):
+    suites = {seed: suite(seed, 0.1 * seed) for seed in range(2)}
+    for made in suites.values():
+        other = made["tasks"]["twice"]
+        made["tasks"] |= {"again": other | {"shots": {n: cell(0.4) for n in other["shots"]}}}
+        made["tasks"] |= {"chosen": other | {"dev": True, "shots": {n: cell(0.0) for n in other["shots"]}}}
+    text = SECTIONS["told"][1](Runs(suites))
+    assert "| 2 | – | – |" not in text
+    level = next(line for line in text.splitlines() if line.startswith("| 2 | "))
+    assert level.split(" | ")[-1].startswith("0.62 [0.60]")  # (0.8 + 0.4) / 2, and 0.05 more with seed 1
+    assert "on **1 of 2** tasks, clearly on" in text and "`chosen` (DEV)" in text

@@ -155,7 +155,7 @@ def test_the_trained_language_model_has_an_induction_head_and_an_untrained_one_h
 
 def test_both_pretrainings_are_measured(tokenizer, tmp_path):
     bare = induction.without_repeats(SMOKE)
-    assert [phase[1:] for phase in bare.language.phases] == [(0.0, 0.12), (0.0, 0.4)]
+    assert [phase[1:] for phase in bare.language.phases] == [(0.0, 0.12, 0.0), (0.0, 0.4, 0.2)]
     path = tmp_path / "induction.json"
     report = induction.induction(tokenizer, path, SMOKE, steps=5, every=2, say=quiet)
     assert list(report["curves"]) == ["with repeats", "without repeats"]

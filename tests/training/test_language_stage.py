@@ -62,7 +62,7 @@ def test_a_token_sees_its_own_document_only(stage, rng):
 
 
 def test_only_the_repetition_of_random_tokens_has_a_loss(stage, rng):
-    with_phases(stage, (math.inf, 1.0, 0.0))
+    with_phases(stage, (math.inf, 1.0, 0.0, 0.0))
     for _ in range(100):
         ids, weights = stage.document(rng, 0)
         half = (len(ids) - 2) // 2
@@ -75,9 +75,9 @@ def test_only_the_repetition_of_random_tokens_has_a_loss(stage, rng):
 
 
 def test_quiet_text_has_no_loss(stage, rng, monkeypatch):
-    with_phases(stage, (math.inf, 0.0, 0.5))
+    with_phases(stage, (math.inf, 0.0, 0.5, 0.0))
     items = [Quiet("a red circle"), "is found in the cave."]
-    monkeypatch.setattr(language_stage, "text_document", lambda rng: items)
+    monkeypatch.setattr(language_stage, "text_document", lambda rng, longer=1: items)
     monkeypatch.setattr(language_stage, "episode", lambda rng, longest=18: items)
     ids, weights = stage.document(rng, 0)
     quiet, learned = (stage.tokenizer.encode(t) for t in ("a red circle", "is found in the cave."))
@@ -86,7 +86,7 @@ def test_quiet_text_has_no_loss(stage, rng, monkeypatch):
 
 
 def test_a_text_ends_with_eos_and_has_no_tag(stage, rng):
-    with_phases(stage, (math.inf, 0.0, 0.5))
+    with_phases(stage, (math.inf, 0.0, 0.5, 0.0))
     for _ in range(50):
         ids, weights = stage.document(rng, 0)
         assert ids[0] == BOS and ids[-1] == EOS and len(ids) == len(weights)
@@ -96,16 +96,18 @@ def test_a_text_ends_with_eos_and_has_no_tag(stage, rng):
 
 def test_the_curriculum_follows_its_phases(stage, rng, monkeypatch):
     monkeypatch.setattr(language_stage, "episode", lambda rng, longest=18: ["an episode"])
-    with_phases(stage, (10, 1.0, 0.0), (20, 0.0, 1.0), (math.inf, 0.0, 0.0))
+    monkeypatch.setattr(language_stage, "text_task", lambda rng, longer=1: ["a task"])
+    with_phases(stage, (10, 1.0, 0.0, 0.0), (20, 0.0, 1.0, 0.0), (30, 0.0, 0.0, 1.0), (math.inf, 0.0, 0.0, 0.0))
 
     def kind(step):
         ids, _ = stage.document(rng, step)
         half = (len(ids) - 2) // 2
         if ids[1 : 1 + half] == ids[1 + half : -1]:
             return "repeat"
-        return "episode" if ids[1:-1] == stage.tokenizer.encode("an episode") else "text"
+        return {"an episode": "episode", "a task": "task"}.get(stage.tokenizer.decode(ids[1:-1]), "text")
 
-    assert [kind(s) for s in (0, 9, 10, 19, 20, 99)] == ["repeat", "repeat", "episode", "episode", "text", "text"]
+    kinds = ["repeat", "repeat", "episode", "episode", "task", "task", "text", "text"]
+    assert [kind(s) for s in (0, 9, 10, 19, 20, 29, 30, 99)] == kinds
 
 
 def test_pieces_of_random_rows_are_text(stage):

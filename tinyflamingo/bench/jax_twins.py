@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from tinyflamingo.bench.contest import Step
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.training.muon import Muon, is_moved, muon_move
 
 Tree = dict[str, Any]
 
@@ -149,7 +150,7 @@ def flamingo_loss(params: Tree, batch: Tree, config: Any) -> jax.Array:
 
 
 class TrainingStep:
-    """Loss, gradients, clipping and AdamW on a copy of an optimiser's parameters."""
+    """Loss, gradients, clipping and AdamW or Muon on a copy of an optimiser's parameters."""
 
     def __init__(self, step: Step) -> None:
         os.environ["NPROC"] = "1"  # threads of XLA, which reads this number once, when it starts
@@ -158,8 +159,10 @@ class TrainingStep:
         decays = {n: p.ndim >= 2 and not n.startswith(step.no_decay or "-") for n, p in named_leaves(params).items()}
         config = step.optimiser.config
         decay = from_named_leaves({name: config.weight_decay * decays[name] for name in decays})
+        muon = isinstance(step.optimiser, Muon)
+        matrices = from_named_leaves({name: muon and is_moved(name) for name in decays})
         self.gradient = jax.jit(jax.value_and_grad(loss))
-        self.update = jax.jit(partial(update, loss, config, decay), donate_argnums=0)
+        self.update = jax.jit(partial(update, loss, config, decay, matrices), donate_argnums=0)
         self.state = params, *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)), jnp.ones(())
 
     def loss_and_gradients(self) -> tuple[float, Tree]:
@@ -172,8 +175,8 @@ class TrainingStep:
         self.state = jax.block_until_ready(self.update(self.state, self.batch))
 
 
-def update(loss: Any, config: Any, decay: Tree, state: tuple, batch: Tree) -> tuple:
-    """(params, m, v, number of the step) after one update by `AdamW` of `training/optimiser.py`."""
+def update(loss: Any, config: Any, decay: Tree, matrices: Tree, state: tuple, batch: Tree) -> tuple:
+    """(params, m, v, number of the step) after one update as by `AdamW`, or by `Muon` for the marked matrices."""
     params, m, v, t = state
     g = jax.grad(loss)(params, batch)
     norm = jnp.sqrt(sum(jnp.vdot(x, x) for x in jax.tree.leaves(g)))
@@ -181,8 +184,9 @@ def update(loss: Any, config: Any, decay: Tree, state: tuple, batch: Tree) -> tu
     m = jax.tree.map(lambda m, g: config.beta_1 * m + (1 - config.beta_1) * g, m, g)
     v = jax.tree.map(lambda v, g: config.beta_2 * v + (1 - config.beta_2) * g * g, v, g)
 
-    def moved(p, m, v, decay):
+    def moved(p, m, v, decay, matrix):
         unbiased = m / (1 - config.beta_1**t), v / (1 - config.beta_2**t)
-        return p - config.learning_rate * (unbiased[0] / (jnp.sqrt(unbiased[1]) + config.epsilon) + decay * p)
+        move = muon_move(m) if matrix else unbiased[0] / (jnp.sqrt(unbiased[1]) + config.epsilon)
+        return p - config.learning_rate * (move + decay * p)
 
-    return jax.tree.map(moved, params, m, v, decay), m, v, t + 1
+    return jax.tree.map(moved, params, m, v, decay, matrices), m, v, t + 1

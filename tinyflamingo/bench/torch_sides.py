@@ -19,6 +19,7 @@ from tinyflamingo.bench.batches import far_first
 from tinyflamingo.bench.contest import NotRun, Step
 from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.ops.types import Array, Params
+from tinyflamingo.training.muon import Muon, is_moved
 
 
 def to_torch(tree: Any, trains: bool = False) -> Any:
@@ -37,23 +38,36 @@ def libraries() -> str:
 
 
 class TrainingStep:
-    """Loss, gradients, clipping and the fused AdamW on a copy of an optimiser's parameters."""
+    """Loss, gradients, clipping and the optimisers of PyTorch on a copy of an optimiser's parameters."""
 
     def __init__(self, step: Step, compiled: bool = False) -> None:
         """Raises `NotRun` if the loss cannot be compiled on this machine."""
         self.params, self.batch = to_torch(step.optimiser.params, trains=True), to_torch(step.batch)
         self.loss, self.model_config, self.config = getattr(twins, step.loss), step.config, step.optimiser.config
         self.leaves = named_leaves(self.params)
-        decays = {n: p.ndim >= 2 and not n.startswith(step.no_decay or "-") for n, p in self.leaves.items()}
-        groups = [
-            {"params": [p for n, p in self.leaves.items() if decays[n]], "weight_decay": self.config.weight_decay},
-            {"params": [p for n, p in self.leaves.items() if not decays[n]], "weight_decay": 0.0},
-        ]
-        betas = self.config.beta_1, self.config.beta_2
-        self.optimiser = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=betas, fused=True)
+        self.optimisers = self._optimisers(isinstance(step.optimiser, Muon), step.no_decay or "-")
         self.clipped = list(named_leaves(self.params["vision"]).values()) if self.config.agc else []
         if compiled:
             self._compile()
+
+    def _optimisers(self, muon, no_decay):
+        """The fused AdamW, and Muon for the matrices that our side moves so."""
+        c = self.config
+        moved = {name for name in self.leaves if muon and is_moved(name)}
+        adamw = self._groups(self.leaves.keys() - moved, no_decay)
+        made = [torch.optim.AdamW(adamw, lr=c.learning_rate, betas=(c.beta_1, c.beta_2), fused=True)]
+        if moved:
+            options = {"momentum": c.beta_1, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"}
+            made.append(torch.optim.Muon(self._groups(moved, no_decay), lr=c.learning_rate, **options))
+        return made
+
+    def _groups(self, names, no_decay):
+        """The groups of parameters that have the same weight decay."""
+        groups = {self.config.weight_decay: [], 0.0: []}
+        for name in sorted(names):
+            decays = self.leaves[name].ndim >= 2 and not name.startswith(no_decay)
+            groups[self.config.weight_decay if decays else 0.0].append(self.leaves[name])
+        return [{"params": leaves, "weight_decay": decay} for decay, leaves in groups.items() if leaves]
 
     def _compile(self):
         """Compile the loss and its gradient for the shapes of this batch and for the present number of threads."""
@@ -66,18 +80,20 @@ class TrainingStep:
 
     def loss_and_gradients(self) -> tuple[float, dict[str, Any]]:
         """The loss, and the gradients by name."""
-        self.optimiser.zero_grad()
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
         loss = self.loss(self.params, self.batch, self.model_config)
         loss.backward()
         return loss.item(), {name: p.grad for name, p in self.leaves.items()}
 
     def step(self) -> None:
-        """One update, the same as by `AdamW` of `training/optimiser.py`."""
+        """One update, the same as by `AdamW` or `Muon` of our side."""
         self.loss_and_gradients()
         for p in self.clipped:
             adaptive_clip(p, self.config.agc)
         torch.nn.utils.clip_grad_norm_(self.leaves.values(), self.config.clip)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
 
 
 @torch.no_grad()

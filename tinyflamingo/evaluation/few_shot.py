@@ -10,6 +10,7 @@ Not here: the tasks (`evaluation/suite.py`), scores and the whole suite (`evalua
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -153,8 +154,10 @@ def answer(
         raise UserError("the suite reads the shots once for many queries: each token of the model must see one medium")
     visual = np.concatenate([shot_visual, query_visual])
     cache, next_token = read_prompt(model, items, visual)
+    # After a prompt that ends with `<EOC>` an answer needs a token to follow: a blind query without text keeps its tag.
+    tags = [[] if blind and (e.asked[0] or e.candidates) else [MEDIUM] for e in examples]
     seen = [0 if blind else len(shot_visual) + 1 + i for i in range(len(examples))]
-    rows = [[*([] if blind else [MEDIUM]), e.asked[0]] for e in examples]
+    rows = [[*tag, e.asked[0]] for tag, e in zip(tags, examples, strict=True)]
     for turn in range(1, len(examples[0].asked)):
         texts = write(model, rows, seen, cache, visual)
         rows = [[*row, text, e.asked[turn]] for row, text, e in zip(rows, texts, examples, strict=True)]
@@ -191,10 +194,12 @@ def few_shot_rices(model: TrainedFlamingo, instance: Instance, k: int) -> list:
 
 
 def few_shot_ensemble(model: TrainedFlamingo, instance: Instance, k: int, rng: np.random.Generator) -> list:
-    """Close-ended answers by the mean log-likelihood over several orders of the first k shots."""
+    """Answers from several orders of the first k shots: by mean log-likelihood, or open-ended ones by majority."""
     queries = instance.queries
     orders = permutations(rng, k, ORDERS)
     runs = [_answer_after(model, instance, order, queries, instance.query_visual) for order in orders]
+    if not queries[0].candidates:
+        return [(Counter(text for text, _ in answers).most_common(1)[0][0], []) for answers in zip(*runs, strict=True)]
     means = np.mean([[scores for _, scores in run] for run in runs], axis=0)
     return [(q.candidates[int(np.argmax(s))], s.tolist()) for q, s in zip(queries, means, strict=True)]
 

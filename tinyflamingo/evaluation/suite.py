@@ -1,8 +1,11 @@
-"""Sixteen TinyWorld tasks that mirror the paper's sixteen (chapter §5; paper table 6).
+"""Sixteen tasks that only examples tell, and sixteen that are in the training mixture (chapter §5; paper table 6).
+
+The first sixteen are the held-out families of `data/tinyworld/tasks.py`: their prompts have no question, and training
+has no such task in any stage. The others mirror the benchmarks of the paper; training has their prompts and questions.
 
 A task is a function that samples one example. What its answer depends on decides whether the example belongs to the
 support side or to the query side (`Task.side_of`), so the two sides never share it, whatever the seeds. All choices are
-made on the five tasks that are marked `dev`.
+made on the five tasks of each sixteen that are marked `dev`.
 
 Not here: prompts and decoding (`evaluation/few_shot.py`), metrics (`evaluation/metrics.py`), models trained for one
 task alone (`evaluation/specialists.py`).
@@ -13,13 +16,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 from PIL import Image
 
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld import scenes
+from tinyflamingo.data.tinyworld import tasks as grammar
 from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.data.tinyworld.task_documents import sampler
 from tinyflamingo.ops.types import Array
 
 SUPPORT, QUERY = 0, 1
@@ -42,12 +48,13 @@ class Task:
     """One task of the suite."""
 
     sample: Callable  # (rng, side, key) -> Example; side: SUPPORT or QUERY; key: numbers that fix its classes
-    mirrors: str  # the benchmark of the paper
+    mirrors: str  # the benchmark of the paper; of a task that only examples tell, its level
     metric: str  # a name in `evaluation/metrics.py`, or "ROC AUC"
     dev: bool = False
     draw: Callable | None = None  # (rng, medium, side) -> pixels; by default as TinyWorld draws
     from_text: bool = False  # its queries ask for facts that only texts state: no example of the support side has them
     ways: int = 0  # classes that take turns among the shots; 0: shots in random order
+    level: int = 0  # 1 to 5: only examples tell the task (`grammar.FAMILIES`), and the key fixes it; 0: trained
 
     def example(self, rng: np.random.Generator, side: int, key: tuple = ()) -> Example:
         """A fresh example that belongs to `side`."""
@@ -235,6 +242,27 @@ def new_words(rng: np.random.Generator, side: int, key: tuple) -> Example:
     return _example(scene, "", words[way], words)
 
 
+# ---- tasks that only examples tell -------------------------------------------------------------
+
+
+def told(rng: np.random.Generator, side: int, key: tuple, family: str) -> Example:
+    """A scene and its answer by one task of a held-out family."""
+    task = task_of(family, key)
+    while not (words := grammar.answer(task, scene := sampler(task)(rng))):
+        pass
+    return _example(scene, "", words)
+
+
+@cache
+def task_of(family: str, key: tuple) -> grammar.Task:
+    """The task that a key fixes. Only level 4 has words around the slots, only level 5 a table."""
+    rng, level = split_rng("test", *key, list(grammar.FAMILIES).index(family)), grammar.FAMILIES[family].level
+    while True:
+        task = grammar.draw_task(rng, family)
+        if bool(task.words) == (level == 4) and bool(task.table) == (level == 5):
+            return task
+
+
 TASKS = {
     "captions": Task(captions, "COCO", "CIDEr-D", dev=True),
     "questions": Task(questions, "VQAv2", "VQA accuracy", dev=True),
@@ -252,6 +280,9 @@ TASKS = {
     "new_words": Task(new_words, "RareAct", "exact match", ways=WAYS),
     "sums": Task(sums, "NextQA", "exact match", from_text=True),
     "choice": Task(choice, "STAR", "exact match"),
+} | {
+    name: Task(partial(told, family=name), f"level {family.level}", "exact match", family.dev, level=family.level)
+    for name, family in grammar.FAMILIES.items()
 }
 FROM_TEXT = tuple(name for name, task in TASKS.items() if task.from_text)
 NEW_CLASSES = tuple(name for name, task in TASKS.items() if task.ways)  # of no kind that training has

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +19,8 @@ from tinyflamingo.evaluation.few_shot import Instance, draw_instance, few_shot, 
 from tinyflamingo.evaluation.metrics import METRICS, summarise, summarise_auc
 from tinyflamingo.evaluation.run import chosen_tasks, require_tinyworld
 from tinyflamingo.evaluation.specialists import Examples, finetuned, linear, prototype, whole
-from tinyflamingo.evaluation.suite import SUPPORT, TASKS, Task
+from tinyflamingo.evaluation.suite import SUPPORT, TASKS, WAYS, Task
+from tinyflamingo.evaluation.tuned import tuned
 from tinyflamingo.evaluation.words import few_shot_words
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media
@@ -39,11 +41,13 @@ class Size:
     shots: tuple = (0, 4, 8, 16, 32)
     instances: int = 10  # of each task, with shots of their own
     queries: int = 50  # of each instance
+    told_shots: tuple = (0, 1, 4, 16, 32)  # the same for tasks that only examples tell
+    told_queries: int = 20
     words: int = 500  # episodes of each measurement of invented words
     specialists: bool = True
 
 
-FULL, QUICK = Size(), Size((0, 4), instances=1, queries=20, words=20, specialists=False)
+FULL, QUICK = Size(), Size((0, 4), 1, 20, told_shots=(0, 4), words=20, specialists=False)
 
 # ---- scores ----------------------------------------------------------------------------------
 
@@ -75,26 +79,28 @@ def answer_all(run: Callable, instances: list[Instance], rngs: list) -> list:
 def run_task(model: TrainedFlamingo, name: str, seed: int = 0, size: Size = FULL) -> dict:
     """One task -> its part of the suite's report."""
     task, number = TASKS[name], list(TASKS).index(name)
-    most, keys = max(size.shots), [(STREAM, seed, i) for i in range(size.instances)]
+    shots, queries = (size.told_shots, size.told_queries) if task.level else (size.shots, size.queries)
+    most, keys = max(shots), [(STREAM, seed, i) for i in range(size.instances)]
     rngs = [split_rng("test", STREAM, seed, number, i) for i in range(size.instances)]
-    drawn = [draw_instance(model, task, r, key, most, size.queries) for r, key in zip(rngs, keys, strict=True)]
+    drawn = [draw_instance(model, task, r, key, most, queries) for r, key in zip(rngs, keys, strict=True)]
     rng, all_queries = split_rng("test", STREAM, seed, number), [q for instance in drawn for q in instance.queries]
 
     def scored(run):
         return score(task, all_queries, answer_all(run, drawn, rngs), rng)
 
-    report: dict = {"paper": task.mirrors, "dev": task.dev, "metric": task.metric, "shots": {}}
-    for k in size.shots:
+    report: dict = {"paper": task.mirrors, "dev": task.dev, "metric": task.metric, "level": task.level, "shots": {}}
+    for k in shots:
         answers = answer_all(lambda i, _, k=k: few_shot(model, i, k), drawn, rngs)
         report["shots"][str(k)] = score(task, all_queries, answers, rng)
     report["sanity"] = {"swapped": swapped(all_queries, answers, rng)} | sanity(model, most, scored)
-    if task.ways:
-        report["retrieval"] = retrieval(model, task, seed, keys, size.queries, rng)
+    if task.ways or task.level:
+        report["retrieval"] = retrieval(model, task, seed, keys, queries, rng)
     if size.specialists:
         report["specialists"] = {
             kind.__name__: scored(lambda i, r, kind=kind: _specialist(model, kind, i, r))
             for kind in (prototype, linear, finetuned)
         }
+        report["specialists"]["tuned"] = scored(partial(tuned, model))
         report["specialists"]["whole"] = whole_data(model, task, drawn, keys[0], rng)
     return report
 
@@ -112,8 +118,8 @@ def sanity(model: TrainedFlamingo, k: int, scored: Callable) -> dict:
 def retrieval(
     model: TrainedFlamingo, task: Task, seed: int, keys: list, queries: int, rng: np.random.Generator
 ) -> dict:
-    """Scores of a task with classes: random shots, the most similar shots, and an ensemble of orders."""
-    k, pool = (CHOSEN, POOL) if len(keys) > 1 else (task.ways, 4 * task.ways)
+    """Scores of a task that its key fixes: random shots, the most similar shots, and an ensemble of orders."""
+    k, pool = (CHOSEN, POOL) if len(keys) > 1 else (WAYS, 4 * WAYS)
     drawn = [draw_instance(model, task, split_rng("test", STREAM, seed, *key), key, pool, queries) for key in keys]
     runs = {
         "random": lambda i, _: few_shot(model, i, k),
@@ -219,8 +225,8 @@ def _specialist(model, kind, instance, rng):
 
 
 def whole_data(model: TrainedFlamingo, task: Task, drawn: list[Instance], key: tuple, rng: np.random.Generator) -> dict:
-    """The score of one specialist trained on a whole training set. A task with classes counts its first instance."""
-    tested = drawn[:1] if task.ways else drawn
+    """The score of one specialist trained on a whole training set. A task that its key fixes counts one instance."""
+    tested = drawn[:1] if task.ways or task.level else drawn
     examples = [task.example(rng, SUPPORT, key) for _ in range(WHOLE_SET)]
     pixels = np.stack([task.pixels(rng, e.medium, model.config.vision.side) for e in examples])
     train = _examples(examples, encode_media(model.frozen, pixels, model.config, model.parts), pixels)

@@ -63,7 +63,7 @@ def induction(
 
 def without_repeats(preset: Preset) -> Preset:
     """The same curriculum with ordinary documents instead of repeats."""
-    phases = tuple((until, 0.0, episodes) for until, _, episodes in preset.language.phases)
+    phases = tuple((until, 0.0, *others) for until, _, *others in preset.language.phases)
     return dataclasses.replace(preset, language=dataclasses.replace(preset.language, phases=phases))
 
 

@@ -32,7 +32,7 @@ BUDGETS = (1e11, 2e11, 4e11, 8e11)  # flops
 SIZES = ((12, 1), (16, 1), (24, 2), (32, 2), (48, 3), (64, 3), (96, 4), (128, 4))  # (width, layers)
 ROWS = 8  # of 96 tokens, in each step
 AROUND = 5  # sizes through which the parabola goes: the best one and its neighbours
-MIXTURE = ((math.inf, 0.08, 0.25),)  # one phase, as the last one of the curriculum
+MIXTURE = ((math.inf, 0.08, 0.25, 0.0),)  # one phase, as the last one of the curriculum
 NEVER = 2**62  # a step that no training reaches
 TEST_BATCHES = 24
 

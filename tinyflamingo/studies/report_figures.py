@@ -14,7 +14,7 @@ from tinyflamingo.errors import UserError, complain
 from tinyflamingo.figures import write_figure
 from tinyflamingo.model.tokenizer import SPACE
 from tinyflamingo.studies.ablations import differences
-from tinyflamingo.studies.report_read import SHOTS, Runs, best_of, cell_of, task_names
+from tinyflamingo.studies.report_read import SHOTS, TOLD_SHOTS, Runs, best_of, cell_of, task_names
 
 
 def draw_all(runs: Runs, folder: Path) -> list[Path]:
@@ -55,13 +55,14 @@ def _few_shot(runs):
         return None
     figure, axes = _panels(len(names), 4)
     for axis, name in zip(axes, names, strict=True):
-        cells = [cell_of(runs.suites, "tasks", name, "shots", n) for n in SHOTS]
+        shots = TOLD_SHOTS if name in task_names(runs.suites, told=True) else SHOTS
+        cells = [cell_of(runs.suites, "tasks", name, "shots", n) for n in shots]
         have = [i for i, cell in enumerate(cells) if cell]
         _curve(axis, have, [cells[i] for i in have], "few-shot")
         for who, style in (("finetuned", ":"), ("whole", "--")):
             if rival := cell_of(runs.suites, "tasks", name, "specialists", who):
                 axis.axhline(rival["score"], ls=style, color="0.4", lw=1, label=who)
-        axis.set_xticks(range(len(SHOTS)), SHOTS)
+        axis.set_xticks(range(len(shots)), shots)
         axis.set_title(name, fontsize=9)
         axis.set_ylim(0, 1.05 * best_of(runs.suites, "tasks", name))
     axes[0].legend(fontsize=7, frameon=False)

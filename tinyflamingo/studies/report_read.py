@@ -2,7 +2,7 @@
 
 Folders are searched, but not their subfolders. The "format" of a file says what it holds:
 
-- tinyflamingo-suite/1, one for each seed: {"seed", "tasks": {name: {"paper": "COCO", "dev": bool, "metric",
+- tinyflamingo-suite/1, one for each seed: {"seed", "tasks": {name: {"paper": "COCO", "dev": bool, "metric", "level",
   "shots": {"0": S, "4": S, ...}, "specialists": {"prototype": S, "linear": S, "finetuned": S, "whole":
   S}, "sanity": {"swapped": S, "shuffled": S, "no_pictures": S, "blind": S, "chance": S}, "retrieval":
   {"random": S, "rices": S, "ensemble": S, "shots": number}}},
@@ -29,6 +29,7 @@ from tinyflamingo.training.state import LOG, read_log
 FORMATS = {f"tinyflamingo-{name}/1": name for name in
            ("suite", "ablations", "isoflop", "quadratic", "induction", "attention")}  # fmt: skip
 SHOTS = ("0", "4", "8", "16", "32")
+TOLD_SHOTS = ("0", "1", "4", "16", "32")
 
 # Keys and types of values that a file must have. "*": any key; with "?" the value may be missing or null.
 NUMBER = (int, float)
@@ -41,7 +42,7 @@ FIT = dict.fromkeys(("budget", "parameters", "tokens", "loss"), NUMBER)
 COSTS = {"ms": [NUMBER], "mb": [NUMBER], "accuracy": list}
 CURVE = {"steps": [NUMBER], "repeat": [NUMBER], "few_shot": [NUMBER], "heads": [[NUMBER]]}
 NEEDS: dict[str, dict] = {
-    "suite": {"seed": int, "tasks": {"*": {"paper": str, "dev": bool, "metric": str} | PARTS},
+    "suite": {"seed": int, "tasks": {"*": {"paper": str, "dev": bool, "metric": str, "level?": int} | PARTS},
               "few_shot_words?": {"*": CELLS}},
     "ablations": {"settings": {"steps": int}, "rows": {"*": ROW}},
     "isoflop": {"points": [dict.fromkeys(("budget", "parameters", "loss"), NUMBER)],
@@ -156,6 +157,7 @@ def _at(suite, path):
     return suite
 
 
-def task_names(suites: dict) -> list[str]:
-    """The names of the tasks of all suites, in order."""
-    return list(dict.fromkeys(name for suite in suites.values() for name in suite.get("tasks", {})))
+def task_names(suites: dict, told: bool | None = None) -> list[str]:
+    """The names of the tasks of all suites, in order. told: only tasks that examples alone tell, or only the others."""
+    parts = [part for suite in suites.values() for part in suite.get("tasks", {}).items()]
+    return list(dict.fromkeys(name for name, part in parts if told is None or bool(part.get("level")) == told))

@@ -21,6 +21,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pages import page, pair, video
 from tinyflamingo.data.tinyworld.pool import Pool, make_pool
+from tinyflamingo.data.tinyworld.task_documents import task_page
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import CHAPTER, Parts, encode_media, flamingo, gates
 from tinyflamingo.model.interleave import Batch, Sequence, encode_document, pack_batch, phi, phi_next
@@ -28,7 +29,7 @@ from tinyflamingo.model.tokenizer import IMAGE, Tokenizer
 from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.losses import token_losses
-from tinyflamingo.training.optimiser import AdamW
+from tinyflamingo.training.muon import Muon
 from tinyflamingo.training.presets import Dataset, FlamingoRecipe, Preset
 from tinyflamingo.training.ranks import whole, world
 from tinyflamingo.training.shards import drawn, own_jobs, summed_gradient
@@ -144,7 +145,7 @@ class FlamingoStage:
         self.pool, self.features = media or make_media(self.collect(rng), self.recipe, frozen, self.config)
         params = init_flamingo(rng, self.config) | {name: frozen[name] for name in self.recipe.trained}
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
-        self.optimiser = AdamW(params, self.recipe.optimiser, no_decay=("resampler",))
+        self.optimiser = Muon(params, self.recipe.optimiser, no_decay=("resampler",))
 
     def collect(self, rng: np.random.Generator) -> Pool:
         """The pool of pictures and videos, drawn once."""
@@ -169,6 +170,8 @@ class FlamingoStage:
 
     def _draw(self, rng, name, longer, place):
         """(kind, items) of a document of a data set. place: its number among those of the step."""
+        if name == "pages" and rng.random() < self.recipe.tasks:
+            return "tasks", task_page(rng, self.pool, longer)
         if name == "pages":
             return page(rng, self.pool, length=longer)
         return name, (pair if name == "pairs" else video)(rng, self.pool)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import autograd.numpy as anp
 import numpy as np
 
+from tinyflamingo.data.tinyworld.task_documents import text_task
 from tinyflamingo.data.tinyworld.text import episode, random_repeat, text_document
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.language_model import init_language_model, language_model
@@ -21,7 +22,7 @@ from tinyflamingo.model.tokenizer import BOS, EOS, IMAGE, PAD, Tokenizer
 from tinyflamingo.ops.tree import half_precision
 from tinyflamingo.ops.types import Params
 from tinyflamingo.training.losses import shares_of, token_losses
-from tinyflamingo.training.optimiser import AdamW
+from tinyflamingo.training.muon import Muon
 from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.ranks import world
 from tinyflamingo.training.shards import cut_rows, own_jobs, summed_gradient
@@ -37,24 +38,27 @@ class LanguageStage:
         self.steps = self.recipe.steps
         # Pieces of the random rows: words and syllables, without bytes and reserved ids.
         self.pieces = np.array([i for i in range(IMAGE + 1, len(tokenizer)) if not tokenizer.piece(i).startswith("<")])
-        self.optimiser = AdamW(init_language_model(rng, self.config), self.recipe.optimiser)
+        self.optimiser = Muon(init_language_model(rng, self.config), self.recipe.optimiser)
 
     def document(self, rng: np.random.Generator, step: int, longer: int = 1) -> tuple[list[int], list[float]]:
         """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.
 
-        longer: factor on the usual length of repeats, episodes and quizzes.
+        longer: factor on the usual length of repeats, episodes, tasks and quizzes.
         """
-        repeats, episodes = self.shares(step)
+        repeats, episodes, tasks = self.shares(step)
         draw = rng.random()
         if draw < repeats:
             return self.repeat(rng, longer)
-        items = episode(rng, 18 * longer) if draw < repeats + episodes else text_document(rng, longer=longer)
+        if draw < repeats + episodes:
+            items = episode(rng, 18 * longer)
+        else:
+            items = (text_task if draw < repeats + episodes + tasks else text_document)(rng, longer=longer)
         sequence = encode_document(items, self.tokenizer, complete=False)
         return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
 
-    def shares(self, step: int) -> tuple[float, float]:
-        """The shares of random repeats and of few-shot episodes in this step."""
-        return next((r, e) for until, r, e in self.recipe.phases if step < until)
+    def shares(self, step: int) -> tuple[float, float, float]:
+        """The shares of random repeats, of few-shot episodes and of tasks in this step."""
+        return next(tuple(shares) for until, *shares in self.recipe.phases if step < until)
 
     def repeat(self, rng: np.random.Generator, longer: int = 1) -> tuple[list[int], list[float]]:
         """Random tokens, twice. Only the second copy has a loss: the first copy cannot be predicted."""

@@ -27,7 +27,7 @@ from tinyflamingo.variants.registry import untrained
 class ContrastiveRecipe:
     """Stage one (chapter §2)."""
 
-    steps: int = 1500
+    steps: int = 1200
     batch: int = 128
     families: int = 8000  # groups of four pictures that differ in one property
     optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.02, agc=0.08, warmup=80)
@@ -44,9 +44,9 @@ class LanguageRecipe:
     long_every: int = 2  # every step with this period is long
     longer: int = 4  # factor on the length of long rows
     repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
-    # The curriculum, in phases: (first step after the phase, share of random repeats, share of few-shot
-    # episodes). First copying, then binding, then facts; all other documents are ordinary ones.
-    phases: tuple = ((350, 0.80, 0.12), (750, 0.10, 0.45), (math.inf, 0.06, 0.42))
+    # The curriculum, in phases: (first step after the phase, share of random repeats, of few-shot episodes, of tasks
+    # that only examples tell). First copying, then binding, then facts; all other documents are ordinary ones.
+    phases: tuple = ((350, 0.80, 0.12, 0.0), (750, 0.10, 0.36, 0.22), (math.inf, 0.05, 0.30, 0.26))
     optimiser: OptimiserConfig = OptimiserConfig(warmup=100)
 
 
@@ -64,10 +64,11 @@ class Dataset:
 class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
-    steps: int = 1500
+    steps: int = 1300
     datasets: tuple = (Dataset("pages", 16, 96, 1.0), Dataset("pairs", 24, 20, 0.4), Dataset("videos", 10, 40, 0.4))
     long_every: int = 4  # every step with this period has fewer and longer pages: prompts of 32 shots are long
     longer: int = 6  # factor on the length of long pages
+    tasks: float = 0.28  # share of the pages that have tasks which only examples tell
     accumulate: bool = True  # False: round-robin, one data set in each step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
     trained: tuple = ()  # parts to train too, "vision" or "language" (the paper freezes both, except in an ablation)
@@ -122,7 +123,7 @@ def _smoke() -> Preset:
         config,
         ContrastiveRecipe(steps=6, batch=16, families=16),
         LanguageRecipe(  # two long rows in a step: one for each of two ranks
-            steps=8, rows=4, length=48, long_from=4, longer=2, phases=((3, 0.8, 0.12), (math.inf, 0.1, 0.4))
+            steps=8, rows=4, length=48, long_from=4, longer=2, phases=((3, 0.8, 0.12, 0.0), (math.inf, 0.1, 0.4, 0.2))
         ),
         FlamingoRecipe(
             steps=6,

@@ -20,6 +20,7 @@ from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_
 from tinyflamingo.data.tinyworld.text import (
     WAYS,
     elsewhere,
+    fact_questions,
     in_rounds,
     riddle,
     sample_classes,
@@ -30,9 +31,9 @@ from tinyflamingo.data.tinyworld.text import episode as text_episode
 
 # Share of each kind of interleaved page, by the name of its function: for pages of usual length, and for longer ones.
 PAGE_MIXTURE = {
-    "album": 0.22, "drill": 0.16, "episodes": 0.32, "knowledge_page": 0.12, "text_page": 0.10, "web_page": 0.08,
+    "album": 0.20, "drill": 0.12, "episodes": 0.26, "knowledge_page": 0.22, "text_page": 0.14, "web_page": 0.06,
 }  # fmt: skip
-LONG_PAGE_MIXTURE = {"album": 0.10, "drill": 0.16, "episodes": 0.62, "knowledge_page": 0.07, "text_page": 0.05}
+LONG_PAGE_MIXTURE = {"album": 0.10, "drill": 0.14, "episodes": 0.54, "knowledge_page": 0.14, "text_page": 0.08}
 
 # Kinds of pictures in an album, on a web page and in a pair; each entry has equal probability.
 ALBUM_KINDS = (*["single"] * 3, *["uncoloured"] * 2, *["pair"] * 3, "count", "digit", "sum")
@@ -173,17 +174,22 @@ def episode(rng: np.random.Generator, pool: Pool, shots: int = 24) -> list:
 
 
 def knowledge_page(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
-    """Pictures of ASKED things, with questions about their facts."""
-    items: list = []
-    for _ in range(6 * length):
-        medium = pool.picture_of(rng, pick(rng, ASKED))
+    """Pictures of ASKED things, with questions about their facts.
+
+    Some texts continue with the facts of another thing, so that the words decide and not the picture before them.
+    """
+    media = [pool.picture_of(rng, pick(rng, ASKED)) for _ in range(6 * length)]
+    topics, items = elsewhere([pool.what(medium) for medium in media]), []
+    for medium in media:
         scene = pool.what(medium)
         items.append(medium)
-        if rng.random() < 0.7:  # the caption first names the thing
+        if rng.random() < 0.6:  # the caption first names the thing
             items += captioned(rng, scene)
         elif rng.random() < 0.3:
             items += dialogue_turns(rng, say.questions(scene), 1)
         items += dialogue_turns(rng, say.knowledge(*scene.things[0].kind), 1)
+        if rng.random() < ASIDES:
+            items += fact_questions(rng, topics)
     return items
 
 

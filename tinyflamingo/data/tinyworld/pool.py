@@ -130,14 +130,20 @@ def draw_pool(
     drawn: Drawn = one_by_one,
 ) -> Pool:
     """A pool of the given scenes and clips. drawn: how to draw many; training shares this work among its workers."""
+    pool = scene_pool(scenes, clips)
+    if pool.scenes:
+        pool.pictures = drawn(rng, partial(draw_scene, side=side), pool.scenes)
+    if pool.clips:
+        pool.videos = drawn(rng, partial(draw_clip, side=side), pool.clips)
+    return pool
+
+
+def scene_pool(scenes: Sequence[Scene], clips: Sequence[Clip] = ()) -> Pool:
+    """A pool without pixels, for texts."""
     pool = Pool(list(scenes), list(clips))
     for i, scene in enumerate(pool.scenes):
         uncoloured = scene.kind == "single" and not scene.things[0].colour
         pool.by_kind["uncoloured" if uncoloured else scene.kind].append(i)
         if scene.kind in ("single", "wild", "digit") and not uncoloured:
             pool.by_thing[scene.things[0].kind].append(i)
-    if pool.scenes:
-        pool.pictures = drawn(rng, partial(draw_scene, side=side), pool.scenes)
-    if pool.clips:
-        pool.videos = drawn(rng, partial(draw_clip, side=side), pool.clips)
     return pool

@@ -201,12 +201,12 @@ def episode(rng: np.random.Generator, longest: int = 18) -> list:
     members = [in_rounds(rng, things) for things in classes]
     for i in shot_order(rng, ways, int(rng.integers(max(8, ways + 2), longest))):
         label = f"{words[i]}."
-        items += [Quiet(_key(rule, style, *next(members[i]))), label if i in met else Quiet(label)]
+        items += [Quiet(key(rule, style, *next(members[i]))), label if i in met else Quiet(label)]
         met.add(i)
     return items
 
 
-def _key(rule, style, shape, colour) -> str:
+def key(rule, style, shape, colour) -> str:
     """The name of a thing in an episode: only the word of the rule, two words, or the phrase of captions."""
     if style < 0.2 and rule != "thing":
         return colour if rule == "color" else shape

@@ -1,0 +1,76 @@
+"""Muon: hidden matrices move by orthogonal matrices, all other parameters as AdamW says (Jordan 2024).
+
+A gradient of a matrix has few large singular values and many small ones, so a usual step moves the matrix in few
+directions. Muon replaces the momentum by the orthogonal matrix nearest to it: all singular values become about 1, and
+every direction that the momentum has moves alike. Stage two learns the same in two thirds of the steps
+(docs/deviations.md). Serves chapter §4. Not here: AdamW itself and the schedule (`optimiser.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.ops.types import Array, Params
+from tinyflamingo.training.optimiser import AdamW, OptimiserConfig, learning_rate
+from tinyflamingo.training.ranks import own_run, world
+
+ITERATIONS = 5
+QUINTIC = 3.4445, -4.7750, 2.0315  # of a polynomial that, iterated, takes singular values in (0, 1] near to 1
+SIZE = 0.2  # root mean square of a move at rate 1, as AdamW's moves have: one learning rate serves both
+
+
+class Muon(AdamW):
+    """AdamW, but for hidden matrices (`is_moved`). Their momentum is AdamW's first moment."""
+
+    def __init__(self, params: Params, config: OptimiserConfig, no_decay: tuple[str, ...] = ()) -> None:
+        super().__init__(params, config, no_decay)
+        self.matrices, place = [], 0  # (place in the vector, shape) of each
+        for name, leaf in named_leaves(params).items():
+            if is_moved(name):
+                self.matrices.append((slice(place, place + leaf.size), leaf.shape))
+            place += leaf.size
+
+    def step(self, gradient: np.ndarray, step: int, steps: int) -> float:
+        """One update by a gradient vector; returns the norm of the gradient before clipping. See `AdamW.step`."""
+        before = self.vector.copy()
+        norm = super().step(gradient, step, steps)
+        rate = np.float32(learning_rate(self.config, step, steps))
+        for (part, _), move in zip(self.matrices, self._moves(), strict=True):
+            self.vector[part] = before[part] - rate * (move + self.decay[part] * before[part])
+        return norm
+
+    def _moves(self) -> list[np.ndarray]:
+        """The moves of all matrices at rate 1, as vectors. Each rank computes a part of them."""
+        own = ops.parallel_map(self._move, self.matrices[own_run(len(self.matrices))])
+        flat = np.concatenate(world().gather(np.concatenate([np.zeros(0, np.float32), *own])))
+        return np.split(flat, np.cumsum([part.stop - part.start for part, _ in self.matrices])[:-1])
+
+    def _move(self, matrix):
+        part, shape = matrix
+        return muon_move(self.m[part].reshape(shape)).ravel()
+
+
+def is_moved(name: str) -> bool:
+    """Whether a parameter is a hidden matrix, by its name."""
+    return name.rpartition("/")[2].startswith("w_")
+
+
+def muon_move(momentum: Array) -> Array:
+    """The move of a matrix at rate 1. (m, n) -> (m, n)"""
+    return orthogonalised(momentum) * np.float32(SIZE * max(momentum.shape) ** 0.5)
+
+
+def orthogonalised(matrix: Array, iterations: int = ITERATIONS) -> Array:
+    """About U V^T for a matrix U S V^T: the same singular vectors, with singular values between 0.7 and 1.2.
+
+    (m, n) -> (m, n). Newton-Schulz iteration, which needs only products of matrices.
+    """
+    a, b, c = (np.float32(x) for x in QUINTIC)
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / ((x * x).sum() ** np.float32(0.5) + np.float32(1e-7))
+    for _ in range(iterations):
+        square = x @ x.T
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
