@@ -99,7 +99,7 @@ SLOTS = {
     "sum": ("first", "second", "larger", "smaller"),
     "clip": ("color", "shape", "action"),
 }
-KINDS = (*["single"] * 7, *["pair"] * 5, *["count"] * 2, *["digit"] * 2, *["sum"] * 2, "clip")
+KINDS = (*["single"] * 8, *["pair"] * 3, *["count"] * 2, *["digit"] * 2, "sum", "clip")
 LENGTHS = (1, 1, 2, 2, 3)  # numbers of slots
 VALUES = {
     "color": COLOUR_NAMES,
