@@ -5,7 +5,7 @@
     python notebooks/build.py --language zh_CN [NAME ...]            write notebooks/zh, README.zh.md and docs/zh
 
 A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), or a text
-(README, teaching, glossary); without names: all. A catalogue is a PO file, which any editor for PO files opens:
+(README, teaching, glossary, faq); without names: all. A catalogue is a PO file, which any editor for PO files opens:
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 
@@ -151,7 +151,8 @@ def _moved(link, old, new):
 def editions() -> dict[Path, Path]:
     """{the English file: the Chinese file} of notebooks and texts."""
     notebooks = [HERE / f"{source.stem}.ipynb" for source in build.sources()]
-    texts = {ROOT / "docs" / f"{name}.md": ROOT / "docs" / "zh" / f"{name}.md" for name in ("teaching", "glossary")}
+    names = [f"{name}.md" for name in ("teaching", "glossary", "faq")]
+    texts = {ROOT / "docs" / name: ROOT / "docs" / "zh" / name for name in names}
     return {path: HERE / "zh" / path.name for path in notebooks} | {ROOT / "README.md": ROOT / "README.zh.md"} | texts
 
 
