@@ -422,6 +422,7 @@ for name, asked, right in (
 # them out of all training. One of them is the position alone. (Flamingo was not trained on prompts of tasks at
 # all: its web pages have such forms by themselves. See `docs/deviations.md`.)
 
+
 # %%
 def told_prompt(rng, task, k):
     """k pictures with their answers, a new picture, and the right answer for it."""

@@ -30,6 +30,7 @@ from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.muon import Muon
+from tinyflamingo.training.optimiser import AdamW
 from tinyflamingo.training.presets import Dataset, FlamingoRecipe, Preset
 from tinyflamingo.training.ranks import whole, world
 from tinyflamingo.training.shards import drawn, own_jobs, summed_gradient
@@ -145,7 +146,7 @@ class FlamingoStage:
         self.pool, self.features = media or make_media(self.collect(rng), self.recipe, frozen, self.config)
         params = init_flamingo(rng, self.config) | {name: frozen[name] for name in self.recipe.trained}
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
-        self.optimiser = Muon(params, self.recipe.optimiser, no_decay=("resampler",))
+        self.optimiser: AdamW = Muon(params, self.recipe.optimiser, no_decay=("resampler",))
 
     def collect(self, rng: np.random.Generator) -> Pool:
         """The pool of pictures and videos, drawn once."""
