@@ -43,6 +43,7 @@ FORMULA = re.compile(r"\$\$.+?\$\$|\$[^\s$](?:[^$]*[^\s$])?\$")
 LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 COMMENT = re.compile(r"<!-- .*? -->")
 SLOT = re.compile(r"\[\[\d+\]\]")
+VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with its format
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 NUMBER_OR_CODE = re.compile(rf"{CODE.pattern}|{NUMBER.pattern}")
 WORD = re.compile(r"[A-Za-z]{2,}")
@@ -115,7 +116,7 @@ def has_words(text: str) -> bool:
 
 
 def _prose(text):
-    for pattern in (COMMENT, CODE, FORMULA, LINK):
+    for pattern in (COMMENT, CODE, FORMULA, LINK, VALUE):
         text = pattern.sub(" ", text)
     return text
 
@@ -309,10 +310,11 @@ def wrong(entry: polib.POEntry, terms: dict[str, str]) -> Iterator[str]:
     if half := HALF_WIDTH.search(_prose(chinese)):
         yield f"half-width punctuation: {half[0]}"
     prose = _prose(english)
-    for term, word in terms.items():
-        named = re.search(rf"(?<![\w-]){re.escape(term)}(?:s|es)?(?![\w-])", prose, re.IGNORECASE)
-        if named and word not in chinese and term not in entry.tcomment and chinese != english:
-            yield f'"{term}" is "{word}"'
+    for term in sorted(terms, key=len, reverse=True):
+        rest = re.sub(rf"(?<![\w-]){re.escape(term)}(?:s|es)?(?![\w-])", " ", prose, flags=re.IGNORECASE)
+        named, prose = rest != prose, rest  # a longer term hides its parts
+        if named and terms[term] not in chinese and term not in entry.tcomment and chinese != english:
+            yield f'"{term}" is "{terms[term]}"'
 
 
 def _exact(text):
@@ -323,8 +325,7 @@ def _exact(text):
 
 
 def _slots(text):
-    """The {x} of a message, with their formats."""
-    return set(re.findall(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}", text))
+    return set(VALUE.findall(text))
 
 
 def _emphasis(text):

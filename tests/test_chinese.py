@@ -121,6 +121,17 @@ def test_a_word_in_another_sense_is_named_in_a_comment(translate):
     assert not list(translate.wrong(entry("The head of the page.", "页面的开头。", tcomment="head"), terms))
 
 
+def test_a_longer_term_hides_its_parts(translate):
+    terms = {"embedding": "嵌入", "temporal embedding": "时间编码"}
+    assert not list(translate.wrong(entry("A temporal embedding.", "一个时间编码。"), terms))
+    faults = list(translate.wrong(entry("A temporal embedding, an embedding.", "编码。"), terms))
+    assert faults == ['"temporal embedding" is "时间编码"', '"embedding" is "嵌入"']
+
+
+def test_the_name_of_a_value_is_no_term(translate):
+    assert not list(translate.wrong(entry("{key} is done", "{key} 已完成"), {"key": "键"}))
+
+
 def test_every_term_has_one_translation(translate):
     table = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", translate.TERMS.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(translate.read_terms()) > 50

@@ -554,5 +554,5 @@ map_of_notebooks()
 # (`tinyflamingo.data.images.load_picture`). Find the number of examples (shots) at which the new words become
 # reliable (notebook 11 draws the curve).
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figures 1, 3 and 4. `docs/architecture.md` shows
-# where everything is, `docs/deviations.md` lists where this toy differs from the paper.
+# **Further reading.** [The paper](https://arxiv.org/abs/2204.14198), figures 1, 3 and 4. `docs/architecture.md`
+# shows where everything is, `docs/deviations.md` lists where this toy differs from the paper.

@@ -1,10 +1,9 @@
 # %% [markdown]
 # # A deep network without normalisation
 #
-# key: nf_resnet
+# *chapter: §2, the vision encoder · minutes: 130 to read and do, half a minute to run · key: nf_resnet*
 #
-# Chapter §2, the vision encoder. 130 minutes with the exercises, half a minute to run. You need notebooks 00 and
-# 01, and you should know what a convolution and a residual connection are.
+# You need notebooks 00 and 01, and you should know what a convolution and a residual connection are.
 #
 # In this notebook you study the NF-ResNet, the network that turns pictures into features. You learn why it has no
 # batch normalisation, and which four things replace it. You take parts away one by one and see the signal vanish
@@ -620,11 +619,11 @@ show(adaptive_clip)
 # branch. `alpha` and `beta` control the variance of the sum. SkipInit reduces a fresh network to its shortcuts.
 # Adaptive clipping limits the damage that one bad batch can do.
 #
-# To go on: find the gain of another activation; remove the reset at the transitions; give the deep encoder real
+# **Try it.** Find the gain of another activation; remove the reset at the transitions; give the deep encoder real
 # pictures and not noise, and see how well the calculated variance fits. Notebook 03 trains the toy's encoder, and
 # notebook 05 uses its features.
 #
-# Further reading: [NFNets](https://arxiv.org/abs/2102.06171), sections 3 and 4; [characterizing signal
+# **Further reading.** [NFNets](https://arxiv.org/abs/2102.06171), sections 3 and 4; [characterizing signal
 # propagation](https://arxiv.org/abs/2101.08692), where the plots come from;
 # [SkipInit](https://arxiv.org/abs/2002.10444); [ViT](https://arxiv.org/abs/2010.11929);
 # [CLIP](https://arxiv.org/abs/2103.00020). Where this code differs: `docs/deviations.md`, "The vision encoder".

@@ -1,10 +1,9 @@
 # %% [markdown]
 # # Pictures and captions in one space
 #
-# key: contrastive
+# *chapter: §2, training the encoder · minutes: 85 to read and do, half a minute to run · key: contrastive*
 #
-# Chapter §2, how the vision encoder is trained. 85 minutes with the exercises, about half a minute to run. You
-# need notebook 02, and you should know what a softmax and a cross-entropy are.
+# You need notebook 02, and you should know what a softmax and a cross-entropy are.
 #
 # In this notebook you build the contrastive loss, with loops and without. You derive its gradient, and you train a
 # very small pair of towers (encoders) for a few seconds. The towers that come with the toy were trained for some
@@ -464,10 +463,10 @@ show(library.embed_pictures, library.unit, library.contrastive_loss)
 # copy of a caption must not count as a wrong answer. A learned temperature makes the probabilities sharp enough.
 # After training, a list of captions works as a classifier, and the encoder is frozen.
 #
-# To go on: train the small towers for 600 steps and see when they learn the shapes; leave one direction of the
+# **Try it.** Train the small towers for 600 steps and see when they learn the shapes; leave one direction of the
 # loss out; ask the trained towers about things that no training picture showed (`HELD_OUT` in
 # `data/tinyworld/scenes.py`).
 #
-# Further reading: [CLIP](https://arxiv.org/abs/2103.00020); [ALIGN](https://arxiv.org/abs/2102.05918);
+# **Further reading.** [CLIP](https://arxiv.org/abs/2103.00020); [ALIGN](https://arxiv.org/abs/2102.05918);
 # [Flamingo](https://arxiv.org/abs/2204.14198), appendix B.1.3. Where this code differs: `docs/deviations.md`,
 # "Contrastive pretraining".

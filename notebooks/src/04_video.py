@@ -1,10 +1,9 @@
 # %% [markdown]
 # # A video is a row of pictures
 #
-# key: video
+# *chapter: §2, video · minutes: 70 to read and do, half a minute to run · key: video*
 #
-# Chapter §2, video. 70 minutes with the exercises, half a minute to run. You need notebook 00. Notebook 05
-# continues from here.
+# You need notebook 00. Notebook 05 continues from here.
 #
 # In this notebook you take one frame per second from a video with an uneven frame rate. You add to every frame a
 # learned vector for its time (a temporal embedding, here called a stamp). You stretch eight learned stamps over
@@ -379,8 +378,8 @@ show(library.temporal_embedding, encode_media)
 # reverse are the same for the model. If the vectors are stretched, a model that was trained on eight frames can
 # use thirty.
 #
-# To go on: play a video twice as fast; give all frames the stamp of frame 0; give the model a video of your own
+# **Try it.** Play a video twice as fast; give all frames the stamp of frame 0; give the model a video of your own
 # with `python -m tinyflamingo complete`. Notebook 05 shows how the long sequence becomes eight tokens.
 #
-# Further reading: [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and appendices A.1.1 and B.1.2. Where
-# this code differs: `docs/deviations.md`, "The Perceiver resampler".
+# **Further reading.** [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and appendices A.1.1 and B.1.2.
+# Where this code differs: `docs/deviations.md`, "The Perceiver resampler".

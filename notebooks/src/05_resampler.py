@@ -1,10 +1,9 @@
 # %% [markdown]
 # # Eight tokens for any input
 #
-# key: resampler
+# *chapter: §3, the Perceiver resampler · minutes: 85 to read and do, seconds to run · key: resampler*
 #
-# Chapter §3, the Perceiver resampler. 85 minutes with the exercises, seconds to run. You need notebook 00, and a
-# basic idea of attention.
+# You need notebook 00, and a basic idea of attention.
 #
 # In this notebook you build one attention step in which the latents look at a picture, first with loops and then
 # without. You count how much work it saves. You derive the gradient that goes back through its softmax, and you
@@ -507,11 +506,11 @@ for name, number in paper.items():
 # tokens come out, so the language model never needs to know how large a picture was. Only their vectors make the
 # latents different, and training decides where each of them looks.
 #
-# To go on: change `config.resampler` to one latent and train the smoke preset; draw `resampler_maps` of a video
-# and see which frames get the largest weights. Notebook 04 explains the frames, and notebook 07 explains which
-# text may read the tokens.
+# **Try it.** Change `config.resampler` to one latent and train the smoke preset; draw `resampler_maps` of a video
+# and see which frames get the largest weights. Notebook 04 explains the frames, and notebook 07 explains which text
+# may read the tokens.
 #
-# Further reading: [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and figure 5;
+# **Further reading.** [Flamingo](https://arxiv.org/abs/2204.14198), section 2.1 and figure 5;
 # [Perceiver](https://arxiv.org/abs/2103.03206) and [Perceiver IO](https://arxiv.org/abs/2107.14795), where latents
 # come from; [Set Transformer](https://arxiv.org/abs/1810.00825), which had the idea for sets. Where this code
 # differs from the paper: `docs/deviations.md`, "The Perceiver resampler".

@@ -1,10 +1,9 @@
 # %% [markdown]
 # # Smaller and longer: the Chinchilla block
 #
-# key: chinchilla
+# *chapter: §4, the language model · minutes: 125 to read and do, seconds to run · key: chinchilla*
 #
-# Chapter §4, the language model. 125 minutes with the exercises, seconds to run. You need notebook 00, and a basic
-# idea of a causal decoder.
+# You need notebook 00, and a basic idea of a causal decoder.
 #
 # The block of Gopher and Chinchilla differs from that of GPT-2 in two things: RMSNorm and relative positions. In
 # this notebook you build both, first with loops, then as the library has them. You derive one gradient, and you
@@ -585,10 +584,10 @@ show(reference.relative_attention)
 # continued freely. The size of Chinchilla follows from its budget: with fewer parameters and more text, the same
 # budget reaches a lower loss.
 #
-# To go on: draw `attention_of` for a prompt of yours; find the head that copies; remove `u` instead of `v`.
+# **Try it.** Draw `attention_of` for a prompt of yours; find the head that copies; remove `u` instead of `v`.
 # Notebook 08 puts gated blocks between these blocks.
 #
-# Further reading: [Chinchilla](https://arxiv.org/abs/2203.15556); [Gopher](https://arxiv.org/abs/2112.11446),
+# **Further reading.** [Chinchilla](https://arxiv.org/abs/2203.15556); [Gopher](https://arxiv.org/abs/2112.11446),
 # section 3.1; [Transformer-XL](https://arxiv.org/abs/1901.02860), section 3.3;
 # [RMSNorm](https://arxiv.org/abs/1910.07467); on copying in context, [induction
 # heads](https://arxiv.org/abs/2209.11895). Where this code differs: `docs/deviations.md`, "The language model".

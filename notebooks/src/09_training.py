@@ -613,6 +613,6 @@ show(FlamingoStage.gradient)
 # **Try it.** Set `STEPS` to 300 and watch how the model learns shapes. Set the lambda of videos to 0 and ask
 # about a video. Switch off the first move (`gate_push=0.0`) and see how long the gates stay near zero.
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), section 2.4, appendix B.1 and table 3. AdamW:
+# **Further reading.** [The paper](https://arxiv.org/abs/2204.14198), section 2.4, appendix B.1 and table 3. AdamW:
 # [arXiv 1711.05101](https://arxiv.org/abs/1711.05101). `tinyflamingo/training/run.py` is the loop with everything
 # that a long run needs. `docs/deviations.md` lists the differences between this training and the paper's.

@@ -541,6 +541,6 @@ print("never written:", [tokenizer.piece(t) for t in NEVER])
 # it. Put wrong answers into a dialogue and ask the same question again. Draw the maps of the frames of a video
 # side by side.
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), figure 1, appendix B.1.5 for prompts and appendix
-# D.1 for its limits. `python -m tinyflamingo complete --json` prints tokens, log-probabilities and `phi`.
+# **Further reading.** [The paper](https://arxiv.org/abs/2204.14198), figure 1, appendix B.1.5 for prompts and
+# appendix D.1 for its limits. `python -m tinyflamingo complete --json` prints tokens, log-probabilities and `phi`.
 # `tinyflamingo/studies/attention_maps.py` has both kinds of maps.

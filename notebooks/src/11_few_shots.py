@@ -527,6 +527,6 @@ show(rices_of_the_library)
 # **Try it.** Set `WAYS` to 4; chance is then lower. Use `say.TEXT_WORDS` as the words. Use your `rices` to choose
 # the examples from a large pool: does their order change the toy's answers?
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), table 1, section 3.1 and appendix A.2. Prototypes:
-# [arXiv 1703.05175](https://arxiv.org/abs/1703.05175). Every task of this code is in
+# **Further reading.** [The paper](https://arxiv.org/abs/2204.14198), table 1, section 3.1 and appendix A.2.
+# Prototypes: [arXiv 1703.05175](https://arxiv.org/abs/1703.05175). Every task of this code is in
 # `tinyflamingo/evaluation/tasks.py`.

@@ -458,7 +458,7 @@ show(XattnConfig.gated_layers)
 # and prints the paper's numbers beside it. `flamingo-9b-printed` is the model that does not fit. Put the toy's
 # gated blocks before every second decoder block (`XattnConfig(every=2)`) and count again.
 #
-# **Read on.** [The paper](https://arxiv.org/abs/2204.14198), tables 4 and 5, appendix B.1.
+# **Further reading.** [The paper](https://arxiv.org/abs/2204.14198), tables 4 and 5, appendix B.1.
 # [Chinchilla](https://arxiv.org/abs/2203.15556). [DALL.E 2](https://arxiv.org/abs/2204.06125).
-# [CLIP](https://arxiv.org/abs/2103.00020). `docs/deviations.md` lists all differences between the toy and the
-# paper, with reasons.
+# [CLIP](https://arxiv.org/abs/2103.00020). `docs/deviations.md` lists all differences between the toy and the paper,
+# with reasons.
