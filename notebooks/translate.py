@@ -9,7 +9,7 @@ A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the ot
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 
-An entry is a paragraph, an item of a list, a row of a table, or a hint. `docs/locale/zh_CN/TERMS.md` has the rules for
+An entry is a paragraph, an item of a list, a row of a table, a line of indented code, or a hint. `docs/locale/zh_CN/TERMS.md` has the rules for
 translators and the terms. Code is never translated, and nothing is run: outputs are those of the English notebook.
 """
 
@@ -74,7 +74,7 @@ class Source(NamedTuple):
 def pieces(markdown: str) -> Iterator[tuple[str, str]]:
     """(marks, text) such as ("## ", "A heading"): joined by line ends they give the text with its paragraphs unwrapped.
 
-    Empty lines, fenced code, and lines that are only a comment have no text.
+    Empty lines, fenced code, and lines that are only a comment have no text. Each line of indented code is a piece.
     """
     marks, text, fenced = None, "", False
     for line in markdown.splitlines():
@@ -82,7 +82,8 @@ def pieces(markdown: str) -> Iterator[tuple[str, str]]:
         mark, words = MARK.fullmatch(line).groups()
         fixed = fenced or fence or not COMMENT.sub("", words).strip()
         fenced ^= fence
-        if not fixed and text and not (mark.strip() or words.startswith("|") or marks.startswith("#")):
+        indented = line.startswith("    ") and (not text or marks.isspace())
+        if not fixed and text and not (indented or mark.strip() or words.startswith("|") or marks.startswith("#")):
             text += " " + words
             continue
         if marks is not None:
@@ -319,7 +320,6 @@ def wrong(entry: polib.POEntry, terms: dict[str, str]) -> Iterator[str]:
 
 def _exact(text):
     """What stands in a translation exactly as in the source: code, formulas, links, comments, numbers."""
-    text = re.sub(r"\\text\{[^}]*\}", "", text)
     found = {match[0] for pattern in (CODE, FORMULA, LINK, COMMENT, SLOT) for match in pattern.finditer(text)}
     return found | set(NUMBER.findall(_prose(text)))
 

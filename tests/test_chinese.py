@@ -88,7 +88,6 @@ PLANTED = [
     ("Text before the resampler.", "重采样器,之前", "half-width"),
     ("See `phi` here.", "看这里。", "lacks `phi`"),
     ("The sum is $x_1 + 2$.", "和是 $x_1 + 3$。", r"lacks $x_1 + 2$"),
-    (r"$$a = \text{its mean}$$", r"$$a = \text{平均}$$", None),
     ("See [this](docs/a.md).", "看[这里](docs/b.md)。", "lacks docs/a.md"),
     ("See [this](docs/a.md).", "看 docs/a.md。", "links differ"),
     ("**Predict.** Why?", "**先猜一猜。**为什么？", "bold, italics"),
@@ -187,6 +186,9 @@ one paragraph.
 | a row | `x` |
 |---|---|
 
+    the loss of
+    two lines
+
 ```
 a block of code
 ```
@@ -206,6 +208,8 @@ def test_a_text_is_cut_into_paragraphs_items_and_rows(translate):
         "an item that goes on",
         "`code` only: `x`",
         "| a row | `x` |",
+        "the loss of",
+        "two lines",
         "| it took | [[0]] s | `t1` |",
         "About <!-- generated: n -->[[0]]<!-- end --> of 9.",
     ]

@@ -166,7 +166,7 @@ check_02_1_standardise(standardise)
 #
 # $$\frac{\partial L}{\partial c} = \frac{g}{n}\Bigl(a - u\,(u\cdot a)\Bigr),\quad u = c / n
 # \qquad\qquad
-# \frac{\partial L}{\partial w} = \frac{\partial L}{\partial c} - \text{its mean}$$
+# \frac{\partial L}{\partial w} = \frac{\partial L}{\partial c} - \operatorname{mean}\frac{\partial L}{\partial c}$$
 
 # %% [markdown]
 # ### Exercise 02.2 · Back through the standardisation

@@ -45,7 +45,7 @@ def check_00_1_how_many(how_many):
         "The definition of phi: a word sees the last picture before it. The prompt of the cell above has the "
         "same build."
     ),
-    formula="[picture 1, word 1, picture 2, word 2, ..., query]",
+    formula="[picture_1, word_1, picture_2, word_2, ..., query]",
 )
 def check_00_2_few_shot_prompt(few_shot_prompt):
     """few_shot_prompt(pictures, words, query) -> list."""

@@ -97,7 +97,7 @@ def check_05_2_what_is_seen(what_is_seen):
         "The sentence above the exercise counts one product. There are two products in each of H heads, and "
         "one table of scores."
     ),
-    formula="flops = 2 products * 2 T S K * H; bytes = 4 * T * S * H",
+    formula="flops = 2 * 2 * T * S * K * H; bytes = 4 * T * S * H",
 )
 def check_05_3_price(price):
     """price(T, S, H, K) -> (flops, bytes)."""

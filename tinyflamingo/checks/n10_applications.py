@@ -88,7 +88,7 @@ def check_10_2_hold_dialogue(hold_dialogue):
     """hold_dialogue(ask, picture, questions) -> list of answers."""
     rng = fresh_rng()
     picture = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
-    questions = [f"Question: {word}? Answer:" for word in rng.permutation(["what", "where", "who", "how many"])[:3]]
+    questions = [f"Question: {word}? Answer:" for word in rng.permutation(["what", "where", "who", "how"])[:3]]
     asked = []
 
     def ask(items):
