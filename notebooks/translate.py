@@ -9,8 +9,9 @@ A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the ot
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 
-An entry is a paragraph, an item of a list, a row of a table, a line of indented code, or a hint. `docs/locale/zh_CN/TERMS.md` has the rules for
-translators and the terms. Code is never translated, and nothing is run: outputs are those of the English notebook.
+An entry is a paragraph, an item of a list, a row of a table, a line of indented code, or a hint.
+`docs/locale/zh_CN/TERMS.md` has the rules for translators and the terms. Code is never translated, and nothing is
+run: outputs are those of the English notebook.
 """
 
 from __future__ import annotations

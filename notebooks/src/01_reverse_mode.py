@@ -356,7 +356,7 @@ print("the chain rule says:  ", np.round(by_hand, 4))
 #
 # `(f(x + ε d) - f(x - ε d)) / 2ε ≈ gradient · d`.
 #
-# **Predict.** Is a smaller ε always better? The next picture shows ε on the horizontal axis and the error on the
+# **Predict.** Is a smaller ε always better? The next figure shows ε on the horizontal axis and the error on the
 # vertical axis. Which shape do you expect: falling, rising, or a valley? And where is the curve of the one-sided
 # difference, `(f(x + ε d) - f(x)) / ε`?
 

@@ -209,17 +209,17 @@ print("gradient along the weights is 0:  ", np.abs(along).max() < 1e-10)
 # %% [markdown]
 # ## Second thing: a gain after the activation
 #
-# A standardised convolution keeps the variance at 1. An activation does not: GELU sets most of its negative input
-# nearly to zero. So after the activation the signal is multiplied by a constant. The constant is chosen so that an
-# input from a normal distribution with variance 1 gives an output with variance 1.
+# A standardised convolution keeps the variance at 1. An activation does not: GELU makes every negative input small
+# (its lowest output is about -0.17). So after the activation the signal is multiplied by a constant. The constant is
+# chosen so that an input from a normal distribution with variance 1 gives an output with variance 1.
 
 # %% [markdown]
 # ### Exercise 02.3 · The gain of an activation
 # *difficulty: easy · minutes: 5*
 #
-# You get many samples of a normal variable. Estimate the gain for any activation `f`. The *variance* of the output
-# must be 1. The mean of the output need not be 0, because the standardised weights of the next layer remove its
-# effect.
+# You get many samples of a normal variable with variance 1. Estimate the gain for any activation `f`. The *variance*
+# of the output must be 1. The mean of the output need not be 0, because the standardised weights of the next layer
+# remove its effect.
 
 
 # %% exercise 02.3

@@ -330,8 +330,8 @@ for action, chance, whole in zip(ACTIONS, right, np.diagonal(said["in order"]), 
 # paper takes 30 at test time.) For comparison it also uses the first eight frames alone. A model without
 # interpolation could use only these.
 #
-# **Predict.** The model sees three times as many frames as in training. Do its answers become better, worse, or
-# neither?
+# **Predict.** The model sees almost four times as many frames as in training. Do its answers become better, worse,
+# or neither?
 
 # %%
 lengths, stretched, cut = (4, 8, 12, 20, 30), [], []

@@ -287,7 +287,7 @@ from tinyflamingo.checks import check_09_2_logits_gradient
 check_09_2_logits_gradient(logits_gradient)
 
 # %% [markdown]
-# ## Frozen means: not an argument
+# ## Frozen means: no gradient
 #
 # The gradient starts at the logits and goes backward through every frozen block of the language model, because
 # trained gated blocks stand before and between these blocks. The gradient goes *through* the frozen weights. It

@@ -419,8 +419,8 @@ for name, asked, right in (
 # the answers mean. The reader must find out: is it the colour? the place? both?
 #
 # This model was trained on many such tasks, but `held_out` in `data/tinyworld/tasks.py` keeps sixteen families of
-# them out of all training. One of them is the position alone. (Flamingo was not trained on prompts of tasks at
-# all: its web pages have such forms by themselves. See `docs/deviations.md`.)
+# them out of all training. One of them is the position alone. (The paper's Flamingo was not trained on prompts of
+# tasks at all: its web pages have such forms by themselves. See `docs/deviations.md`.)
 
 
 # %%

@@ -101,7 +101,7 @@ def check_01_3_softmax_vjp(softmax_vjp):
         "This is the diagonal alone: a score takes its share away from all the others of its row.": g * w * (1 - w),
         "The shares add up to 1: what one gains the others lose. A term is missing.": g * w,
         "The sum runs over all rows: each row of shares is a softmax of its own.": w * (g - np.sum(g * w)),
-        "The sum runs over the columns: each row of shares is a softmax of its own.": w * (g - (g * w).sum(0)),
+        "The sum runs within each column: each row of shares is a softmax of its own.": w * (g - (g * w).sum(0)),
         "The sum is not weighted with the shares.": w * (g - g.sum(-1, keepdims=True)),
         "What is subtracted is the mean of g under the shares, not its plain mean.": w
         * (g - g.mean(-1, keepdims=True)),

@@ -42,7 +42,7 @@ def check_02_1_standardise(standardise):
         "Every output channel has a mean and a spread of its own; here all channels share one.": gain
         * (w - w.mean())
         / np.sqrt(np.sum((w - w.mean()) ** 2)),
-        "The gain is missing: it is learned, one number an output channel.": want / gain,
+        "The gain is missing: it is learned, one number for each output channel.": want / gain,
     }
     value_is(got, want, "Compare with the loops.", mistakes=mistakes)
 

@@ -34,7 +34,7 @@ def check_06_1_rms_norm(rms_norm):
         centred = x - x.mean(axis=-1, keepdims=True)
         mistakes = {
             "The mean is subtracted: that is LayerNorm; RMSNorm only divides.": _rms_norm(centred, gain, eps),
-            "This divides by the length of the row; the mean of the squares is meant, not their sum.": x
+            "This divides by the norm of the row: take the mean of the squares, not their sum.": x
             / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + eps)
             * gain,
             "The gain is missing.": _rms_norm(x, 1.0, eps),
@@ -51,7 +51,7 @@ def check_06_1_rms_norm(rms_norm):
 
 @check(
     "06.2",
-    where="The formula above has two terms. The sum over e is one number for each row; D is the length of a row.",
+    where="The formula above has two terms. The sum over e is one number for each row, and a row has D entries.",
     formula="a = g * gain; a / r - x * sum(a * x, last axis) / (D r³), with r = sqrt(mean(x²) + eps)",
 )
 def check_06_2_rms_norm_gradient(rms_norm_gradient):

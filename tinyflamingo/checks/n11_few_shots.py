@@ -191,6 +191,6 @@ def _most_similar_last(rices, rng, n, k):
         "Long features won: divide by their lengths, cosine does not know them.": dots,
         "Those have the smallest distance; cosine asks for the angle, whatever the lengths.": near,
     }
-    holds(set(got.tolist()) != set(order[:k].tolist()), "those are the least similar ones.")
+    holds(set(got.tolist()) != set(order[:k].tolist()), "Those are the least similar ones.")
     hint = "These are the right ones, but not from less to more similar." if set(got) == set(want) else ""
     value_is(got, want, hint, what="the choice", mistakes=mistakes)
