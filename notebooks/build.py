@@ -47,7 +47,8 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
 WORDS, LINES = 120, 3  # that one reads in a minute in a second language
-PACKAGE = 'sys.path.insert(0, "..")'  # the package is beside notebooks/; from solutions/ it is one level higher
+# Before the imports of every notebook: a package that is not installed is one level above, or two, from solutions/.
+BESIDE = 'import sys\n\nsys.path += ["..", "../.."]  # the package, if it is not installed\n\n'
 
 
 def read_source(path: Path, solved: bool = False) -> NotebookNode:
@@ -62,8 +63,16 @@ def read_source(path: Path, solved: bool = False) -> NotebookNode:
         else:
             cells.append(_code_cell(head, body.strip(), solved))
         cells[-1]["id"] = f"cell-{len(cells):02d}"
+    _find_package(cells)
     _fold_code(cells)
     return new_notebook(cells=cells, metadata=KERNEL)
+
+
+def _find_package(cells):
+    """Put `BESIDE` before the imports of the first cell that needs it."""
+    cell = next((c for c in cells if c.cell_type == "code" and "import tinyflamingo" in c.source), None)
+    if cell:
+        cell.source = BESIDE + cell.source
 
 
 def _fold_code(cells):
@@ -81,8 +90,6 @@ def _code_cell(head, body, solved):
         raise ValueError(f"unknown kind of cell: # %% {head}")
     if kind == "exercise" and not solved:
         body = leave_open(key, body)
-    if solved:
-        body = body.replace(PACKAGE, PACKAGE.replace('".."', '"../.."'))
     if kind == "folded":
         return new_code_cell(body, metadata=FOLDED)
     return new_code_cell(body, metadata={"tags": [kind, key]} if kind else {})

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -273,6 +275,23 @@ def test_a_solution_that_cannot_be_taken_out_is_an_error(tmp_path, broken):
     path.write_text(broken, encoding="utf-8")
     with pytest.raises(ValueError, match="99.1"):
         build.read_source(path)
+
+
+def test_a_notebook_finds_a_package_that_is_not_installed(tmp_path, monkeypatch):
+    """In notebooks/ and in notebooks/solutions/, one line at the top; the sources do not say it."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    path = tmp_path / "a.py"
+    path.write_text("# %%\nimport tinyflamingo\n\n# %%\nimport tinyflamingo\n", encoding="utf-8")
+    first, second = build.read_source(path).cells
+    assert first.source == build.BESIDE + second.source
+    (tmp_path / "tinyflamingo.py").write_text("", encoding="utf-8")
+    for folder in (tmp_path / "notebooks", tmp_path / "notebooks" / "solutions"):
+        folder.mkdir()
+        subprocess.run([sys.executable, "-S", "-c", first.source], cwd=folder, check=True)
+
+
+def test_no_source_says_where_the_package_is():
+    assert not [path.name for path in build.sources() if "sys.path" in path.read_text(encoding="utf-8")]
 
 
 SOURCE = """# %%

@@ -24,10 +24,6 @@
 # or one video.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package is beside this folder
-
 import copy
 import inspect
 import json

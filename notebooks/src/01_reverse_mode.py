@@ -17,10 +17,6 @@
 # You need Python, NumPy, and the chain rule.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package is beside this folder
-
 import itertools
 import math
 

@@ -15,9 +15,7 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import contextlib
@@ -261,7 +259,7 @@ print(f"the gain of a ReLU, known in closed form = {(2 / (1 - 1 / np.pi)) ** 0.5
 # before the first picture arrives.
 
 # %% [markdown]
-# ### Exercise 02.4 · Keep the books
+# ### Exercise 02.4 · The variance, block by block
 # *difficulty: medium · minutes: 15*
 #
 # Compute the expected variance block by block. The stages have the given numbers of blocks. Return `beta` of every

@@ -16,9 +16,7 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import tempfile

@@ -21,10 +21,6 @@
 # calls the text tokens `Y` and the image tokens `X`.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -346,7 +342,7 @@ with np.errstate(invalid="ignore"):
 # treat the empty row separately.
 
 # %% [markdown]
-# ### Exercise 07.4 · A softmax that can say nothing
+# ### Exercise 07.4 · A softmax with a mask
 # *difficulty: medium · minutes: 12*
 #
 # Write a softmax over the last axis that uses the visible scores only. What is not visible gets exactly 0. The

@@ -22,32 +22,12 @@
 # tokens per picture, `D` width, `H` heads, `K` size of a head.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
-import copy
-
-import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
-from autograd import grad
 
 import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.classroom import picture, show
-from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.tinyworld import language as say
-from tinyflamingo.data.tinyworld.scenes import KNOWN, draw_scene, sample_single
-from tinyflamingo.data.tinyworld.text import text_document
-from tinyflamingo.model.flamingo import encode_and_resample, encode_media, flamingo, gates, init_flamingo, resample
-from tinyflamingo.model.gated_xattn import cross_attention, feed_forward, gated_xattn_dense, media_keys_values
-from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.language_model import language_model
-from tinyflamingo.ops.team import one_team
-from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
-from tinyflamingo.training.losses import token_losses
-from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
 
 plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
@@ -114,6 +94,9 @@ check_08_1_gate(gate)
 
 
 # %%
+from tinyflamingo.model.gated_xattn import gated_xattn_dense
+
+
 def layer_norm_by_hand(x, gain, bias):
     centred = x - x.mean()
     return centred / np.sqrt((centred**2).mean() + 1e-5) * gain + bias
@@ -188,6 +171,11 @@ check_08_2_block(gated_block)
 
 
 # %%
+from tinyflamingo.model.flamingo import encode_media, flamingo, init_flamingo, resample
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.language_model import language_model
+from tinyflamingo.ops.tree import named_leaves
+
 circle, star = picture(rng, "circle", "red"), picture(rng, "star", "blue")
 fresh = init_flamingo(np.random.default_rng(0), config)
 asked = make_batch([encode_document([circle, "Output: a red circle."], tokenizer, complete=False)])
@@ -247,6 +235,12 @@ check_08_3_shut_gates(shut_gates)
 
 
 # %%
+import copy
+
+from tinyflamingo.data.tinyworld.text import text_document
+from tinyflamingo.training.losses import token_losses
+
+
 def with_gates(params, value):
     """The same parameters with every tanh(alpha) at a value."""
     new = copy.deepcopy(params)
@@ -323,6 +317,9 @@ check_08_4_gate_backward(gate_backward)
 # move `alpha` and the branch a little to both sides. You can add your own function as a third method.
 
 # %%
+import autograd.numpy as anp
+from autograd import grad
+
 g, branch, alpha, step = rng.standard_normal((T, D)), rng.standard_normal((T, D)), 0.4, 1e-6
 
 
@@ -341,6 +338,10 @@ print(f"dbranch   measured {measured:+.5f}   by autograd {np.sum(grad(projected,
 # the very start.
 
 # %%
+from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import KNOWN, draw_scene, sample_single
+
 scenes = [sample_single(rng, (KNOWN[rng.integers(len(KNOWN))],)) for _ in range(400)]
 seen_once = encode_media(frozen, np.stack([draw_scene(rng, scene) for scene in scenes])[:, None], config)
 # Quiet: read, not learned (notebook 09).
@@ -486,6 +487,12 @@ check_08_5_first_move(first_move)
 
 
 # %%
+from tinyflamingo.model.flamingo import gates
+from tinyflamingo.ops.team import one_team
+from tinyflamingo.ops.tree import flatten, view_tree
+from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
+
+
 def after_first_move(push, rng, batches=8):
     """Fresh parameters after one step for the gates alone. Adam's first step has the length of its learning rate."""
     optimiser = AdamW(init_flamingo(np.random.default_rng(0), config), OptimiserConfig(push, weight_decay=0, warmup=1))
@@ -550,6 +557,8 @@ for title, (_, history) in runs.items():
 # caption. Then we look at the probability of each next token, in four situations.
 
 # %%
+from tinyflamingo.model.flamingo import encode_and_resample
+
 words = encode_document([circle, "Output:", "a red circle."], tokenizer).tokens
 prompt_length = len(encode_document([circle, "Output:"], tokenizer, complete=False).tokens)
 caption = words[prompt_length:]
@@ -605,6 +614,8 @@ plt.show()
 
 
 # %%
+from tinyflamingo.model.gated_xattn import cross_attention, feed_forward, media_keys_values
+
 show(gated_xattn_dense, media_keys_values, cross_attention, feed_forward, gates)
 
 # %% [markdown]

@@ -13,38 +13,12 @@
 # **You will not** train anything, and you will not write a beam search (`decoding/beams.py` has one).
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
-
 import matplotlib.pyplot as plt
 import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.classroom import ask, show
-from tinyflamingo.data.tinyworld import language as say
-from tinyflamingo.data.tinyworld.scenes import (
-    ASKED,
-    draw_clip,
-    draw_scene,
-    sample_clip,
-    sample_pair,
-    sample_single,
-)
-from tinyflamingo.decoding.complete import complete
-from tinyflamingo.demo import panels_figure, picture_for_words, video_question, visual_dialogue
-from tinyflamingo.evaluation.metrics import interval
-from tinyflamingo.evaluation.run import answer
-from tinyflamingo.evaluation.tasks import knowledge, knowledge_direct, knowledge_heldout
-from tinyflamingo.model.flamingo import embed_with_eoc, encode_and_resample, encode_media, flamingo, resample
-from tinyflamingo.model.gated_xattn import media_keys_values
-from tinyflamingo.model.generate import NEVER, generate, log_softmax_allowed
-from tinyflamingo.model.interleave import encode_document, make_batch, phi
-from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
-from tinyflamingo.studies.attention_maps import attention_weights as weights_of_the_library
-from tinyflamingo.training.flamingo_stage import MediaFeatures
 
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.45"
@@ -60,6 +34,8 @@ rng = np.random.default_rng(10)
 # follows in brackets.*
 
 # %%
+from tinyflamingo.demo import panels_figure, picture_for_words, video_question, visual_dialogue
+
 panels_figure([make(model, rng) for make in (picture_for_words, video_question, visual_dialogue)])
 plt.show()
 
@@ -75,6 +51,9 @@ plt.show()
 # We ask the same question twice: once after a description in words, and once after a picture:
 
 # %%
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import ASKED, draw_scene, sample_single
+
 print(f"{'thing':16s}{'told in words':20s}{'shown as a picture':22s}{'the texts say'}")
 for _ in range(5):
     scene = sample_single(rng, ASKED)
@@ -92,6 +71,11 @@ for _ in range(5):
 # sees?
 
 # %%
+from tinyflamingo.evaluation.metrics import interval
+from tinyflamingo.evaluation.run import answer
+from tinyflamingo.evaluation.tasks import knowledge, knowledge_direct, knowledge_heldout
+from tinyflamingo.training.flamingo_stage import MediaFeatures
+
 print(f"{'':42s}{'right':>6s}   95% interval")
 for name, task in (
     ("asked in training", knowledge),
@@ -118,6 +102,9 @@ for name, task in (
 # if it sees only the first frame?
 
 # %%
+from tinyflamingo.data.tinyworld.scenes import draw_clip, sample_clip
+from tinyflamingo.model.flamingo import encode_and_resample
+
 clip = draw_clip(rng, sample_clip(rng, action="moves left"))
 print("a picture: visual tokens (M, R, D) =", encode_and_resample(model, [clip[0]]).shape)
 print("a video:   visual tokens (M, R, D) =", encode_and_resample(model, [clip]).shape)
@@ -146,6 +133,12 @@ for action in ("moves left", "moves up", "grows", "shrinks", "moves right"):
 
 
 # %%
+from tinyflamingo.data.tinyworld.scenes import sample_pair
+from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.model.generate import log_softmax_allowed
+from tinyflamingo.model.interleave import encode_document, phi
+
+
 def write_by_loops(items, limit=24):
     """Greedy; computes the whole sequence again for every token. Returns the tokens, and how many were computed."""
     sequence = encode_document(items, tokenizer, complete=False)
@@ -259,6 +252,9 @@ for items in ([picture, "Output:", fast["text"], question], [picture, "Output:",
 # The next cells compute them for one picture and its caption, with loops:
 
 # %%
+from tinyflamingo.model.flamingo import encode_media, resample
+from tinyflamingo.model.interleave import make_batch
+
 scene = sample_pair(np.random.default_rng(3), kinds=(("star", "blue"), ("circle", "red")), relation="left of")
 picture = draw_scene(np.random.default_rng(4), scene)
 caption = ask(model, picture, "Output:")
@@ -273,6 +269,11 @@ print(f"T = {T} tokens, M = {M} picture, R = {R} visual tokens, S = {S} cells, H
 
 
 # %%
+from tinyflamingo.model.flamingo import embed_with_eoc
+from tinyflamingo.model.gated_xattn import media_keys_values
+from tinyflamingo.studies.attention_maps import gated_attention_map
+
+
 def weights_by_loops(q, k, phi):
     """q (T, H, K), k (M, R, H, K), phi (T,) -> weights (T, H, R) over the latents of each token's own medium."""
     T, H, K = q.shape
@@ -333,6 +334,8 @@ check_10_3_attention_weights(attention_weights)
 # means a larger share. The row of the token before the picture is empty.*
 
 # %%
+from tinyflamingo.studies.attention_maps import attention_maps
+
 maps = attention_maps(params, frozen, batch.tokens, batch.phi, visual, config)
 print("(G, B, T, H, M, R) =", maps.shape)
 mean = maps[:, 0, :, :, 0].mean(axis=2)  # (G, T, R), over heads
@@ -349,6 +352,8 @@ plt.show()
 # the weights over the `R` latents.
 
 # %%
+from tinyflamingo.studies.attention_maps import resampler_maps
+
 latent_maps = resampler_maps(params["resampler"], features, config.resampler)  # (L, M, H, R, F S + R)
 print("(L, M, H, R, F S + R) =", latent_maps.shape)
 for layer, own in enumerate(latent_maps[..., :S].sum(-1).mean((1, 2, 3))):
@@ -524,6 +529,10 @@ for name in ("color", "shape", "position"):
 
 
 # %%
+from tinyflamingo.decoding.complete import complete
+from tinyflamingo.model.generate import NEVER, generate
+from tinyflamingo.studies.attention_maps import attention_weights as weights_of_the_library
+
 show(complete)
 show(generate)
 show(gated_attention_map)

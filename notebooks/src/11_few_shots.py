@@ -14,10 +14,6 @@
 # **You will not** train Flamingo. Its weights do not change in this notebook.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
 from dataclasses import replace
 
 import autograd.numpy as anp
