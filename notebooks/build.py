@@ -46,6 +46,7 @@ FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
+DRAWS = re.compile(r"\b(?:plt|diagrams)\.show\(")
 WORDS, LINES = 120, 3  # that one reads in a minute in a second language
 # Before the imports of every notebook: a package that is not installed is one level above, or two, from solutions/.
 BESIDE = 'import sys\n\nsys.path += ["..", "../.."]  # the package, if it is not installed\n\n'
@@ -79,7 +80,7 @@ def _fold_code(cells):
     """Fold the code that nobody needs to read at first: imports, the first cell, and cells that only draw."""
     codes = [cell for cell in cells if cell.cell_type == "code" and not cell.metadata]
     for place, cell in enumerate(codes):
-        if place == 0 or ("plt.show()" in cell.source and not re.search(r"\b(?:def|class) |print\(", cell.source)):
+        if place == 0 or (DRAWS.search(cell.source) and not re.search(r"\b(?:def|class) |print\(", cell.source)):
             cell.metadata = nbformat.from_dict(HIDDEN)
 
 
@@ -190,7 +191,13 @@ def minutes(source: Path) -> int:
     cells = read_source(source).cells
     texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
     codes = [cell.source for cell in cells if cell.cell_type == "code" and not kind_of(cell)[0]]
-    lines = [line for code in codes[1:] if "plt." not in code for line in code.splitlines() if line.strip()]
+    lines = [
+        line
+        for code in codes[1:]
+        if "plt." not in code and "diagrams." not in code
+        for line in code.splitlines()
+        if line.strip()
+    ]
     exercises = [
         int(n) for text in texts for n in re.findall(r"^\*difficulty: .* minutes: (\d+)\*$", text, re.MULTILINE)
     ]

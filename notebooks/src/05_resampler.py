@@ -30,7 +30,7 @@ from matplotlib.patches import Rectangle
 import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_flops
-from tinyflamingo.classroom import show
+from tinyflamingo.classroom import diagrams, show
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
@@ -107,6 +107,21 @@ print(f"{'twice as long':14s} self-attention {n * n:8,d} scores    latents {R * 
 # %% [markdown]
 # For one small picture of the toy, the latents save little. The important point is how the two columns grow.
 #
+# ## One layer of the resampler
+#
+# The diagram shows one layer. White boxes are data, orange boxes are trained. The latents go through it from left
+# to right. First they look at the input, then a feed-forward layer computes with what they have found. Both results
+# are added to the latents. The features do not change.
+#
+# *Figure: the latents go along a line from left to right. Two branches leave the line. One leads to the attention
+# as queries Q. The other is concatenated with the features, to which the time was added, and leads to the attention
+# as keys K and values V. The result is added to the line. Then a third branch goes through a feed-forward layer,
+# and its result is added too.*
+
+# %%
+diagrams.show(diagrams.resampler_layer())
+
+# %% [markdown]
 # ## One look, with loops
 #
 # Take one head and one medium. Each latent has a query. Everything that it can look at has a key and a value. The

@@ -27,7 +27,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import picture, show
+from tinyflamingo.classroom import diagrams, picture, show
 
 plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
@@ -89,8 +89,19 @@ check_08_1_gate(gate)
 #
 # The block has two steps. First, cross-attention: every token looks at its picture, and the result is added to
 # the token. Second, a feed-forward layer computes a new vector from this sum, and its result is added too. Each
-# addition has its own gate. The next cell does this token by token and head by head. `phi` says which picture a
-# token sees; 0 means none.
+# addition has its own gate. In the diagram, the text rises on the line at the left. Orange boxes are trained, the
+# blue box is the frozen block of the language model that comes next.
+#
+# *Figure: a line rises from the text h. A branch goes through masked cross-attention, which also gets keys and
+# values from the visual tokens, is multiplied by tanh of alpha_xattn, and is added to the line. A second branch
+# goes through a feed-forward layer, is multiplied by tanh of alpha_dense, and is added to the line. Then the line
+# enters a frozen decoder block.*
+
+# %%
+diagrams.show(diagrams.gated_block())
+
+# %% [markdown]
+# The next cell does this token by token and head by head. `phi` says which picture a token sees; 0 means none.
 
 
 # %%

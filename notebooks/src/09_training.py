@@ -128,7 +128,7 @@ for number, name in enumerate(DATASETS):
 #
 # Equation 2 of the paper, with $\mathcal{D}_m$ for data set number $m$ and $\lambda_m$ for its weight:
 #
-# $$\sum_m\lambda_m\,\mathbb{E}_{(x,y)\sim\mathcal{D}_m}\Big[-\sum_{\ell=1}^L\log p(y_\ell\mid y_{<\ell},x_{\le\ell})\Big]$$
+# $$\sum_m\lambda_m\mathbb E_{(x,y)\sim\mathcal D_m}\Big[-\sum_{\ell=1}^L\log p(y_\ell\mid y_{<\ell},x_{\le\ell})\Big]$$
 #
 # The text is $y$, the pictures and videos are $x$. The last factor is the probability of token number $\ell$,
 # given the earlier tokens and the pictures that come before it. The product of these probabilities over all

@@ -422,8 +422,9 @@ for row, values, title, over in zip(
 ):
     row[0].imshow(picture)
     row[0].set_title(title, fontweight="bold")
+    largest = values[np.array(words) - 1].max()
     for axis, t in zip(row[1:], words, strict=True):
-        axis.imshow(values[t - 1].reshape(side, side), cmap="magma", vmin=0)
+        axis.imshow(values[t - 1].reshape(side, side), cmap="magma", vmin=0, vmax=largest)
         axis.set_title(over[t - 1])
     for axis in row:
         axis.set_axis_off()
@@ -431,7 +432,8 @@ plt.show()
 
 # %% [markdown]
 # The number over a grid of the lower row is the largest loss of log-probability from one covered cell, in nats.
-# Each grid has its own scale. Every word has a bright cell in the upper row, because the softmax weights must sum
+# All grids of a row have the same scale. So you can compare the words: in the lower row, only words that need one
+# certain cell have a bright one. In the upper row every word has a bright cell, because the softmax weights must sum
 # to 1. But a bright cell may have no effect. For example, "of" after "left" does not depend on the picture, so
 # covering costs nothing. Covering also costs little if other cells show the same. For colours this is often so.
 #
