@@ -17,8 +17,8 @@ A source is a Python file that is divided into cells. To change a notebook, chan
     # %% check NN.k        code: the import of a check and its call
     # %% folded            code whose output is folded until the reader opens it, such as lines that solve an exercise
 
-The first code cell, imports, and cells that only draw are folded too: their output is there, their code opens by a
-click.
+The first code cell, imports, cells that only draw, and cells with sliders are folded too: their code opens by a click.
+Sliders leave no output in the file, so a static figure stands before them.
 
 An exercise is a text cell that begins with "### Exercise NN.k · title" and a line "*difficulty: easy · minutes: 5*",
 then an exercise cell, then a check cell. No other cell may need the reader's solution: the reader's copy has to run to
@@ -47,6 +47,7 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
 DRAWS = re.compile(r"\b(?:plt|diagrams)\.show\(")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 WORDS, LINES = 120, 3  # that one reads in a minute in a second language
 # Before the imports of every notebook: a package that is not installed is one level above, or two, from solutions/.
 BESIDE = 'import sys\n\nsys.path += ["..", "../.."]  # the package, if it is not installed\n\n'
@@ -80,7 +81,8 @@ def _fold_code(cells):
     """Fold the code that nobody needs to read at first: imports, the first cell, and cells that only draw."""
     codes = [cell for cell in cells if cell.cell_type == "code" and not cell.metadata]
     for place, cell in enumerate(codes):
-        if place == 0 or (DRAWS.search(cell.source) and not re.search(r"\b(?:def|class) |print\(", cell.source)):
+        only_draws = DRAWS.search(cell.source) and not re.search(r"\b(?:def|class) |print\(", cell.source)
+        if place == 0 or only_draws or "sliders(" in cell.source:
             cell.metadata = nbformat.from_dict(HIDDEN)
 
 
@@ -125,8 +127,25 @@ def execute(notebook: NotebookNode, seconds: int = 300, folder=HERE, watch: Call
     if watch:
         watch(client)
     client.execute()
+    check_sliders(client)
     notebook.metadata = nbformat.from_dict(KERNEL)  # without the version of Python, which differs between machines
-    return describe_figures(notebook)
+    return describe_figures(without_widgets(notebook))
+
+
+def check_sliders(client: NotebookClient) -> None:
+    """Raise the error of a slider's function: Jupyter shows it beside the slider, and the run goes on."""
+    outputs = [output for widget in client.comm_objects.values() for output in widget.outputs]
+    for output in outputs:
+        if output["output_type"] == "error":
+            raise ValueError(f"a slider stops with {output['ename']}: {output['evalue']}")
+
+
+def without_widgets(notebook: NotebookNode) -> NotebookNode:
+    """Take out the sliders: they need a running kernel, and their names differ at every run."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    return notebook
 
 
 def describe_figures(notebook: NotebookNode) -> NotebookNode:

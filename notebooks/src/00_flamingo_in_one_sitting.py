@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Flamingo in one sitting
 #
-# *chapter: all of it · minutes: 60 to read and do, one to run · key: whole*
+# *chapter: all of it · minutes: 70 to read and do, one to run · key: whole*
 #
 # Flamingo reads a text that contains pictures and videos, and continues the text. In this notebook you follow one
 # picture and one prompt through a trained Flamingo. The order is that of the chapter: the grid of features (§2),
@@ -525,6 +525,21 @@ def map_of_notebooks():
 
 
 map_of_notebooks()
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("00")
+
+# %%
+check_quiz("00", ".....")
 
 # %% [markdown]
 # ## In three sentences

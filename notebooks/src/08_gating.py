@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Gates: learning to look without forgetting how to speak
 #
-# *minutes: 85 · chapter §4 · key: gating*
+# *minutes: 100 · chapter §4 · key: gating*
 #
 # A language model has been trained for a long time. Now it is frozen, and new layers are put between its own
 # layers. At first the output of the new layers is noise. If this noise is added to the text at once, the language
@@ -27,7 +27,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import diagrams, picture, show
+from tinyflamingo.classroom import diagrams, picture, show, sliders
 
 plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
@@ -615,6 +615,26 @@ plt.show()
 # The last row is the language model alone. It never met the `<image>` tag in its own training. It has read
 # captions, but it was never trained to predict them. The trained model learned both things in the new layers
 # behind the gates. No number of the language model changed.
+#
+# **Turn it.** Run the next cell. Close the two kinds of gates step by step: 1 is the trained opening, 0 is shut.
+# Which words need the pictures, and which need only the feed-forward layers?
+
+
+# %%
+def turn_gates(attention=1.0, dense=1.0, image="red circle"):
+    partly = copy.deepcopy(trained)
+    for block in blocks:
+        for name, share in zip(GATES, (attention, dense), strict=True):
+            partly[block][name] = np.float32(np.arctanh(share * np.tanh(trained[block][name])))
+    shown = {"red circle": [circle], "blue star": [star], "no picture": []}[image]
+    figure, axis = plt.subplots(figsize=(6.5, 2.2))
+    axis.bar(range(len(caption)), likelihoods(partly, shown), color=BLUE)
+    axis.set_xticks(range(len(caption)), [tokenizer.piece(t) for t in caption])
+    axis.set(ylim=(0, 1), ylabel="probability")
+    plt.show()
+
+
+sliders(turn_gates, attention=(0, 1, 0.1), dense=(0, 1, 0.1), image=["red circle", "blue star", "no picture"])
 
 # %% [markdown]
 # ## In the library
@@ -635,6 +655,21 @@ show(gated_xattn_dense, media_keys_values, cross_attention, feed_forward, gates)
 # picture the attention adds exactly nothing. The first move is `FlamingoStage.prepare` in
 # `tinyflamingo/training/flamingo_stage.py`. `docs/deviations.md` says why the toy makes it.
 #
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("08")
+
+# %%
+check_quiz("08", ".....")
+
+# %% [markdown]
 # ## In three sentences
 #
 # New layers join a frozen model through gates that start at exactly zero, so the model loses nothing at the

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Training the whole
 #
-# *chapter: §1, §4 · minutes: 125 to read and do, one to run · key: training*
+# *chapter: §1, §4 · minutes: 140 to read and do, one to run · key: training*
 #
 # All parts exist now: a vision encoder and a language model that are already trained, and between them a
 # resampler and gated blocks that are not trained yet. This notebook trains the resampler and the gated blocks.
@@ -618,6 +618,21 @@ show(FlamingoStage.gradient)
 # `shard_loss` is exercise 09.1 on packed rows. `gradient` chooses between accumulation and round-robin.
 # `AdamW.step` in `tinyflamingo/training/optimiser.py` clips as in 09.4.
 #
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("09")
+
+# %%
+check_quiz("09", ".....")
+
+# %% [markdown]
 # ## In three sentences
 #
 # The loss is a weighted sum of the data sets' mean losses, and its gradient is accumulated over all sets before

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Applications: pictures where words could stand
 #
-# *chapter: §5 · minutes: 105 to read and do, one to run · key: applications*
+# *chapter: §5 · minutes: 120 to read and do, one to run · key: applications*
 #
 # A trained Flamingo continues a prompt. The prompt decides what it is used for. A picture can replace a word, a
 # question can follow a video, or a prompt can be a conversation. This notebook uses the shipped checkpoint. Then
@@ -18,7 +18,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import ask, show
+from tinyflamingo.classroom import ask, show, sliders
 
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.45"
@@ -197,6 +197,64 @@ def greedy(next_logits, prompt, eoc, limit, never=()):
 from tinyflamingo.checks import check_10_1_greedy
 
 check_10_1_greedy(greedy)
+
+# %% [markdown]
+# ## Other ways to choose
+#
+# Greedy decoding takes the most likely token at every step. There are two other ways:
+#
+# - *Sampling* draws the next token at random, with the model's probabilities. The logits are first divided by a
+#   number, the temperature. Below 1 it makes likely tokens more likely; above 1 it makes all tokens more equal.
+# - *Beam search* keeps several texts at each step, the most likely ones so far. So the best text need not begin with
+#   the most likely token. The paper writes its answers with 3 beams.
+#
+# Neither changes the model. They change only how a text is chosen from its probabilities. The prompt here is the
+# word "a" alone, without a picture, so many texts can follow.
+#
+# **Predict.** Can greedy decoding miss the most likely text?
+#
+# *Figure: three groups of bars, the probabilities of the eight most likely next tokens for temperatures 0.5, 1 and
+# 2. Their order stays the same. At 0.5 they differ more than at 1, at 2 they differ less.*
+
+
+# %%
+def next_tokens(axis, temperature, prompt, n=8):
+    """Draw the probabilities of the n most likely next tokens."""
+    tokens = encode_document([prompt], tokenizer, complete=False).tokens
+    logits = flamingo(params, frozen, np.array([tokens]), phi([tokens]), encode_and_resample(model, []), config)[0, -1:]
+    likely = np.exp(log_softmax_allowed(logits / temperature)[0])
+    best = np.argsort(-likely)[:n]
+    axis.bar(range(n), likely[best], color=BLUE)
+    axis.set_xticks(range(n), [tokenizer.piece(t).strip("\u2581") for t in best], rotation=60)
+    axis.set(ylim=(0, 1), title=f"temperature {temperature:g}")
+
+
+figure, axes = plt.subplots(1, 3, figsize=(8, 2.2), sharey=True)
+for axis, temperature in zip(axes, (0.5, 1, 2), strict=True):
+    next_tokens(axis, temperature, "a")
+plt.show()
+for beams in (1, 2, 3):
+    found = tinyflamingo.complete(model, ["a"], beams=beams)
+    print(f"{beams} beams: log-probability {np.sum(found['log_probs']):6.2f}   a {found['text']}")
+
+# %% [markdown]
+# With 1 beam, the search is greedy. It has missed a text that is more likely: the first token of that text looked a
+# little worse, but what follows it is more likely. For most questions about a picture, all ways give the same
+# answer, because the model is sure of every token.
+#
+# **Turn it.** Run the next cell. Change the temperature and the number of beams.
+
+
+# %%
+def choose(temperature=1.0, beams=1, prompt="a"):
+    figure, axis = plt.subplots(figsize=(5, 2.2))
+    next_tokens(axis, temperature, prompt)
+    plt.show()
+    found = tinyflamingo.complete(model, [prompt], beams=beams)
+    print(f"{beams} beams: log-probability {np.sum(found['log_probs']):6.2f}   {prompt} {found['text']}")
+
+
+sliders(choose, temperature=(0.1, 3, 0.1), beams=(1, 5), prompt=["a", "in the morning", "the red circle"])
 
 # %% [markdown]
 # ## A dialogue
@@ -540,6 +598,21 @@ show(generate)
 show(gated_attention_map)
 show(weights_of_the_library)
 print("never written:", [tokenizer.piece(t) for t in NEVER])
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("10")
+
+# %%
+check_quiz("10", ".....")
 
 # %% [markdown]
 # ## In three sentences

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From the toy to 80 billion
 #
-# *chapter: summary · minutes: 95 to read and do, seconds to run · key: scale*
+# *chapter: summary · minutes: 100 to read and do, seconds to run · key: scale*
 #
 # The toy has about two million parameters. The paper's largest model has eighty billion. Both have the same
 # structure, with other numbers in the configuration. This notebook counts parameters, flops, bytes and chips.
@@ -440,6 +440,21 @@ plt.show()
 # %%
 show(parameter_counts)
 show(XattnConfig.gated_layers)
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("12")
+
+# %%
+check_quiz("12", ".....")
 
 # %% [markdown]
 # ## In three sentences
