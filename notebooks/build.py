@@ -47,6 +47,7 @@ KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*Figure:\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
 DRAWS = re.compile(r"\b(?:plt|diagrams)\.show\(")
+IMPORT = re.compile(r"import |from \S+ import ")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WORDS, LINES = 120, 3  # that one reads in a minute in a second language
 # Before the imports of every notebook: a package that is not installed is one level above, or two, from solutions/.
@@ -210,13 +211,8 @@ def minutes(source: Path) -> int:
     cells = read_source(source).cells
     texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
     codes = [cell.source for cell in cells if cell.cell_type == "code" and not kind_of(cell)[0]]
-    lines = [
-        line
-        for code in codes[1:]
-        if "plt." not in code and "diagrams." not in code
-        for line in code.splitlines()
-        if line.strip()
-    ]
+    read = [code for code in codes[1:] if not re.search(r"\b(?:plt|diagrams)\.|\bsliders\(", code)]
+    lines = [line for code in read for line in code.splitlines() if line.strip() and not IMPORT.match(line)]
     exercises = [
         int(n) for text in texts for n in re.findall(r"^\*difficulty: .* minutes: (\d+)\*$", text, re.MULTILINE)
     ]

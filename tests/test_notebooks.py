@@ -154,7 +154,8 @@ def test_the_minutes_are_told_and_counted(source):
 def test_minutes_are_words_lines_and_exercises(tmp_path):
     path, words, line = tmp_path / "a.py", "# " + "word " * 30 + "\n", "x = 1\n"
     cards = "# %% [markdown]\n# ### Exercise\n# *difficulty: easy · minutes: 10*\n"
-    path.write_text(f"# %% [markdown]\n{40 * words}\n# %%\nimport x\n\n# %%\n{30 * line}\n{cards}", encoding="utf-8")
+    code = f"from x import y\n{30 * line}\n# %%\nimport plt\nplt.show()\n\n# %%\n{30 * line}sliders(x)\n"
+    path.write_text(f"# %% [markdown]\n{40 * words}\n# %%\nimport x\n\n# %%\n{code}\n{cards}", encoding="utf-8")
     assert build.minutes(path) == 10 + 10 + 10
 
 
@@ -243,6 +244,23 @@ def test_an_error_in_a_cell_is_not_swallowed():
         build.execute(notebook)
 
 
+def slider_notebook(line):
+    """A notebook with a slider whose function has this line."""
+    code = f"from tinyflamingo.classroom import sliders\n\ndef draw(x=2):\n    {line}\n\nsliders(draw, x=(0, 4))"
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(build.BESIDE + code)], metadata=build.KERNEL)
+
+
+def test_a_slider_leaves_nothing_in_the_file():
+    """Its name differs at every run, and without a kernel it does nothing."""
+    notebook = build.execute(slider_notebook("print(x)"))
+    assert notebook.cells[0].outputs == [] and notebook.metadata == build.KERNEL
+
+
+def test_an_error_in_a_slider_is_not_swallowed():
+    with pytest.raises(ValueError, match="a slider stops with ZeroDivisionError"):
+        build.execute(slider_notebook("1 / 0"))
+
+
 EXERCISE = """# %% exercise 99.1
 def double(x):
     y = 0
@@ -309,6 +327,13 @@ plt.plot(x)
 print(x)
 plt.show()
 
+# %%
+def draw(x):
+    print(x)
+
+
+sliders(draw, x=(0, 1))
+
 # %% folded
 print(x)
 """
@@ -318,7 +343,7 @@ def test_code_that_only_imports_or_draws_is_folded(tmp_path):
     path = tmp_path / "a.py"
     path.write_text(SOURCE, encoding="utf-8")
     metadata = [cell.metadata for cell in build.read_source(path).cells]
-    assert metadata == [build.HIDDEN, {}, build.HIDDEN, {}, build.FOLDED]
+    assert metadata == [build.HIDDEN, {}, build.HIDDEN, {}, build.HIDDEN, build.FOLDED]
     nbformat.validate(build.read_source(path))
 
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Gates: learning to look without forgetting how to speak
 #
-# *minutes: 100 · chapter §4 · key: gating*
+# *minutes: 95 · chapter §4 · key: gating*
 #
 # A language model has been trained for a long time. Now it is frozen, and new layers are put between its own
 # layers. At first the output of the new layers is noise. If this noise is added to the text at once, the language

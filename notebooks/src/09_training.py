@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Training the whole
 #
-# *chapter: §1, §4 · minutes: 140 to read and do, one to run · key: training*
+# *chapter: §1, §4 · minutes: 130 to read and do, one to run · key: training*
 #
 # All parts exist now: a vision encoder and a language model that are already trained, and between them a
 # resampler and gated blocks that are not trained yet. This notebook trains the resampler and the gated blocks.

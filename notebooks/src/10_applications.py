@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Applications: pictures where words could stand
 #
-# *chapter: §5 · minutes: 120 to read and do, one to run · key: applications*
+# *chapter: §5 · minutes: 110 to read and do, one to run · key: applications*
 #
 # A trained Flamingo continues a prompt. The prompt decides what it is used for. A picture can replace a word, a
 # question can follow a video, or a prompt can be a conversation. This notebook uses the shipped checkpoint. Then
