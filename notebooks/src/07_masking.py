@@ -14,7 +14,8 @@
 # turns a picture into `R` tokens (notebook 05).
 #
 # **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its first view
-# shows the mask of any prompt, token by token. It also has a quiz, and buttons that break the mask.
+# shows the mask of any prompt, token by token. It also has a quiz, and buttons that break the mask. Add
+# `#show=mask&m=quiz` to the address of the page, and it opens with the quiz.
 #
 # You need NumPy, and attention as softmax of scores times values. The letters are those of the code: `T` text
 # tokens, `N` pictures in the page, `R` visual tokens per picture, `H` heads, `K` size of a head. The chapter
@@ -263,7 +264,7 @@ plt.show()
 
 # %%
 def show_token(token=0):
-    figure, axes = plt.subplots(1, N + 1, figsize=(9, 3.6), width_ratios=(3, *[1] * N))
+    figure, axes = plt.subplots(1, N + 1, figsize=(9, 0.19 * T + 0.5), width_ratios=(3, *[1] * N))
     draw_mask(axes[0], mask[: token + 1], pieces[: token + 1], phi[: token + 1], N, R)
     axes[0].set(ylim=(T, 0), title=f"token {token}: {pieces[token]}, phi = {phi[token]}")
     for n, (axis, image) in enumerate(zip(axes[1:], media, strict=True), start=1):

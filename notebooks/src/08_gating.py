@@ -16,7 +16,8 @@
 # 09).
 #
 # **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its third view has
-# a slider for every gate of the trained model and shows how the answer changes.
+# a slider for every gate of the trained model and shows how the answer changes. Add `#show=gates,next` to the address
+# of the page, and it shows this view beside the next words.
 #
 # You need NumPy, residual connections, and the chain rule. Letters: `T` text tokens, `M` pictures, `R` visual
 # tokens per picture, `D` width, `H` heads, `K` size of a head.

@@ -11,6 +11,9 @@
 # these weights back to the cells of the picture.
 #
 # **You will not** train anything, and you will not write a beam search (`decoding/beams.py` has one).
+#
+# **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Add `#show=next,look` to
+# its address. Then it shows the next words of any prompt, and where the model looked.
 
 # %%
 import matplotlib.pyplot as plt
@@ -208,8 +211,8 @@ check_10_1_greedy(greedy)
 # - *Beam search* keeps several texts at each step, the most likely ones so far. So the best text need not begin with
 #   the most likely token. The paper writes its answers with 3 beams.
 #
-# Neither changes the model. They change only how a text is chosen from its probabilities. The prompt here is the
-# word "a" alone, without a picture, so many texts can follow.
+# Neither changes the model. They change only how a text is chosen from its probabilities. The figure uses the prompt
+# "in the morning", the lines below it the prompt "a". Neither has a picture, so many texts can follow.
 #
 # **Predict.** Can greedy decoding miss the most likely text?
 #
@@ -231,7 +234,7 @@ def next_tokens(axis, temperature, prompt, n=8):
 
 figure, axes = plt.subplots(1, 3, figsize=(8, 2.2), sharey=True)
 for axis, temperature in zip(axes, (0.5, 1, 2), strict=True):
-    next_tokens(axis, temperature, "a")
+    next_tokens(axis, temperature, "in the morning")
 plt.show()
 for beams in (1, 2, 3):
     found = tinyflamingo.complete(model, ["a"], beams=beams)
