@@ -631,7 +631,7 @@ def turn_gates(attention=1.0, dense=1.0, image="red circle"):
     figure, axis = plt.subplots(figsize=(6.5, 2.2))
     axis.bar(range(len(caption)), likelihoods(partly, shown), color=BLUE)
     axis.set_xticks(range(len(caption)), [tokenizer.piece(t) for t in caption])
-    axis.set(ylim=(0, 1), ylabel="probability")
+    axis.set(ylim=(0, 1.02), ylabel="probability")
     plt.show()
 
 
