@@ -256,6 +256,19 @@ def test_a_slider_leaves_nothing_in_the_file():
     assert notebook.cells[0].outputs == [] and notebook.metadata == build.KERNEL
 
 
+SLIDERS = {"04": 1, "05": 1, "07": 1, "08": 1, "10": 1, "11": 1}
+
+
+@every
+def test_a_slider_is_short_and_folded_and_comes_after_a_figure(source):
+    codes = [cell for cell in build.read_source(source).cells if cell.cell_type == "code"]
+    places = [place for place, cell in enumerate(codes) if "sliders(" in cell.source]
+    assert len(places) == SLIDERS.get(source.stem[:2], 0)
+    for place in places:
+        assert len(codes[place].source.splitlines()) <= 18 and codes[place].metadata == build.HIDDEN
+        assert any("plt.show()" in cell.source for cell in codes[:place])
+
+
 def test_an_error_in_a_slider_is_not_swallowed():
     with pytest.raises(ValueError, match="a slider stops with ZeroDivisionError"):
         build.execute(slider_notebook("1 / 0"))
