@@ -533,11 +533,11 @@ def _data_check(args):
 
 
 def _add_class(commands):
-    p = commands.add_parser("class", help="for teachers: the zip for students, and marks of what they hand in")
-    p.add_argument(
-        "action", choices=["pack", "grade"], help="write the zip; or run handed-in notebooks, with your rights"
-    )
-    p.add_argument("path", type=_path, metavar="OUT.zip | FOLDER", help="the zip to write; the folder of notebooks")
+    p = commands.add_parser("class", help="for teachers: the zip for students, marks of what they hand in, a quiz")
+    words = "write the zip; run handed-in notebooks, with your rights; write the quizzes in the format GIFT"
+    p.add_argument("action", choices=["pack", "grade", "quiz"], help=words)
+    words = "the zip to write; the folder of notebooks; the file to write"
+    p.add_argument("path", type=_path, metavar="OUT.zip | FOLDER | OUT.gift", help=words)
     p.add_argument("--csv", action="store_true", help="grade: print lines of file, exercise, result, hint")
     p.add_argument(
         "--seconds", type=_whole, default=30, metavar="N", help="grade: limit for one exercise (default: 30)"
@@ -546,10 +546,15 @@ def _add_class(commands):
 
 
 def _class(args):
-    from tinyflamingo.classroom import grade, pack
+    from tinyflamingo.classroom import grade, pack, quiz
+    from tinyflamingo.files import write_atomically
 
     if args.action == "pack":
         print(f"{args.path}: {pack.pack(_writable(args.path))} files")
+        return
+    if args.action == "quiz":
+        write_atomically(_writable(args.path), "\n".join(quiz.gift()).encode())
+        print(f"{args.path}: the quizzes of {len(quiz.numbers())} notebooks")
         return
     for line in (grade.csv_lines if args.csv else grade.text_lines)(grade.grade(args.path, args.seconds)):
         print(line, flush=True)

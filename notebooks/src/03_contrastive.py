@@ -3,7 +3,7 @@
 #
 # key: contrastive
 #
-# Chapter §2, how the vision encoder is trained. 85 minutes with the exercises, about half a minute to run. You
+# Chapter §2, how the vision encoder is trained. 90 minutes with the exercises, about half a minute to run. You
 # need notebook 02, and you should know what a softmax and a cross-entropy are.
 #
 # In this notebook you build the contrastive loss, with loops and without. You derive its gradient, and you train a
@@ -16,9 +16,7 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import dataclasses
@@ -455,6 +453,21 @@ print("picture comes in as features (M, F, S, Dv) =", features.shape, "- compute
 
 # %%
 show(library.embed_pictures, library.unit, library.contrastive_loss)
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("03")
+
+# %%
+check_quiz("03", ".....")
 
 # %% [markdown]
 # ## Summary

@@ -3,7 +3,7 @@
 #
 # key: video
 #
-# Chapter §2, video. 70 minutes with the exercises, half a minute to run. You need notebook 00. Notebook 05
+# Chapter §2, video. 75 minutes with the exercises, half a minute to run. You need notebook 00. Notebook 05
 # continues from here.
 #
 # In this notebook you take one frame per second from a video with an uneven frame rate. You add to every frame a
@@ -16,9 +16,7 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import tempfile
@@ -30,7 +28,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import clip, show
+from tinyflamingo.classroom import clip, show, sliders
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import ACTIONS, draw_clip, sample_clip
 from tinyflamingo.data.video import load_video, write_video
@@ -304,6 +302,23 @@ plt.show()
 # and a sudden change is similar to "turns". Everything that the model knows about the order of frames comes from
 # the eight vectors that were added.
 #
+# **Turn it.** Run the next cell. Choose an action, move the number of frames, and play the video backwards.
+
+
+# %%
+def watch(action="moves left", frames=8, backwards=False):
+    film = clip(np.random.default_rng(1), action, frames)[:: -1 if backwards else 1]
+    figure, (strip, bars) = plt.subplots(1, 2, figsize=(9, 2.2), width_ratios=(2, 1))
+    strip.imshow(np.hstack(film[:: 1 + (frames - 1) // 10]))
+    strip.set_axis_off()
+    bars.barh(ACTIONS, answers(film[None])[0], color=BLUE)
+    bars.set(xlim=(0, 1), xlabel="probability of the answer")
+    plt.show()
+
+
+sliders(watch, action=list(ACTIONS), frames=(1, 30), backwards=False)
+
+# %% [markdown]
 # ## Break it
 #
 # Now we remove these vectors: all stamps of the trained model are set to zero.
@@ -370,6 +385,21 @@ show(library.temporal_embedding, encode_media)
 
 # %% [markdown]
 # By default `parts.encode` is `encode_pictures` in `model/vision_encoder.py`, the encoder of notebook 02.
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("04")
+
+# %%
+check_quiz("04", ".....")
 
 # %% [markdown]
 # ## Summary
