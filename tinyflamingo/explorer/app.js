@@ -31,7 +31,7 @@ const seen = new Map(); // a picture's name -> its latents, kept, and what the r
 function see(name) {
   if (!seen.has(name)) {
     const trace = {};
-    seen.set(name, { latents: Flamingo.see(model, World.frames(name), trace), trace });
+    seen.set(name, { latents: Flamingo.resample(model, World.frames(name), trace), trace });
   }
   return seen.get(name);
 }

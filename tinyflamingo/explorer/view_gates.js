@@ -59,7 +59,7 @@ function putGate({ input, fill, out }, v) {
   fill.style.width = `calc((100% - 18px) * ${Math.abs(v) / 2})`;
 }
 function putShare(node, added, t) { // both branches, for the chosen token; the bar is full at three times the stream
-  const sizes = [added.xattnByToken[t], added.denseByToken[t]], [looks, thinks] = sizes.map((v) => percent(v)), [text, bar] = node.children;
+  const sizes = added.map((byToken) => byToken[t]), [looks, thinks] = sizes.map((v) => percent(v)), [text, bar] = node.children;
   sizes.forEach((v, k) => { bar.children[k].style.width = `${Math.min(100, 33 * v)}%`; });
   text.textContent = `${looks} + ${thinks}`;
   node.title = T("addsName", { looks, thinks });

@@ -82,7 +82,7 @@ function coverCells(m, top) { // a cell at a time, so that the page stays alive
   const next = () => {
     if (key !== lookKey(m)) return; // the reader went on
     const visual = [...NOW.visual];
-    visual[m] = Flamingo.see(model, frames.map((rgb) => covering(rgb, after.length, trace.grid)));
+    visual[m] = Flamingo.resample(model, frames.map((rgb) => covering(rgb, after.length, trace.grid)));
     after.push(Flamingo.probabilities(runOn(visual, how).logits)[top]);
     if (after.length < trace.S) return setTimeout(next, 0);
     Object.assign(COVER, { key, before, after });

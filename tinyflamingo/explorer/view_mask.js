@@ -8,8 +8,8 @@ function weightsOf(t) { // (M R,): what token t weighs in the chosen block, one 
   for (const h of heads) for (let s = 0; s < M * R; s++) out[s] += all[(h * tokens.length + t) * M * R + s] / heads.length;
   return out;
 }
-const sees = (t, m) => NOW.result.visible[t * NOW.M + m] === 1;
-const seesNone = (t) => !NOW.result.visible.subarray(t * NOW.M, (t + 1) * NOW.M).some(Boolean);
+const sees = (t, m) => NOW.result.seen.rows[t * NOW.M + m] === 1;
+const seesNone = (t) => !NOW.result.seen.rows.subarray(t * NOW.M, (t + 1) * NOW.M).some(Boolean);
 const isOpen = (t, m) => sees(t, m) || (S.broken === "uniform" && seesNone(t));
 const phiUsed = (t) => Math.max(0, NOW.phi[t] + (BREAKS[S.broken].offByOne || 0)); // what the (perhaps broken) mask counts
 
