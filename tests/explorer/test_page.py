@@ -47,7 +47,7 @@ def used_keys():
     """Every key that the page asks for and that the source has as one string."""
     found = set(re.findall(r'data-t="(\w+)"', PAGE)) | set(re.findall(r'data-do="(\w+)"(?! data-t)', PAGE))
     views = "\n".join(code for name, code in CODE.items() if name != WORDS)
-    found |= set(re.findall(r'\bT\(\s*"(\w+)"', views)) | set(re.findall(r'\bbutton\(\s*"(\w+)"', views))
+    found |= set(re.findall(r'\bT\(\s*"(\w+)"', views)) | set(re.findall(r'\bchoice\("[\w-]+", "(\w+)"', views))
     return {key for key in found if not key.endswith("_")}
 
 

@@ -5,6 +5,7 @@ Numbers are compared in `test_browser.py`, words and colours in `test_page.py`.
 
 import json
 
+import numpy as np
 import pytest
 from chromium import page_of
 
@@ -160,7 +161,7 @@ def test_a_place_behind_the_end_is_the_end(opened):
     page = opened("lang=en&at=900&m=step&s=900&t=5000&g=,,,,,,,&show=mask,next,mask")
     before = page.run("[S.at, S.step, S.gates, S.show]")
     assert before == [
-        page.run("NOW.said.probabilities.length - 1"),
+        page.run("NOW.said.logits.length - 1"),
         page.run("NOW.tokens.length - 1"),
         None,
         "mask,next",
@@ -221,24 +222,24 @@ def test_the_lesson_asks_before_it_shows(language, opened):
     assert page.run("S.lesson") == 0 and page.complaints() == []
 
 
-def test_a_log_is_played_back_and_a_foreign_file_refused(opened):
+def test_the_log_is_played_back_with_the_signs_of_the_end(opened):
     page = opened("lang=en")
-    page.run("""give = (text) => {
-      const data = new DataTransfer(), input = $("log-file");
-      data.items.add(new File([text], "log.jsonl"));
-      input.files = data.files;
-      return input.onchange({ target: input });
-    }""")
-    names = [f"xattn_{i}/alpha_{kind}" for i in range(4) for kind in ("xattn", "dense")]
-    rows = [{"stage": "flamingo", "step": step, "gates": dict.fromkeys(names, step / 100)} for step in (0, 10, 20)]
-    page.run(f"give({json.dumps(chr(10).join(map(json.dumps, rows)))})")
-    page.run("showMoment(2)")
+    page.run("showMoment(1)")
     settle(page)
-    assert text(page, "log-out") == "step 10"
-    assert {abs(v) for v in page.run("S.gates.flat()")} == {0.1}
+    assert text(page, "log-out") == "step 0"
+    assert page.run("S.gates.flat().map(Math.abs)") == page.run("model.gateLog[0].gates.flat()")
     assert page.run("S.gates.flat().map(Math.sign)") == page.run("trained().flat().map(Math.sign)")
-    page.run("give('nothing')")
-    assert "log" in text(page, "trouble")
+
+
+def test_the_page_says_whether_the_signs_of_the_log_are_sure(opened):
+    """The sizes of the log decide it; here they are read back, and then one gate comes near 0."""
+    page = opened("lang=en")
+    sizes = np.array(page.run("model.gateLog.map((row) => row.gates.flat())"))
+    least, move = sizes.min(), np.abs(np.diff(sizes, axis=0)).max()
+    assert least > move and f"No gate comes nearer to 0 than {least:.2f}" in text(page, "sign-says")
+    assert f"by more than {move:.2f}" in text(page, "sign-says")
+    page.run("model.gateLog[9].gates[0][0] = 0.004; drawPlayback()")
+    assert "as near to 0 as 0.00, so it may have crossed 0" in text(page, "sign-says")
 
 
 def test_a_prompt_that_is_too_long_is_refused_in_words(opened):

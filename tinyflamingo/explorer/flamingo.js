@@ -51,6 +51,11 @@ const Flamingo = (() => {
   const squaredRelu = (x) => (x > 0 ? x * x : 0);
   const plus = (x, y, scale = 1) => x.map((v, i) => v + scale * y[i]);
 
+  function feedForward(p, h, activation) { // (T, D) -> (T, D)
+    const hidden = linear(norm(h, p.ffw_gain, p.ffw_bias), p.w_1, p.b_1).map(activation);
+    return linear(hidden, p.w_2, p.b_2);
+  }
+
   function joined(arrays) { // one after the other
     const out = new Float32Array(arrays.reduce((n, a) => n + a.length, 0));
     arrays.reduce((at, a) => (out.set(a, at), at + a.length), 0);
@@ -191,8 +196,7 @@ const Flamingo = (() => {
       const { out, weights } = attend(q, k, v, config.heads, layer.w_q.shape[1]);
       trace.attention.push(weights);
       latents = plus(latents, linear(out, layer.w_o));
-      const hidden = linear(layerNorm(latents, layer.ffw_gain, layer.ffw_bias), layer.w_1).map(squaredRelu);
-      latents = plus(latents, linear(hidden, layer.w_2));
+      latents = plus(latents, feedForward(layer, latents, squaredRelu));
     }
     return latents;
   }
@@ -255,20 +259,17 @@ const Flamingo = (() => {
   function gatedXattnDense(model, i, h, seen, [alphaXattn, alphaDense], past) {
     const p = model.params[`xattn_${i}`], cross = past ? past.cross : crossAttention(model, i, h, seen);
     const between = plus(h, cross.added, Math.tanh(alphaXattn));
-    const hidden = linear(layerNorm(between, p.ffw_gain, p.ffw_bias), p.w_1).map(squaredRelu);
-    const dense = linear(hidden, p.w_2);
+    const dense = feedForward(p, between, squaredRelu);
     return { cross, dense, out: plus(between, dense, Math.tanh(alphaDense)) };
   }
 
   function distanceKeys(p, n) { // (n or more, H K): the keys of the distances 0, 1, 2 ...; kept, they know no text
     const [D, width] = p.w_r.shape;
     if (p.far && p.far.length >= n * width) return p.far;
-    const waves = new Float32Array(2 * n * D);
-    for (let d = 0; d < 2 * n; d++) for (let i = 0; i < D / 2; i++) {
-      const angle = d * 10000 ** ((-2 * i) / D);
-      waves[d * D + i] = Math.sin(angle);
-      waves[d * D + D / 2 + i] = Math.cos(angle);
-    }
+    const waves = Float32Array.from({ length: 2 * n * D }, (_, j) => {
+      const i = j % D, angle = Math.floor(j / D) * 10000 ** ((-2 * (i % (D / 2))) / D);
+      return i < D / 2 ? Math.sin(angle) : Math.cos(angle);
+    });
     return (p.far = linear(waves, p.w_r));
   }
 
@@ -285,8 +286,7 @@ const Flamingo = (() => {
     };
     const { out } = attend(q, k, v, H, width, { open: (t, s) => s <= before + t, bias });
     const between = plus(h, linear(out, p.w_o, p.b_o));
-    const hidden = linear(rmsNorm(between, p.ffw_gain), p.w_1, p.b_1).map(gelu);
-    return { k, v, out: plus(between, linear(hidden, p.w_2, p.b_2)) };
+    return { k, v, out: plus(between, feedForward(p, between, gelu)) };
   }
 
   function embed(model, tokens) { // ids (T,) -> (T, D)
@@ -377,8 +377,8 @@ const Flamingo = (() => {
     const tokens = [], steps = [];
     let { logits, layers } = result;
     while (tokens.length < maxTokens) {
-      const p = probabilities(logits, temperature || 1), id = choose(p, temperature, random);
-      steps.push(p);
+      const id = choose(probabilities(logits, temperature || 1), temperature, random);
+      steps.push(logits);
       if (id === model.eoc) break;
       tokens.push(id);
       if (tokens.length === maxTokens) break;
@@ -386,7 +386,7 @@ const Flamingo = (() => {
       logits = logitsOf(model, layers[layers.length - 1].text.out);
     }
     const pieces = tokens.map((id) => piece(model, id));
-    return { text: strip(decode(model, tokens)), tokens, pieces, probabilities: steps, prompt, result };
+    return { text: strip(decode(model, tokens)), tokens, pieces, logits: steps, prompt, result };
   }
 
   // ---- Tokenizer: SentencePiece's byte pair encoding; a character without a piece becomes bytes

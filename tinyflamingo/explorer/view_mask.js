@@ -2,12 +2,11 @@
 "use strict";
 const latents = () => model.config.resampler.latents;
 
-function weightsOf(t) { // (M R,): what token t weighs in the chosen block, one head or the mean of all
-  const { result, tokens, M } = NOW, R = latents(), H = model.config.xattn.heads, out = new Float64Array(M * R);
-  const all = result.attention[S.block], heads = S.head < 0 ? range(H) : [S.head];
-  for (const h of heads) for (let s = 0; s < M * R; s++) out[s] += all[(h * tokens.length + t) * M * R + s] / heads.length;
-  return out;
+function rowOf(weights, T, t, H, head) { // (H, T, S) -> (S,): row t of one head, or of the mean of all (-1)
+  const S = weights.length / (H * T), heads = head < 0 ? range(H) : [head];
+  return range(S).map((s) => heads.reduce((sum, h) => sum + weights[(h * T + t) * S + s], 0) / heads.length);
 }
+const weightsOf = (t) => rowOf(NOW.result.attention[S.block], NOW.tokens.length, t, model.config.xattn.heads, S.head); // (M R,)
 const sees = (t, m) => NOW.result.seen.rows[t * NOW.M + m] === 1;
 const seesNone = (t) => !NOW.result.seen.rows.subarray(t * NOW.M, (t + 1) * NOW.M).some(Boolean);
 const isOpen = (t, m) => sees(t, m) || (S.broken === "uniform" && seesNone(t));
@@ -36,18 +35,18 @@ function wireMask() {
 
 function drawMask() {
   if (!shown("mask")) return;
-  const R = latents(), heads = range(model.config.xattn.heads);
-  choice($("mode"), T("mode"), [["look", T("modeLook")], ["step", T("modeStep")], ["quiz", T("modeQuiz")]], S.mode, enterMode);
-  choice($("block"), T("block"), model.gates.map((_, i) => [i, String(i + 1)]), S.block, (block) => change({ block }));
-  choice($("head"), T("head"), [[-1, T("allHeads")], ...heads.map((h) => [h, String(h + 1)])], S.head, (head) => change({ head }));
-  choice($("broken"), T("breakIt"), Object.keys(BREAKS).map((b) => [b, T("break_" + (b || "no"))]), S.broken, (broken) => change({ broken }));
+  const R = latents();
+  choice("mode", "mode", [["look", T("modeLook")], ["step", T("modeStep")], ["quiz", T("modeQuiz")]], S.mode, enterMode);
+  choice("block", "block", counted(model.gates.length));
+  choice("head", "head", heads(model.config.xattn.heads));
+  choice("broken", "breakIt", Object.keys(BREAKS).map((b) => [b, T("break_" + (b || "no"))]));
   $("broken-say").textContent = T("breakSay_" + (S.broken || "no"));
   drawPanel();
   rebuilt($("mask"), [NOW.promptKey, S.mode === "quiz"], () => buildGrid(R));
   shadeGrid(R);
   for (const key of ["mask", "quiz"]) $(`key-${key}`).hidden = (key === "quiz") !== (S.mode === "quiz");
   $("chosen").textContent = S.mode === "quiz" ? "" : sentence(chosenToken());
-  $("mask-scroll").setAttribute("aria-label", T("mask"));
+  $("mask-scroll").ariaLabel = T("mask");
   rebuilt($("compared"), [NOW.promptKey, S.gates, S.temperature], () => $("compared").replaceChildren());
   drawTable();
   showColumn(chosenToken());
@@ -109,7 +108,7 @@ function shadeGrid(R) {
     const phi = secret ? "?" : phiUsed(t), colour = secret ? 0 : colourOf(phi);
     tok.className = `tok f${colour}${t === here && S.mode !== "quiz" ? " here" : ""}${hides(t) ? " later" : ""}`;
     tok.tabIndex = t === here ? 0 : -1;
-    tok.setAttribute("aria-pressed", t === here);
+    tok.ariaPressed = t === here;
     grid.phis[t].textContent = phi;
     grid.phis[t].className = `phi f${colour}${hides(t) ? " later" : ""}`;
   });
@@ -128,7 +127,7 @@ function shadeGrid(R) {
 function sentence(t) {
   const word = wordAt(t), phi = phiUsed(t), { M } = NOW;
   if (!M) return T("heardNoPictures", { word });
-  const all = weightsOf(t), top = [...all.keys()].filter((s) => all[s] > 0).sort((a, b) => all[b] - all[a]).slice(0, 3);
+  const all = weightsOf(t), top = range(all.length).filter((s) => all[s] > 0).sort((a, b) => all[b] - all[a]).slice(0, 3);
   const most = listed(top.map((s) => `${S.broken === "every" || S.broken === "uniform" ? T("pictureN", { n: Math.floor(s / latents()) + 1 }) + " " : ""}${T("latentN", { n: (s % latents()) + 1 })} (${percent(all[s])})`));
   if (S.broken === "every") return T("heardEvery", { word, M, most });
   if (seesNone(t)) return T(S.broken === "uniform" ? "heardUniform" : S.broken === "late" && NOW.phi[t] ? "heardLateNone" : "heardNone", { word, phi: NOW.phi[t] });

@@ -19,13 +19,13 @@ function openPicker(n) {
   PICKER.n = n;
   $("h-picker").textContent = T("pickerTitle", { n: n < 0 ? S.pictures.length + 1 : n + 1 });
   rebuilt($("kind"), [], () => $("kind").replaceChildren(...Object.keys(FORMS).map((k) => option(k, T("kind_" + k)))));
-  $("board").setAttribute("aria-label", T("boardName"));
+  $("board").ariaLabel = T("boardName");
   $("picture-file").value = "";
   showTab("make");
   $("picker").showModal();
 }
 function showTab(tab) {
-  choice($("picker-tab"), T("pickerFrom"), TABS.map((t) => [t, T("tab_" + t)]), tab, showTab);
+  choice("picker-tab", "pickerFrom", TABS.map((t) => [t, T("tab_" + t)]), tab, showTab);
   for (const name of TABS) $(`tab-${name}`).hidden = name !== tab;
   if (tab === "make") drawFields();
   if (tab === "draw") pickColour(PICKER.colour);
@@ -60,11 +60,8 @@ function drawFields() {
 
 function pickColour(colour) {
   PICKER.colour = colour;
-  choice($("picker-colour"), T("fColour"), Object.keys(World.COLOURS).map((k) => [k, pictureName(k)]), colour, pickColour);
-  for (const span of $("picker-colour").querySelectorAll(".pick span")) {
-    if (span.children.length) continue;
-    span.prepend(el("i", { style: `background:rgb(${World.COLOURS[span.previousSibling.value]})`, "aria-hidden": "true" }));
-  }
+  const swatch = (k) => el("i", { style: `background:rgb(${World.COLOURS[k]})`, "aria-hidden": "true" });
+  choice("picker-colour", "fColour", Object.keys(World.COLOURS).map((k) => [k, el("b", {}, swatch(k), pictureName(k))]), colour, pickColour);
   drawBoard();
 }
 function drawBoard() {
