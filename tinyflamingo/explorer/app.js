@@ -14,6 +14,7 @@ const wordAt = (t) => display(NOW.pieces[t]), wordOf = (id) => display(Flamingo.
 const display = (piece) => piece.replace(/▁/g, "") || "▁";
 const chosenToken = () => (S.token === null ? NOW.tokens.length - 1 : Math.min(S.token, NOW.tokens.length - 1));
 const colourOf = (n) => (n > 0 ? ((n - 1) % 5) + 1 : 0); // class f0 ... f5
+const framesOf = (m) => World.frames(S.pictures[m]);
 const tagsIn = (prompt) => prompt.split("<image>").length - 1;
 
 // ---- what is computed
@@ -21,8 +22,7 @@ const tagsIn = (prompt) => prompt.split("<image>").length - 1;
 function promptItems() {
   const parts = S.prompt.split("<image>"), items = parts[0].trim() ? [parts[0]] : [];
   parts.slice(1).forEach((text, i) => {
-    const frames = World.frames(S.pictures[i]);
-    items.push({ frames, kind: frames.length > 1 ? "video" : "picture" });
+    items.push({ frames: framesOf(i) });
     if (text.trim()) items.push(text);
   });
   return items;
@@ -126,7 +126,7 @@ function fitPictures() { // as many pictures as there are tags
 
 function trouble(text) {
   $("trouble").hidden = !text;
-  $("trouble").textContent = text;
+  put("trouble", text);
 }
 
 function drawFrame() {
@@ -137,8 +137,6 @@ function drawFrame() {
   if (root.words !== S.lang) for (const node of document.querySelectorAll("[data-t], [data-do]")) node.textContent = T(node.dataset.t || node.dataset.do);
   root.words = S.lang;
   for (const view of SECTIONS) $(`view-${view}`).hidden = !shown(view);
-  $("main").classList.toggle("pair", shown("mask") && shown("next"));
-  for (const view of ["gates", "look"]) $(`view-${view}`).classList.toggle("alone", !(shown("gates") && shown("look")));
   choice("lang", "language", [["en", "English"], ["zh", "中文"]]);
   choice("size", "letters", [[1, "A"], [1.25, "A+"], [1.5, "A++"]]);
   theButton("lesson").ariaExpanded = S.lesson > 0;
@@ -150,9 +148,10 @@ function drawFoot() {
 
 // ---- the address
 
-const place = (last) => [(v) => v + 1, (t) => Math.min(last(), Math.max(0, Math.trunc(t) - 1 || 0))]; // counted from 1 in the address
+const whole = (t, last) => Math.min(last, Math.max(0, Math.trunc(t) || 0));
+const place = (last) => [(v) => v + 1, (t) => whole(t - 1, last())]; // counted from 1 in the address
 const oneOf = (...names) => [String, (t) => (names.includes(t) ? t : names[0])];
-const headOf = (part) => [(v) => v + 1, (t) => Math.min(model.config[part].heads, Math.max(0, Math.trunc(t) || 0)) - 1];
+const headOf = (part) => [(v) => v + 1, (t) => whole(t, model.config[part].heads) - 1];
 const anywhere = place(() => 1e4);
 const HASH = { // name in the address: [name in S, to text, from text]
   lang: ["lang", ...oneOf("en", "zh")],
@@ -166,9 +165,9 @@ const HASH = { // name in the address: [name in S, to text, from text]
   T: ["temperature", String, (t) => Math.min(3, Math.max(0.2, Number(t) || 1))],
   c: ["choose", ...oneOf("likeliest", "lot")],
   seed: ["seed", String, (t) => Math.trunc(t) || 1], at: ["at", ...anywhere],
-  lesson: ["lesson", String, (t) => Math.min(STEPS.length, Math.max(0, Math.trunc(t) || 0))],
+  lesson: ["lesson", String, (t) => whole(t, STEPS.length)],
   n: ["picture", ...anywhere], l: ["layer", ...place(() => model.config.resampler.layers - 1)], k: ["rhead", ...headOf("resampler")],
-  r: ["latent", ...place(() => latents() - 1)], f: ["channel", String, (t) => Math.min(model.params.resampler.temporal.shape[1], Math.max(0, Math.trunc(t) || 0))],
+  r: ["latent", ...place(() => latents() - 1)], f: ["channel", String, (t) => whole(t, model.config.language.width)],
   size: ["size", String, (t) => ([1.25, 1.5].includes(Number(t)) ? Number(t) : 1)],
   show: ["show", String, (t) => SECTIONS.filter((v) => t.split(",").includes(v)).join(",")],
 };
@@ -189,7 +188,7 @@ function readHash() {
   const unknown = S.pictures.filter((name) => !World.knows(name));
   S.pictures = S.pictures.map((name) => (unknown.includes(name) ? SPARE[0] : name));
   refresh();
-  if (unknown.length) trouble(T("unknownPicture", { names: listed(unknown) }));
+  if (unknown.length) trouble(T("unknownPicture", { names: listed(unknown.map((name) => name.slice(0, 40))) }));
 }
 function writeHash() {
   const out = new URLSearchParams();
@@ -202,10 +201,10 @@ function writeHash() {
 }
 
 DO.skip = (e) => { e.preventDefault(); $("main").focus(); }; // the part behind # is the state, no place on the page
-DO.copyLink = async () => {
+DO.copyLink = async ({ target }) => {
   const done = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
-  theButton("copyLink").textContent = T(done ? "copied" : "copyByHand");
-  setTimeout(() => { theButton("copyLink").textContent = T("copyLink"); }, 2500);
+  target.textContent = T(done ? "copied" : "copyByHand");
+  setTimeout(() => { target.textContent = T("copyLink"); }, 2500);
 };
 
 function begin() {

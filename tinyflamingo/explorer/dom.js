@@ -19,6 +19,7 @@ function T(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 const range = (n) => [...Array(n).keys()];
+const sum = (list) => list.reduce((a, v) => a + v, 0);
 const biggest = (list) => list.indexOf(Math.max(...list));
 const inChinese = () => S.lang === "zh";
 const pictureN = (m) => T("pictureN", { n: m + 1 }), latentN = (r) => T("latentN", { n: r + 1 });
@@ -109,6 +110,7 @@ function imageData(rgb) {
 // ---- words of the model in the reader's language
 
 const gloss = (text) => GLOSS[text.trim().toLowerCase()] || "";
+const meaning = (word) => (inChinese() ? gloss(word) : "");
 const PHRASES = Object.keys(GLOSS).sort((a, b) => b.length - a.length).map((phrase) => phrase.replace(/[.?]/g, "\\$&")).join("|");
 const KNOWN = new RegExp(`\\b(${PHRASES}|an?|the)(?!\\w)`, "gi"), MARKS = { ".": "。", "?": "？", ":": "：" };
 function glossOf(prompt) { // the longest known phrases first; an unknown word stays as it is
@@ -118,7 +120,7 @@ function glossOf(prompt) { // the longest known phrases first; an unknown word s
 function pictureName(name) { // "red_circle" -> "red circle", or in Chinese
   if (name.startsWith("rgb:")) return T("ownPicture");
   const words = name.split("_").map((word) => word.replace("-", " "));
-  return words.map((word) => (inChinese() && GLOSS[word]) || word).join(" ");
+  return words.map((word) => meaning(word) || word).join(" ");
 }
 
 const SVG = el("div", { innerHTML: "<svg></svg>" }).firstChild.namespaceURI; // from the parser: no address in the source

@@ -10,6 +10,8 @@ const Flamingo = (() => {
   const NEVER = [0, BOS, 3, IMAGE]; // an answer holds none of these, nor <PAD> and <UNK>
   const EOC = Symbol("<EOC>"); // an item of a prompt: the chunk ends here
 
+  const range = (n) => [...Array(n).keys()];
+
   function transposed({ shape: [I, O], data }) { // (I, O) -> (O, I): the sums of `linear` then run along the memory
     const t = new Float32Array(I * O);
     for (let i = 0; i < I; i++) for (let o = 0; o < O; o++) t[o * I + i] = data[i * O + o];
@@ -96,7 +98,7 @@ const Flamingo = (() => {
 
   function standardised({ w, gain }, G) { // -> for each group of channels (k k inputs, outputs / G): mean 0, norm gain
     const [k, , inputs, outputs] = w.shape, I = k * k * inputs, O = outputs / G;
-    return Array.from({ length: G }, (_, g) => {
+    return range(G).map((g) => {
       const data = new Float32Array(I * O);
       for (let o = 0, c = g * O; o < O; o++, c++) {
         let mean = 0, square = 0;
@@ -175,7 +177,7 @@ const Flamingo = (() => {
 
   // ---- §3 Perceiver resampler: any number of features in, R visual tokens out
   function temporalEmbedding({ data, shape: [frames, D] }, F) { // table (frames, D) -> F arrays (D,); a longer video stretches it
-    return Array.from({ length: F }, (_, f) => {
+    return range(F).map((f) => {
       const place = F <= frames ? f : (f * (frames - 1)) / (F - 1), low = Math.floor(place), share = place - low;
       const next = Math.min(low + 1, frames - 1) * D;
       return data.slice(low * D, (low + 1) * D).map((v, i) => (1 - share) * v + share * data[next + i]);
@@ -235,7 +237,7 @@ const Flamingo = (() => {
   }
 
   function visible(phi, M, { everyPicture, offByOne = 0 }) { // -> (T, M): 1 where a token may see a medium, or breaks it
-    return Uint8Array.from(phi.flatMap((n) => Array.from({ length: M }, (_, m) => everyPicture || n + offByOne === m + 1)));
+    return Uint8Array.from(phi.flatMap((n) => range(M).map((m) => everyPicture || n + offByOne === m + 1)));
   }
 
   function mediaKeys({ keys, params }, i, latents) { // keys and values of one medium in one gated block: kept, they know no text
@@ -465,7 +467,7 @@ const Flamingo = (() => {
     model.tokenizer = { pieces, ids, firstByte: pieces.findIndex(([, , type]) => type === BYTE) };
     model.eoc = V;
     model.table = { shape: [config.language.width, V + 1], t: joined([frozen.language.embedding.data, params.eoc.data]) };
-    model.gated = Array.from({ length: config.language.layers }, (_, i) => i).filter((i) => params[`xattn_${i}`]);
+    model.gated = range(config.language.layers).filter((i) => params[`xattn_${i}`]);
     const alpha = (i, name) => params[`xattn_${i}`][name].data[0];
     model.gates = model.gated.map((i) => [alpha(i, "alpha_xattn"), alpha(i, "alpha_dense")]);
     Object.assign(model, { keys: new WeakMap(), layers: new WeakMap(), prompts: [] }); // what is kept
@@ -513,7 +515,7 @@ const Flamingo = (() => {
     const down = areaWeights(cells.Y, height / byY, Y), across = areaWeights(cells.X, width / byX, X);
     const rows = linear(down, { shape: [cells.Y, cells.X * 3], data: cells.pixels });
     const row = (y) => ({ shape: [cells.X, 3], data: rows.subarray(y * cells.X * 3, (y + 1) * cells.X * 3) });
-    const pixels = joined(Array.from({ length: Y }, (_, y) => linear(across, row(y))));
+    const pixels = joined(range(Y).map((y) => linear(across, row(y))));
     const mean = [0, 1, 2].map((c) => pixels.reduce((sum, v, i) => sum + (i % 3 === c ? v : 0), 0) / (X * Y));
     const square = Uint8Array.from({ length: side * side * 3 }, (_, i) => mean[i % 3] + 0.5);
     const top = Math.floor((side - Y) / 2), left = Math.floor((side - X) / 2);

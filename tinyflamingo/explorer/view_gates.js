@@ -113,13 +113,12 @@ function signSays() { // a log holds sizes without a sign; a gate that stays awa
 
 function drawPlayback() {
   const has = model.gateLog.length > 0;
-  $("no-log").hidden = has;
   $("playback").hidden = !has;
   if (!has) return;
   const rows = logRows(), at = LOG.at ?? rows.length - 1;
   $("log-step").max = rows.length - 1;
   $("log-step").value = at;
-  $("log-out").textContent = T("stepN", { n: Math.max(0, rows[at].step) });
+  put("log-out", T("stepN", { n: Math.max(0, rows[at].step) }));
   theButton("play").textContent = T(LOG.timer ? "stop" : "play");
   put("sign-says", signSays());
   rebuilt($("log-chart"), [at], () => $("log-chart").replaceChildren(logChart(rows, at)));

@@ -7,7 +7,7 @@ function enterMode(mode) {
   change(mode === "step" ? { mode, step: 0, token: 0, broken: "" } : { mode, token: null, broken: mode === "quiz" ? "" : S.broken });
 }
 function drawPanel() {
-  for (const mode of ["step", "quiz"]) $(`panel-${mode}`).hidden = S.mode !== mode;
+  $("view-mask").dataset.mode = S.mode; // shows what belongs to it
   if (S.mode === "step") drawStep();
   if (S.mode === "quiz") drawQuiz();
 }
@@ -23,7 +23,7 @@ function drawStep() {
   const last = NOW.tokens.length - 1, t = S.step;
   put("step-of", T("stepOf", { n: t + 1, of: last + 1 }));
   put("step-token", wordAt(t));
-  put("step-gloss", inChinese() ? gloss(wordAt(t)) : "");
+  put("step-gloss", meaning(wordAt(t)));
   put("step-says", stepSays(t));
   for (const key of ["back", "startOver"]) disable(key, t === 0);
   for (const key of ["nextToken", "toEnd"]) disable(key, t === last);

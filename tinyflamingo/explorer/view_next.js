@@ -11,7 +11,7 @@ Object.assign(DO, {
 function drawNext() {
   if (!shown("next")) return;
   $("temperature").value = S.temperature;
-  $("temperature-out").textContent = S.temperature.toFixed(1);
+  put("temperature-out", S.temperature.toFixed(1));
   choice("choose", "choose", [["likeliest", T("likeliest")], ["lot", T("byLot")]], S.choose, (how) => change({ choose: how, at: 0 }));
   theButton("again").hidden = S.choose !== "lot";
   const steps = NOW.said.tokens.length, { at } = S;
@@ -33,7 +33,7 @@ function drawAnswer(at, steps) {
   rebuilt($("answer"), [words, at, WRITING.timer > 0], () => {
     $("answer").ariaLabel = T("answerGroup");
     $("answer").replaceChildren(...words.map((word, i) => {
-      const zh = inChinese() && gloss(word), node = plainButton({ "data-key": "a" + i, "aria-pressed": i === at, "aria-label": T("answerToken", { n: i + 1, word }), onclick: () => { stop(WRITING); change({ at: i }); } }, word, zh ? el("small", {}, zh) : "");
+      const node = plainButton({ "data-key": "a" + i, "aria-pressed": i === at, "aria-label": T("answerToken", { n: i + 1, word }), onclick: () => { stop(WRITING); change({ at: i }); } }, word, el("small", {}, meaning(word)));
       if (word === "<EOC>") node.className = "end";
       node.hidden = WRITING.timer > 0 && i > at;
       return node;
@@ -57,9 +57,9 @@ function drawBars(p, at, taken) {
   $("bars").replaceChildren(table(T("barsSay", { n: at + 1 }), head, order.map((id) => barRow(id, p[id], shut[id], id === taken))));
 }
 function barRow(id, p, q, taken) {
-  const word = wordOf(id), zh = inChinese() && gloss(word);
+  const word = wordOf(id);
   const bar = el("div", { className: "bar", "aria-hidden": "true" }, el("i", { style: `width:${100 * p}%` }), el("u", { style: `left:calc(${100 * q}% - ${3 * q}px)` }));
-  return [[word, taken ? " ←" : "", zh ? el("small", {}, " " + zh) : ""], percent(p, 1), bar, percent(q, 1)];
+  return [[word, taken ? " ←" : "", el("small", {}, " " + meaning(word))], percent(p, 1), bar, percent(q, 1)];
 }
 
 DO.shots = () => { // how likely the answer's first token is with 0, 1, ... of the examples before the last picture
