@@ -33,6 +33,7 @@ from tinyflamingo import one_file, ops
 from tinyflamingo.data.images import load_picture
 from tinyflamingo.explorer import build
 from tinyflamingo.model.flamingo import encode_media
+from tinyflamingo.model.perceiver_resampler import temporal_embedding
 from tinyflamingo.studies.attention_maps import resampler_maps
 
 
@@ -82,6 +83,19 @@ def test_the_resampler_weighs_as_in_the_package(ask, model):
         maps = resampler_maps(model.params["resampler"], features, model.config.resampler)[:, 0]
         own = np.stack([floats(layer, *maps.shape[1:]) for layer in layers])
         assert np.abs(own - maps).max() < WEIGHTS["float32"]
+
+
+@pytest.mark.parametrize("frames", [1, 3, 11])
+def test_features_and_time_embeddings_are_those_of_the_package(frames, ask, model):
+    """Also of a clip that is longer than the table of time embeddings."""
+    medium = clip(np.random.default_rng(1), frames)
+    (answer,) = ask(prompts=[([medium], {})])["prompts"]
+    features = encode_media(model.frozen, medium.reshape(1, -1, 32, 32, 3), model.config)[0]
+    time = temporal_embedding(model.params["resampler"]["temporal"], frames)
+    own = np.stack([floats(frame, *features.shape[1:]) for frame in answer["features"][0]])
+    assert np.abs(own - features).max() < CLOSE["float32"]
+    own = np.stack([floats(row, time.shape[1]) for row in answer["time"][0]])
+    assert np.abs(own - time).max() < 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)

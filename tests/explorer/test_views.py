@@ -3,12 +3,17 @@
 Numbers are compared in `test_browser.py`, words and colours in `test_page.py`.
 """
 
+import base64
+import io
 import json
 
 import numpy as np
 import pytest
 from chromium import page_of
+from PIL import Image
 
+from tinyflamingo.data.images import prepare_picture
+from tinyflamingo.data.video import load_video
 from tinyflamingo.explorer import build
 
 LANGUAGES = ["en", "zh"]
@@ -136,6 +141,7 @@ def test_a_picture_of_a_link_that_does_not_exist_is_named(opened):
         "red_constructor", "constructor_circle", "red_star_turns-toString", "red_star_turns", "nine_red_circle",
         "zero_red_circle", "red_circle_above_blue_star_extra", "five_red_three", "red_three_plus_circle", "red", "",
         "red_circle_huge", "red_circle_small_nowhere", "red_three_small", "red_circle_plus_blue_star", "rgb:AAAA",
+        "rgb:", "rgb:!", "rgb:" + "A" * 4100, "rgb:" + "A" * 4096 * 33,
     ],
 )  # fmt: skip
 def test_other_words_are_no_picture(name, opened):
@@ -179,6 +185,102 @@ def test_another_file_is_refused_in_words(opened):
     )
     page.wait_for("!$('trouble').hidden")
     assert "film.mp4" in text(page, "trouble")
+
+
+def give(page, files, n=0):
+    """Drop files {name: bytes} on card n, and wait for what the page makes of them."""
+    made = ", ".join(
+        f"new File([Uint8Array.from(atob('{base64.b64encode(data).decode()}'), (c) => c.charCodeAt(0))], '{name}', "
+        f"{{ type: 'image/{name.split('.')[-1]}' }})"
+        for name, data in files.items()
+    )
+    page.run(f"""(async () => {{
+      const data = new DataTransfer(), target = document.querySelectorAll(".card[data-n]")[{n}];
+      for (const file of [{made}]) data.items.add(file);
+      target.dispatchEvent(new DragEvent("drop", {{ dataTransfer: data, bubbles: true, cancelable: true }}));
+    }})()""")
+
+
+def frames_of(page, n=0):
+    return np.array(page.run(f"framesOf({n}).map((rgb) => [...rgb])"), np.uint8).reshape(-1, 32, 32, 3)
+
+
+def encoded(frames, kind, **more):
+    """The bytes of a file with these frames."""
+    file, pictures = io.BytesIO(), [Image.fromarray(frame) for frame in frames]
+    pictures[0].save(file, kind, save_all=len(pictures) > 1, append_images=pictures[1:], **more)
+    return file.getvalue()
+
+
+def coloured(n):
+    """n frames of 40 x 30 pixels, each of a colour of its own with a white bar."""
+    frames = np.zeros((n, 40, 30, 3), np.uint8)
+    frames += np.arange(1, n + 1, dtype=np.uint8)[:, None, None, None] * np.array([7, 3, 5], np.uint8)
+    frames[:, :, 10:14] = 255
+    return frames
+
+
+@pytest.mark.parametrize("milliseconds", [[1000] * 3, [400] * 8, [2500, 300, 300, 1200]])
+def test_an_animated_gif_becomes_the_clip_that_complete_takes(milliseconds, opened, tmp_path):
+    """One frame a second, as `load_video` samples it; fitted to one level of 255."""
+    data = encoded(coloured(len(milliseconds)), "gif", duration=milliseconds, loop=0, disposal=1)
+    (tmp_path / "a.gif").write_bytes(data)
+    expected = load_video(tmp_path / "a.gif")
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    give(page, {"a.gif": data})
+    page.wait_for(f"framesOf(0).length === {len(expected)} && S.pictures[0] !== 'blue_star'")
+    assert np.abs(frames_of(page).astype(int) - expected).max() <= 1
+    settle(page)
+    before = text(page, "gate-answer")
+    opened(page.run("location.hash.slice(1)"))  # the link carries the clip
+    assert text(page, "gate-answer") == before and len(frames_of(page)) == len(expected)
+    assert page.complaints() == []
+
+
+def test_several_pictures_become_the_frames_of_a_clip_in_the_order_of_their_names(opened, tmp_path):
+    frames = coloured(3)
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    give(page, {f"frame{n}.png": encoded([frames[i]], "png") for n, i in ((10, 2), (9, 1), (1, 0))})
+    page.wait_for("framesOf(0).length === 3")
+    assert np.abs(frames_of(page).astype(int) - np.stack([prepare_picture(frame) for frame in frames])).max() <= 1
+
+
+def test_more_frames_than_a_clip_may_have_are_refused_in_words(opened):
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    give(page, {"long.gif": encoded(coloured(34), "gif", duration=1000)})
+    page.wait_for("!$('trouble').hidden")
+    assert "at most 32 frames" in text(page, "trouble") and page.run("S.pictures[0]") == "blue_star"
+
+
+def test_a_browser_that_cannot_take_animations_apart_says_so(opened):
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    page.run("delete window.ImageDecoder")
+    give(page, {"a.gif": encoded(coloured(3), "gif", duration=1000)})
+    page.wait_for("S.pictures[0] !== 'blue_star' && !$('trouble').hidden")
+    assert "only its first frame" in text(page, "trouble") and len(frames_of(page)) == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_inside_follows_its_controls_and_its_link(language, opened):
+    page = opened(f"lang={language}&p=<image>Question: what happens? Answer:&i=green_heart_moves-left&show=inside")
+    assert page.run("$('frames').querySelectorAll('tbody tr').length") == 8
+    first = text(page, "taken")
+    for selector in ("#layer [value='0']", "#rhead [value='2']", "#latent [value='5']"):
+        click(page, selector)
+    page.run("$('channel').value = 7; $('channel').oninput({ target: $('channel') })")
+    page.wait_for(f"$('taken').innerText !== {json.dumps(first)} && S.channel === 7")
+    settle(page)
+    page.wait_for("/7/.test($('channel-out').textContent)")
+    shown = [text(page, name) for name in ("frames", "taken", "channel-out")]
+    assert page.run("location.hash").endswith("&l=1&k=3&r=6&f=7&show=inside")
+    opened(page.run("location.hash.slice(1)"))
+    assert [text(page, name) for name in ("frames", "taken", "channel-out")] == shown
+    assert page.run(NAMELESS) == [] and page.complaints() == []
+
+
+def test_inside_says_that_there_is_no_picture(opened):
+    page = opened("lang=en&p=a red circle is found&show=inside")
+    assert not page.run("$('inside').offsetHeight") and "no picture" in text(page, "view-inside")
 
 
 def test_a_closed_outline_is_filled(opened):

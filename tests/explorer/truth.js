@@ -20,7 +20,8 @@ function truth(Flamingo, packed, request) {
     const said = Flamingo.complete(model, list, { ...options, maxTokens: prompt.maxTokens, visual });
     return {
       tokens, phi, text: said.text, logits: base64(all), last: base64(logits), attention: attention.map(base64),
-      resampler: traces.map((t) => t.attention.map(base64)), added: added.map((kinds) => kinds.map(base64)),
+      resampler: traces.map((t) => t.attention.map(base64)), features: traces.map((t) => t.features.map(base64)),
+      time: traces.map((t) => t.time.map(base64)), added: added.map((kinds) => kinds.map(base64)),
     };
   }
 

@@ -253,7 +253,7 @@ const Flamingo = (() => {
     const q = linear(layerNorm(h, p.query_gain, p.query_bias), p.w_q);
     const open = (t, s) => rows[t * M + Math.floor(s / R)];
     const [k, v] = [joined(media.map((m) => m.k)), joined(media.map((m) => m.v))];
-    const { out, weights } = attend(q, k, v, model.config.xattn.heads, p.w_q.shape[1], { open, uniform: uniform[0] });
+    const { out, weights } = attend(q, k, v, model.config.xattn.heads, p.w_q.shape[1], { open, uniform });
     return { added: linear(out, p.w_o), weights };
   }
 
@@ -324,7 +324,8 @@ const Flamingo = (() => {
   const equal = (a, b) => a.length === b.length && a.every((v, i) => v === b[i]);
 
   function embedPrompt(model, tokens, seen) { // the same array for the same prompt, so that `block` knows it
-    const same = (kept) => equal(kept.tokens, tokens) && ["visual", "rows", "uniform"].every((name) => equal(kept.seen[name], seen[name]));
+    const same = (kept) => equal(kept.tokens, tokens) && equal(kept.seen.visual, seen.visual)
+      && equal(kept.seen.rows, seen.rows) && kept.seen.uniform === seen.uniform;
     const prompt = model.prompts.find(same) || { tokens: [...tokens], seen, h: embed(model, tokens) };
     model.prompts = [prompt, ...model.prompts.filter((other) => other !== prompt)].slice(0, MEMORY);
     return prompt.h;
@@ -334,7 +335,7 @@ const Flamingo = (() => {
   function run(model, tokens, visual, options = {}) {
     checkLength(model, tokens.length, 0);
     const gates = options.gates || model.gates, rows = visible(phiOf(tokens), visual.length, options);
-    const seen = { visual: [...visual], rows, uniform: [!!options.uniformEmptyRows] };
+    const seen = { visual: [...visual], rows, uniform: !!options.uniformEmptyRows };
     const layers = flamingo(model, embedPrompt(model, tokens, seen), seen, gates, Array(model.config.language.layers).fill(NOTHING));
     const h = layers[layers.length - 1].text.out, all = options.all && logitsOf(model, h), gated = layers.filter((layer) => layer.gated);
     const logits = all ? all.slice(-model.eoc - 1) : logitsOf(model, h.slice(-model.config.language.width));
