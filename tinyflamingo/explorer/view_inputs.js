@@ -97,6 +97,7 @@ async function framesIn(file) { // of an animation one frame a second, as `compl
   const still = async () => [fitted(await createImageBitmap(file, PLAIN))];
   if (!window.ImageDecoder || !/gif|png|webp/.test(file.type)) return still();
   const decoder = new ImageDecoder({ ...PLAIN, data: await file.arrayBuffer(), type: file.type });
+  await decoder.tracks.ready;
   await decoder.completed;
   const { frameCount } = decoder.tracks.selectedTrack, frames = [];
   if (frameCount === 1) return still();
