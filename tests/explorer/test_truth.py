@@ -215,7 +215,10 @@ MISTAKES = {  # what is wrong: (the right text in flamingo.js, the wrong one)
     "the feed-forward's gate at the cross-attention": ("Math.tanh(alphaXattn)", "Math.tanh(alphaDense)"),
     "no gated feed-forward": ("plus(between, dense, Math.tanh(alphaDense))", "between"),
     "frames in the wrong order": ("const grids = frames.map", "const grids = frames.slice().reverse().map"),
-    "a norm 0.05 % too small": ("rmsNorm = (x, gain) => norm(x, gain)", "rmsNorm = (x, gain) => norm(x, gain).map((v) => v * 0.9995)"),
+    "a norm 0.05 % too small": (
+        "rmsNorm = (x, gain) => norm(x, gain)",
+        "rmsNorm = (x, gain) => norm(x, gain).map((v) => v * 0.9995)",
+    ),
     "a distance one too large": ("(before + t - s) * width", "(before + t - s + 1) * width"),
     "the future is visible": ("s <= before + t", "true"),
     "gelu for squared relu": ("const squaredRelu = (x) => (x > 0 ? x * x : 0)", "const squaredRelu = gelu"),
