@@ -103,7 +103,7 @@ async function framesIn(file) { // of an animation one frame a second, as `compl
   if (frameCount === 1) return still();
   for (let i = 0, time = 0; i < frameCount && frames.length <= World.MOST; i++) {
     const { image } = await decoder.decode({ frameIndex: i });
-    while (frames.length <= time + 0.001) frames.push(fitted(image, image.displayWidth, image.displayHeight));
+    while (frames.length <= Math.min(time + 0.001, World.MOST)) frames.push(fitted(image, image.displayWidth, image.displayHeight));
     time += image.duration / 1e6; // microseconds
     image.close();
   }
