@@ -469,11 +469,14 @@ def _console(text) -> str:
 
 def explorer_truth() -> str:
     """How far flamingo.js is from the package, over all prompts of its tests."""
-    report = json.loads(EXPLORER.read_text(encoding="utf-8"))
+    report = json.loads(EXPLORER.read_text(encoding="utf-8")) if EXPLORER.exists() else {"node": {}}
     rows = []
-    for dtype, row in report["node"].items():
-        rows.append(["Node", dtype, f"{row['same']} of {report['prompts']}", f"{row['logits']:.1e}"])
-        rows[-1].append(f"{row['attention']:.1e}")
+    for dtype in ("float32", "float16"):
+        row = report["node"].get(dtype)
+        same = [f"{row['same']} of {report['prompts']}"] if row else [NOT_RUN]
+        rows.append(
+            ["Node", dtype, *same, *(f"{row[name]:.1e}" if row else NOT_RUN for name in ("logits", "attention"))]
+        )
     return table(["where", "matrices", "same text", "logits", "attention weights"], rows)
 
 
