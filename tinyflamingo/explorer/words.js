@@ -184,7 +184,7 @@ const WORDS = {
   frameN: ["frame {n}", "第 {n} 帧"],
   takenTitle: ["What each latent takes", "每个潜向量取什么"],
   layer: ["Layer", "层"], latent: ["Latent with numbers", "显示数字的潜向量"],
-  takenSay: ["Layer {layer} of the resampler, head: {head}. A column is a latent; its weights sum to 100 %, over the cells of all frames and the latents. Under a map: its sum. Numbers in a map are percentages. The deepest colour: {deep} and more.", "重采样器第 {layer} 层，注意力头：{head}。一列是一个潜向量，它在所有帧的格子和各潜向量上的权重合计 100 %。图下是该图的合计，图中的数字是百分比。颜色最深为 {deep} 及以上。"],
+  takenSay: ["Layer {layer} of the resampler, head: {head}. A column is a latent; its weights sum to 100 %, over the cells of all frames and the latents. Under a map: its sum. Numbers in a map are percentages. The deepest colour: {deep} and more.", "重采样器第 {layer} 层，注意力头：{head}。一列是一个潜向量，它在所有帧的格子和各潜向量上的权重合计 100 %。图下是该图的合计，图中的数字是百分比。颜色最深为 {deep} 及以上。"],
   theLatents: ["the latents", "各潜向量"],
 
   lessonStep: ["Step {n} of {of} · about {minutes} minutes", "第 {n} 步，共 {of} 步 · 约 {minutes} 分钟"],
