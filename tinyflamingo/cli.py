@@ -49,6 +49,7 @@ class _MixedParser(_Parser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
+    args = None
     try:
         _ready_stdout()
         args = _parser().parse_args(argv)
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a name that is too long, no permission: the user must repair it
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
-        print("tinyflamingo: stopped; continue a training run with --resume", file=sys.stderr)
+        hint = "; continue a training run with --resume" if hasattr(args, "resume") else ""
+        print(f"tinyflamingo: stopped{hint}", file=sys.stderr)
         return 130
 
 

@@ -399,13 +399,16 @@ def test_no_permission_is_one_line_too(files, checkpoint, command, monkeypatch):
     assert_one_line(err, ("no permission",))
 
 
-def test_ctrl_c_is_one_line(command, monkeypatch):
+@pytest.mark.parametrize("name, arguments", [("params", ["smoke"]), ("train", ["--preset", "smoke"])])
+def test_ctrl_c_is_one_line(name, arguments, command, monkeypatch):
+    """Only a command that trains speaks of --resume."""
+
     def stopped(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_params", stopped)
-    code, _, err = command("params", "smoke")
-    assert code == 130 and err.count("\n") == 1 and "--resume" in err
+    monkeypatch.setattr(cli, f"_{name}", stopped)
+    code, _, err = command(name, *arguments)
+    assert code == 130 and err.count("\n") == 1 and ("--resume" in err) == (name == "train")
 
 
 # ---- the Python API --------------------------------------------------------------------------
