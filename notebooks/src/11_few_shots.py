@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Few shots against specialists
 #
-# *chapter: §5 · minutes: 105 to read and do, one to run · key: few_shot*
+# *chapter: §5 · minutes: 115 to read and do, one to run · key: few_shot*
 #
 # The most important claim of the paper is a comparison. On one side is one model that is not trained for the
 # task; it sees only a few examples in its prompt. On the other side are models that were trained for this task
