@@ -327,7 +327,7 @@ def _add_evaluate(commands):
     p.add_argument("--seed", type=_whole, default=0, help="selects the test pictures (default: 0)")
     p.add_argument("--queries", type=_whole, help=f"queries for each task (default: {QUERIES})")
     p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot needs --runs")
-    p.add_argument("--suite", action="store_true", help="sixteen tasks with 0 to 32 shots, and specialists")
+    p.add_argument("--suite", action="store_true", help="32 tasks with 0 to 32 shots, and specialists")
     p.add_argument("--quick", action="store_true", help="with --suite: a small part that takes minutes")
     p.add_argument("--runs", type=_path, metavar="ZIP", help="for --task omniglot: all_runs.zip of the data set")
     p.set_defaults(run=_evaluate)

@@ -529,7 +529,7 @@ show(rices_of_the_library)
 # %% [markdown]
 # `evaluation/specialists.py` has more specialists. One of them trains an encoder together with its head.
 # `python -m tinyflamingo evaluate --suite` compares them with Flamingo on sixteen tasks, as the paper's table
-# does.
+# does, and on sixteen families of tasks that only examples tell.
 #
 # ## Five questions
 # *difficulty: easy · minutes: 5*
