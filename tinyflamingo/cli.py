@@ -66,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a name that is too long, no permission: the user must repair it
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
-        hint = "; continue a training run with --resume" if hasattr(args, "resume") else ""
-        print(f"tinyflamingo: stopped{hint}", file=sys.stderr)
+        again = hasattr(args, "resume")
+        text = "tinyflamingo: stopped; continue a training run with --resume" if again else "tinyflamingo: stopped"
+        print(text, file=sys.stderr)
         return 130
 
 
