@@ -7,6 +7,7 @@ immediate. Not here: any mathematics.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 import tinyflamingo
 from tinyflamingo import __version__
-from tinyflamingo.errors import UserError, complain
+from tinyflamingo.errors import SafeStderr, UserError, complain
 
 DIGITS = 100  # longest number on the command line
 QUERIES = 500  # queries for each task of `evaluate`
@@ -49,6 +50,11 @@ class _MixedParser(_Parser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
+    with contextlib.redirect_stderr(SafeStderr()):
+        return _run(argv)
+
+
+def _run(argv) -> int:
     try:
         _ready_stdout()
         args = _parser().parse_args(argv)
@@ -73,8 +79,6 @@ def _ready_stdout():
     """Print letters that the encoding of stdout lacks as escapes. A closed stdout is an error before any work."""
     if sys.stdout is None:
         raise UserError("stdout is closed, so nothing can be printed: leave it open, or redirect it to /dev/null")
-    if sys.stderr is None:  # closed: progress and warnings go nowhere
-        sys.stderr = open(os.devnull, "w")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
