@@ -24,7 +24,7 @@ import numpy as np
 
 from tinyflamingo.array_files import chunks, header_digest, not_finite, npz_heads, read_arrays, safetensors_shapes
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import LARGEST_JSON, read_json, read_regular, write_atomically
+from tinyflamingo.files import LARGEST_JSON, read_json, read_regular, require_regular, write_atomically
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
@@ -85,6 +85,7 @@ def _make_folder(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    require_regular(folder)
     return Path(folder)
 
 

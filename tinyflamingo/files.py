@@ -6,6 +6,7 @@ Serves every floor that writes to disk. Not here: the content of the files.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import secrets
@@ -61,6 +62,16 @@ def check_values(text: str | bytes) -> None:
     marks: Any = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
     if sum(map(text.count, marks)) > MOST_VALUES:
         raise ValueError(f"it has more than {MOST_VALUES} values")
+
+
+def require_regular(folder: str | os.PathLike) -> None:
+    """`UserError` for a pipe or a device in a folder of the program, or in the folders in it.
+
+    Writing to a pipe can wait for ever, and a device does not keep what is written.
+    """
+    for path in itertools.chain(Path(folder).glob("*"), Path(folder).glob("*/*")):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"cannot write to {folder}: {path.name} in it is not a regular file; remove it first")
 
 
 def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:

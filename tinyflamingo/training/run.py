@@ -27,7 +27,7 @@ from tqdm import tqdm
 from tinyflamingo.checkpoint import CARD, IN_RUN, WEIGHTS, save_checkpoint
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import sole_writer, write_atomically
+from tinyflamingo.files import require_regular, sole_writer, write_atomically
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer, train_tokenizer
 from tinyflamingo.ops.team import keep_memory, one_team
@@ -190,6 +190,7 @@ def _sole_run(folder, resume):
         raise UserError(f"nothing to resume: {folder} does not exist; start a run without --resume")
     try:
         with sole_writer(folder):
+            require_regular(folder)
             yield
     finally:
         if made and not any(folder.iterdir()):
