@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import open_regular, parse_json
+from tinyflamingo.files import UNPACKED, open_regular, parse_json
 
 DTYPES = {
     "F64": np.dtype("<f8"),
@@ -39,7 +39,6 @@ DTYPES = {
 ENDINGS = (".safetensors", ".npz")
 LONGEST_HEADER = 10_000_000  # bytes; a model of 10,000 arrays has a tenth of it
 MOST_AXES, LARGEST_NUMBER = 32, 1 << 48  # in the shape of an array
-UNPACKED = 16, 1 << 26  # an npz unpacks to at most 16 times its bytes and 64 MB
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

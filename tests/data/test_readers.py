@@ -322,6 +322,24 @@ def test_bad_rows_of_parquet(tmp_path):
         everything(tmp_path)
 
 
+BOMBS = {  # images and texts of a page in a file of less than 100 KB: more than the limits
+    "a long text": ([None], ["x" * (80 << 20)]),
+    "many nothings": ([None] * 3_000_000, ["a"]),
+    "many equal names": (["a.png"] * 3_000_000, [None] * 3_000_000),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_parquet_that_unpacks_to_much_more_is_refused(tmp_path, name):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = zip(("images", "texts"), BOMBS[name], strict=True)
+    table = {column: pyarrow.array([page], pyarrow.list_(pyarrow.string())) for column, page in columns}
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    with pytest.raises(UserError, match="its pages are much larger than the file"):
+        everything(tmp_path)
+
+
 def test_parquet_without_pyarrow_is_reported(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
