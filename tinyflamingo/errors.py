@@ -20,7 +20,7 @@ def complain(message: object) -> None:
 
 
 class SafeStderr:
-    """Stderr for the time of a command. If it is closed, or its disk is full, its lines are lost and the work goes on."""
+    """Stderr for the time of a command. If it is closed or its disk is full, its lines are lost; the work goes on."""
 
     def __init__(self) -> None:
         self.file: Any = sys.stderr or open(os.devnull, "w")

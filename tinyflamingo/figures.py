@@ -21,19 +21,7 @@ from tinyflamingo.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CHINESE = (
-    "cjk",
-    "sourcehan",
-    "wqy",
-    "yahei",
-    "msyh",
-    "simsun",
-    "simhei",
-    "pingfang",
-    "hei",
-    "song",
-    "droidsansfallback",
-)
+CHINESE = ("cjk", "sourcehan", "wqy", "yahei", "msyh", "simsun", "simhei", "pingfang", "hei", "song")
 
 
 def write_figure(path: str | os.PathLike, draw: Callable[[], Figure | None], dpi: int = 100, **options: Any) -> bool:

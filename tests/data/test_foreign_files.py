@@ -104,6 +104,24 @@ def test_text_in_another_encoding(tmp_path, encoding):
         list(check_data(tmp_path))
 
 
+LINES = {
+    "results.token": "a.png#0\t红色的圆\n",
+    "results.csv": "a.png| 0| 红色的圆\n",
+    "clips.txt": "a_1_2 红色的圆\n",
+    "pages.jsonl": '{"a": "红"}\n',
+}
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("name", LINES)
+def test_lines_in_another_encoding(tmp_path, name, encoding):
+    picture(tmp_path / "a.png", "red")
+    (tmp_path / name).write_bytes(LINES[name].encode(encoding))
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(UserError, match=rf"{name}': it is not UTF-8; save it as UTF-8 \(is it GBK or UTF-16\?\)"):
+            read_data(path)
+
+
 NAMES = {  # name in the folder: name in the list
     unicodedata.normalize("NFD", "café.png"): unicodedata.normalize("NFC", "café.png"),
     "sub/a.png": "sub\\a.png",
