@@ -19,6 +19,7 @@ from typing import NoReturn
 import tinyflamingo
 from tinyflamingo import __version__
 from tinyflamingo.errors import SafeStderr, UserError, complain
+from tinyflamingo.files import check_name
 
 DIGITS = 100  # longest number on the command line
 QUERIES = 500  # queries for each task of `evaluate`
@@ -137,6 +138,7 @@ def _fraction(text):
 
 def _writable(path, folder=False):
     """The path of a file (or folder) to write. Raises `UserError` before any work if it cannot be written."""
+    check_name(path)
     if path.is_dir() and not folder:
         raise UserError(f"cannot write {path}: it is a folder")
     if path.exists() and not path.is_file() and os.access(path, os.W_OK):
@@ -178,6 +180,7 @@ def _train(args):
     from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.handwriting.one_shot import validator
     from tinyflamingo.own_data.scores import evaluate_run
+    from tinyflamingo.system import number
     from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
@@ -191,7 +194,7 @@ def _train(args):
         return
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
-    print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")
+    print(f"seconds: {times}; peak memory {number(model.info['peak_memory_mb'], 'MB')}")
     print(f"checkpoint, log, figures and metrics.json are in {out}")
 
 

@@ -17,8 +17,8 @@ from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_rate
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.team import blas_libraries
+from tinyflamingo.system import machine_memory_gb, number, peak_memory_mb
 from tinyflamingo.training.conditions import versions
-from tinyflamingo.training.run import peak_memory_mb
 
 DOCTOR = 11  # number of its own stream of pictures
 
@@ -34,19 +34,14 @@ def run_doctor() -> None:
     cores, workers = os.cpu_count(), ops.workers()
     threads = f"{cores} core{'s' * (cores != 1)}, {workers} worker{'s' * (workers != 1)} in training"
     print(f"{'threads':14s} {threads}{chosen}")
-    print(f"{'memory':14s} {_memory()}")
+    print(f"{'memory':14s} {number(machine_memory_gb(), 'GB', 1)} in the machine")
     print(f"{'ops':14s} {ops.engine()}")
     checks = {"gradients": _check_gradients, "a prompt": _check_prompt}
     for name, check in checks.items():
         began = time.perf_counter()
         result = check()
         print(f"{name:14s} {result} ({time.perf_counter() - began:.1f} s)")
-    print(f"everything works; peak memory {peak_memory_mb():.0f} MB")
-
-
-def _memory() -> str:
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return f"{pages * size / 2**30:.1f} GB in the machine"
+    print(f"everything works; peak memory {number(peak_memory_mb(), 'MB')}")
 
 
 def _check_gradients() -> str:

@@ -23,7 +23,7 @@ class SafeStderr:
     """Stderr for the time of a command. If it is closed or its disk is full, its lines are lost; the work goes on."""
 
     def __init__(self) -> None:
-        self.file: Any = sys.stderr or open(os.devnull, "w")
+        self.file: Any = sys.stderr or open(os.devnull, "w", encoding="utf-8")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
