@@ -1,4 +1,4 @@
-"""A program: commands of the package on a system that lacks what Windows lacks. The tests run it (test_other_systems.py).
+"""A program: commands of the package on a system that lacks what Windows lacks (for test_other_systems.py).
 
 Replacing or removing a file that is open or mapped fails, as on Windows. A process that is spawned runs this file too.
 """
@@ -18,7 +18,16 @@ import numba
 import numpy
 import threadpoolctl
 
-OTHERS = (concurrent.futures, tempfile, subprocess, matplotlib, numba, numpy, threadpoolctl)  # these know Windows
+OTHERS = (
+    concurrent.futures,
+    multiprocessing.popen_spawn_posix,
+    tempfile,
+    subprocess,
+    matplotlib,
+    numba,
+    numpy,
+    threadpoolctl,
+)  # these know Windows
 MODULES = ("fcntl", "resource", "psutil", "msvcrt", "termios", "pwd", "grp")
 NAMES = {
     os: ("fork", "forkpty", "killpg", "sysconf", "sched_getaffinity", "O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK")

@@ -12,7 +12,7 @@ import os
 import stat
 import warnings
 from contextlib import nullcontext
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -78,7 +78,7 @@ def _is_heic(path_or_file):
 
 def _without_texts(path_or_file, name):
     """A PNG without its texts and its profile, which Pillow unpacks. Each chunk: length, kind, data, checksum."""
-    plain: Any = io.BytesIO()
+    plain = io.BytesIO()
     plain.name = name
     with _from_begin(path_or_file) as file:
         plain.write(file.read(8))
