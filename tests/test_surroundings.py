@@ -153,6 +153,7 @@ GROUPS = {  # files of a control group: cores that it allows
 }
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", GROUPS)
 def test_workers_are_no_more_than_the_container_may_use(monkeypatch, name):
     files, expected = GROUPS[name]

@@ -84,6 +84,7 @@ print(len(frames), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.posix
 def test_a_long_video_needs_memory_for_the_sampled_frames_only(tmp_path):
     """All decoded frames would fill 130 MB. The 30 sampled frames fill 90 KB."""
     for name, seconds in (("short.mp4", 5), ("long.mp4", 600)):

@@ -15,6 +15,8 @@ from truth_files import HERE, PROMPTS, all_prompts, compare, expected, shipped, 
 import tinyflamingo
 from tinyflamingo.explorer import build, server
 
+pytestmark = pytest.mark.posix  # the browser is driven over pipes
+
 TRUTH = f"(() => {{ {(HERE / 'truth.js').read_text(encoding='utf-8')}\nwindow.truth = truth; }})()"
 PACKED = {"float16": 0.0015, "float32": 0.00001}  # type of the matrices: largest difference of a probability
 

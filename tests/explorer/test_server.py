@@ -110,6 +110,7 @@ def explore(*arguments, **more):
         process.communicate()
 
 
+@pytest.mark.posix
 def test_the_command_serves_the_page_until_ctrl_c():
     with explore("--port", "0", "--no-browser") as (process, line):
         port = int(re.fullmatch(r"the explorer is at http://127\.0\.0\.1:(\d+)/; stop it with Ctrl-C\n", line)[1])
@@ -119,6 +120,7 @@ def test_the_command_serves_the_page_until_ctrl_c():
         assert (process.returncode, out, err) == (0, "\n", "")
 
 
+@pytest.mark.posix
 def test_the_command_opens_the_browser(tmp_path):
     """BROWSER is a program that writes its argument into a file, and then never ends."""
     browser = tmp_path / "browser"

@@ -10,6 +10,8 @@ from chromium import page_of
 
 from tinyflamingo.explorer import build
 
+pytestmark = pytest.mark.posix  # the browser is driven over pipes
+
 LANGUAGES = ["en", "zh"]
 WIDTHS = [390, 1280, 1920]
 NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, summary, [role=img]")].filter((e) =>
