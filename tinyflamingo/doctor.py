@@ -10,6 +10,7 @@ import os
 import time
 from functools import partial
 
+import autograd.numpy as anp
 import numpy as np
 
 import tinyflamingo
@@ -54,8 +55,8 @@ def _check_gradients() -> str:
     phi = np.array([[0, 1, 1, 2, 2]])
     try:
         relative = partial(ops.relative_attention, visible_from=visible_from)
-        ops.check_grad(lambda *a: np.sum(relative(*a) ** 2), q, k, v, r, u, b)
-        ops.check_grad(lambda q, k, v: np.sum(ops.segment_attention(q, k, v, phi) ** 2), q, media_k, media_v)
+        ops.check_grad(lambda *a: anp.sum(relative(*a) ** 2), q, k, v, r, u, b)
+        ops.check_grad(lambda q, k, v: anp.sum(ops.segment_attention(q, k, v, phi) ** 2), q, media_k, media_v)
     except AssertionError as error:
         raise UserError(f"self-test: a gradient is wrong ({error}); report this error with the lines above") from error
     return "correct"
