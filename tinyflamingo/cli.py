@@ -7,6 +7,7 @@ immediate. Not here: any mathematics.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -17,7 +18,8 @@ from typing import NoReturn
 
 import tinyflamingo
 from tinyflamingo import __version__
-from tinyflamingo.errors import UserError, complain
+from tinyflamingo.errors import SafeStderr, UserError, complain
+from tinyflamingo.files import check_name
 
 DIGITS = 100  # longest number on the command line
 QUERIES = 500  # queries for each task of `evaluate`
@@ -49,6 +51,11 @@ class _MixedParser(_Parser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
+    with contextlib.redirect_stderr(SafeStderr()):
+        return _run(argv)
+
+
+def _run(argv) -> int:
     args = None
     try:
         _ready_stdout()
@@ -76,8 +83,6 @@ def _ready_stdout():
     """Print letters that the encoding of stdout lacks as escapes. A closed stdout is an error before any work."""
     if sys.stdout is None:
         raise UserError("stdout is closed, so nothing can be printed: leave it open, or redirect it to /dev/null")
-    if sys.stderr is None:  # closed: progress and warnings go nowhere
-        sys.stderr = open(os.devnull, "w")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -136,6 +141,7 @@ def _fraction(text):
 
 def _writable(path, folder=False):
     """The path of a file (or folder) to write. Raises `UserError` before any work if it cannot be written."""
+    check_name(path)
     if path.is_dir() and not folder:
         raise UserError(f"cannot write {path}: it is a folder")
     if path.exists() and not path.is_file() and os.access(path, os.W_OK):
@@ -177,6 +183,7 @@ def _train(args):
     from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.handwriting.one_shot import validator
     from tinyflamingo.own_data.scores import evaluate_run
+    from tinyflamingo.system import number
     from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
@@ -190,7 +197,7 @@ def _train(args):
         return
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
-    print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")
+    print(f"seconds: {times}; peak memory {number(model.info['peak_memory_mb'], 'MB')}")
     print(f"checkpoint, log, figures and metrics.json are in {out}")
 
 

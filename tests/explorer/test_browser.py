@@ -18,6 +18,8 @@ from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.model.perceiver_resampler import temporal_embedding
 from tinyflamingo.studies.attention_maps import resampler_maps
 
+pytestmark = pytest.mark.posix  # the browser is driven over pipes
+
 TRUTH = f"(() => {{ {(HERE / 'truth.js').read_text(encoding='utf-8')}\nwindow.truth = truth; }})()"
 PACKED = {"float16": 0.0015, "float32": 0.00001}  # type of the matrices: largest difference of a probability
 

@@ -111,6 +111,7 @@ def explore(*arguments, **more):
         process.communicate()
 
 
+@pytest.mark.posix
 def test_the_command_serves_the_page_until_ctrl_c():
     """It ends as other commands do: one line, exit code 130."""
     with explore("--port", "0", "--no-browser") as (process, line):
@@ -144,6 +145,7 @@ def test_a_browser_that_goes_away_leaves_no_traceback():
         assert process.communicate(timeout=20)[1] == "tinyflamingo: stopped\n"
 
 
+@pytest.mark.posix
 def test_the_command_opens_the_browser(tmp_path):
     """BROWSER is a program that writes its argument into a file, and then never ends."""
     browser = tmp_path / "browser"

@@ -16,6 +16,8 @@ from tinyflamingo.data.images import prepare_picture
 from tinyflamingo.data.video import load_video
 from tinyflamingo.explorer import build
 
+pytestmark = pytest.mark.posix  # the browser is driven over pipes
+
 LANGUAGES = ["en", "zh"]
 WIDTHS = [390, 1280, 1920]
 NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, summary, [role=img]")].filter((e) =>
