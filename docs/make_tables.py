@@ -16,6 +16,8 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     docs/tests.json                 written by docs/measure_tests.py
     docs/real_size.json             written by docs/measure_real_size.py
     docs/own_data.json              written by docs/measure_own_data.py
+    docs/explorer.json              written by docs/measure_explorer.py
+    the explorer's page             is built
     docs/results/suite_*.json       written by `evaluate --suite`
     docs/results/omniglot-validation.json
                                     metrics.json of `train --preset omniglot-validation --data DIR`
@@ -46,11 +48,12 @@ WORKERS = ROOT / "docs" / "workers.json"
 TESTS = ROOT / "docs" / "tests.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
 OWN_DATA = ROOT / "docs" / "own_data.json"
+EXPLORER = ROOT / "docs" / "explorer.json"
 RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
 DOCUMENTS = [
     ROOT / "docs" / f"{name}.md"
-    for name in ("architecture", "commands", "omniglot", "own_data", "performance", "scaling", "scores", "sizes")
+    for name in "architecture commands explorer omniglot own_data performance scaling scores sizes".split()
 ]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -461,6 +464,33 @@ def _console(text) -> str:
     return f"```console\n{text}\n```"
 
 
+def explorer_truth() -> str:
+    """How far flamingo.js is from the package, over all prompts of its tests."""
+    report = json.loads(EXPLORER.read_text(encoding="utf-8")) if EXPLORER.exists() else {"node": {}}
+    rows = []
+    for dtype in ("float32", "float16"):
+        row = report["node"].get(dtype)
+        same = [f"{row['same']} of {report['prompts']}"] if row else [NOT_RUN]
+        rows.append(
+            ["Node", dtype, *same, *(f"{row[name]:.1e}" if row else NOT_RUN for name in ("logits", "attention"))]
+        )
+    return table(["where", "matrices", "same text", "logits", "attention weights"], rows)
+
+
+def explorer_file() -> str:
+    """The size of the page."""
+    from tinyflamingo.explorer.build import build_page
+
+    return f"{len(build_page()) / 1e6:.1f} MB"
+
+
+def explorer_weights() -> str:
+    """The size of the packed weights, before base64."""
+    from tinyflamingo.explorer.build import pack
+
+    return f"{pack()['info']['bytes'] / 1e6:.1f} MB"
+
+
 def follow_prompt() -> str:
     return _follow("prompt")
 
@@ -483,6 +513,7 @@ REGIONS = {
         *(scores, twins, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, workers, real_size),
         *(follow_prompt, follow_step, own_check, own_scores, own_answer, own_minutes, own_feature_size),
+        *(explorer_truth, explorer_file, explorer_weights),
     )
 }
 

@@ -18,8 +18,8 @@ A source is a Python file that is divided into cells. To change a notebook, chan
     # %% check NN.k        code: the import of a check and its call
     # %% folded            code whose output is folded until the reader opens it, such as lines that solve an exercise
 
-The first code cell, imports, and cells that only draw are folded too: their output is there, their code opens by a
-click.
+The first code cell, imports, cells that only draw, and cells with sliders are folded too: their code opens by a click.
+Sliders leave no output in the file, so a static figure stands before them.
 
 An exercise is a text cell that begins with "### Exercise NN.k · title" and a line "*difficulty: easy · minutes: 5*",
 then an exercise cell, then a check cell. No other cell may need the reader's solution: the reader's copy has to run to
@@ -48,8 +48,12 @@ FOLDED = {"collapsed": True, "jupyter": {"outputs_hidden": True}}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILINE | re.DOTALL)
 FIGURE = re.compile(r"^\*(?:Figure:|图：)\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
+DRAWS = re.compile(r"\b(?:plt|diagrams)\.show\(")
+IMPORT = re.compile(r"import |from \S+ import ")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 WORDS, LINES = 120, 3  # that one reads in a minute in a second language
-PACKAGE = 'sys.path.insert(0, "..")'  # the package is beside notebooks/; from solutions/ it is one level higher
+# Before the imports of every notebook: a package that is not installed is one level above, or two, from solutions/.
+BESIDE = 'import sys\n\nsys.path += ["..", "../.."]  # the package, if it is not installed\n\n'
 
 
 def read_source(path: Path, solved: bool = False) -> NotebookNode:
@@ -64,15 +68,24 @@ def read_source(path: Path, solved: bool = False) -> NotebookNode:
         else:
             cells.append(_code_cell(head, body.strip(), solved))
         cells[-1]["id"] = f"cell-{len(cells):02d}"
+    _find_package(cells)
     _fold_code(cells)
     return new_notebook(cells=cells, metadata=KERNEL)
+
+
+def _find_package(cells):
+    """Put `BESIDE` before the imports of the first cell that needs it."""
+    cell = next((c for c in cells if c.cell_type == "code" and "import tinyflamingo" in c.source), None)
+    if cell:
+        cell.source = BESIDE + cell.source
 
 
 def _fold_code(cells):
     """Fold the code that nobody needs to read at first: imports, the first cell, and cells that only draw."""
     codes = [cell for cell in cells if cell.cell_type == "code" and not cell.metadata]
     for place, cell in enumerate(codes):
-        if place == 0 or ("plt.show()" in cell.source and not re.search(r"\b(?:def|class) |print\(", cell.source)):
+        only_draws = DRAWS.search(cell.source) and not re.search(r"\b(?:def|class) |print\(", cell.source)
+        if place == 0 or only_draws or "sliders(" in cell.source:
             cell.metadata = nbformat.from_dict(HIDDEN)
 
 
@@ -83,16 +96,9 @@ def _code_cell(head, body, solved):
         raise ValueError(f"unknown kind of cell: # %% {head}")
     if kind == "exercise" and not solved:
         body = leave_open(key, body)
-    if solved:
-        body = one_level_down(body)
     if kind == "folded":
         return new_code_cell(body, metadata=FOLDED)
     return new_code_cell(body, metadata={"tags": [kind, key]} if kind else {})
-
-
-def one_level_down(code: str) -> str:
-    """The code of a notebook in a folder of notebooks/."""
-    return code.replace(PACKAGE, PACKAGE.replace('".."', '"../.."'))
 
 
 def leave_open(key: str, body: str) -> str:
@@ -124,8 +130,25 @@ def execute(notebook: NotebookNode, seconds: int = 300, folder=HERE, watch: Call
     if watch:
         watch(client)
     client.execute()
+    check_sliders(client)
     notebook.metadata = nbformat.from_dict(KERNEL)  # without the version of Python, which differs between machines
-    return describe_figures(notebook)
+    return describe_figures(without_widgets(notebook))
+
+
+def check_sliders(client: NotebookClient) -> None:
+    """Raise the error of a slider's function: Jupyter shows it beside the slider, and the run goes on."""
+    outputs = [output for widget in client.comm_objects.values() for output in widget.outputs]
+    for output in outputs:
+        if output["output_type"] == "error":
+            raise ValueError(f"a slider stops with {output['ename']}: {output['evalue']}")
+
+
+def without_widgets(notebook: NotebookNode) -> NotebookNode:
+    """Take out the sliders: they need a running kernel, and their names differ at every run."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    return notebook
 
 
 def describe_figures(notebook: NotebookNode) -> NotebookNode:
@@ -190,7 +213,8 @@ def minutes(source: Path) -> int:
     cells = read_source(source).cells
     texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
     codes = [cell.source for cell in cells if cell.cell_type == "code" and not kind_of(cell)[0]]
-    lines = [line for code in codes[1:] if "plt." not in code for line in code.splitlines() if line.strip()]
+    read = [code for code in codes[1:] if not re.search(r"\b(?:plt|diagrams)\.|\bsliders\(", code)]
+    lines = [line for code in read for line in code.splitlines() if line.strip() and not IMPORT.match(line)]
     exercises = [
         int(n) for text in texts for n in re.findall(r"^\*difficulty: .* minutes: (\d+)\*$", text, re.MULTILINE)
     ]

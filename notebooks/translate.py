@@ -193,7 +193,6 @@ def in_chinese(notebook: NotebookNode, english: NotebookNode, words: dict[str, s
             raise NotBuilt("the English notebook is older than its source: first run python notebooks/build.py")
         else:
             cell.outputs, cell.execution_count = runs[cell.source].outputs, runs[cell.source].execution_count
-            cell.source = build.one_level_down(cell.source)
     return build.describe_figures(notebook)
 
 

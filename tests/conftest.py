@@ -52,9 +52,11 @@ OF_ALL_NOTEBOOKS = {"test_notebooks.py", "test_cards.py"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test with the keys it belongs to."""
+    """Mark every test with the keys it belongs to, and skip what this system does not have."""
     by_number = {f"{number:02d}": key for number, key in enumerate(KEYS)}
     for item in items:
+        if os.name != "posix" and item.get_closest_marker("posix"):
+            item.add_marker(pytest.mark.skip(reason="needs POSIX"))
         file = item.path.relative_to(HERE).as_posix() if item.path.is_relative_to(HERE) else ""
         for key, files in KEYS.items():
             if file in files:

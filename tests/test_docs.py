@@ -203,6 +203,7 @@ def test_no_paths_of_a_machine_and_no_hosts(path):
 # ---- commands and examples run ----------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_the_two_commands_set_everything_up():
     train, tests, _ = blocks("bash")
     assert train == SET_UP + "python -m tinyflamingo train\n"
@@ -225,6 +226,7 @@ def test_the_second_command_finds_the_tests():
     assert "test_docs.py" in run(python("python -m pytest --collect-only"))
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("line", blocks("bash")[2].splitlines())
 def test_the_other_commands_run(line, tmp_path):
     extra = ["--out", str(tmp_path / "demo.png")] if line.endswith(" demo") else []
@@ -359,6 +361,7 @@ def test_the_examples_of_the_readme_can_be_drawn_again(tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes() == (module.FOLDER / f"{name}.png").read_bytes()
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(os.name == "nt", reason="bash")
 def test_the_script_of_the_checks_is_a_bash_script():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)

@@ -27,7 +27,8 @@ def messages():
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
         else:
-            parts = [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            parts = [None if part.startswith("{") else part for part in re.split(r"(\{\w+\})", text)]  # for `format`
         pattern = "".join(".*" if part is None else re.escape(part) for part in parts)
         found[pattern] = sum(len(part) for part in parts if part)
     return {re.compile(pattern): fixed for pattern, fixed in found.items()}

@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 
 import matplotlib
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from tinyflamingo import figures
+from tinyflamingo.data.readers.check import _sheet
 from tinyflamingo.errors import UserError
 from tinyflamingo.figures import write_figure
 
@@ -46,6 +50,9 @@ def test_no_backend_is_needed(tmp_path, backend):
     """As in the children of a notebook. The variable and pyplot's choice stay as they are."""
     program = """
 import os, sys
+from tinyflamingo import figures
+from tinyflamingo.data.readers.check import _sheet
+from tinyflamingo.errors import UserError
 from tinyflamingo.figures import write_figure
 def draw():
     from matplotlib.figure import Figure
@@ -88,3 +95,47 @@ def test_a_failure_keeps_the_old_file(tmp_path, draw):
 
 def test_no_figure_writes_no_file(tmp_path):
     assert not write_figure(tmp_path / "a.png", lambda: None) and not list(tmp_path.iterdir())
+
+
+# ---- letters of other writings ---------------------------------------------------------------------
+
+CAPTION = "一张红色的图片, café"
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Draws a text; gives the texts of the figure. A box in place of a letter is a warning of Matplotlib: an error."""
+    figures.find_fonts.cache_clear()
+    monkeypatch.setattr(figures.warnings, "simplefilter", lambda *_: None)
+
+    def draw(text, sheet=False):
+        made = _sheet([(None, text)] * 6) if sheet else Figure()
+        made.text(0, 0, "" if sheet else text)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Glyph")
+            assert write_figure(tmp_path / "a.png", lambda: made)
+        return [text.get_text() for text in made.findobj(Text) if text.get_text()]
+
+    yield draw
+    figures.find_fonts.cache_clear()
+
+
+@pytest.mark.parametrize("sheet", [False, True])
+def test_letters_that_no_font_has_are_escapes_and_one_line_says_so(drawn, monkeypatch, capsys, sheet):
+    monkeypatch.setattr(figures, "_fonts", list)
+    texts = drawn(CAPTION, sheet)
+    assert "".join(texts[0].split()).startswith(r"\u4e00\u5f20\u7ea2\u8272") and texts[0].endswith("café")
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "no font here has 7 letters of the figure, such as 一" in error
+
+
+def test_chinese_letters_are_drawn_if_a_font_has_them(drawn, capsys):
+    if not any("一" in figures._letters_of(path) for path in figures._fonts()):
+        pytest.skip("no font here has Chinese letters")
+    assert drawn(CAPTION) == [CAPTION] and capsys.readouterr().err == ""
+
+
+def test_a_font_that_cannot_be_read_is_no_font(drawn, monkeypatch, tmp_path):
+    (tmp_path / "a.ttf").write_bytes(b"no font")
+    monkeypatch.setattr(figures, "_fonts", lambda: [str(tmp_path / "a.ttf"), str(tmp_path / "missing.ttf")])
+    assert drawn("一") == [r"\u4e00"]

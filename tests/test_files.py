@@ -75,6 +75,7 @@ def test_ctrl_c_leaves_only_the_old_file(tmp_path, ending):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o444])
 def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
     path = tmp_path / "file"
@@ -87,6 +88,7 @@ def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
     assert path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == mode
 
 
+@pytest.mark.posix
 def test_nobody_can_guess_the_name_of_the_temporary_file(tmp_path):
     """In a folder that others can write to, a link of that name would lead the writer to another file."""
     (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(tmp_path / "victim")
@@ -97,6 +99,7 @@ def test_nobody_can_guess_the_name_of_the_temporary_file(tmp_path):
     assert len(set(names)) == 2 and not (tmp_path / "victim").exists()
 
 
+@pytest.mark.posix
 def test_the_lock_of_a_file_follows_no_link(tmp_path):
     (tmp_path / ".file.lock").symlink_to(tmp_path / "victim")
     with one_after_another(tmp_path / "file"):
@@ -121,6 +124,7 @@ def holder(folder):
     return process
 
 
+@pytest.mark.posix
 def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
     process = holder(tmp_path)
     try:
@@ -178,6 +182,7 @@ def test_a_killed_writer_leaves_no_lock(tmp_path):
     assert counter(path, 1, 0).wait(60) == 0 and path.read_bytes() == b"1" and os.listdir(tmp_path) == ["count"]
 
 
+@pytest.mark.posix
 def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
     (tmp_path / "far").mkdir()
     link, target = tmp_path / "link.json", tmp_path / "far" / "real.json"
@@ -187,6 +192,7 @@ def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
     assert link.is_symlink() and target.read_bytes() == b"new" and os.listdir(tmp_path / "far") == ["real.json"]
 
 
+@pytest.mark.posix
 def test_a_pipe_stays_a_pipe(tmp_path):
     pipe, read = tmp_path / "pipe", []
     os.mkfifo(pipe)

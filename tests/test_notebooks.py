@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,7 +156,8 @@ def test_the_minutes_are_told_and_counted(source):
 def test_minutes_are_words_lines_and_exercises(tmp_path):
     path, words, line = tmp_path / "a.py", "# " + "word " * 30 + "\n", "x = 1\n"
     cards = "# %% [markdown]\n# ### Exercise\n# *difficulty: easy · minutes: 10*\n"
-    path.write_text(f"# %% [markdown]\n{40 * words}\n# %%\nimport x\n\n# %%\n{30 * line}\n{cards}", encoding="utf-8")
+    code = f"from x import y\n{30 * line}\n# %%\nimport plt\nplt.show()\n\n# %%\n{30 * line}sliders(x)\n"
+    path.write_text(f"# %% [markdown]\n{40 * words}\n# %%\nimport x\n\n# %%\n{code}\n{cards}", encoding="utf-8")
     assert build.minutes(path) == 10 + 10 + 10
 
 
@@ -243,6 +246,36 @@ def test_an_error_in_a_cell_is_not_swallowed():
         build.execute(notebook)
 
 
+def slider_notebook(line):
+    """A notebook with a slider whose function has this line."""
+    code = f"from tinyflamingo.classroom import sliders\n\ndef draw(x=2):\n    {line}\n\nsliders(draw, x=(0, 4))"
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(build.BESIDE + code)], metadata=build.KERNEL)
+
+
+def test_a_slider_leaves_nothing_in_the_file():
+    """Its name differs at every run, and without a kernel it does nothing."""
+    notebook = build.execute(slider_notebook("print(x)"))
+    assert notebook.cells[0].outputs == [] and notebook.metadata == build.KERNEL
+
+
+SLIDERS = {"04": 1, "05": 1, "07": 1, "08": 1, "10": 1, "11": 1}
+
+
+@every
+def test_a_slider_is_short_and_folded_and_comes_after_a_figure(source):
+    codes = [cell for cell in build.read_source(source).cells if cell.cell_type == "code"]
+    places = [place for place, cell in enumerate(codes) if "sliders(" in cell.source]
+    assert len(places) == SLIDERS.get(source.stem[:2], 0)
+    for place in places:
+        assert len(codes[place].source.splitlines()) <= 18 and codes[place].metadata == build.HIDDEN
+        assert any("plt.show()" in cell.source for cell in codes[:place])
+
+
+def test_an_error_in_a_slider_is_not_swallowed():
+    with pytest.raises(ValueError, match="a slider stops with ZeroDivisionError"):
+        build.execute(slider_notebook("1 / 0"))
+
+
 EXERCISE = """# %% exercise 99.1
 def double(x):
     y = 0
@@ -277,6 +310,23 @@ def test_a_solution_that_cannot_be_taken_out_is_an_error(tmp_path, broken):
         build.read_source(path)
 
 
+def test_a_notebook_finds_a_package_that_is_not_installed(tmp_path, monkeypatch):
+    """In notebooks/ and in notebooks/solutions/, one line at the top; the sources do not say it."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    path = tmp_path / "a.py"
+    path.write_text("# %%\nimport tinyflamingo\n\n# %%\nimport tinyflamingo\n", encoding="utf-8")
+    first, second = build.read_source(path).cells
+    assert first.source == build.BESIDE + second.source
+    (tmp_path / "tinyflamingo.py").write_text("", encoding="utf-8")
+    for folder in (tmp_path / "notebooks", tmp_path / "notebooks" / "solutions"):
+        folder.mkdir()
+        subprocess.run([sys.executable, "-S", "-c", first.source], cwd=folder, check=True)
+
+
+def test_no_source_says_where_the_package_is():
+    assert not [path.name for path in build.sources() if "sys.path" in path.read_text(encoding="utf-8")]
+
+
 SOURCE = """# %%
 import math
 
@@ -292,6 +342,13 @@ plt.plot(x)
 print(x)
 plt.show()
 
+# %%
+def draw(x):
+    print(x)
+
+
+sliders(draw, x=(0, 1))
+
 # %% folded
 print(x)
 """
@@ -301,7 +358,7 @@ def test_code_that_only_imports_or_draws_is_folded(tmp_path):
     path = tmp_path / "a.py"
     path.write_text(SOURCE, encoding="utf-8")
     metadata = [cell.metadata for cell in build.read_source(path).cells]
-    assert metadata == [build.HIDDEN, {}, build.HIDDEN, {}, build.FOLDED]
+    assert metadata == [build.HIDDEN, {}, build.HIDDEN, {}, build.HIDDEN, build.FOLDED]
     nbformat.validate(build.read_source(path))
 
 

@@ -4,20 +4,26 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from own_files import coco, msvd, picture, text, vqav2
 
 from tinyflamingo.array_files import read_arrays
-from tinyflamingo.checkpoint import _card_digest, load_checkpoint, shipped_checkpoint
+from tinyflamingo.checkpoint import _card_digest, load_checkpoint, save_checkpoint, shipped_checkpoint
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.check import check_data
 from tinyflamingo.data.store import Store, prepare
 from tinyflamingo.errors import UserError
 from tinyflamingo.interop.convert import Options, convert_from, convert_to
 from tinyflamingo.studies.growing_report import open_report
+from tinyflamingo.studies.report import report
 from tinyflamingo.studies.report_read import read_runs
-from tinyflamingo.training.state import Log, load_state
+from tinyflamingo.training.run import train
+from tinyflamingo.training.state import Log, Progress, load_state, save_state
+
+EXAMPLE = Path(__file__).parents[1] / "docs/results/suite_0.json"
+pytestmark = pytest.mark.posix
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +102,40 @@ def test_a_pipe_among_pictures_is_a_bad_record(tmp_path, name):
     text(tmp_path / "captions.jsonl", json.dumps({"file": name, "text": "t"}))
     with pytest.raises(UserError, match="no usable record.*it is not a regular file"):
         list(check_data(tmp_path))
+
+
+# ---- files that are written ------------------------------------------------------------------------
+
+
+def resumed(folder):
+    save_state(folder, Progress("smoke", 0), {})
+    train("smoke", folder, resume=True)
+
+
+def reported(folder):
+    folder = folder.rename(folder.with_name("figures"))
+    shutil.copy(EXAMPLE, folder.parent / "run.json")
+    report([folder.parent / "run.json"], folder.parent / "results.md")
+
+
+WRITTEN = {  # name of the file: what writes it, or its neighbours, in a folder
+    "weights.npz": lambda folder: save_checkpoint(load_checkpoint(shipped_checkpoint()), folder),
+    "model.json": lambda folder: save_checkpoint(load_checkpoint(shipped_checkpoint()), folder),
+    "metrics.json": resumed,
+    "losses.png": resumed,
+    "checkpoint/model.json": resumed,
+    "results_few_shot.png": reported,
+}
+
+
+@pytest.mark.parametrize("spoil", [pipe, empty_device])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_pipe_or_a_device_where_a_run_writes_is_one_clear_line(tmp_path, name, spoil):
+    folder = tmp_path / "run"
+    (folder / name).parent.mkdir(parents=True)
+    spoil(folder / name)
+    with pytest.raises(UserError, match=rf"{(folder / name).name} in it is not a regular file; remove it first"):
+        WRITTEN[name](folder)
 
 
 # ---- links -----------------------------------------------------------------------------------------

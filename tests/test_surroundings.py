@@ -8,17 +8,21 @@ import os
 import stat
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tinyflamingo import ops
+from tinyflamingo import cli, ops
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.ops.tree import from_named_leaves
 from tinyflamingo.studies.report import report
 from tinyflamingo.training import ranks
 from tinyflamingo.variants.byte_bpe import BYTES, find_vocabulary
+
+ROOT = Path(cli.__file__).parents[1]
 
 
 def test_a_file_system_without_fsync_of_folders(tmp_path, monkeypatch):
@@ -149,6 +153,7 @@ GROUPS = {  # files of a control group: cores that it allows
 }
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", GROUPS)
 def test_workers_are_no_more_than_the_container_may_use(monkeypatch, name):
     files, expected = GROUPS[name]
@@ -165,3 +170,37 @@ def test_workers_are_no_more_than_the_container_may_use(monkeypatch, name):
     monkeypatch.setattr(builtins, "open", read)
     monkeypatch.delenv("TINYFLAMINGO_THREADS", raising=False)
     assert ops.workers() == expected
+
+
+STDERR = {"closed": "2>&-", "full": "2>/dev/full", "not for writing": "2</dev/null", "all closed": "<&- 2>&-"}
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("how", STDERR)
+def test_a_mistake_is_exit_code_2_also_if_stderr_cannot_be_written(how):
+    line = ["sh", "-c", f'"$0" -m tinyflamingo complete a file {STDERR[how]}', sys.executable]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert done.returncode == 2 and done.stdout == ""
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text=""):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    flush = write
+
+
+def test_a_run_goes_on_when_its_progress_cannot_be_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert cli.main(["train", "--preset", "smoke", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/metrics.json").exists()
+
+
+def test_kernels_are_compiled_when_it_cannot_be_said(monkeypatch):
+    jit = pytest.importorskip("tinyflamingo.ops.jit")
+    monkeypatch.setattr(sys, "__stderr__", Full())
+    announcement, dispatcher = jit._Announcement(), types.SimpleNamespace(py_func=jit.kernel)
+    for _ in range(jit.FEW + 1):
+        announcement.on_start(types.SimpleNamespace(data={"dispatcher": dispatcher}))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -23,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import open_regular, parse_json
+from tinyflamingo.files import UNPACKED, open_regular, parse_json
 
 DTYPES = {
     "F64": np.dtype("<f8"),
@@ -37,7 +38,7 @@ DTYPES = {
 }
 ENDINGS = (".safetensors", ".npz")
 LONGEST_HEADER = 10_000_000  # bytes; a model of 10,000 arrays has a tenth of it
-UNPACKED = 16, 1 << 26  # an npz unpacks to at most 16 times its bytes and 64 MB
+MOST_AXES, LARGEST_NUMBER = 32, 1 << 48  # in the shape of an array
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -113,18 +114,36 @@ def _npy_head(archive, name):
 
 
 def _read_safetensors(path):
-    header, begin = _header(path)
+    entries, begin = _entries(path)
     if path.stat().st_size == begin:
         data = np.zeros(0, np.uint8)
     else:
         data = np.memmap(path, np.uint8, mode="r")[begin:]
-    try:
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        if sum(end - begin for begin, end in (entry["data_offsets"] for entry in entries.values())) > len(data):
-            raise ValueError("arrays overlap")
-        return {name: _view(data, entry) for name, entry in entries.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {path}: an array lies outside the file or its description is wrong") from error
+    return {name: _view(data, entry) for name, entry in entries.items()}
+
+
+def _entries(path):
+    """{name: entry} of the arrays in the header, each checked, and the place where the arrays begin."""
+    header, begin = _header(path)
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    size = path.stat().st_size - begin
+    wrong = next((name for name, entry in entries.items() if not _is_entry(entry, size)), None)
+    if wrong is not None:
+        raise UserError(f"cannot read {path}: array {wrong[:80]!r} lies outside the file or its description is wrong")
+    places = sorted(entry["data_offsets"] for entry in entries.values())
+    if any(end > begin for (_, end), (begin, _) in itertools.pairwise(places)):
+        raise UserError(f"cannot read {path}: two of its arrays overlap")
+    return entries, begin
+
+
+def _is_entry(entry, size):
+    """Whether an array is described completely, fits its shape, and lies in the file's `size` bytes of arrays."""
+    match entry:
+        case {"dtype": str(kind), "shape": list(shape), "data_offsets": [begin, end]} if kind in DTYPES:
+            numbers = all(type(n) is int and 0 <= n < LARGEST_NUMBER for n in (*shape, begin, end))
+            fits = numbers and len(shape) <= MOST_AXES and end - begin == math.prod(shape) * DTYPES[kind].itemsize
+            return fits and end <= size
+    return False
 
 
 def _header(path):
@@ -150,15 +169,12 @@ def header_digest(path: str | os.PathLike) -> str:
 
 def safetensors_shapes(path: str | os.PathLike) -> dict[str, tuple]:
     """{name: shape} in the header of a safetensors file."""
-    header, _ = _header(Path(path))
-    return {n: tuple(e["shape"]) for n, e in header.items() if n != "__metadata__"}
+    return {name: tuple(entry["shape"]) for name, entry in _entries(Path(path))[0].items()}
 
 
 def _view(data, entry):
-    dtype, shape, (begin, end) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-    if not 0 <= begin <= end <= len(data):
-        raise ValueError("outside the file")
-    array = data[begin:end].view(dtype).reshape(shape)
+    begin, end = entry["data_offsets"]
+    array = data[begin:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     if entry["dtype"] == "BF16":
         return (array.astype("<u4") << 16).view("<f4")
     return array.astype(np.float32) if entry["dtype"] == "F16" else array

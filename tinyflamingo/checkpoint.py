@@ -24,7 +24,7 @@ import numpy as np
 
 from tinyflamingo.array_files import chunks, header_digest, not_finite, npz_heads, read_arrays, safetensors_shapes
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import LARGEST_JSON, read_json, read_regular, write_atomically
+from tinyflamingo.files import LARGEST_JSON, check_name, read_json, read_regular, require_regular, write_atomically
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
@@ -81,10 +81,12 @@ def save_mapped(
 
 def _make_folder(folder):
     """The path of a folder, which is made if it does not exist."""
+    check_name(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    require_regular(folder)
     return Path(folder)
 
 

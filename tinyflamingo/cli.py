@@ -7,6 +7,7 @@ immediate. Not here: any mathematics.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -17,7 +18,8 @@ from typing import NoReturn
 
 import tinyflamingo
 from tinyflamingo import __version__
-from tinyflamingo.errors import UserError, complain
+from tinyflamingo.errors import SafeStderr, UserError, complain
+from tinyflamingo.files import check_name
 
 DIGITS = 100  # longest number on the command line
 QUERIES = 500  # queries for each task of `evaluate`
@@ -49,6 +51,12 @@ class _MixedParser(_Parser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
+    with contextlib.redirect_stderr(SafeStderr()):
+        return _run(argv)
+
+
+def _run(argv) -> int:
+    args = None
     try:
         _ready_stdout()
         args = _parser().parse_args(argv)
@@ -65,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a name that is too long, no permission: the user must repair it
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
-        print("tinyflamingo: stopped; continue a training run with --resume", file=sys.stderr)
+        again = hasattr(args, "resume")
+        text = "tinyflamingo: stopped; continue a training run with --resume" if again else "tinyflamingo: stopped"
+        print(text, file=sys.stderr)
         return 130
 
 
@@ -73,8 +83,6 @@ def _ready_stdout():
     """Print letters that the encoding of stdout lacks as escapes. A closed stdout is an error before any work."""
     if sys.stdout is None:
         raise UserError("stdout is closed, so nothing can be printed: leave it open, or redirect it to /dev/null")
-    if sys.stderr is None:  # closed: progress and warnings go nowhere
-        sys.stderr = open(os.devnull, "w")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -133,6 +141,7 @@ def _fraction(text):
 
 def _writable(path, folder=False):
     """The path of a file (or folder) to write. Raises `UserError` before any work if it cannot be written."""
+    check_name(path)
     if path.is_dir() and not folder:
         raise UserError(f"cannot write {path}: it is a folder")
     if path.exists() and not path.is_file() and os.access(path, os.W_OK):
@@ -174,6 +183,7 @@ def _train(args):
     from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.handwriting.one_shot import validator
     from tinyflamingo.own_data.scores import evaluate_run
+    from tinyflamingo.system import number
     from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
@@ -187,7 +197,7 @@ def _train(args):
         return
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
-    print(f"seconds: {times}; peak memory {model.info['peak_memory_mb']:.0f} MB")
+    print(f"seconds: {times}; peak memory {number(model.info['peak_memory_mb'], 'MB')}")
     print(f"checkpoint, log, figures and metrics.json are in {out}")
 
 
@@ -325,7 +335,7 @@ def _add_evaluate(commands):
     p.add_argument("--seed", type=_whole, default=0, help="selects the test pictures (default: 0)")
     p.add_argument("--queries", type=_whole, help=f"queries for each task (default: {QUERIES})")
     p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot needs --runs")
-    p.add_argument("--suite", action="store_true", help="sixteen tasks with 0 to 32 shots, and specialists")
+    p.add_argument("--suite", action="store_true", help="32 tasks with 0 to 32 shots, and specialists")
     p.add_argument("--quick", action="store_true", help="with --suite: a small part that takes minutes")
     p.add_argument("--runs", type=_path, metavar="ZIP", help="for --task omniglot: all_runs.zip of the data set")
     p.set_defaults(run=_evaluate)
@@ -533,11 +543,11 @@ def _data_check(args):
 
 
 def _add_class(commands):
-    p = commands.add_parser("class", help="for teachers: the zip for students, and marks of what they hand in")
-    p.add_argument(
-        "action", choices=["pack", "grade"], help="write the zip; or run handed-in notebooks, with your rights"
-    )
-    p.add_argument("path", type=_path, metavar="OUT.zip | FOLDER", help="the zip to write; the folder of notebooks")
+    p = commands.add_parser("class", help="for teachers: the zip for students, marks of what they hand in, a quiz")
+    words = "write the zip; run handed-in notebooks, with your rights; write the quizzes in the format GIFT"
+    p.add_argument("action", choices=["pack", "grade", "quiz"], help=words)
+    words = "the zip to write; the folder of notebooks; the file to write"
+    p.add_argument("path", type=_path, metavar="OUT.zip | FOLDER | OUT.gift", help=words)
     p.add_argument("--csv", action="store_true", help="grade: print lines of file, exercise, result, hint")
     p.add_argument(
         "--seconds", type=_whole, default=30, metavar="N", help="grade: limit for one exercise (default: 30)"
@@ -546,10 +556,15 @@ def _add_class(commands):
 
 
 def _class(args):
-    from tinyflamingo.classroom import grade, pack
+    from tinyflamingo.classroom import grade, pack, quiz
+    from tinyflamingo.files import write_atomically
 
     if args.action == "pack":
         print(f"{args.path}: {pack.pack(_writable(args.path))} files")
+        return
+    if args.action == "quiz":
+        write_atomically(_writable(args.path), "\n".join(quiz.gift()).encode())
+        print(f"{args.path}: the quizzes of {len(quiz.numbers())} notebooks")
         return
     for line in (grade.csv_lines if args.csv else grade.text_lines)(grade.grade(args.path, args.seconds)):
         print(line, flush=True)

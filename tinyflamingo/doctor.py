@@ -10,6 +10,7 @@ import os
 import time
 from functools import partial
 
+import autograd.numpy as anp
 import numpy as np
 
 import tinyflamingo
@@ -17,8 +18,8 @@ from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_rate
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.team import blas_libraries
+from tinyflamingo.system import machine_memory_gb, number, peak_memory_mb
 from tinyflamingo.training.conditions import versions
-from tinyflamingo.training.run import peak_memory_mb
 
 DOCTOR = 11  # number of its own stream of pictures
 
@@ -34,19 +35,14 @@ def run_doctor() -> None:
     cores, workers = os.cpu_count(), ops.workers()
     threads = f"{cores} core{'s' * (cores != 1)}, {workers} worker{'s' * (workers != 1)} in training"
     print(f"{'threads':14s} {threads}{chosen}")
-    print(f"{'memory':14s} {_memory()}")
+    print(f"{'memory':14s} {number(machine_memory_gb(), 'GB', 1)} in the machine")
     print(f"{'ops':14s} {ops.engine()}")
     checks = {"gradients": _check_gradients, "a prompt": _check_prompt}
     for name, check in checks.items():
         began = time.perf_counter()
         result = check()
         print(f"{name:14s} {result} ({time.perf_counter() - began:.1f} s)")
-    print(f"everything works; peak memory {peak_memory_mb():.0f} MB")
-
-
-def _memory() -> str:
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return f"{pages * size / 2**30:.1f} GB in the machine"
+    print(f"everything works; peak memory {number(peak_memory_mb(), 'MB')}")
 
 
 def _check_gradients() -> str:
@@ -59,8 +55,8 @@ def _check_gradients() -> str:
     phi = np.array([[0, 1, 1, 2, 2]])
     try:
         relative = partial(ops.relative_attention, visible_from=visible_from)
-        ops.check_grad(lambda *a: np.sum(relative(*a) ** 2), q, k, v, r, u, b)
-        ops.check_grad(lambda q, k, v: np.sum(ops.segment_attention(q, k, v, phi) ** 2), q, media_k, media_v)
+        ops.check_grad(lambda *a: anp.sum(relative(*a) ** 2), q, k, v, r, u, b)
+        ops.check_grad(lambda q, k, v: anp.sum(ops.segment_attention(q, k, v, phi) ** 2), q, media_k, media_v)
     except AssertionError as error:
         raise UserError(f"self-test: a gradient is wrong ({error}); report this error with the lines above") from error
     return "correct"

@@ -4,7 +4,10 @@ The command line and the demo catch `UserError`, print its one line on stderr an
 mistakes of the programmer: a wrong argument inside the package raises ValueError with its traceback.
 """
 
+import os
 import sys
+from contextlib import suppress
+from typing import Any
 
 
 class UserError(Exception):
@@ -14,6 +17,27 @@ class UserError(Exception):
 def complain(message: object) -> None:
     """Print one line on stderr; the program goes on."""
     print(f"tinyflamingo: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+
+
+class SafeStderr:
+    """Stderr for the time of a command. If it is closed or its disk is full, its lines are lost; the work goes on."""
+
+    def __init__(self) -> None:
+        self.file: Any = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, text: str) -> int:
+        """Write if possible."""
+        with suppress(OSError, ValueError):
+            self.file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if possible."""
+        with suppress(OSError, ValueError):
+            self.file.flush()
 
 
 def printable(text: str) -> str:

@@ -7,18 +7,21 @@ Not here: what is drawn (`training/figures.py`, `studies/report_figures.py`, `be
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyflamingo.errors import UserError
+from tinyflamingo.errors import UserError, complain
 from tinyflamingo.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+CHINESE = ("cjk", "sourcehan", "wqy", "yahei", "msyh", "simsun", "simhei", "pingfang", "hei", "song")
 
 
 def write_figure(path: str | os.PathLike, draw: Callable[[], Figure | None], dpi: int = 100, **options: Any) -> bool:
@@ -31,6 +34,7 @@ def write_figure(path: str | os.PathLike, draw: Callable[[], Figure | None], dpi
         with _own_style():
             figure = draw()
             if figure is not None:
+                _use_fonts(figure)
                 with replacing(path) as file:
                     figure.savefig(file, format=Path(path).suffix[1:], dpi=dpi, **options)
     except UserError:
@@ -38,6 +42,66 @@ def write_figure(path: str | os.PathLike, draw: Callable[[], Figure | None], dpi
     except Exception as error:  # Matplotlib, its fonts and its settings can fail anywhere
         raise UserError(f"cannot draw {path}: {type(error).__name__}: {error}") from error
     return figure is not None
+
+
+def _use_fonts(figure):
+    """Give the texts of a figure fonts that have their letters."""
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    families, missing = find_fonts(frozenset("".join(text.get_text() for text in texts)))
+    for text in texts if missing or len(families) > 1 else ():
+        text.set_family(families)
+        text.set_text(escaped(text.get_text(), missing))
+
+
+def escaped(text: str, letters: Set[str]) -> str:
+    """The text with escapes in place of these letters."""
+    return "".join(c.encode("unicode_escape").decode() if c in letters else c for c in text)
+
+
+@functools.cache
+def find_fonts(letters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """(families of fonts on this machine that together have the letters, the letters that none has).
+
+    Matplotlib's own font has no Chinese letters. One line says how many letters are missing.
+    """
+    from matplotlib.font_manager import fontManager
+
+    families, missing = ["DejaVu Sans"], {c for c in letters if c.isprintable()}
+    missing -= _letters_of(fontManager.findfont(families[0]))
+    for path in _fonts() if missing else ():
+        if missing & _letters_of(path):
+            fontManager.addfont(path)
+            families.append(fontManager.ttflist[-1].name)
+            missing -= _letters_of(path)
+    if missing:
+        what = f"{len(missing)} letter{'s' * (len(missing) > 1)} of the figure, such as {min(missing)}"
+        complain(f"warning: no font here has {what}: escapes are drawn instead; Noto Sans CJK has Chinese letters")
+    return families, frozenset(missing)
+
+
+def _fonts():
+    """The files of fonts on this machine; first those whose names promise Chinese letters in a regular weight."""
+    from matplotlib.font_manager import findSystemFonts
+
+    def promise(path):
+        name = Path(path).stem.lower()
+        return not any(word in name for word in CHINESE), "bold" in name, path
+
+    return sorted(findSystemFonts(), key=promise)
+
+
+@functools.lru_cache(2)
+def _letters_of(path):
+    """The letters of a font; none for one that Matplotlib cannot draw, such as bitmaps of emoji."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        font = FT2Font(path)
+        return set(map(chr, font.get_charmap())) if font.scalable else set()
+    except Exception:  # a font of another kind, or a damaged one
+        return set()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Serves every floor that writes to disk. Not here: the content of the files.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import secrets
@@ -15,11 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from tinyflamingo import system
 from tinyflamingo.errors import UserError, complain
 
 # What a file from others may cost.
 LARGEST_JSON = 1 << 26  # bytes of a JSON file that is read whole
 MOST_VALUES = 1 << 21  # values of a JSON text: each takes 64 bytes of memory or more
+UNPACKED = 16, 1 << 26  # npz or parquet unpack to at most 16 times their bytes and 64 MB
 LARGEST_PART = 1 << 28  # bytes of all files of a record in a tar
 LONGEST_NAME = 1 << 18  # bytes of a long name, or of other facts, before a file in a tar
 MOST_BLOCKS = 1000  # layers of a part of the model
@@ -63,6 +66,22 @@ def check_values(text: str | bytes) -> None:
         raise ValueError(f"it has more than {MOST_VALUES} values")
 
 
+def require_regular(folder: str | os.PathLike) -> None:
+    """`UserError` for a pipe or a device in a folder of the program, or in the folders in it.
+
+    Writing to a pipe can wait for ever, and a device does not keep what is written.
+    """
+    for path in itertools.chain(Path(folder).glob("*"), Path(folder).glob("*/*")):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"cannot write to {folder}: {path.name} in it is not a regular file; remove it first")
+
+
+def check_name(path: str | os.PathLike) -> None:
+    """`UserError` for a path that Windows does not take as one of a file."""
+    if part := system.unwritable_part(path):
+        raise UserError(f"cannot write {path}: Windows does not take {part!r} as a name; choose another one")
+
+
 def write_atomically(path: str | os.PathLike, data: bytes | Iterable) -> None:
     """Write a file so that a crash leaves the old file or the new one, never a part. data: bytes, or pieces of them."""
     pieces: Iterable = [data] if isinstance(data, bytes) else data
@@ -78,6 +97,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     link stays: the file that it points to is replaced. A device or a pipe also stays: it is written directly.
     """
     path = Path(path)
+    check_name(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         with _open_directly(path) as file:
             yield file
@@ -91,7 +111,7 @@ def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        system.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}; the old file, if any, is untouched") from error
@@ -124,14 +144,12 @@ def _open_directly(path):
 def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
     """A block in which this process alone writes to the folder. A second process gets a `UserError`.
 
-    The operating system keeps the lock (flock on the folder itself) and drops it when the process ends, even if it is
-    killed. A file system without locks gives none.
+    The operating system keeps the lock (on the folder itself, on Windows on a hidden file in it) and drops it when the
+    process ends, even if it is killed. A file system without locks gives none.
     """
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
+    handle = system.lock_folder(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.lock(handle)
     except BlockingIOError:
         os.close(handle)
         message = f"another process is writing to {folder}: wait until it ends, or choose another --out"
@@ -142,6 +160,8 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+        with suppress(OSError):
+            (Path(folder) / system.LOCK).unlink(missing_ok=True)  # where the folder itself has no handle
 
 
 @contextmanager
@@ -158,22 +178,22 @@ def one_after_another(path: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
-            lock.unlink(missing_ok=True)
-            os.close(handle)
+            system.remove_lock(handle, lock)
 
 
 def _locked(lock, path):
     """A handle of the file `lock`, locked; None if no lock is possible."""
-    import fcntl
-
     try:
         while True:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            handle = system.lock_file(lock)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                system.lock(handle)
             except BlockingIOError:
                 complain(f"another process is writing to {path}: this one waits until it ends")
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                system.lock(handle, wait=True)
+            except OSError:  # no locks on this file system
+                system.remove_lock(handle, lock)
+                return None
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(lock), os.fstat(handle)):
                     return handle

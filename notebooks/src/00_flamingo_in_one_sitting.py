@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Flamingo in one sitting
 #
-# *chapter: all of it · minutes: 60 to read and do, one to run · key: whole*
+# *chapter: all of it · minutes: 70 to read and do, one to run · key: whole*
 #
 # Flamingo reads a text that contains pictures and videos, and continues the text. In this notebook you follow one
 # picture and one prompt through a trained Flamingo. The order is that of the chapter: the grid of features (§2),
@@ -24,10 +24,6 @@
 # or one video.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package is beside this folder
-
 import copy
 import inspect
 import json
@@ -41,7 +37,7 @@ from IPython.display import Markdown
 
 import tinyflamingo
 from tinyflamingo import demo, one_file, ops
-from tinyflamingo.classroom import ask, picture, show
+from tinyflamingo.classroom import ask, diagrams, picture, show
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
 from tinyflamingo.decoding.beams import score_continuations
@@ -138,31 +134,19 @@ def draw_architecture(picture, prompt):
     logits = flamingo(params, frozen, batch.tokens, batch.phi, visual, config)
     h = (*batch.tokens.shape, config.language.width)
     left = [
-        (f"picture\n(Y, X, 3) = {picture.shape}", "white"),
-        ("vision encoder", "#A6D3F0"),
-        (f"features\n(M, F, S, Dv) = {features.shape}", "white"),
-        ("Perceiver resampler", "#F5C38B"),
-        (f"visual tokens\n(M, R, D) = {visual.shape}", "white"),
+        (f"picture\n(Y, X, 3) = {picture.shape}", diagrams.DATA),
+        ("vision encoder", diagrams.FROZEN),
+        (f"features (M, F, S, Dv)\n= {features.shape}", diagrams.DATA),
+        ("Perceiver resampler", diagrams.TRAINED),
+        (f"visual tokens\n(M, R, D) = {visual.shape}", diagrams.DATA),
     ]
-    right = [(f"tokens (B, T) = {batch.tokens.shape}", "white"), (f"embeddings (B, T, D) = {h}", "#A6D3F0")]
+    right = [(f"tokens (B, T) = {batch.tokens.shape}", diagrams.DATA)]
+    right.append((f"embeddings (B, T, D) = {h}", diagrams.FROZEN))
     for i in range(config.language.layers):
-        right += [(f"gated block {i}", "#F5C38B")] * (i in config.gated_layers) + [(f"decoder block {i}", "#A6D3F0")]
-    right.append((f"logits (B, T, V + 1) = {logits.shape}", "white"))
-
-    figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(right) + 0.4))
-    for x, tower, lift in ((0.0, left, (len(right) - 1) / (len(left) - 1)), (1.0, right, 1.0)):
-        for place, (words, colour) in enumerate(tower):
-            y = place * lift
-            style = {"boxstyle": "round,pad=0.35", "fc": colour, "ec": "0.4"}
-            axis.text(x, y, words, ha="center", va="center", bbox=style, zorder=3, size=8)
-            if place:
-                axis.annotate("", (x, y - 0.3), (x, y - lift + 0.3), arrowprops={"arrowstyle": "->", "color": "0.4"})
-            if words.startswith("gated"):
-                bend = {"arrowstyle": "->", "color": "#D55E00", "alpha": 0.6}
-                axis.annotate("", (0.83, y), (0.2, len(right) - 1), arrowprops=bend)
-    axis.set(xlim=(-0.4, 1.5), ylim=(-0.6, len(right) - 0.4))
-    axis.set_axis_off()
-    plt.show()
+        right += [(f"gated block {i}", diagrams.TRAINED)] * (i in config.gated_layers)
+        right.append((f"decoder block {i}", diagrams.FROZEN))
+    right.append((f"logits (B, T, V + 1) = {logits.shape}", diagrams.DATA))
+    diagrams.show(diagrams.whole_model(left, right))
 
 
 draw_architecture(draw_scene(rng, sample_single(rng)), "Output: a red")
@@ -541,6 +525,21 @@ def map_of_notebooks():
 
 
 map_of_notebooks()
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("00")
+
+# %%
+check_quiz("00", ".....")
 
 # %% [markdown]
 # ## In three sentences

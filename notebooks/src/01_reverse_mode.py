@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Reverse mode in one screen
 #
-# *minutes: 115 · tools · key: autograd*
+# *minutes: 120 · tools · key: autograd*
 #
 # Everything in this project is trained with gradients. One idea gives all of these gradients, and its code fits on
 # one screen: record each computation, then go back through the record. The other notebooks use this idea, so this
@@ -17,10 +17,6 @@
 # You need Python, NumPy, and the chain rule.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package is beside this folder
-
 import itertools
 import math
 
@@ -546,6 +542,21 @@ show(reference.rms_norm, fast._rms_norm, fast._rms_norm_backward, fast.kernels.r
 # and expects the check to find each error. `TINYFLAMINGO_OPS=reference` runs the whole model with the readable
 # version.
 #
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("01")
+
+# %%
+check_quiz("01", ".....")
+
+# %% [markdown]
 # ## In three sentences
 #
 # Reverse mode records the computation and goes back through it in an order in which every box has its complete

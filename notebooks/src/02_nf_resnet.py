@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A deep network without normalisation
 #
-# *chapter: §2, the vision encoder · minutes: 130 to read and do, half a minute to run · key: nf_resnet*
+# *chapter: §2, the vision encoder · minutes: 135 to read and do, half a minute to run · key: nf_resnet*
 #
 # You need notebooks 00 and 01, and you should know what a convolution and a residual connection are.
 #
@@ -14,9 +14,7 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import contextlib
@@ -260,7 +258,7 @@ print(f"the gain of a ReLU, known in closed form = {(2 / (1 - 1 / np.pi)) ** 0.5
 # before the first picture arrives.
 
 # %% [markdown]
-# ### Exercise 02.4 · Keep the books
+# ### Exercise 02.4 · The variance, block by block
 # *difficulty: medium · minutes: 15*
 #
 # Compute the expected variance block by block. The stages have the given numbers of blocks. Return `beta` of every
@@ -610,6 +608,21 @@ show(reference.standardise_weight)
 show(library.nf_block, library.gained_gelu, library.squeeze_excite, library.block_plan)
 show(clip_vit.vit)
 show(adaptive_clip)
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("02")
+
+# %%
+check_quiz("02", ".....")
 
 # %% [markdown]
 # ## Summary

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Pictures and captions in one space
 #
-# *chapter: §2, training the encoder · minutes: 85 to read and do, half a minute to run · key: contrastive*
+# *chapter: §2, training the encoder · minutes: 90 to read and do, half a minute to run · key: contrastive*
 #
 # You need notebook 02, and you should know what a softmax and a cross-entropy are.
 #
@@ -15,9 +15,7 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import dataclasses
@@ -454,6 +452,21 @@ print("picture comes in as features (M, F, S, Dv) =", features.shape, "- compute
 
 # %%
 show(library.embed_pictures, library.unit, library.contrastive_loss)
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("03")
+
+# %%
+check_quiz("03", ".....")
 
 # %% [markdown]
 # ## Summary

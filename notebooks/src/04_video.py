@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A video is a row of pictures
 #
-# *chapter: §2, video · minutes: 70 to read and do, half a minute to run · key: video*
+# *chapter: §2, video · minutes: 75 to read and do, half a minute to run · key: video*
 #
 # You need notebook 00. Notebook 05 continues from here.
 #
@@ -15,9 +15,7 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import tempfile
@@ -29,7 +27,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import clip, show
+from tinyflamingo.classroom import clip, show, sliders
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import ACTIONS, draw_clip, sample_clip
 from tinyflamingo.data.video import load_video, write_video
@@ -303,6 +301,23 @@ plt.show()
 # and a sudden change is similar to "turns". Everything that the model knows about the order of frames comes from
 # the eight vectors that were added.
 #
+# **Turn it.** Run the next cell. Choose an action, move the number of frames, and play the video backwards.
+
+
+# %%
+def watch(action="moves left", frames=8, backwards=False):
+    film = clip(np.random.default_rng(1), action, frames)[:: -1 if backwards else 1]
+    figure, (strip, bars) = plt.subplots(1, 2, figsize=(9, 2.2), width_ratios=(2, 1))
+    strip.imshow(np.hstack(film[:: 1 + (frames - 1) // 10]))
+    strip.set_axis_off()
+    bars.barh(ACTIONS, answers(film[None])[0], color=BLUE)
+    bars.set(xlim=(0, 1), xlabel="probability of the answer")
+    plt.show()
+
+
+sliders(watch, action=list(ACTIONS), frames=(1, 30), backwards=False)
+
+# %% [markdown]
 # ## Break it
 #
 # Now we remove these vectors: all stamps of the trained model are set to zero.
@@ -369,6 +384,21 @@ show(library.temporal_embedding, encode_media)
 
 # %% [markdown]
 # By default `parts.encode` is `encode_pictures` in `model/vision_encoder.py`, the encoder of notebook 02.
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("04")
+
+# %%
+check_quiz("04", ".....")
 
 # %% [markdown]
 # ## Summary

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Eight tokens for any input
 #
-# *chapter: §3, the Perceiver resampler · minutes: 85 to read and do, seconds to run · key: resampler*
+# *chapter: §3, the Perceiver resampler · minutes: 95 to read and do, seconds to run · key: resampler*
 #
 # You need notebook 00, and a basic idea of attention.
 #
@@ -19,11 +19,8 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
-
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,7 +29,7 @@ from matplotlib.patches import Rectangle
 import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_flops
-from tinyflamingo.classroom import show
+from tinyflamingo.classroom import diagrams, show, sliders
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_clip, draw_scene, sample_clip, sample_single
@@ -109,6 +106,21 @@ print(f"{'twice as long':14s} self-attention {n * n:8,d} scores    latents {R * 
 # %% [markdown]
 # For one small picture of the toy, the latents save little. The important point is how the two columns grow.
 #
+# ## One layer of the resampler
+#
+# The diagram shows one layer. White boxes are data, orange boxes are trained. The latents go through it from left
+# to right. First they look at the input, then a feed-forward layer computes with what they have found. Both results
+# are added to the latents. The features do not change.
+#
+# *Figure: the latents go along a line from left to right. Two branches leave the line. One leads to the attention
+# as queries Q. The other is concatenated with the features, to which the time was added, and leads to the attention
+# as keys K and values V. The result is added to the line. Then a third branch goes through a feed-forward layer,
+# and its result is added too.*
+
+# %%
+diagrams.show(diagrams.resampler_layer())
+
+# %% [markdown]
 # ## One look, with loops
 #
 # Take one head and one medium. Each latent has a query. Everything that it can look at has a key and a value. The
@@ -423,6 +435,26 @@ for axis in axes.flat:
 plt.show()
 
 # %% [markdown]
+# **Turn it.** Run the next cell. Move from latent to latent and choose another picture. Does a latent follow the
+# thing, a colour, a place, or something else?
+
+# %%
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, NAMED, POSITIONS
+
+
+def look_at(shape="star", colour="blue", position="top right", latent=0, layer=0):
+    image = draw_scene(np.random.default_rng(3), sample_single(rng, ((shape, colour),), "medium", position))
+    weights = resampler_maps(resampler, encode_media(model.frozen, image[None, None], config), config.resampler)
+    figure, axes = plt.subplots(1, 2, figsize=(5, 2.4))
+    axes[0].imshow(image)
+    axes[1].imshow(weights[layer, 0, :, latent, :S].mean(0).reshape(side, side), cmap="magma", vmin=0)
+    plt.show()
+
+
+where = {"latent": (0, R - 1), "layer": (0, len(looks) - 1)}
+sliders(look_at, shape=list(NAMED), colour=list(COLOUR_NAMES), position=list(POSITIONS), **where)
+
+# %% [markdown]
 # Nobody told the latents what to look for. Is one of them now the latent for the colour? Be careful with such
 # conclusions. A map shows where a token takes its information from. It does not show which information the token
 # contains. To find out, we remove things and measure the effect.
@@ -497,6 +529,21 @@ paper = {"layers": 6, "latents": 64, "width": 1536, "heads": 16}
 print(f"{'':10s}{'here':>8s}{'paper':>8s}")
 for name, number in paper.items():
     print(f"{name:10s}{getattr(config.resampler, name):8d}{number:8d}")
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("05")
+
+# %%
+check_quiz("05", ".....")
 
 # %% [markdown]
 # ## Summary

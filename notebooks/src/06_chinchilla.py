@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Smaller and longer: the Chinchilla block
 #
-# *chapter: §4, the language model · minutes: 125 to read and do, seconds to run · key: chinchilla*
+# *chapter: §4, the language model · minutes: 130 to read and do, seconds to run · key: chinchilla*
 #
 # You need notebook 00, and a basic idea of a causal decoder.
 #
@@ -16,9 +16,7 @@
 
 # %%
 import os
-import sys
 
-sys.path.insert(0, "..")  # the package is beside this folder
 os.environ.setdefault("TINYFLAMINGO_OPS", "reference")  # plain NumPy: easy to step through, nothing to compile
 
 import copy
@@ -575,6 +573,21 @@ for C in (1e20, 1e21, 1e22, 1e23, 5.76e23):
 # %%
 show(library.decoder_block, library.self_attention, library.projected_distances, library.sinusoids)
 show(reference.relative_attention)
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("06")
+
+# %%
+check_quiz("06", ".....")
 
 # %% [markdown]
 # ## Summary

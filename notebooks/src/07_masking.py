@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Masking: which word may look at which picture
 #
-# *minutes: 105 · chapter §4 · key: masking*
+# *minutes: 110 · chapter §4 · key: masking*
 #
 # A page holds words and pictures in one order. The sentence "A red house" describes the picture before it, and no
 # other picture. Flamingo knows this from a mask. The mask is computed from one small vector of integers, `phi`.
@@ -14,17 +14,14 @@
 # turns a picture into `R` tokens (notebook 05).
 #
 # **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its first view
-# shows the mask of any prompt, token by token. It also has a quiz, and buttons that break the mask.
+# shows the mask of any prompt, token by token. It also has a quiz, and buttons that break the mask. Add
+# `#show=mask&m=quiz` to the address of the page, and it opens with the quiz.
 #
 # You need NumPy, and attention as softmax of scores times values. The letters are those of the code: `T` text
 # tokens, `N` pictures in the page, `R` visual tokens per picture, `H` heads, `K` size of a head. The chapter
 # calls the text tokens `Y` and the image tokens `X`.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -34,7 +31,7 @@ from matplotlib.colors import ListedColormap
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import picture, show
+from tinyflamingo.classroom import picture, show, sliders
 from tinyflamingo.model import interleave
 from tinyflamingo.model.flamingo import encode_and_resample, flamingo
 from tinyflamingo.model.interleave import cross_attention_mask, encode_document, make_batch
@@ -261,6 +258,24 @@ plt.show()
 # first chunk are empty. From the first `<image>` tag to the second the columns of picture 1 are filled, from the
 # second tag to the end those of picture 2.*
 #
+# **Turn it.** Run the next cell. A slider appears. It goes through the page token by token and shows which picture
+# the token may see.
+
+
+# %%
+def show_token(token=0):
+    figure, axes = plt.subplots(1, N + 1, figsize=(9, 0.19 * T + 0.5), width_ratios=(3, *[1] * N))
+    draw_mask(axes[0], mask[: token + 1], pieces[: token + 1], phi[: token + 1], N, R)
+    axes[0].set(ylim=(T, 0), title=f"token {token}: {pieces[token]}, phi = {phi[token]}")
+    for n, (axis, image) in enumerate(zip(axes[1:], media, strict=True), start=1):
+        axis.imshow(image, alpha=1.0 if phi[token] == n else 0.15)
+        axis.set(xticks=(), yticks=(), title=f"picture {n}")
+    plt.show()
+
+
+sliders(show_token, token=(0, T - 1))
+
+# %% [markdown]
 # Read the mask by rows: which visual tokens may this text token look at? The answer is always the tokens of one
 # picture, or none. Read it by columns: which text tokens look at picture 1? They form one continuous stretch.
 # Therefore the library does not need to compute the white cells at all:
@@ -346,7 +361,7 @@ with np.errstate(invalid="ignore"):
 # treat the empty row separately.
 
 # %% [markdown]
-# ### Exercise 07.4 · A softmax that can say nothing
+# ### Exercise 07.4 · A softmax with a mask
 # *difficulty: medium · minutes: 12*
 #
 # Write a softmax over the last axis that uses the visible scores only. What is not visible gets exactly 0. The
@@ -600,6 +615,21 @@ show(reference.masked_softmax, reference.segment_attention)
 # earlier logit; an empty row is exactly 0 in the forward and in the backward pass; padding changes nothing; more
 # tags than pictures is an error.
 #
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("07")
+
+# %%
+check_quiz("07", ".....")
+
+# %% [markdown]
 # ## In three sentences
 #
 # `phi` counts the image tags up to and including a token, and the mask follows from this one vector. A text token

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Gates: learning to look without forgetting how to speak
 #
-# *minutes: 85 · chapter §4 · key: gating*
+# *minutes: 95 · chapter §4 · key: gating*
 #
 # A language model has been trained for a long time. Now it is frozen, and new layers are put between its own
 # layers. At first the output of the new layers is noise. If this noise is added to the text at once, the language
@@ -16,38 +16,19 @@
 # 09).
 #
 # **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Its third view has
-# a slider for every gate of the trained model and shows how the answer changes.
+# a slider for every gate of the trained model and shows how the answer changes. Add `#show=gates,next` to the address
+# of the page, and it shows this view beside the next words.
 #
 # You need NumPy, residual connections, and the chain rule. Letters: `T` text tokens, `M` pictures, `R` visual
 # tokens per picture, `D` width, `H` heads, `K` size of a head.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
-import copy
-
-import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
-from autograd import grad
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import picture, show
-from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.tinyworld import language as say
-from tinyflamingo.data.tinyworld.scenes import KNOWN, draw_scene, sample_single
-from tinyflamingo.data.tinyworld.text import text_document
-from tinyflamingo.model.flamingo import encode_and_resample, encode_media, flamingo, gates, init_flamingo, resample
-from tinyflamingo.model.gated_xattn import cross_attention, feed_forward, gated_xattn_dense, media_keys_values
-from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.language_model import language_model
-from tinyflamingo.ops.team import one_team
-from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
-from tinyflamingo.training.losses import token_losses
-from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
+from tinyflamingo.classroom import diagrams, picture, show, sliders
 
 plt.rcParams.update({"figure.dpi": 80, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
@@ -109,11 +90,25 @@ check_08_1_gate(gate)
 #
 # The block has two steps. First, cross-attention: every token looks at its picture, and the result is added to
 # the token. Second, a feed-forward layer computes a new vector from this sum, and its result is added too. Each
-# addition has its own gate. The next cell does this token by token and head by head. `phi` says which picture a
-# token sees; 0 means none.
+# addition has its own gate. In the diagram, the text rises on the line at the left. Orange boxes are trained, the
+# blue box is the frozen block of the language model that comes next.
+#
+# *Figure: a line rises from the text h. A branch goes through masked cross-attention, which also gets keys and
+# values from the visual tokens, is multiplied by tanh of alpha_xattn, and is added to the line. A second branch
+# goes through a feed-forward layer, is multiplied by tanh of alpha_dense, and is added to the line. Then the line
+# enters a frozen decoder block.*
+
+# %%
+diagrams.show(diagrams.gated_block())
+
+# %% [markdown]
+# The next cell does this token by token and head by head. `phi` says which picture a token sees; 0 means none.
 
 
 # %%
+from tinyflamingo.model.gated_xattn import gated_xattn_dense
+
+
 def layer_norm_by_hand(x, gain, bias):
     centred = x - x.mean()
     return centred / np.sqrt((centred**2).mean() + 1e-5) * gain + bias
@@ -188,6 +183,11 @@ check_08_2_block(gated_block)
 
 
 # %%
+from tinyflamingo.model.flamingo import encode_media, flamingo, init_flamingo, resample
+from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.language_model import language_model
+from tinyflamingo.ops.tree import named_leaves
+
 circle, star = picture(rng, "circle", "red"), picture(rng, "star", "blue")
 fresh = init_flamingo(np.random.default_rng(0), config)
 asked = make_batch([encode_document([circle, "Output: a red circle."], tokenizer, complete=False)])
@@ -247,6 +247,12 @@ check_08_3_shut_gates(shut_gates)
 
 
 # %%
+import copy
+
+from tinyflamingo.data.tinyworld.text import text_document
+from tinyflamingo.training.losses import token_losses
+
+
 def with_gates(params, value):
     """The same parameters with every tanh(alpha) at a value."""
     new = copy.deepcopy(params)
@@ -323,6 +329,9 @@ check_08_4_gate_backward(gate_backward)
 # move `alpha` and the branch a little to both sides. You can add your own function as a third method.
 
 # %%
+import autograd.numpy as anp
+from autograd import grad
+
 g, branch, alpha, step = rng.standard_normal((T, D)), rng.standard_normal((T, D)), 0.4, 1e-6
 
 
@@ -341,6 +350,10 @@ print(f"dbranch   measured {measured:+.5f}   by autograd {np.sum(grad(projected,
 # the very start.
 
 # %%
+from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import KNOWN, draw_scene, sample_single
+
 scenes = [sample_single(rng, (KNOWN[rng.integers(len(KNOWN))],)) for _ in range(400)]
 seen_once = encode_media(frozen, np.stack([draw_scene(rng, scene) for scene in scenes])[:, None], config)
 # Quiet: read, not learned (notebook 09).
@@ -486,6 +499,12 @@ check_08_5_first_move(first_move)
 
 
 # %%
+from tinyflamingo.model.flamingo import gates
+from tinyflamingo.ops.team import one_team
+from tinyflamingo.ops.tree import flatten, view_tree
+from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
+
+
 def after_first_move(push, rng, batches=8):
     """Fresh parameters after one step for the gates alone. Adam's first step has the length of its learning rate."""
     optimiser = AdamW(init_flamingo(np.random.default_rng(0), config), OptimiserConfig(push, weight_decay=0, warmup=1))
@@ -550,6 +569,8 @@ for title, (_, history) in runs.items():
 # caption. Then we look at the probability of each next token, in four situations.
 
 # %%
+from tinyflamingo.model.flamingo import encode_and_resample
+
 words = encode_document([circle, "Output:", "a red circle."], tokenizer).tokens
 prompt_length = len(encode_document([circle, "Output:"], tokenizer, complete=False).tokens)
 caption = words[prompt_length:]
@@ -595,6 +616,26 @@ plt.show()
 # The last row is the language model alone. It never met the `<image>` tag in its own training. It has read
 # captions, but it was never trained to predict them. The trained model learned both things in the new layers
 # behind the gates. No number of the language model changed.
+#
+# **Turn it.** Run the next cell. Close the two kinds of gates step by step: 1 is the trained opening, 0 is shut.
+# Which words need the pictures, and which need only the feed-forward layers?
+
+
+# %%
+def turn_gates(attention=1.0, dense=1.0, image="red circle"):
+    partly = copy.deepcopy(trained)
+    for block in blocks:
+        for name, share in zip(GATES, (attention, dense), strict=True):
+            partly[block][name] = np.float32(np.arctanh(share * np.tanh(trained[block][name])))
+    shown = {"red circle": [circle], "blue star": [star], "no picture": []}[image]
+    figure, axis = plt.subplots(figsize=(6.5, 2.2))
+    axis.bar(range(len(caption)), likelihoods(partly, shown), color=BLUE)
+    axis.set_xticks(range(len(caption)), [tokenizer.piece(t) for t in caption])
+    axis.set(ylim=(0, 1.02), ylabel="probability")
+    plt.show()
+
+
+sliders(turn_gates, attention=(0, 1, 0.1), dense=(0, 1, 0.1), image=["red circle", "blue star", "no picture"])
 
 # %% [markdown]
 # ## In the library
@@ -605,6 +646,8 @@ plt.show()
 
 
 # %%
+from tinyflamingo.model.gated_xattn import cross_attention, feed_forward, media_keys_values
+
 show(gated_xattn_dense, media_keys_values, cross_attention, feed_forward, gates)
 
 # %% [markdown]
@@ -613,6 +656,21 @@ show(gated_xattn_dense, media_keys_values, cross_attention, feed_forward, gates)
 # picture the attention adds exactly nothing. The first move is `FlamingoStage.prepare` in
 # `tinyflamingo/training/flamingo_stage.py`. `docs/deviations.md` says why the toy makes it.
 #
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("08")
+
+# %%
+check_quiz("08", ".....")
+
+# %% [markdown]
 # ## In three sentences
 #
 # New layers join a frozen model through gates that start at exactly zero, so the model loses nothing at the

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Training the whole
 #
-# *chapter: §1, §4 · minutes: 125 to read and do, one to run · key: training*
+# *chapter: §1, §4 · minutes: 130 to read and do, one to run · key: training*
 #
 # All parts exist now: a vision encoder and a language model that are already trained, and between them a
 # resampler and gated blocks that are not trained yet. This notebook trains the resampler and the gated blocks.
@@ -15,33 +15,12 @@
 # You need `phi` (notebook 07) and the gates (notebook 08).
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
-import copy
-import dataclasses
-import hashlib
-import inspect
-
 import matplotlib.pyplot as plt
 import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.classroom import ask, show
-from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.tinyworld.pages import page, pair, video
-from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
-from tinyflamingo.demo import Panel, Said, panels_figure
-from tinyflamingo.evaluation.run import text_perplexity
-from tinyflamingo.model.flamingo import flamingo, resample
-from tinyflamingo.model.interleave import Sequence, make_batch, pack_batch
-from tinyflamingo.ops.tree import count, flatten, named_leaves
-from tinyflamingo.training.flamingo_stage import Document, FlamingoStage, draw_media, make_media, shard_loss
-from tinyflamingo.training.losses import token_losses
-from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
-from tinyflamingo.training.presets import get_preset
 
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.55"
@@ -55,6 +34,12 @@ config, frozen, tokenizer = shipped.config, shipped.frozen, shipped.tokenizer
 # thousand.
 
 # %%
+import dataclasses
+
+from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.training.flamingo_stage import FlamingoStage, draw_media, make_media
+from tinyflamingo.training.presets import get_preset
+
 toy = get_preset("toy")
 least = vars(get_preset("smoke").flamingo)  # the smallest sizes: every kind of thing still occurs
 pool_sizes = {
@@ -99,6 +84,11 @@ print("features of the videos   (M, F, S, Dv) =", stage.features.videos.shape)
 
 
 # %%
+from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.tinyworld.pages import page, pair, video
+from tinyflamingo.demo import Panel, Said, panels_figure
+
+
 def panel_of(title, items, media=3):
     """The first few media of a list, with the words that follow each; words that carry loss in colour."""
     shown = []
@@ -138,8 +128,7 @@ for number, name in enumerate(DATASETS):
 #
 # Equation 2 of the paper, with $\mathcal{D}_m$ for data set number $m$ and $\lambda_m$ for its weight:
 #
-# $$\sum_m \lambda_m \; \mathbb{E}_{(x,y) \sim \mathcal{D}_m} \Big[ -
-# \sum_{\ell=1}^{L} \log p(y_\ell \mid y_{<\ell}, x_{\le \ell}) \Big]$$
+# $$\sum_m\lambda_m\mathbb E_{(x,y)\sim\mathcal D_m}\Big[-\sum_{\ell=1}^L\log p(y_\ell\mid y_{<\ell},x_{\le\ell})\Big]$$
 #
 # The text is $y$, the pictures and videos are $x$. The last factor is the probability of token number $\ell$,
 # given the earlier tokens and the pictures that come before it. The product of these probabilities over all
@@ -156,6 +145,11 @@ for number, name in enumerate(DATASETS):
 
 
 # %%
+from tinyflamingo.model.flamingo import resample
+from tinyflamingo.model.interleave import make_batch
+from tinyflamingo.training.losses import token_losses
+
+
 def losses_by_loops(params, documents):
     """The mean loss of each data set."""
     total, tokens = dict.fromkeys(DATASETS, 0.0), dict.fromkeys(DATASETS, 0.0)
@@ -185,6 +179,10 @@ print("loops:", {name: round(loss, 4) for name, loss in slow.items()})
 # numbers can be compared.)
 
 # %%
+import copy
+
+from tinyflamingo.model.interleave import pack_batch
+
 exact = copy.copy(stage)
 exact.recipe = dataclasses.replace(recipe, feature_noise=0.0)
 rows = pack_batch([d.sequence for d in documents], max(dataset.length for dataset in recipe.datasets))
@@ -296,6 +294,12 @@ check_09_2_logits_gradient(logits_gradient)
 
 
 # %%
+import hashlib
+import inspect
+
+from tinyflamingo.ops.tree import count, named_leaves
+
+
 def fingerprint(tree):
     """A hash of all arrays: it changes if one bit changes."""
     return hashlib.sha256(b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in named_leaves(tree).values()))
@@ -316,6 +320,8 @@ before_training = fingerprint(frozen).hexdigest()
 # weight?
 
 # %%
+from tinyflamingo.training.optimiser import AdamW, OptimiserConfig
+
 matrix = {"w": np.ones((2, 2), np.float32)}
 optimiser = AdamW(matrix, OptimiserConfig(learning_rate=2e-3, weight_decay=0.1, warmup=0))
 for step in range(50):
@@ -434,6 +440,10 @@ check_09_4_clip_globally(clip_globally)
 
 
 # %%
+from tinyflamingo.model.interleave import Sequence
+from tinyflamingo.training.flamingo_stage import Document, shard_loss
+
+
 def held_out(name, n, seed):
     """Documents of one data set over the same pool, with another seed than in training."""
     keep = copy.copy(stage)
@@ -511,6 +521,8 @@ print(f"gap at the end: {wrong[-1] - own[-1]:.2f} nats per token")
 # pictures:
 
 # %%
+from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
+
 fresh = FlamingoStage(preset, np.random.default_rng(0), tokenizer, frozen, drawn).optimiser.params
 started = dataclasses.replace(shipped, params=fresh)
 learned = dataclasses.replace(shipped, params=main.optimiser.params)
@@ -564,6 +576,9 @@ for name in DATASETS:
 # training?
 
 # %%
+from tinyflamingo.evaluation.run import text_perplexity
+from tinyflamingo.ops.tree import flatten
+
 all_free = AdamW(main.optimiser.params | {"language": frozen["language"]}, recipe.optimiser, no_decay=("resampler",))
 
 
@@ -603,6 +618,21 @@ show(FlamingoStage.gradient)
 # `shard_loss` is exercise 09.1 on packed rows. `gradient` chooses between accumulation and round-robin.
 # `AdamW.step` in `tinyflamingo/training/optimiser.py` clips as in 09.4.
 #
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("09")
+
+# %%
+check_quiz("09", ".....")
+
+# %% [markdown]
 # ## In three sentences
 #
 # The loss is a weighted sum of the data sets' mean losses, and its gradient is accumulated over all sets before

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Applications: pictures where words could stand
 #
-# *chapter: §5 · minutes: 105 to read and do, one to run · key: applications*
+# *chapter: §5 · minutes: 110 to read and do, one to run · key: applications*
 #
 # A trained Flamingo continues a prompt. The prompt decides what it is used for. A picture can replace a word, a
 # question can follow a video, or a prompt can be a conversation. This notebook uses the shipped checkpoint. Then
@@ -11,40 +11,17 @@
 # these weights back to the cells of the picture.
 #
 # **You will not** train anything, and you will not write a beam search (`decoding/beams.py` has one).
+#
+# **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Add `#show=next,look` to
+# its address. Then it shows the next words of any prompt, and where the model looked.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
-
 import matplotlib.pyplot as plt
 import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import ask, show
-from tinyflamingo.data.tinyworld import language as say
-from tinyflamingo.data.tinyworld.scenes import (
-    ASKED,
-    draw_clip,
-    draw_scene,
-    sample_clip,
-    sample_pair,
-    sample_single,
-)
-from tinyflamingo.decoding.complete import complete
-from tinyflamingo.demo import panels_figure, picture_for_words, video_question, visual_dialogue
-from tinyflamingo.evaluation.metrics import interval
-from tinyflamingo.evaluation.run import answer
-from tinyflamingo.evaluation.tasks import knowledge, knowledge_direct, knowledge_heldout
-from tinyflamingo.model.flamingo import embed_with_eoc, encode_and_resample, encode_media, flamingo, resample
-from tinyflamingo.model.gated_xattn import media_keys_values
-from tinyflamingo.model.generate import NEVER, generate, log_softmax_allowed
-from tinyflamingo.model.interleave import encode_document, make_batch, phi
-from tinyflamingo.studies.attention_maps import attention_maps, gated_attention_map, resampler_maps
-from tinyflamingo.studies.attention_maps import attention_weights as weights_of_the_library
-from tinyflamingo.training.flamingo_stage import MediaFeatures
+from tinyflamingo.classroom import ask, show, sliders
 
 plt.rcParams.update({"figure.dpi": 70, "font.size": 9, "figure.constrained_layout.use": True})
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.45"
@@ -60,6 +37,8 @@ rng = np.random.default_rng(10)
 # follows in brackets.*
 
 # %%
+from tinyflamingo.demo import panels_figure, picture_for_words, video_question, visual_dialogue
+
 panels_figure([make(model, rng) for make in (picture_for_words, video_question, visual_dialogue)])
 plt.show()
 
@@ -75,6 +54,9 @@ plt.show()
 # We ask the same question twice: once after a description in words, and once after a picture:
 
 # %%
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.scenes import ASKED, draw_scene, sample_single
+
 print(f"{'thing':16s}{'told in words':20s}{'shown as a picture':22s}{'the texts say'}")
 for _ in range(5):
     scene = sample_single(rng, ASKED)
@@ -92,6 +74,11 @@ for _ in range(5):
 # sees?
 
 # %%
+from tinyflamingo.evaluation.metrics import interval
+from tinyflamingo.evaluation.run import answer
+from tinyflamingo.evaluation.tasks import knowledge, knowledge_direct, knowledge_heldout
+from tinyflamingo.training.flamingo_stage import MediaFeatures
+
 print(f"{'':42s}{'right':>6s}   95% interval")
 for name, task in (
     ("asked in training", knowledge),
@@ -118,6 +105,9 @@ for name, task in (
 # if it sees only the first frame?
 
 # %%
+from tinyflamingo.data.tinyworld.scenes import draw_clip, sample_clip
+from tinyflamingo.model.flamingo import encode_and_resample
+
 clip = draw_clip(rng, sample_clip(rng, action="moves left"))
 print("a picture: visual tokens (M, R, D) =", encode_and_resample(model, [clip[0]]).shape)
 print("a video:   visual tokens (M, R, D) =", encode_and_resample(model, [clip]).shape)
@@ -146,6 +136,12 @@ for action in ("moves left", "moves up", "grows", "shrinks", "moves right"):
 
 
 # %%
+from tinyflamingo.data.tinyworld.scenes import sample_pair
+from tinyflamingo.model.flamingo import flamingo
+from tinyflamingo.model.generate import log_softmax_allowed
+from tinyflamingo.model.interleave import encode_document, phi
+
+
 def write_by_loops(items, limit=24):
     """Greedy; computes the whole sequence again for every token. Returns the tokens, and how many were computed."""
     sequence = encode_document(items, tokenizer, complete=False)
@@ -206,6 +202,64 @@ from tinyflamingo.checks import check_10_1_greedy
 check_10_1_greedy(greedy)
 
 # %% [markdown]
+# ## Other ways to choose
+#
+# Greedy decoding takes the most likely token at every step. There are two other ways:
+#
+# - *Sampling* draws the next token at random, with the model's probabilities. The logits are first divided by a
+#   number, the temperature. Below 1 it makes likely tokens more likely; above 1 it makes all tokens more equal.
+# - *Beam search* keeps several texts at each step, the most likely ones so far. So the best text need not begin with
+#   the most likely token. The paper writes its answers with 3 beams.
+#
+# Neither changes the model. They change only how a text is chosen from its probabilities. The figure uses the prompt
+# "in the morning", the lines below it the prompt "a". Neither has a picture, so many texts can follow.
+#
+# **Predict.** Can greedy decoding miss the most likely text?
+#
+# *Figure: three groups of bars, the probabilities of the eight most likely next tokens for temperatures 0.5, 1 and
+# 2. Their order stays the same. At 0.5 they differ more than at 1, at 2 they differ less.*
+
+
+# %%
+def next_tokens(axis, temperature, prompt, n=8):
+    """Draw the probabilities of the n most likely next tokens."""
+    tokens = encode_document([prompt], tokenizer, complete=False).tokens
+    logits = flamingo(params, frozen, np.array([tokens]), phi([tokens]), encode_and_resample(model, []), config)[0, -1:]
+    likely = np.exp(log_softmax_allowed(logits / temperature)[0])
+    best = np.argsort(-likely)[:n]
+    axis.bar(range(n), likely[best], color=BLUE)
+    axis.set_xticks(range(n), [tokenizer.piece(t).strip("\u2581") for t in best], rotation=60)
+    axis.set(ylim=(0, 1), title=f"temperature {temperature:g}")
+
+
+figure, axes = plt.subplots(1, 3, figsize=(8, 2.2), sharey=True)
+for axis, temperature in zip(axes, (0.5, 1, 2), strict=True):
+    next_tokens(axis, temperature, "in the morning")
+plt.show()
+for beams in (1, 2, 3):
+    found = tinyflamingo.complete(model, ["a"], beams=beams)
+    print(f"{beams} beams: log-probability {np.sum(found['log_probs']):6.2f}   a {found['text']}")
+
+# %% [markdown]
+# With 1 beam, the search is greedy. It has missed a text that is more likely: the first token of that text looked a
+# little worse, but what follows it is more likely. For most questions about a picture, all ways give the same
+# answer, because the model is sure of every token.
+#
+# **Turn it.** Run the next cell. Change the temperature and the number of beams.
+
+
+# %%
+def choose(temperature=1.0, beams=1, prompt="a"):
+    figure, axis = plt.subplots(figsize=(5, 2.2))
+    next_tokens(axis, temperature, prompt)
+    plt.show()
+    found = tinyflamingo.complete(model, [prompt], beams=beams)
+    print(f"{beams} beams: log-probability {np.sum(found['log_probs']):6.2f}   {prompt} {found['text']}")
+
+
+sliders(choose, temperature=(0.1, 3, 0.1), beams=(1, 5), prompt=["a", "in the morning", "the red circle"])
+
+# %% [markdown]
 # ## A dialogue
 #
 # A dialogue needs no new method: the prompt becomes longer. The picture stands once, at the beginning. Every
@@ -259,6 +313,9 @@ for items in ([picture, "Output:", fast["text"], question], [picture, "Output:",
 # The next cells compute them for one picture and its caption, with loops:
 
 # %%
+from tinyflamingo.model.flamingo import encode_media, resample
+from tinyflamingo.model.interleave import make_batch
+
 scene = sample_pair(np.random.default_rng(3), kinds=(("star", "blue"), ("circle", "red")), relation="left of")
 picture = draw_scene(np.random.default_rng(4), scene)
 caption = ask(model, picture, "Output:")
@@ -273,6 +330,11 @@ print(f"T = {T} tokens, M = {M} picture, R = {R} visual tokens, S = {S} cells, H
 
 
 # %%
+from tinyflamingo.model.flamingo import embed_with_eoc
+from tinyflamingo.model.gated_xattn import media_keys_values
+from tinyflamingo.studies.attention_maps import gated_attention_map
+
+
 def weights_by_loops(q, k, phi):
     """q (T, H, K), k (M, R, H, K), phi (T,) -> weights (T, H, R) over the latents of each token's own medium."""
     T, H, K = q.shape
@@ -333,6 +395,8 @@ check_10_3_attention_weights(attention_weights)
 # means a larger share. The row of the token before the picture is empty.*
 
 # %%
+from tinyflamingo.studies.attention_maps import attention_maps
+
 maps = attention_maps(params, frozen, batch.tokens, batch.phi, visual, config)
 print("(G, B, T, H, M, R) =", maps.shape)
 mean = maps[:, 0, :, :, 0].mean(axis=2)  # (G, T, R), over heads
@@ -349,6 +413,8 @@ plt.show()
 # the weights over the `R` latents.
 
 # %%
+from tinyflamingo.studies.attention_maps import resampler_maps
+
 latent_maps = resampler_maps(params["resampler"], features, config.resampler)  # (L, M, H, R, F S + R)
 print("(L, M, H, R, F S + R) =", latent_maps.shape)
 for layer, own in enumerate(latent_maps[..., :S].sum(-1).mean((1, 2, 3))):
@@ -417,8 +483,9 @@ for row, values, title, over in zip(
 ):
     row[0].imshow(picture)
     row[0].set_title(title, fontweight="bold")
+    largest = values[np.array(words) - 1].max()
     for axis, t in zip(row[1:], words, strict=True):
-        axis.imshow(values[t - 1].reshape(side, side), cmap="magma", vmin=0)
+        axis.imshow(values[t - 1].reshape(side, side), cmap="magma", vmin=0, vmax=largest)
         axis.set_title(over[t - 1])
     for axis in row:
         axis.set_axis_off()
@@ -426,7 +493,8 @@ plt.show()
 
 # %% [markdown]
 # The number over a grid of the lower row is the largest loss of log-probability from one covered cell, in nats.
-# Each grid has its own scale. Every word has a bright cell in the upper row, because the softmax weights must sum
+# All grids of a row have the same scale. So you can compare the words: in the lower row, only words that need one
+# certain cell have a bright one. In the upper row every word has a bright cell, because the softmax weights must sum
 # to 1. But a bright cell may have no effect. For example, "of" after "left" does not depend on the picture, so
 # covering costs nothing. Covering also costs little if other cells show the same. For colours this is often so.
 #
@@ -524,11 +592,30 @@ for name in ("color", "shape", "position"):
 
 
 # %%
+from tinyflamingo.decoding.complete import complete
+from tinyflamingo.model.generate import NEVER, generate
+from tinyflamingo.studies.attention_maps import attention_weights as weights_of_the_library
+
 show(complete)
 show(generate)
 show(gated_attention_map)
 show(weights_of_the_library)
 print("never written:", [tokenizer.piece(t) for t in NEVER])
+
+# %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("10")
+
+# %%
+check_quiz("10", ".....")
 
 # %% [markdown]
 # ## In three sentences

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Few shots against specialists
 #
-# *chapter: §5 · minutes: 100 to read and do, one to run · key: few_shot*
+# *chapter: §5 · minutes: 115 to read and do, one to run · key: few_shot*
 #
 # The most important claim of the paper is a comparison. On one side is one model that is not trained for the
 # task; it sees only a few examples in its prompt. On the other side are models that were trained for this task
@@ -14,10 +14,6 @@
 # **You will not** train Flamingo. Its weights do not change in this notebook.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
 from dataclasses import replace
 
 import autograd.numpy as anp
@@ -26,7 +22,7 @@ import numpy as np
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import ask, show
+from tinyflamingo.classroom import ask, show, sliders
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
 from tinyflamingo.demo import few_shot as few_shot_panel
@@ -57,6 +53,24 @@ plt.show()
 # words define their meaning: a colour, a shape, or both. In the next prompt the same word can mean something
 # else. One right answer proves nothing: with two words, a random choice is right half of the time. So we ask many
 # times.
+#
+# **Turn it.** Run the next cell. Change the number of examples, and draw other episodes. How many examples does the
+# model need?
+
+
+# %%
+def one_episode(shots=2, number=0):
+    pool, (asked,) = tasks.few_shot(np.random.default_rng([number, shots]), 1, say.NEW_WORDS, shots=shots)
+    prompt = [item if isinstance(item, str) else pool.pictures[item.index] for item in asked.prompt]
+    figure, axes = plt.subplots(1, 2 * shots + 1, figsize=(10, 1.5))
+    for axis, image, word in zip(axes, prompt[::2], [*prompt[1::2], f"[{ask(model, *prompt)}]"], strict=True):
+        axis.imshow(image)
+        axis.set(xticks=(), yticks=(), title=word)
+    plt.show()
+    print("right answer:", asked.answer)
+
+
+sliders(one_episode, shots=(1, 5), number=(0, 20))
 
 # %% [markdown]
 # ## How sure is a share?
@@ -515,8 +529,23 @@ show(rices_of_the_library)
 # %% [markdown]
 # `evaluation/specialists.py` has more specialists. One of them trains an encoder together with its head.
 # `python -m tinyflamingo evaluate --suite` compares them with Flamingo on sixteen tasks, as the paper's table
-# does.
+# does, and on sixteen families of tasks that only examples tell.
 #
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("11")
+
+# %%
+check_quiz("11", ".....")
+
+# %% [markdown]
 # ## In three sentences
 #
 # A task can be given as examples in a prompt, and the model solves it without any change of its weights; with

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # From the toy to 80 billion
 #
-# *chapter: summary · minutes: 95 to read and do, seconds to run · key: scale*
+# *chapter: summary · minutes: 100 to read and do, seconds to run · key: scale*
 #
 # The toy has about two million parameters. The paper's largest model has eighty billion. Both have the same
 # structure, with other numbers in the configuration. This notebook counts parameters, flops, bytes and chips.
-# Then it compares Flamingo with DALL.E 2, and shows what came after Flamingo.
+# Then it compares Flamingo with DALL·E 2, and shows what came after Flamingo.
 #
 # **You will build** exact counts of two parts, the list of places where gated blocks stand, and the cost of a
 # training step in which most weights are frozen.
@@ -13,11 +13,6 @@
 # **You will not** need a larger machine than the one you have.
 
 # %%
-import sys
-
-sys.path.insert(0, "..")  # the package lies beside this folder
-
-
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -347,12 +342,12 @@ print(f"parameters:   {sum(sizes['Flamingo-80B'].values()) / sum(sizes['toy'].va
 print(f"Chinchilla:   {1.4e12 / 70e9:.0f} tokens of text per parameter, before Flamingo's training begins")
 
 # %% [markdown]
-# ## Flamingo and DALL.E 2: opposite directions
+# ## Flamingo and DALL·E 2: opposite directions
 #
-# The chapter treats Flamingo after DALL.E 2 and compares the two. Both connect words and pictures, but in
+# The chapter treats Flamingo after DALL·E 2 and compares the two. Both connect words and pictures, but in
 # opposite directions.
 #
-# *Figure: two rows of boxes with arrows. DALL.E 2 runs from text over CLIP's text encoder and a prior, which
+# *Figure: two rows of boxes with arrows. DALL·E 2 runs from text over CLIP's text encoder and a prior, which
 # turns the text's embedding into a picture's, to a diffusion decoder with upsamplers and one picture. Flamingo
 # runs from pictures and text over a frozen encoder, a resampler and a frozen language model with gated blocks to
 # text. Frozen boxes are blue, boxes trained for the task orange; the language model with its gated blocks is blue
@@ -360,7 +355,7 @@ print(f"Chinchilla:   {1.4e12 / 70e9:.0f} tokens of text per parameter, before F
 
 # %%
 LANES = {
-    "DALL.E 2": [
+    "DALL·E 2": [
         ("text", ""),
         ("CLIP\ntext encoder", "frozen"),
         ("prior:\ntext to image\nembedding", "trained"),
@@ -390,7 +385,7 @@ axis.set_axis_off()
 plt.show()
 
 # %% [markdown]
-# | | DALL.E 2 | Flamingo |
+# | | DALL·E 2 | Flamingo |
 # |---|---|---|
 # | direction | from text to a picture | from text with pictures and videos to text |
 # | one prompt holds | one text | any number of pictures, anywhere in the text |
@@ -447,11 +442,26 @@ show(parameter_counts)
 show(XattnConfig.gated_layers)
 
 # %% [markdown]
+# ## Five questions
+# *difficulty: easy · minutes: 5*
+#
+# The next cell asks five questions about this notebook. In the cell after it, write the letters of your answers in
+# place of the dots, and run it. It says why an answer is right, or what is wrong with the idea behind it.
+
+# %%
+from tinyflamingo.classroom.quiz import ask_quiz, check_quiz
+
+ask_quiz("12")
+
+# %%
+check_quiz("12", ".....")
+
+# %% [markdown]
 # ## In three sentences
 #
 # Flamingo at any size is a frozen encoder, a frozen language model, and a bridge whose share becomes smaller when
 # the model grows. A parameter count is a test that also works on papers, and frozen weights save much memory but
-# only a third of their compute. DALL.E 2 goes from words to a picture, Flamingo goes from pictures and words to
+# only a third of their compute. DALL·E 2 goes from words to a picture, Flamingo goes from pictures and words to
 # words, and both keep a pretrained model frozen.
 #
 # **Try it.** `python -m tinyflamingo params flamingo-80b` counts the paper's model exactly, from shapes alone,
@@ -459,6 +469,6 @@ show(XattnConfig.gated_layers)
 # gated blocks before every second decoder block (`XattnConfig(every=2)`) and count again.
 #
 # **Further reading.** [The paper](https://arxiv.org/abs/2204.14198), tables 4 and 5, appendix B.1.
-# [Chinchilla](https://arxiv.org/abs/2203.15556). [DALL.E 2](https://arxiv.org/abs/2204.06125).
+# [Chinchilla](https://arxiv.org/abs/2203.15556). [DALL·E 2](https://arxiv.org/abs/2204.06125).
 # [CLIP](https://arxiv.org/abs/2103.00020). `docs/deviations.md` lists all differences between the toy and the paper,
 # with reasons.

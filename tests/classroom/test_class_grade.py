@@ -199,6 +199,7 @@ X = os._exit(0)""",
 }
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_code_is_wrong_and_stops_nothing(name, tmp_path):
     hand_in(tmp_path, "07", phi_in_one_line=HOSTILE[name])

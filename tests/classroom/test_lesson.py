@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import tinyflamingo
 from tinyflamingo import ops
-from tinyflamingo.classroom import ask, clip, picture, show
+from tinyflamingo.classroom import ask, clip, picture, show, sliders
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_single
 from tinyflamingo.ops import fast
 
@@ -33,6 +34,19 @@ def test_show_prints_lines_and_their_file(capsys):
     assert said.startswith("# tinyflamingo/ops/check.py: check_grad\n\ndef check_grad(")
     assert "# tinyflamingo/ops/fast.py: _rms_norm\n" in said
     assert "def rms_norm_forward(" in said
+
+
+def test_sliders_call_the_function_when_they_are_turned(monkeypatch):
+    pytest.importorskip("ipywidgets")
+    shown, calls = [], []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    sliders(lambda a=3, b="x": calls.append((a, b)), a=(1, 9), b=["x", "y"])
+    (box,) = shown
+    a, b, _ = box.children
+    assert (a.value, b.value) == (3, "x") and not a.continuous_update
+    a.value = 7
+    b.value = "y"
+    assert calls[-2:] == [(7, "x"), (7, "y")]
 
 
 def test_the_module_is_light():

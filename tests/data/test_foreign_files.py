@@ -1,5 +1,6 @@
 """Good files as other programs and systems write them: they are read, or the line names the reason."""
 
+import io
 import json
 import struct
 import tarfile
@@ -55,13 +56,24 @@ def test_a_picture_is_turned_also_if_another_field_is_odd(tmp_path, suffix):
     assert np.abs(read - np.rot90(pixels, -1)).mean() < 4
 
 
+@pytest.mark.parametrize("size", [3 << 20, 80 << 20])
 @pytest.mark.parametrize("kind, head", [(b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\1\0\0\0"), (b"iCCP", b"icc\0\0")])
-def test_a_png_with_a_large_text(tmp_path, kind, head):
-    plain, data = encoded("red"), head + zlib.compress(bytes(3 << 20))
+def test_a_png_with_a_large_text(tmp_path, kind, head, size):
+    plain, data = encoded("red"), head + zlib.compress(bytes(size))
     chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     (tmp_path / "a.png").write_bytes(plain[:33] + chunk + plain[33:])
     (tmp_path / "b.png").write_bytes(plain)
-    np.testing.assert_array_equal(load_picture(tmp_path / "a.png"), load_picture(tmp_path / "b.png"))
+    expected = load_picture(tmp_path / "b.png")
+    np.testing.assert_array_equal(load_picture(tmp_path / "a.png"), expected)
+    (tmp_path / "c.png").write_bytes(plain[:-12] + chunk + plain[-12:])  # after the pixels
+    np.testing.assert_array_equal(load_picture(io.BytesIO((tmp_path / "c.png").read_bytes())), expected)
+
+
+def test_a_png_with_too_many_texts(tmp_path):
+    plain, data = encoded("red"), b"a\0" + bytes(70 << 20)
+    chunk = struct.pack(">I", len(data)) + b"tEXt" + data + struct.pack(">I", zlib.crc32(b"tEXt" + data))
+    (tmp_path / "a.png").write_bytes(plain[:33] + 2 * chunk + plain[33:])
+    np.testing.assert_array_equal(load_picture(tmp_path / "a.png"), load_picture(io.BytesIO(plain)))
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"hevc", b"mif1"])
@@ -90,6 +102,24 @@ def test_text_in_another_encoding(tmp_path, encoding):
     (tmp_path / "captions.jsonl").write_bytes(row.encode(encoding))
     with pytest.raises(UserError, match="1 line is not UTF-8"):
         list(check_data(tmp_path))
+
+
+LINES = {
+    "results.token": "a.png#0\t红色的圆\n",
+    "results.csv": "a.png| 0| 红色的圆\n",
+    "clips.txt": "a_1_2 红色的圆\n",
+    "pages.jsonl": '{"a": "红"}\n',
+}
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("name", LINES)
+def test_lines_in_another_encoding(tmp_path, name, encoding):
+    picture(tmp_path / "a.png", "red")
+    (tmp_path / name).write_bytes(LINES[name].encode(encoding))
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(UserError, match=rf"{name}': it is not UTF-8; save it as UTF-8 \(is it GBK or UTF-16\?\)"):
+            read_data(path)
 
 
 NAMES = {  # name in the folder: name in the list

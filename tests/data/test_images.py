@@ -278,12 +278,14 @@ def test_a_line_break_in_the_name_stays_on_one_line(tmp_path):
     assert_one_line(error, "a\\nb.png")
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     fails(tmp_path / "pipe.png", "not a regular file")
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read all files")
 def test_no_permission(tmp_path):
     png(tmp_path)

@@ -104,6 +104,7 @@ def test_msvd_reads_only_the_clips_of_its_list(tmp_path):
     assert {(s.why, s.bad) for s in skipped} == {("not in train_list.txt", False)}
 
 
+@pytest.mark.posix
 def test_a_clip_of_msvd_is_an_avi_or_else_an_mp4(tmp_path):
     """Only a missing .avi is replaced: a link is a bad record, also if the .mp4 is there."""
     path = write("msvd", tmp_path)
@@ -189,6 +190,7 @@ BAD_LINES = {
 }
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("why", BAD_LINES)
 def test_a_bad_line_is_skipped_with_its_reason_and_the_others_are_read(tmp_path, why):
     root = tmp_path / "root"
@@ -319,6 +321,24 @@ def test_bad_rows_of_parquet(tmp_path):
         everything(tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(UserError, match="cannot read .*a.parquet"):
+        everything(tmp_path)
+
+
+BOMBS = {  # images and texts of a page in a file of less than 100 KB: more than the limits
+    "a long text": ([None], ["x" * (80 << 20)]),
+    "many nothings": ([None] * 3_000_000, ["a"]),
+    "many equal names": (["a.png"] * 3_000_000, [None] * 3_000_000),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_parquet_that_unpacks_to_much_more_is_refused(tmp_path, name):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = zip(("images", "texts"), BOMBS[name], strict=True)
+    table = {column: pyarrow.array([page], pyarrow.list_(pyarrow.string())) for column, page in columns}
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    with pytest.raises(UserError, match="its pages are much larger than the file"):
         everything(tmp_path)
 
 
@@ -520,6 +540,7 @@ def test_a_mutated_file_gives_records_or_reasons_or_one_line(tmp_path, name, dat
 # ---- names ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     parts=st.lists(st.sampled_from(["..", ".", "a", "", "/", "\\", "out", "~", "C:"]) | st.text(max_size=5), max_size=5)

@@ -84,6 +84,7 @@ print(len(frames), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.posix
 def test_a_long_video_needs_memory_for_the_sampled_frames_only(tmp_path):
     """All decoded frames would fill 130 MB. The 30 sampled frames fill 90 KB."""
     for name, seconds in (("short.mp4", 5), ("long.mp4", 600)):
@@ -559,3 +560,9 @@ def test_the_pixels_of_all_frames_have_a_limit(tmp_path):
     path.write_bytes(head + frame * 400 + b";")
     with pytest.raises(UserError, match="its frames have too many pixels"):
         load_video(path)
+
+
+def test_the_page_about_own_data_lists_all_extensions_of_videos():
+    page = (Path(__file__).parents[2] / "docs/own_data.md").read_text(encoding="utf-8")
+    listed = page.partition("Videos are ")[2].partition(" and animated GIF")[0]
+    assert tuple(sorted(listed.replace(",", " ").split())) == tuple(sorted(video.EXTENSIONS))

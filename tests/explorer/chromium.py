@@ -1,6 +1,5 @@
 """One headless Chromium, driven over a pipe with its DevTools protocol. No port, no library."""
 
-import fcntl
 import itertools
 import json
 import os
@@ -110,6 +109,8 @@ def page_of(program, folder):
 
 def _high_pipe():
     """A pipe (read, write) with numbers above 4, which bash could otherwise overwrite."""
+    import fcntl  # Windows has none; the tests are marked
+
     ends = os.pipe()
     high = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 20) for end in ends)
     for end in ends:

@@ -14,6 +14,11 @@ from truth_files import HERE, PROMPTS, all_prompts, compare, expected, shipped, 
 
 import tinyflamingo
 from tinyflamingo.explorer import build, server
+from tinyflamingo.model.flamingo import encode_media
+from tinyflamingo.model.perceiver_resampler import temporal_embedding
+from tinyflamingo.studies.attention_maps import resampler_maps
+
+pytestmark = pytest.mark.posix  # the browser is driven over pipes
 
 TRUTH = f"(() => {{ {(HERE / 'truth.js').read_text(encoding='utf-8')}\nwindow.truth = truth; }})()"
 PACKED = {"float16": 0.0015, "float32": 0.00001}  # type of the matrices: largest difference of a probability
@@ -168,6 +173,49 @@ def test_the_weights_in_the_table_are_those_of_the_package(name, block, head, pa
         seen = own[medium - 1] if medium else np.zeros(R)
         shown = [percentage(cell) if medium else float(cell) for cell in row[-R:]]
         np.testing.assert_allclose(shown, seen, rtol=0, atol=0.00051 + 1e-5)
+
+
+def medium_of(name, page, address, **state):
+    """Open view 5 of a prompt for its first picture: the picture's features (F, S, D), from the package."""
+    items = open_prompt(page, address, name, n=1, show="inside", **state)
+    medium = next(item for item in items if not isinstance(item, str))
+    return encode_media(shipped().frozen, medium[None], shipped().config)
+
+
+@pytest.mark.parametrize("layer, head, latent", [(0, None, 0), (1, 2, 5)])
+@pytest.mark.parametrize("name", ["chapter", "clip"])
+def test_what_a_latent_takes_is_read_back_from_the_page(name, layer, head, latent, page, file):
+    chosen = {"l": layer + 1, "r": latent + 1} | ({} if head is None else {"k": head + 1})
+    features, model = medium_of(name, page, file("float32"), **chosen), shipped()
+    maps = resampler_maps(model.params["resampler"], features, model.config.resampler)[layer, 0]
+    maps = maps.mean(0) if head is None else maps[head]  # (R, F S + R)
+    F, S, R = *features.shape[1:3], len(maps)
+    cells = maps[:, : F * S].reshape(R, F, S)
+    *frames, latents = [row[1:] for row in rows_of(page, "#taken")]
+    shown = np.array([[percentage(cell) for cell in row] for row in frames])
+    np.testing.assert_allclose(shown, cells.sum(2).T, rtol=0, atol=0.00051 + 1e-4)
+    first, *each = latents[latent].splitlines()
+    np.testing.assert_allclose([percentage(line.split(":")[1]) for line in each], maps[latent, F * S :], atol=0.00051)
+    assert abs(percentage(first) - maps[latent, F * S :].sum()) < 0.0006
+    labels = page.run("[...document.querySelectorAll('#taken canvas')].map((canvas) => canvas.ariaLabel)")
+    shown = np.array([[percentage(cell.split(": ")[1]) for cell in label.split("; ")] for label in labels])
+    np.testing.assert_allclose(shown.reshape(F, R, S).swapaxes(0, 1), cells, rtol=0, atol=0.00051 + 1e-4)
+
+
+@pytest.mark.parametrize("channel", [0, 3])
+@pytest.mark.parametrize("name", ["chapter", "clip"])
+def test_features_and_time_embeddings_are_read_back_from_the_page(name, channel, page, file):
+    features = medium_of(name, page, file("float32"), f=channel)[0]  # (F, S, D)
+    time = temporal_embedding(shipped().params["resampler"]["temporal"], len(features))
+    lengths, own = np.linalg.norm(features, axis=2), np.linalg.norm(time, axis=1)
+    labels = page.run("[...document.querySelectorAll('#frames canvas[aria-label*=\";\"]')].map((c) => c.ariaLabel)")
+    shown = [[float(cell.split(": ")[1]) for cell in label.split("; ")] for label in labels]
+    wanted, digits = (features[:, :, channel - 1], 2) if channel else (lengths, 1)
+    np.testing.assert_allclose(shown, wanted, atol=0.6 * 10**-digits)
+    numbers = [row[-3:] for row in rows_of(page, "#frames")]
+    np.testing.assert_allclose([float(row[0]) for row in numbers], own, atol=0.006)
+    np.testing.assert_allclose([percentage(row[1]) for row in numbers], own / lengths.mean(1), atol=0.0051)
+    np.testing.assert_allclose([float(row[2]) for row in numbers], time @ time[0] / own / own[0], atol=0.006)
 
 
 def test_a_mask_that_is_off_by_one_changes_what_the_page_shows(page, file):

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -110,15 +111,41 @@ def explore(*arguments, **more):
         process.communicate()
 
 
+@pytest.mark.posix
 def test_the_command_serves_the_page_until_ctrl_c():
+    """It ends as other commands do: one line, exit code 130."""
     with explore("--port", "0", "--no-browser") as (process, line):
         port = int(re.fullmatch(r"the explorer is at http://127\.0\.0\.1:(\d+)/; stop it with Ctrl-C\n", line)[1])
         assert answer(port, "/", "localhost:{port}")[1] == build.build_page()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
-        assert (process.returncode, out, err) == (0, "\n", "")
+        assert (process.returncode, out, err) == (130, "", "tinyflamingo: stopped\n")
 
 
+def test_the_command_says_in_one_line_that_its_port_is_taken():
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with explore("--port", str(port), "--no-browser") as (process, line):
+            err = process.communicate(timeout=20)[1]
+    assert (process.returncode, line) == (2, "")
+    assert err.startswith(f"tinyflamingo: port {port} is taken by another program") and err.count("\n") == 1
+
+
+def test_a_browser_that_goes_away_leaves_no_traceback():
+    """A reader who reloads a page of 6 MB while it is under way closes the connection."""
+    with explore("--port", "0", "--no-browser") as (process, line):
+        port = int(re.search(r":(\d+)/", line)[1])
+        for _ in range(3):
+            with closing(socket.create_connection(("127.0.0.1", port))) as connection:
+                connection.sendall(f"GET / HTTP/1.0\r\nHost: localhost:{port}\r\n\r\n".encode())
+                connection.recv(10)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes at once
+        assert answer(port, "/", "localhost:{port}")[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[1] == "tinyflamingo: stopped\n"
+
+
+@pytest.mark.posix
 def test_the_command_opens_the_browser(tmp_path):
     """BROWSER is a program that writes its argument into a file, and then never ends."""
     browser = tmp_path / "browser"

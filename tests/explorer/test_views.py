@@ -3,12 +3,20 @@
 Numbers are compared in `test_browser.py`, words and colours in `test_page.py`.
 """
 
+import base64
+import io
 import json
 
+import numpy as np
 import pytest
 from chromium import page_of
+from PIL import Image
 
+from tinyflamingo.data.images import prepare_picture
+from tinyflamingo.data.video import load_video
 from tinyflamingo.explorer import build
+
+pytestmark = pytest.mark.posix  # the browser is driven over pipes
 
 LANGUAGES = ["en", "zh"]
 WIDTHS = [390, 1280, 1920]
@@ -135,6 +143,7 @@ def test_a_picture_of_a_link_that_does_not_exist_is_named(opened):
         "red_constructor", "constructor_circle", "red_star_turns-toString", "red_star_turns", "nine_red_circle",
         "zero_red_circle", "red_circle_above_blue_star_extra", "five_red_three", "red_three_plus_circle", "red", "",
         "red_circle_huge", "red_circle_small_nowhere", "red_three_small", "red_circle_plus_blue_star", "rgb:AAAA",
+        "rgb:", "rgb:!", "rgb:" + "A" * 4100, "rgb:" + "A" * 4096 * 33,
     ],
 )  # fmt: skip
 def test_other_words_are_no_picture(name, opened):
@@ -160,7 +169,7 @@ def test_a_place_behind_the_end_is_the_end(opened):
     page = opened("lang=en&at=900&m=step&s=900&t=5000&g=,,,,,,,&show=mask,next,mask")
     before = page.run("[S.at, S.step, S.gates, S.show]")
     assert before == [
-        page.run("NOW.said.probabilities.length - 1"),
+        page.run("NOW.said.logits.length - 1"),
         page.run("NOW.tokens.length - 1"),
         None,
         "mask,next",
@@ -178,6 +187,102 @@ def test_another_file_is_refused_in_words(opened):
     )
     page.wait_for("!$('trouble').hidden")
     assert "film.mp4" in text(page, "trouble")
+
+
+def give(page, files, n=0):
+    """Drop files {name: bytes} on card n, and wait for what the page makes of them."""
+    made = ", ".join(
+        f"new File([Uint8Array.from(atob('{base64.b64encode(data).decode()}'), (c) => c.charCodeAt(0))], '{name}', "
+        f"{{ type: 'image/{name.split('.')[-1]}' }})"
+        for name, data in files.items()
+    )
+    page.run(f"""(async () => {{
+      const data = new DataTransfer(), target = document.querySelectorAll(".card[data-n]")[{n}];
+      for (const file of [{made}]) data.items.add(file);
+      target.dispatchEvent(new DragEvent("drop", {{ dataTransfer: data, bubbles: true, cancelable: true }}));
+    }})()""")
+
+
+def frames_of(page, n=0):
+    return np.array(page.run(f"framesOf({n}).map((rgb) => [...rgb])"), np.uint8).reshape(-1, 32, 32, 3)
+
+
+def encoded(frames, kind, **more):
+    """The bytes of a file with these frames."""
+    file, pictures = io.BytesIO(), [Image.fromarray(frame) for frame in frames]
+    pictures[0].save(file, kind, save_all=len(pictures) > 1, append_images=pictures[1:], **more)
+    return file.getvalue()
+
+
+def coloured(n):
+    """n frames of 40 x 30 pixels, each of a colour of its own with a white bar."""
+    frames = np.zeros((n, 40, 30, 3), np.uint8)
+    frames += np.arange(1, n + 1, dtype=np.uint8)[:, None, None, None] * np.array([7, 3, 5], np.uint8)
+    frames[:, :, 10:14] = 255
+    return frames
+
+
+@pytest.mark.parametrize("milliseconds", [[1000] * 3, [400] * 8, [2500, 300, 300, 1200]])
+def test_an_animated_gif_becomes_the_clip_that_complete_takes(milliseconds, opened, tmp_path):
+    """One frame a second, as `load_video` samples it; fitted to one level of 255."""
+    data = encoded(coloured(len(milliseconds)), "gif", duration=milliseconds, loop=0, disposal=1)
+    (tmp_path / "a.gif").write_bytes(data)
+    expected = load_video(tmp_path / "a.gif")
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    give(page, {"a.gif": data})
+    page.wait_for(f"framesOf(0).length === {len(expected)} && S.pictures[0] !== 'blue_star'")
+    assert np.abs(frames_of(page).astype(int) - expected).max() <= 1
+    settle(page)
+    before = text(page, "gate-answer")
+    opened(page.run("location.hash.slice(1)"))  # the link carries the clip
+    assert text(page, "gate-answer") == before and len(frames_of(page)) == len(expected)
+    assert page.complaints() == []
+
+
+def test_several_pictures_become_the_frames_of_a_clip_in_the_order_of_their_names(opened, tmp_path):
+    frames = coloured(3)
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    give(page, {f"frame{n}.png": encoded([frames[i]], "png") for n, i in ((10, 2), (9, 1), (1, 0))})
+    page.wait_for("framesOf(0).length === 3")
+    assert np.abs(frames_of(page).astype(int) - np.stack([prepare_picture(frame) for frame in frames])).max() <= 1
+
+
+def test_more_frames_than_a_clip_may_have_are_refused_in_words(opened):
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    give(page, {"long.gif": encoded(coloured(2), "gif", duration=[40_000, 1000])})
+    page.wait_for("!$('trouble').hidden")
+    assert "at most 32 frames" in text(page, "trouble") and page.run("S.pictures[0]") == "blue_star"
+
+
+def test_a_browser_that_cannot_take_animations_apart_says_so(opened):
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    page.run("delete window.ImageDecoder")
+    give(page, {"a.gif": encoded(coloured(3), "gif", duration=1000)})
+    page.wait_for("S.pictures[0] !== 'blue_star' && !$('trouble').hidden")
+    assert "only its first frame" in text(page, "trouble") and len(frames_of(page)) == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_inside_follows_its_controls_and_its_link(language, opened):
+    page = opened(f"lang={language}&p=<image>Question: what happens? Answer:&i=green_heart_moves-left&show=inside")
+    assert page.run("$('frames').querySelectorAll('tbody tr').length") == 8
+    first = text(page, "taken")
+    for selector in ("#layer [value='0']", "#rhead [value='2']", "#latent [value='5']"):
+        click(page, selector)
+    page.run("$('channel').value = 7; $('channel').oninput({ target: $('channel') })")
+    page.wait_for(f"$('taken').innerText !== {json.dumps(first)} && S.channel === 7")
+    settle(page)
+    page.wait_for("/7/.test($('channel-out').textContent)")
+    shown = [text(page, name) for name in ("frames", "taken", "channel-out")]
+    assert page.run("location.hash").endswith("&l=1&k=3&r=6&f=7&show=inside")
+    opened(page.run("location.hash.slice(1)"))
+    assert [text(page, name) for name in ("frames", "taken", "channel-out")] == shown
+    assert page.run(NAMELESS) == [] and page.complaints() == []
+
+
+def test_inside_says_that_there_is_no_picture(opened):
+    page = opened("lang=en&p=a red circle is found&show=inside")
+    assert not page.run("$('inside').offsetHeight") and "no picture" in text(page, "view-inside")
 
 
 def test_a_closed_outline_is_filled(opened):
@@ -221,24 +326,24 @@ def test_the_lesson_asks_before_it_shows(language, opened):
     assert page.run("S.lesson") == 0 and page.complaints() == []
 
 
-def test_a_log_is_played_back_and_a_foreign_file_refused(opened):
+def test_the_log_is_played_back_with_the_signs_of_the_end(opened):
     page = opened("lang=en")
-    page.run("""give = (text) => {
-      const data = new DataTransfer(), input = $("log-file");
-      data.items.add(new File([text], "log.jsonl"));
-      input.files = data.files;
-      return input.onchange({ target: input });
-    }""")
-    names = [f"xattn_{i}/alpha_{kind}" for i in range(4) for kind in ("xattn", "dense")]
-    rows = [{"stage": "flamingo", "step": step, "gates": dict.fromkeys(names, step / 100)} for step in (0, 10, 20)]
-    page.run(f"give({json.dumps(chr(10).join(map(json.dumps, rows)))})")
-    page.run("showMoment(2)")
+    page.run("showMoment(1)")
     settle(page)
-    assert text(page, "log-out") == "step 10"
-    assert {abs(v) for v in page.run("S.gates.flat()")} == {0.1}
+    assert text(page, "log-out") == "step 0"
+    assert page.run("S.gates.flat().map(Math.abs)") == page.run("model.gateLog[0].gates.flat()")
     assert page.run("S.gates.flat().map(Math.sign)") == page.run("trained().flat().map(Math.sign)")
-    page.run("give('nothing')")
-    assert "log" in text(page, "trouble")
+
+
+def test_the_page_says_whether_the_signs_of_the_log_are_sure(opened):
+    """The sizes of the log decide it; here they are read back, and then one gate comes near 0."""
+    page = opened("lang=en")
+    sizes = np.array(page.run("model.gateLog.map((row) => row.gates.flat())"))
+    least, move = sizes.min(), np.abs(np.diff(sizes, axis=0)).max()
+    assert least > move and f"No gate comes nearer to 0 than {least:.2f}" in text(page, "sign-says")
+    assert f"by more than {move:.2f}" in text(page, "sign-says")
+    page.run("model.gateLog[9].gates[0][0] = 0.004; drawPlayback()")
+    assert "as near to 0 as 0.00, so it may have crossed 0" in text(page, "sign-says")
 
 
 def test_a_prompt_that_is_too_long_is_refused_in_words(opened):

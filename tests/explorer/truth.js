@@ -15,17 +15,18 @@ function truth(Flamingo, packed, request) {
 
   function answer(prompt) { // everything about one prompt; options: gates, or a broken mask
     const list = items(prompt), { tokens, phi, media } = Flamingo.interleave(list, model), traces = media.map(() => ({}));
-    const visual = media.map(({ frames }, m) => Flamingo.see(model, frames, traces[m])), { options } = prompt;
+    const visual = media.map(({ frames }, m) => Flamingo.resample(model, frames, traces[m])), { options } = prompt;
     const { all, logits, attention, added } = Flamingo.run(model, tokens, visual, { ...options, all: true });
     const said = Flamingo.complete(model, list, { ...options, maxTokens: prompt.maxTokens, visual });
     return {
       tokens, phi, text: said.text, logits: base64(all), last: base64(logits), attention: attention.map(base64),
-      resampler: traces.map((t) => t.attention.map(base64)), added: added.map(({ xattn, dense }) => [xattn, dense]),
+      resampler: traces.map((t) => t.attention.map(base64)), features: traces.map((t) => t.features.map(base64)),
+      time: traces.map((t) => t.time.map(base64)), added: added.map((kinds) => kinds.map(base64)),
     };
   }
 
   function moved(prompt) { // gates that move one after the other: as the page remembers, and as a model computes afresh
-    const list = items(prompt), visual = Flamingo.interleave(list, model).media.map(({ frames }) => Flamingo.see(model, frames));
+    const list = items(prompt), visual = Flamingo.interleave(list, model).media.map(({ frames }) => Flamingo.resample(model, frames));
     const outcome = (m, gates) => { // the same latents, or the page would remember nothing
       const { result, text } = Flamingo.complete(m, list, { gates, visual });
       return [text, base64(result.logits), ...result.attention.map(base64), JSON.stringify(result.added)];

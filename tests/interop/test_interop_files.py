@@ -91,6 +91,52 @@ def test_damage_is_one_line(tmp_path, data):
         files.read_arrays(tmp_path / "x.safetensors")
 
 
+GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+ODD = {
+    "the shape is a number": GOOD | {"shape": 2},
+    "the shape is a text": GOOD | {"shape": "2"},
+    "the shape is null": GOOD | {"shape": None},
+    "a size is a bool": GOOD | {"shape": [True, 2]},
+    "a size is a float": GOOD | {"shape": [2.0]},
+    "a size is negative": GOOD | {"shape": [-1]},
+    "sizes are negative": GOOD | {"shape": [-1, -2]},
+    "a size is enormous": GOOD | {"shape": [10**400, 2]},
+    "too many axes": GOOD | {"shape": [1] * 100_000 + [2]},
+    "another size": GOOD | {"shape": [3]},
+    "no shape": {"dtype": "F32", "data_offsets": [0, 8]},
+    "no offsets": {"dtype": "F32", "shape": [2]},
+    "no type": {"shape": [2], "data_offsets": [0, 8]},
+    "an unknown type": GOOD | {"dtype": "F99"},
+    "the type is a list": GOOD | {"dtype": ["F32"]},
+    "one offset": GOOD | {"data_offsets": [0]},
+    "offsets are floats": GOOD | {"data_offsets": [0.0, 8.0]},
+    "an offset is a bool": {"dtype": "U8", "shape": [7], "data_offsets": [True, 8]},
+    "offsets are texts": GOOD | {"data_offsets": ["0", "8"]},
+    "offsets are negative": GOOD | {"data_offsets": [-8, 0]},
+    "offsets are exchanged": GOOD | {"data_offsets": [8, 0]},
+    "behind the file": GOOD | {"data_offsets": [16, 24]},
+    "the entry is a list": [1],
+    "the entry is null": None,
+}
+
+
+@pytest.mark.parametrize("read", [files.read_arrays, files.safetensors_shapes])
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_entry_of_a_header_is_one_line(tmp_path, name, read):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(header({"b": GOOD, "a": ODD[name]}, bytes(16)))
+    with pytest.raises(UserError, match="array 'a' lies outside the file or its description is wrong"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [files.read_arrays, files.safetensors_shapes])
+def test_arrays_that_overlap_are_one_line(tmp_path, read):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(header({"a": GOOD, "b": GOOD | {"data_offsets": [4, 12]}}, bytes(16)))
+    with pytest.raises(UserError, match="two of its arrays overlap"):
+        read(path)
+
+
 def test_pickles_are_refused(tmp_path):
     (tmp_path / "x.pt").write_bytes(b"anything")
     with pytest.raises(UserError, match="pickle.*safetensors.torch.save_file"):

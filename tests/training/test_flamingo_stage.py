@@ -456,9 +456,9 @@ def test_other_pages_are_never_read_in_next_mode(tokenizer, rng, monkeypatch, ki
 def test_the_recipe_sets_the_share_of_pages_with_tasks(tokenizer, rng):
     for share, low, high in ((0.0, 0, 0), (0.28, 60, 110), (1.0, 300, 300)):
         stage = make_stage(tokenizer, tasks=share)
-        kinds = [stage._draw(rng, "pages", 1)[0] for _ in range(300)]
+        kinds = [stage._draw(rng, "pages", 1, 0)[0] for _ in range(300)]
         assert low <= kinds.count("tasks") <= high
-        assert "tasks" not in {stage._draw(rng, name, 1)[0] for name in ("pairs", "videos")}
+        assert "tasks" not in {stage._draw(rng, name, 1, 0)[0] for name in ("pairs", "videos")}
 
 
 def test_cut_keeps_the_media_whose_tags_are_left():

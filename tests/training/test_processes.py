@@ -201,6 +201,7 @@ def test_a_daemonic_process_starts_no_others():
     process.join()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("other_threads", [0, 3])
 def test_ctrl_c_is_not_lost_while_a_process_starts(other_threads):
     """It arrives in a function that Python calls after a fork; errors of such functions are ignored.
@@ -249,6 +250,7 @@ def die():
     world().wait()
 
 
+@pytest.mark.posix
 def test_a_worker_that_is_killed_ends_all_with_one_line(capfd):
     with ops.use_workers(3), pytest.raises(UserError, match="a worker process has died") as error:
         on_workers(die)
@@ -297,6 +299,7 @@ def alive(pid):
         return False
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_worker_outlives_a_killed_run_and_the_run_goes_on(tmp_path):

@@ -135,6 +135,7 @@ def test_a_mistake_of_the_user_ends_all_ranks_with_one_line(tmp_path):
     assert code == 2 and output.count("nothing to resume") == 1 and "Traceback" not in output
 
 
+@pytest.mark.posix
 @needs_mpi
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_and_the_resumed_run_ends_with_the_same_bits(tmp_path):

@@ -237,6 +237,7 @@ def test_an_unknown_preset_is_refused_and_makes_no_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["file", "file/below", "file/below/deeper", "/proc/tinyflamingo", "x" * 300])
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, name, monkeypatch):
     (tmp_path / "file").write_text("precious")
@@ -509,6 +510,7 @@ def working_time(folder):
     return time.monotonic() - began
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_kill_9_at_40_random_moments_ends_bit_equal(tmp_path):
     """In all stages: a run is killed, resumed and killed again, until it reaches its end."""
@@ -537,6 +539,7 @@ def test_kill_9_at_40_random_moments_ends_bit_equal(tmp_path):
     assert kills >= 40 and stages >= {0, 1, 2} and same(clean, folder)
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_kill_9_during_10_saves_ends_bit_equal(tmp_path):
     clean, kills, number = tmp_path / "clean", 0, 0
@@ -578,6 +581,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.posix
 def test_a_full_disk_is_reported_and_the_last_state_stays(small_disk, undisturbed, monkeypatch):
     folder = interrupted(small_disk, monkeypatch, at=9)
     before = load_state(folder)[0]
@@ -616,6 +620,7 @@ def test_new_kernels_and_cached_kernels_give_the_same_bits(tmp_path, monkeypatch
     assert same(tmp_path / "compiled", tmp_path / "kept")
 
 
+@pytest.mark.posix
 def test_one_kill_9_for_real(tmp_path, undisturbed):
     """The short version of the tests above: one kill in the second stage."""
     folder = tmp_path / "run"

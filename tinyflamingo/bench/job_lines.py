@@ -6,7 +6,6 @@ Implements no section of the chapter. Not here: steps on a batch that is ready (
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from PIL import Image
 
 from tinyflamingo import ops
 from tinyflamingo.bench.contest import Contest, Inputs, NotRun, largest
+from tinyflamingo.system import end_group
 from tinyflamingo.training.stage import step_rng
 
 PLACES, IN_A_ROW = 5, 4  # the measured steps: 4 in a row, at 5 places of a stage
@@ -113,7 +113,8 @@ def _until_first_step(preset):
         try:
             _read_until(process.stderr, FIRST_LOSS)
         finally:
-            _stop(process)
+            end_group(process)
+            process.stderr.close()
 
 
 def _read_until(pipe, text):
@@ -124,13 +125,3 @@ def _read_until(pipe, text):
         if not new:
             raise NotRun(f"train ended before its first step: {seen[-200:].decode(errors='replace').strip()}")
         seen += new
-
-
-def _stop(process):
-    """End a process and those that it started."""
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGTERM)
-    else:
-        process.terminate()
-    process.wait()
-    process.stderr.close()

@@ -198,7 +198,7 @@ def _jax():
 def _processor():
     """The processor's name, and the kind for which Numba compiles: several kinds have the same name."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()

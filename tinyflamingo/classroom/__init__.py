@@ -1,4 +1,6 @@
-"""What the notebooks use again and again: `picture`, `clip`, `ask`, `show`. And for teachers: `pack.py`, `grade.py`.
+"""What the notebooks use again and again: `picture`, `clip`, `ask`, `show`, `sliders`.
+
+For teachers: `pack.py`, `grade.py`.
 
 Not here: the exercises (`notebooks/`) and what judges an answer (`checks/`).
 """
@@ -43,3 +45,18 @@ def show(*functions: Callable) -> None:
         plain = getattr(function, "fun", getattr(function, "py_func", function))
         print(f"# {plain.__module__.replace('.', '/')}.py: {plain.__name__}\n")
         print(inspect.getsource(plain))
+
+
+def sliders(draw: Callable, **knobs: Any) -> None:
+    """Call a function that draws or prints again whenever the reader moves a slider or chooses from a menu.
+
+    knobs: for each argument of the function (least, largest), (least, largest, step), a list of choices, or a bool.
+    The first call has the function's defaults. Without a running kernel there is nothing to move.
+    """
+    import ipywidgets
+    from IPython.display import display
+
+    turned = ipywidgets.interactive(draw, **knobs)
+    for knob in turned.children[:-1]:  # the last one is the output
+        knob.continuous_update = False  # a slider that is being moved does not call the function yet
+    display(turned)

@@ -15,7 +15,6 @@ import json
 import os
 import queue
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from tinyflamingo.classroom.messages import Values, receive, send
 from tinyflamingo.classroom.pack import ROOT, notebooks
 from tinyflamingo.errors import UserError
 from tinyflamingo.language import _
+from tinyflamingo.system import end_group
 
 SECONDS = 30  # for one exercise
 MEGABYTES = 4096
@@ -264,12 +264,7 @@ class Student:
         """End the process and those that it has started."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if hasattr(os, "killpg"):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:
-                self.process.kill()
-        self.process.wait()
+        end_group(self.process)
         self.folder.cleanup()
         self.process = None
 

@@ -7,6 +7,7 @@ scaling of colours to mean 0 and variance 1 (the vision encoder does it), the pi
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import warnings
@@ -62,16 +63,40 @@ def load_picture(
             raise Unreadable("picture", name, "it is HEIC", "export it as JPEG or PNG first") from None
         raise Unreadable("picture", name, "it is not a picture", _REMEDY) from None
     except Exception as error:  # on a broken file a decoder can raise nearly anything
+        if "MAX_TEXT" in str(error):
+            return load_picture(_without_texts(path_or_file, name), side, preparation)
         wrong = f"it is damaged or cut short ({_one_line(error)})"
         raise Unreadable("picture", name, wrong, "save or copy it again") from error
 
 
 def _is_heic(path_or_file):
     """Whether the first bytes are those of HEIC, which phones write and Pillow cannot read."""
-    with nullcontext(path_or_file) if hasattr(path_or_file, "read") else open_regular(path_or_file) as file:
-        file.seek(0)
+    with _from_begin(path_or_file) as file:
         head = file.read(12)
     return head[4:8] == b"ftyp" and head[8:12] in HEIC
+
+
+def _without_texts(path_or_file, name):
+    """A PNG without its texts and its profile, which Pillow unpacks. Each chunk: length, kind, data, checksum."""
+    plain = io.BytesIO()
+    plain.name = name
+    with _from_begin(path_or_file) as file:
+        plain.write(file.read(8))
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big") + 4
+            if head[4:] in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+                file.seek(length, os.SEEK_CUR)
+            else:
+                plain.write(head + file.read(length))
+    return plain
+
+
+def _from_begin(path_or_file):
+    """A context: the file, open at its begin."""
+    if not hasattr(path_or_file, "read"):
+        return open_regular(path_or_file)
+    path_or_file.seek(0)
+    return nullcontext(path_or_file)
 
 
 def prepare_picture(array: np.ndarray, side: int = 32, preparation: Preparation = PAD) -> np.ndarray:

@@ -8,11 +8,13 @@ const gatesNow = () => S.gates || trained();
 const alphas = (gates) => gates.map((pair) => pair.map(Math.atanh));
 const shutGates = () => model.gates.map(() => [0, 0]);
 const options = (gates = gatesNow()) => ({ gates: alphas(gates), ...BREAKS[S.broken] });
-const runOn = (visual, how) => Flamingo.run(model, NOW.tokens, visual, how);
+const runOn = (visual, how, tokens = NOW.tokens) => Flamingo.run(model, tokens, visual, how);
+const chances = (logits) => Flamingo.probabilities(logits, S.temperature);
 const wordAt = (t) => display(NOW.pieces[t]), wordOf = (id) => display(Flamingo.piece(model, id));
 const display = (piece) => piece.replace(/▁/g, "") || "▁";
 const chosenToken = () => (S.token === null ? NOW.tokens.length - 1 : Math.min(S.token, NOW.tokens.length - 1));
 const colourOf = (n) => (n > 0 ? ((n - 1) % 5) + 1 : 0); // class f0 ... f5
+const framesOf = (m) => World.frames(S.pictures[m]);
 const tagsIn = (prompt) => prompt.split("<image>").length - 1;
 
 // ---- what is computed
@@ -20,20 +22,19 @@ const tagsIn = (prompt) => prompt.split("<image>").length - 1;
 function promptItems() {
   const parts = S.prompt.split("<image>"), items = parts[0].trim() ? [parts[0]] : [];
   parts.slice(1).forEach((text, i) => {
-    const frames = World.frames(S.pictures[i]);
-    items.push({ frames, kind: frames.length > 1 ? "video" : "picture" });
+    items.push({ frames: framesOf(i) });
     if (text.trim()) items.push(text);
   });
   return items;
 }
 
-const seen = new Map(); // a picture's name -> its latents, kept, and what the resampler looked at
-function see(name) {
-  if (!seen.has(name)) {
+const resampled = new Map(); // a picture's name -> its latents, kept, and what the resampler looked at
+function resample(name) {
+  if (!resampled.has(name)) {
     const trace = {};
-    seen.set(name, { latents: Flamingo.see(model, World.frames(name), trace), trace });
+    resampled.set(name, { latents: Flamingo.resample(model, World.frames(name), trace), trace });
   }
-  return seen.get(name);
+  return resampled.get(name);
 }
 
 const MOST = 30000; // of the mask; a browser needs seconds to draw more
@@ -48,7 +49,7 @@ function readPrompt() {
   NOW.tokens = null; // if what follows throws, the next change reads the prompt again
   const { tokens, pieces, phi } = Flamingo.interleave(promptItems(), model), cells = tokens.length * S.pictures.length * latents();
   if (cells > MOST) throw new Error(T("tooManyCells", { cells, max: MOST }));
-  const visual = S.pictures.map((name) => see(name).latents);
+  const visual = S.pictures.map((name) => resample(name).latents);
   let ends = 0;
   const chunk = pieces.map((piece) => (piece === "<EOC>" ? ++ends : ends + 1)); // <EOC> belongs to the chunk it closes
   Object.assign(NOW, { tokens, pieces, phi: Array.from(phi), chunk, visual, M: visual.length, blind: {} });
@@ -66,14 +67,10 @@ function writeAnswer() {
     temperature: lot ? S.temperature : 0, random: lottery(S.seed),
   });
 }
-function logitsAt(step, gates) { // after the prompt and `step` words of the answer
-  const tokens = [...NOW.tokens, ...NOW.said.tokens.slice(0, step)];
-  return Flamingo.run(model, tokens, NOW.visual, options(gates)).logits;
-}
 
 // ---- what is drawn, in the order in which the reader needs it
 
-const SECTIONS = ["input", "mask", "next", "gates", "look"];
+const SECTIONS = ["input", "mask", "next", "gates", "look", "inside"];
 const shown = (view) => !S.show || S.show.split(",").includes(view);
 let later = 0;
 
@@ -85,7 +82,7 @@ function refresh() {
   try {
     compute();
     writeAnswer();
-    S.at = Math.min(S.at, NOW.said.probabilities.length - 1); // an address, or a shorter answer, may leave it behind the end
+    S.at = Math.min(S.at, NOW.said.logits.length - 1); // an address, or a shorter answer, may leave it behind the end
     S.step = Math.min(S.step, NOW.tokens.length - 1);
     trouble("");
   } catch (error) {
@@ -105,7 +102,7 @@ function refresh() {
   clearTimeout(later);
   later = setTimeout(() => {
     if (gatesOnly) drawMask();
-    later = setTimeout(() => { drawSweep(); drawLook(); document.documentElement.dataset.ready = NOW.promptKey; }, 150);
+    later = setTimeout(() => { drawSweep(); drawLook(); drawInside(); document.documentElement.dataset.ready = NOW.promptKey; }, 150);
   }, 0);
 }
 
@@ -129,7 +126,7 @@ function fitPictures() { // as many pictures as there are tags
 
 function trouble(text) {
   $("trouble").hidden = !text;
-  $("trouble").textContent = text;
+  put("trouble", text);
 }
 
 function drawFrame() {
@@ -140,11 +137,9 @@ function drawFrame() {
   if (root.words !== S.lang) for (const node of document.querySelectorAll("[data-t], [data-do]")) node.textContent = T(node.dataset.t || node.dataset.do);
   root.words = S.lang;
   for (const view of SECTIONS) $(`view-${view}`).hidden = !shown(view);
-  $("main").classList.toggle("pair", shown("mask") && shown("next"));
-  for (const view of ["gates", "look"]) $(`view-${view}`).classList.toggle("alone", !(shown("gates") && shown("look")));
-  choice($("lang"), T("language"), [["en", "English"], ["zh", "中文"]], S.lang, (lang) => change({ lang }));
-  choice($("size"), T("letters"), [[1, "A"], [1.25, "A+"], [1.5, "A++"]], S.size, (size) => change({ size }));
-  theButton("lesson").setAttribute("aria-expanded", S.lesson > 0);
+  choice("lang", "language", [["en", "English"], ["zh", "中文"]]);
+  choice("size", "letters", [[1, "A"], [1.25, "A+"], [1.5, "A++"]]);
+  theButton("lesson").ariaExpanded = S.lesson > 0;
 }
 function drawFoot() {
   const { name, bytes } = model.info;
@@ -153,8 +148,10 @@ function drawFoot() {
 
 // ---- the address
 
-const place = (last) => [(v) => v + 1, (t) => Math.min(last(), Math.max(0, Math.trunc(t) - 1 || 0))]; // counted from 1 in the address
+const whole = (t, last) => Math.min(last, Math.max(0, Math.trunc(t) || 0));
+const place = (last) => [(v) => v + 1, (t) => whole(t - 1, last())]; // counted from 1 in the address
 const oneOf = (...names) => [String, (t) => (names.includes(t) ? t : names[0])];
+const headOf = (part) => [(v) => v + 1, (t) => whole(t, model.config[part].heads) - 1];
 const anywhere = place(() => 1e4);
 const HASH = { // name in the address: [name in S, to text, from text]
   lang: ["lang", ...oneOf("en", "zh")],
@@ -162,13 +159,15 @@ const HASH = { // name in the address: [name in S, to text, from text]
   i: ["pictures", (v) => v.join(","), (t) => (t ? t.split(",") : [])],
   g: ["gates", (v) => v.flat().map((x) => +x.toFixed(3)).join(","), gatesFrom],
   b: ["block", ...place(() => model.gates.length - 1)],
-  h: ["head", (v) => v + 1, (t) => Math.min(model.config.xattn.heads, Math.max(0, Math.trunc(t) || 0)) - 1],
+  h: ["head", ...headOf("xattn")],
   t: ["token", ...anywhere], m: ["mode", ...oneOf("look", "step", "quiz")], s: ["step", ...anywhere],
   x: ["broken", ...oneOf("", ...Object.keys(BREAKS))],
   T: ["temperature", String, (t) => Math.min(3, Math.max(0.2, Number(t) || 1))],
   c: ["choose", ...oneOf("likeliest", "lot")],
   seed: ["seed", String, (t) => Math.trunc(t) || 1], at: ["at", ...anywhere],
-  lesson: ["lesson", String, (t) => Math.min(STEPS.length, Math.max(0, Math.trunc(t) || 0))],
+  lesson: ["lesson", String, (t) => whole(t, STEPS.length)],
+  n: ["picture", ...anywhere], l: ["layer", ...place(() => model.config.resampler.layers - 1)], k: ["rhead", ...headOf("resampler")],
+  r: ["latent", ...place(() => latents() - 1)], f: ["channel", String, (t) => whole(t, model.config.language.width)],
   size: ["size", String, (t) => ([1.25, 1.5].includes(Number(t)) ? Number(t) : 1)],
   show: ["show", String, (t) => SECTIONS.filter((v) => t.split(",").includes(v)).join(",")],
 };
@@ -179,7 +178,7 @@ function gatesFrom(text) {
 }
 function readHash() {
   const given = new URLSearchParams(location.hash.slice(1));
-  Object.assign(S, START, { lang: S.lang, block: model.gates.length - 1 });
+  Object.assign(S, START, { lang: S.lang });
   const lesson = HASH.lesson[2](given.get("lesson"));
   if (lesson) Object.assign(S, STEPS[lesson - 1].ask); // what else the address says comes on top
   for (const [name, [field, , parse]] of Object.entries(HASH)) if (given.has(name)) S[field] = parse(given.get(name));
@@ -189,7 +188,7 @@ function readHash() {
   const unknown = S.pictures.filter((name) => !World.knows(name));
   S.pictures = S.pictures.map((name) => (unknown.includes(name) ? SPARE[0] : name));
   refresh();
-  if (unknown.length) trouble(T("unknownPicture", { names: listed(unknown) }));
+  if (unknown.length) trouble(T("unknownPicture", { names: listed(unknown.map((name) => name.slice(0, 40))) }));
 }
 function writeHash() {
   const out = new URLSearchParams();
@@ -202,15 +201,15 @@ function writeHash() {
 }
 
 DO.skip = (e) => { e.preventDefault(); $("main").focus(); }; // the part behind # is the state, no place on the page
-DO.copyLink = async () => {
+DO.copyLink = async ({ target }) => {
   const done = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
-  theButton("copyLink").textContent = T(done ? "copied" : "copyByHand");
-  setTimeout(() => { theButton("copyLink").textContent = T("copyLink"); }, 2500);
+  target.textContent = T(done ? "copied" : "copyByHand");
+  setTimeout(() => { target.textContent = T("copyLink"); }, 2500);
 };
 
 function begin() {
   model = Flamingo.load(TINYFLAMINGO);
-  START.block = model.gates.length - 1;
+  Object.assign(START, { block: model.gates.length - 1, layer: model.config.resampler.layers - 1 });
   for (const wire of [wireInputs, wireMask, wireGates, wirePicker]) wire();
   window.onhashchange = readHash;
   readHash();

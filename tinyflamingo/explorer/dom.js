@@ -19,6 +19,7 @@ function T(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 const range = (n) => [...Array(n).keys()];
+const sum = (list) => list.reduce((a, v) => a + v, 0);
 const biggest = (list) => list.indexOf(Math.max(...list));
 const inChinese = () => S.lang === "zh";
 const pictureN = (m) => T("pictureN", { n: m + 1 }), latentN = (r) => T("latentN", { n: r + 1 });
@@ -41,18 +42,20 @@ function rebuilt(node, signature, build) {
 
 const put = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; }; // a screen reader reads what changed
 
-// One of several, as native radio buttons: arrow keys and names come with them. options: [[value, label], ...]
-function choice(node, legend, options, value, pick) {
+// One of several, as native radio buttons: arrow keys and names come with them. options: [[value, label], ...]. What is
+// picked becomes the field of S with the name of the node, if nothing else is said.
+function choice(id, legend, options, value = S[id], pick = (v) => change({ [id]: v })) {
+  const node = $(id);
   rebuilt(node, [legend, options], () => {
-    const name = node.id;
-    node.replaceChildren(el("legend", {}, legend), ...options.map(([v, label]) => {
-      const input = el("input", { type: "radio", name, value: String(v), "data-key": v });
-      input.onchange = () => pick(v);
+    node.replaceChildren(el("legend", {}, T(legend)), ...options.map(([v, label]) => {
+      const input = el("input", { type: "radio", name: id, value: String(v), "data-key": v, onchange: () => pick(v) });
       return el("label", { className: "pick" }, input, el("span", {}, label));
     }));
   });
   for (const input of node.querySelectorAll("input")) input.checked = input.value === String(value);
 }
+const counted = (n) => range(n).map((i) => [i, String(i + 1)]);
+const heads = (n) => [[-1, T("allHeads")], ...counted(n)];
 
 const DO = {}; // what a button with this name in data-do does; its text is the entry of WORDS with the same name
 const plainButton = (props, ...kids) => el("button", { type: "button", ...props }, ...kids);
@@ -61,9 +64,31 @@ const disable = (key, off) => { theButton(key).disabled = off; };
 document.onclick = (e) => DO[e.target.closest?.("[data-do]")?.dataset.do]?.(e);
 
 function table(caption, head, rows) { // rows: lists of cells, the first of which names its row
-  const cells = (row) => row.map((c) => el("td", { className: /^[\d.]+(\s%)?$/.test(c) ? "n" : "" }, c));
+  const cells = (row) => row.map((c) => el("td", { className: /^-?[\d.]+(\s%)?$/.test(c) ? "n" : "" }, c));
   return el("table", { className: "plain" }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { scope: "col" }, h)))),
-    el("tbody", {}, ...rows.map(([name, ...rest]) => el("tr", {}, el("th", { scope: "row" }, name), ...cells(rest)))));
+    el("tbody", {}, ...rows.map(([name, ...rest]) => el("tr", {}, el("th", { scope: "row" }, ...[name].flat()), ...cells(rest)))));
+}
+
+// ---- what takes time
+
+// step(0), ..., step(n - 1), one at a time, so that the page stays alive -> their values; null if keyNow() changes meanwhile
+async function gently(n, keyNow, step) {
+  const key = keyNow(), out = [];
+  while (out.length < n) {
+    out.push(step(out.length));
+    await new Promise((ok) => setTimeout(ok));
+    if (key !== keyNow()) return null;
+  }
+  return out;
+}
+function start(player, milliseconds, next) { // calls `next` again and again, until it returns false or the player is stopped
+  stop(player);
+  player.timer = setInterval(() => { if (!next()) stop(player); }, milliseconds);
+}
+function stop(player) {
+  clearInterval(player.timer);
+  player.timer = 0;
+  change({});
 }
 
 // ---- pictures
@@ -85,23 +110,17 @@ function imageData(rgb) {
 // ---- words of the model in the reader's language
 
 const gloss = (text) => GLOSS[text.trim().toLowerCase()] || "";
-function glossOf(prompt) { // the longest known pieces, one after the other; an unknown word stays as it is
-  return prompt.split("<image>").map((text) => {
-    const words = text.trim().split(/\s+/).filter(Boolean), out = [];
-    for (let i = 0; i < words.length; ) {
-      let n = Math.min(7, words.length - i);
-      while (n > 1 && !GLOSS[words.slice(i, i + n).join(" ").toLowerCase()]) n--;
-      const phrase = words.slice(i, i + n).join(" ").toLowerCase(), [, bare, mark] = phrase.match(/^(.*?)([.?:]?)$/);
-      if (!["a", "an", "the"].includes(phrase)) out.push(GLOSS[phrase] || (GLOSS[bare] || bare) + ({ ".": "。", "?": "？", ":": "：" }[mark] || ""));
-      i += n;
-    }
-    return out.join("");
-  }).join(T("glossPicture"));
+const meaning = (word) => (inChinese() ? gloss(word) : "");
+const PHRASES = Object.keys(GLOSS).sort((a, b) => b.length - a.length).map((phrase) => phrase.replace(/[.?]/g, "\\$&")).join("|");
+const KNOWN = new RegExp(`\\b(${PHRASES}|an?|the)(?!\\w)`, "gi"), MARKS = { ".": "。", "?": "？", ":": "：" };
+function glossOf(prompt) { // the longest known phrases first; an unknown word stays as it is
+  const chinese = (text) => text.replace(KNOWN, (phrase) => gloss(phrase)).replace(/[.?:]/g, (mark) => MARKS[mark]).replace(/\s/g, "");
+  return prompt.split("<image>").map(chinese).join(T("glossPicture"));
 }
 function pictureName(name) { // "red_circle" -> "red circle", or in Chinese
   if (name.startsWith("rgb:")) return T("ownPicture");
   const words = name.split("_").map((word) => word.replace("-", " "));
-  return words.map((word) => (inChinese() && GLOSS[word]) || word).join(" ");
+  return words.map((word) => meaning(word) || word).join(" ");
 }
 
 const SVG = el("div", { innerHTML: "<svg></svg>" }).firstChild.namespaceURI; // from the parser: no address in the source

@@ -10,66 +10,53 @@ const Flamingo = (() => {
   const NEVER = [0, BOS, 3, IMAGE]; // an answer holds none of these, nor <PAD> and <UNK>
   const EOC = Symbol("<EOC>"); // an item of a prompt: the chunk ends here
 
-  function transposed(w) { // (I, O) -> (O, I), kept: the sums of `linear` then run along the memory
-    if (w.t) return w.t;
-    const [I, O] = w.shape, t = new Float32Array(I * O);
-    for (let i = 0; i < I; i++) for (let o = 0; o < O; o++) t[o * I + i] = w.data[i * O + o];
-    return (w.t = t);
+  const range = (n) => [...Array(n).keys()];
+
+  function transposed({ shape: [I, O], data }) { // (I, O) -> (O, I): the sums of `linear` then run along the memory
+    const t = new Float32Array(I * O);
+    for (let i = 0; i < I; i++) for (let o = 0; o < O; o++) t[o * I + i] = data[i * O + o];
+    return t;
   }
 
-  function linear(x, w, bias) { // (T, I), weight (I, O) -> (T, O)
-    const [I, O] = w.shape, T = x.length / I, y = new Float32Array(T * O);
-    for (let r = 0; r < T; r += 4) (T - r < 3 ? lastRows : fourRows)(x, r, T, transposed(w), I, O, y);
-    if (bias) for (let i = 0; i < y.length; i++) y[i] += bias.data[i % O];
-    return y;
-  }
-
-  function fourRows(x, r, T, t, I, O, y) { // 4 rows x 2 columns at once; a row or column beyond the end repeats the last
-    const r0 = r, r1 = r + 1, r2 = r + 2, r3 = Math.min(r + 3, T - 1), x0 = r0 * I, x1 = r1 * I, x2 = r2 * I, x3 = r3 * I;
-    for (let c = 0; c < O; c += 2) {
-      const d = Math.min(c + 1, O - 1), p = c * I, q = d * I;
+  // (T, I), weight (I, O) -> (T, O). 2 rows x 4 columns at once; a row or column beyond the end repeats the last one.
+  function linear(x, w, bias) {
+    const [I, O] = w.shape, T = x.length / I, y = new Float32Array(T * O), t = (w.t ??= transposed(w));
+    for (let r = 0; r < T; r += 2) for (let c = 0; c < O; c += 4) {
+      const s = Math.min(r + 1, T - 1), c1 = Math.min(c + 1, O - 1), c2 = Math.min(c + 2, O - 1), c3 = Math.min(c + 3, O - 1);
+      const p = r * I, q = s * I, p0 = c * I, p1 = c1 * I, p2 = c2 * I, p3 = c3 * I;
       let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
       for (let i = 0; i < I; i++) {
-        const u = t[p + i], v = t[q + i], m = x[x0 + i], n = x[x1 + i], k = x[x2 + i], l = x[x3 + i];
-        a0 += m * u; a1 += n * u; a2 += k * u; a3 += l * u;
-        b0 += m * v; b1 += n * v; b2 += k * v; b3 += l * v;
+        const m = x[p + i], n = x[q + i], t0 = t[p0 + i], t1 = t[p1 + i], t2 = t[p2 + i], t3 = t[p3 + i];
+        a0 += m * t0; a1 += m * t1; a2 += m * t2; a3 += m * t3;
+        b0 += n * t0; b1 += n * t1; b2 += n * t2; b3 += n * t3;
       }
-      y[r0 * O + c] = a0; y[r1 * O + c] = a1; y[r2 * O + c] = a2; y[r3 * O + c] = a3;
-      y[r0 * O + d] = b0; y[r1 * O + d] = b1; y[r2 * O + d] = b2; y[r3 * O + d] = b3;
+      y[r * O + c] = a0; y[r * O + c1] = a1; y[r * O + c2] = a2; y[r * O + c3] = a3;
+      y[s * O + c] = b0; y[s * O + c1] = b1; y[s * O + c2] = b2; y[s * O + c3] = b3;
     }
+    return bias ? y.map((v, i) => v + bias.data[i % O]) : y;
   }
 
-  function lastRows(x, r, T, t, I, O, y) { // 1 row x 4 columns at once: for one new token
-    for (let s = r; s < T; s++) for (let c = 0, o = s * I; c < O; c += 4) {
-      const c1 = Math.min(c + 1, O - 1), c2 = Math.min(c + 2, O - 1), c3 = Math.min(c + 3, O - 1);
-      const p0 = c * I, p1 = c1 * I, p2 = c2 * I, p3 = c3 * I;
-      let a0 = 0, a1 = 0, a2 = 0, a3 = 0;
-      for (let i = 0; i < I; i++) {
-        const m = x[o + i];
-        a0 += m * t[p0 + i]; a1 += m * t[p1 + i]; a2 += m * t[p2 + i]; a3 += m * t[p3 + i];
-      }
-      y[s * O + c] = a0; y[s * O + c1] = a1; y[s * O + c2] = a2; y[s * O + c3] = a3;
-    }
-  }
-
-  function norm(x, D, gain, bias, eps, centred) { // (T, D) -> (T, D)
-    const y = new Float32Array(x.length);
+  function norm(x, { data: gain }, bias) { // (T, D) -> (T, D): a layer norm, or without a bias the RMS norm
+    const D = gain.length, y = new Float32Array(x.length);
     for (let o = 0; o < x.length; o += D) {
       let mean = 0, square = 0;
-      if (centred) for (let i = 0; i < D; i++) mean += x[o + i] / D;
+      if (bias) for (let i = 0; i < D; i++) mean += x[o + i] / D;
       for (let i = 0; i < D; i++) square += (x[o + i] - mean) ** 2;
-      const scale = 1 / Math.sqrt(square / D + eps);
-      for (let i = 0; i < D; i++) y[o + i] = (x[o + i] - mean) * scale * gain.data[i] + (bias ? bias.data[i] : 0);
+      const scale = 1 / Math.sqrt(square / D + (bias ? 1e-5 : 1e-6));
+      for (let i = 0; i < D; i++) y[o + i] = (x[o + i] - mean) * scale * gain[i] + (bias ? bias.data[i] : 0);
     }
     return y;
   }
-  const layerNorm = (x, gain, bias) => norm(x, gain.data.length, gain, bias, 1e-5, true);
-  const rmsNorm = (x, gain) => norm(x, gain.data.length, gain, null, 1e-6, false);
+  const layerNorm = norm, rmsNorm = (x, gain) => norm(x, gain);
 
   const gelu = (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
   const squaredRelu = (x) => (x > 0 ? x * x : 0);
   const plus = (x, y, scale = 1) => x.map((v, i) => v + scale * y[i]);
-  const size = (x) => Math.sqrt(x.reduce((sum, v) => sum + v * v, 0));
+
+  function feedForward(p, h, activation) { // (T, D) -> (T, D)
+    const hidden = linear(norm(h, p.ffw_gain, p.ffw_bias), p.w_1, p.b_1).map(activation);
+    return linear(hidden, p.w_2, p.b_2);
+  }
 
   function joined(arrays) { // one after the other
     const out = new Float32Array(arrays.reduce((n, a) => n + a.length, 0));
@@ -109,21 +96,19 @@ const Flamingo = (() => {
   // ---- §2 Vision encoder: a ResNet without normalisation layers (NF-ResNet). A grid is {Y, X, C, data}, C channels
   const GAIN = 1.7015043497085571; // if x has variance 1, then GAIN * gelu(x) has variance 1
 
-  function standardised(p, G) { // -> for each group of channels (k k inputs, outputs / G): mean 0, norm gain; kept
-    if (p.groups) return p.groups;
-    const [k, , inputs, outputs] = p.w.shape, I = k * k * inputs, O = outputs / G;
-    return (p.groups = Array.from({ length: G }, (_, g) => {
+  function standardised({ w, gain }, G) { // -> for each group of channels (k k inputs, outputs / G): mean 0, norm gain
+    const [k, , inputs, outputs] = w.shape, I = k * k * inputs, O = outputs / G;
+    return range(G).map((g) => {
       const data = new Float32Array(I * O);
-      for (let o = 0; o < O; o++) {
-        const at = (i) => p.w.data[i * outputs + g * O + o];
+      for (let o = 0, c = g * O; o < O; o++, c++) {
         let mean = 0, square = 0;
-        for (let i = 0; i < I; i++) mean += at(i) / I;
-        for (let i = 0; i < I; i++) square += (at(i) - mean) ** 2;
-        const gain = p.gain.data[g * O + o] / Math.sqrt(Math.max(square, 1e-4));
-        for (let i = 0; i < I; i++) data[i * O + o] = (at(i) - mean) * gain;
+        for (let i = 0; i < I; i++) mean += w.data[i * outputs + c] / I;
+        for (let i = 0; i < I; i++) square += (w.data[i * outputs + c] - mean) ** 2;
+        const scale = gain.data[c] / Math.sqrt(Math.max(square, 1e-4));
+        for (let i = 0; i < I; i++) data[i * O + o] = (w.data[i * outputs + c] - mean) * scale;
       }
       return { shape: [I, O], data };
-    }));
+    });
   }
 
   function patches(x, g, inputs, k, stride) { // what each output pixel sees in group g: (Y X, k k inputs), SAME padding
@@ -142,7 +127,7 @@ const Flamingo = (() => {
 
   function conv(p, x, stride = 1) { // grid -> grid
     const [k, , inputs, C] = p.w.shape, G = x.C / inputs, O = C / G, grid = { C };
-    standardised(p, G).forEach((weight, g) => {
+    (p.groups ??= standardised(p, G)).forEach((weight, g) => {
       const { Y, X, rows } = patches(x, g, inputs, k, stride), part = linear(rows, weight);
       if (!g) Object.assign(grid, { Y, X, data: new Float32Array(Y * X * C) });
       for (let r = 0; r < Y * X; r++) for (let o = 0; o < O; o++) {
@@ -191,42 +176,42 @@ const Flamingo = (() => {
   }
 
   // ---- §3 Perceiver resampler: any number of features in, R visual tokens out
-  function withTime(p, features, D) { // F arrays (S, D) -> (F S, D); a video longer than the table stretches it
-    const F = features.length, frames = p.temporal.shape[0], table = p.temporal.data;
-    return joined(features.map((x, f) => {
+  function temporalEmbedding({ data, shape: [frames, D] }, F) { // table (frames, D) -> F arrays (D,); a longer video stretches it
+    return range(F).map((f) => {
       const place = F <= frames ? f : (f * (frames - 1)) / (F - 1), low = Math.floor(place), share = place - low;
-      const row = low * D, next = Math.min(low + 1, frames - 1) * D;
-      return x.map((v, i) => v + (1 - share) * table[row + (i % D)] + share * table[next + (i % D)]);
-    }));
+      const next = Math.min(low + 1, frames - 1) * D;
+      return data.slice(low * D, (low + 1) * D).map((v, i) => (1 - share) * v + share * data[next + i]);
+    });
   }
 
-  function resampler(p, features, config, maps = []) { // F arrays (S, Dv) -> (R, D); maps: weights (H, R, F S + R) a layer
-    const D = p.latents.shape[1], x = withTime(p, p.w_in ? features.map((f) => linear(f, p.w_in)) : features, D);
+  // F arrays (S, Dv) -> (R, D). trace, an object, gets what the page draws: time, F arrays (D,); attention, (H, R, F S + R) a layer
+  function resampler(p, features, config, trace) {
+    const D = p.latents.shape[1], time = temporalEmbedding(p.temporal, features.length);
+    const projected = p.w_in ? features.map((x) => linear(x, p.w_in)) : features;
+    const x = joined(projected.map((x, f) => x.map((v, i) => v + time[f][i % D])));
+    Object.assign(trace, { time, attention: [] });
     let latents = p.latents.data;
     for (let i = 0; i < config.layers; i++) {
       const layer = p[`layer_${i}`], queries = layerNorm(latents, layer.attn_gain, layer.attn_bias);
       const both = joined([x, queries]); // keys and values: features and latents; queries: latents alone
       const [q, k, v] = [linear(queries, layer.w_q), linear(both, layer.w_k), linear(both, layer.w_v)];
       const { out, weights } = attend(q, k, v, config.heads, layer.w_q.shape[1]);
-      maps.push(weights);
+      trace.attention.push(weights);
       latents = plus(latents, linear(out, layer.w_o));
-      const hidden = linear(layerNorm(latents, layer.ffw_gain, layer.ffw_bias), layer.w_1).map(squaredRelu);
-      latents = plus(latents, linear(hidden, layer.w_2));
+      latents = plus(latents, feedForward(layer, latents, squaredRelu));
     }
     return latents;
   }
 
-  // The frames of a picture (one) or a video -> (R, D). trace, an object, gets the resampler's weights and the grid.
-  function see(model, frames, trace = {}) {
+  // The frames of a picture (one) or a video -> (R, D). trace gets also the features, F arrays (S, Dv), and the size of their grid.
+  function resample(model, frames, trace = {}) {
     const { frozen, params, config } = model, mean = frozen.feature_mean.data, scale = frozen.feature_scale.data;
     const bytes = config.vision.side ** 2 * 3;
     if (!frames.length || frames.some((frame) => frame.length !== bytes)) throw new Error(`a frame must have ${bytes} bytes`);
-    const features = frames.map((frame) => {
-      const { Y, X, C, data } = visionEncoder(frozen.vision, frame, config.vision);
-      Object.assign(trace, { F: frames.length, grid: [Y, X], S: Y * X, attention: [] });
-      return data.map((v, i) => (v - mean[i % C]) * scale[i % C]);
-    });
-    return resampler(params.resampler, features, config.resampler, trace.attention);
+    const grids = frames.map((frame) => visionEncoder(frozen.vision, frame, config.vision)), [{ Y, X, C }] = grids;
+    const features = grids.map(({ data }) => data.map((v, i) => (v - mean[i % C]) * scale[i % C]));
+    Object.assign(trace, { features, F: frames.length, grid: [Y, X], S: Y * X });
+    return resampler(params.resampler, features, config.resampler, trace);
   }
 
   // ---- §4 Language model: frozen decoder blocks, and gated blocks before them
@@ -252,14 +237,13 @@ const Flamingo = (() => {
   }
 
   function visible(phi, M, { everyPicture, offByOne = 0 }) { // -> (T, M): 1 where a token may see a medium, or breaks it
-    return Uint8Array.from(phi.flatMap((n) => Array.from({ length: M }, (_, m) => everyPicture || n + offByOne === m + 1)));
+    return Uint8Array.from(phi.flatMap((n) => range(M).map((m) => everyPicture || n + offByOne === m + 1)));
   }
 
-  function mediaKeys(model, i, latents) { // keys and values of one medium in one gated block: kept, they know no text
-    if (!model.keys.has(latents)) model.keys.set(latents, []);
-    const p = model.params[`xattn_${i}`], kept = model.keys.get(latents);
+  function mediaKeys({ keys, params }, i, latents) { // keys and values of one medium in one gated block: kept, they know no text
+    const p = params[`xattn_${i}`], kept = keys.get(latents) || keys.set(latents, []).get(latents);
     const media = kept[i] || layerNorm(latents, p.media_gain, p.media_bias);
-    return (kept[i] = kept[i] || { k: linear(media, p.w_k), v: linear(media, p.w_v) });
+    return (kept[i] ??= { k: linear(media, p.w_k), v: linear(media, p.w_v) });
   }
 
   // What the cross-attention takes for every token: added (T, D), weights (H, T, M R).
@@ -277,20 +261,17 @@ const Flamingo = (() => {
   function gatedXattnDense(model, i, h, seen, [alphaXattn, alphaDense], past) {
     const p = model.params[`xattn_${i}`], cross = past ? past.cross : crossAttention(model, i, h, seen);
     const between = plus(h, cross.added, Math.tanh(alphaXattn));
-    const hidden = linear(layerNorm(between, p.ffw_gain, p.ffw_bias), p.w_1).map(squaredRelu);
-    const dense = linear(hidden, p.w_2);
+    const dense = feedForward(p, between, squaredRelu);
     return { cross, dense, out: plus(between, dense, Math.tanh(alphaDense)) };
   }
 
   function distanceKeys(p, n) { // (n or more, H K): the keys of the distances 0, 1, 2 ...; kept, they know no text
     const [D, width] = p.w_r.shape;
     if (p.far && p.far.length >= n * width) return p.far;
-    const waves = new Float32Array(2 * n * D);
-    for (let d = 0; d < 2 * n; d++) for (let i = 0; i < D / 2; i++) {
-      const angle = d * 10000 ** ((-2 * i) / D);
-      waves[d * D + i] = Math.sin(angle);
-      waves[d * D + D / 2 + i] = Math.cos(angle);
-    }
+    const waves = Float32Array.from({ length: 2 * n * D }, (_, j) => {
+      const i = j % D, angle = Math.floor(j / D) * 10000 ** ((-2 * (i % (D / 2))) / D);
+      return i < D / 2 ? Math.sin(angle) : Math.cos(angle);
+    });
     return (p.far = linear(waves, p.w_r));
   }
 
@@ -307,8 +288,7 @@ const Flamingo = (() => {
     };
     const { out } = attend(q, k, v, H, width, { open: (t, s) => s <= before + t, bias });
     const between = plus(h, linear(out, p.w_o, p.b_o));
-    const hidden = linear(rmsNorm(between, p.ffw_gain), p.w_1, p.b_1).map(gelu);
-    return { k, v, out: plus(between, linear(hidden, p.w_2, p.b_2)) };
+    return { k, v, out: plus(between, feedForward(p, between, gelu)) };
   }
 
   function embed(model, tokens) { // ids (T,) -> (T, D)
@@ -318,67 +298,56 @@ const Flamingo = (() => {
 
   const logitsOf = (model, h) => linear(rmsNorm(h, model.frozen.language.final_gain), model.table); // column V: <EOC>
 
-  // The blocks over new tokens. seen: {visual, rows (T, M), uniform}; caches: k and v of each decoder block; past: the
-  // layers of the same tokens with other gates, which are taken over up to the first gate that moved.
-  function flamingo(model, tokens, seen, gates, caches, past = []) {
-    const { config, frozen } = model, layers = [];
-    let h = embed(model, tokens), same = past.length > 0;
-    for (let i = 0; i < config.language.layers; i++) {
-      const g = model.gated.indexOf(i), gate = g < 0 ? null : gates[g], old = same ? past[i] : null;
-      same = same && (!gate || equal(gate, old.gate));
-      if (same) layers.push(old);
-      else {
-        const gated = gate && gatedXattnDense(model, i, h, seen, gate, old && old.gated);
-        const text = decoderBlock(frozen.language[`block_${i}`], gated ? gated.out : h, config.language.heads, caches[i]);
-        layers.push({ gate: gate && [...gate], gated, text, h });
-      }
+  // Text h (T, D) -> the layers; the last one has its output. seen: {visual, rows (T, M), uniform}; caches: k and v of each block.
+  function flamingo(model, h, seen, gates, caches) {
+    const layers = [];
+    for (let i = 0; i < model.config.language.layers; i++) {
+      layers.push(block(model, i, h, seen, gates[model.gated.indexOf(i)], caches[i]));
       h = layers[i].text.out;
     }
     return layers;
   }
 
-  const MEMORY = 6; // prompts, or gates of one prompt, that are remembered
-  const NOTHING = { k: new Float32Array(0), v: new Float32Array(0) }; // the cache before the first token
-
-  // The layers that were computed for the same prompt with other gates; of several, those that agree with `gates` longest.
-  function recall(model, tokens, seen, gates) {
-    const same = (kept) => equal(kept.tokens, tokens) && equal(kept.seen.visual, seen.visual)
-      && equal(kept.seen.rows, seen.rows) && kept.seen.uniform === seen.uniform;
-    const agree = ({ layers }) => {
-      const first = gates.findIndex((gate, g) => !equal(gate, layers[model.gated[g]].gate));
-      return first < 0 ? Infinity : first;
-    };
-    return model.kept.filter(same).sort((a, b) => agree(b) - agree(a))[0];
+  // A gated block, if there is one, and a decoder block. What they make of h is kept until the same h meets another gate.
+  function block(model, i, h, seen, gate, cache) {
+    const past = model.layers.get(h);
+    if (past && (!gate || equal(gate, past.gate))) return past;
+    const gated = gate && gatedXattnDense(model, i, h, seen, gate, past && past.gated);
+    const text = decoderBlock(model.frozen.language[`block_${i}`], gated ? gated.out : h, model.config.language.heads, cache);
+    const layer = { h, gate: gate && [...gate], gated, text };
+    model.layers.set(h, layer);
+    return layer;
   }
 
-  // A whole prompt -> logits of the next token, and what the page draws. The last few prompts are remembered.
+  const MEMORY = 6; // prompts that are remembered
+  const NOTHING = { k: new Float32Array(0), v: new Float32Array(0) }; // the cache before the first token
+  const equal = (a, b) => a.length === b.length && a.every((v, i) => v === b[i]);
+
+  function embedPrompt(model, tokens, seen) { // the same array for the same prompt, so that `block` knows it
+    const same = (kept) => equal(kept.tokens, tokens) && equal(kept.seen.visual, seen.visual)
+      && equal(kept.seen.rows, seen.rows) && kept.seen.uniform === seen.uniform;
+    const prompt = model.prompts.find(same) || { tokens: [...tokens], seen, h: embed(model, tokens) };
+    model.prompts = [prompt, ...model.prompts.filter((other) => other !== prompt)].slice(0, MEMORY);
+    return prompt.h;
+  }
+
+  // A whole prompt -> logits of the next token, and what the page draws. options: gates, broken masks; all: logits of all tokens.
   function run(model, tokens, visual, options = {}) {
     checkLength(model, tokens.length, 0);
     const gates = options.gates || model.gates, rows = visible(phiOf(tokens), visual.length, options);
-    const seen = { visual, rows, uniform: !!options.uniformEmptyRows }, past = recall(model, tokens, seen, gates);
-    const empty = Array(model.config.language.layers).fill(NOTHING);
-    const layers = flamingo(model, tokens, seen, gates, empty, past && past.layers);
-    const kept = { tokens: [...tokens], seen: { ...seen, visual: [...visual], rows: rows.slice() }, layers };
-    model.kept = [kept, ...model.kept.filter((old) => old !== past || !equal(old.layers, layers))].slice(0, MEMORY);
-    const h = layers[layers.length - 1].text.out, all = options.all && logitsOf(model, h);
+    const seen = { visual: [...visual], rows, uniform: !!options.uniformEmptyRows };
+    const layers = flamingo(model, embedPrompt(model, tokens, seen), seen, gates, Array(model.config.language.layers).fill(NOTHING));
+    const h = layers[layers.length - 1].text.out, all = options.all && logitsOf(model, h), gated = layers.filter((layer) => layer.gated);
     const logits = all ? all.slice(-model.eoc - 1) : logitsOf(model, h.slice(-model.config.language.width));
-    const gated = layers.filter((layer) => layer.gated);
     const attention = gated.map((layer) => layer.gated.cross.weights);
-    return { logits, all, visible: rows, seen, gates, layers, attention, added: gated.map((layer) => added(layer, tokens.length)) };
+    return { logits, all, seen, gates, layers, attention, added: gated.map((layer) => added(layer, tokens.length)) };
   }
 
-  const equal = (a, b) => a.length === b.length && a.every((v, i) => v === b[i]);
-
-  // How much a gated block adds: the norm of what it adds / the norm of the stream before it, in all and by token.
+  // How much a gated block adds for each token, by cross-attention and by feed-forward: its norm / that of the stream before it.
   function added({ h, gate, gated }, T) {
-    const D = h.length / T, part = (x, t) => x.subarray(t * D, (t + 1) * D), every = Array.from({ length: T }, (_, t) => t);
-    const ratio = (x, y, alpha) => (size(x) * Math.abs(Math.tanh(alpha))) / size(y);
-    const byToken = (x, alpha) => Float32Array.from(every, (t) => ratio(part(x, t), part(h, t), alpha));
-    const [cross, dense] = [gated.cross.added, gated.dense];
-    return {
-      xattn: ratio(cross, h, gate[0]), xattnByToken: byToken(cross, gate[0]),
-      dense: ratio(dense, h, gate[1]), denseByToken: byToken(dense, gate[1]),
-    };
+    const D = h.length / T, size = (x, t) => Math.hypot(...x.subarray(t * D, (t + 1) * D));
+    return [gated.cross.added, gated.dense].map((x, k) =>
+      Float32Array.from({ length: T }, (_, t) => (size(x, t) * Math.abs(Math.tanh(gate[k]))) / size(h, t)));
   }
 
   function checkLength(model, prompt, more) {
@@ -405,22 +374,22 @@ const Flamingo = (() => {
     const { maxTokens = 24, temperature = 0, random = Math.random } = options;
     const prompt = interleave(items, model);
     checkLength(model, prompt.tokens.length, maxTokens);
-    const visual = options.visual || prompt.media.map((medium) => see(model, medium.frames));
+    const visual = options.visual || prompt.media.map((medium) => resample(model, medium.frames));
     const result = run(model, prompt.tokens, visual, options), { seen, gates } = result, M = visual.length;
     const next = { ...seen, rows: seen.rows.slice(seen.rows.length - M) }; // an answer sees what the last token sees
     const tokens = [], steps = [];
     let { logits, layers } = result;
     while (tokens.length < maxTokens) {
-      const p = probabilities(logits, temperature || 1), id = choose(p, temperature, random);
-      steps.push(p);
+      const id = choose(probabilities(logits, temperature || 1), temperature, random);
+      steps.push(logits);
       if (id === model.eoc) break;
       tokens.push(id);
       if (tokens.length === maxTokens) break;
-      layers = flamingo(model, [id], next, gates, layers.map((layer) => layer.text));
+      layers = flamingo(model, embed(model, [id]), next, gates, layers.map((layer) => layer.text));
       logits = logitsOf(model, layers[layers.length - 1].text.out);
     }
     const pieces = tokens.map((id) => piece(model, id));
-    return { text: strip(decode(model, tokens)), tokens, pieces, probabilities: steps, prompt, result };
+    return { text: strip(decode(model, tokens)), tokens, pieces, logits: steps, prompt, result };
   }
 
   // ---- Tokenizer: SentencePiece's byte pair encoding; a character without a piece becomes bytes
@@ -444,28 +413,21 @@ const Flamingo = (() => {
   }
 
   function decode(model, tokens) { // -> text; reserved ids and <EOC> are left out
-    const { pieces, firstByte } = model.tokenizer;
-    let text = "", bytes = [];
-    const flush = () => { text += textOf(bytes); bytes = []; };
-    for (const [name, , type] of tokens.filter((id) => id > IMAGE && id < model.eoc).map((id) => pieces[id])) {
-      if (type === BYTE) bytes.push(parseInt(name.slice(3, 5), 16));
-      else { flush(); text += name; }
-    }
-    flush();
-    return text.replace(/^\u2581/, "").replace(/\u2581/g, " ").replace(/\x1a1/g, "\u2581").replace(/\x1a0/g, "\x1a");
+    const pieces = tokens.filter((id) => id > IMAGE && id < model.eoc).map((id) => model.tokenizer.pieces[id]);
+    const bytes = pieces.map(([name, , type]) => (type === BYTE ? [parseInt(name.slice(3, 5), 16)] : [...new TextEncoder().encode(name)]));
+    return textOf(bytes.flat()).replace(/^\u2581/, "").replace(/\u2581/g, " ").replace(/\x1a1/g, "\u2581").replace(/\x1a0/g, "\x1a");
   }
 
   function textOf(bytes) { // UTF-8; every byte that is not part of a character becomes U+FFFD
     const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
     let text = "";
-    for (let i = 0; i < bytes.length;) {
-      const n = bytes[i] < 0x80 ? 1 : bytes[i] < 0xe0 ? 2 : bytes[i] < 0xf0 ? 3 : 4;
+    for (let i = 0, n; i < bytes.length; i += n) {
+      n = bytes[i] < 0x80 ? 1 : bytes[i] < 0xe0 ? 2 : bytes[i] < 0xf0 ? 3 : 4;
       try {
         text += decoder.decode(Uint8Array.from(bytes.slice(i, i + n)));
-        i += n;
       } catch {
         text += "\ufffd";
-        i++;
+        n = 1;
       }
     }
     return text;
@@ -481,19 +443,11 @@ const Flamingo = (() => {
     return bytes;
   }
 
-  function float16(half) { // 16 bits -> number
-    const sign = half & 0x8000 ? -1 : 1, exponent = (half >> 10) & 31, fraction = half & 1023;
-    if (exponent === 31) return fraction ? NaN : sign * Infinity;
-    return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
-  }
-
-  let halves; // the numbers of all 65,536 halves
   function numbers(bytes, type) { // -> float32
     if (type === "float32") return new Float32Array(bytes.buffer);
-    halves = halves || Float32Array.from({ length: 65536 }, (_, half) => float16(half));
-    const packed = new Uint16Array(bytes.buffer), out = new Float32Array(packed.length);
-    for (let i = 0; i < out.length; i++) out[i] = halves[packed[i]];
-    return out;
+    // A half's bits in the places of a float32's; its exponent counts from 15, that of a float32 from 127
+    const bits = new Uint32Array(new Uint16Array(bytes.buffer)).map((half) => ((half & 0x8000) << 16) | ((half & 0x7fff) << 13));
+    return new Float32Array(bits.buffer).map((v) => v * 2 ** 112);
   }
 
   function load(packed) { // {config, pieces, index, weights, ...} -> model
@@ -501,7 +455,7 @@ const Flamingo = (() => {
     let at = 0;
     for (const [name, shape, type] of packed.index) {
       const path = name.split("/"), leaf = path.pop(), length = shape.reduce((a, b) => a * b, type === "float32" ? 4 : 2);
-      const node = path.reduce((parent, part) => (parent[part] = parent[part] || {}), model);
+      const node = path.reduce((parent, part) => (parent[part] ??= {}), model);
       node[leaf] = { shape, data: numbers(bytes.slice(at, (at += length)), type) };
     }
     if (at !== bytes.length) throw new Error("the weights are cut: build the page again");
@@ -510,22 +464,19 @@ const Flamingo = (() => {
 
   function ready(model, pieces) { // the tables that the functions above look up
     const { params, frozen, config } = model, V = pieces.length;
-    const ids = new Map(pieces.map(([name], id) => [name, id]).filter(([, id]) => pieces[id][2] === NORMAL));
+    const ids = new Map(pieces.flatMap(([name, , type], id) => (type === NORMAL ? [[name, id]] : [])));
     model.tokenizer = { pieces, ids, firstByte: pieces.findIndex(([, , type]) => type === BYTE) };
     model.eoc = V;
     model.table = { shape: [config.language.width, V + 1], t: joined([frozen.language.embedding.data, params.eoc.data]) };
-    model.gated = Array.from({ length: config.language.layers }, (_, i) => i).filter((i) => params[`xattn_${i}`]);
+    model.gated = range(config.language.layers).filter((i) => params[`xattn_${i}`]);
     const alpha = (i, name) => params[`xattn_${i}`][name].data[0];
     model.gates = model.gated.map((i) => [alpha(i, "alpha_xattn"), alpha(i, "alpha_dense")]);
-    Object.assign(model, { keys: new WeakMap(), kept: [] });
+    Object.assign(model, { keys: new WeakMap(), layers: new WeakMap(), prompts: [] }); // what is kept
     return model;
   }
 
   // ---- Pictures: any size to the square of the encoder, as data/preparation.py does it
-  function halfToEven(x) { // Python's round()
-    const low = Math.floor(x);
-    return x - low === 0.5 ? low + (low % 2) : Math.round(x);
-  }
+  const halfToEven = (x) => (x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)); // Python's round()
 
   function overWhite(rgba) { // RGBA bytes -> RGB; Pillow's rounding
     const rgb = new Uint8Array((rgba.length / 4) * 3);
@@ -536,7 +487,7 @@ const Flamingo = (() => {
     return rgb;
   }
 
-  // A large picture shrinks by whole factors first: means of byY x byX pixels, rounded to bytes as Pillow's reduce() does.
+  // The means of byY x byX pixels, rounded to bytes as Pillow's reduce() does.
   function reduced(rgb, width, height, byX, byY) {
     const X = Math.ceil(width / byX), Y = Math.ceil(height / byY), out = new Uint8Array(X * Y * 3);
     for (let y = 0; y < Y; y++) for (let x = 0; x < X; x++) {
@@ -552,20 +503,20 @@ const Flamingo = (() => {
   }
 
   function areaWeights(cells, length, parts) { // (parts, cells): the share of each cell in each part of a line
-    const share = (part, cell) => {
-      const low = (length * part) / parts, high = (length * (part + 1)) / parts, end = Math.min(cell + 1, length);
-      return Math.fround((Math.max(Math.min(high, end) - Math.max(low, cell), 0) * parts) / length);
-    };
-    return Array.from({ length: parts }, (_, part) => Float32Array.from({ length: cells }, (_, cell) => share(part, cell)));
+    return Float32Array.from({ length: parts * cells }, (_, i) => {
+      const part = Math.floor(i / cells), cell = i % cells, low = (length * part) / parts, high = (length * (part + 1)) / parts;
+      return (Math.max(Math.min(high, cell + 1, length) - Math.max(low, cell), 0) * parts) / length;
+    });
   }
 
   function fit(rgba, width, height, side = 32) { // -> bytes (side, side, 3): area average; the mean colour fills the square
     const [X, Y] = [width, height].map((n) => Math.max(1, halfToEven((side * n) / Math.max(width, height))));
     const byX = Math.max(1, Math.floor(width / (8 * X))), byY = Math.max(1, Math.floor(height / (8 * Y)));
-    const small = reduced(overWhite(rgba), width, height, byX, byY);
-    const across = areaWeights(small.X, width / byX, X), down = areaWeights(small.Y, height / byY, Y);
-    const rows = down.map((shares) => weighed(shares, (y, i) => small.pixels[y * small.X * 3 + i], small.X * 3));
-    const pixels = rows.flatMap((row) => across.flatMap((shares) => [...weighed(shares, (x, c) => row[x * 3 + c], 3)]));
+    const cells = reduced(overWhite(rgba), width, height, byX, byY); // a large picture shrinks by whole factors first
+    const down = areaWeights(cells.Y, height / byY, Y), across = areaWeights(cells.X, width / byX, X);
+    const rows = linear(down, { shape: [cells.Y, cells.X * 3], data: cells.pixels });
+    const row = (y) => ({ shape: [cells.X, 3], data: rows.subarray(y * cells.X * 3, (y + 1) * cells.X * 3) });
+    const pixels = joined(range(Y).map((y) => linear(across, row(y))));
     const mean = [0, 1, 2].map((c) => pixels.reduce((sum, v, i) => sum + (i % 3 === c ? v : 0), 0) / (X * Y));
     const square = Uint8Array.from({ length: side * side * 3 }, (_, i) => mean[i % 3] + 0.5);
     const top = Math.floor((side - Y) / 2), left = Math.floor((side - X) / 2);
@@ -575,16 +526,6 @@ const Flamingo = (() => {
     return square;
   }
 
-  function weighed(shares, value, n) { // the weighted sum over cells of n values each
-    const out = new Float32Array(n);
-    for (let i = 0; i < n; i++) {
-      let sum = 0;
-      for (let cell = 0; cell < shares.length; cell++) if (shares[cell]) sum += shares[cell] * value(cell, i);
-      out[i] = sum;
-    }
-    return out;
-  }
-
-  return { EOC, load, interleave, see, run, complete, probabilities, encode, decode, piece, fit };
+  return { EOC, load, interleave, resample, run, complete, probabilities, encode, decode, piece, fit };
 })();
 if (typeof module !== "undefined") module.exports = Flamingo;

@@ -63,19 +63,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the reader went on before all of it had come
+                self.wfile.write(body)
 
     def log_message(self, *_):
         """Print nothing."""
 
 
 def serve(build: Callable[[], bytes], port: int = PORT, browser: bool = True) -> None:
-    """Serve the page that `build` makes until Ctrl-C, and open it in the browser. A taken port is an error first."""
+    """Serve the page that `build` makes, and open it in the browser. A taken port is an error first.
+
+    It ends by `KeyboardInterrupt`, as every command does that is stopped with Ctrl-C.
+    """
     with Server(port) as server:
         server.page = build()
         print(f"the explorer is at {server.url}; stop it with Ctrl-C", flush=True)
         if browser:  # in a thread: some browsers run in the terminal, until they are closed
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
-    print()
+        server.serve_forever()

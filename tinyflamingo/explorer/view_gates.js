@@ -1,11 +1,10 @@
 // View 3: the gates. Two sliders a gated layer, what each layer adds, all gates together, and a training run played back.
 "use strict";
 const KINDS = ["looks", "thinks"]; // the two gates of a layer: cross-attention, feed-forward
-const LOG = { rows: null, name: "", at: null, timer: 0 };
+const LOG = { at: null, timer: 0 }; // the moment of the training that is shown, counted in rows; null: the end
 
 function wireGates() {
   $("all").oninput = (e) => scaleGates(Number(e.target.value));
-  $("log-file").onchange = readLogFile;
   $("log-step").oninput = (e) => showMoment(Number(e.target.value));
 }
 Object.assign(DO, { zero: () => change({ gates: shutGates() }), trained: () => change({ gates: null }), play: playLog });
@@ -26,8 +25,7 @@ function drawGates() {
   const t = chosenToken();
   NOW.result.added.forEach((added, b) => putShare(host.shares[b], added, t));
   $("all").value = factor ?? 1;
-  $("all").setAttribute("aria-valuetext", factor === null ? T("mixed") : "× " + factor.toFixed(2));
-  $("all-out").textContent = factor === null ? T("mixed") : "× " + factor.toFixed(2);
+  $("all-out").textContent = $("all").ariaValueText = factor === null ? T("mixed") : "× " + factor.toFixed(2);
   put("gate-answer", NOW.said.text || "…");
   $("gates-key").replaceChildren(el("span", {}, T("keyGates", { word: wordAt(t) })));
   drawPlayback();
@@ -59,26 +57,22 @@ function putGate({ input, fill, out }, v) {
   fill.style.width = `calc((100% - 18px) * ${Math.abs(v) / 2})`;
 }
 function putShare(node, added, t) { // both branches, for the chosen token; the bar is full at three times the stream
-  const sizes = [added.xattnByToken[t], added.denseByToken[t]], [looks, thinks] = sizes.map((v) => percent(v)), [text, bar] = node.children;
+  const sizes = added.map((byToken) => byToken[t]), [looks, thinks] = sizes.map((v) => percent(v)), [text, bar] = node.children;
   sizes.forEach((v, k) => { bar.children[k].style.width = `${Math.min(100, 33 * v)}%`; });
   text.textContent = `${looks} + ${thinks}`;
-  node.title = T("addsName", { looks, thinks });
-  node.setAttribute("aria-label", node.title);
+  node.title = node.ariaLabel = T("addsName", { looks, thinks });
 }
 
 // ---- all gates together: the probability of the likeliest words against one factor
 
-const SWEEP = { key: "", factors: Array.from({ length: 13 }, (_, i) => i / 8) };
+const SWEEP = { key: "", factors: range(13).map((i) => i / 8) };
 onresize = () => drawSweep(); // its letters keep their size; a sweep that is under way gives up
-async function drawSweep() { // a factor at a time, so that the page stays alive
-  const keyNow = () => JSON.stringify([NOW.promptKey, S.broken, S.temperature, S.lang, $("sweep").clientWidth]), key = keyNow(), ps = [];
+async function drawSweep() {
+  const keyNow = () => JSON.stringify([NOW.promptKey, S.broken, S.temperature, S.lang, $("sweep").clientWidth]), key = keyNow();
   if (!shown("gates") || !NOW.tokens || SWEEP.key === key) return;
   SWEEP.key = key;
-  for (const f of SWEEP.factors) {
-    ps.push(Flamingo.probabilities(runOn(NOW.visual, options(scaledGates(f))).logits, S.temperature));
-    await new Promise((ok) => setTimeout(ok));
-    if (key !== keyNow()) { SWEEP.key = ""; return; } // the prompt is another one by now
-  }
+  const ps = await gently(SWEEP.factors.length, keyNow, (i) => chances(runOn(NOW.visual, options(scaledGates(SWEEP.factors[i]))).logits));
+  if (!ps) { SWEEP.key = ""; return; } // the prompt is another one by now
   const best = [...new Set([8, 0, 4].map((i) => biggest(ps[i])))], lines = best.map((id) => ({ name: wordOf(id), values: ps.map((p) => p[id]) }));
   $("sweep").replaceChildren(chart(SWEEP.factors, lines, [0, 1], [[0, "0"], [1, T("asTrained")], [1.5, "1.5"]], T("sweep"), 1));
 }
@@ -109,40 +103,25 @@ function spread(ys) { // heights of labels, moved apart so that none covers anot
 
 // ---- a training run played back: only the gates are from then, all other weights are the trained ones
 
-function rowsOfLog(text) { // log.jsonl -> [{step, gates: [[|tanh|, |tanh|], ...]}]
-  const rows = text.split("\n").filter((row) => row.includes('"gates"')).map((row) => JSON.parse(row));
-  const sizes = (gates) => model.gated.map((i) => ["xattn", "dense"].map((kind) => gates[`xattn_${i}/alpha_${kind}`]));
-  return rows.map(({ step, gates }) => ({ step, gates: sizes(gates) }));
+const gatesOfLog = (row) => trained().map((pair, b) => pair.map((v, k) => Math.sign(v) * row.gates[b][k])); // the sign of the end
+const logRows = () => [{ step: model.gateLog[0].step - 1, gates: shutGates() }, ...model.gateLog]; // every gate begins at exactly 0
+function signSays() { // a log holds sizes without a sign; a gate that stays away from 0 has kept its sign
+  const sizes = model.gateLog.map((row) => row.gates.flat()), least = Math.min(...sizes.flat());
+  const move = Math.max(...sizes.slice(1).flatMap((row, i) => row.map((v, g) => Math.abs(v - sizes[i][g]))));
+  return T(least > move ? "signKept" : "signUnknown", { least: least.toFixed(2), move: move.toFixed(2) });
 }
-async function readLogFile(e) {
-  const [file] = e.target.files;
-  if (!file) return;
-  try {
-    const rows = rowsOfLog(await file.text());
-    if (!rows.length || !rows.every((r) => r.gates.flat().every((v) => Math.abs(v) <= 1))) throw new Error();
-    Object.assign(LOG, { rows, name: file.name, at: null });
-    trouble("");
-  } catch {
-    trouble(T("cannot", { why: T("logWrong") }));
-  }
-  drawPlayback();
-}
-function gatesOfLog(row) { // a log holds sizes without a sign: each gate gets the sign that it has in the end
-  return trained().map((pair, b) => pair.map((v, k) => (v < 0 ? -1 : 1) * Math.abs(row.gates[b][k])));
-}
-const logRows = () => [{ step: LOG.rows[0].step - 1, gates: shutGates() }, ...LOG.rows]; // every gate begins at exactly 0
 
 function drawPlayback() {
-  if (!LOG.rows && model.gateLog.length) Object.assign(LOG, { rows: model.gateLog, name: T("ownLog") });
-  $("no-log").hidden = Boolean(LOG.rows);
-  $("playback").hidden = !LOG.rows;
-  if (!LOG.rows) return;
+  const has = model.gateLog.length > 0;
+  $("playback").hidden = !has;
+  if (!has) return;
   const rows = logRows(), at = LOG.at ?? rows.length - 1;
   $("log-step").max = rows.length - 1;
   $("log-step").value = at;
-  $("log-out").textContent = T("stepN", { n: Math.max(0, rows[at].step) });
+  put("log-out", T("stepN", { n: Math.max(0, rows[at].step) }));
   theButton("play").textContent = T(LOG.timer ? "stop" : "play");
-  rebuilt($("log-chart"), [LOG.name, rows.length, at], () => $("log-chart").replaceChildren(logChart(rows, at)));
+  put("sign-says", signSays());
+  rebuilt($("log-chart"), [at], () => $("log-chart").replaceChildren(logChart(rows, at)));
 }
 function logChart(rows, at) {
   const lines = model.gates.flatMap((_, b) => KINDS.map((kind, k) => ({ name: `${b + 1} ${T(kind + "Short")}`, values: rows.map((r) => gatesOfLog(r)[b][k]), dash: k ? "5 3" : "none" })));
@@ -154,13 +133,8 @@ function showMoment(at) {
   change({ gates: gatesOfLog(logRows()[at]) });
 }
 function playLog() {
-  if (LOG.timer) return stopLog();
-  const last = LOG.rows.length, stride = Math.ceil(last / 75);
+  if (LOG.timer) return stop(LOG);
+  const last = model.gateLog.length, stride = Math.ceil(last / 75);
   showMoment(LOG.at === null || LOG.at >= last ? 0 : LOG.at);
-  LOG.timer = setInterval(() => (LOG.at >= last ? stopLog() : showMoment(Math.min(last, LOG.at + stride))), 200);
-}
-function stopLog() {
-  clearInterval(LOG.timer);
-  LOG.timer = 0;
-  drawPlayback();
+  start(LOG, 200, () => LOG.at < last && (showMoment(Math.min(last, LOG.at + stride)), true));
 }

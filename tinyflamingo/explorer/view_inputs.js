@@ -6,16 +6,15 @@ function wireInputs() {
   $("examples").onchange = (e) => { const [, prompt, pictures] = EXAMPLES[e.target.value] || []; if (prompt) setPrompt(prompt, pictures, { mode: S.mode === "step" ? "look" : S.mode }); };
   typed($("text-0"), 0);
   $("world").ontoggle = drawWorld;
-  document.onpaste = (e) => { const file = pictureIn(e.clipboardData.files); if (file) takeFile(file, S.pictures.length - 1); };
+  document.onpaste = (e) => takeFiles(e.clipboardData.files, S.pictures.length - 1);
   document.ondragover = (e) => e.preventDefault();
   document.ondrop = (e) => {
-    e.preventDefault();
-    const card = e.target.closest?.(".card[data-n]"), file = pictureIn(e.dataTransfer.files);
+    const card = e.target.closest?.(".card[data-n]"), { files } = e.dataTransfer;
     card?.classList.remove("over");
-    if (file) takeFile(file, card ? Number(card.dataset.n) : S.pictures.length - 1);
+    if (files.length) e.preventDefault(); // text may be dropped into a field
+    takeFiles(files, card ? Number(card.dataset.n) : S.pictures.length - 1);
   };
 }
-const pictureIn = (files) => [...files].find((f) => f.type.startsWith("image/")) || files[0]; // another file is refused in words
 
 // ---- the parts of the prompt: the text before all pictures, and for each picture the text after it
 
@@ -44,7 +43,7 @@ function drawInputs() {
   if (box.value !== S.prompt) box.value = S.prompt;
   rebuilt($("examples"), [], () => $("examples").replaceChildren(option(-1, T("exOwn")), ...EXAMPLES.map(([key], i) => option(i, T(key)))));
   $("examples").value = at;
-  $("prompt-say").textContent = (inChinese() ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens ? NOW.tokens.length : "…", max: model.config.language.context });
+  put("prompt-say", (inChinese() ? T("glossIs") + glossOf(S.prompt) + " " : "") + T("promptSay", { n: NOW.tokens ? NOW.tokens.length : "…", max: model.config.language.context }));
   rebuilt($("strip"), [S.pictures, parts().length], () => $("strip").replaceChildren(...S.pictures.map(card)));
   parts().forEach((text, i) => { const input = $(`text-${i}`); if (input && input !== document.activeElement) input.value = text; });
   drawWorld();
@@ -80,15 +79,37 @@ DO.addShot = () => { // one more example in front of the last picture: a random 
 
 // ---- files: fitted as `complete` fits them
 
-async function takeFile(file, n) {
-  try {
-    const picture = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-    putPicture(n, World.own(fitted(picture, picture.width, picture.height)));
-  } catch {
-    trouble(T("cannot", { why: T("notAPicture", { name: file.name }) }));
+const PLAIN = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+async function takeFiles(files, n) { // one picture or animation; or several pictures, in the order of their names: the frames of a clip
+  const frames = [], named = [...files].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  for (const file of named) {
+    try {
+      frames.push(...(await framesIn(file)));
+    } catch {
+      return trouble(T("cannot", { why: T("notAPicture", { name: file.name }) }));
+    }
   }
+  if (frames.length > World.MOST) return trouble(T("cannot", { why: T("tooManyFrames", { max: World.MOST }) }));
+  if (frames.length) putPicture(n, World.own(frames));
+  if (!window.ImageDecoder && named.some((file) => file.type === "image/gif")) requestAnimationFrame(() => trouble(T("firstFrame"))); // after the refresh
 }
-function fitted(source, width, height) {
+async function framesIn(file) { // of an animation one frame a second, as `complete` takes them
+  const still = async () => [fitted(await createImageBitmap(file, PLAIN))];
+  if (!window.ImageDecoder || !/gif|png|webp/.test(file.type)) return still();
+  const decoder = new ImageDecoder({ ...PLAIN, data: await file.arrayBuffer(), type: file.type });
+  await decoder.tracks.ready;
+  await decoder.completed;
+  const { frameCount } = decoder.tracks.selectedTrack, frames = [];
+  if (frameCount === 1) return still();
+  for (let i = 0, time = 0; i < frameCount && frames.length <= World.MOST; i++) {
+    const { image } = await decoder.decode({ frameIndex: i });
+    while (frames.length <= Math.min(time + 0.001, World.MOST)) frames.push(fitted(image, image.displayWidth, image.displayHeight));
+    time += image.duration / 1e6; // microseconds
+    image.close();
+  }
+  return frames;
+}
+function fitted(source, width = source.width, height = source.height) {
   const canvas = el("canvas", { width, height }), c = canvas.getContext("2d", { willReadFrequently: true });
   c.drawImage(source, 0, 0);
   return Flamingo.fit(c.getImageData(0, 0, width, height).data, width, height);

@@ -6,52 +6,56 @@ const lookKey = (m) => JSON.stringify([NOW.promptKey, S.gates, S.broken, m]);
 function drawLook() {
   if (!shown("look")) return;
   const t = chosenToken(), m = phiUsed(t) - 1, host = $("look");
-  $("look-title").textContent = T("look", { word: wordAt(t) });
-  $("look-says").textContent = m < 0 ? T("lookNone") : "";
+  put("look-title", T("look", { word: wordAt(t) }));
+  put("look-says", m < 0 ? T("lookNone") : "");
   disable("lookCover", m < 0);
   if (m < 0) return host.replaceChildren();
-  const { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), R = latents();
-  const w = weightsOf(t).slice(m * R, (m + 1) * R), maps = range(R).map((r) => cellsOfLatent(trace, r));
-  const weighed = shares(maps[0].map((_, c) => w.reduce((sum, v, r) => sum + v * maps[r][c], 0)));
+  const { trace } = resample(S.pictures[m]), frames = framesOf(m), R = latents();
+  const w = weightsOf(t).slice(m * R, (m + 1) * R), maps = range(R).map((r) => allFrames(trace, takenBy(trace, r)));
+  const weighed = shares(maps[0].map((_, c) => sum(w.map((v, r) => v * maps[r][c]))));
+  const map = (values, side, numbers) => heat(frames[frames.length >> 1], values, trace.grid, side, { numbers });
   const top = biggest(NOW.result.logits), word = wordOf(top);
   const known = COVER.key === lookKey(m) && COVER.after, covered = known && shares(known.map((p) => Math.max(0, logOdds(COVER.before) - logOdds(p))));
-  const right = known ? heat(frames, covered, trace, 184, true) : paint(frames.slice(0, 1), 184, { "aria-label": pictureName(S.pictures[m]) });
+  const right = known ? map(covered, 184, true) : paint(frames.slice(0, 1), 184, { "aria-label": pictureName(S.pictures[m]) });
   const figure = (node, key, values) => el("figure", {}, node, el("figcaption", {}, T(key, values)));
   host.replaceChildren(el("div", { className: "maps" },
-    figure(heat(frames, weighed, trace, 184, true), "lookWeighed"),
+    figure(map(weighed, 184, true), "lookWeighed"),
     figure(right, "lookCovered", { word }),
-    figure(el("div", { className: "small-maps" }, ...maps.map((map, r) => el("div", {}, heat(frames, shares(map), trace, 60), `${r + 1}: ${percent(w[r])}`))), "lookSmall")));
+    figure(el("div", { className: "small-maps" }, ...maps.map((cells, r) => el("div", {}, map(shares(cells), 60), `${r + 1}: ${percent(w[r])}`))), "lookSmall")));
   if (known) $("look-says").textContent = difference(weighed, covered, trace.grid[1], word);
   disable("lookCover", Boolean(known));
   DO.lookCover = () => coverCells(m, top);
 }
-const shares = (values) => { const sum = values.reduce((a, v) => a + v, 0); return values.map((v) => (sum > 0 ? v / sum : 0)); };
+const shares = (values) => { const all = sum(values); return values.map((v) => (all > 0 ? v / all : 0)); };
 
-function cellsOfLatent(trace, r) { // last layer of the resampler, mean of heads, cells of all frames added up
-  const all = trace.attention[trace.attention.length - 1], { heads: H, latents: R } = model.config.resampler, width = all.length / (H * R);
-  return range(trace.S).map((c) => {
-    let sum = 0;
-    for (let h = 0; h < H; h++) for (let f = 0; f < trace.F; f++) sum += all[(h * R + r) * width + f * trace.S + c] / H;
-    return sum;
-  });
+// What latent r weighs: (F S + R,), the cells of all frames, then the latents; by default in the last layer, the mean of heads
+function takenBy({ attention }, r, layer = attention.length - 1, head = -1) {
+  const { heads: H, latents: R } = model.config.resampler;
+  return rowOf(attention[layer], R, r, H, head);
 }
-function heat(frames, values, trace, side, numbers = false) { // the picture in grey, each cell tinted; a number beside each colour
-  const [rows, columns] = trace.grid, big = 2 * side, canvas = el("canvas", { width: big, height: big, role: "img" }), c = canvas.getContext("2d");
+const allFrames = ({ S: cells, F }, weights) => range(cells).map((c) => sum(range(F).map((f) => weights[f * cells + c])));
+
+const TINTS = ["29,95,168", "184,20,79"]; // below 0, above 0
+// A frame in grey, each cell tinted: the deepest colour is at `deep`, one scale for all maps; a number beside each colour
+function heat(frame, values, [rows, columns], side, { numbers = false, deep = 0.39, text = (v) => percent(v) } = {}) {
+  const big = 2 * side, canvas = el("canvas", { width: big, height: big, role: "img" }), c = canvas.getContext("2d");
   canvas.style.width = canvas.style.height = `${side}px`;
-  canvas.setAttribute("aria-label", values.map((v, i) => `${Math.floor(i / columns) + 1},${(i % columns) + 1}: ${percent(v)}`).join("; "));
+  canvas.ariaLabel = Array.from(values, (v, i) => `${placeOf(i, columns).map((n) => n + 1)}: ${text(v)}`).join("; ");
   c.imageSmoothingEnabled = false;
   c.filter = "grayscale(.6)";
-  c.drawImage(paint([frames[frames.length >> 1]], 32), 0, 0, big, big);
+  c.drawImage(paint([frame], 32), 0, 0, big, big);
   c.filter = "none";
   const w = big / columns, h = big / rows;
   values.forEach((v, i) => {
-    const x = (i % columns) * w, y = Math.floor(i / columns) * h;
-    c.fillStyle = `rgba(184,20,79,${Math.min(0.85, 2.2 * v)})`; // one scale for all maps: 39 % and more is the deepest
+    const [row, column] = placeOf(i, columns), x = column * w, y = row * h;
+    c.fillStyle = tint(v, deep);
     c.fillRect(x, y, w, h);
-    if (numbers) label(c, (100 * v).toFixed(0), x + w / 2, y + h / 2, big / 14);
+    if (numbers) label(c, text(v).split("\u00a0")[0], x + w / 2, y + h / 2, big / 14);
   });
   return canvas;
 }
+const placeOf = (i, columns) => [Math.floor(i / columns), i % columns];
+const tint = (v, deep) => `rgba(${TINTS[+(v > 0)]},${Math.min(0.85, (0.85 * Math.abs(v)) / deep)})`;
 function label(c, text, x, y, size) {
   Object.assign(c, { font: `bold ${size}px sans-serif`, textAlign: "center", textBaseline: "middle", lineWidth: size / 4, strokeStyle: "#fff", fillStyle: "#000" });
   c.strokeText(text, x, y);
@@ -59,9 +63,9 @@ function label(c, text, x, y, size) {
 }
 function difference(weighed, covered, columns, word) {
   if (!covered.some((v) => v > 0)) return T("lookUseless", { word });
-  const place = (i) => [Math.floor(i / columns) + 1, (i % columns) + 1];
+  const place = (i) => placeOf(i, columns).map((n) => n + 1);
   const worst = biggest(covered), [a, b] = place(biggest(weighed)), [c, d] = place(worst);
-  return T("lookDiffer", { a, b, c, d, word, from: percent(COVER.before, 1), to: percent(COVER.after[worst], 1), same: percent(weighed.reduce((sum, v, i) => sum + Math.min(v, covered[i]), 0)) });
+  return T("lookDiffer", { a, b, c, d, word, from: percent(COVER.before, 1), to: percent(COVER.after[worst], 1), same: percent(sum(weighed.map((v, i) => Math.min(v, covered[i])))) });
 }
 
 // ---- covering: each cell in turn takes the colour of the picture's edge, in all frames
@@ -71,22 +75,19 @@ function edgeColour(rgb) { // the median of the outermost pixels, channel by cha
   return [0, 1, 2].map((k) => edge.map((i) => rgb[3 * i + k]).sort((a, b) => a - b)[edge.length >> 1]);
 }
 function covering(rgb, cell, [rows, columns]) {
-  const out = rgb.slice(), colour = edgeColour(rgb), h = 32 / rows, w = 32 / columns, top = Math.floor(cell / columns) * h, left = (cell % columns) * w;
+  const out = rgb.slice(), colour = edgeColour(rgb), h = 32 / rows, w = 32 / columns, [row, column] = placeOf(cell, columns), top = row * h, left = column * w;
   for (let y = top; y < top + h; y++) for (let x = left; x < left + w; x++) out.set(colour, 3 * (y * 32 + x));
   return out;
 }
 const logOdds = (p) => Math.log(p / Math.max(1 - p, 1e-12)); // a probability of 1 stays finite
-function coverCells(m, top) { // a cell at a time, so that the page stays alive
-  const key = lookKey(m), { trace } = see(S.pictures[m]), frames = World.frames(S.pictures[m]), after = [], before = Flamingo.probabilities(NOW.result.logits)[top];
-  const how = options();
-  const next = () => {
-    if (key !== lookKey(m)) return; // the reader went on
-    const visual = [...NOW.visual];
-    visual[m] = Flamingo.see(model, frames.map((rgb) => covering(rgb, after.length, trace.grid)));
-    after.push(Flamingo.probabilities(runOn(visual, how).logits)[top]);
-    if (after.length < trace.S) return setTimeout(next, 0);
-    Object.assign(COVER, { key, before, after });
-    drawLook();
-  };
-  next();
+async function coverCells(m, top) {
+  const key = lookKey(m), { trace } = resample(S.pictures[m]), frames = framesOf(m), how = options();
+  const before = Flamingo.probabilities(NOW.result.logits)[top];
+  const after = await gently(trace.S, () => lookKey(m), (cell) => {
+    const covered = Flamingo.resample(model, frames.map((rgb) => covering(rgb, cell, trace.grid)));
+    return Flamingo.probabilities(runOn(NOW.visual.map((own, n) => (n === m ? covered : own)), how).logits)[top];
+  });
+  if (!after) return; // the reader went on
+  Object.assign(COVER, { key, before, after });
+  drawLook();
 }

@@ -2,14 +2,13 @@
 "use strict";
 const latents = () => model.config.resampler.latents;
 
-function weightsOf(t) { // (M R,): what token t weighs in the chosen block, one head or the mean of all
-  const { result, tokens, M } = NOW, R = latents(), H = model.config.xattn.heads, out = new Float64Array(M * R);
-  const all = result.attention[S.block], heads = S.head < 0 ? range(H) : [S.head];
-  for (const h of heads) for (let s = 0; s < M * R; s++) out[s] += all[(h * tokens.length + t) * M * R + s] / heads.length;
-  return out;
+function rowOf(weights, T, t, H, head) { // (H, T, S) -> (S,): row t of one head, or of the mean of all (-1)
+  const S = weights.length / (H * T), heads = head < 0 ? range(H) : [head];
+  return range(S).map((s) => sum(heads.map((h) => weights[(h * T + t) * S + s])) / heads.length);
 }
-const sees = (t, m) => NOW.result.visible[t * NOW.M + m] === 1;
-const seesNone = (t) => !NOW.result.visible.subarray(t * NOW.M, (t + 1) * NOW.M).some(Boolean);
+const weightsOf = (t) => rowOf(NOW.result.attention[S.block], NOW.tokens.length, t, model.config.xattn.heads, S.head); // (M R,)
+const sees = (t, m) => NOW.result.seen.rows[t * NOW.M + m] === 1;
+const seesNone = (t) => !NOW.result.seen.rows.subarray(t * NOW.M, (t + 1) * NOW.M).some(Boolean);
 const isOpen = (t, m) => sees(t, m) || (S.broken === "uniform" && seesNone(t));
 const phiUsed = (t) => Math.max(0, NOW.phi[t] + (BREAKS[S.broken].offByOne || 0)); // what the (perhaps broken) mask counts
 
@@ -36,27 +35,25 @@ function wireMask() {
 
 function drawMask() {
   if (!shown("mask")) return;
-  const R = latents(), heads = range(model.config.xattn.heads);
-  choice($("mode"), T("mode"), [["look", T("modeLook")], ["step", T("modeStep")], ["quiz", T("modeQuiz")]], S.mode, enterMode);
-  choice($("block"), T("block"), model.gates.map((_, i) => [i, String(i + 1)]), S.block, (block) => change({ block }));
-  choice($("head"), T("head"), [[-1, T("allHeads")], ...heads.map((h) => [h, String(h + 1)])], S.head, (head) => change({ head }));
-  choice($("broken"), T("breakIt"), Object.keys(BREAKS).map((b) => [b, T("break_" + (b || "no"))]), S.broken, (broken) => change({ broken }));
-  $("broken-say").textContent = T("breakSay_" + (S.broken || "no"));
+  const R = latents();
+  choice("mode", "mode", [["look", T("modeLook")], ["step", T("modeStep")], ["quiz", T("modeQuiz")]], S.mode, enterMode);
+  choice("block", "block", counted(model.gates.length));
+  choice("head", "head", heads(model.config.xattn.heads));
+  choice("broken", "breakIt", Object.keys(BREAKS).map((b) => [b, T("break_" + (b || "no"))]));
+  put("broken-say", T("breakSay_" + (S.broken || "no")));
   drawPanel();
   rebuilt($("mask"), [NOW.promptKey, S.mode === "quiz"], () => buildGrid(R));
   shadeGrid(R);
-  for (const key of ["mask", "quiz"]) $(`key-${key}`).hidden = (key === "quiz") !== (S.mode === "quiz");
-  $("chosen").textContent = S.mode === "quiz" ? "" : sentence(chosenToken());
-  $("mask-scroll").setAttribute("aria-label", T("mask"));
+  put("chosen", S.mode === "quiz" ? "" : sentence(chosenToken()));
+  $("mask-scroll").ariaLabel = T("mask");
   rebuilt($("compared"), [NOW.promptKey, S.gates, S.temperature], () => $("compared").replaceChildren());
   drawTable();
   showColumn(chosenToken());
 }
-function showColumn(t) { // on a narrow screen the chosen token scrolls into view, beside the faces on the left
-  const box = $("mask-scroll"), tok = $("mask").toks[t], left = tok.offsetLeft - $("mask").querySelector(".corner").offsetWidth - 40;
-  if (box.at === t + NOW.promptKey) return;
-  box.at = t + NOW.promptKey;
-  if (left < box.scrollLeft || tok.offsetLeft + tok.offsetWidth > box.scrollLeft + box.clientWidth) box.scrollLeft = tok.offsetLeft + tok.offsetWidth - box.clientWidth + 60;
+function showColumn(t) { // on a narrow screen the chosen token comes to the middle
+  const box = $("mask-scroll"), key = t + NOW.promptKey;
+  if (box.at !== key) box.scrollLeft = $("mask").toks[t].offsetLeft - box.clientWidth / 2;
+  box.at = key;
 }
 
 // ---- the grid: built when the prompt changes, shaded at every change
@@ -70,7 +67,7 @@ function buildGrid(R) {
     parts.push(el("div", { className: `chunk f${colourOf(NOW.phi[to - 1])}`, "data-from": from, title: T("chunkN", { n }), style: `grid-row:1;grid-column:${from + 3}/${to + 3}` }, words));
   }
   pieces.forEach((piece, t) => {
-    const name = `${display(piece)}${gloss(display(piece)) && inChinese() ? " " + gloss(display(piece)) : ""}${quiz ? "" : `, φ ${NOW.phi[t]}`}`;
+    const name = [display(piece), meaning(display(piece)), quiz ? "" : `φ ${NOW.phi[t]}`].filter(Boolean).join(", ");
     parts.push(plainButton({ className: "tok", "data-at": t, "data-key": "tok" + t, "aria-label": name, title: name, style: `grid-row:2;grid-column:${t + 3}` }, piece.replace(/▁/g, "␣")));
     parts.push(el("div", { className: "phi", "aria-hidden": "true", style: `grid-row:3;grid-column:${t + 3}` }));
   });
@@ -87,8 +84,7 @@ function chunks() { // [first token, one after the last, number]
   return out;
 }
 function rowsOf(m, R) { // one picture's face, its latents' names, its cells
-  const frames = World.frames(S.pictures[m]), first = 4 + m * R;
-  const face = paint(frames, 48, { "aria-label": pictureName(S.pictures[m]) });
+  const first = 4 + m * R, face = paint(framesOf(m), 48, { "aria-label": pictureName(S.pictures[m]) });
   const parts = [el("div", { className: `thumb corner f${colourOf(m + 1)}`, style: `grid-row:${first}/span ${R};grid-column:1` }, face, pictureN(m))];
   for (let r = 0; r < R; r++) {
     parts.push(el("div", { className: "lab", style: `grid-row:${first + r};grid-column:2` }, latentN(r)));
@@ -109,7 +105,7 @@ function shadeGrid(R) {
     const phi = secret ? "?" : phiUsed(t), colour = secret ? 0 : colourOf(phi);
     tok.className = `tok f${colour}${t === here && S.mode !== "quiz" ? " here" : ""}${hides(t) ? " later" : ""}`;
     tok.tabIndex = t === here ? 0 : -1;
-    tok.setAttribute("aria-pressed", t === here);
+    tok.ariaPressed = t === here;
     grid.phis[t].textContent = phi;
     grid.phis[t].className = `phi f${colour}${hides(t) ? " later" : ""}`;
   });
@@ -128,8 +124,8 @@ function shadeGrid(R) {
 function sentence(t) {
   const word = wordAt(t), phi = phiUsed(t), { M } = NOW;
   if (!M) return T("heardNoPictures", { word });
-  const all = weightsOf(t), top = [...all.keys()].filter((s) => all[s] > 0).sort((a, b) => all[b] - all[a]).slice(0, 3);
-  const most = listed(top.map((s) => `${S.broken === "every" || S.broken === "uniform" ? T("pictureN", { n: Math.floor(s / latents()) + 1 }) + " " : ""}${T("latentN", { n: (s % latents()) + 1 })} (${percent(all[s])})`));
+  const all = weightsOf(t), top = range(all.length).filter((s) => all[s] > 0).sort((a, b) => all[b] - all[a]).slice(0, 3);
+  const most = listed(top.map((s) => `${S.broken === "every" || S.broken === "uniform" ? pictureN(Math.floor(s / latents())) + " " : ""}${latentN(s % latents())} (${percent(all[s])})`));
   if (S.broken === "every") return T("heardEvery", { word, M, most });
   if (seesNone(t)) return T(S.broken === "uniform" ? "heardUniform" : S.broken === "late" && NOW.phi[t] ? "heardLateNone" : "heardNone", { word, phi: NOW.phi[t] });
   const others = phi > 1 && T("heardOthers", { others: listed(range(phi - 1).map(pictureN)) });

@@ -7,7 +7,7 @@ function enterMode(mode) {
   change(mode === "step" ? { mode, step: 0, token: 0, broken: "" } : { mode, token: null, broken: mode === "quiz" ? "" : S.broken });
 }
 function drawPanel() {
-  for (const mode of ["step", "quiz"]) $(`panel-${mode}`).hidden = S.mode !== mode;
+  $("view-mask").dataset.mode = S.mode; // shows what belongs to it
   if (S.mode === "step") drawStep();
   if (S.mode === "quiz") drawQuiz();
 }
@@ -23,7 +23,7 @@ function drawStep() {
   const last = NOW.tokens.length - 1, t = S.step;
   put("step-of", T("stepOf", { n: t + 1, of: last + 1 }));
   put("step-token", wordAt(t));
-  put("step-gloss", inChinese() ? gloss(wordAt(t)) : "");
+  put("step-gloss", meaning(wordAt(t)));
   put("step-says", stepSays(t));
   for (const key of ["back", "startOver"]) disable(key, t === 0);
   for (const key of ["nextToken", "toEnd"]) disable(key, t === last);
@@ -53,7 +53,7 @@ function quizCell(t, m, row, R) { // the latents of a picture open together, so 
 function shadeQuiz(node) {
   const on = QUIZ.answers.has(`${node.t},${node.m}`), bad = QUIZ.verdict && String(QUIZ.wrong) === `${node.t},${node.m}`;
   node.className = `quiz f${colourOf(node.m + 1)}${bad ? " wrong" : ""}`;
-  node.setAttribute("aria-pressed", on);
+  node.ariaPressed = on;
   node.textContent = on ? "✓" : "";
 }
 function clickQuiz(node) {
@@ -93,11 +93,11 @@ function mistakeSays(t, m) {
 
 DO.compare = () => {
   const { tokens, visual, M } = NOW, gates = alphas(gatesNow()), swapped = [...visual];
-  if (M) swapped[M - 1] = see(S.pictures[M - 1] === "pink_circle" ? "blue_star" : "pink_circle").latents;
-  const right = Flamingo.probabilities(runOn(visual, { gates }).logits, S.temperature);
+  if (M) swapped[M - 1] = resample(S.pictures[M - 1] === "pink_circle" ? "blue_star" : "pink_circle").latents;
+  const right = chances(runOn(visual, { gates }).logits);
   const top = biggest(right), rows = Object.keys(BREAKS).map((name) => {
     const how = { gates, ...BREAKS[name] };
-    const p = Flamingo.probabilities(runOn(visual, how).logits, S.temperature)[top];
+    const p = chances(runOn(visual, how).logits)[top];
     const { text } = Flamingo.complete(model, promptItems(), { ...how, visual, maxTokens: 16 });
     return [T("break_" + (name || "no")), text || "…", percent(p, 1), M ? movedBefore(tokens, visual, swapped, how) : 0];
   });

@@ -1,7 +1,6 @@
 // The guided path: ten steps for a lesson of 45 minutes. Each asks first, and shows after an answer was chosen.
 "use strict";
-const CHAPTER = { prompt: START.prompt, pictures: START.pictures };
-const SHOTS = { prompt: "<image>lofa.<image>dimu.<image>", pictures: ["red_hourglass", "blue_drop", "green_hourglass"] };
+const [CHAPTER, , SHOTS] = EXAMPLES.map(([, prompt, pictures]) => ({ prompt, pictures }));
 const CIRCLE = { prompt: "<image>Output:", pictures: ["red_circle"] };
 const CLEAN = { gates: null, broken: "", mode: "look", token: null, at: 0, head: -1, temperature: 1, choose: "likeliest" };
 const STEPS = [ // minutes, number of the right answer, what is shown with the question, and with the reveal
@@ -38,7 +37,7 @@ function drawPath() {
   $("view-lesson").hidden = !S.lesson;
   if (!S.lesson) return;
   const n = S.lesson, step = STEPS[n - 1], last = n === STEPS.length;
-  $("h-lesson").textContent = T("lessonStep", { n, of: STEPS.length, minutes: step.minutes });
+  put("h-lesson", T("lessonStep", { n, of: STEPS.length, minutes: step.minutes }));
   disable("pathBack", n === 1);
   disable("pathNext", last);
   theButton("pathNext").className = S.revealed && !last ? "main" : "";

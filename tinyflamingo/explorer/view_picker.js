@@ -5,27 +5,27 @@ const BOARD = 256, TABS = ["make", "draw", "file"];
 
 function wirePicker() {
   $("kind").onchange = drawFields;
-  $("picture-file").onchange = (e) => { const [file] = e.target.files; if (file) { $("picker").close(); takeFile(file, PICKER.n); } };
+  $("picture-file").onchange = (e) => { $("picker").close(); takeFiles(e.target.files, PICKER.n); };
   wireBoard($("board"));
 }
 Object.assign(DO, {
   cancel: () => $("picker").close(),
   useMade: () => usePicture(madeName()),
-  useDrawn: () => usePicture(World.own(fitted($("board"), BOARD, BOARD))),
+  useDrawn: () => usePicture(World.own([fitted($("board"))])),
   undo: () => { PICKER.strokes.pop(); drawBoard(); },
   clear: () => { PICKER.strokes = []; drawBoard(); },
 });
 function openPicker(n) {
   PICKER.n = n;
-  $("h-picker").textContent = T("pickerTitle", { n: n < 0 ? S.pictures.length + 1 : n + 1 });
+  put("h-picker", T("pickerTitle", { n: n < 0 ? S.pictures.length + 1 : n + 1 }));
   rebuilt($("kind"), [], () => $("kind").replaceChildren(...Object.keys(FORMS).map((k) => option(k, T("kind_" + k)))));
-  $("board").setAttribute("aria-label", T("boardName"));
+  $("board").ariaLabel = T("boardName");
   $("picture-file").value = "";
   showTab("make");
   $("picker").showModal();
 }
 function showTab(tab) {
-  choice($("picker-tab"), T("pickerFrom"), TABS.map((t) => [t, T("tab_" + t)]), tab, showTab);
+  choice("picker-tab", "pickerFrom", TABS.map((t) => [t, T("tab_" + t)]), tab, showTab);
   for (const name of TABS) $(`tab-${name}`).hidden = name !== tab;
   if (tab === "make") drawFields();
   if (tab === "draw") pickColour(PICKER.colour);
@@ -60,20 +60,17 @@ function drawFields() {
 
 function pickColour(colour) {
   PICKER.colour = colour;
-  choice($("picker-colour"), T("fColour"), Object.keys(World.COLOURS).map((k) => [k, pictureName(k)]), colour, pickColour);
-  for (const span of $("picker-colour").querySelectorAll(".pick span")) {
-    if (span.children.length) continue;
-    span.prepend(el("i", { style: `background:rgb(${World.COLOURS[span.previousSibling.value]})`, "aria-hidden": "true" }));
-  }
+  const swatch = (k) => el("i", { style: `background:rgb(${World.COLOURS[k]})`, "aria-hidden": "true" });
+  choice("picker-colour", "fColour", Object.keys(World.COLOURS).map((k) => [k, el("b", {}, swatch(k), pictureName(k))]), colour, pickColour);
   drawBoard();
 }
 function drawBoard() {
   paintStrokes($("board").getContext("2d"));
-  $("drawn").replaceChildren(paint([fitted($("board"), BOARD, BOARD)], 128, { "aria-label": T("asModelSees") }));
+  $("drawn").replaceChildren(paint([fitted($("board"))], 128, { "aria-label": T("asModelSees") }));
 }
 function wireBoard(board) {
   let stroke = null;
-  const at = (e) => { const box = board.getBoundingClientRect(); return [((e.clientX - box.left) * BOARD) / box.width, ((e.clientY - box.top) * BOARD) / box.height]; };
+  const at = (e) => [e.offsetX, e.offsetY].map((v) => (v * BOARD) / board.clientWidth);
   const end = () => { if (stroke) stroke.filled = $("fill").checked && isClosed(stroke.points); stroke = null; drawBoard(); };
   board.onpointerdown = (e) => { board.setPointerCapture(e.pointerId); stroke = { points: [at(e)], colour: PICKER.colour }; PICKER.strokes.push(stroke); drawBoard(); };
   board.onpointermove = (e) => { if (stroke) { stroke.points.push(at(e)); drawBoard(); } };

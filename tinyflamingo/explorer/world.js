@@ -1,9 +1,9 @@
 // The pictures of TinyWorld, drawn in the page: outlines as in data/tinyworld/shapes.py and glyphs.py.
 // A picture is named by words: "red_circle_small_top-left", "red_circle_above_blue_star", "red_three",
-// "red_three_plus_four", "three_red_circle", "red_star_turns-blue" (a clip of 8 frames), or "rgb:" and its bytes in base64.
+// "red_three_plus_four", "three_red_circle", "red_star_turns-blue" (a clip of 8 frames), or "rgb:" and the bytes of its frames in base64.
 "use strict";
 const World = (() => {
-  const SIDE = 32, FRAMES = 8;
+  const SIDE = 32, SIZE = SIDE * SIDE * 3, FRAMES = 8, MOST = 32; // bytes of a frame; frames of a clip; most frames of the reader's own
   const COLOURS = {
     red: [222, 30, 38], orange: [255, 132, 0], yellow: [252, 226, 30], green: [36, 160, 60],
     cyan: [50, 210, 230], blue: [35, 80, 235], purple: [140, 45, 185], pink: [255, 135, 200],
@@ -87,7 +87,7 @@ const World = (() => {
   // ---- drawing: a pale slope of grey, and things {shape, colour, x, y, radius} on it
 
   function draw(things) { // -> 32 x 32 x 3 bytes
-    const out = new Uint8Array(SIDE * SIDE * 3);
+    const out = new Uint8Array(SIZE);
     for (let y = 0, o = 0; y < SIDE; y++) for (let x = 0; x < SIDE; x++, o += 3) {
       const grey = 248 - (30 * (x + y)) / 62;
       let rgb = [grey, grey, grey + 2];
@@ -142,16 +142,16 @@ const World = (() => {
   }
   function make(name) {
     if (name.startsWith("rgb:")) {
-      const bytes = Uint8Array.from(atob(name.slice(4).replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
-      if (bytes.length !== SIDE * SIDE * 3) throw new Error(name);
-      return [bytes];
+      const bytes = Uint8Array.from(atob(name.slice(4).replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0)), n = bytes.length / SIZE;
+      if (!(n >= 1 && n <= MOST && n % 1 === 0)) throw new Error(name);
+      return Array.from({ length: n }, (_, f) => bytes.slice(f * SIZE, (f + 1) * SIZE));
     }
     if (!NAME.test(name)) throw new Error(name);
     const words = name.split("_");
     return isClip(words) ? Array.from({ length: FRAMES }, (_, t) => draw(moment(words, t))) : [draw(things(words))];
   }
   const knows = (name) => { try { return frames(name).length > 0; } catch { return false; } };
-  const own = (bytes) => "rgb:" + btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_");
+  const own = (frames) => "rgb:" + frames.map((bytes) => btoa(String.fromCharCode(...bytes))).join("").replace(/\+/g, "-").replace(/\//g, "_");
 
-  return { COLOURS, SIZES, POSITIONS, RELATIONS, ACTIONS, NUMBERS, NAMED, UNNAMED, frames, knows, own };
+  return { COLOURS, SIZES, POSITIONS, RELATIONS, ACTIONS, NUMBERS, NAMED, UNNAMED, MOST, frames, knows, own };
 })();

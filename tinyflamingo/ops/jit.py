@@ -87,7 +87,8 @@ class _Announcement(event.Listener):
             self.compiled += 1
             if self.compiled == FEW + 1 and not current_process().name.startswith("rank"):  # no worker says it again
                 line = "tinyflamingo: compiling the kernels, once on this machine (about 10 s)"
-                print(line, file=sys.__stderr__ or sys.stderr, flush=True)  # not that of a notebook or a test
+                with suppress(OSError, ValueError):  # a closed stderr, or one on a full disk
+                    print(line, file=sys.__stderr__ or sys.stderr, flush=True)  # not that of a notebook or a test
 
     def on_end(self, event: Any) -> None:
         pass

@@ -79,7 +79,7 @@ def _control_groups():
 def _words(path):
     """The words of a small text file; none if it cannot be read."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             return file.read().split()
     except (OSError, ValueError):
         return []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import write_atomically
+from tinyflamingo.files import require_regular, write_atomically
 from tinyflamingo.studies.report_figures import draw_all
 from tinyflamingo.studies.report_read import Runs, read_runs
 from tinyflamingo.studies.report_text import SECTIONS
@@ -40,6 +40,7 @@ def _made(runs, out, quick):
     if not quick:
         folder = out.parent / "figures"
         folder.mkdir(exist_ok=True)
+        require_regular(folder)
         figures = draw_all(runs, folder)
     return figures, "\n\n".join([HEAD, *(section(name, runs, figures) for name in SECTIONS)]) + "\n"
 

@@ -18,7 +18,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -30,9 +29,9 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
+from tinyflamingo.system import START
 from tinyflamingo.training.ranks import Alone, gathered_shapes, joined, world
 
-START = "fork" if sys.platform == "linux" else "spawn"  # macOS has fork, but its libraries fail after it
 MEMORY = 1 << 26  # bytes of the shared memory; arrays that are larger than a rank's slot pass in pieces
 SECONDS_TO_END = 5  # for a process that has done its work
 HERE = None  # the message of `wait`; any other message is an error

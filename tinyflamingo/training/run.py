@@ -13,12 +13,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import shlex
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +26,11 @@ from tqdm import tqdm
 from tinyflamingo.checkpoint import CARD, IN_RUN, WEIGHTS, save_checkpoint
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import sole_writer, write_atomically
+from tinyflamingo.files import check_name, require_regular, sole_writer, write_atomically
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer, train_tokenizer
 from tinyflamingo.ops.team import keep_memory, one_team
+from tinyflamingo.system import peak_memory_mb
 from tinyflamingo.training.ahead import compile_ahead
 from tinyflamingo.training.conditions import conditions, going_on, versions
 from tinyflamingo.training.contrastive_stage import ContrastiveStage
@@ -143,17 +143,17 @@ def _all_stages(preset, folder, progress, frozen, moments, source) -> TrainedFla
     new = progress.stage == progress.step == 0
     compiled = compile_ahead(stages[0], preset, tokenizer) if new else world().wait
     log: Log | NoLog = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()
-    for index in range(progress.stage, len(stages)):
-        began = time.perf_counter()
-        with one_team():
-            stage = stages[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
-            _restore(stage.optimiser, moments)
-            compiled()
-            _run_stage(stage, preset, progress, frozen, folder, log, began)
-            frozen = frozen | stage.result()
-        progress.stage, progress.step, moments = index + 1, 0, {}
-        _save(folder, progress, log, frozen)
-    log.close()
+    with closing(log):  # also after an error: Windows removes no open file
+        for index in range(progress.stage, len(stages)):
+            began = time.perf_counter()
+            with one_team():
+                stage = stages[index](preset, step_rng(progress.seed, index, -1), tokenizer, frozen)
+                _restore(stage.optimiser, moments)
+                compiled()
+                _run_stage(stage, preset, progress, frozen, folder, log, began)
+                frozen = frozen | stage.result()
+            progress.stage, progress.step, moments = index + 1, 0, {}
+            _save(folder, progress, log, frozen)
     params = frozen.pop("params")
     info = _info(preset, progress, source)
     return TrainedFlamingo(preset.config, params, frozen, tokenizer, info, parts_of(preset.config))
@@ -180,6 +180,7 @@ def _sole_run(folder, resume):
     if world().rank > 0:  # rank 0 writes for all
         yield
         return
+    check_name(folder)
     made = not resume and not os.path.lexists(folder)
     try:
         if not resume:
@@ -190,6 +191,7 @@ def _sole_run(folder, resume):
         raise UserError(f"nothing to resume: {folder} does not exist; start a run without --resume")
     try:
         with sole_writer(folder):
+            require_regular(folder)
             yield
     finally:
         if made and not any(folder.iterdir()):
@@ -329,10 +331,3 @@ def command_of(preset: Preset, progress: Progress, source: TinyWorld) -> str:
     options |= source.arguments()
     given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
     return " ".join(["python -m tinyflamingo train", *given])
-
-
-def peak_memory_mb(workers: int = 1) -> float:
-    """Largest resident memory of this process and its workers so far, in MB; what they share counts for each."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak += (workers - 1) * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,9 @@ class Log:
             raise UserError(f"cannot write {self.path}: {why}") from error
 
     def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Close the file. After an error of the disk it cannot say anything new."""
+        with suppress(OSError):
+            self.file.close()
 
 
 class NoLog:

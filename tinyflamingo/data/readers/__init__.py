@@ -26,8 +26,8 @@ from tinyflamingo.data.readers import (
     vqav2,
     webdataset,
 )
-from tinyflamingo.data.readers.record import Record, Root, Skipped, own_files
-from tinyflamingo.data.readers.text_files import json_lines, lines, top_level
+from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, own_files
+from tinyflamingo.data.readers.text_files import NOT_UTF8, json_lines, lines, top_level
 from tinyflamingo.errors import UserError
 
 FORMATS = {
@@ -58,6 +58,7 @@ def read_data(path: str | Path, name: str | None = None) -> tuple[str, Iterator[
         raise UserError(f"cannot read the data {str(path)!r}: there is no such file or folder; check the path")
     root, candidates = Root(_root_of(path)), _files(path, name)
     if not candidates:
+        _check_encoding(path, [name] if name else FORMATS)
         wanted = f"no data in the format {name!r}" if name else "no data in a known format"
         raise UserError(
             f"{str(path)!r} holds {wanted} (links are not read, text must be UTF-8): give a folder with "
@@ -69,6 +70,13 @@ def read_data(path: str | Path, name: str | None = None) -> tuple[str, Iterator[
     if len(files) > 1 and not FORMATS[name].SHARDS:
         raise UserError(f"{str(path)!r} holds several data sets, {files[0].name} and {files[1].name}: give one of them")
     return name, (record for file in files for record in FORMATS[name].read(file, root))
+
+
+def _check_encoding(path: Path, names) -> None:
+    """`UserError` for a file that could have one of these formats, but is not UTF-8."""
+    for file in (file for name in names for file in _named(path, FORMATS[name])):
+        if any(isinstance(head, BadRecord) and head.why == NOT_UTF8 for head in _heads(file)):
+            raise UserError(f"cannot read {str(file)!r}: it is not UTF-8; save it as UTF-8 (is it GBK or UTF-16?)")
 
 
 def _root_of(path: Path) -> Path:

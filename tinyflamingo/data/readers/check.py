@@ -7,6 +7,7 @@ training makes (`data/store.py`).
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded, load
 from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
 from tinyflamingo.errors import printable
-from tinyflamingo.figures import write_figure
+from tinyflamingo.figures import escaped, find_fonts, write_figure
 
 SIDE = 96  # pixels of a side of each picture on the contact sheet
 COLUMNS, ROWS = 6, 4
@@ -92,9 +93,11 @@ def _sheet(sample):
     axes = figure.subplots(rows, COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
+    _, missing = find_fonts(frozenset("".join(shown for _, shown in sample)))
     for axis, (pixels, shown) in zip(axes.flat, sample, strict=False):
         if pixels is not None:
             axis.imshow(pixels)
-        lines = textwrap.wrap(shown, 26)[:4]
+        is_wide = any(unicodedata.east_asian_width(c) in "FW" and c not in missing for c in shown)
+        lines = textwrap.wrap(escaped(printable(shown), missing), 15 if is_wide else 26)[:4]
         axis.text(0, -0.03, "\n".join(lines), transform=axis.transAxes, va="top", fontsize=7, parse_math=False)
     return figure

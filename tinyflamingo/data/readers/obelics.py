@@ -13,11 +13,13 @@ from pathlib import Path
 from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, media_file, text
 from tinyflamingo.data.readers.text_files import reading
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import MOST_VALUES, UNPACKED
 
 FILES = ("*.parquet",)
 SURE = FILES
 SHARDS = True
 ROWS = 16  # pages in memory at a time
+COLUMNS = ["images", "texts"]
 
 
 def matches(head: object) -> bool:
@@ -37,15 +39,30 @@ def _rows(path):
         raise UserError("reading parquet needs pyarrow, which is missing: pip install pyarrow") from None
     with reading(path):
         file = parquet.ParquetFile(path)
-        missing = {"images", "texts"} - set(file.schema_arrow.names)
+        missing = set(COLUMNS) - set(file.schema_arrow.names)
     if missing:
         raise UserError(f"cannot read {str(path)!r}: it has no column {sorted(missing)[0]!r}; is it OBELICS?")
+    _check_sizes(path, file.metadata)
     number = 0
     with reading(path):
-        for batch in file.iter_batches(ROWS, columns=["images", "texts"]):
-            for row in batch.to_pylist():
-                yield f"{path.name} row {number}", row
+        for batch in file.iter_batches(ROWS, columns=COLUMNS):
+            for place in range(batch.num_rows):
+                yield f"{path.name} row {number}", batch.slice(place, 1).to_pylist()[0]
                 number += 1
+
+
+def _check_sizes(path, metadata):
+    """`UserError` for columns that unpack to much more than they take in the file, before they are read."""
+    times, more = UNPACKED
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        leaves = [group.column(i) for i in range(group.num_columns)]
+        leaves = [leaf for leaf in leaves if leaf.path_in_schema.split(".")[0] in COLUMNS]
+        packed = times * sum(leaf.total_compressed_size for leaf in leaves)
+        unpacked = sum(leaf.total_uncompressed_size for leaf in leaves)
+        values = group.num_rows + sum(leaf.num_values for leaf in leaves)
+        if unpacked > packed + more or values > packed + MOST_VALUES:
+            why = "its pages are much larger than the file; write the file again with plain values"
+            raise UserError(f"cannot read {str(path)!r}: {why}")
 
 
 def _items(row, root):

@@ -27,6 +27,7 @@ from tinyflamingo.files import check_values, open_regular, parse_json
 
 LONGEST = 1 << 26  # most characters of a line or an element, which can hold pictures in base64
 CHUNK = 1 << 20
+NOT_UTF8 = "line is not UTF-8"
 ENDS = ",]} \t\r\n"  # the characters that can follow a number
 BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 
@@ -77,7 +78,7 @@ def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
             except UnicodeDecodeError:
                 content = "\0"
             if "\0" in content:  # UTF-16 has zeros
-                yield where, BadRecord("line is not UTF-8")
+                yield where, BadRecord(NOT_UTF8)
                 continue
             if content:
                 yield where, content
