@@ -50,6 +50,7 @@ SOLUTION = re.compile(r"^( *)# solution\n.*?^ *# end of solution\n?", re.MULTILI
 FIGURE = re.compile(r"^\*(?:Figure:|图：)\s*(.*?)\*\s*$", re.MULTILINE | re.DOTALL)
 DRAWS = re.compile(r"\b(?:plt|diagrams)\.show\(")
 IMPORT = re.compile(r"import |from \S+ import ")
+PACKAGE = re.compile(r"^(?:from|import) tinyflamingo\b", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WORDS, LINES = 120, 3  # that one reads in a minute in a second language
 # Before the imports of every notebook: a package that is not installed is one level above, or two, from solutions/.
@@ -75,7 +76,7 @@ def read_source(path: Path, solved: bool = False) -> NotebookNode:
 
 def _find_package(cells):
     """Put `BESIDE` before the imports of the first cell that needs it."""
-    cell = next((c for c in cells if c.cell_type == "code" and "import tinyflamingo" in c.source), None)
+    cell = next((c for c in cells if c.cell_type == "code" and PACKAGE.search(c.source)), None)
     if cell:
         cell.source = BESIDE + cell.source
 
