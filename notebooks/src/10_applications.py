@@ -216,8 +216,8 @@ check_10_1_greedy(greedy)
 #
 # **Predict.** Can greedy decoding miss the most likely text?
 #
-# *Figure: three groups of bars, the probabilities of the eight most likely next tokens for temperatures 0.5, 1 and
-# 2. Their order stays the same. At 0.5 they differ more than at 1, at 2 they differ less.*
+# *Figure: three groups of bars, the probabilities of the eight most likely next tokens at the temperatures 0.5, 1
+# and 2. Their order stays the same. At 0.5 they differ more than at 1, at 2 they differ less.*
 
 
 # %%
