@@ -34,6 +34,7 @@ from nbformat import NotebookNode
 LANGUAGE = "zh_CN"
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+OTHER_LANGUAGE = "[中文](README.zh.md)", "[English](README.md)"  # the link at the top of each README
 PACKAGE = ROOT / "tinyflamingo"
 TERMS = ROOT / "docs" / "locale" / LANGUAGE / "TERMS.md"
 METADATA = {"Language": LANGUAGE, "Content-Type": "text/plain; charset=UTF-8", "Content-Transfer-Encoding": "8bit"}
@@ -202,7 +203,8 @@ def _text(english, chinese):
 
     def write(words):
         markdown = english.read_text(encoding="utf-8")
-        return chinese, translated(markdown, words, english.parent, chinese.parent) + "\n"
+        text = translated(markdown, words, english.parent, chinese.parent)
+        return chinese, text.replace(*OTHER_LANGUAGE) + "\n"
 
     return Source(english.stem, ROOT / "docs" / "locale" / LANGUAGE / f"{english.stem}.po", texts, write)
 

@@ -96,7 +96,7 @@ def told(runs: Runs) -> str | None:
         if names
     ]
     names = [name for names in tested.values() for name in names]
-    wins = _wins([m for name in names if (m := _margins(runs.suites, name, SAME_DATA))])
+    margins = [m for name in names if (m := _margins(runs.suites, name, SAME_DATA))]
     text = (
         "Prompts of pictures or videos and answers, without a question. Training has many tasks of this form, but none "
         "of these families (`held_out` in `data/tinyworld/tasks.py`). Score: exact match. Levels: 1 one property, 2 "
@@ -109,7 +109,8 @@ def told(runs: Runs) -> str | None:
     )
     shots = [f"{n} shots" for n in TOLD_SHOTS]
     tables = table(["level", *shots], means), table(["level", "task", *shots, *SAME_DATA, "tuned", "whole"], rows)
-    return "\n\n".join([text, tables[0], race.format(*wins), tables[1]]) if means else None
+    result = [race.format(*_wins(margins))] if margins else []
+    return "\n\n".join([text, tables[0], *result, tables[1]]) if means else None
 
 
 def _told_row(suites, level, name, dev):
