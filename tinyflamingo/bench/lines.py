@@ -55,7 +55,7 @@ def _job(what, stage_of, index, inner):
 
 
 LINES = {
-    "flamingo_step": _race("training step of stage three: loss, gradients, AdamW", ">= 1.3", flamingo_step, eager),
+    "flamingo_step": _race("training step of stage three: loss, gradients, optimiser", ">= 1.3", flamingo_step, eager),
     "language_step": _race("training step of stage two", ">= 1.4", language_step, eager),
     "contrastive_step": _race("training step of stage one", ">= 1.05", contrastive_step, eager, on_two=">= 1.0"),
     "flamingo_step_rows": _race(
