@@ -106,10 +106,10 @@ plt.show()
 #
 # ## §1 The whole: two frozen parts, and the parts that connect them
 #
-# Flamingo starts from a vision encoder and a language model. The two were trained separately. Flamingo freezes
-# both and trains only new parts: a resampler, and gated blocks inside the language model. In the code, "frozen"
-# has one meaning. Frozen arrays are in the tree `frozen`, not in the tree `params`, and the gradient is taken with
-# respect to `params` only.
+# Flamingo starts from a vision encoder and a language model. The two were trained separately. Flamingo freezes both
+# and trains only new parts: a resampler, and gated blocks inside the language model. In the code, "frozen" has one
+# meaning. Frozen arrays are in the tree `frozen`, not in the tree `params`, and the gradient is taken with respect to
+# `params` only. (A tree is a dict whose values are arrays or again such dicts.)
 
 # %%
 for part, row in parameter_counts(config).items():
@@ -353,8 +353,8 @@ print(
 # %% [markdown]
 # ## §4 The gates: closed at the start
 #
-# Each gated block adds `tanh(alpha)` times its cross-attention and `tanh(alpha')` times its feed-forward layer.
-# Both alphas start at 0.
+# Each gated block adds two terms to its input: first `tanh(alpha)` times the output of its cross-attention, then
+# `tanh(alpha')` times the output of its feed-forward layer. These two factors are the gates. Both alphas start at 0.
 #
 # **Predict.** Set all gates to 0 and give the model a picture. How far are its logits from those of the language
 # model alone: a little, very little, or not at all?

@@ -37,12 +37,13 @@ rng = np.random.default_rng(1)
 # %% [markdown]
 # ## The code on one screen
 #
-# A `Box` holds a number. It also holds a list of the boxes that it was made of, and for each of them the local
-# slope (the derivative of this box with respect to that box). Three operations make new boxes from boxes. Each new
-# box gets the next running number, so a box always has a larger number than the boxes it was made of. `backward`
-# starts at the end with slope 1. It goes from the newest box to the oldest. At each box it takes every box that
-# this one was made of. It multiplies the slope by the local slope, and adds the product to the slope of that
-# earlier box. This is the whole algorithm.
+# A `Box` holds a number. It also holds a list of the boxes that it was made of, and for each of them the local slope
+# (the derivative of this box with respect to that box). The slope of a box, without the word "local", is the
+# derivative of the end result with respect to this box. Three operations make new boxes from boxes. Each new box gets
+# the next running number, so a box always has a larger number than the boxes it was made of. `backward` finds the
+# slopes of all boxes. It starts at the end with slope 1. It goes from the newest box to the oldest. At each box it
+# takes every box that this one was made of. It multiplies the slope by the local slope, and adds the product to the
+# slope of that earlier box. This is the whole algorithm.
 
 
 # %%
@@ -264,8 +265,8 @@ for place, mine in enumerate((dx, dw)):
 
 # %% [markdown]
 # The gradient of the softmax is easy to get wrong. Its Jacobian has an entry for every *pair* of scores, because
-# raising one score lowers the weights of all others. For one row `w = softmax(s)`, `dw_i / ds_j = w_i (δ_ij -
-# w_j)`.
+# raising one score lowers the weights of all others. In this part, `w` means the weights that a softmax gives, and
+# not the matrix of exercise 01.2. For one row `w = softmax(s)`, `dw_i / ds_j = w_i (δ_ij - w_j)`.
 
 
 # %%
@@ -493,9 +494,9 @@ print("x (M, D) =", x.shape, " both differ by at most", f"{np.abs(out - rms_norm
 print("passes over an array of that size: NumPy 7, kernel 3")
 
 # %% [markdown]
-# Count the passes in the plain line: `x * x` reads one array and writes one, `mean` reads one, the division reads
-# one and writes one, the product with `gain` reads one and writes one. The kernel reads each row twice and writes
-# it once. At the second reading the row is still in the cache.
+# Count the passes in the plain line: `x * x` reads one array and writes one, `mean` reads one, the division reads one
+# and writes one, the product with `gain` reads one and writes one. The kernel reads each row twice and writes it
+# once. At the second reading the row is still in the processor's cache, a small and fast memory.
 
 # %% [markdown]
 # ### Exercise 01.5 · A kernel of your own

@@ -45,8 +45,9 @@ rng = np.random.default_rng(2022)
 # %% [markdown]
 # ## Why there is no batch normalisation
 #
-# A batch norm subtracts from every channel its mean over the batch, and divides the channel by its standard
-# deviation over the batch. Deep ResNets train well with it. But it has an effect on each single picture.
+# A batch norm subtracts from every channel its mean over the batch, and divides the channel by its standard deviation
+# over the batch. Deep ResNets train well with it. But with it, the features of each single picture also depend on the
+# other pictures of the batch.
 #
 # **Predict.** The same star is encoded twice: once in a batch with seven dark pictures, once in a batch with seven
 # bright pictures. After the first convolution there is a batch norm. Are the two feature maps of the star equal?
@@ -108,9 +109,9 @@ plt.show()
 #
 # $$\hat W_{i,o} = g_o\,\frac{W_{i,o} - \mu_o}{\sqrt{N}\,\sigma_o}$$
 #
-# `N` is the fan-in, the number of weights of one output channel: `kh * kw * Cin`. The gain `g` is learned and
-# starts at 1. Note the root of `N`: the variance of the weights becomes `1/N`, and so the variance of the *output*
-# becomes 1.
+# `N` is the fan-in, the number of weights of one output channel: `kh * kw * Cin`. $\mu_o$ and $\sigma_o$ are the mean
+# and the standard deviation of these weights. The gain `g` is learned and starts at 1. Note the root of `N`: the
+# variance of the weights becomes `1/N`, and so the variance of the *output* becomes 1.
 #
 # Why do we subtract the mean? Activations are positive on average. If the weights do not sum to zero, this average
 # becomes a shift of the output. Over thirty layers these shifts add up.
@@ -251,11 +252,14 @@ print(f"the gain of a ReLU, known in closed form = {(2 / (1 - 1 / np.pi)) ** 0.5
 # $$h_{l+1} = h_l + \alpha\, f(h_l / \beta_l), \qquad \beta_l = \sqrt{\mathrm{Var}(h_l)}, \qquad
 # \mathrm{Var}(h_{l+1}) = \mathrm{Var}(h_l) + \alpha^2$$
 #
-# The input of the branch has variance 1, so its output has variance 1 too, because of the first two things.
-# Therefore the variance grows by `alpha²` in each block, along a straight line. The first block of a stage is
-# called a *transition*. There the shortcut also gets the normalised signal, through a convolution, so the variance
-# of the shortcut is 1 again. Then the `alpha²` of this block is added. Nothing is measured here: `beta` is known
-# before the first picture arrives.
+# Here $h_l$ is the input of block $l$ and $f$ is its branch. $\alpha$ (`alpha` in the code) is a constant below 1
+# that is chosen before training. $\beta_l$ (`beta`) is the standard deviation of the input, as calculated.
+#
+# The input of the branch has variance 1, so its output has variance 1 too, because of the first two things. Therefore
+# the variance grows by `alpha²` in each block, along a straight line. The first block of a stage is called a
+# *transition*. There the shortcut also gets the normalised signal, through a convolution, so the variance of the
+# shortcut is 1 again. Then the `alpha²` of this block is added. Nothing is measured here: `beta` is known before the
+# first picture arrives.
 
 # %% [markdown]
 # ### Exercise 02.4 · The variance, block by block
@@ -359,10 +363,10 @@ measured = signals["all ingredients"][:-1, 0]
 print(f"measured / calculated: between {(measured / known).min():.2f} and {(measured / known).max():.2f}")
 
 # %% [markdown]
-# *Figure: two panels against the number of blocks. On the left the variance, logarithmic: with all ingredients it
-# is a sawtooth near 1 that follows the dashed line of the calculated variance; h + f(h) rises over many powers of
-# ten; without the activation gain it falls; raw weights drift upwards. On the right the squared mean of the
-# channels: near zero with all ingredients, growing with raw weights.*
+# *Figure: two panels against the number of blocks. On the left the variance, logarithmic: with all ingredients it is
+# a sawtooth near 1 that follows the dashed line of the calculated variance; h + f(h) rises over many powers of ten;
+# without the activation gain it falls; raw weights drift upwards. On the right the squared mean of the channels,
+# divided by their variance: near zero with all ingredients, growing with raw weights.*
 #
 # `h + f(h)` grows even faster than powers of two. The reason is squeeze-excite (below): where the signal is large,
 # its gates are 0 or 2, and the output of a branch has a variance above 1. The measured line is a little below the
@@ -399,9 +403,11 @@ for block in ("stage_0_block_0", "stage_1_block_0"):
 #
 # ## Adaptive gradient clipping
 #
-# One problem remains: in training with big batches, one bad batch can damage the weights. The usual clipping looks
-# at the norm of the whole gradient. Adaptive gradient clipping (AGC) looks at every output unit separately. It
-# compares the norm of the gradient with the *norm of the weights* of this unit:
+# One problem remains: in training with big batches, one bad batch can damage the weights. The usual clipping looks at
+# the norm of the whole gradient. Adaptive gradient clipping (AGC) looks at every output unit separately. It compares
+# the norm of the gradient with the *norm of the weights* of this unit. In the formula, $G_o$ is the gradient of
+# output unit $o$ and $W_o$ are its weights, $\lambda$ is the limit (`limit` in the code), and $\epsilon$ is a small
+# number:
 #
 # $$G_o \leftarrow G_o \cdot \min\Bigl(1,\; \lambda\,\frac{\max(\lVert W_o\rVert, \epsilon)}{\lVert G_o\rVert}\Bigr)$$
 
@@ -423,7 +429,8 @@ def clip_with_loops(g, w, limit, eps=1e-3):
 # *difficulty: medium · minutes: 10*
 #
 # Write it without the loop, for both kernels `(kh, kw, Cin, Cout)` and matrices `(Din, Dout)`. Do not change `g`
-# itself. The `eps` is there for weights that are still 0: without it they could never change.
+# itself. The `eps` is there for weights that are still 0: without it their clipped gradient would always be 0, and
+# they could never change.
 
 
 # %% exercise 02.5
@@ -632,9 +639,9 @@ check_quiz("02", ".....")
 # branch. `alpha` and `beta` control the variance of the sum. SkipInit reduces a fresh network to its shortcuts.
 # Adaptive clipping limits the damage that one bad batch can do.
 #
-# **Try it.** Find the gain of another activation; remove the reset at the transitions; give the deep encoder real
-# pictures and not noise, and see how well the calculated variance fits. Notebook 03 trains the toy's encoder, and
-# notebook 05 uses its features.
+# **Try it.** Find the gain of another activation; a transition brings the variance of the shortcut back to 1: remove
+# this step; give the deep encoder real pictures and not noise, and see how well the calculated variance fits.
+# Notebook 03 trains the toy's encoder, and notebook 05 uses its features.
 #
 # **Further reading.** [NFNets](https://arxiv.org/abs/2102.06171), sections 3 and 4; [characterizing signal
 # propagation](https://arxiv.org/abs/2101.08692), where the plots come from;

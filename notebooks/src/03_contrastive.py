@@ -112,6 +112,9 @@ plt.show()
 # $$\ell = \frac1B\sum_i\Bigl[-\log\frac{e^{\beta\,V_i\cdot L_i}}{\sum_j e^{\beta\,V_i\cdot L_j}}
 # \;-\;\log\frac{e^{\beta\,V_i\cdot L_i}}{\sum_j e^{\beta\,V_j\cdot L_i}}\Bigr]$$
 #
+# Here $V_i$ is the unit vector of picture $i$, and $L_i$ is the unit vector of its caption. So $V_i\cdot L_j$ is a
+# cosine. $\beta$ is the learned factor.
+#
 # (CLIP takes the mean of the two directions, which is half of this. Flamingo's paper takes the sum.)
 #
 # **Predict.** Fresh towers know nothing. What is the loss, approximately, for a batch of `B` pairs?
@@ -146,8 +149,8 @@ for name, vectors, factor in (("before", before, 1 / library.START_TEMPERATURE),
 # ### Exercise 03.1 · The loss without loops
 # *difficulty: medium · minutes: 15*
 #
-# The rows may have any length, so scale them to length 1 first. For each pair, add the losses of both directions.
-# Return the mean over the pairs.
+# Each row is a vector, and its norm (the length of the vector) may be any number. So scale each row to norm 1 first.
+# For each pair, add the losses of both directions. Return the mean over the pairs.
 
 
 # %% exercise 03.1
@@ -406,7 +409,8 @@ for image, guest, row, left, right in zip(
 plt.show()
 
 # %% [markdown]
-# The next cell counts the right answers for three hundred fresh pictures of each kind:
+# There are two kinds of things: those that were shown in training, and those that were never shown. The next cell
+# draws three hundred fresh pictures of each kind and counts the right answers:
 
 # %%
 for title, some in (("shown in training", KNOWN), ("never shown in training", sorted(HELD_OUT))):

@@ -11,7 +11,7 @@
 # network that measures motion. The encoder sees one frame at a time, and the stamps carry all information about
 # time.
 #
-# Letters: `M` media, `F` frames, `S` features of a frame, `R` latents, `D` width.
+# Letters: `M` media, `F` frames, `S` features of a frame, `D` width.
 
 # %%
 import os
@@ -84,7 +84,8 @@ print("loop and batch agree:", bool(np.abs(together[0] - one_by_one).max() < 1e-
 #
 # You get the times of all frames, in seconds and increasing. Return the numbers of the frames to take. The moments
 # are 0, `1 / fps`, `2 / fps`, ... after the *first* frame. For each moment, take the first frame at this moment or
-# after it. Stop when there is no such frame.
+# after it. Stop when there is no such frame. If the gap between two frames is longer than `1 / fps`, several moments
+# can lie in it. All of them take the frame after the gap, so its number appears several times in the list.
 
 
 # %% exercise 04.1
@@ -195,8 +196,10 @@ check_04_2_stretch(stretch)
 # %% [markdown]
 # ## The gradient, by hand
 #
-# Suppose the stamps are stretched during training. Each of the `F` arriving gradients must go back to the two rows
-# of the table from which the stamp was mixed, with the same shares:
+# Suppose the stamps are stretched during training. Each of the `F` arriving gradients must go back to the two rows of
+# the table from which the stamp was mixed, with the same shares. Frame $t$ is mixed from the rows $l_t$ and $l_t + 1$
+# of the table, $s_t$ is the share of the second row, and $g_t$ is the gradient that arrives at the stamp of this
+# frame:
 #
 # $$\text{out}_t = (1 - s_t)\,\text{table}_{l_t} + s_t\,\text{table}_{l_t + 1}
 # \quad\Rightarrow\quad
@@ -361,8 +364,8 @@ print("first 8 ", *(f"{p:6.2f}" for p in cut))
 
 # %% [markdown]
 # *Figure: probability of the right answer against the number of frames. With all frames and stretched stamps, it
-# stays high beyond the eight frames of training. With the first eight frames alone, it falls as soon as the video
-# is longer.*
+# stays high beyond the eight frames of training. With the first eight frames alone, it falls as soon as the video is
+# longer. At four frames the two lines meet, and both are low.*
 
 # %%
 figure, axis = plt.subplots(figsize=(5, 2.5))
@@ -374,8 +377,9 @@ axis.legend(frameon=False, loc="center right")
 plt.show()
 
 # %% [markdown]
-# For fewer than eight frames, the library uses the first rows of the table. Then four frames look like the first
-# half of a longer story. This is our choice, because the paper does not say what to do (`docs/deviations.md`).
+# For fewer than eight frames, the library uses the first rows of the table. Then four frames look like the first half
+# of a longer story, although they show a whole one. So the answers to four frames are mostly wrong. This is our
+# choice, because the paper does not say what to do (`docs/deviations.md`).
 #
 # ## In the library
 

@@ -124,8 +124,10 @@ diagrams.show(diagrams.resampler_layer())
 # ## One look, with loops
 #
 # Take one head and one medium. Each latent has a query. Everything that it can look at has a key and a value. The
-# products of the query with the keys are the scores, and their softmax gives the weights. The result for this
-# latent is the sum of the values, each multiplied by its weight.
+# products of the query with the keys, divided by the root of `K`, are the scores. Their softmax gives the weights.
+# (Each product is a sum of `K` terms. Without the division, a large `K` would make the scores large, and the softmax
+# would give nearly all the weight to one key.) The result for this latent is the sum of the values, each multiplied
+# by its weight.
 #
 # A latent can look at the features **and at the latents themselves**. So each latent also knows what the other
 # latents contain. The paper found this slightly better than features alone (appendix A.1.1).
@@ -177,9 +179,8 @@ from tinyflamingo.checks import check_05_1_look
 check_05_1_look(look)
 
 # %% [markdown]
-# The library has one function for every attention of this kind. It needs axes for the batch and the heads. It
-# takes the keys and values as arguments. It does not know that they come from features and latents: the resampler
-# concatenates these before.
+# The library has one function for every attention of this kind. It needs axes for the batch and the heads. It takes
+# the keys and values as arguments. It does not know that they were computed from features and latents.
 
 # %%
 everything = np.concatenate([features, latents])
@@ -221,14 +222,16 @@ check_05_2_what_is_seen(what_is_seen)
 
 # %% [markdown]
 # The library never builds this sequence. The keys and values are the sequence times a matrix, and the product of a
-# sum with a matrix is the sum of two products. So the library multiplies the features and the time vectors
-# separately:
+# sum with a matrix is the sum of two products. So the library multiplies the features, the time vectors and the
+# latents separately, and concatenates only the products:
 #
 # $$[\text{features} + \text{time}\,;\;\text{latents}]\;W
 # = [\text{features}\,W + \text{time}\,W\,;\;\text{latents}\,W]$$
 #
-# The result is the same, but the work is less. First, the time vectors have `F` rows and not `F * S`. Second, the
-# features are frozen, so nobody needs the gradient of the long product with respect to them.
+# The result is the same. The forward pass multiplies `F` more rows, but the backward pass has less work. First, the
+# features are frozen, so nobody needs the gradient of the long product with respect to them. Second, the gradient of
+# the time vectors is first summed over the `S` features of each frame. So only `F` rows are multiplied by the matrix,
+# and not `F * S`.
 
 # %%
 M, F, S, D, inner = 2, 3, 4, 6, 8
@@ -271,8 +274,8 @@ from tinyflamingo.checks import check_05_3_price
 check_05_3_price(price)
 
 # %% [markdown]
-# We also measure the numbers. The function `gemm_flops` of the library records the shapes of every matrix product
-# in a call. The bytes are those of an array of scores that the cell really makes.
+# We also measure the numbers. The function `gemm_flops` of the library records the shapes of every matrix product in
+# a call. The bytes are those of an array of scores that the next cell really makes.
 
 # %%
 H, K = config.resampler.heads, config.resampler.key_size
@@ -501,9 +504,14 @@ for name, tokens in (("features and latents", visual), ("features alone", broken
     print(f"{name:28s}" + "".join(f"{p:10.2f}" for p in right(tokens)))
 
 # %% [markdown]
-# *Figure: the probability of the right answer against the number of visual tokens that are passed on, one line
-# each for colour, shape and position. With all tokens, all three are high. Colour needs only a few tokens, shape
-# needs at least as many as colour, and position needs most of them.*
+# Compare the two rows of the table. The model was trained with the latents among the keys. In the second row they are
+# missing, so the weights of the softmax change, and the visual tokens change too. Some answers suffer more from this
+# than others: look at the column of position. This does not show that a resampler needs the latents for these
+# answers. For that, one must train a second model with the features alone and compare the two, as the paper did.
+#
+# *Figure: the probability of the right answer against the number of visual tokens that are passed on, one line each
+# for colour, shape and position. With all tokens, all three are high. With a single token, all three are low. Between
+# these ends, each line rises at its own place: one question needs only a few tokens, another needs more.*
 
 # %%
 kept = np.array([right(visual[:, :r]) for r in range(1, R + 1)])
@@ -515,8 +523,8 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# The information about a picture is spread over the tokens, and the model was trained with all of them. Without
-# some of them its answers are worse. How much worse depends on the question.
+# The information about a picture is spread over the tokens, and the model was trained with all of them. Without some
+# of them its answers are worse. How much worse depends on the question and on the tokens that are missing.
 #
 # ## In the library
 #
