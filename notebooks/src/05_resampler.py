@@ -124,7 +124,7 @@ diagrams.show(diagrams.resampler_layer())
 # ## One look, with loops
 #
 # Take one head and one medium. Each latent has a query. Everything that it can look at has a key and a value. The
-# products of the query with the keys, divided by the root of `K`, are the scores. Their softmax gives the weights.
+# products of the query with the keys, divided by $\sqrt{K}$, are the scores. Their softmax gives the weights.
 # (Each product is a sum of `K` terms. Without the division, a large `K` would make the scores large, and the softmax
 # would give nearly all the weight to one key.) The result for this latent is the sum of the values, each multiplied
 # by its weight.
