@@ -11,8 +11,9 @@
 # why their model is smaller than other models of the time, and why it was trained on more tokens. You do not train
 # a language model. `python -m tinyflamingo train` does that, and notebook 09 shows it.
 #
-# Letters: `B` rows, `T` tokens, `D` width, `H` heads, `K` head size, `V` vocabulary. In the last section `N` and
-# `D` have the meaning that is usual for scaling laws: the number of parameters and the number of training tokens.
+# Letters: `B` rows, `T` tokens, `D` width, `H` heads, `K` head size, `V` vocabulary. In the last section three
+# letters have the meaning that is usual for scaling laws: `N` is the number of parameters, `D` is the number of
+# training tokens, and `B` is a constant of the fitted formula.
 
 # %%
 import os
@@ -82,33 +83,44 @@ def attention_of(language, tokens):
 
 
 # %% [markdown]
-# The figure shows two of the heads. The first is the head of the first block that looks most at the token just
-# before. The second is the head of the second block whose last token looks most at the tokens that followed the
-# earlier copies of "red". Each row is a token that looks, and each column is a token that it looks at.
+# The figure shows two of the heads. The next cell finds them by measurement, among all heads of all blocks. One is
+# the head with the largest mean weight on the token just before. The other is the copying head. For it we take
+# every token that has occurred before in this text, and the token that followed its last earlier occurrence. The
+# copying head has the largest mean weight on these followers. Each row of a square is a token that looks, and each
+# column is a token that it looks at.
 #
-# *Figure: two squares of attention weights. Their upper right halves are empty, because these are the future. In
-# the left one, of a head in the first block, a dark line runs right beside the diagonal: every token looks at the
-# token before it. In the right one, of a head in the second block, the last rows look far back: the last "red"
-# looks at the token that followed an earlier "red".*
+# *Figure: two squares of attention weights. Their upper right halves are empty, because these are the future. The
+# left one is the head that looks at the token just before: it has a line right beside the diagonal. The right one
+# is the copying head: its lower rows look far back, at tokens that followed an earlier copy of the same token. The
+# titles give the block and the head.*
 
 # %%
-looks = attention_of(language, tokens)
-one_back = np.diagonal(looks[0][0], -1, axis1=1, axis2=2).mean(axis=-1)  # (H,)
-after_red = [t + 1 for t in range(T - 1) if pieces[t] == "red"]
-heads = one_back.argmax(), looks[1][0, :, -1, after_red].sum(axis=0).argmax()
+looks = np.stack([look[0] for look in attention_of(language, tokens)])  # (blocks, H, T, T)
+row = tokens[0].tolist()
+again = [t for t in range(T) if row[t] in row[:t]]  # tokens that have occurred before
+follower = [max(s for s in range(t) if row[s] == row[t]) + 1 for t in again]
+scores = {
+    "on the token before": np.diagonal(looks, -1, axis1=2, axis2=3).mean(axis=-1),  # (blocks, H)
+    "on the follower": looks[:, :, again, follower].mean(axis=-1),
+}
+heads = [np.unravel_index(score.argmax(), score.shape) for score in scores.values()]
 figure, axes = plt.subplots(1, 2, figsize=(8, 4.2))
-for axis, block, head in zip(axes, (0, 1), heads, strict=True):
-    axis.imshow(looks[block][0, head], cmap="Purples", vmin=0, vmax=1)
+for axis, (block, head) in zip(axes, heads, strict=True):
+    axis.imshow(looks[block, head], cmap="Purples", vmin=0, vmax=1)
     axis.set(title=f"block {block}, head {head}", xticks=range(T), yticks=range(T), yticklabels=pieces)
     axis.set_xticklabels(pieces, rotation=90)
 plt.show()
-copied = looks[1][0, heads[1], -1].argmax()
-print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, right after {pieces[copied - 1]!r}")
+for (title, score), (block, head) in zip(scores.items(), heads, strict=True):
+    print(f"block {block}, head {head}: mean weight {title} {score[block, head]:.2f}")
+copied = looks[(*heads[1], -1)].argmax()
+print(f"the last {pieces[-1]!r} looks most at {pieces[copied]!r}, right after {pieces[copied - 1]!r}")
 
 # %% [markdown]
-# The two heads work together. The left head writes into every position which token was before it. So the right
-# head can look for the positions *after* an earlier copy of its own token, and copy the token that is there. Both
-# heads need to know distances. The rest of this notebook explains how they get them.
+# Such heads can work together if the left one is in an earlier block. The left head writes into every position
+# which token was before it. So the right head can look for the positions *after* an earlier copy of its own token,
+# and copy the token that is there. The left head needs distances: it looks one token back, whatever is there. The
+# right head needs contents: it looks for a token, however far back it is. The rest of this notebook explains how
+# one formula serves both.
 
 # %% [markdown]
 # ## RMSNorm
@@ -116,7 +128,10 @@ print(f"the last {pieces[-1]!r} looks at {pieces[copied]!r}, right after {pieces
 # GPT-2 normalises with LayerNorm: subtract the mean, divide by the standard deviation, multiply by a gain, add a
 # bias. RMSNorm keeps the division and the gain. In practice this is enough:
 #
-# $$y_d = \frac{x_d}{\sqrt{\frac1D\sum_{e} x_e^2 + \varepsilon}}\; g_d$$
+# $$y_d = \frac{x_d}{\sqrt{\frac1D\sum_{e} x_e^2 + \varepsilon}}\; \gamma_d$$
+#
+# `γ` is the gain, a learned vector; in the code it is `gain`. `ε` is a small number, so that no division by zero
+# can happen.
 
 
 # %%
@@ -169,8 +184,8 @@ for name, changed in (("times 100", 100 * x), ("plus 100", x + 100)):
 # ## The gradient of RMSNorm, by hand
 #
 # Write `r` for the root of the mean square, so that `y = x / r * gain`. Each `x_d` has two effects: a direct one,
-# and one through `r`, which is the same for all entries. Write `g` for the gradient that arrives at `y`, and `a =
-# g * gain`:
+# and one through `r`, which is the same for all entries. Write `g` for the gradient of the
+# loss `L` at `y`, and `a = g * gain`:
 #
 # $$\frac{\partial L}{\partial x_d} = \frac{a_d}{r} - \frac{x_d}{D\,r^3}\sum_e a_e x_e$$
 #
@@ -233,7 +248,8 @@ except AssertionError as error:
 # The first term depends on *what* is at position `j`, the second on *how far away* it is. `u` and `v` are two
 # learned vectors for each head. They add a part that is the same for all queries: `u` says which content is
 # important, and `v` says which distances are important. `s_n` is a fixed vector for the distance `n`. It consists
-# of sines and cosines of many wavelengths.
+# of sines and cosines of many wavelengths. `W_R` is a learned matrix. From `s_n`, which has the width of the model,
+# it makes `r_n`, a vector of size `K` for each head.
 
 # %% [markdown]
 # ### Exercise 06.3 · Sines, then cosines
@@ -408,9 +424,8 @@ print("mean weight by distance (layers, H, distances) =", by_distance.shape)
 
 # %% [markdown]
 # *Figure: one panel for each block, the mean attention weight of each of its four heads against the distance back.
-# In the first block the weights have their peaks at one token back, or two or three. In the second block all heads
-# are nearly flat. In the last two blocks the heads differ: some look most at the token itself, some have a second,
-# wider peak farther back, some are nearly flat.*
+# Some heads have a high, narrow peak at a short distance. The curves of other heads are wide and low: their weight
+# is spread over many distances.*
 
 # %%
 figure, axes = plt.subplots(1, config.layers, figsize=(10, 2.4), sharey=True)
@@ -424,11 +439,13 @@ plt.show()
 for i in range(config.layers):
     n = by_distance[i].argmax(axis=1)
     print(f"block {i}: strongest distance of each head", n.tolist())
+for title, (i, head) in zip(("token before", "copying"), heads, strict=True):
+    print(f"{title} head (block {i}, head {head}): mean weight at distance 1 {by_distance[i, head, 1]:.2f}")
 
 # %% [markdown]
-# A head with a high peak at 1 is a "previous token" head, like that of the first figure. It is in the first block.
-# The copying heads of the second block prefer no distance. *What* is at a position decides where they look. Both
-# kinds of heads use the same formula. Training decides how important each of the two terms is.
+# A head with a high peak at 1 is a "previous token" head, like the left one of the first figure. The copying head has
+# no such peak. *What* is at a position decides where it looks. Both kinds of heads use the same formula. Training
+# decides how important each of the two terms is.
 #
 # ## Break it
 #
@@ -461,9 +478,9 @@ for name, weights in models.items():
     print(f"{name:24s}" + "".join(f"{loss_of(weights, batch):22.3f}" for batch in batches.values()))
 
 # %% [markdown]
-# Without `v`, the loss on episodes hardly changes, and the loss on facts and questions rises a little. Without any
-# distances, the model cannot see the order of the words in a sentence. It was not trained for that, and its loss
-# is high.
+# Without `v`, both losses rise. Compare them as ratios: a loss can become several times as large and still be small.
+# The model still knows the distances, because the query is also multiplied by `r`. Without any distances, the model
+# cannot see the order of the words in a sentence. It was not trained for that, and its loss is much higher.
 #
 # ## Why smaller, and for longer
 #
@@ -544,8 +561,9 @@ from tinyflamingo.checks import check_06_5_optimal
 check_06_5_optimal(optimal)
 
 # %% [markdown]
-# The authors estimated the lowest point in three ways. The rule that is mostly quoted, about 20 tokens for each
-# parameter, comes from the other two ways. The constants of this one are rounded in the paper. With them, the best
+# The authors estimated the lowest point in three ways. The formula above is one of them. The rule that is mostly
+# quoted, about 20 tokens for each parameter, comes from the other two. The constants of the formula are rounded in
+# the paper. With them, the best
 # models for large budgets are even smaller. (A later study found that these constants do not fit the paper's own
 # points well. With better constants all three ways agree: [Besiroglu et al.
 # 2024](https://arxiv.org/abs/2404.10102).) So use the curve for its shape, and do not trust its third digit.

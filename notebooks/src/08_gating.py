@@ -59,7 +59,8 @@ plt.show()
 
 # %% [markdown]
 # *Figure: the curve of tanh through the origin, between -1 and 1, and its slope, a hill with its top of 1 at 0.
-# The eight gates of the trained model lie on the curve well away from 0, some on the negative side.*
+# The eight gates of the trained model are marked on the curve. They have left 0; a gate on the negative side is open
+# too.*
 #
 # The sign of a gate alone has no meaning, because the layer behind it can also change the sign of its own output.
 # The slope of `tanh` is largest at 0. So a shut gate can still learn.
@@ -406,7 +407,7 @@ plt.show()
 # one.*
 #
 # Only the gates and `<EOC>` have a gradient. The embedding of `<EOC>` is in the input of the language model,
-# outside the gated layers. A shut gate passes no gradient to the layer behind it: the attention gets exactly
+# outside the gated blocks. A shut gate passes no gradient to the layer behind it: the attention gets exactly
 # zero, and so does the resampler. So the first step can move only the gates (and `<EOC>`). After that, the
 # gradient of every layer is proportional to the opening of its gate.
 #
@@ -491,8 +492,9 @@ from tinyflamingo.checks import check_08_5_first_move
 check_08_5_first_move(first_move)
 
 # %% [markdown]
-# Now we watch the gates during training. We run the same 100 steps on captions twice, with the same random
-# numbers. The first run starts from exactly 0 and uses only Adam. The second run starts after a first move.
+# Now we watch the gates during training. We run 100 steps on captions twice, with the same captions and the same
+# noise in both runs. The first run starts from exactly 0 and uses only Adam. The second run starts after a first
+# move. The batches for this move come from a second random generator.
 #
 # **Predict.** Which model has the lower loss on captions after 100 steps? How far have the gates of the first one
 # opened?
@@ -520,7 +522,8 @@ def after_first_move(push, rng, batches=8):
 def train(push, steps=100):
     """Losses and gates of every step."""
     rng, history = np.random.default_rng(3), []
-    start = after_first_move(push, rng) if push else init_flamingo(np.random.default_rng(0), config)
+    fresh_start = init_flamingo(np.random.default_rng(0), config)
+    start = after_first_move(push, np.random.default_rng(4)) if push else fresh_start
     optimiser = AdamW(start, OptimiserConfig(weight_decay=0.1, warmup=10))
     for step in range(steps):
         loss, gradient = loss_and_gradient(optimiser.params, rng)

@@ -130,7 +130,7 @@ for number, name in enumerate(DATASETS):
 #
 # $$\sum_m\lambda_m\mathbb E_{(x,y)\sim\mathcal D_m}\Big[-\sum_{\ell=1}^L\log p(y_\ell\mid y_{<\ell},x_{\le\ell})\Big]$$
 #
-# The text is $y$, the pictures and videos are $x$. The last factor is the probability of token number $\ell$,
+# The text is $y$, the pictures and videos are $x$. After the log stands the probability of token number $\ell$,
 # given the earlier tokens and the pictures that come before it. The product of these probabilities over all
 # tokens is $p(y \mid x)$, the paper's equation 1.
 #
@@ -602,7 +602,7 @@ for name, model in (("frozen", learned), ("trained for 25 steps", with_free)):
 
 # %% [markdown]
 # A perplexity of 1 would mean that the model predicts every token with certainty. So compare how far each number
-# is above 1. The trained language model forgets quickly: a small number of captions destroys part of what it
+# is above 1. The trained language model forgets quickly: a small number of captions destroys much of what it
 # learned in a whole stage of text training. The paper finds the same. If the language model is trained too, the
 # score is 62.7 instead of 70.7. If training continues on text at the same time, the score is 68.6, still a little
 # lower, and each step costs three times as much.

@@ -12,8 +12,8 @@
 #
 # **You will not** train anything, and you will not write a beam search (`decoding/beams.py` has one).
 #
-# **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Add `#show=next,look` to
-# its address. Then it shows the next words of any prompt, and where the model looked.
+# **You can change it by hand**: `python -m tinyflamingo explore` opens a page in your browser. Add
+# `#show=next,look` to its address. Then it shows the next words of any prompt, and where the model looked.
 
 # %%
 import matplotlib.pyplot as plt
@@ -46,7 +46,8 @@ plt.show()
 # In the chapter's first example a picture replaces the subject of a text, and the model completes the text with
 # what it knows about the subject. It is the same here. In stage two the language model read where a red circle is
 # found, before there were any pictures. In stage three the model saw pictures with such questions, but only for
-# two thirds of all things. For the other third, such facts stand in text only. The test below uses this third.
+# two thirds of all things. For the other third, such facts stand in text only. The first cell below uses the two
+# thirds. The cell after it also uses the other third.
 
 # %% [markdown]
 # ## A picture instead of words
@@ -241,9 +242,10 @@ for beams in (1, 2, 3):
     print(f"{beams} beams: log-probability {np.sum(found['log_probs']):6.2f}   a {found['text']}")
 
 # %% [markdown]
-# With 1 beam, the search is greedy. It has missed a text that is more likely: the first token of that text looked a
-# little worse, but what follows it is more likely. For most questions about a picture, all ways give the same
-# answer, because the model is sure of every token.
+# With 1 beam, the search is greedy. It can miss a text that is more likely: the first token of that text looks a
+# little worse, but what follows it is more likely. Compare the log-probabilities: if a line with more beams has a
+# higher one, greedy decoding has missed that text. If all lines are equal, it has missed nothing here. For most
+# questions about a picture, all ways give the same answer, because the model is sure of every token.
 #
 # **Turn it.** Run the next cell. Change the temperature and the number of beams.
 

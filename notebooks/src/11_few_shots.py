@@ -54,7 +54,8 @@ plt.show()
 # else. One right answer proves nothing: with two words, a random choice is right half of the time. So we ask many
 # times.
 #
-# **Turn it.** Run the next cell. Change the number of examples, and draw other episodes. How many examples does the
+# **Turn it.** Such a prompt is called an episode. Run the next cell. Change the number of examples, and draw other
+# episodes. How many examples does the
 # model need?
 
 
@@ -89,8 +90,10 @@ print("Wilson's interval:            ", "{:.2f} to {:.2f}".format(*interval(np.o
 # %% [markdown]
 # The well-known formula gives "1.00 plus or minus 0.00" for twenty of twenty, although twenty questions cannot
 # prove this. Wilson's interval asks the opposite question: for which true shares `p` would the observed share not
-# be surprising? These are all `p` with `|seen - p| <= z sqrt(p (1 - p) / n)`. This is a quadratic inequality in
-# `p`, and its two solutions are the ends of the interval. The next cell checks this by trying many values of `p`:
+# be surprising? These are all `p` with `|seen - p| <= z sqrt(p (1 - p) / n)`. The number `z` says how many standard
+# deviations are not surprising: 1.96 for an interval of 95%. Square both sides. This gives a quadratic inequality
+# in `p`, and the two solutions of the equation are the ends of the interval. The next cell checks this by trying
+# many values of `p`:
 
 
 # %%
@@ -133,7 +136,7 @@ check_11_1_wilson(wilson)
 # %% [markdown]
 # ## Episodes
 #
-# An episode is one prompt of this kind: two classes, `k` pictures of each class in mixed order, and a query. We
+# Our episodes are prompts of this kind: two classes, `k` pictures of each class in mixed order, and a query. We
 # draw new episodes from a random stream that was not used in training. We keep three things: the prompts for
 # Flamingo, the frozen features of all pictures for the specialists, and the right answers.
 
@@ -166,9 +169,9 @@ print("support (n, WAYS k, Dv) =", support.shape, " labels =", labels.shape, " q
 # %% [markdown]
 # ## A specialist: the nearest prototype
 #
-# The simplest specialist computes the mean of the features of each class. It chooses the class whose mean is
-# nearest to the query. The specialist gets the same pictures as Flamingo, through the same frozen encoder. It can
-# do this one task only.
+# The simplest specialist computes the mean of the features of each class, the *prototype* of the class. It chooses
+# the class whose mean is nearest to the query. The specialist gets the same pictures as Flamingo, through the same
+# frozen encoder. It can do this one task only.
 
 
 # %%
@@ -366,7 +369,8 @@ for name, found in hits.items():
 # ## Which examples?
 #
 # If there is a large set of labelled pictures, one can choose examples that fit the query. The paper takes the
-# nearest pictures in the features of the frozen encoder. It calls this method RICES. It puts the **most similar
+# nearest pictures in the features of the frozen encoder. It calls this method RICES,
+# *retrieval-based in-context example selection*. It puts the **most similar
 # example last**, next to the query, so that it is near the answer.
 
 # %% [markdown]
@@ -481,6 +485,10 @@ for name, task in TASKS_OF_MINE.items():
     print(f"{name:22s}", *(f"{k} examples: {share_told(task, k):.2f}  " for k in (0, 1, 4, 8)))
 
 # %% [markdown]
+# Without an example nothing is right: the prompt does not say what to write. One example is often not enough: the
+# same answer can fit several tasks. If the task only says what the picture shows, the score rises with the examples.
+# The opposite of the size gives each word another meaning. Compare its score with a guess among three sizes, 0.33.
+#
 # Now invent a task of your own: any function of a scene that returns a short text with a full stop. Put it into
 # `TASKS_OF_MINE` and run the cell again. `scene.things[0]` has `shape`, `colour`, `size` and `position`. A task
 # that only says what the picture shows is easy for the model. A task that renames what it shows is hard: compare
