@@ -21,9 +21,8 @@ QUIZZES = Path(__file__).resolve().parent / "quizzes"
 LETTERS = "abcd"
 OPEN = "."  # stands for an answer that is not given yet
 WIDTH = 100
-BREAK = re.compile(
-    r"(\s+|(?<=[\u4e00-\u9fff，。：；？！）”])(?=[\u4e00-\u9fff（“]))"
-)  # Chinese has no spaces to break at
+# Where a line may end: at a space, and in Chinese, which has no spaces, before each character but not before a mark.
+BREAK = re.compile(r"(\s+|(?<=[\u4e00-\u9fff，。：；？！）”])(?=[\u4e00-\u9fff（“]))")
 
 
 class Answer(NamedTuple):
