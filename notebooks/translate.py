@@ -4,12 +4,13 @@
     python notebooks/build.py --language zh_CN --check [NAME ...]    change nothing; print what is missing or wrong
     python notebooks/build.py --language zh_CN [NAME ...]            write notebooks/zh, README.zh.md and docs/zh
 
-A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), or a text
-(README, teaching, glossary, faq); without names: all. A catalogue is a PO file, which any editor for PO files opens:
+A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), the questions
+after the notebooks (quizzes), or a text (README, teaching, glossary, faq); without names: all. A catalogue is a PO
+file, which any editor for PO files opens:
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 
-An entry is a paragraph, an item of a list, a row of a table, a line of indented code, or a hint.
+An entry is a paragraph, an item of a list, a row of a table, a line of indented code, a hint, or a part of a question.
 `docs/locale/zh_CN/TERMS.md` has the rules for translators and the terms. Code is never translated, and nothing is
 run: outputs are those of the English notebook.
 """
@@ -20,6 +21,7 @@ import ast
 import difflib
 import os
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,6 +169,7 @@ def sources() -> dict[str, Source]:
     checks = [path for path in modules if path.parent.name == "checks" and path.stem.startswith("n")]
     made += [_strings(path.stem, [path]) for path in checks]
     made.append(_strings("messages", [path for path in modules if path not in checks]))
+    made.append(Source("quizzes", PACKAGE / "locale" / LANGUAGE / "quizzes.po", _quizzes))
     return {source.name: source for source in made}
 
 
@@ -214,6 +217,23 @@ def _strings(name, modules):
         return {text: place for module in modules for text, place in strings_of(module).items()}
 
     return Source(name, PACKAGE / "locale" / LANGUAGE / f"{name}.po", texts)
+
+
+def _quizzes():
+    """The titles, questions, answers and replies, in their order in the files."""
+
+    def strings(part):
+        if isinstance(part, str):
+            return [part]
+        return [text for inner in (part.values() if isinstance(part, dict) else part) for text in strings(inner)]
+
+    files = sorted((PACKAGE / "classroom" / "quizzes").glob("*.toml"))
+    return {
+        text: path.stem
+        for path in files
+        for text in strings(tomllib.loads(path.read_text(encoding="utf-8")))
+        if has_words(text)
+    }
 
 
 def strings_of(module: Path) -> dict[str, str]:

@@ -15,8 +15,9 @@ nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
 MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 
-from tinyflamingo import language  # noqa: E402
+from tinyflamingo import cli, language  # noqa: E402
 from tinyflamingo.checks import core  # noqa: E402
+from tinyflamingo.classroom import quiz  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -339,6 +340,39 @@ def test_hints_come_in_chinese_with_their_values(chinese, capsys):
     said = capsys.readouterr().out
     assert said.startswith("练习 07.2：还不对。符号 0 的 phi 是 1，") and "公式：np.cumsum(is_image, axis=-1)" in said
     assert not re.search("[a-z]{2,} [a-z]{2,}", said)
+
+
+@pytest.mark.parametrize("number", quiz.numbers())
+def test_a_quiz_comes_in_chinese_with_its_answers_in_the_same_places(chinese, monkeypatch, capsys, number):
+    asked = quiz.questions(number)
+    quiz.ask_quiz(number)
+    shown = capsys.readouterr().out
+    assert re.search("^1[.] .*[\u4e00-\u9fff]", shown) and not re.search("[a-z]{2,} [a-z]{2,} [a-z]{2,}", shown)
+    assert max(map(len, shown.splitlines())) <= quiz.WIDTH // 2
+    right = "".join(quiz.LETTERS[[a.right for a in question.answers].index(True)] for question in asked)
+    quiz.check_quiz(number, right)
+    said = re.sub(r"\s", "", capsys.readouterr().out)
+    for place, question in enumerate(asked, start=1):
+        why = next(answer.reply for answer in question.answers if answer.right)
+        assert re.sub(r"\s", "", f"第 {place} 题：正确。{why}") in said
+    monkeypatch.setenv("TINYFLAMINGO_LANGUAGE", "en")
+    english = quiz.questions(number)
+    assert [[a.right for a in q.answers] for q in asked] == [[a.right for a in q.answers] for q in english]
+    assert not {q.text for q in asked} & {q.text for q in english}
+
+
+def test_no_line_of_a_chinese_question_begins_with_a_mark(chinese):
+    assert quiz._wrapped("1. ", "字" * 47 + "。" + "字" * 9).splitlines() == ["1. " + "字" * 46, "   字。" + "字" * 9]
+
+
+def test_the_quizzes_are_exported_in_chinese(chinese, tmp_path):
+    path = tmp_path / "out.gift"
+    assert cli.main(["class", "quiz", str(path)]) == 0
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert "$CATEGORY: tinyflamingo/07 掩码：哪个词可以看哪张图" in lines
+    assert "  ~什么也看不到：结果是 NaN。#填负无穷才会这样。填 -1e9 时，错误不会报出来。" in lines
+    assert sum(line.startswith("::") for line in lines) == 65
+    assert all(re.search("[\u4e00-\u9fff]", line) for line in lines if line.startswith("::"))
 
 
 def test_the_catalogues_of_messages_are_in_the_wheel():

@@ -1,7 +1,8 @@
 """Five questions for each notebook. Each wrong answer names the misconception behind it.
 
 The texts are in ``quizzes/NN.toml``: a question, the right answer and why it is right, three wrong answers each with
-what to say about it. Serves the notebooks and ``class quiz``. Not here: the checks of exercises (`checks/`).
+what to say about it. Chinese comes from ``locale/zh_CN/quizzes.po``. Serves the notebooks and ``class quiz``.
+Not here: the checks of exercises (`checks/`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tinyflamingo.language import _, is_chinese
+
 QUIZZES = Path(__file__).resolve().parent / "quizzes"
 LETTERS = "abcd"
 OPEN = "."  # stands for an answer that is not given yet
 WIDTH = 100
+# Where a line may end: at a space, and in Chinese, which has no spaces, before each character but not before a mark.
+BREAK = re.compile(r"(\s+|(?<=[\u4e00-\u9fff，。：；？！）”])(?=[\u4e00-\u9fff（“]))")
 
 
 class Answer(NamedTuple):
@@ -41,7 +46,7 @@ def numbers() -> list[str]:
 
 
 def questions(number: str) -> list[Question]:
-    """The quiz of a notebook."""
+    """The quiz of a notebook, in the language of the reader; the order of the answers is the same in both."""
     return [_question(raw) for raw in _read(number)["question"]]
 
 
@@ -50,9 +55,11 @@ def _read(number):
 
 
 def _question(raw):
-    answers = [Answer(raw["right"], True, raw["why"]), *(Answer(text, False, reply) for text, reply in raw["wrong"])]
-    random.Random(raw["text"]).shuffle(answers)  # else the right one would always be the first
-    return Question(raw["text"], answers)
+    asked, choices = raw["text"], [(raw["right"], True, raw["why"])]
+    choices += [(text, False, reply) for text, reply in raw["wrong"]]
+    answers = [Answer(_(text), right, _(reply)) for text, right, reply in choices]
+    random.Random(asked).shuffle(answers)  # else the right one would always be the first
+    return Question(_(asked), answers)
 
 
 def ask_quiz(number: str) -> None:
@@ -65,32 +72,39 @@ def ask_quiz(number: str) -> None:
 
 
 def _wrapped(start, text):
-    return textwrap.fill(text, WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
+    width = WIDTH // 2 if is_chinese() else WIDTH  # a Chinese character is as wide as two letters
+    lines = textwrap.TextWrapper(
+        width, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False
+    )
+    lines.wordsep_simple_re = BREAK
+    return lines.fill(text)
 
 
 def check_quiz(number: str, letters: str) -> None:
     """Print what is right and what is not. letters: one for each question, such as "ab.dc"; a dot is an open one."""
     asked = questions(number)
     if not isinstance(letters, str) or len(letters) != len(asked):
-        print(f"Write {len(asked)} letters in quotes, one for each question, with a dot for a question left open.")
+        words = _("Write {count} letters in quotes, one for each question, with a dot for a question left open.")
+        print(words.format(count=len(asked)))
         return
     for place, (question, letter) in enumerate(zip(asked, letters.lower(), strict=True), start=1):
-        print(_wrapped(f"Question {place}", _reply(question, letter)))
+        print(_wrapped(_("Question {place}").format(place=place), _reply(question, letter)))
 
 
 def _reply(question, letter):
     if letter == OPEN:
-        return " is not done yet."
+        return _(" is not done yet.")
     if letter not in LETTERS:
-        return f": the answers are a, b, c and d, not {letter!r}."
+        return _(": the answers are a, b, c and d, not {letter!r}.").format(letter=letter)
     answer = question.answers[LETTERS.index(letter)]
-    return f": right. {answer.reply}" if answer.right else f": not yet. {answer.reply}"
+    return (_(": right. {reply}") if answer.right else _(": not yet. {reply}")).format(reply=answer.reply)
 
 
 def gift() -> Iterator[str]:
     """Lines of all quizzes in the format GIFT, which Moodle and other systems for courses import."""
     for number in numbers():
-        yield f"$CATEGORY: tinyflamingo/{number} {_escaped(_read(number)['title'])}\n"
+        title = _read(number)["title"]
+        yield f"$CATEGORY: tinyflamingo/{number} {_escaped(_(title))}\n"
         for place, question in enumerate(questions(number), start=1):
             yield f"::{number}.{place}::[plain]{_escaped(question.text)} {{"
             for answer in question.answers:
