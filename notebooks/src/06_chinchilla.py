@@ -439,7 +439,7 @@ plt.show()
 for i in range(config.layers):
     n = by_distance[i].argmax(axis=1)
     print(f"block {i}: strongest distance of each head", n.tolist())
-for title, (i, head) in zip(("token before", "copying"), heads, strict=True):
+for title, (i, head) in zip(("previous-token", "copying"), heads, strict=True):
     print(f"{title} head (block {i}, head {head}): mean weight at distance 1 {by_distance[i, head, 1]:.2f}")
 
 # %% [markdown]

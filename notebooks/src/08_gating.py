@@ -522,8 +522,8 @@ def after_first_move(push, rng, batches=8):
 def train(push, steps=100):
     """Losses and gates of every step."""
     rng, history = np.random.default_rng(3), []
-    fresh_start = init_flamingo(np.random.default_rng(0), config)
-    start = after_first_move(push, np.random.default_rng(4)) if push else fresh_start
+    first = np.random.default_rng(4)  # of its own, so that the steps of both runs draw the same numbers
+    start = after_first_move(push, first) if push else init_flamingo(np.random.default_rng(0), config)
     optimiser = AdamW(start, OptimiserConfig(weight_decay=0.1, warmup=10))
     for step in range(steps):
         loss, gradient = loss_and_gradient(optimiser.params, rng)

@@ -243,9 +243,10 @@ for beams in (1, 2, 3):
 
 # %% [markdown]
 # With 1 beam, the search is greedy. It can miss a text that is more likely: the first token of that text looks a
-# little worse, but what follows it is more likely. Compare the log-probabilities: if a line with more beams has a
-# higher one, greedy decoding has missed that text. If all lines are equal, it has missed nothing here. For most
-# questions about a picture, all ways give the same answer, because the model is sure of every token.
+# little worse, but what follows it is more likely. If a line with more beams shows another text with a higher
+# log-probability, greedy decoding has missed that text. If all lines show the same text, it has missed none that
+# the search found. For most questions about a picture, all ways give the same answer, because the model is sure of
+# every token.
 #
 # **Turn it.** Run the next cell. Change the temperature and the number of beams.
 

@@ -55,8 +55,7 @@ plt.show()
 # times.
 #
 # **Turn it.** Such a prompt is called an episode. Run the next cell. Change the number of examples, and draw other
-# episodes. How many examples does the
-# model need?
+# episodes. How many examples does the model need?
 
 
 # %%
@@ -370,8 +369,8 @@ for name, found in hits.items():
 #
 # If there is a large set of labelled pictures, one can choose examples that fit the query. The paper takes the
 # nearest pictures in the features of the frozen encoder. It calls this method RICES,
-# *retrieval-based in-context example selection*. It puts the **most similar
-# example last**, next to the query, so that it is near the answer.
+# *retrieval-based in-context example selection*. It puts the **most similar example last**, next to the query, so
+# that it is near the answer.
 
 # %% [markdown]
 # ### Exercise 11.4 · The most similar, last
@@ -485,8 +484,8 @@ for name, task in TASKS_OF_MINE.items():
     print(f"{name:22s}", *(f"{k} examples: {share_told(task, k):.2f}  " for k in (0, 1, 4, 8)))
 
 # %% [markdown]
-# Without an example nothing is right: the prompt does not say what to write. One example is often not enough: the
-# same answer can fit several tasks. If the task only says what the picture shows, the score rises with the examples.
+# Without an example the model cannot know what to write. One example can be too few, because the same answer can
+# fit several tasks. If the task only says what the picture shows, the score rises with the examples.
 # The opposite of the size gives each word another meaning. Compare its score with a guess among three sizes, 0.33.
 #
 # Now invent a task of your own: any function of a scene that returns a short text with a full stop. Put it into
