@@ -77,4 +77,3 @@ def test_what_other_programs_say_has_its_cause_here():
     requirements = (ROOT / "requirements.txt").read_text().splitlines()
     assert re.search(r"distribution found for (numba\S+?)`", PAGE)[1] in requirements
     assert [line for line in requirements if line.startswith(re.search(r"requirement (autograd)", PAGE)[1])]
-    assert "\nimport resource\n" in (ROOT / "tinyflamingo" / "training" / "run.py").read_text()

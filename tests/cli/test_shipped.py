@@ -37,7 +37,7 @@ def test_demo_answers_every_panel_in_seconds(model, tmp_path, capsys):
     began = time.process_time()
     panels = run_demo(model, tmp_path / "demo.png")
     assert time.process_time() - began < 30
-    assert len(panels) == 5
+    assert len(panels) == 6
     for panel in panels:
         said = [item for item in panel.items if isinstance(item, Said)]
         assert said and all(item.text for item in said)
