@@ -112,7 +112,13 @@ def test_a_missing_file_is_noticed():
 # Names of other libraries; and names without a dot that are files, modules or builtins.
 OUTSIDE = re.compile(r"(np|numpy|autograd)\.|.*\.(json|jsonl|md|npz|pkl|png|py|safetensors|token|toml|txt|zip)$")
 BROWSER = {"ImageDecoder"}
-ELSEWHERE = {"scaled_dot_product_attention", "state_dict", "only_attend_immediate_media", "open_clip", *dir(builtins)} | BROWSER
+ELSEWHERE = {
+    "scaled_dot_product_attention",
+    "state_dict",
+    "only_attend_immediate_media",
+    "open_clip",
+    *dir(builtins),
+} | BROWSER
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)

@@ -165,10 +165,10 @@ check_12_2_count_language_model(count_language_model)
 # ## The paper's models, counted again
 #
 # The paper prints the layers, widths and heads of each part (its table 4), and sizes rounded to two or three
-# digits. Can we compute the sizes from the shapes? The largest terms are enough: `12 D²` for a gated block;
-# `L (5 D H K + 8 D²) + 32,000 D` for the language model. Its attention has five matrices of `D` times `H K`: for
-# queries, keys, values, distances (notebook 06) and the output. The resampler has six layers of width 1536 with 16 heads of
-# size 128, and a projection of the encoder's 3072 channels to 1536.
+# digits. Can we compute the sizes from the shapes? The largest terms are enough: `12 D²` for a gated block; `L (5
+# D H K + 8 D²) + 32,000 D` for the language model. Its attention has five matrices of `D` times `H K`: for
+# queries, keys, values, distances (notebook 06) and the output. The resampler has six layers of width 1536 with 16
+# heads of size 128, and a projection of the encoder's 3072 channels to 1536.
 #
 # **Predict.** Table 4 says that the language model of Flamingo-9B has 40 layers of width 4096 and 10 gated
 # blocks. Does this give 7.1 and 1.6 billion parameters?
@@ -286,10 +286,11 @@ for name, train_language in (("language model frozen", False), ("everything trai
     print(f", {both / forward:.2f} times the forward pass")
 
 # %% [markdown]
-# If everything trains, the cost is three times the forward pass. This is the well-known `6 N` flops
-# per token: `N` is the number of parameters, and the forward pass costs `2 N`. Freezing the language model saves only one third of *its* cost, the gradients of its weights. The gradient must still go
-# backward through all blocks, to the first gated block. The vision encoder is different. Nothing before it
-# trains, so it runs forward only. The toy even computes its features once and keeps them.
+# If everything trains, the cost is three times the forward pass. This is the well-known `6 N` flops per token: `N`
+# is the number of parameters, and the forward pass costs `2 N`. Freezing the language model saves only one third
+# of *its* cost, the gradients of its weights. The gradient must still go backward through all blocks, to the first
+# gated block. The vision encoder is different. Nothing before it trains, so it runs forward only. The toy even
+# computes its features once and keeps them.
 
 # %% [markdown]
 # ### Exercise 12.4 · The price of frozen weights
