@@ -165,8 +165,8 @@ check_12_2_count_language_model(count_language_model)
 # ## The paper's models, counted again
 #
 # The paper prints the layers, widths and heads of each part (its table 4), and sizes rounded to two or three
-# digits. Can we compute the sizes from the shapes? The largest terms are enough: `12 D²` for a gated block; `L (5
-# D H K + 8 D²) + 32,000 D` for the language model. Its attention has five matrices of `D` times `H K`: for
+# digits. Can we compute the sizes from the shapes? The largest terms are enough: `12 D²` for a gated block;
+# `L (5 D H K + 8 D²) + 32,000 D` for the language model. Its attention has five matrices of `D` times `H K`: for
 # queries, keys, values, distances (notebook 06) and the output. The resampler has six layers of width 1536 with 16
 # heads of size 128, and a projection of the encoder's 3072 channels to 1536.
 #

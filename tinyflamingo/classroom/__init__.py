@@ -1,6 +1,6 @@
 """What the notebooks use again and again: `picture`, `clip`, `ask`, `show`, `sliders`.
 
-For teachers: `pack.py`, `grade.py`.
+Also for notebooks: `diagrams.py`, `quiz.py`. For teachers: `pack.py`, `grade.py`.
 
 Not here: the exercises (`notebooks/`) and what judges an answer (`checks/`).
 """

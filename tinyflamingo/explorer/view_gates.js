@@ -1,4 +1,4 @@
-// View 3: the gates. Two sliders a gated layer, what each layer adds, all gates together, and a training run played back.
+// View 3: the gates. Two sliders for each gated block, what each block adds, all gates together, and a training run played back.
 "use strict";
 const KINDS = ["looks", "thinks"]; // the two gates of a layer: cross-attention, feed-forward
 const LOG = { at: null, timer: 0 }; // the moment of the training that is shown, counted in rows; null: the end

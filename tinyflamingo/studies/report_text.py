@@ -107,7 +107,7 @@ def told(runs: Runs) -> str | None:
         "With 32 shots in its prompt Flamingo beats every specialist trained on the same 32 examples on **{} of {}** "
         "tasks, clearly on {}. `tuned` is Flamingo itself, fine-tuned on the 32 examples; `whole` has 3000 examples."
     )
-    shots = [f"{n} shots" for n in TOLD_SHOTS]
+    shots = [f"{n} shot{'s' * (n != '1')}" for n in TOLD_SHOTS]
     tables = table(["level", *shots], means), table(["level", "task", *shots, *SAME_DATA, "tuned", "whole"], rows)
     result = [race.format(*_wins(margins))] if margins else []
     return "\n\n".join([text, tables[0], *result, tables[1]]) if means else None

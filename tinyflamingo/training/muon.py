@@ -2,7 +2,7 @@
 
 A gradient of a matrix has few large singular values and many small ones, so a usual step moves the matrix in few
 directions. Muon replaces the momentum by the orthogonal matrix nearest to it: all singular values become about 1, and
-every direction that the momentum has moves alike. Stage two learns the same in two thirds of the steps
+every direction that the momentum has moves alike. Stages two and three learn more in the same steps
 (docs/deviations.md). Serves chapter §4. Not here: AdamW itself and the schedule (`optimiser.py`).
 """
 
