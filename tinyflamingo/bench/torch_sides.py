@@ -19,7 +19,7 @@ from tinyflamingo.bench.batches import far_first
 from tinyflamingo.bench.contest import NotRun, Step
 from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.ops.types import Array, Params
-from tinyflamingo.training.muon import Muon, is_moved
+from tinyflamingo.training.muon import QUINTICS, Muon, is_moved
 
 
 def to_torch(tree: Any, trains: bool = False) -> Any:
@@ -51,13 +51,14 @@ class TrainingStep:
             self._compile()
 
     def _optimisers(self, muon, no_decay):
-        """The fused AdamW, and Muon for the matrices that our side moves so."""
+        """The fused AdamW, and Muon with as many products for the matrices that our side moves so. It takes no kernels."""
         c = self.config
-        moved = {name for name in self.leaves if muon and is_moved(name)}
+        moved = {name for name, leaf in self.leaves.items() if muon and is_moved(name) and leaf.ndim == 2}
         adamw = self._groups(self.leaves.keys() - moved, no_decay)
         made = [torch.optim.AdamW(adamw, lr=c.learning_rate, betas=(c.beta_1, c.beta_2), fused=True)]
         if moved:
             options = {"momentum": c.beta_1, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"}
+            options["ns_steps"] = len(QUINTICS)
             made.append(torch.optim.Muon(self._groups(moved, no_decay), lr=c.learning_rate, **options))
         return made
 
