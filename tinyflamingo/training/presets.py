@@ -27,17 +27,17 @@ from tinyflamingo.variants.registry import untrained
 class ContrastiveRecipe:
     """Stage one (chapter §2)."""
 
-    steps: int = 1400
+    steps: int = 750
     batch: int = 128
     families: int = 8000  # groups of four pictures that differ in one property
-    optimiser: OptimiserConfig = OptimiserConfig(weight_decay=0.02, agc=0.08, warmup=80)
+    optimiser: OptimiserConfig = OptimiserConfig(learning_rate=5e-3, weight_decay=0.02, agc=0.08, warmup=80)
 
 
 @dataclass(frozen=True)
 class LanguageRecipe:
     """Stage two (chapter §4)."""
 
-    steps: int = 2200
+    steps: int = 2100
     rows: int = 16
     length: int = 96  # tokens in a row
     long_from: int = 750  # from this step on, some steps have fewer and longer rows: binding over long distances
@@ -46,7 +46,7 @@ class LanguageRecipe:
     repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
     # The curriculum, in phases: (first step after the phase, share of random repeats, of few-shot episodes, of tasks
     # that only examples tell). First copying, then binding, then facts; all other documents are ordinary ones.
-    phases: tuple = ((350, 0.80, 0.12, 0.0), (750, 0.10, 0.36, 0.22), (math.inf, 0.05, 0.30, 0.26))
+    phases: tuple = ((350, 0.80, 0.12, 0.0), (750, 0.10, 0.34, 0.28), (math.inf, 0.04, 0.22, 0.40))
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=4e-3, warmup=100)
 
 
@@ -64,11 +64,11 @@ class Dataset:
 class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
-    steps: int = 1500
+    steps: int = 1200
     datasets: tuple = (Dataset("pages", 18, 96, 1.0), Dataset("pairs", 16, 20, 0.4), Dataset("videos", 8, 40, 0.4))
     long_every: int = 4  # every step with this period has fewer and longer pages: prompts of 32 shots are long
     longer: int = 6  # factor on the length of long pages
-    tasks: float = 0.28  # share of the pages that have tasks which only examples tell
+    tasks: float = 0.34  # share of the pages that have tasks which only examples tell
     accumulate: bool = True  # False: round-robin, one data set in each step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
     trained: tuple = ()  # parts to train too, "vision" or "language" (the paper freezes both, except in an ablation)
