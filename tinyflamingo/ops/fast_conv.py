@@ -85,7 +85,7 @@ def _weight_gradients(g, x, w, stride, pads):
 
 
 def _input_gradient(g, x, w, stride, pads):
-    """Convolutions of g with parts of the kernel, flipped: pixels in every stride-th row and column meet the same taps."""
+    """Convolutions of g with parts of the kernel, flipped: every stride-th row and column of x meets the same taps."""
     dx = np.empty(x.shape, x.dtype)
     for i, j in np.ndindex(stride, stride):
         (y, top), (x, left) = _phase(i, pads[0], len(w), stride), _phase(j, pads[2], w.shape[1], stride)

@@ -78,7 +78,7 @@ def use_full_vectors() -> None:
 
 
 def tile_size() -> tuple[int, int]:
-    """Rows of a register tile, and numbers of float32 in a vector. A row has 3 vectors: 12 of 16 registers, 24 of 32."""
+    """Rows of a register tile, and numbers of float32 in a vector. A row has 3 vectors; its sums fill 12 or 24 registers."""
     if has("avx512f"):
         return 8, 16
     if has("neon"):

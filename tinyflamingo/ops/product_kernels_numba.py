@@ -28,8 +28,8 @@ PIECE = 64  # tokens of a run that are computed together: what one product leave
 
 # ---------------------------------------------------------------- convolution, channels last
 #
-# Number k of the window of pixel i is at ``pixels[i] + taps[k]``: two tables in place of the matrix of windows. They are
-# for a group of pictures with about PIXELS pixels of output, or for one larger picture.
+# Number k of the window of pixel i is at ``pixels[i] + taps[k]``: two tables in place of the matrix of windows, for a
+# group of pictures with about PIXELS pixels of output, or for one larger picture.
 
 
 def convolve(x, w, b, stride, top, left, out):
@@ -46,28 +46,27 @@ def convolve(x, w, b, stride, top, left, out):
         steps = [step // out.itemsize for step in out.strides]
         pixels = _places(*zip((tables[3], *out.shape[1:3]), steps[:3], strict=True))
         length = 1 + sum((n - 1) * step for n, step in zip(out.shape, steps, strict=True))
-        flat, b = as_strided(out, (length,), (out.itemsize,)), np.asarray(b, out.dtype)
+        flat, w, b = as_strided(out, (length,), (out.itemsize,)), np.asarray(w, x.dtype), np.asarray(b, x.dtype)
         _convolve(x.reshape(-1), np.zeros(padded, x.dtype), *tables, w.reshape(-1), b, flat, steps[0], pixels)
 
 
 def weight_gradients(g, x, stride, top, left, dw, db):
     """Gradients of ``conv2d`` for weights and bias, from g (B, Yo, Xo, N), added to dw and db.
 
-    2 B Yo Xo kh kw C N flops; 1r of g and x, dw stays in L2. Allocates the same as `convolve`. The bias is the weight of
-    an input that is always 1.
+    2 B Yo Xo kh kw C N flops; 1r of g and x, dw stays in L2. Allocates the same as `convolve`.
     """
     if dw.shape[3] > WIDE:
         return kernels_numpy.weight_gradients(g, x, stride, top, left, dw, db)
     if g.size:
         padded, *tables = _tables(x.shape, dw.shape[:2], g.shape, stride, top, left)
-        rows, ones = _places((dw.size // len(db), len(db))), (np.ones(1, x.dtype), _places((1, 0)), _places((PIXELS, 0)))
-        _correlate(x.reshape(-1), np.zeros(padded, x.dtype), *tables, g.reshape(-1), rows, dw.reshape(-1), db, *ones)
+        g, rows = np.asarray(g, x.dtype).reshape(-1), _places((dw.size // len(db), len(db)))
+        one, zeros = np.ones(1, x.dtype), np.zeros(PIXELS, np.int64)
+        _correlate(x.reshape(-1), np.zeros(padded, x.dtype), *tables, g, rows, dw.reshape(-1), db, one, zeros)
 
 
 @functools.lru_cache(maxsize=128)
 def _tables(x_shape, kernel_shape, out_shape, stride, top, left):
-    """Length of padded pictures (0: none), size of a picture and of a line, places of the lines in padded pictures,
-    pictures in a group, pixels, taps."""
+    """Length of a padded group (0: none), size of a picture and of a line, padded lines, size of a group, both tables."""
     (B, Y, X, C), (kh, kw), (_, Yo, Xo, _) = x_shape, kernel_shape, out_shape
     height, width = max((Yo - 1) * stride + kh, Y + top), max((Xo - 1) * stride + kw, X + left)
     group, pitch, size = min(max(PIXELS // (Yo * Xo), 1), B), width * C, height * width * C
@@ -110,8 +109,11 @@ def _convolve(x, padded, size, length, lines, group, pixels, taps, w, b, out, ou
 
 
 @kernel(SUMS)
-def _correlate(x, padded, size, length, lines, group, pixels, taps, g, rows, dw, db, one, zero, zeros):
-    """Transposed windows times gradients: the rows of the product are taps, its sums are over PIXELS pixels."""
+def _correlate(x, padded, size, length, lines, group, pixels, taps, g, rows, dw, db, one, zeros):
+    """Transposed windows times gradients: the rows of the product are taps, its sums are over PIXELS pixels.
+
+    The bias is the weight of an input that is always 1. zeros: the table that reads the same number again and again.
+    """
     pictures, N, of_one = len(x) // size, len(db), len(pixels) // group
     for first in range(0, pictures, group):
         count = min(group, pictures - first)
@@ -119,7 +121,7 @@ def _correlate(x, padded, size, length, lines, group, pixels, taps, g, rows, dw,
         for i in range(0, count * of_one, PIXELS):
             end, right = min(i + PIXELS, count * of_one), g[(first * of_one + i) * N :]
             add_product(source, taps, pixels[i:end], right, N, N, dw, dw, rows, True)
-            add_product(one, zero, zeros[: end - i], right, N, N, db, db, zero, True)
+            add_product(one, zeros[:1], zeros[: end - i], right, N, N, db, db, zeros[:1], True)
 
 
 # ---------------------------------------------------------------- cross-attention by segments
@@ -150,7 +152,7 @@ def _units(H, K):
 
 
 def _counts(runs, q):
-    """0, 1, 2, ... for tokens and latents; the places of rows of q; an empty table for other rows."""
+    """Tables for `add_product`: of adjacent numbers, of rows of q, and room for a third one."""
     numbers = np.arange(max(PIECE, (runs[:, 3] - runs[:, 2]).max(initial=0)))
     return numbers, numbers * q[0].size, np.empty(PIECE, np.int64)
 

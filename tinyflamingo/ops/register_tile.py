@@ -38,8 +38,8 @@ def _in_registers(definition):
 
     @intrinsic
     def vectors(context, x, rows, columns, w, pitch, width, bias, out, places, add):
-        if not all(isinstance(array.dtype, types.Float) for array in (x, w, bias, out)):
-            raise numba.TypingError("a tile has floats")
+        if not isinstance(x.dtype, types.Float) or {w.dtype, bias.dtype, out.dtype} != {x.dtype}:
+            raise numba.TypingError("a tile has floats of one precision")
         return types.void(x, rows, columns, w, pitch, width, bias, out, places, add), _loops
 
     @kernel(EXACT)
@@ -52,7 +52,7 @@ def _in_registers(definition):
 
 @_in_registers
 def add_product(x, rows, columns, w, pitch, width, bias, out, places, add):
-    """out[i] = bias + x @ w, or with `add`: out[i] += x @ w. All arrays are flat and may have different precisions.
+    """out = bias + x @ w, or with `add`: out += x @ w. All arrays are flat; x, w, bias and out have one precision.
 
     x[i, k] is at ``rows[i] + columns[k]``; w[k, n] at ``k pitch + n``, n < width; out[i, n] at ``places[i] + n``.
     2 len(rows) len(columns) width flops.
@@ -66,106 +66,76 @@ def add_product(x, rows, columns, w, pitch, width, bias, out, places, add):
 
 # ---------------------------------------------------------------- the same for LLVM
 #
-# These functions run when the kernel is compiled. What they write with ``builder`` runs later: a Python loop here is a
-# repetition in the code, a loop in the code is a ``for_range``.
+# These functions run once, when the kernel is compiled, and write code with ``builder``. A loop of Python is a
+# repetition in this code; a loop in the code is a ``for_range``.
 
-NAMES = ("x", "rows", "columns", "w", "pitch", "width", "bias", "out", "places", "add")
-WHOLE = ir.IntType(64)
+INT = ir.IntType(64)
 
 
 def _loops(context, builder, signature, args):
     """Cut the result into tiles: panels as wide as possible, and in them ROWS rows at a time, then single rows."""
-    kinds = dict(zip(NAMES, signature.args, strict=True))
-    values = SimpleNamespace(**dict(zip(NAMES, args, strict=True)), kinds=kinds)
-    for name in ("x", "rows", "columns", "w", "bias", "out", "places"):
-        array = context.make_array(kinds[name])(context, builder, getattr(values, name))
-        setattr(values, name, array.data)
-        setattr(values, f"count_of_{name}", builder.extract_value(array.shape, 0))
-    vector, lane = LANES * 4 // _bytes(values.out.type.pointee), WHOLE(0)
-    for lanes in (3 * vector, 2 * vector, vector + vector // 2, vector, vector // 2, 1):
-        lanes_end = _multiple(builder, lane, values.width, lanes)
-        with cgutils.for_range_slice(builder, lane, lanes_end, WHOLE(lanes)) as (n, _):
-            row = WHOLE(0)
+    names = ("x", "rows", "columns", "w", "pitch", "width", "bias", "out", "places", "add")
+    values = SimpleNamespace(**dict(zip(names, args, strict=True)))
+    for name, kind in zip(names, signature.args, strict=True):
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, getattr(values, name))
+            vars(values).update({name: array.data, f"{name}_length": builder.extract_value(array.shape, 0)})
+    values.bytes = signature.args[0].dtype.bitwidth // 8
+    full, n = LANES * 4 // values.bytes, INT(0)
+    for parts in (3 * [full], 2 * [full], [full, full // 2], [full], [full // 2], [1]):  # the vectors of a row
+        end_n, i = _last(builder, n, values.width, sum(parts)), INT(0)
+        with cgutils.for_range_slice(builder, n, end_n, INT(sum(parts))) as (lane, _):
             for rows in (ROWS, 1):
-                rows_end = _multiple(builder, row, values.count_of_rows, rows)
-                with cgutils.for_range_slice(builder, row, rows_end, WHOLE(rows)) as (i, _):
-                    _tile(builder, values, i, n, rows, lanes)
-                row = rows_end
-        lane = lanes_end
+                end_i = _last(builder, i, values.rows_length, rows)
+                with cgutils.for_range_slice(builder, i, end_i, INT(rows)) as (row, _):
+                    _tile(builder, values, row, rows, lane, parts)
+                i = end_i
+        n = end_n
     return context.get_dummy_value()
 
 
-def _multiple(builder, start, stop, step):
-    """The last number that is at most `stop` and a multiple of `step` from `start`."""
-    return builder.sub(stop, builder.srem(builder.sub(stop, start), WHOLE(step)))
+def _last(builder, start, stop, step):
+    """The largest number that is at most `stop` and some steps after `start`."""
+    return builder.sub(stop, builder.srem(builder.sub(stop, start), INT(step)))
 
 
-def _tile(builder, values, i, n, rows, lanes):
-    """`rows` rows from i and `lanes` numbers from n: load or start the sums, loop over the columns, store the sums."""
-    element = values.out.type.pointee
-    left = [builder.gep(values.x, [_entry(builder, values.rows, i, r)]) for r in range(rows)]
-    result = [builder.gep(values.out, [builder.add(_entry(builder, values.places, i, r), n)]) for r in range(rows)]
-    start = builder.gep(values.bias, [n])
-    sums = []
-    for place in result:
-        source = builder.select(values.add, place, start)
-        sums.append([cgutils.alloca_once_value(builder, part) for part in _load(builder, source, lanes)])
-    with cgutils.for_range(builder, values.count_of_columns) as loop:
-        column = _entry(builder, values.columns, loop.index)
-        right = builder.gep(values.w, [builder.add(builder.mul(loop.index, values.pitch), n)])
-        right = [_converted(builder, part, element) for part in _load(builder, right, lanes)]
-        for pointer, row in zip(left, sums, strict=True):
-            number = _converted(builder, builder.load(builder.gep(pointer, [column])), element)
-            for total, part in zip(row, right, strict=True):
-                product = builder.fmul(_repeated(builder, number, part.type), part, flags=["contract"])
+def _tile(builder, values, row, rows, lane, parts):
+    """Begin the sums of `rows` rows of vectors of lengths `parts`, loop over the columns, store the sums."""
+
+    def at(pointer, *steps):
+        for step in steps:
+            pointer = builder.gep(pointer, [step])
+        return pointer
+
+    def vectors(pointer):
+        starts = [at(pointer, INT(sum(parts[:j]))) for j in range(len(parts))]
+        kinds = [ir.VectorType(pointer.type.pointee, n).as_pointer() for n in parts]
+        return list(map(builder.bitcast, starts, kinds))
+
+    def load(pointer):
+        return [builder.load(vector, align=values.bytes) for vector in vectors(pointer)]
+
+    left = [at(values.x, builder.load(at(values.rows, row, INT(r)))) for r in range(rows)]
+    result = [at(values.out, builder.load(at(values.places, row, INT(r))), lane) for r in range(rows)]
+    begin = [load(builder.select(values.add, place, at(values.bias, lane))) for place in result]
+    sums = [[cgutils.alloca_once_value(builder, vector) for vector in vectors] for vectors in begin]
+    with cgutils.for_range(builder, values.columns_length) as loop:
+        column = builder.load(at(values.columns, loop.index))
+        right = load(at(values.w, builder.mul(loop.index, values.pitch), lane))
+        for pointer, totals in zip(left, sums, strict=True):
+            number = builder.load(at(pointer, column))
+            for total, vector in zip(totals, right, strict=True):
+                product = builder.fmul(_repeated(builder, number, vector.type), vector, flags=["contract"])
                 builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
-    for place, row in zip(result, sums, strict=True):
-        _store(builder, [builder.load(total) for total in row], place)
-
-
-def _entry(builder, table, index, more=0):
-    """The entry of a table at index + more."""
-    return builder.load(builder.gep(table, [builder.add(index, WHOLE(more))]))
-
-
-def _parts(builder, pointer, lanes):
-    """Pointers to vectors that together have `lanes` numbers: of LANES numbers, and at the end smaller powers of 2."""
-    at, length = 0, LANES * 4 // _bytes(pointer.type.pointee)
-    while at < lanes:
-        while at + length > lanes:
-            length //= 2
-        kind = ir.VectorType(pointer.type.pointee, length).as_pointer()
-        yield builder.bitcast(builder.gep(pointer, [WHOLE(at)]), kind)
-        at += length
-
-
-def _load(builder, pointer, lanes):
-    size = _bytes(pointer.type.pointee)
-    return [builder.load(part, align=size) for part in _parts(builder, pointer, lanes)]
-
-
-def _store(builder, vectors, pointer):
-    lanes = sum(vector.type.count for vector in vectors)
-    for vector, part in zip(vectors, _parts(builder, pointer, lanes), strict=True):
-        builder.store(vector, part, align=_bytes(pointer.type.pointee))
-
-
-def _bytes(element):
-    return 4 if isinstance(element, ir.FloatType) else 8
-
-
-def _converted(builder, value, element):
-    """A number or a vector in the precision of the result."""
-    vector = isinstance(value.type, ir.VectorType)
-    before = value.type.element if vector else value.type
-    if before == element:
-        return value
-    convert = builder.fpext if _bytes(before) < _bytes(element) else builder.fptrunc
-    return convert(value, ir.VectorType(element, value.type.count) if vector else element)
+    for place, totals in zip(result, sums, strict=True):
+        for vector, total in zip(vectors(place), totals, strict=True):
+            builder.store(builder.load(total), vector, align=values.bytes)
 
 
 def _repeated(builder, number, kind):
     """A vector of a number in every place."""
-    undefined, first = ir.Constant(kind, ir.Undefined), ir.IntType(32)(0)
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None)
-    return builder.shuffle_vector(builder.insert_element(undefined, number, first), undefined, everywhere)
+    undefined, everywhere = (
+        ir.Constant(kind, ir.Undefined),
+        ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None),
+    )
+    return builder.shuffle_vector(builder.insert_element(undefined, number, ir.IntType(32)(0)), undefined, everywhere)
