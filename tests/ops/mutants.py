@@ -337,9 +337,9 @@ class Engine:
         with restored():
             kernels.ENGINE = self.name
             for module in KERNELS[self.name]:
-                for name, function in list(vars(module).items()):
-                    if name in _functions(module) or hasattr(function, "py_func"):
-                        vars(module)[name] = vars(kernels)[name] = getattr(function, "py_func", function)
+                for name in _functions(module):
+                    function = vars(module)[name]
+                    vars(module)[name] = vars(kernels)[name] = getattr(function, "py_func", function)
             yield
 
     def _watch(self, parts, records):

@@ -100,10 +100,7 @@ def _input_gradient(g, x, w, stride, pads):
 
 
 def _phase(tap, padding, size, stride):
-    """The first pixel that meets the taps ``tap``, ``tap + stride``, ..., and the zeros before g that this needs.
-
-    A pixel meets tap d of output o if pixel + padding = o stride + d.
-    """
+    """First pixel with taps ``tap``, ``tap + stride`` ... (pixel + padding = output stride + tap); zeros before g."""
     pixel = (tap - padding) % stride
     return pixel, (size - 1 - tap) // stride - (pixel + padding - tap) // stride
 

@@ -21,6 +21,7 @@ from .types import Array
 FEW_TOKENS = 8  # loops are faster than BLAS for fewer tokens than this ...
 FEW_LATENTS = 16  # ... or for at most so many latents, if H K is at most NARROW (measured)
 NARROW = 512
+PIECE = 64  # tokens that the loops compute together: what one product leaves in L1 or L2, the next reads
 
 
 def segment_attention(q: Array, k: Array, v: Array, phi: Array, first_medium: Array | None = None) -> Array:
@@ -50,7 +51,14 @@ def _plan_once(visible, dtype, shape, N, R, width, engine):
         return [(segment_blocks, runs)]
     latents = FEW_LATENTS if width <= NARROW else 0
     few = (runs[:, 3] - runs[:, 2] <= latents) | (runs[:, 1] - runs[:, 0] < FEW_TOKENS)
-    return [(kernels, runs)] if few.all() else [(kernels, runs[few]), (segment_blocks, runs[~few])]
+    parts = [(kernels, _pieces(runs[few])), (segment_blocks, runs[~few])]
+    return parts[:1] if few.all() else parts
+
+
+def _pieces(runs):
+    """The same runs, at most PIECE tokens each."""
+    pieces = [(i, min(i + PIECE, end), *latents) for begin, end, *latents in runs for i in range(begin, end, PIECE)]
+    return np.array(pieces, int).reshape(-1, 4)
 
 
 def _runs(phi, first_medium, N, R):

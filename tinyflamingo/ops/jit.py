@@ -78,12 +78,9 @@ def use_full_vectors() -> None:
 
 
 def tile_size() -> tuple[int, int]:
-    """Rows of a register tile, and numbers of float32 in a vector. A row has 3 vectors; its sums fill 12 or 24 registers."""
-    if has("avx512f"):
-        return 8, 16
-    if has("neon"):
-        return 8, 4
-    return 4, 8 if has("avx") else 4
+    """Rows of a register tile, and numbers of float32 in a vector. A row has 3 vectors: 12 or 24 sums."""
+    sizes = {"avx512f": (8, 16), "neon": (8, 4), "avx": (4, 8)}
+    return next((size for feature, size in sizes.items() if has(feature)), (4, 4))
 
 
 class _Announcement(event.Listener):

@@ -23,7 +23,6 @@ from .register_tile import add_product
 WIDE = 256  # channels; BLAS computes wider convolutions (it is faster from some 64 pixels on)
 PIXELS = 256  # of output in one product: their windows and gradients stay in L1 and L2
 LONGEST = 256  # of a tuple: in longer rows a known length gains nothing, and compilation takes longer
-PIECE = 64  # tokens of a run that are computed together: what one product leaves in L1 or L2, the next reads
 
 
 # ---------------------------------------------------------------- convolution, channels last
@@ -66,7 +65,7 @@ def weight_gradients(g, x, stride, top, left, dw, db):
 
 @functools.lru_cache(maxsize=128)
 def _tables(x_shape, kernel_shape, out_shape, stride, top, left):
-    """Length of a padded group (0: none), size of a picture and of a line, padded lines, size of a group, both tables."""
+    """Length of a padded group or 0, sizes of a picture and a line, padded lines, pictures in a group, both tables."""
     (B, Y, X, C), (kh, kw), (_, Yo, Xo, _) = x_shape, kernel_shape, out_shape
     height, width = max((Yo - 1) * stride + kh, Y + top), max((Xo - 1) * stride + kw, X + left)
     group, pitch, size = min(max(PIXELS // (Yo * Xo), 1), B), width * C, height * width * C
@@ -153,8 +152,8 @@ def _units(H, K):
 
 def _counts(runs, q):
     """Tables for `add_product`: of adjacent numbers, of rows of q, and room for a third one."""
-    numbers = np.arange(max(PIECE, (runs[:, 3] - runs[:, 2]).max(initial=0)))
-    return numbers, numbers * q[0].size, np.empty(PIECE, np.int64)
+    numbers = np.arange(np.diff(runs)[:, ::2].max(initial=0))
+    return numbers, numbers * q[0].size, np.empty_like(numbers)
 
 
 def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
@@ -197,18 +196,16 @@ def _scores(q, k, runs, scale, units, p):
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
         S = high - low
-        for first in range(begin, end, PIECE):
-            last = min(first + PIECE, end)
-            for h in range(H):
-                _rows_with_rows(q[first:last], k[low:high], h, units, p[at:])
-            for _ in range((last - first) * H):
-                row = p[at : at + S]
-                top = row[0]
-                for s in range(S):
-                    top = row[s] if row[s] > top else top
-                for s in range(S):
-                    row[s] = (row[s] - top) * scale
-                at += S
+        for h in range(H):
+            _rows_with_rows(q[begin:end], k[low:high], h, units, p[at:])
+        for _ in range((end - begin) * H):
+            row = p[at : at + S]
+            top = row[0]
+            for s in range(S):
+                top = row[s] if row[s] > top else top
+            for s in range(S):
+                row[s] = (row[s] - top) * scale
+            at += S
 
 
 @kernel(SUMS)
@@ -234,15 +231,13 @@ def _mix(p, v, runs, H, K, numbers, rows, own, out):
     at = 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
-        S = high - low
-        for t in range(PIECE):
+        n, S = end - begin, high - low
+        for t in range(n):
             own[t] = t * H * S
-        for first in range(begin, end, PIECE):
-            n = min(PIECE, end - first)
-            for h in range(H):
-                values, query = v[(low * H + h) * K :], out[(first * H + h) * K :]
-                add_product(p[at + h * S :], own[:n], numbers[:S], values, H * K, K, query, query, rows[:n], True)
-            at += n * H * S
+        for h in range(H):
+            values, query = v[(low * H + h) * K :], out[(begin * H + h) * K :]
+            add_product(p[at + h * S :], own[:n], numbers[:S], values, H * K, K, query, query, rows[:n], True)
+        at += n * H * S
 
 
 @kernel(SUMS)
@@ -252,18 +247,16 @@ def _score_gradients(g, v, p, runs, scale, units, ds):
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
         S = high - low
-        for first in range(begin, end, PIECE):
-            last = min(first + PIECE, end)
-            for h in range(H):
-                _rows_with_rows(g[first:last], v[low:high], h, units, ds[at:])
-            for _ in range((last - first) * H):
-                row, drow = p[at : at + S], ds[at : at + S]
-                mean = scale - scale
-                for s in range(S):
-                    mean += row[s] * drow[s]
-                for s in range(S):
-                    drow[s] = row[s] * (drow[s] - mean) * scale
-                at += S
+        for h in range(H):
+            _rows_with_rows(g[begin:end], v[low:high], h, units, ds[at:])
+        for _ in range((end - begin) * H):
+            row, drow = p[at : at + S], ds[at : at + S]
+            mean = scale - scale
+            for s in range(S):
+                mean += row[s] * drow[s]
+            for s in range(S):
+                drow[s] = row[s] * (drow[s] - mean) * scale
+            at += S
 
 
 @kernel(SUMS)
@@ -272,15 +265,13 @@ def _add_gradients(g, q, k, p, ds, runs, H, K, numbers, rows, own, dq, dk, dv):
     at = 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
-        S = high - low
-        for t in range(PIECE):
+        n, S = end - begin, high - low
+        for t in range(n):
             own[t] = t * H * S
-        for first in range(begin, end, PIECE):
-            n = min(PIECE, end - first)
-            for h in range(H):
-                latent, query, here = (low * H + h) * K, (first * H + h) * K, at + h * S
-                to_q, to_k, to_v = dq[query:], dk[latent:], dv[latent:]
-                add_product(ds[here:], own[:n], numbers[:S], k[latent:], H * K, K, to_q, to_q, rows[:n], True)
-                add_product(ds[here:], numbers[:S], own[:n], q[query:], H * K, K, to_k, to_k, rows[:S], True)
-                add_product(p[here:], numbers[:S], own[:n], g[query:], H * K, K, to_v, to_v, rows[:S], True)
-            at += n * H * S
+        for h in range(H):
+            latent, query, here = (low * H + h) * K, (begin * H + h) * K, at + h * S
+            to_q, to_k, to_v = dq[query:], dk[latent:], dv[latent:]
+            add_product(ds[here:], own[:n], numbers[:S], k[latent:], H * K, K, to_q, to_q, rows[:n], True)
+            add_product(ds[here:], numbers[:S], own[:n], q[query:], H * K, K, to_k, to_k, rows[:S], True)
+            add_product(p[here:], numbers[:S], own[:n], g[query:], H * K, K, to_v, to_v, rows[:S], True)
+        at += n * H * S

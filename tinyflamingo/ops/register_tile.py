@@ -1,56 +1,32 @@
 """A register tile: the loop under convolution and cross-attention. It multiplies small matrices at the machine's rate.
 
-A core with vectors of 512 bits can start one instruction a cycle that multiplies 16 numbers and adds the products to 16
-sums. To load numbers takes as long as to multiply them. So a loop that loads two operands for every product runs at a
-third of the rate, and one that also stores its sums is slower still. What helps is to use each number that is loaded
-several times. A *register tile* is a small block of the result, here 8 rows times 48 numbers. Its 24 sums stay in 24
-of the 32 vector registers while the loop runs over the inner index k. Each step loads 3 vectors of the right matrix and
-8 single numbers of the left one, and makes 24 products of them. The sums are stored once, at the end.
+In one cycle a core with vectors of 512 bits multiplies 16 numbers by 16 others and adds the products to 16 sums. To
+load these numbers takes as long, so a loop that loads two operands for each product runs at half of the rate or less.
+The remedy is to use every number that was loaded several times. A *register tile* is a small block of the result, here
+8 rows of 48 numbers. Its sums stay in 24 of the 32 vector registers while the loop runs over the inner index k. Each
+step loads 3 vectors of the right matrix and 8 numbers of the left one, and computes 24 products of vectors with them.
+An addition to a sum takes 4 cycles, but 24 sums wait for nothing. Processors with 16 registers get 4 rows.
 
-The next step adds to the same register, and an addition takes 4 cycles. So a tile needs at least 4 sums; 24 are enough
-for every processor. Processors with 16 registers get 4 rows of 3 vectors.
+The left matrix is read through two tables: its element (i, k) is at ``rows[i] + columns[k]``. Every matrix in memory
+has such tables. So has the matrix of the windows of a picture ("im2col"), which is therefore never made.
 
-The left matrix is read through two tables: its element (i, k) is at ``rows[i] + columns[k]``. A matrix in memory has
-such tables, and so has the matrix of the windows of a picture, which is therefore never made (``im2col``).
-
-Numba has no vectors. Its compiler LLVM has them, and an *intrinsic* of Numba writes the code for LLVM. `add_product` is
-the definition, in NumPy; it also runs where nothing is compiled. Not here: large products (BLAS).
+Numba has no vectors, but its compiler LLVM has: an *intrinsic* of Numba writes code for LLVM. `add_product` is the
+definition in NumPy; it also runs where nothing is compiled. Not here: large products (BLAS).
 """
 
 from types import SimpleNamespace
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
-from .jit import EXACT, kernel, tile_size
+from .jit import tile_size
 
 ROWS, LANES = tile_size()
 
 
-def _in_registers(definition):
-    """Compiled kernels get code for vectors in place of the function that is `add_product`."""
-    if numba.config.DISABLE_JIT:
-        return definition
-
-    @intrinsic
-    def vectors(context, x, rows, columns, w, pitch, width, bias, out, places, add):
-        if not isinstance(x.dtype, types.Float) or {w.dtype, bias.dtype, out.dtype} != {x.dtype}:
-            raise numba.TypingError("a tile has floats of one precision")
-        return types.void(x, rows, columns, w, pitch, width, bias, out, places, add), _loops
-
-    @kernel(EXACT)
-    def compiled(x, rows, columns, w, pitch, width, bias, out, places, add):
-        vectors(x, rows, columns, w, pitch, width, bias, out, places, add)
-
-    compiled.py_func = definition
-    return compiled
-
-
-@_in_registers
 def add_product(x, rows, columns, w, pitch, width, bias, out, places, add):
     """out = bias + x @ w, or with `add`: out += x @ w. All arrays are flat; x, w, bias and out have one precision.
 
@@ -64,10 +40,19 @@ def add_product(x, rows, columns, w, pitch, width, bias, out, places, add):
         out[place] = (out[place] if add else bias[:width]) + x[rows[i] + columns] @ matrix
 
 
-# ---------------------------------------------------------------- the same for LLVM
-#
-# These functions run once, when the kernel is compiled, and write code with ``builder``. A loop of Python is a
-# repetition in this code; a loop in the code is a ``for_range``.
+@overload(add_product)
+def _compiled(x, rows, columns, w, pitch, width, bias, out, places, add):
+    if isinstance(x.dtype, types.Float) and {w.dtype, bias.dtype, out.dtype} == {x.dtype}:
+        return lambda x, rows, columns, w, pitch, width, bias, out, places, add: _in_registers(
+            x, rows, columns, w, pitch, width, bias, out, places, add
+        )
+
+
+@intrinsic
+def _in_registers(context, x, rows, columns, w, pitch, width, bias, out, places, add):
+    """Write the code for LLVM. It runs once, when a kernel is compiled; the loops in the code are ``for_range``."""
+    return types.void(x, rows, columns, w, pitch, width, bias, out, places, add), _loops
+
 
 INT = ir.IntType(64)
 
@@ -81,22 +66,21 @@ def _loops(context, builder, signature, args):
             array = context.make_array(kind)(context, builder, getattr(values, name))
             vars(values).update({name: array.data, f"{name}_length": builder.extract_value(array.shape, 0)})
     values.bytes = signature.args[0].dtype.bitwidth // 8
+
+    def to_last_step(start, stop, step):
+        return builder.sub(stop, builder.srem(builder.sub(stop, start), INT(step)))
+
     full, n = LANES * 4 // values.bytes, INT(0)
     for parts in (3 * [full], 2 * [full], [full, full // 2], [full], [full // 2], [1]):  # the vectors of a row
-        end_n, i = _last(builder, n, values.width, sum(parts)), INT(0)
+        end_n, i = to_last_step(n, values.width, sum(parts)), INT(0)
         with cgutils.for_range_slice(builder, n, end_n, INT(sum(parts))) as (lane, _):
             for rows in (ROWS, 1):
-                end_i = _last(builder, i, values.rows_length, rows)
+                end_i = to_last_step(i, values.rows_length, rows)
                 with cgutils.for_range_slice(builder, i, end_i, INT(rows)) as (row, _):
                     _tile(builder, values, row, rows, lane, parts)
                 i = end_i
         n = end_n
     return context.get_dummy_value()
-
-
-def _last(builder, start, stop, step):
-    """The largest number that is at most `stop` and some steps after `start`."""
-    return builder.sub(stop, builder.srem(builder.sub(stop, start), INT(step)))
 
 
 def _tile(builder, values, row, rows, lane, parts):
@@ -118,7 +102,7 @@ def _tile(builder, values, row, rows, lane, parts):
     left = [at(values.x, builder.load(at(values.rows, row, INT(r)))) for r in range(rows)]
     result = [at(values.out, builder.load(at(values.places, row, INT(r))), lane) for r in range(rows)]
     begin = [load(builder.select(values.add, place, at(values.bias, lane))) for place in result]
-    sums = [[cgutils.alloca_once_value(builder, vector) for vector in vectors] for vectors in begin]
+    sums = [[cgutils.alloca_once_value(builder, vector) for vector in row] for row in begin]
     with cgutils.for_range(builder, values.columns_length) as loop:
         column = builder.load(at(values.columns, loop.index))
         right = load(at(values.w, builder.mul(loop.index, values.pitch), lane))
@@ -134,8 +118,6 @@ def _tile(builder, values, row, rows, lane, parts):
 
 def _repeated(builder, number, kind):
     """A vector of a number in every place."""
-    undefined, everywhere = (
-        ir.Constant(kind, ir.Undefined),
-        ir.Constant(ir.VectorType(ir.IntType(32), kind.count), None),
-    )
-    return builder.shuffle_vector(builder.insert_element(undefined, number, ir.IntType(32)(0)), undefined, everywhere)
+    undefined, lane = ir.Constant(kind, ir.Undefined), ir.IntType(32)
+    first = builder.insert_element(undefined, number, lane(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(lane, kind.count), None))
