@@ -9,7 +9,7 @@ expression:
 * term: one side of a sum or difference is dropped, or an augmented assignment, or a value that is written to a part of
   an array;
 * transpose: a transposition is dropped, or an operand of a matrix product gets one; in kernels two indices of an
-  element, or the two strides of a matrix, are exchanged.
+  element, or the two tables of a matrix, are exchanged.
 
 Only values are changed, not indices: an expression counts if it gives floating-point numbers when the cases run
 (``Engine`` records them). Not changed: positions, shapes and lengths of blocks, constants, conditions, code of forward
@@ -40,11 +40,12 @@ from tinyflamingo.ops import (
     kernels_numpy,
     product_kernels_numba,
     reference,
+    register_tile,
     segment_blocks,
 )
 
 REGISTERING = (fast, fast_attention, fast_conv, fast_relative, fast_segment)  # files with hand-written gradients
-KERNELS = {"numpy": (kernels_numpy,), "numba": (kernels_numba, product_kernels_numba)}
+KERNELS = {"numpy": (kernels_numpy,), "numba": (kernels_numba, product_kernels_numba, register_tile)}
 MODULES = {"numpy": (*REGISTERING, segment_blocks, kernels_numpy), "numba": KERNELS["numba"]}
 ALL = sum(MODULES.values(), ())
 TOLERANCE = 1e-10  # between the floors
@@ -247,8 +248,8 @@ def _indices(node):
             named = [i for i, index in enumerate(indices) if isinstance(index, ast.Name)]
             if len(named) > 1:
                 yield "transpose", node, _with(node, slice=_with(place, elts=_exchanged(indices, *named[-2:]))), node
-        case ast.Call(ast.Name("_add_product"), args):
-            yield "transpose", node, _with(node, args=_exchanged(args, 2, 3)), args[0]
+        case ast.Call(ast.Name("add_product"), args):
+            yield "transpose", node, _with(node, args=_exchanged(args, 1, 2)), args[0]
 
 
 def _exchanged(items, i, j):

@@ -65,7 +65,7 @@ def test_nothing_is_said_without_jit(tmp_path):
 
 @compiled_only
 def test_convolutions_of_all_widths_share_their_kernels():
-    kernels = [getattr(product_kernels_numba, name) for name in ("_convolve", "_correlate", "_add_product")]
+    kernels = [getattr(product_kernels_numba, name) for name in ("_convolve", "_correlate")]
     rng, compiled = np.random.default_rng(3), []
     for width in (16, 17, 24, 31, 128):
         x, w = rng.standard_normal((1, 5, 6, 3), np.float32), rng.standard_normal((3, 3, 3, width), np.float32)

@@ -15,15 +15,11 @@ from .gradients import defvjp_all, defvjp_argnums, primitive
 from .reference import STANDARDISE_FLOOR, pool_weights, same_padding, windows
 from .types import Array
 
-COLUMN_BYTES = 1 << 19  # half of a usual L2 cache; the other half is for the GEMM
-FEW_CHANNELS = 16  # with so few channels the innermost loop of the convolution is too short
-
 
 def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, odd: str = "end") -> Array:
     """``reference.conv2d``: 2 B Yo Xo kh kw Cin/groups Cout flops; backward twice as many.
 
-    Saves nothing but its arguments. Makes no columns, except for a few pictures: in backward if the stride is above 1,
-    and for wide outputs.
+    Saves nothing but its arguments. Makes columns only for wide outputs, and of a few pictures at a time.
     """
     return _conv2d(x, w, np.zeros(w.shape[3], w.dtype) if b is None else b, stride, groups, odd)
 
@@ -89,28 +85,24 @@ def _weight_gradients(g, x, w, stride, pads):
 
 
 def _input_gradient(g, x, w, stride, pads):
-    """For stride 1 and many channels: a convolution of g with the flipped kernel. Otherwise: columns, added back."""
-    kh, kw, Cin, _ = w.shape
-    if stride == 1 and Cin > FEW_CHANNELS:
-        top, bottom, left, right = pads
-        flipped = np.ascontiguousarray(w[::-1, ::-1].swapaxes(2, 3))
-        pads = (kh - 1 - top, kh - 1 - bottom, kw - 1 - left, kw - 1 - right)
-        return _convolve(g, flipped, np.zeros(Cin, w.dtype), 1, pads)
-    return _columns_back(g, x, w, stride, pads)
+    """Convolutions of g with parts of the kernel, flipped: every stride-th row and column of x meets the same taps."""
+    dx = np.empty(x.shape, x.dtype)
+    for i, j in np.ndindex(stride, stride):
+        (y, top), (x, left) = _phase(i, pads[0], len(w), stride), _phase(j, pads[2], w.shape[1], stride)
+        part, pixels = w[i::stride, j::stride], dx[:, y::stride, x::stride]
+        flipped = np.ascontiguousarray(part[::-1, ::-1].swapaxes(2, 3))
+        if part.size:
+            near = np.ascontiguousarray(g[:, max(-top, 0) :, max(-left, 0) :])
+            kernels.convolve(near, flipped, np.zeros(w.shape[2], w.dtype), 1, max(top, 0), max(left, 0), pixels)
+        else:
+            pixels[...] = 0
+    return dx
 
 
-def _columns_back(g, x, w, stride, pads):
-    """g times weights^T is the gradient of the columns; each window is added to its pixels."""
-    (B, Y, X, C), (kh, kw, _, Cout) = x.shape, w.shape
-    out_y, out_x = g.shape[1:3]
-    dx = np.zeros((B, Y + pads[0] + pads[1], X + pads[2] + pads[3], C), x.dtype)
-    lines = dx.reshape(B, dx.shape[1], dx.shape[2] * C)
-    matrix = w.reshape(-1, Cout).T
-    step = max(COLUMN_BYTES // (out_y * out_x * kh * kw * C * x.itemsize), 1)
-    for i in range(0, B, step):
-        columns = g[i : i + step].reshape(-1, Cout) @ matrix
-        kernels.columns_back(columns.reshape(-1, out_y, out_x, kh, kw * C), stride, C, lines[i : i + step])
-    return np.ascontiguousarray(dx[:, pads[0] : pads[0] + Y, pads[2] : pads[2] + X])
+def _phase(tap, padding, size, stride):
+    """First pixel with taps ``tap``, ``tap + stride`` ... (pixel + padding = output stride + tap); zeros before g."""
+    pixel = (tap - padding) % stride
+    return pixel, (size - 1 - tap) // stride - (pixel + padding - tap) // stride
 
 
 # ---------------------------------------------------------------- weights, pixels and channels

@@ -21,6 +21,7 @@ from .types import Array
 FEW_TOKENS = 8  # loops are faster than BLAS for fewer tokens than this ...
 FEW_LATENTS = 16  # ... or for at most so many latents, if H K is at most NARROW (measured)
 NARROW = 512
+PIECE = 64  # tokens that the loops compute together: what one product leaves in L1 or L2, the next reads
 
 
 def segment_attention(q: Array, k: Array, v: Array, phi: Array, first_medium: Array | None = None) -> Array:
@@ -50,7 +51,14 @@ def _plan_once(visible, dtype, shape, N, R, width, engine):
         return [(segment_blocks, runs)]
     latents = FEW_LATENTS if width <= NARROW else 0
     few = (runs[:, 3] - runs[:, 2] <= latents) | (runs[:, 1] - runs[:, 0] < FEW_TOKENS)
-    return [(kernels, runs)] if few.all() else [(kernels, runs[few]), (segment_blocks, runs[~few])]
+    parts = [(kernels, _pieces(runs[few])), (segment_blocks, runs[~few])]
+    return parts[:1] if few.all() else parts
+
+
+def _pieces(runs):
+    """The same runs, at most PIECE tokens each."""
+    pieces = [(i, min(i + PIECE, end), *latents) for begin, end, *latents in runs for i in range(begin, end, PIECE)]
+    return np.array(pieces, int).reshape(-1, 4)
 
 
 def _runs(phi, first_medium, N, R):
@@ -69,14 +77,14 @@ def _runs(phi, first_medium, N, R):
     return np.stack([begin, end, R * low[begin], R * high[begin]], axis=1)
 
 
-def _flat(x):
-    """The tokens or the latents of the whole batch, as (rows, H, K)."""
-    return np.ascontiguousarray(x).reshape(-1, *x.shape[-2:])
+def _flat(dtype, *arrays):
+    """The tokens and the latents of the whole batch, each as (rows, H, K)."""
+    return [np.ascontiguousarray(x, dtype).reshape(-1, *x.shape[-2:]) for x in arrays]
 
 
 @primitive
 def _segment_attention(q, k, v, phi, first_medium, saved):
-    flat = _flat(q), _flat(k), _flat(v)
+    flat = _flat(q.dtype, q, k, v)
     out = np.zeros((len(flat[0]) + 1, *q.shape[2:]), q.dtype)  # the last row receives the padding of blocks
     saved["parts"] = []
     for module, runs in _plan(phi, first_medium, *k.shape[1:3], q[0, 0].size) if k.size and q.size else []:
@@ -86,12 +94,12 @@ def _segment_attention(q, k, v, phi, first_medium, saved):
 
 
 def _segment_attention_backward(g, q, k, v, phi, first_medium, saved):
-    flat = _flat(g), _flat(q), _flat(k), _flat(v)
+    flat = _flat(q.dtype, g, q, k, v)
     dq = np.zeros((len(flat[0]) + 1, *q.shape[2:]), q.dtype)
     dk, dv = np.zeros_like(flat[2]), np.zeros_like(flat[3])
     for module, runs, p in saved["parts"]:
         module.segment_backward(*flat, p, runs, q.dtype.type(q.shape[-1] ** -0.5), dq, dk, dv)
-    return dq[:-1].reshape(q.shape), dk.reshape(k.shape), dv.reshape(v.shape)
+    return dq[:-1].reshape(q.shape), *(d.reshape(x.shape).astype(x.dtype) for d, x in ((dk, k), (dv, v)))
 
 
 defvjp_all(_segment_attention, _segment_attention_backward)

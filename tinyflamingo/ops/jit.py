@@ -61,10 +61,10 @@ def helper(fastmath: set[str]) -> Callable:
     return kernel(fastmath, forceinline=True)
 
 
-def has_512_bits() -> bool:
-    """Whether the kernels are compiled for a processor with vectors of 512 bits."""
+def has(feature: str) -> bool:
+    """Whether the kernels are compiled for a processor with a feature, by LLVM's name for it."""
     chosen = config.CPU_FEATURES  # "" for NUMBA_CPU_NAME=generic
-    return "+avx512f" in (get_host_cpu_features() if chosen is None else chosen)
+    return f"+{feature}" in (get_host_cpu_features() if chosen is None else chosen).split(",")
 
 
 def use_full_vectors() -> None:
@@ -73,8 +73,14 @@ def use_full_vectors() -> None:
     For many of Intel's processors it prefers 256 bits, because the first ones lowered their clock for 512. It must be
     called before the first compilation. The features are part of the keys of Numba's cache.
     """
-    if config.CPU_NAME is None and config.CPU_FEATURES is None and has_512_bits():
+    if config.CPU_NAME is None and config.CPU_FEATURES is None and has("avx512f"):
         config.CPU_FEATURES = f"{get_host_cpu_features()},-prefer-256-bit"
+
+
+def tile_size() -> tuple[int, int]:
+    """Rows of a register tile, and numbers of float32 in a vector. A row has 3 vectors: 12 or 24 sums."""
+    sizes = {"avx512f": (8, 16), "neon": (8, 4), "avx": (4, 8)}
+    return next((size for feature, size in sizes.items() if has(feature)), (4, 4))
 
 
 class _Announcement(event.Listener):

@@ -170,8 +170,7 @@ def _shifted(position, own):
 
 def convolve(x, w, b, stride, top, left, out):
     for part, columns in _columns(x, w.shape, stride, top, left, out.shape):
-        np.matmul(columns, w.reshape(-1, w.shape[3]), out=out[part].reshape(-1, w.shape[3]))
-    out += b
+        out[part] = (columns @ w.reshape(-1, w.shape[3]) + b).reshape(out[part].shape)
 
 
 def weight_gradients(g, x, stride, top, left, dw, db):
@@ -193,17 +192,6 @@ def _columns(x, w_shape, stride, top, left, out_shape):
     for i in range(0, B, PICTURES):
         part = slice(i, i + PICTURES)
         yield part, windows[part].reshape(-1, kh * kw * C)
-
-
-def columns_back(columns, stride, C, lines):
-    n, out_y, out_x, kh, run = columns.shape
-    taps = columns.reshape(n, out_y, out_x, kh, run // C, C)
-    picture = lines.reshape(n, lines.shape[1], -1, C)
-    for dy in range(kh):
-        for dx in range(run // C):
-            rows = slice(dy, dy + (out_y - 1) * stride + 1, stride)
-            cells = slice(dx, dx + (out_x - 1) * stride + 1, stride)
-            picture[:, rows, cells] += taps[:, :, :, dy, dx]
 
 
 def gated_residual_forward(shortcut, branch, gates, out):

@@ -1,9 +1,7 @@
 """Convolution (§2) and masked cross-attention by segments (§4) as Numba loops: many small matrix products.
 
-For BLAS they are too small and of too many sizes. They read their operands in place. Most are sums of rows, in tiles of
-a few rows times sixteen adjacent numbers (``_tile``): a tile stays in vector registers until its sums are complete, and
-each number that is loaded serves all its rows. Numba has no vectors, so its compiler LLVM gets the tile as code for
-vectors; the same in Python is beside it. The code is the same for every width, so it is compiled once.
+For BLAS they are too small and of too many sizes. They read their operands in place, most of them with the register
+tile of ``register_tile.py``. The code is the same for every width, so it is compiled once.
 
 The scores of attention are sums along a row. The length of the row is the length of a tuple of None (``units``): the
 compiler knows the length of a tuple but not of an array, and to start a short loop of unknown length takes as long as
@@ -13,148 +11,42 @@ A kernel and its helpers are in one file, scalars have the dtype of the arrays, 
 from 0: ``kernels_numba.py`` says why. Not here: large products, which BLAS computes.
 """
 
-import numba
+import functools
+
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numpy.lib.stride_tricks import as_strided
 
-from . import jit, kernels_numpy
+from . import kernels_numpy
 from .jit import EXACT, SUMS, helper, kernel
+from .register_tile import add_product
 
-ROWS = 8 if jit.has_512_bits() else 4  # of a tile: with 16 registers of 256 bits, eight rows would not fit
-HALF = ROWS // 2
 WIDE = 256  # channels; BLAS computes wider convolutions (it is faster from some 64 pixels on)
+PIXELS = 256  # of output in one product: their windows and gradients stay in L1 and L2
 LONGEST = 256  # of a tuple: in longer rows a known length gains nothing, and compilation takes longer
-ZERO, ONE = np.int64(0), np.int64(1)  # for `_add_product`: Numba would compile it again for every 0 and 1 in a call
-PIECE = 64  # tokens of a run that are computed together: what one product leaves in L1 or L2, the next reads
-
-
-# ---------------------------------------------------------------- sums of rows, in registers
-
-
-def _in_registers(python):
-    """Compiled kernels get code for vectors in place of a function that is `_tile`."""
-    if numba.config.DISABLE_JIT:
-        return python
-
-    @intrinsic(prefer_literal=True)
-    def compiled(types_, p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, columns, rows, lanes):
-        if not all(isinstance(array.dtype, types.Float) for array in (p, x, out)):
-            raise numba.TypingError("a tile has floats")
-        sizes = (pitch, blocks, columns, rows, lanes)
-        return types.void(p, at, row, column, block, x, x_at, x_block, out, out_at, *sizes), _tile_code
-
-    compiled.py_func = python
-    return compiled
-
-
-@_in_registers
-def _tile(p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, columns, rows, lanes):
-    """out[i, lane] += sum over b < blocks, j < columns of p[b, i, j] x[b, j, lane], for i < rows and lane < lanes.
-
-    All arrays are flat. p[b, i, j] is at ``at + b block + i row + j column``, x[b, j, 0] at
-    ``x_at + b x_block + j pitch``, out[i, 0] at ``out_at + i pitch``.
-    """
-    for b, j, i in np.ndindex(blocks, columns, rows):
-        right, place = x_at + b * x_block + j * pitch, out_at + i * pitch
-        out[place : place + lanes] += p[at + b * block + i * row + j * column] * x[right : right + lanes]
-
-
-def _tile_code(context, builder, signature, args):
-    """`_tile` for LLVM: two loops, and in them one vector of x for all rows. rows and lanes are constants.
-
-    The sums have the dtype of out; p and x may have another one.
-    """
-    kinds = signature.args
-    rows, lanes, sum_type = kinds[13].literal_value, kinds[14].literal_value, kinds[8].dtype
-    vector = ir.VectorType(context.get_data_type(sum_type), lanes)
-    p, x, out = (context.make_array(kinds[i])(context, builder, args[i]).data for i in (0, 5, 8))
-    whole = {i: context.cast(builder, args[i], kinds[i], types.intp) for i in range(13) if i not in (0, 5, 8)}
-    at, row, column, block, x_at, x_block, out_at, pitch, blocks, columns = whole.values()
-
-    def moved(pointer, *steps):
-        for count, length in steps:
-            pointer = builder.gep(pointer, [builder.mul(count, length)])
-        return pointer
-
-    def as_vector(pointer):
-        return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
-
-    def as_sum(number, dtype, llvm_type):
-        if dtype == sum_type:
-            return number
-        return (builder.fpext if dtype.bitwidth < sum_type.bitwidth else builder.fptrunc)(number, llvm_type)
-
-    numbers = [ir.Constant(at.type, i) for i in range(rows)]
-    left, right, out = builder.gep(p, [at]), builder.gep(x, [x_at]), builder.gep(out, [out_at])
-    places = [as_vector(moved(out, (i, pitch))) for i in numbers]
-    of_x, of_out = (kinds[i].dtype.bitwidth // 8 for i in (5, 8))  # bytes
-    sums = [cgutils.alloca_once_value(builder, builder.load(place, align=of_out)) for place in places]
-    undefined, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
-    with cgutils.for_range(builder, blocks) as b, cgutils.for_range(builder, columns) as j:
-        numbers_of_x = builder.load(as_vector(moved(right, (b.index, x_block), (j.index, pitch))), align=of_x)
-        numbers_of_x = as_sum(numbers_of_x, kinds[5].dtype, vector)
-        for i, total in zip(numbers, sums, strict=True):
-            number = builder.load(moved(left, (b.index, block), (j.index, column), (i, row)))
-            number = as_sum(number, kinds[0].dtype, vector.element)
-            number = builder.insert_element(undefined, number, first)
-            number = builder.shuffle_vector(number, undefined, everywhere)
-            product = builder.fmul(number, numbers_of_x, flags=["contract"])
-            builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
-    for place, total in zip(places, sums, strict=True):
-        builder.store(builder.load(total), place, align=of_out)
-    return context.get_dummy_value()
-
-
-@kernel(EXACT)
-def _add_product(p, at, row, column, block, x, x_at, x_block, out, out_at, pitch, blocks, rows, columns, width):
-    """`_tile` for any number of rows and any width."""
-    many, most = rows - rows % ROWS, rows - rows % HALF
-    for lane in range(0, width - 15, 16):
-        m, o = x_at + lane, out_at + lane
-        for i in range(0, many, ROWS):
-            a, to = at + i * row, o + i * pitch
-            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, ROWS, 16)
-        for i in range(many, most, HALF):
-            a, to = at + i * row, o + i * pitch
-            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, HALF, 16)
-        for i in range(most, rows):
-            a, to = at + i * row, o + i * pitch
-            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 1, 16)
-    for lane in range(width - width % 16, width - 7, 8):
-        m, o = x_at + lane, out_at + lane
-        for i in range(0, many, ROWS):
-            a, to = at + i * row, o + i * pitch
-            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, ROWS, 8)
-        for i in range(many, rows):
-            a, to = at + i * row, o + i * pitch
-            _tile(p, a, row, column, block, x, m, x_block, out, to, pitch, blocks, columns, 1, 8)
-    for lane in range(width - width % 8, width):
-        for i in range(rows):
-            a, to = at + i * row, out_at + lane + i * pitch
-            _tile(p, a, row, column, block, x, x_at + lane, x_block, out, to, pitch, blocks, columns, 1, 1)
 
 
 # ---------------------------------------------------------------- convolution, channels last
+#
+# Number k of the window of pixel i is at ``pixels[i] + taps[k]``: two tables in place of the matrix of windows, for a
+# group of pictures with about PIXELS pixels of output, or for one larger picture.
 
 
 def convolve(x, w, b, stride, top, left, out):
-    """Forward of ``conv2d``: x (B, Y, X, C), w (kh, kw, C, N), b (N,) fill out (B, Yo, Xo, N).
+    """Forward of ``conv2d``: x (B, Y, X, C), w (kh, kw, C, N), b (N,) fill out (B, Yo, Xo, N), which may be strided.
 
-    The inputs of an output pixel are kh runs of kw C adjacent numbers, and so are their weights. 2 B Yo Xo kh kw C N
-    flops; 1r of x and 1w of out, windows and weights are read from L1 and L2. Allocates one padded picture, or none for
-    a 1x1 kernel; no columns. top, left: zeros before a picture. N above WIDE: see ``kernels_numpy.py``.
+    2 B Yo Xo kh kw C N flops; 1r of x and 1w of out, windows and weights are read from L1 and L2. Allocates a group of
+    padded pictures, or none if no window leaves a picture; no columns. top, left: zeros before a picture. N above WIDE:
+    see ``kernels_numpy.py``.
     """
-    kh, kw, C, N = w.shape
-    if N > WIDE:
+    if w.shape[3] > WIDE:
         return kernels_numpy.convolve(x, w, b, stride, top, left, out)
-    x, out = _lines(w.shape, stride, x, out)
-    pictures = _pictures(x, out, kh, kw, stride, top, left)
-    line = np.tile(b, out.shape[2])
-    _convolve(*pictures, w.reshape(-1), line, stride, C, kh, kw * C, N, out.reshape(*out.shape[:2], len(line)))
+    if out.size:
+        padded, *tables = _tables(x.shape, w.shape[:2], out.shape, stride, top, left)
+        steps = [step // out.itemsize for step in out.strides]
+        pixels = _places(*zip((tables[3], *out.shape[1:3]), steps[:3], strict=True))
+        length = 1 + sum((n - 1) * step for n, step in zip(out.shape, steps, strict=True))
+        flat, w, b = as_strided(out, (length,), (out.itemsize,)), np.asarray(w, x.dtype), np.asarray(b, x.dtype)
+        _convolve(x.reshape(-1), np.zeros(padded, x.dtype), *tables, w.reshape(-1), b, flat, steps[0], pixels)
 
 
 def weight_gradients(g, x, stride, top, left, dw, db):
@@ -162,88 +54,73 @@ def weight_gradients(g, x, stride, top, left, dw, db):
 
     2 B Yo Xo kh kw C N flops; 1r of g and x, dw stays in L2. Allocates the same as `convolve`.
     """
-    kh, kw, C, N = dw.shape
-    if N > WIDE:
+    if dw.shape[3] > WIDE:
         return kernels_numpy.weight_gradients(g, x, stride, top, left, dw, db)
-    x, g = _lines(dw.shape, stride, x, g)
-    pictures = _pictures(x, g, kh, kw, stride, top, left)
-    line = np.zeros(g.shape[2] * N, g.dtype)
-    _correlate(*pictures, g.reshape(len(g), g.shape[1] * len(line)), line, stride, C, kw * C, N, dw.reshape(kh, -1))
-    db += line.reshape(-1, N).sum(axis=0)
+    if g.size:
+        padded, *tables = _tables(x.shape, dw.shape[:2], g.shape, stride, top, left)
+        g, rows = np.asarray(g, x.dtype).reshape(-1), _places((dw.size // len(db), len(db)))
+        one, zeros = np.ones(1, x.dtype), np.zeros(PIXELS, np.int64)
+        _correlate(x.reshape(-1), np.zeros(padded, x.dtype), *tables, g, rows, dw.reshape(-1), db, one, zeros)
 
 
-def _lines(w_shape, stride, *pictures):
-    """For a 1x1 kernel a picture is one long line, which is cut into more tiles of full size."""
-    one_line = w_shape[:2] == (1, 1) and stride == 1
-    return [x.reshape(len(x), 1, x.shape[1] * x.shape[2], x.shape[3]) if one_line else x for x in pictures]
-
-
-def _pictures(x, out, kh, kw, stride, top, left):
-    """The pictures of x, each as one row, and their lines' length; zeros for one padded picture (none if no window
-    leaves a picture), its lines' length, and the place in it where a picture begins.
-    """
-    (B, Y, X, C), (_, Yo, Xo, _) = x.shape, out.shape
+@functools.lru_cache(maxsize=128)
+def _tables(x_shape, kernel_shape, out_shape, stride, top, left):
+    """Length of a padded group or 0, sizes of a picture and a line, padded lines, pictures in a group, both tables."""
+    (B, Y, X, C), (kh, kw), (_, Yo, Xo, _) = x_shape, kernel_shape, out_shape
     height, width = max((Yo - 1) * stride + kh, Y + top), max((Xo - 1) * stride + kw, X + left)
-    padded = np.zeros(height * width * C if (height, width) != (Y, X) else 0, x.dtype)
-    return x.reshape(B, Y * X * C), X * C, padded, width * C, (top * width + left) * C
+    group, pitch, size = min(max(PIXELS // (Yo * Xo), 1), B), width * C, height * width * C
+    lines = (top * width + left) * C + _places((group, size), (Y, pitch))
+    pixels = _places((group, size), (Yo, stride * pitch), (Xo, stride * C))
+    padded = group * size if (height, width) != (Y, X) else 0
+    return padded, Y * X * C, X * C, lines, group, pixels, _places((kh, pitch), (kw * C, 1))
+
+
+def _places(*axes):
+    """The places of all elements of an array. axes: (length, distance between neighbours) of each."""
+    places = np.zeros(1, np.int64)
+    for length, distance in axes:
+        places = np.add.outer(places, distance * np.arange(length)).ravel()
+    return places
 
 
 @helper(EXACT)
-def _copy(picture, length, padded, pitch, start):
-    """Copy the lines of a picture into a padded one."""
-    for y in range(len(picture) // length):
-        line, place = picture[y * length : (y + 1) * length], padded[start + y * pitch : start + y * pitch + length]
-        for i in range(length):
-            place[i] = line[i]
+def _group(x, start, size, length, lines, padded):
+    """The numbers of a group of pictures, flat; copied to their lines in padded pictures if there are any."""
+    if len(padded) == 0:
+        return x[start : start + size]
+    for i in range(size // length):
+        line, place = x[start + i * length : start + (i + 1) * length], padded[lines[i] : lines[i] + length]
+        for j in range(length):
+            place[j] = line[j]
+    return padded
 
 
 @kernel(SUMS)
-def _convolve(x, length, padded, pitch, start, w, line, stride, C, kh, run, N, out):
-    """One row of pixels after another: the coefficients are inputs, the rows are weights. line: a row of biases."""
-    for i in range(len(x)):
-        picture = x[i]
-        if len(padded):
-            _copy(picture, length, padded, pitch, start)
-            picture = padded
-        for y in range(out.shape[1]):
-            row, at = out[i, y], y * stride * pitch
-            for j in range(len(row)):
-                row[j] = line[j]
-            _add_product(picture, at, stride * C, ONE, pitch, w, ZERO, run * N, row, ZERO, N, kh, len(row) // N, run, N)
+def _convolve(x, padded, size, length, lines, group, pixels, taps, w, b, out, out_size, places):
+    """PIXELS windows times the weights, again and again: the rows of the product are pixels of output."""
+    pictures, N, of_one = len(x) // size, len(b), len(pixels) // group
+    for first in range(0, pictures, group):
+        count = min(group, pictures - first)
+        source = _group(x, first * size, count * size, length, lines, padded)
+        for i in range(0, count * of_one, PIXELS):
+            end = min(i + PIXELS, count * of_one)
+            add_product(source, pixels[i:end], taps, w, N, N, b, out[first * out_size :], places[i:end], False)
 
 
 @kernel(SUMS)
-def _correlate(x, length, padded, pitch, start, g, line, stride, C, run, N, dw):
-    """One row of the kernel after another: the coefficients are inputs, transposed, and the rows are gradients.
+def _correlate(x, padded, size, length, lines, group, pixels, taps, g, rows, dw, db, one, zeros):
+    """Transposed windows times gradients: the rows of the product are taps, its sums are over PIXELS pixels.
 
-    line: receives the sum over the rows of pixels.
+    The bias is the weight of an input that is always 1. zeros: the table that reads the same number again and again.
     """
-    width = len(line)
-    for i in range(len(x)):
-        picture, rows = x[i], g[i]
-        if len(padded):
-            _copy(picture, length, padded, pitch, start)
-            picture = padded
-        for y in range(len(rows) // width):
-            row = rows[y * width : (y + 1) * width]
-            for j in range(width):
-                line[j] += row[j]
-        lines, pixels, step = len(rows) // width, width // N, stride * pitch
-        for dy in range(len(dw)):
-            at, to = dy * pitch, dw[dy]
-            _add_product(picture, at, ONE, stride * C, step, rows, ZERO, width, to, ZERO, N, lines, run, pixels, N)
-
-
-@kernel(SUMS)
-def columns_back(columns, stride, C, lines):
-    """Add every window of columns (n, Yo, Xo, kh, kw C) to its pixels in lines (n, Y, X C): 1r of the columns."""
-    n, Yo, Xo, kh, run = columns.shape
-    for b in range(n):
-        for y in range(Yo):
-            for x in range(Xo):
-                for dy in range(kh):
-                    for i in range(run):
-                        lines[b, y * stride + dy, np.uint64(x * stride * C + i)] += columns[b, y, x, dy, i]
+    pictures, N, of_one = len(x) // size, len(db), len(pixels) // group
+    for first in range(0, pictures, group):
+        count = min(group, pictures - first)
+        source = _group(x, first * size, count * size, length, lines, padded)
+        for i in range(0, count * of_one, PIXELS):
+            end, right = min(i + PIXELS, count * of_one), g[(first * of_one + i) * N :]
+            add_product(source, taps, pixels[i:end], right, N, N, dw, dw, rows, True)
+            add_product(one, zeros[:1], zeros[: end - i], right, N, N, db, db, zeros[:1], True)
 
 
 # ---------------------------------------------------------------- cross-attention by segments
@@ -264,7 +141,7 @@ def segment_forward(q, k, v, runs, scale, out):
     _scores(q, k, runs, scale, units, p)
     np.exp(p, out=p)
     _normalise(p, runs, q.shape[1])
-    _mix(p, v.reshape(-1), runs, *q.shape[1:], out.reshape(-1))
+    _mix(p, v.reshape(-1), runs, *q.shape[1:], *_counts(runs, q), out.reshape(-1))
     return p
 
 
@@ -273,13 +150,19 @@ def _units(H, K):
     return (None,) * K if H * K <= LONGEST else np.empty(K, np.bool_)
 
 
+def _counts(runs, q):
+    """Tables for `add_product`: of adjacent numbers, of rows of q, and room for a third one."""
+    numbers = np.arange(np.diff(runs)[:, ::2].max(initial=0))
+    return numbers, numbers * q[0].size, np.empty_like(numbers)
+
+
 def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
     """Add the gradients of ``segment_attention`` to dq, dk and dv. p: the result of `segment_forward`."""
     units = _units(*q.shape[1:])
     ds = np.empty_like(p)
     _score_gradients(g, v, p, runs, scale, units, ds)
     flat = [x.reshape(-1) for x in (g, q, k)]
-    _add_gradients(*flat, p, ds, runs, *q.shape[1:], *(x.reshape(-1) for x in (dq, dk, dv)))
+    _add_gradients(*flat, p, ds, runs, *q.shape[1:], *_counts(runs, q), *(x.reshape(-1) for x in (dq, dk, dv)))
 
 
 @helper(SUMS)
@@ -313,18 +196,16 @@ def _scores(q, k, runs, scale, units, p):
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
         S = high - low
-        for first in range(begin, end, PIECE):
-            last = min(first + PIECE, end)
-            for h in range(H):
-                _rows_with_rows(q[first:last], k[low:high], h, units, p[at:])
-            for _ in range((last - first) * H):
-                row = p[at : at + S]
-                top = row[0]
-                for s in range(S):
-                    top = row[s] if row[s] > top else top
-                for s in range(S):
-                    row[s] = (row[s] - top) * scale
-                at += S
+        for h in range(H):
+            _rows_with_rows(q[begin:end], k[low:high], h, units, p[at:])
+        for _ in range((end - begin) * H):
+            row = p[at : at + S]
+            top = row[0]
+            for s in range(S):
+                top = row[s] if row[s] > top else top
+            for s in range(S):
+                row[s] = (row[s] - top) * scale
+            at += S
 
 
 @kernel(SUMS)
@@ -345,18 +226,18 @@ def _normalise(p, runs, H):
 
 
 @kernel(SUMS)
-def _mix(p, v, runs, H, K, out):
+def _mix(p, v, runs, H, K, numbers, rows, own, out):
     """The mean of the values with weights p, for every token; 2 H K flops per pair. Flat arrays."""
     at = 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
-        S = high - low
-        for first in range(begin, end, PIECE):
-            tokens = min(PIECE, end - first)
-            for h in range(H):
-                latent, query = (low * H + h) * K, (first * H + h) * K
-                _add_product(p, at + h * S, H * S, ONE, ZERO, v, latent, ZERO, out, query, H * K, ONE, tokens, S, K)
-            at += tokens * H * S
+        n, S = end - begin, high - low
+        for t in range(n):
+            own[t] = t * H * S
+        for h in range(H):
+            values, query = v[(low * H + h) * K :], out[(begin * H + h) * K :]
+            add_product(p[at + h * S :], own[:n], numbers[:S], values, H * K, K, query, query, rows[:n], True)
+        at += n * H * S
 
 
 @kernel(SUMS)
@@ -366,32 +247,31 @@ def _score_gradients(g, v, p, runs, scale, units, ds):
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
         S = high - low
-        for first in range(begin, end, PIECE):
-            last = min(first + PIECE, end)
-            for h in range(H):
-                _rows_with_rows(g[first:last], v[low:high], h, units, ds[at:])
-            for _ in range((last - first) * H):
-                row, drow = p[at : at + S], ds[at : at + S]
-                mean = scale - scale
-                for s in range(S):
-                    mean += row[s] * drow[s]
-                for s in range(S):
-                    drow[s] = row[s] * (drow[s] - mean) * scale
-                at += S
+        for h in range(H):
+            _rows_with_rows(g[begin:end], v[low:high], h, units, ds[at:])
+        for _ in range((end - begin) * H):
+            row, drow = p[at : at + S], ds[at : at + S]
+            mean = scale - scale
+            for s in range(S):
+                mean += row[s] * drow[s]
+            for s in range(S):
+                drow[s] = row[s] * (drow[s] - mean) * scale
+            at += S
 
 
 @kernel(SUMS)
-def _add_gradients(g, q, k, p, ds, runs, H, K, dq, dk, dv):
+def _add_gradients(g, q, k, p, ds, runs, H, K, numbers, rows, own, dq, dk, dv):
     """dq += ds k, dk += ds^T q, dv += p^T g; 6 H K flops per pair. Flat arrays. Media without a token are not read."""
     at = 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
-        S = high - low
-        for first in range(begin, end, PIECE):
-            tokens = min(PIECE, end - first)
-            for h in range(H):
-                latent, query, place, wide = (low * H + h) * K, (first * H + h) * K, at + h * S, H * S
-                _add_product(ds, place, wide, ONE, ZERO, k, latent, ZERO, dq, query, H * K, ONE, tokens, S, K)
-                _add_product(ds, place, ONE, wide, ZERO, q, query, ZERO, dk, latent, H * K, ONE, S, tokens, K)
-                _add_product(p, place, ONE, wide, ZERO, g, query, ZERO, dv, latent, H * K, ONE, S, tokens, K)
-            at += tokens * H * S
+        n, S = end - begin, high - low
+        for t in range(n):
+            own[t] = t * H * S
+        for h in range(H):
+            latent, query, here = (low * H + h) * K, (begin * H + h) * K, at + h * S
+            to_q, to_k, to_v = dq[query:], dk[latent:], dv[latent:]
+            add_product(ds[here:], own[:n], numbers[:S], k[latent:], H * K, K, to_q, to_q, rows[:n], True)
+            add_product(ds[here:], numbers[:S], own[:n], q[query:], H * K, K, to_k, to_k, rows[:S], True)
+            add_product(p[here:], numbers[:S], own[:n], g[query:], H * K, K, to_v, to_v, rows[:S], True)
+        at += n * H * S
