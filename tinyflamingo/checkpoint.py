@@ -51,8 +51,14 @@ def shipped_checkpoint() -> Path:
 def save_checkpoint(model: TrainedFlamingo, folder: str | os.PathLike) -> None:
     """Write a checkpoint folder: the weights, then the card with their checksum, each atomically.
 
-    If the process is killed between the two, the folder does not load. It is never a mixture of two models.
+    If the process is killed between the two, the folder does not load. It is never a mixture of two models. A model
+    with the tokenizer of a public port is written as `convert` writes it.
     """
+    if isinstance(model.tokenizer, ByteTokenizer):
+        leaves = named_leaves({"params": model.params, "frozen": model.frozen})
+        shapes = {name: leaf.shape for name, leaf in leaves.items()}
+        save_mapped(folder, model.config, model.tokenizer, shapes, leaves.__getitem__, model.info)
+        return
     path = _make_folder(folder)
     packed = io.BytesIO()
     frozen = {n: leaf.astype(np.float16) for n, leaf in named_leaves({"frozen": model.frozen}).items()}
