@@ -103,6 +103,15 @@ def _write_card(folder, digest, config, tokenizer, info):
     write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
 
 
+def add_to_card(folder: str | os.PathLike, **facts: dict) -> None:
+    """Write facts about the model into the card of a checkpoint, beside those that are there."""
+    folder = find_checkpoint(Path(folder))
+    card = _read_card(folder)
+    if known := facts.keys() & SEALED:
+        raise ValueError(f"the fields {sorted(known)} are sealed")
+    write_atomically(folder / CARD, json.dumps(card | facts, indent=1).encode())
+
+
 def _card_digest(card):
     """The checksum of the sealed fields."""
     return hashlib.sha256(json.dumps([card[name] for name in SEALED], sort_keys=True).encode()).hexdigest()

@@ -101,6 +101,7 @@ def _parser():
     _add_complete(commands)
     _add_explore(commands)
     _add_evaluate(commands)
+    _add_calibrate(commands)
     _add_ablate(commands)
     _add_report(commands)
     _add_bench(commands)
@@ -265,6 +266,7 @@ def _add_complete(commands):
     p.add_argument("--top-k", type=_whole, help="sample from the K most likely tokens; 0: all")
     p.add_argument("--top-p", type=float, help="sample from the most likely tokens with total probability P")
     p.add_argument("--seed", type=_whole, help="seed of the sampling (default: 0)")
+    p.add_argument("--fps", type=float, default=1.0, metavar="N", help="frames for each second of a video (default: 1)")
     p.set_defaults(run=_complete)
 
 
@@ -285,9 +287,12 @@ def _complete(args):
         raise UserError("--beams searches, but --temperature, --top-k and --top-p sample: choose one")
     model = _load(args.checkpoint)
     vision = model.config.vision
-    items = read_prompt(args.template, args.files, vision.side, vision.preparation)
+    items = read_prompt(args.template, args.files, vision.side, vision.preparation, args.fps)
     answer = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed or 0))
     print(_json_line(answer) if args.json else answer["text"])
+    if answer["unlike"] and not args.json:
+        numbers = f"probability {answer['probability']:.3f}, threshold {answer['threshold']:.3f}"
+        complain(f"the picture is unlike those that the model learned from ({numbers}): do not rely on the answer")
 
 
 def _sampling(args):
@@ -421,6 +426,31 @@ def _evaluate_runs(args):
     if args.task != ["omniglot"] or not args.runs:
         raise UserError("--task omniglot and --runs ZIP belong together, without another --task")
     return evaluate_runs(_load(args.checkpoint), read_runs(args.runs), args.seed)
+
+
+def _add_calibrate(commands):
+    words = "from which probability on an answer counts: `complete` then notices pictures unlike those of training"
+    p = commands.add_parser("calibrate", help=words)
+    p.add_argument("--checkpoint", type=_path, help="folder; its card gets the threshold (default: the shipped one)")
+    p.add_argument("--data", metavar="PATH", help="your own data, if the run beside the checkpoint does not have them")
+    p.add_argument("--test", metavar="PATH", help="your own data: a test set, all of which is asked")
+    p.add_argument("--unlike", metavar="PATH", help="other pictures, to count how many are noticed")
+    words = "share of the answers about held-out pictures that reach the threshold (default: 0.95)"
+    p.add_argument("--kept", type=_fraction, default=0.95, metavar="SHARE", help=words)
+    p.add_argument("--json", type=_path, metavar="FILE", help="write the report to this file")
+    p.set_defaults(run=_calibrate)
+
+
+def _calibrate(args):
+    from tinyflamingo.checkpoint import shipped_checkpoint
+    from tinyflamingo.files import write_atomically
+    from tinyflamingo.own_data.calibrate import calibrate, describe
+
+    target, folder = args.json and _writable(args.json), args.checkpoint or shipped_checkpoint()
+    report = calibrate(_load(args.checkpoint), folder, args.data, args.test, args.unlike, args.kept)
+    print(describe(report))
+    if target:
+        write_atomically(target, json.dumps(report, indent=1).encode())
 
 
 def _add_ablate(commands):
@@ -568,15 +598,21 @@ def _add_data(commands):
     p.add_argument("--format", metavar="NAME", help="format of the data (default: detected)")
     p.add_argument("--sheet", type=_path, metavar="FILE", help="draw a contact sheet in this file (PNG)")
     p.add_argument("--allow-bad", type=_fraction, default=0.05, metavar="SHARE", help="largest share of bad records")
+    p.add_argument("--side", type=_whole, metavar="N", help="side of a picture for the model in pixels (default: 32)")
+    p.add_argument("--fps", type=float, default=1.0, metavar="N", help="frames for each second of a video (default: 1)")
     p.set_defaults(run=_data_check)
 
 
 def _data_check(args):
-    from tinyflamingo.data.readers.check import check_data
+    from tinyflamingo.data.readers.check import SIDE, check_data
+    from tinyflamingo.model.tokenizer import least_pieces
+    from tinyflamingo.own_data.options import OwnData
 
     if args.sheet and args.sheet.suffix != ".png":
         raise UserError(f"cannot write {args.sheet}: the name of a contact sheet must end in .png")
-    for line in check_data(args.path, args.format, args.sheet and _writable(args.sheet), args.allow_bad):
+    own = OwnData(str(args.path), side=args.side, fps=args.fps)
+    sheet = args.sheet and _writable(args.sheet)
+    for line in check_data(args.path, args.format, sheet, args.allow_bad, own.side or SIDE, own.fps, least_pieces):
         print(line)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tinyflamingo.checkpoint import find_checkpoint
 from tinyflamingo.data.held_out import MODES
 from tinyflamingo.data.store import CARD, Store, Stored, prepare
 from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_prompt, write
 from tinyflamingo.evaluation.metrics import checked, cider_d, summarise, vqa_accuracy
@@ -76,6 +78,15 @@ def evaluate_own(
     folder: of the checkpoint; the run beside it has the data. data: the data set of which records are held out, as in
     training, if the run does not have it. test: a data set that is asked as a whole.
     """
+    with own_sides(model, folder, data, test) as (training, asked):
+        return {"own": own_report(model, training, asked, n, shots, seed)}
+
+
+@contextmanager
+def own_sides(
+    model: TrainedFlamingo, folder: Path, data: str | None, test: str | None, everything: bool = False
+) -> Iterator[tuple[Side, Side]]:
+    """(training, asked) for `evaluate_own`, as long as the block runs. everything: of `data`, nothing is held out."""
     vision, own = model.config.vision, model.info.get("data") or {}
     run = find_checkpoint(folder).parent
     if data is None and not (run / FOLDER / CARD).exists():
@@ -83,19 +94,19 @@ def evaluate_own(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
 
         def decode(path, name, hold_out):
-            fps = own.get("fps", 1.0)
-            kind = own.get("format") if name == FOLDER else None
+            fps = own.get("fps", FPS)
+            kind = own.get("format") if path == own.get("path") else None
             return prepare(path, Path(place) / name, vision.side, kind, 1.0, vision.preparation, fps, hold_out)
 
         if data is None:
             training, asked = run_sides(run)
         else:
-            store = decode(data, FOLDER, "nothing" if test else own.get("hold_out", MODES[0]))
+            store = decode(data, FOLDER, "nothing" if test or everything else own.get("hold_out", MODES[0]))
             training, asked = Side(store, store.training), Side(store, store.held_out)
         if test:
             store = decode(test, TEST, "nothing")
             asked = Side(store, store.training)
-        return {"own": own_report(model, training, asked, n, shots, seed)}
+        yield training, asked
 
 
 def own_report(
