@@ -437,6 +437,29 @@ def own_scores() -> str:
     return _console(_own_output(" train ").rpartition("\n")[0])  # the last line says where the files are
 
 
+def own_shots() -> str:
+    return _console(_own_output(" evaluate "))
+
+
+def own_threshold() -> str:
+    return _console(_own_output(" calibrate "))
+
+
+def own_sizes() -> str:
+    """The scores of runs on 200 and on 2,000 pictures, and what TinyWorld's captions became."""
+    rows = []
+    for n, run in _own_data()["sizes"].items():
+        minutes = f"{run['seconds'] / 60:.1f}"
+        for name, row in run["own"]["scores"].items():
+            low, high = row["ci95"]
+            numbers = [f"{row['score']:.2f} ({low:.2f} to {high:.2f})", f"{row['another']:.2f}"]
+            rows.append([n, str(run["steps"]), minutes, name, *numbers, f"{row['neighbours']:.2f}"])
+        caption = f"{run['tinyworld']['caption']:.2f}"
+        rows.append([n, str(run["steps"]), minutes, "TinyWorld's captions, exact match", caption, "", ""])
+    head = ["pictures", "steps", "minutes", "score", "own picture (95%)", "another's picture", "nearest by raw pixels"]
+    return table(head, rows)
+
+
 def own_answer() -> str:
     return _console(_own_output(" complete "))
 
@@ -456,7 +479,8 @@ def _own_data() -> dict:
 
 def _own_output(command) -> str:
     """What the example's command with this word printed."""
-    (output,) = [output for line, output in _own_data()["outputs"].items() if command in line]
+    outputs = _own_data()["outputs"].items()
+    (output,) = [output for line, output in outputs if command in line]
     return output.strip()
 
 
@@ -512,7 +536,18 @@ REGIONS = {
     for f in (
         *(scores, twins, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, workers, real_size),
-        *(follow_prompt, follow_step, own_check, own_scores, own_answer, own_minutes, own_feature_size),
+        *(
+            follow_prompt,
+            follow_step,
+            own_check,
+            own_scores,
+            own_shots,
+            own_threshold,
+            own_sizes,
+            own_answer,
+            own_minutes,
+            own_feature_size,
+        ),
         *(explorer_truth, explorer_file, explorer_weights),
     )
 }

@@ -227,13 +227,16 @@ class Root:
         return media_file(name, self.find(name, hint))
 
     def clip(self, stem: str, extensions: tuple) -> MediaFile:
-        """The video of this name, with the first of these extensions or of those of animated pictures that exists."""
+        """The video of this name, with the first of these extensions that exists. It can be an animated picture."""
         for extension in (*extensions, *ANIMATED):
             try:
-                return self.medium(f"{stem}{extension}")
+                medium = self.medium(f"{stem}{extension}")
             except BadRecord as error:
                 if error.why != "file missing":
                     raise
+                continue
+            if extension in extensions or medium.kind == "video":
+                return medium
         return self.medium(f"{stem}{extensions[0]}")
 
     def _no_link(self, path: Path) -> Path:
