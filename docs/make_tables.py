@@ -479,8 +479,7 @@ def _own_data() -> dict:
 
 def _own_output(command) -> str:
     """What the example's command with this word printed."""
-    outputs = _own_data()["outputs"].items()
-    (output,) = [output for line, output in outputs if command in line]
+    (output,) = [output for line, output in _own_data()["outputs"].items() if command in line]
     return output.strip()
 
 
