@@ -2,7 +2,7 @@
 
     python docs/measure_own_data.py FOLDER
 
-FOLDER gets the pictures and the runs. If it holds a run that was stopped, the training continues. The page trains on
+FOLDER gets the pictures, the runs, and the outputs so far: if this program was stopped, it goes on where it was. The page trains on
 200 pictures; the same is done with 2,000 for the table of what to expect. `docs/make_tables.py` copies the outputs into
 own_data.md from that file.
 """
@@ -54,10 +54,13 @@ def size(folder: Path) -> dict:
 def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    outputs = {}
+    done = folder / "outputs.json"
+    outputs = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
     for line in (*commands(), *MORE):
         out = folder / (LARGE if "2000" in line else RUN)
-        outputs[line] = run(line, folder, ("--resume",) if " train " in line and out.exists() else ())
+        if line not in outputs:
+            outputs[line] = run(line, folder, ("--resume",) if " train " in line and out.exists() else ())
+            done.write_text(json.dumps(outputs), encoding="utf-8")
     (features,) = (folder / RUN / "data").glob("features-*")
     pictures = len(list((folder / "flags").glob("flag_*")))
     report = {

@@ -38,7 +38,7 @@ from tinyflamingo.training.run import Evaluate
 
 LONGEST = 256  # scored tokens of a record, at most
 STREAM = 20261130  # of the test streams of these scores; no other code uses the number
-ASKED = 200  # questions, at most
+ASKED = 100  # questions, at most
 CANDIDATES = 50  # texts of training among which the right one is ranked
 ANSWER_TOKENS = 40  # of the longest answer
 

@@ -22,6 +22,7 @@ from tinyflamingo.variants.registry import config_to_dict
 
 SHIPPED = "toy"  # the short name of the checkpoint that comes with the package
 POOL = 0.25  # share of TinyWorld's pictures that a run needs which does not begin from nothing
+SAVE_EVERY = 50  # steps between saved states: the run is short, and its state is small
 RATE = 0.3  # factor on the learning rate of stage three: the parameters are no longer random
 KINDS = ("singles", "uncoloured", "pairs", "counts", "clips", "wild", "digits", "sums")
 
@@ -83,4 +84,5 @@ def fitted(preset: Preset, model: TrainedFlamingo) -> Preset:
     optimiser = replace(recipe.optimiser, learning_rate=RATE * recipe.optimiser.learning_rate)
     flamingo = replace(recipe, optimiser=optimiser, **pool)
     contrastive = replace(preset.contrastive, families=0)
-    return replace(preset, config=model.config, flamingo=flamingo, contrastive=contrastive, pace=())
+    often = min(preset.save_every, SAVE_EVERY)
+    return replace(preset, config=model.config, flamingo=flamingo, contrastive=contrastive, pace=(), save_every=often)
