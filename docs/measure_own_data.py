@@ -2,9 +2,9 @@
 
     python docs/measure_own_data.py FOLDER
 
-FOLDER gets the pictures, the runs, and the outputs so far: if this program was stopped, it goes on where it was. The page trains on
-200 pictures; the same is done with 2,000 for the table of what to expect. `docs/make_tables.py` copies the outputs into
-own_data.md from that file.
+FOLDER gets the pictures, the runs, and the outputs so far: if this program was stopped, it goes on where it was. The
+page trains on 200 pictures; the same is done with 2,000 for the table of what to expect. `docs/make_tables.py` copies
+the outputs into own_data.md from that file.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "feature_bytes": features.stat().st_size // pictures,
         "outputs": {line: outputs[line] for line in commands()},
-        "sizes": {str(n): size(folder / path) for n, path in ((200, RUN), (2000, LARGE))},
+        "sizes": {str(n): size(folder / path) for n, path in ((200, RUN), (2000, LARGE)) if (folder / path).exists()},
     }
     REPORT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

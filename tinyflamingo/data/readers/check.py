@@ -47,7 +47,8 @@ def check_data(
     tally, rng = Tally(), np.random.default_rng(0)
     sample: list[tuple] = []
     counts = {"picture": 0, "video": 0}
-    characters, texts = 0, []
+    characters = 0
+    texts: list[str] = []
     for outcome in decoded(records, side, fps=fps):
         if isinstance(outcome, Skipped):
             tally.add(outcome)
