@@ -68,7 +68,9 @@ def complete(
 
 
 def answer_probability(model: TrainedFlamingo, prompt: Sequence, answer: list[int], visual: Array) -> float:
-    """The probability of an answer, a list of ids, after a prompt. visual: the prompt's media."""
+    """The probability of an answer, a list of ids, after a prompt; 1 for no id. visual: the prompt's media."""
+    if not answer:
+        return 1.0
     weights = [0.0] * len(prompt.tokens) + [1.0] * len(answer)
     whole = Sequence([*prompt.tokens, *answer], weights, prompt.media)
     return float(np.exp(score_continuations(model, make_batch([whole]), visual)[0]))
