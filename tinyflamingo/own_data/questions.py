@@ -9,6 +9,7 @@ Not here: the scores (`scores.py`), pages with several pictures.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,14 +84,15 @@ def unseen(asked: list[Question], training: Side) -> list[Question]:
     store = training.store
     if not asked or asked[0].store is store:
         return asked
-    shown = {
-        frame.tobytes()
-        for number in training.numbers.tolist()
-        for medium in store.items(number)
-        if isinstance(medium, Stored)
-        for frame in store.frames(medium)
-    }
-    return [q for q in asked if not shown & {frame.tobytes() for frame in q.pixels()}]
+    media = {item for n in training.numbers.tolist() for item in store.items(n) if isinstance(item, Stored)}
+    shown = {digest for medium in media for digest in _digests(store.frames(medium))}
+    return [q for q in asked if not shown & _digests(q.pixels())]
+
+
+def _digests(frames) -> set[bytes]:
+    """Hashes of a medium and of its frames. Frames of one colour alone do not make two videos the same."""
+    parts = [frames, *(frame for frame in frames if (frame != frame[0, 0]).any())]
+    return {hashlib.sha256(np.ascontiguousarray(part)).digest() for part in parts}
 
 
 def others(asked: list[Question]) -> list[int]:

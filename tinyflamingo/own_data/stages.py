@@ -230,7 +230,8 @@ class OwnFlamingoStage(FlamingoStage):
     def _draw(self, rng, name, longer, place):
         if name == "episodes":
             length = self.longest * longer
-            return "episode", episode(rng, self.store, self.classes, self.tokenizer, length)
+            items = episode(rng, self.store, self.classes, self.tokenizer, length)
+            return "episode", [self._clip(rng, item) for item in items]
         if name != "own":
             return super()._draw(rng, name, longer, place)
         documents = max(1, self.own_rows // longer)
