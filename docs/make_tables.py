@@ -47,6 +47,7 @@ BENCH = ROOT / "docs" / "bench"
 WORKERS = ROOT / "docs" / "workers.json"
 TESTS = ROOT / "docs" / "tests.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
+UNMEASURED = "Not measured yet with this version: `python docs/measure_own_data.py FOLDER` does it."
 OWN_DATA = ROOT / "docs" / "own_data.json"
 EXPLORER = ROOT / "docs" / "explorer.json"
 RESULTS = ROOT / "docs" / "results"
@@ -429,21 +430,42 @@ def real_size() -> str:
 
 
 def own_check() -> str:
-    return _console(_own_output(" data check "))
+    return _own_console(" data check ")
 
 
 def own_scores() -> str:
-    """The scores and the times that the training printed."""
-    return _console(_own_output(" train ").rpartition("\n")[0])  # the last line says where the files are
+    return _own_console(" train ")
+
+
+def own_shots() -> str:
+    return _own_console(" evaluate ")
+
+
+def own_threshold() -> str:
+    return _own_console(" calibrate ")
 
 
 def own_answer() -> str:
-    return _console(_own_output(" complete "))
+    return _own_console(" complete ")
+
+
+def own_sizes() -> str:
+    """The scores of runs on 200 and on 2,000 pictures, and what TinyWorld's captions became."""
+    rows = []
+    for n, run in _own_data().get("sizes", {}).items():
+        whole = [n, str(run["steps"]), f"{run['seconds'] / 60:.1f}"]
+        for name, row in run["own"]["scores"].items():
+            low, high = row["ci95"]
+            numbers = [f"{row['score']:.2f} ({low:.2f} to {high:.2f})", f"{row['another']:.2f}"]
+            rows.append([*whole, name, *numbers, f"{row['neighbours']:.2f}"])
+        rows.append([*whole, "TinyWorld's captions, exact match", f"{run['tinyworld']['caption']:.2f}", "", ""])
+    head = ["pictures", "steps", "minutes", "score", "own picture (95%)", "another's picture", "nearest by raw pixels"]
+    return table(head, rows) if rows else UNMEASURED
 
 
 def own_minutes() -> str:
     times = re.findall(r" (\d+)[,;]", _own_output(" train "))
-    return f"{sum(map(int, times)) / 60:.0f} minutes on {_own_data()['cores']} cores"
+    return f"{sum(map(int, times)) / 60:.0f} minutes on {_own_data()['cores']} cores" if times else "minutes"
 
 
 def own_feature_size() -> str:
@@ -455,9 +477,14 @@ def _own_data() -> dict:
 
 
 def _own_output(command) -> str:
-    """What the example's command with this word printed."""
-    (output,) = [output for line, output in _own_data()["outputs"].items() if command in line]
-    return output.strip()
+    """What the example's command with this word printed; "": it was not measured."""
+    return next((output for line, output in _own_data()["outputs"].items() if command in line), "").strip()
+
+
+def _own_console(command) -> str:
+    """The same as a block, without the line that says where the files are."""
+    output = re.sub(r"(?m)^checkpoint, log, figures .*", "", _own_output(command)).strip()
+    return _console(output) if output else UNMEASURED
 
 
 def _console(text) -> str:
@@ -512,7 +539,18 @@ REGIONS = {
     for f in (
         *(scores, twins, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, workers, real_size),
-        *(follow_prompt, follow_step, own_check, own_scores, own_answer, own_minutes, own_feature_size),
+        *(
+            follow_prompt,
+            follow_step,
+            own_check,
+            own_scores,
+            own_shots,
+            own_threshold,
+            own_sizes,
+            own_answer,
+            own_minutes,
+            own_feature_size,
+        ),
         *(explorer_truth, explorer_file, explorer_weights),
     )
 }

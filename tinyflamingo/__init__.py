@@ -35,8 +35,8 @@ def load(folder: str | PathLike | None = None) -> TrainedFlamingo:
 def complete(model: TrainedFlamingo, items: list, max_tokens: int = 24, **options: Any) -> dict:
     """Continue a prompt, a list of strings, pictures (uint8 (Y, X, 3)) and videos (uint8 (F, Y, X, 3)), in order.
 
-    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. options: `beams`, `sampling` and `rng`, see
-    `tinyflamingo.decoding.complete.complete`.
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}. options:
+    `beams`, `sampling` and `rng`, see `tinyflamingo.decoding.complete.complete`.
     """
     from tinyflamingo.decoding.complete import complete as complete_prompt
 

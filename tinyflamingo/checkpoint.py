@@ -51,8 +51,14 @@ def shipped_checkpoint() -> Path:
 def save_checkpoint(model: TrainedFlamingo, folder: str | os.PathLike) -> None:
     """Write a checkpoint folder: the weights, then the card with their checksum, each atomically.
 
-    If the process is killed between the two, the folder does not load. It is never a mixture of two models.
+    If the process is killed between the two, the folder does not load. It is never a mixture of two models. A model
+    with the tokenizer of a public port is written as `convert` writes it.
     """
+    if isinstance(model.tokenizer, ByteTokenizer):
+        leaves = named_leaves({"params": model.params, "frozen": model.frozen})
+        shapes = {name: leaf.shape for name, leaf in leaves.items()}
+        save_mapped(folder, model.config, model.tokenizer, shapes, leaves.__getitem__, model.info)
+        return
     path = _make_folder(folder)
     packed = io.BytesIO()
     frozen = {n: leaf.astype(np.float16) for n, leaf in named_leaves({"frozen": model.frozen}).items()}
@@ -95,6 +101,15 @@ def _write_card(folder, digest, config, tokenizer, info):
     card = {"format": FORMAT, "sha256": digest, "config": config_to_dict(config), "tokenizer": tokenizer, **info}
     card["card_sha256"] = _card_digest(card)
     write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
+
+
+def add_to_card(folder: str | os.PathLike, **facts: dict) -> None:
+    """Write facts about the model into the card of a checkpoint, beside those that are there."""
+    folder = find_checkpoint(Path(folder))
+    card = _read_card(folder)
+    if known := facts.keys() & SEALED:
+        raise ValueError(f"the fields {sorted(known)} are sealed")
+    write_atomically(folder / CARD, json.dumps(card | facts, indent=1).encode())
 
 
 def _card_digest(card):

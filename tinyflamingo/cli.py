@@ -101,6 +101,7 @@ def _parser():
     _add_complete(commands)
     _add_explore(commands)
     _add_evaluate(commands)
+    _add_calibrate(commands)
     _add_ablate(commands)
     _add_report(commands)
     _add_bench(commands)
@@ -162,7 +163,7 @@ def _figure(path):
 
 def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
-    p.add_argument("--preset", default="toy", help="toy (the default), quick (two minutes), smoke (seconds), or omniglot")
+    p.add_argument("--preset", help="toy (the default), quick (two minutes), smoke (seconds), or omniglot")
     p.add_argument("--out", type=_path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or the seed of the resumed run")
     p.add_argument("--resume", action="store_true", help="continue the run in --out after any stop")
@@ -170,8 +171,19 @@ def _add_train(commands):
     own.add_argument(
         "--data", type=_path, metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
     )
+    words = "go on from a checkpoint, a folder or 'toy' (the shipped one): only stage three trains"
+    own.add_argument("--from", dest="start", metavar="CHECKPOINT", help=words)
     own.add_argument("--format", metavar="NAME", help="format of the data (default: detected)")
-    own.add_argument("--mix", type=_fraction, metavar="SHARE", help="share of these data beside TinyWorld (default: 1)")
+    words = "share of these data beside TinyWorld (default: 1; with --from 0.7 if the checkpoint knows TinyWorld)"
+    own.add_argument("--mix", type=_fraction, metavar="SHARE", help=words)
+    own.add_argument(
+        "--steps", type=_whole, metavar="N", help="steps of stage three (default: by the number of records)"
+    )
+    words = "what is held out as a whole: picture (default), group, class, or nothing"
+    own.add_argument("--hold-out", metavar="UNIT", help=words)
+    own.add_argument("--test", metavar="PATH", help="a separate test set for the scores; then nothing is held out")
+    own.add_argument("--augment", metavar="on|off", help="stage one: turn, scale, shift, recolour (default: on)")
+    own.add_argument("--fps", type=float, metavar="N", help="frames for each second of a video (default: 1)")
     own.add_argument("--side", type=_whole, metavar="N", help="pictures are resized to N x N pixels")
     own.add_argument("--vocab", type=_whole, metavar="N", help="size of the tokenizer, which is trained on the text")
     own.add_argument("--context", type=_whole, metavar="N", help="largest number of tokens of a document in training")
@@ -188,11 +200,12 @@ def _train(args):
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
 
-    handwriting, own = get_preset(args.preset).handwriting, _own_data(args)
-    out = args.out or Path("runs") / ("own" if own else args.preset)
+    handwriting, own = get_preset(args.preset or "toy").handwriting, _own_data(args)
+    out = args.out or Path("runs") / ("own" if own else args.preset or "toy")
     ending = validator(handwriting, args.data, out) if handwriting else evaluate_run(out)
+    source = _source(args, own, out)
     with together():
-        model = train(args.preset, out, args.seed, args.resume, ending, _source(args, own, out))
+        model = train(args.preset or source.preset, out, args.seed, args.resume, ending, source)
     if world().rank > 0:
         return
     print(format_report(model.info["metrics"]))
@@ -207,24 +220,24 @@ def _source(args, own, out):
     from tinyflamingo.own_data.options import source_of
     from tinyflamingo.training.presets import get_preset
 
-    if get_preset(args.preset).handwriting and args.data is not None:
+    if get_preset(args.preset or "toy").handwriting and args.data is not None:
         return Handwriting(args.data)
     return source_of(own, out, args.resume)
 
 
 def _own_data(args):
     """The options of the user's own data, or None. The data of a handwriting preset are not the user's own."""
-    from tinyflamingo.own_data.options import OwnData
+    from tinyflamingo.own_data.options import OPTIONS, own_data
     from tinyflamingo.training.presets import get_preset
 
-    names = ("format", "mix", "side", "vocab", "context", "allow_bad")
-    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    own = args.data is not None and not get_preset(args.preset).handwriting
+    options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    handwriting = get_preset(args.preset or "toy").handwriting
+    own = args.data is not None and not handwriting
     if options and not own:
-        option, preset = next(iter(options)).replace("_", "-"), args.preset
-        reason = f"preset {preset!r} has its own data" if get_preset(preset).handwriting else "add --data PATH"
+        option = {"start": "from"}.get(name := next(iter(options)), name.replace("_", "-"))
+        reason = f"preset {args.preset!r} has its own data" if handwriting else "add --data PATH"
         raise UserError(f"--{option} is an option for your own data: {reason}")
-    return OwnData(str(args.data), **options) if own else None
+    return own_data(str(args.data), args.preset, options) if own else None
 
 
 def _add_demo(commands):
@@ -253,6 +266,7 @@ def _add_complete(commands):
     p.add_argument("--top-k", type=_whole, help="sample from the K most likely tokens; 0: all")
     p.add_argument("--top-p", type=float, help="sample from the most likely tokens with total probability P")
     p.add_argument("--seed", type=_whole, help="seed of the sampling (default: 0)")
+    p.add_argument("--fps", type=float, default=1.0, metavar="N", help="frames for each second of a video (default: 1)")
     p.set_defaults(run=_complete)
 
 
@@ -273,9 +287,12 @@ def _complete(args):
         raise UserError("--beams searches, but --temperature, --top-k and --top-p sample: choose one")
     model = _load(args.checkpoint)
     vision = model.config.vision
-    items = read_prompt(args.template, args.files, vision.side, vision.preparation)
+    items = read_prompt(args.template, args.files, vision.side, vision.preparation, args.fps)
     answer = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed or 0))
     print(_json_line(answer) if args.json else answer["text"])
+    if answer["unlike"] and not args.json:
+        numbers = f"probability {answer['probability']:.3f}, threshold {answer['threshold']:.3f}"
+        complain(f"the picture is unlike those that the model learned from ({numbers}): do not rely on the answer")
 
 
 def _sampling(args):
@@ -338,11 +355,16 @@ def _add_evaluate(commands):
     p.add_argument("--suite", action="store_true", help="32 tasks with 0 to 32 shots, and specialists")
     p.add_argument("--quick", action="store_true", help="with --suite: a small part that takes minutes")
     p.add_argument("--runs", type=_path, metavar="ZIP", help="for --task omniglot: all_runs.zip of the data set")
+    words = "your own data, of which the records that are held out in training are asked (default: those of the run)"
+    p.add_argument("--data", metavar="PATH", help=words)
+    p.add_argument("--test", metavar="PATH", help="your own data: all records of this test set are asked")
+    words = "your own data: numbers of examples in the prompt (default: 0)"
+    p.add_argument("--shots", type=_whole, nargs="+", metavar="K", help=words)
     p.set_defaults(run=_evaluate)
 
 
 def _evaluate(args):
-    from tinyflamingo.evaluation.run import evaluate, format_report
+    from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.files import write_atomically
 
     omniglot = args.runs or "omniglot" in (args.task or ())
@@ -357,15 +379,36 @@ def _evaluate(args):
         report = run_suite(_load(args.checkpoint), args.seed, args.task, args.quick)
         print(format_suite(report))
     else:
-        report = evaluate(_load(args.checkpoint), args.queries or QUERIES, args.seed, args.task)
+        report = _evaluate_tasks(args, _load(args.checkpoint))
         print(format_report(report))
     report["checkpoint"] = str(args.checkpoint or "the shipped checkpoint")
     if target:
         write_atomically(target, json.dumps(report, indent=1).encode())
 
 
+def _evaluate_tasks(args, model):
+    """The report on TinyWorld's tasks, on the user's own data, or on both, by the data of the model and the options."""
+    from tinyflamingo.checkpoint import shipped_checkpoint
+    from tinyflamingo.evaluation.run import evaluate
+    from tinyflamingo.own_data.scores import ASKED, evaluate_own
+
+    own, given = model.info.get("data"), args.data or args.test
+    report: dict = {"tasks": {}}
+    if not given and (not own or own["mix"] < 1 or args.task):
+        report = evaluate(model, args.queries or QUERIES, args.seed, args.task)
+    if given or (own and not args.task):
+        folder, shots = args.checkpoint or shipped_checkpoint(), args.shots or (0,)
+        n = args.queries or ASKED
+        report |= evaluate_own(model, folder, args.data, args.test, shots, n, args.seed)
+    elif args.shots:
+        raise UserError("--shots counts examples of your own data: add --data PATH, or a --checkpoint of such a run")
+    return report
+
+
 def _check_evaluate(args, omniglot):
     """Refuse combinations in which an option has no effect."""
+    if (args.data or args.test or args.shots) and (args.suite or omniglot or args.task):
+        raise UserError("--data, --test and --shots are for your own data: remove --suite, --task and --runs")
     if args.queries == 0:
         raise UserError("--queries must be at least 1")
     if args.quick and not args.suite:
@@ -383,6 +426,31 @@ def _evaluate_runs(args):
     if args.task != ["omniglot"] or not args.runs:
         raise UserError("--task omniglot and --runs ZIP belong together, without another --task")
     return evaluate_runs(_load(args.checkpoint), read_runs(args.runs), args.seed)
+
+
+def _add_calibrate(commands):
+    words = "from which probability on an answer counts: `complete` then notices pictures unlike those of training"
+    p = commands.add_parser("calibrate", help=words)
+    p.add_argument("--checkpoint", type=_path, help="folder; its card gets the threshold (default: the shipped one)")
+    p.add_argument("--data", metavar="PATH", help="your own data, if the run beside the checkpoint does not have them")
+    p.add_argument("--test", metavar="PATH", help="your own data: a test set, all of which is asked")
+    p.add_argument("--unlike", metavar="PATH", help="other pictures, to count how many are noticed")
+    words = "share of the answers about held-out pictures that reach the threshold (default: 0.95)"
+    p.add_argument("--kept", type=_fraction, default=0.95, metavar="SHARE", help=words)
+    p.add_argument("--json", type=_path, metavar="FILE", help="write the report to this file")
+    p.set_defaults(run=_calibrate)
+
+
+def _calibrate(args):
+    from tinyflamingo.checkpoint import shipped_checkpoint
+    from tinyflamingo.files import write_atomically
+    from tinyflamingo.own_data.calibrate import calibrate, describe
+
+    target, folder = args.json and _writable(args.json), args.checkpoint or shipped_checkpoint()
+    report = calibrate(_load(args.checkpoint), folder, args.data, args.test, args.unlike, args.kept)
+    print(describe(report))
+    if target:
+        write_atomically(target, json.dumps(report, indent=1).encode())
 
 
 def _add_ablate(commands):
@@ -530,15 +598,21 @@ def _add_data(commands):
     p.add_argument("--format", metavar="NAME", help="format of the data (default: detected)")
     p.add_argument("--sheet", type=_path, metavar="FILE", help="draw a contact sheet in this file (PNG)")
     p.add_argument("--allow-bad", type=_fraction, default=0.05, metavar="SHARE", help="largest share of bad records")
+    p.add_argument("--side", type=_whole, metavar="N", help="side of a picture for the model in pixels (default: 32)")
+    p.add_argument("--fps", type=float, default=1.0, metavar="N", help="frames for each second of a video (default: 1)")
     p.set_defaults(run=_data_check)
 
 
 def _data_check(args):
-    from tinyflamingo.data.readers.check import check_data
+    from tinyflamingo.data.readers.check import SIDE, check_data
+    from tinyflamingo.model.tokenizer import least_pieces
+    from tinyflamingo.own_data.options import OwnData
 
     if args.sheet and args.sheet.suffix != ".png":
         raise UserError(f"cannot write {args.sheet}: the name of a contact sheet must end in .png")
-    for line in check_data(args.path, args.format, args.sheet and _writable(args.sheet), args.allow_bad):
+    own = OwnData(str(args.path), side=args.side, fps=args.fps)
+    sheet = args.sheet and _writable(args.sheet)
+    for line in check_data(args.path, args.format, sheet, args.allow_bad, own.side or SIDE, own.fps, least_pieces):
         print(line)
 
 

@@ -40,7 +40,7 @@ FORMATS = {
 }
 COMMANDS = (
     "train", "demo", "complete", "explore", "evaluate", "ablate", "report", "bench", "params", "convert", "parity",
-    "data", "class", "doctor",
+    "data", "calibrate", "class", "doctor",
 )  # fmt: skip
 
 
@@ -79,7 +79,8 @@ def test_json_has_its_keys_and_phi_counts_the_media(media, checkpoint, command):
     )  # fmt: skip
     assert (code, err) == (0, "") and out.count("\n") == 1
     answer = json.loads(out)
-    assert set(answer) == {"text", "tokens", "log_probs", "phi", "prompt_tokens"}
+    keys = {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}
+    assert set(answer) == keys
     tokens = answer["prompt_tokens"]
     assert answer["phi"] == np.cumsum([t == "<image>" for t in tokens]).tolist() and answer["phi"][-1] == 3
     places = [i for i, t in enumerate(tokens) if t == "<image>"]

@@ -14,9 +14,10 @@ import pytest
 from own_files import lines, member, text
 from PIL import Image
 
+from tinyflamingo.data.held_out import SEED
 from tinyflamingo.data.readers import FORMATS, decode
 from tinyflamingo.data.readers.check import check_data
-from tinyflamingo.data.store import HOLD_OUT, Stored, prepare
+from tinyflamingo.data.store import Stored, prepare
 from tinyflamingo.data.video import write_video
 
 PICTURES, TEXTS = 40, 3
@@ -232,7 +233,7 @@ def test_one_record_for_each_picture_is_held_out_as_ever(tmp_path):
     files(tmp_path / "source", "{}.png")
     lines(tmp_path / "source" / "captions.jsonl", [{"file": f"{i}.png", "text": "a"} for i in range(PICTURES)])
     store = prepare(tmp_path / "source", tmp_path / "store", 16)
-    order = np.random.default_rng([HOLD_OUT, 0]).permutation(PICTURES)
+    order = np.random.default_rng([SEED, 0]).permutation(PICTURES)
     assert list(store.held_out) == sorted(order[:2])
 
 

@@ -27,7 +27,8 @@ def model(tokenizer):
 
 def test_complete_returns_text_and_numbers(model):
     answer = complete(model, PROMPT, max_tokens=5)
-    assert set(answer) == {"text", "tokens", "log_probs", "phi", "prompt_tokens"}
+    keys = {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}
+    assert set(answer) == keys and 0 < answer["probability"] <= 1 and answer["threshold"] is answer["unlike"] is None
     assert answer["prompt_tokens"][:2] == ["<BOS>", "<image>"] and answer["prompt_tokens"].count("<image>") == 2
     assert len(answer["phi"]) == len(answer["prompt_tokens"])
     assert answer["phi"][0] == 0 and answer["phi"][1] == 1 and answer["phi"][-1] == 2

@@ -22,6 +22,7 @@ from tinyflamingo.files import write_atomically
 from tinyflamingo.interop import convert, decoder_names, names, open_flamingo, peers
 from tinyflamingo.interop.vit_names import PIXELS
 from tinyflamingo.model.config import FlamingoConfig, TextTowerConfig
+from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.variants.ports import PortResamplerConfig, PortXattnConfig
 from tinyflamingo.variants.registry import config_to_dict, untrained
 from tinyflamingo.variants.vit import ViTConfig
@@ -365,3 +366,28 @@ def test_a_decoder_or_encoder_that_no_peer_has(tmp_path, capsys):
     ):
         (tmp_path / "part.json").write_text(json.dumps({"part": part, "config": config[part]}))
         assert expected in error_of(capsys, "convert", tmp_path / "part.npz", "--to", peer, tmp_path / "o.npz")
+
+
+def test_a_converted_model_goes_on_learning_from_own_data(tmp_path, capsys, convert_all):
+    """`train --from`: the frozen parts and the tokenizer stay, and the result is a checkpoint again."""
+    assert run(*convert_all()) == 0
+    data, rows = tmp_path / "data", []
+    data.mkdir()
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(data / f"{i}.png")
+        rows.append(json.dumps({"file": f"{i}.png", "text": ("hello", "red star")[i % 2]}))
+    (data / "captions.jsonl").write_text("\n".join(rows))
+    line = ["train", "--from", tmp_path / "out", "--data", data, "--steps", "2", "--out", tmp_path / "run"]
+    assert run(*line) == 0
+    assert "2-way 1-shot" in capsys.readouterr().out
+    before, after = load_checkpoint(tmp_path / "out"), load_checkpoint(tmp_path / "run")
+    assert after.info["data"]["mix"] == 1.0 and after.tokenizer.data == before.tokenizer.data
+    old, new = (named_leaves(model.frozen) for model in (before, after))
+    assert old.keys() == new.keys() and all(np.array_equal(old[name], new[name]) for name in old)
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(*(named_leaves(m.params).values() for m in (before, after)), strict=True)
+    )
+    assert run(*line, "--side", "32") == 2
+    assert "--side 32 does not fit" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from tinyflamingo.evaluation.run import format_report
 from tinyflamingo.own_data import scores
 from tinyflamingo.own_data.features import StoredFeatures, features_key
 from tinyflamingo.own_data.options import FOLDER, OwnData, OwnSource, fit, source_of
+from tinyflamingo.own_data.questions import Side
 from tinyflamingo.own_data.scores import evaluate_run, held_out
 from tinyflamingo.own_data.stages import pairs
 from tinyflamingo.training import contrastive_stage, run
@@ -37,7 +38,7 @@ def source(tmp_path_factory):
     for i in range(40):
         name = list(COLOURS)[i % 3]
         Image.fromarray(pixels(name) + np.uint8(i // 3)).save(root / f"{i}.png")
-        rows.append({"file": f"{i}.png", "text": f"{name} thing {rng.integers(10)}."})
+        rows.append({"file": f"{i}.png", "text": f"{name} thing {rng.integers(10)} {i}."})
     for i, frames in enumerate((3, 12)):
         video(root / f"{i}.mp4", "blue", frames)
         rows.append({"file": f"{i}.mp4", "text": "a blue film."})
@@ -148,7 +149,7 @@ def test_a_page_that_is_too_long_begins_at_a_random_medium(tmp_path, rng):
     infos = [{"matched_text_index": i, "image_name": f"{name}.png"} for i, name in enumerate(COLOURS)]
     lines(tmp_path / "a.jsonl", [page("red") | {"text_list": texts, "image_info": infos}] * 3)
     made = stage(prepare(tmp_path, tmp_path / FOLDER, 32), 2, 1.0, rng)
-    first = {made._draw(rng, "own", 1, n)[1][0].index % 3 for n in range(40)}
+    first = {made._record(rng, n)[1][0].index % 3 for n in range(40)}
     assert first == {0, 1, 2}
     assert all(len(d.sequence.tokens) <= 96 for d in made.documents(rng))
 
@@ -242,8 +243,9 @@ def test_a_batch_of_stage_one_has_no_negative_with_the_same_picture(store, rng, 
 
 def test_held_out_records_with_another_picture_are_scored_too(finished):
     model, store = load_checkpoint(finished / "checkpoint"), Store(finished / "data")
-    report = held_out(model, store, 500)
-    assert report == held_out(model, store, 500) and report["perplexity"] != report["perplexity_exchanged"]
+    asked = Side(store, store.held_out)
+    report = held_out(model, asked, 500)
+    assert report == held_out(model, asked, 500) and report["perplexity"] != report["perplexity_exchanged"]
 
 
 def test_each_held_out_record_gets_the_media_of_another_picture(finished, tmp_path, monkeypatch):
@@ -255,11 +257,11 @@ def test_each_held_out_record_gets_the_media_of_another_picture(finished, tmp_pa
     lines(tmp_path / "captions.jsonl", rows)
     store, scored = prepare(tmp_path, tmp_path / FOLDER, 32), []
     monkeypatch.setattr(scores, "_perplexity", lambda model, store, records: scored.append(records) or 1.0)
-    assert held_out(None, store, 500) == {"n": 6, "perplexity": 1.0, "perplexity_exchanged": 1.0}
+    assert held_out(None, Side(store, store.held_out), 500) == {"n": 6, "perplexity": 1.0, "perplexity_exchanged": 1.0}
     right, exchanged = scored
     assert [r[1:] for r in right] == [e[1:] for e in exchanged]
     assert all(r[0] != e[0] and e[0] in [other[0] for other in right] for r, e in zip(right, exchanged, strict=True))
-    assert held_out(None, store, 3)["perplexity"] is None  # one picture alone
+    assert held_out(None, Side(store, store.held_out), 3)["perplexity"] is None  # one picture alone
 
 
 class Killed(BaseException):

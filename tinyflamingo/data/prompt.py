@@ -16,14 +16,18 @@ from pathlib import Path
 from tinyflamingo.data.images import Unreadable, load_picture
 from tinyflamingo.data.items import EOC
 from tinyflamingo.data.preparation import PAD, Preparation
-from tinyflamingo.data.video import is_video, load_video
+from tinyflamingo.data.video import FPS, is_video, load_video
 from tinyflamingo.errors import UserError
 
 MARK = re.compile(r"(<image>|<video>|<EOC>)")
 
 
-def read_prompt(template: str, files: Sequence[Path], side: int, preparation: Preparation = PAD) -> list:
+def read_prompt(
+    template: str, files: Sequence[Path], side: int, preparation: Preparation = PAD, fps: float = FPS
+) -> list:
     """Items of a prompt: str, `EOC`, pictures uint8 (side, side, 3), videos uint8 (F, side, side, 3).
+
+    fps: frames for each second of a video.
 
     Raises `UserError` if marks and files differ in number or kind, or a file cannot be read.
     """
@@ -36,7 +40,7 @@ def read_prompt(template: str, files: Sequence[Path], side: int, preparation: Pr
         )
     if not template.strip():
         raise UserError("the prompt is empty: give some text, or an <image> mark and a file")
-    media = iter(_read(mark, file, side, preparation) for mark, file in zip(marks, files, strict=True))
+    media = iter(_read(mark, file, side, preparation, fps) for mark, file in zip(marks, files, strict=True))
     return [next(media) if part in ("<image>", "<video>") else EOC if part == "<EOC>" else part for part in parts]
 
 
@@ -44,10 +48,10 @@ def _number(things, noun):
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
-def _read(mark, file, side, preparation):
+def _read(mark, file, side, preparation, fps):
     if mark == "<video>":
         try:
-            return load_video(file, side, preparation=preparation, shorten=True)
+            return load_video(file, side, fps, preparation=preparation, shorten=True)
         except Unreadable:
             with suppress(UserError):
                 load_picture(file, side, preparation)

@@ -2,10 +2,11 @@
 
 Serves all stages that train on own data (chapter §2 and §4). A store is a folder with four files:
 `records.jsonl` (the items of each record; media by number), `pixels.u8` (all frames, one after another),
-`index.npz` (where each record and each medium begins) and `store.json`. `store.json` is written last: a
-folder without it is not a store. Only the index is in memory: 16 bytes for each record, 8 for each medium.
-A medium that several records show is decoded and kept once; while a store is made, the keys of all media are in
-memory too. Records that show the same picture are one group: training sees all records of a group or none.
+`index.npz` (where each record and each medium begins, groups and classes) and `store.json`. `store.json` is
+written last: a folder without it is not a store. Only the index is in memory: 32 bytes for each record, 8 for each
+medium. A medium that several records show is decoded and kept once; while a store is made, the keys of all media are in
+memory too. Records with equal texts are one class, if the data name no class. `held_out.py` decides which records
+training never sees.
 The order of records is a function of seed and count (`shuffled`), so a resumed run needs only its step.
 
 Not here: formats (`readers/`), features of the frozen encoder (`own_data/features.py`).
@@ -25,16 +26,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from tinyflamingo.data.held_out import held_out
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
-from tinyflamingo.data.readers.record import MediaFile, Skipped
+from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
+from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import open_regular, read_json, replacing, write_atomically
 
 PREPROCESSING = 2  # to be raised if the same file gives other pixels: stores and features are then made again
-HOLD_OUT = 20220429  # seed of the random choice of held-out records
 RECORDS, PIXELS, INDEX, CARD = "records.jsonl", "pixels.u8", "index.npz", "store.json"
 
 
@@ -68,6 +70,7 @@ class Store:
             self.card = read_json(self.folder / CARD)
             with open_regular(self.folder / INDEX) as file, np.load(file, allow_pickle=False) as index:
                 self.offsets, self.firsts, self.groups = index["offsets"], index["firsts"], index["groups"]
+                self.sources, self.classes = index["sources"], index["classes"]
             self.side = int(self.card["side"])
             shape = (int(self.firsts[-1]), self.side, self.side, 3)
             with open_regular(self.folder / PIXELS) as file:
@@ -83,13 +86,8 @@ class Store:
 
     @functools.cached_property
     def held_out(self) -> np.ndarray:
-        """Numbers of the records that training never sees: whole groups in random order, at most 1 record in 20."""
-        room, sizes, chosen = len(self) // 20, np.bincount(self.groups), []
-        for group in dict.fromkeys(self.groups[_order(len(self), HOLD_OUT, 0)].tolist()):
-            if sizes[group] <= room:
-                room -= sizes[group]
-                chosen.append(group)
-        return np.flatnonzero(np.isin(self.groups, chosen))
+        """Numbers of the records that training never sees (`held_out.py`)."""
+        return held_out(self.groups, self.sources, self.classes, self.card["hold_out"])
 
     @functools.cached_property
     def training(self) -> np.ndarray:
@@ -103,9 +101,15 @@ class Store:
 
     def items(self, number: int) -> list:
         """The items of a record in order: str, `Quiet` and `Stored`."""
+        return [self._item(kind, value) for kind, value in self._line(number) if kind != "answers"]
+
+    def answers(self, number: int) -> tuple:
+        """The answers of all people to the question of a record; () if the data do not have them."""
+        return tuple(answer for kind, value in self._line(number) if kind == "answers" for answer in value)
+
+    def _line(self, number):
         self.records.seek(int(self.offsets[number]))
-        line = self.records.read(int(self.offsets[number + 1] - self.offsets[number]))
-        return [self._item(kind, value) for kind, value in json.loads(line)]
+        return json.loads(self.records.read(int(self.offsets[number + 1] - self.offsets[number])))
 
     def _item(self, kind, value):
         if kind == "medium":
@@ -118,9 +122,9 @@ class Store:
         return np.asarray(self.pixels[begin : begin + medium.frames])
 
     def texts(self, most: int) -> Iterator[str]:
-        """Texts of at most `most` records, evenly spaced in the store. The tokenizer is trained on them."""
-        for number in range(0, len(self), max(1, len(self) // most)):
-            for item in self.items(number):
+        """Texts of at most `most` training records, evenly spaced. The tokenizer is trained on them."""
+        for number in self.training[:: max(1, -(-len(self.training) // most))]:
+            for item in self.items(int(number)):
                 if not isinstance(item, Stored):
                     yield item.text if isinstance(item, Quiet) else item
 
@@ -140,11 +144,14 @@ def prepare(
     name: str | None = None,
     allowed: float = ALLOWED,
     preparation: Preparation = PAD,
+    fps: float = FPS,
+    hold_out: str = "picture",
 ) -> Store:
     """Read, check and decode a data set into `folder`. A store that is already there is removed first.
 
-    Raises `UserError` and leaves no folder if there is nothing to read, or if the share of bad records is
-    above `allowed`. Raises `UserError` and changes nothing if the folder holds other files or the data.
+    fps: frames for each second of a video. hold_out: one of `held_out.MODES`. Raises `UserError` and leaves no folder
+    if there is nothing to read or to hold out, or if the share of bad records is above `allowed`. Raises `UserError`
+    and changes nothing if the folder holds other files or the data.
     """
     folder = Path(folder)
     _require_removable(folder, Path(path))
@@ -152,11 +159,13 @@ def prepare(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        _write(folder, name, records, side, allowed, preparation)
+        _write(folder, decoded(records, side, preparation, fps), allowed, format=name, side=side, hold_out=hold_out)
+        store = Store(folder)
+        store.held_out  # noqa: B018 - raises an error if nothing can be held out
+        return store
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Store(folder)
 
 
 def _require_removable(folder, data):
@@ -170,11 +179,12 @@ def _require_removable(folder, data):
         raise UserError(f"cannot write the prepared data to {folder}: {why}; choose another --out")
 
 
-def _write(folder, name, source, side, allowed, preparation):
+def _write(folder, outcomes, allowed, **facts):
     tally, whole, texts = Tally(), hashlib.sha256(), hashlib.sha256()
     offsets, firsts, groups, numbers = [0], [0], _Groups(), {}  # numbers: of media, by key
+    names: list = []  # (source, class) of each record
     with replacing(folder / RECORDS) as records, replacing(folder / PIXELS) as pixels:
-        for outcome in tqdm(decoded(source, side, preparation), desc="reading    ", unit=" records", delay=1):
+        for outcome in tqdm(outcomes, desc="reading    ", unit=" records", delay=1):
             if isinstance(outcome, Skipped):
                 tally.add(outcome)
                 continue
@@ -188,17 +198,19 @@ def _write(folder, name, source, side, allowed, preparation):
                     whole.update(frames.tobytes())
                     groups.show(frames)
             groups.add([numbers[medium.key] for medium in record.media])
-            line = _line(record.items, numbers)
+            names.append((record.group or None, _class(record)))
+            line = _line(record, numbers)
             records.write(line)
             offsets.append(offsets[-1] + len(line))
             texts.update(line)
         tally.check(allowed)
     whole.update(texts.digest())
     with replacing(folder / INDEX) as index:
-        np.savez(index, offsets=np.array(offsets), firsts=np.array(firsts), groups=groups.numbers())
+        sources, classes = (_numbered(column) for column in zip(*names, strict=True))
+        marks = {"sources": sources, "classes": classes}
+        np.savez(index, offsets=np.array(offsets), firsts=np.array(firsts), groups=groups.numbers(), **marks)
     card = {
-        "format": name,
-        "side": side,
+        **facts,
         "preprocessing": PREPROCESSING,
         "records": tally.describe(),
         "records_sha256": texts.hexdigest(),
@@ -240,10 +252,24 @@ class _Groups:
         return np.array([self.root(record) for record in range(len(self.parents))])
 
 
-def _line(items, numbers: dict) -> bytes:
+def _class(record: Record) -> tuple | None:
+    """What records of one class have in common: the class that the data name, or else equal texts beside one medium."""
+    if record.label:
+        return ("class", record.label)
+    texts = [item.text if isinstance(item, Quiet) else item for item in record.items if not isinstance(item, MediaFile)]
+    return ("texts", *texts) if len(record.media) == 1 and texts else None
+
+
+def _numbered(names) -> np.ndarray:
+    """A number for each name, the same for equal names, also in another store; -1 for None."""
+    digests = (None if name is None else hashlib.sha256(json.dumps(name).encode()).digest() for name in names)
+    return np.array([-1 if d is None else int.from_bytes(d[:8], "big") >> 2 for d in digests], np.int64)
+
+
+def _line(record: Record, numbers: dict) -> bytes:
     """A record as a line of JSON. numbers: of the media, by key."""
-    written = []
-    for item in items:
+    written: list = [["answers", record.answers]] if record.answers else []
+    for item in record.items:
         if isinstance(item, MediaFile):
             written.append(["medium", numbers[item.key]])
         else:

@@ -43,6 +43,8 @@ EXTENSIONS = (
     ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".m1v", ".m2v", ".vob",
     ".ts", ".mts", ".m2ts", ".m2t", ".flv", ".f4v", ".ogv", ".wmv", ".asf", ".y4m",
 )  # fmt: skip
+ANIMATED = (".gif", ".webp", ".png", ".apng")  # extensions of pictures that can be animated
+FPS = 1.0  # frames of a second that the model gets, as in the paper's training
 
 
 # ---- reading ---------------------------------------------------------------------------------
@@ -51,7 +53,7 @@ EXTENSIONS = (
 def load_video(
     path_or_file: str | os.PathLike | BinaryIO,
     side: int = 32,
-    fps: float = 1.0,
+    fps: float = FPS,
     max_frames: int = 32,
     max_seconds: float = 600,
     shorten: bool = False,

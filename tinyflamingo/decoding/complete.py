@@ -10,12 +10,13 @@ import numpy as np
 
 from tinyflamingo.data.images import prepare_picture
 from tinyflamingo.data.items import EOC, Quiet
-from tinyflamingo.decoding.beams import beam_search
+from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.decoding.sampling import GREEDY, Sampling, sampler
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample
 from tinyflamingo.model.generate import generate
-from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.interleave import Sequence, encode_document, make_batch
+from tinyflamingo.ops.types import Array
 
 
 def complete(
@@ -31,9 +32,11 @@ def complete(
     Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). Those of the encoder's size are used as they are; others
     are prepared like files, as the encoder needs them (`data/preparation.py`). A string is text: a literal "<image>"
     in it is not a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
-    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens"}. log_probs: of each token; with beams one sum, that
-    of `<EOC>` included. Raises `UserError` for a prompt that is too long, for an item of another kind, and for
-    options that exclude each other.
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}. log_probs: of
+    each token; with beams one sum, that of `<EOC>` included. probability: of the whole answer, that of `<EOC>`
+    included. threshold: from `calibrate`, for a prompt as it was calibrated, else None. unlike: whether the
+    probability is below it: the picture is then unlike those of training. Raises `UserError` for a prompt that is too
+    long, for an item of another kind, and for options that exclude each other.
     """
     if isinstance(items, str):
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
@@ -49,13 +52,36 @@ def complete(
         (tokens,), (log_probs,) = generate(model, batch, visual, max_tokens, choose)
     else:
         (tokens,), log_probs = beam_search(model, batch, visual, beams, max_tokens)
+    closed = len(tokens) < max_tokens
+    probability = answer_probability(model, sequence, [*tokens, *[model.tokenizer.eoc] * closed], visual)
+    threshold = _threshold(model, items)
     return {
         "text": model.tokenizer.decode(tokens).strip(),
         "tokens": [model.tokenizer.piece(t) for t in tokens],
         "log_probs": log_probs,
         "phi": [int(p) for p in batch.phi[0]],
         "prompt_tokens": [model.tokenizer.piece(t) for t in sequence.tokens],
+        "probability": probability,
+        "threshold": threshold,
+        "unlike": None if threshold is None else probability < threshold,
     }
+
+
+def answer_probability(model: TrainedFlamingo, prompt: Sequence, answer: list[int], visual: Array) -> float:
+    """The probability of an answer, a list of ids, after a prompt; 1 for no id. visual: the prompt's media."""
+    if not answer:
+        return 1.0
+    weights = [0.0] * len(prompt.tokens) + [1.0] * len(answer)
+    whole = Sequence([*prompt.tokens, *answer], weights, prompt.media)
+    return float(np.exp(score_continuations(model, make_batch([whole]), visual)[0]))
+
+
+def _threshold(model, items):
+    """The threshold in the card, if the prompt is one picture or video and the text of the calibration; else None."""
+    fact = model.info.get("unlike")
+    texts = [item.text if isinstance(item, Quiet) else item for item in items[1:]]
+    is_like = fact and len(items) == 2 and _is_medium(items[0]) and isinstance(texts[0], str)
+    return fact["threshold"] if is_like and fact["asked"] in ("", texts[0].strip()) else None
 
 
 def _checked(item, vision):

@@ -103,15 +103,20 @@ def suffix(model: TrainedFlamingo, items: list) -> list:
 # ---- answers ---------------------------------------------------------------------------------
 
 
-def write(model: TrainedFlamingo, rows: list, seen: list, cache: dict, visual: Array) -> list:
-    """A continuation of each row (a list of items) by beam search. Rows of equal length are decoded together."""
+def write(
+    model: TrainedFlamingo, rows: list, seen: list, cache: dict, visual: Array, tokens: int = ANSWER_TOKENS
+) -> list:
+    """A continuation of each row (a list of items) by beam search. Rows of equal length are decoded together.
+
+    tokens: of the longest continuation.
+    """
     ids, texts = [suffix(model, items) for items in rows], [""] * len(rows)
     for length in sorted({len(i) for i in ids}):
         same = [i for i, row in enumerate(ids) if len(row) == length]
         for chunk in (same[i : i + ROWS // BEAMS] for i in range(0, len(same), ROWS // BEAMS)):
             batch = continuation(np.array([ids[i] for i in chunk]), [seen[i] for i in chunk])
             own = take_rows(cache, np.zeros(len(chunk), int))
-            outputs, _ = beam_search(model, batch, visual, BEAMS, ANSWER_TOKENS, own)
+            outputs, _ = beam_search(model, batch, visual, BEAMS, tokens, own)
             for i, output in zip(chunk, outputs, strict=True):
                 texts[i] = model.tokenizer.decode(output).strip()
     return texts

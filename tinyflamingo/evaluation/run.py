@@ -59,7 +59,7 @@ def evaluate(model: TrainedFlamingo, n: int = 500, seed: int = 0, only: list | N
 def require_tinyworld(model: TrainedFlamingo) -> None:
     """`UserError` if the card of the checkpoint says that training had no picture of TinyWorld."""
     own, preset = model.info.get("data"), model.info.get("preset")
-    if own and own["mix"] == 1:
+    if own and own["mix"] == 1 and not own.get("start"):
         raise UserError(
             f"the checkpoint was trained on {own['path']} alone, but the tasks are about pictures of TinyWorld: its "
             "scores on held-out records are in metrics.json of its run; training with --mix below 1 learns both"
@@ -93,7 +93,22 @@ def format_report(report: dict) -> str:
         right, wrong = own["perplexity"], own["perplexity_exchanged"]
         text = f"{right:.2f}; with another record's picture {wrong:.2f}" if right else "unknown, there are too few"
         lines.append(f"perplexity of {own['n']} held-out records: {text}")
+        lines += _own_lines(own)
     return "\n".join(lines)
+
+
+def _own_lines(own):
+    """The scores on the user's own data, each beside what the model has to beat."""
+    if own.get("left_out"):
+        yield f"{own['left_out']} questions are left out: training shows their pictures"
+    if not own.get("scores"):
+        yield "no other scores: the data have too few held-out records of one picture and a text"
+        return
+    yield f"{'held-out records':26s} score   95% interval      n    another's picture   nearest by raw pixels"
+    for name, row in own["scores"].items():
+        low, high = row["ci95"]
+        more = f"{row['another']:.3f}               {row['neighbours']:.3f}"
+        yield f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}    {more}"
 
 
 def run_task(model: TrainedFlamingo, name: str, rng: np.random.Generator, n: int) -> dict:

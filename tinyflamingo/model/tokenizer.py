@@ -24,6 +24,8 @@ SPACE, ESCAPE = "\u2581", "\x1a"  # SentencePiece writes a space as the first; s
 # keep its sign for the beginning of a word among the characters that `fit_tokenizer` covers.
 LONGEST, RESERVED = 1000, "\0\u2585"
 PART = re.compile(rf"[^{RESERVED}]{{1,{LONGEST}}}(?![^\s{RESERVED}])|[^{RESERVED}]{{1,{LONGEST}}}")
+COVERAGE = 0.9995  # share of the characters of a user's text that are pieces; the others are written as bytes
+SMALLEST = 262  # the reserved ids, all bytes, and one piece
 SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<image>"}
 
 
@@ -80,14 +82,23 @@ def fit_tokenizer(lines_of: Callable[[], Iterable[str]], most: int) -> Tokenizer
     other characters.
     """
     try:
-        return train_tokenizer(lines_of(), most, coverage=0.9995)
+        return train_tokenizer(lines_of(), most, coverage=COVERAGE)
     except RuntimeError as error:
         message = str(error)
     if fitting := re.search(r"set it to a value <= (\d+)", message):
-        return train_tokenizer(lines_of(), int(fitting[1]), coverage=0.9995)
+        return train_tokenizer(lines_of(), int(fitting[1]), coverage=COVERAGE)
     if needed := re.search(r"smaller than required_chars. \d+ vs (\d+)", message):
         raise UserError(f"a vocabulary of {most} is too small for this text: give --vocab {needed[1]} or more")
     raise UserError("no tokenizer can be trained on this text: is there any text in it?")
+
+
+def least_pieces(lines: Iterable[str]) -> int:
+    """The fewest pieces with which `fit_tokenizer` can write this text."""
+    try:
+        return len(train_tokenizer(lines, SMALLEST, coverage=COVERAGE))
+    except RuntimeError as error:
+        needed = re.search(r"smaller than required_chars. \d+ vs (\d+)", str(error))
+    return int(needed[1]) if needed else SMALLEST
 
 
 def train_tokenizer(lines: Iterable[str], vocab_size: int, coverage: float = 1.0) -> Tokenizer:

@@ -1,28 +1,46 @@
 """Scores of a model on the user's own data: on records that training never saw.
 
-Chapter §5. Two numbers: the perplexity of the learned text, and the same after every record has got the
-media of a record that shows other pictures. If both are equal, the model does not use the media.
+Chapter §5. Beside each score is the same score after every record has got the media of a record that shows other
+pictures, and the score of nearest neighbours on raw pixels. A model that uses the pictures is better than the first; a
+model that is worth its training is better than the second. A low perplexity alone shows neither.
 
-Not here: TinyWorld's tasks (`evaluation/run.py`).
+Not here: TinyWorld's tasks (`evaluation/run.py`), which records are asked (`data/held_out.py`).
 """
 
 from __future__ import annotations
 
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tinyflamingo.data.store import Store, Stored
-from tinyflamingo.evaluation.metrics import checked
+from tinyflamingo.checkpoint import find_checkpoint
+from tinyflamingo.data.held_out import MODES
+from tinyflamingo.data.store import CARD, Store, Stored, prepare
+from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.data.video import FPS
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_prompt, write
+from tinyflamingo.evaluation.metrics import checked, cider_d, summarise, vqa_accuracy
 from tinyflamingo.evaluation.run import evaluate
-from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample, flamingo
+from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample, flamingo, own_medium
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.own_data.options import FOLDER
+from tinyflamingo.own_data.options import FOLDER, TEST
+from tinyflamingo.own_data.questions import MOST, Question, Side, distances, others, questions, small_pixels, unseen
+from tinyflamingo.own_data.ways import ways_scores
 from tinyflamingo.training.flamingo_stage import cut
 from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.run import Evaluate
 
 LONGEST = 256  # scored tokens of a record, at most
+STREAM = 20261130  # of the test streams of these scores; no other code uses the number
+ASKED = 100  # questions, at most
+CANDIDATES = 50  # texts of training among which the right one is ranked
+ANSWER_TOKENS = 40  # of the longest answer
 
 
 def evaluate_run(folder: str | Path) -> Evaluate:
@@ -31,14 +49,192 @@ def evaluate_run(folder: str | Path) -> Evaluate:
     def score(model, n, seed):
         own = model.info.get("data")
         report = {"tasks": {}} if own and own["mix"] == 1 else evaluate(model, n, seed)
-        return report | ({"own": held_out(model, Store(Path(folder) / FOLDER), n)} if own else {})
+        return report | ({"own": own_report(model, *run_sides(Path(folder)), n, seed=seed)} if own else {})
 
     return score
 
 
-def held_out(model: TrainedFlamingo, store: Store, most: int) -> dict:
-    """{"n", "perplexity", "perplexity_exchanged"} over at most `most` held-out records with media."""
-    numbered = [(store.groups[number], store.items(int(number))) for number in store.held_out]
+def run_sides(folder: Path) -> tuple[Side, Side]:
+    """(training, asked) of a run: its held-out records, or those of its test set."""
+    store = Store(folder / FOLDER)
+    training = Side(store, store.training)
+    if not (folder / TEST / CARD).exists():
+        return training, Side(store, store.held_out)
+    test = Store(folder / TEST)
+    return training, Side(test, test.training)
+
+
+def evaluate_own(
+    model: TrainedFlamingo,
+    folder: Path,
+    data: str | None = None,
+    test: str | None = None,
+    shots: Sequence[int] = (0,),
+    n: int = ASKED,
+    seed: int = 0,
+) -> dict:
+    """{"own": report} of any model on the user's own data, decoded for it in a temporary folder.
+
+    folder: of the checkpoint; the run beside it has the data. data: the data set of which records are held out, as in
+    training, if the run does not have it. test: a data set that is asked as a whole.
+    """
+    with own_sides(model, folder, data, test) as (training, asked):
+        return {"own": own_report(model, training, asked, n, shots, seed)}
+
+
+@contextmanager
+def own_sides(
+    model: TrainedFlamingo, folder: Path, data: str | None, test: str | None, everything: bool = False
+) -> Iterator[tuple[Side, Side]]:
+    """(training, asked) for `evaluate_own`, as long as the block runs. everything: of `data`, nothing is held out."""
+    vision, own = model.config.vision, model.info.get("data") or {}
+    run = find_checkpoint(folder).parent
+    if data is None and not (run / FOLDER / CARD).exists():
+        raise UserError(f"the data of the run are not in {run / FOLDER}: give their place with --data PATH")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+
+        def decode(path, name, hold_out):
+            fps = own.get("fps", FPS)
+            kind = own.get("format") if path == own.get("path") else None
+            return prepare(path, Path(place) / name, vision.side, kind, 1.0, vision.preparation, fps, hold_out)
+
+        if data is None:
+            training, asked = run_sides(run)
+        else:
+            store = decode(data, FOLDER, "nothing" if test or everything else own.get("hold_out", MODES[0]))
+            training, asked = Side(store, store.training), Side(store, store.held_out)
+        if test:
+            store = decode(test, TEST, "nothing")
+            asked = Side(store, store.training)
+        yield training, asked
+
+
+def own_report(
+    model: TrainedFlamingo, training: Side, asked: Side, n: int = ASKED, shots: Sequence[int] = (0,), seed: int = 0
+) -> dict:
+    """All scores of a model: {"n", "perplexity", "perplexity_exchanged", "scores": {name: row}, "left_out"}.
+
+    A row: {"score", "ci95", "n", "another", "neighbours"}; the last two are None if they cannot be measured. left_out:
+    questions about pictures that training shows too.
+    """
+    report = held_out(model, asked, n)
+    every = questions(asked)
+    fresh = unseen(every, training)
+    chosen, known = fresh[:: max(1, -(-len(fresh) // min(n, ASKED)))], questions(training, MOST)
+    report |= {"asked": len(chosen), "left_out": len(every) - len(fresh), "scores": {}}
+    if len({q.picture for q in chosen}) < 2 or not known or model.parts.visible is not own_medium:
+        return report
+    visual_of = partial(visual_tokens, model)
+    for k in shots:
+        prefix = "" if k == 0 else f"{k} shots: "
+        rows = answer_scores(model, known, chosen, visual_of, k, seed)
+        report["scores"] |= {prefix + name: row for name, row in rows.items()}
+    report["scores"] |= ways_scores(model, known, chosen, visual_of, seed)
+    return report
+
+
+def visual_tokens(model: TrainedFlamingo, some: list[Question]) -> np.ndarray:
+    """Visual tokens (n, R, D) of the media of some questions, in order."""
+    return encode_and_resample(model, [q.pixels() for q in some])
+
+
+# ---- answers after 0 or more examples --------------------------------------------------------
+
+
+def answer_scores(
+    model: TrainedFlamingo, known: list[Question], asked: list[Question], visual_of: Callable, shots: int, seed: int
+) -> dict:
+    """{metric: row} of written and of ranked answers, all after the same examples of training."""
+    rng = split_rng("test", STREAM, seed, shots)
+    examples = [known[i] for i in rng.permutation(len(known))[:shots]]
+    items = [item for e in examples for item in (MEDIUM, e.asked, e.answer)]
+    exchanged = [asked[j] for j in others(asked)]
+    options, right = _options(rng, known, asked)
+    sides = [
+        _answers(model, asked, items, examples, visual_of(shown), visual_of, options) for shown in (asked, exchanged)
+    ]
+    neighbours = _neighbours(known, asked, options)
+    rows = {}
+    for name, metric in _metrics(asked).items():
+        own, another, near = (metric([text for text, _ in answers]) for answers in (*sides, neighbours))
+        rows[name] = summarise(own, rng) | {"another": float(another.mean()), "neighbours": float(near.mean())}
+    ranked = [
+        np.array([float(best == r) for (_, best), r in zip(answers, right, strict=True)])
+        for answers in (*sides, neighbours)
+    ]
+    name = f"ranking among {len(options[0])} texts"
+    more = {"another": float(ranked[1].mean()), "neighbours": float(ranked[2].mean())}
+    return rows | {name: summarise(ranked[0], rng) | more}
+
+
+def _answers(model, asked, items, examples, shown, visual_of, options):
+    """[(written text, number of the likeliest option)] for questions whose media are `shown` (n, R, D)."""
+    visual = np.concatenate([visual_of(examples), shown]) if examples else shown
+    cache, next_token = read_prompt(model, items, visual)
+    seen = [len(examples) + 1 + i for i in range(len(asked))]
+    rows = [[MEDIUM, q.asked] for q in asked]
+    texts = write(model, rows, seen, cache, visual, ANSWER_TOKENS)
+    likely = rank(model, rows, options, seen, cache, visual, next_token)
+    return [(text, int(np.argmax(scores))) for text, scores in zip(texts, likely, strict=True)]
+
+
+def _options(rng, known, asked):
+    """(texts of training among which each answer is ranked, the place of the answer in them), one for each question."""
+    texts = list(dict.fromkeys(q.answer for q in known))
+    options, right = [], []
+    for q in asked:
+        wrong = [text for text in texts if text not in q.accepted]
+        chosen = [wrong[i] for i in rng.permutation(len(wrong))[: CANDIDATES - 1]]
+        right.append(int(rng.integers(len(chosen) + 1)))
+        chosen.insert(right[-1], q.answer)
+        options.append(chosen)
+    return options, right
+
+
+def _neighbours(known, asked, options):
+    """[(text of the nearest picture of training, option whose picture is nearest)] by raw pixels."""
+    far = distances(small_pixels(asked), small_pixels(known))
+    answers = []
+    for q, row, texts in zip(asked, far, options, strict=True):
+        same = np.array([k.asked == q.asked for k in known])
+        order = np.argsort(np.where(same, row, np.inf) if same.any() else row, kind="stable")
+        ranks = {known[i].answer: place for place, i in reversed(list(enumerate(order)))}
+        best = min(range(len(texts)), key=lambda i: ranks.get(texts[i], len(known)))
+        answers.append((known[order[0]].answer, best))
+    return answers
+
+
+def _metrics(asked) -> dict[str, Callable]:
+    """{name: written answers -> scores (n,)}: those for which the data have what they need."""
+
+    def exact(texts):
+        return np.array([float(text in q.accepted) for text, q in zip(texts, asked, strict=True)])
+
+    def first_word(texts):
+        pairs = zip(texts, asked, strict=True)
+        return np.array([float(text.split()[:1] in [a.split()[:1] for a in q.accepted]) for text, q in pairs])
+
+    metrics: dict[str, Callable] = {"exact match": exact, "first word": first_word}
+    if all(q.people for q in asked):
+        metrics["VQA accuracy"] = lambda texts: vqa_accuracy(texts, [q.people for q in asked])
+    elif any(len(q.accepted) > 1 for q in asked):
+        references = [tuple(_words(a) for a in q.accepted) for q in asked]
+        metrics["CIDEr-D"] = lambda texts: cider_d([_words(text) for text in texts], references)
+    return metrics
+
+
+def _words(text):
+    """Lower case, without punctuation, as CIDEr compares captions."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+# ---- perplexity ------------------------------------------------------------------------------
+
+
+def held_out(model: TrainedFlamingo, asked: Side, most: int) -> dict:
+    """{"n", "perplexity", "perplexity_exchanged"} over at most `most` asked records with media."""
+    store = asked.store
+    numbered = [(store.groups[number], store.items(int(number))) for number in asked.numbers]
     numbered = [(group, items) for group, items in numbered if any(isinstance(item, Stored) for item in items)][:most]
     groups, records = [group for group, _ in numbered], [items for _, items in numbered]
     if len(set(groups)) < 2:

@@ -16,20 +16,24 @@ from dataclasses import replace
 
 import numpy as np
 
+from tinyflamingo.data.augment import augmented
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers.record import OUTPUT
 from tinyflamingo.data.store import Store, Stored, shuffled
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.errors import UserError
+from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.tokenizer import EOS, Tokenizer
 from tinyflamingo.ops.types import Params
+from tinyflamingo.own_data.episodes import classes_of, episode, share_of_episodes
 from tinyflamingo.own_data.features import StoredFeatures
 from tinyflamingo.training.contrastive_stage import FAMILY, STANDARDISE_PICTURES, ContrastiveStage
 from tinyflamingo.training.flamingo_stage import Document, FlamingoStage, MediaPixels
 from tinyflamingo.training.language_stage import LanguageStage
 from tinyflamingo.training.presets import Dataset, Preset
 
+FRAMES = 8  # of a video in training, if the resampler does not count them
 TRIES = 4  # most records that stage one reads for each pair of its batch
 
 
@@ -68,9 +72,17 @@ class OwnContrastiveStage(ContrastiveStage):
     """Stage one. A video gives one of its frames; a batch holds a medium at most once, with one of its texts."""
 
     def __init__(
-        self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params, store: Store, mix: float
+        self,
+        preset: Preset,
+        rng: np.random.Generator,
+        tokenizer: Tokenizer,
+        frozen: Params,
+        store: Store,
+        mix: float,
+        augment: bool = True,
     ) -> None:
-        self.store, self.tokenizer, whole = store, tokenizer, preset.contrastive
+        """augment: whether the pictures of the store change at random (`data/augment.py`)."""
+        self.store, self.tokenizer, self.augment, whole = store, tokenizer, augment, preset.contrastive
         tinyworld_rows = round((1 - mix) * whole.batch / FAMILY) * FAMILY
         self.own_rows, self.least_mix = whole.batch - tinyworld_rows, 3 / whole.batch
         recipe = replace(whole, batch=tinyworld_rows, families=whole.families if tinyworld_rows else 0)
@@ -94,6 +106,8 @@ class OwnContrastiveStage(ContrastiveStage):
             reason = "the data have fewer" if self.own_rows > 1 else f"give --mix {self.least_mix:.2g} or more"
             raise UserError(f"stage one needs at least two pictures with a text in each batch: {reason}")
         pictures = np.concatenate([self._frame(rng, medium) for medium, _ in chosen])
+        if self.augment:
+            pictures = augmented(rng, pictures)
         captions = [self.tokenizer.encode(text)[: self.config.text_tower.context] for _, text in chosen]
         if not self.recipe.batch:
             return pictures, captions
@@ -101,12 +115,12 @@ class OwnContrastiveStage(ContrastiveStage):
         return np.concatenate([tinyworld_pictures, pictures]), tinyworld_captions + captions
 
     def _pairs(self, rng):
-        """Up to `own_rows` pairs (medium, text) of different media."""
-        chosen = {}
+        """Up to `own_rows` pairs (medium, text) of media with different pixels."""
+        chosen: dict = {}
         for i in range(TRIES * self.own_rows):
             if options := pairs(self.draws[self.first + i]):
                 medium, text = options[int(rng.integers(len(options)))]
-                chosen.setdefault(medium.index, (medium, text))
+                chosen.setdefault(self.store.frames(medium).tobytes(), (medium, text))
             if len(chosen) == self.own_rows:
                 break
         return list(chosen.values())
@@ -115,10 +129,12 @@ class OwnContrastiveStage(ContrastiveStage):
         return self.store.frames(replace(medium, first=int(rng.integers(medium.frames)), frames=1))
 
     def sample(self) -> np.ndarray:
-        """Frames at equal distances in the store, and TinyWorld's pictures if it is mixed in."""
-        frames = self.store.pixels
+        """First frames of the training records, at equal distances, and TinyWorld's pictures if it is mixed in."""
+        numbers = self.store.training[:: max(1, len(self.store.training) // STANDARDISE_PICTURES)]
+        media = dict.fromkeys(item for n in numbers for item in self.store.items(int(n)) if isinstance(item, Stored))
+        frames = [self.store.frames(replace(medium, frames=1)) for medium in media]
         tinyworld = [super().sample()] if self.recipe.batch else []
-        return np.concatenate([frames[:: max(1, len(frames) // STANDARDISE_PICTURES)], *tinyworld])
+        return np.concatenate([*frames, *tinyworld])
 
 
 class OwnLanguageStage(LanguageStage):
@@ -151,20 +167,47 @@ class OwnLanguageStage(LanguageStage):
 
 
 class OwnFlamingoStage(FlamingoStage):
-    """Stage three: the records, as one data set beside TinyWorld's three, or alone."""
+    """Stage three: the records and episodes of their classes, beside TinyWorld's three data sets, or alone.
+
+    In a long step the records of several documents are one document: the model learns from examples in the prompt.
+    """
+
+    long = ("pages", "own", "episodes")
 
     def __init__(
-        self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params, store: Store, mix: float
+        self,
+        preset: Preset,
+        rng: np.random.Generator,
+        tokenizer: Tokenizer,
+        frozen: Params,
+        store: Store,
+        mix: float,
+        start: TrainedFlamingo | None = None,
     ) -> None:
-        self.store, whole = store, preset.flamingo.datasets
-        own_rows, self.alone = max(1, round(mix * sum(dataset.rows for dataset in whole))), mix == 1
-        rest = tuple(replace(dataset, rows=max(1, round((1 - mix) * dataset.rows))) for dataset in whole)
+        """start: the model from which the run goes on; None: resampler and gated blocks begin from nothing."""
+        self.store, self.alone, self.start, whole = store, mix == 1, start, preset.flamingo.datasets
         self.longest = max(dataset.length for dataset in whole)
-        datasets = (*(() if self.alone else rest), Dataset("own", own_rows, self.longest, 1.0))
-        recipe = replace(preset.flamingo, datasets=datasets)
+        self.classes = classes_of(store, store.training)
+        rows = max(1, round(mix * sum(dataset.rows for dataset in whole)))
+        episodes = round(rows * share_of_episodes(self.classes, len(store.training)))
+        self.own_rows, self.first = max(1, rows - episodes), 0
+        datasets = [Dataset("own", self.own_rows, self.longest, 1.0)]
+        datasets += [Dataset("episodes", episodes, self.longest, 1.0)] if episodes else []
+        if not self.alone:
+            datasets[:0] = [replace(dataset, rows=max(1, round((1 - mix) * dataset.rows))) for dataset in whole]
+        recipe = replace(preset.flamingo, datasets=tuple(datasets))
+        frozen = start.frozen if start else frozen
         super().__init__(replace(preset, flamingo=recipe), rng, tokenizer, frozen)
         self.features = _Features(self.features, StoredFeatures(frozen, store, self.config, store.folder))
-        self.draws, self.own_rows, self.first = Draws(store, rng), own_rows, 0
+        self.draws = Draws(store, rng)
+
+    def initial(self, rng: np.random.Generator) -> Params:
+        """The parameters of the model from which the run goes on, or new ones."""
+        return self.start.params if self.start else super().initial(rng)
+
+    def result(self) -> Params:
+        """The trained parameters, and the frozen parts of the model from which the run goes on."""
+        return (self.start.frozen if self.start else {}) | super().result()
 
     def collect(self, rng: np.random.Generator) -> Pool:
         """TinyWorld's pool, if it is mixed in."""
@@ -185,9 +228,20 @@ class OwnFlamingoStage(FlamingoStage):
         return documents
 
     def _draw(self, rng, name, longer, place):
+        if name == "episodes":
+            length = self.longest * longer
+            items = episode(rng, self.store, self.classes, self.tokenizer, length)
+            return "episode", [self._clip(rng, item) for item in items]
         if name != "own":
             return super()._draw(rng, name, longer, place)
-        items = [self._clip(rng, item) for item in self.draws[self.first + place]]
+        documents = max(1, self.own_rows // longer)
+        records = np.array_split(np.arange(self.own_rows), documents)[place]
+        kinds, items = zip(*(self._record(rng, self.first + int(n)) for n in records), strict=True)
+        return kinds[0] if len(kinds) == 1 else "examples", [item for record in items for item in record]
+
+    def _record(self, rng, number):
+        """(kind, items) of a record."""
+        items = [self._clip(rng, item) for item in self.draws[number]]
         places = [i for i, item in enumerate(items) if isinstance(item, Stored)]
         if len(places) < 2:
             return "own", items
@@ -197,7 +251,7 @@ class OwnFlamingoStage(FlamingoStage):
 
     def _clip(self, rng, item):
         """A video cut to the number of frames for which the resampler has embeddings (paper, appendix B.1.2)."""
-        most = self.config.resampler.frames
+        most = getattr(self.config.resampler, "frames", 0) or FRAMES
         if not isinstance(item, Stored) or item.frames <= most:
             return item
         return replace(item, first=int(rng.integers(item.frames - most + 1)), frames=most)

@@ -136,6 +136,7 @@ class FlamingoStage:
     """Data, parameters and one step of the stage, for `training/run.py`."""
 
     name = "flamingo"
+    long: tuple[str, ...] = ("pages",)  # data sets whose documents are longer in a long step
 
     def __init__(
         self, preset: Preset, rng: np.random.Generator, tokenizer: Tokenizer, frozen: Params, media: Media | None = None
@@ -144,9 +145,13 @@ class FlamingoStage:
         self.config, self.recipe, self.tokenizer = preset.config, preset.flamingo, tokenizer
         self.steps, self.frozen, self.parts = self.recipe.steps, frozen, parts_of(self.config)
         self.pool, self.features = media or make_media(self.collect(rng), self.recipe, frozen, self.config)
-        params = init_flamingo(rng, self.config) | {name: frozen[name] for name in self.recipe.trained}
+        params = self.initial(rng) | {name: frozen[name] for name in self.recipe.trained}
         # Weight decay 0 for the resampler, 0.1 for the rest (paper, appendix B.1.2).
         self.optimiser: AdamW = Muon(params, self.recipe.optimiser, no_decay=("resampler",))
+
+    def initial(self, rng: np.random.Generator) -> Params:
+        """The parameters at the start: fresh ones, with gates of exactly 0."""
+        return init_flamingo(rng, self.config)
 
     def collect(self, rng: np.random.Generator) -> Pool:
         """The pool of pictures and videos, drawn once."""
@@ -158,7 +163,7 @@ class FlamingoStage:
         """This rank's documents of a step, from these data sets or from all. longer: factor on the length of pages."""
         jobs = []
         for dataset in datasets or self.recipe.datasets:
-            times = longer if dataset.name == "pages" else 1
+            times = longer if dataset.name in self.long else 1
             rows = max(1, dataset.rows // times) if dataset.rows else 0
             jobs += [(dataset, times, place) for place in range(rows)]
         return [self._document(own, *job) for job, own in own_jobs(rng, jobs)]
@@ -207,7 +212,7 @@ class FlamingoStage:
         averaged over several batches, and every gate moves against its sign.
         """
         params = self.optimiser.params
-        closed = [name.split("/") for name in gates(params)]
+        closed = [name.split("/") for name, size in gates(params).items() if size == 0]
         total: Array = 0.0
         for _ in range(self.recipe.gate_batches if closed else 0):
             total = total + self.losses_and_gradient(self.shards(rng, self.documents(rng)))[1]

@@ -57,6 +57,7 @@ class TinyWorld:
     """The source of a run's data, by default. Other sources have the same attribute and methods."""
 
     options: dict | None = None  # the options that the state of a run keeps, to find its source again
+    preset = "toy"  # its usual preset
 
     def prepare(self, preset: Preset, folder: str | Path) -> None:
         """Called once, at the start of a run: write the data that the run needs into its folder."""
@@ -69,6 +70,10 @@ class TinyWorld:
         if preset.handwriting:
             raise UserError(f"preset {preset.name!r} learns from Omniglot: give the folder of Omniglot with --data")
         return preset, tinyworld_tokenizer(preset), STAGES
+
+    def plan(self, preset: Preset) -> str:
+        """What the run does, one line for each stage."""
+        return plan(preset)
 
     def arguments(self) -> dict:
         """{option of the command line: value} that selects this source."""
@@ -139,7 +144,7 @@ def train(
 def _all_stages(preset, folder, progress, frozen, moments, source) -> TrainedFlamingo:
     """The stages that are left, on all ranks."""
     preset, tokenizer, stages = source.material(preset, folder)
-    say(plan(preset))
+    say(source.plan(preset))
     new = progress.stage == progress.step == 0
     compiled = compile_ahead(stages[0], preset, tokenizer) if new else world().wait
     log: Log | NoLog = Log(folder, progress.log_bytes) if world().rank == 0 else NoLog()

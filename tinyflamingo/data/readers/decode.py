@@ -15,7 +15,7 @@ from functools import partial
 from tinyflamingo.data.images import Unreadable, load_picture
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
-from tinyflamingo.data.video import load_video
+from tinyflamingo.data.video import FPS, load_video
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.types import Array
 
@@ -23,7 +23,7 @@ ALLOWED = 0.05  # largest share of bad records with which training starts
 
 
 def decoded(
-    records: Iterable[Record | Skipped], side: int, preparation: Preparation = PAD
+    records: Iterable[Record | Skipped], side: int, preparation: Preparation = PAD, fps: float = FPS
 ) -> Iterator[tuple[Record, list] | Skipped]:
     """(record, pixels of its media) or `Skipped`. Pixels of a medium: uint8 (F, side, side, 3); F = 1: a picture.
 
@@ -31,7 +31,7 @@ def decoded(
     """
     done: set = set()  # keys of decoded media
     failed: dict = {}  # key of a medium that cannot be decoded: the reason
-    decode = partial(load, side=side, preparation=preparation)
+    decode = partial(load, side=side, preparation=preparation, fps=fps)
     for record in records:
         if isinstance(record, Skipped):
             yield record
@@ -60,11 +60,11 @@ def _new(record, done, failed, decode):
     return new
 
 
-def load(medium: MediaFile, side: int, preparation: Preparation = PAD) -> Array:
-    """Pixels of a medium. Raises `Unreadable`."""
+def load(medium: MediaFile, side: int, preparation: Preparation = PAD, fps: float = FPS) -> Array:
+    """Pixels of a medium. fps: frames for each second of a video. Raises `Unreadable`."""
     source = io.BytesIO(medium.source) if isinstance(medium.source, bytes) else medium.source
     if medium.kind == "video":
-        return load_video(source, side, preparation=preparation, shorten=True)
+        return load_video(source, side, fps, preparation=preparation, shorten=True)
     return load_picture(source, side, preparation)[None]
 
 

@@ -1,6 +1,7 @@
 """A folder of pictures and videos with `captions.jsonl`: one {"file": …, "text": …} per line.
 
-This is the project's own format, for the user's own data. The file of a line is in the folder or below it.
+This is the project's own format, for the user's own data. The file of a line is in the folder or below it. A line can
+also have a "class", by default its text, and a "group": an artist, a scene, or another source of several records.
 Not here: formats in which text and pictures alternate (`mmc4.py`, `obelics.py`).
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyflamingo.data.readers.record import OUTPUT, Record, Root, Skipped, each, field, words
+from tinyflamingo.data.readers.record import OUTPUT, Record, Root, Skipped, each, field, label, words
 from tinyflamingo.data.readers.text_files import json_lines
 
 FILES = ("captions.jsonl", "*.jsonl")
@@ -24,4 +25,9 @@ def matches(head: object) -> bool:
 
 def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     """Records of a picture or video, and its caption."""
-    return each(json_lines(path), lambda row: [root.medium(field(row, "file", str)), OUTPUT, words(row, "text")])
+
+    def build(row):
+        items = [root.medium(field(row, "file", str)), OUTPUT, words(row, "text")]
+        return Record("", items, label(row, "class"), label(row, "group"))
+
+    return each(json_lines(path), build)

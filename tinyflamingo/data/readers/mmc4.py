@@ -2,7 +2,7 @@
 
 A picture comes before its matched sentence. It is a file, `image_name`, or inline, `image_base64`. Pictures
 that match badly or have no file (many addresses no longer work) are left out of their page; a page that
-loses all its pictures is left out itself. Not here: fetching pictures.
+loses all its pictures is left out itself. A blank sentence is left out too. Not here: fetching pictures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, left_out, media_file, text
+from tinyflamingo.data.readers.record import (
+    BadRecord,
+    Record,
+    Root,
+    Skipped,
+    each,
+    field,
+    left_out,
+    media_file,
+    sentence,
+)
 from tinyflamingo.data.readers.text_files import json_lines
 
 FILES = ("*.jsonl", "*.jsonl.gz", "*.jsonl.zip")
@@ -41,8 +51,10 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
         if not any(before.values()):
             raise left_out("no picture of the page is present")
         items = []
-        for i, sentence in enumerate(sentences):
-            items += before[i] + [text(sentence)]
+        for i, value in enumerate(sentences):
+            items += before[i] + sentence(value)
+        if not any(isinstance(item, str) for item in items):
+            raise BadRecord("no text")
         return items
 
     return each(json_lines(path), build)

@@ -41,7 +41,7 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
         if splits[name] != "train":
             raise left_out(f"of the split {splits[name][:20]!r}")
         caption = words(row, "caption")
-        return [root.medium(f"{name}.mp4"), OUTPUT, caption]
+        return [root.clip(name, (".mp4",)), OUTPUT, caption]
 
     rows = enumerate(elements(path, "sentences"))
     return each(((f"{path.name} sentence {i}", row) for i, (_, row) in rows), build)

@@ -37,16 +37,7 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
             raise BadRecord("line is not clip and caption", line[:60])
         if only is not None and match[1] not in only:
             raise left_out("not in train_list.txt")
-        return [_clip(root, match[1]), OUTPUT, text(match[2])]
+        return [root.clip(match[1], (".avi", ".mp4")), OUTPUT, text(match[2])]
 
     rows = (row for row in lines(path) if isinstance(row[1], BadRecord) or not row[1].startswith("#"))
     return each(rows, build)
-
-
-def _clip(root, name):
-    try:
-        return root.medium(f"{name}.avi")
-    except BadRecord as error:
-        if error.why != "file missing":
-            raise
-        return root.medium(f"{name}.mp4")

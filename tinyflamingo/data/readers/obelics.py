@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, media_file, text
+from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, media_file, sentence
 from tinyflamingo.data.readers.text_files import reading
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import MOST_VALUES, UNPACKED
@@ -70,10 +70,12 @@ def _items(row, root):
     if len(pictures) != len(texts):
         raise BadRecord("images and texts differ in length", f"{len(pictures)} and {len(texts)}")
     items = []
-    for picture, sentence in zip(pictures, texts, strict=True):
-        if (picture is None) == (sentence is None):
+    for picture, value in zip(pictures, texts, strict=True):
+        if (picture is None) == (value is None):
             raise BadRecord("a position without exactly one of image and text")
-        items.append(text(sentence) if picture is None else _picture(picture, root))
+        items += sentence(value) if picture is None else [_picture(picture, root)]
+    if pictures and not any(isinstance(item, str) for item in items):
+        raise BadRecord("no text")
     return items
 
 

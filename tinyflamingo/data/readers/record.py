@@ -14,13 +14,13 @@ import io
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.video import is_video
+from tinyflamingo.data.video import ANIMATED, is_video
 
 OUTPUT = Quiet("Output:")  # the paper's prompt for a caption, as in the examples of the command line
 DEPTH = 2  # a file is searched for in folders up to this depth below the root
@@ -50,10 +50,17 @@ def media_file(name: str, source: Path | bytes) -> MediaFile:
 
 @dataclass(frozen=True)
 class Record:
-    """One document. where: file and line, for messages. items: str, `Quiet` and `MediaFile`, in order."""
+    """One document. where: file and line, for messages. items: str, `Quiet` and `MediaFile`, in order.
+
+    label: its class, by the data; group: its artist, scene or other source, by the data. answers: of all people who
+    were asked (VQA). "" and (): the data do not say.
+    """
 
     where: str
     items: list
+    label: str = ""
+    group: str = ""
+    answers: tuple = ()
 
     @property
     def media(self) -> list[MediaFile]:
@@ -84,13 +91,17 @@ def left_out(why: str) -> BadRecord:
     return BadRecord(why, bad=False)
 
 
-def each(rows: Iterable[tuple], build: Callable[[Any], list]) -> Iterator[Record | Skipped]:
-    """A `Record` of build(row) for each (where, row), or a `Skipped`. A row can itself be a `BadRecord`."""
+def each(rows: Iterable[tuple], build: Callable[[Any], list | Record]) -> Iterator[Record | Skipped]:
+    """A `Record` for each (where, row), or a `Skipped`. A row can itself be a `BadRecord`.
+
+    build(row): the items of the record, or the record without its place.
+    """
     for where, row in rows:
         try:
             if isinstance(row, BadRecord):
                 raise row
-            yield Record(where, build(row))
+            built = build(row)
+            yield replace(built, where=where) if isinstance(built, Record) else Record(where, built)
         except BadRecord as error:
             yield Skipped(where, error.why, error.detail[:200], error.bad)
 
@@ -113,6 +124,18 @@ def field(row: object, name: str, kind: type) -> Any:
 def words(row: object, name: str) -> str:
     """The text in a field, on one line."""
     return text(field(row, name, str))
+
+
+def label(row: dict, name: str) -> str:
+    """The text or the whole number in a field that need not be there; "": it is not there."""
+    value = row.get(name, "")
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if value == "" or is_number else words(row, name)
+
+
+def sentence(value: object) -> list[str]:
+    """The text of a page as a list of items: [] if it is blank."""
+    return [] if isinstance(value, str) and not value.strip() else [text(value)]
 
 
 def text(value: object) -> str:
@@ -202,6 +225,19 @@ class Root:
     def medium(self, name: str, hint: str = "") -> MediaFile:
         """The picture or video of this name."""
         return media_file(name, self.find(name, hint))
+
+    def clip(self, stem: str, extensions: tuple) -> MediaFile:
+        """The video of this name, with the first of these extensions that exists. It can be an animated picture."""
+        for extension in (*extensions, *ANIMATED):
+            try:
+                medium = self.medium(f"{stem}{extension}")
+            except BadRecord as error:
+                if error.why != "file missing":
+                    raise
+                continue
+            if extension in extensions or medium.kind == "video":
+                return medium
+        return self.medium(f"{stem}{extensions[0]}")
 
     def _no_link(self, path: Path) -> Path:
         if links := _links(path, self.folder):

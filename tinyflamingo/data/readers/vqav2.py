@@ -1,8 +1,8 @@
 """VQAv2: a file of `questions` [{question_id, image_id, question}] and a file of `annotations` with answers.
 
-The two are joined on `question_id`; training reads the answer `multiple_choice_answer`. A picture's name
-contains the split and the number, `COCO_train2014_000000000009.jpg`, or only the number. Memory holds the
-answers by question, a few words each. Not here: the score of VQA.
+The two are joined on `question_id`; training reads the answer `multiple_choice_answer`, and the score of VQA all
+ten. A picture's name contains the split and the number, `COCO_train2014_000000000009.jpg`, or only the number. Memory
+holds the answers by question, a few words each. Not here: that score (`evaluation/metrics.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     answers, split = {}, _split(path)
     for _, row in elements(_annotations(path), "annotations"):
         try:
-            answers[field(row, "question_id", int)] = intern(words(row, "multiple_choice_answer"))
+            answers[field(row, "question_id", int)] = intern(words(row, "multiple_choice_answer")), _people(row)
         except BadRecord:
             continue  # its question is reported: no answer
 
@@ -40,10 +40,19 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
         question, number, key = words(row, "question"), field(row, "image_id", int), field(row, "question_id", int)
         if key not in answers:
             raise BadRecord("no answer to the question", key)
-        return [_picture(root, split, number), Quiet(f"Question: {question} Answer:"), f"{answers[key]}."]
+        answer, people = answers[key]
+        items = [_picture(root, split, number), Quiet(f"Question: {question} Answer:"), f"{answer}."]
+        return Record("", items, answers=people)
 
     rows = enumerate(elements(path, "questions"))
     return each(((f"{path.name} question {i}", row) for i, (_, row) in rows), build)
+
+
+def _people(row) -> tuple:
+    """The answers of all people to a question; () if the file has only one answer for each question."""
+    given = row.get("answers", ())
+    texts = [a.get("answer") for a in given if isinstance(a, dict)] if isinstance(given, list) else []
+    return tuple(intern(answer) for answer in texts if isinstance(answer, str))
 
 
 def _split(path: Path) -> str:

@@ -21,6 +21,7 @@ from tinyflamingo.data.readers.record import (
     Skipped,
     check_name,
     each,
+    label,
     media_file,
     text,
     words,
@@ -99,10 +100,23 @@ def _items(group):
     media = [e for e in group if e in PICTURES + VIDEOS]
     if len(media) != 1:
         raise BadRecord("no picture or video" if not media else "several pictures or videos", sorted(group))
-    return [media_file(f"its {media[0]}", group[media[0]]), OUTPUT, _caption(group)]
+    facts = _facts(group)
+    items = [media_file(f"its {media[0]}", group[media[0]]), OUTPUT, _caption(group, facts)]
+    return Record("", items, label(facts, "class"), label(facts, "group"))
 
 
-def _caption(group) -> str:
+def _facts(group) -> dict:
+    """The object in the member .json, which can have a "caption", a "class" and a "group"; {} if there is none."""
+    try:
+        facts = parse_json(group.get(".json", b"{}"))
+    except ValueError:
+        if not group.keys() & {".txt", ".caption"}:
+            raise BadRecord("member is not JSON") from None
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _caption(group, facts) -> str:
     for extension in (".txt", ".caption"):
         if extension in group:
             try:
@@ -111,7 +125,4 @@ def _caption(group) -> str:
                 raise BadRecord("text is not UTF-8") from None
     if ".json" not in group:
         raise BadRecord("no text", sorted(group))
-    try:
-        return words(parse_json(group[".json"]), "caption")
-    except ValueError:
-        raise BadRecord("member is not JSON") from None
+    return words(facts, "caption")

@@ -1,0 +1,123 @@
+"""From which probability on an answer is like those on pictures of the training's kind: a threshold for `complete`.
+
+Chapter §5. The model answers about pictures that training never saw: held-out records of the user's own data, or fresh
+pictures of TinyWorld. The threshold is the probability that most of these answers reach (95 in 100 by default). It is
+written into the card of the checkpoint; `complete` compares its answer with it.
+
+What the number can say: this picture is not like those of training, as far as the model notices. What it cannot say:
+that an answer above the threshold is right. A model can be sure and wrong, most of all about pictures that resemble
+those of training in colour and shape only.
+
+Not here: the comparison (`decoding/complete.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tinyflamingo import ops
+from tinyflamingo.checkpoint import add_to_card
+from tinyflamingo.data.tinyworld import language as say
+from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_pair, sample_single
+from tinyflamingo.decoding.complete import complete
+from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.metrics import auc
+from tinyflamingo.model.flamingo import TrainedFlamingo
+from tinyflamingo.own_data.questions import Question, questions, unseen
+from tinyflamingo.own_data.scores import own_sides
+
+STREAM = 20261201  # of the pictures of TinyWorld; no other code uses the number
+MOST = 400  # questions
+FEWEST = 20  # with fewer answers, one in twenty is less than one
+Asked = tuple[np.ndarray, str, tuple]  # pixels, the text after them, accepted answers
+
+
+def calibrate(
+    model: TrainedFlamingo,
+    folder: Path,
+    data: str | None = None,
+    test: str | None = None,
+    unlike: str | None = None,
+    kept: float = 0.95,
+    seed: int = 0,
+) -> dict:
+    """Write the threshold into the card of the checkpoint in `folder`, and return it with what it is worth.
+
+    data, test: as for `evaluate`. unlike: a data set of other pictures, all of which should be below the threshold.
+    kept: the share of answers that reach it. Returns {"threshold", "kept", "n", "asked", "right_above", "right_below"},
+    and with `unlike` {"n_unlike", "unlike_below", "auc"}. `UserError` if there are too few pictures.
+    """
+    asked = _own(model, folder, data, test) if data or test or model.info.get("data") else _tinyworld(model, seed)
+    if len(asked) < FEWEST:
+        raise UserError(f"a threshold needs {FEWEST} held-out pictures, but there are {len(asked)}: give --test PATH")
+    probabilities, right = answers(model, asked)
+    threshold = float(np.quantile(probabilities, 1 - kept))
+    texts = {text for _, text, _ in asked}
+    fact = {"threshold": threshold, "kept": kept, "n": len(asked), "asked": texts.pop() if len(texts) == 1 else ""}
+    add_to_card(folder, unlike=fact)
+    above = probabilities >= threshold
+    report = fact | {"right_above": _mean(right[above]), "right_below": _mean(right[~above])}
+    return report | (_against(model, folder, unlike, probabilities, threshold) if unlike else {})
+
+
+def _mean(hits):
+    return float(np.mean(hits)) if len(hits) else None
+
+
+def answers(model: TrainedFlamingo, asked: list[Asked]) -> tuple[np.ndarray, np.ndarray]:
+    """The probability (n,) of each greedy answer, and whether it is accepted (n,)."""
+
+    def one(question):
+        pixels, text, accepted = question
+        answer = complete(model, [pixels, text])
+        return answer["probability"], answer["text"] in accepted
+
+    probabilities, right = zip(*ops.parallel_map(one, asked), strict=True)
+    return np.array(probabilities), np.array(right)
+
+
+def _own(model, folder, data, test) -> list[Asked]:
+    with own_sides(model, folder, data, test) as (training, side):
+        return [_asked(q) for q in unseen(questions(side, MOST), training)]
+
+
+def _asked(question: Question) -> Asked:
+    pixels = question.pixels()
+    return np.array(pixels if len(pixels) > 1 else pixels[0]), question.asked, question.accepted
+
+
+def _tinyworld(model, seed) -> list[Asked]:
+    rng = split_rng("test", STREAM, seed)
+    scenes = [(sample_single if i % 2 else sample_pair)(rng) for i in range(MOST // 2)]
+    side = model.config.vision.side
+    return [(draw_scene(rng, scene, side), "Output:", (say.caption(scene),)) for scene in scenes]
+
+
+def _against(model, folder, unlike, probabilities, threshold) -> dict:
+    """How many answers about other pictures are below the threshold, and how well the probability separates them."""
+    with own_sides(model, folder, unlike, None, everything=True) as (side, _):
+        others, _ = answers(model, [_asked(q) for q in questions(side, MOST)])
+    labels = np.arange(len(probabilities) + len(others)) < len(probabilities)
+    separation = auc(np.concatenate([probabilities, others]), labels)
+    return {"n_unlike": len(others), "unlike_below": float((others < threshold).mean()), "auc": separation}
+
+
+def describe(report: dict) -> str:
+    """The report as lines for people."""
+    above, below = (_share(report[name]) for name in ("right_above", "right_below"))
+    reach = f"{report['kept']:.0%} of the answers about {report['n']} pictures that training never saw reach it"
+    lines = [
+        f"threshold: {report['threshold']:.4f}; {reach}",
+        f"answers that are right: {above} of those that reach it, {below} of those below it",
+    ]
+    if "auc" in report:
+        noticed = f"{report['unlike_below']:.2f} of {report['n_unlike']} are below it"
+        lines.append(f"other pictures: {noticed}; AUC {report['auc']:.3f}")
+    return "\n".join(lines)
+
+
+def _share(value):
+    return "unknown" if value is None else f"{value:.2f}"
