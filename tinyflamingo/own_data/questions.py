@@ -92,7 +92,7 @@ def unseen(asked: list[Question], training: Side) -> list[Question]:
 def _digests(frames) -> set[bytes]:
     """Hashes of a medium and of its frames. Frames of one colour alone do not make two videos the same."""
     parts = [frames, *(frame for frame in frames if (frame != frame[0, 0]).any())]
-    return {hashlib.sha256(np.ascontiguousarray(part)).digest() for part in parts}
+    return {hashlib.sha256(part.tobytes()).digest() for part in parts}
 
 
 def others(asked: list[Question]) -> list[int]:
