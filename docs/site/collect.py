@@ -70,11 +70,13 @@ def source_files() -> list[str]:
     return sorted(path.as_posix() for path in inner if not {"html", "__pycache__", "runs"} & set(path.parts))
 
 
+@functools.cache
 def page_of(path: str) -> str:
     """The page of a file: in the API reference, a text, a notebook, or its code; "" if it has none."""
     return pages().get(path) or (f"source/{path}" if path in source_files() else "")
 
 
+@functools.cache
 def file_of(page: str) -> str:
     """The file that a page shows; "" for a page of the site itself."""
     if page.startswith("source/"):
@@ -172,6 +174,9 @@ def _notebook(file, page):
         hidden = cell.metadata.get("jupyter", {})
         folds = {"hide-input": hidden.get("source_hidden"), "hide-output": hidden.get("outputs_hidden")}
         cell.metadata["tags"] = [tag for tag, folded in folds.items() if folded]
+        for output in cell.outputs:
+            if "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = retargeted(output.data["text/markdown"], file, page)
         alts = [output.metadata["image/png"]["alt"] for output in cell.outputs if output.get("metadata")]
         if alts:
             cell.metadata["mystnb"] = {"image": {"alt": alts[0]}}

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import html
+import logging
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import collect  # noqa: E402
+import jieba  # noqa: E402
 import reference  # noqa: E402
 import relations  # noqa: E402
 from collect import _  # noqa: E402
@@ -31,6 +34,7 @@ copyright = "CC-BY-4.0"
 extensions = ["myst_nb"]
 root_doc = "index"
 nb_execution_mode = "off"  # the outputs are stored
+nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 myst_url_schemes = ["http", "https", "source"]
@@ -61,13 +65,14 @@ WIDEST = 4  # partners of a page that are shown at once; the others are folded
 
 CHAPTER, BELONGS, NO_SECTION = _("Chapter"), _("the whole chapter"), _("no section; it helps the other files")
 KINDS = {"file": _("Files"), "test": _("Tests"), "notebook": _("Notebooks")}
-MORE, ENGLISH, SOURCE = _("{count} more"), _("This page is in English only."), _("code")
+ENGLISH, SOURCE = _("This page is in English only."), _("code")
 EXPLORER = _("Open the explorer in a window of its own")
 DESCRIPTION = _("description")
 
 
 def setup(app):
     """Called by Sphinx."""
+    jieba.setLogLevel(logging.WARNING)
     app.add_html_math_renderer("katex", (_inline_formula, None), (_block_formula, None))
     app.connect("config-inited", _settings_of_the_language)
     app.connect("doctree-resolved", _link_names)
@@ -76,6 +81,7 @@ def setup(app):
     app.connect("doctree-resolved", _link_sources)
     app.connect("html-collect-pages", _code_pages)
     app.connect("html-page-context", _complete_page)
+    app.connect("html-page-context", _quick_navigation, priority=100)  # before the theme, which calls it
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -115,14 +121,20 @@ def _link_names(app, doctree, docname):
     """Make a link of each `path/of/a/file.py` and each `name_of_a_function` in the text."""
     for literal in list(doctree.findall(nodes.literal)):
         inside = (nodes.reference, nodes.title, addnodes.desc_signature)
-        parents = iter(lambda node=[literal]: node.__setitem__(0, node[0].parent) or node[0], None)
         target = _target(literal.astext(), docname)
-        if target and not any(isinstance(parent, inside) for parent in parents):
+        if target and not any(isinstance(parent, inside) for parent in _above(literal)):
             link = nodes.reference("", "", refuri=target, internal=True)
             literal.replace_self(link)
             link += literal
 
 
+def _above(node):
+    while node.parent is not None:
+        node = node.parent
+        yield node
+
+
+@functools.cache
 def _target(name, docname):
     """ "page:PAGE#ANCHOR" of a file or of a public name of the package; "" if it is neither, or the page itself."""
     page = next(filter(None, (collect.page_of(folder + name) for folder in _bases(name))), "")
@@ -198,6 +210,34 @@ def _lexer(path):
 
 
 # ---------------------------------------------------------------- around each page
+
+
+def _quick_navigation(app, pagename, templatename, context, doctree):
+    """Let the theme use one navigation for all pages of a folder. Sphinx makes a new one for each page: minutes."""
+
+    def toctree(**options):
+        tree = _navigation(app, pagename.rpartition("/")[0])
+        for page in _with_parents(app, pagename):
+            uri = re.escape(app.builder.get_relative_uri(pagename, page) or pagename.rpartition("/")[2] + ".html")
+            tree = re.sub(rf'<li class="(toctree-l\d)">(<a class=")([^"]*" href="{uri}")', r'<li class="\1 current">\2current \3', tree)
+        return tree
+
+    context["toctree"] = toctree
+
+
+@functools.cache
+def _navigation(app, folder):
+    """The navigation of a page that is not in it."""
+    page = f"{folder}/none" if folder else "none"
+    return app.builder._get_local_toctree(page, collapse=False, titles_only=True, maxdepth=-1, includehidden=True)
+
+
+def _with_parents(app, page):
+    """A page and the pages above it in the navigation."""
+    parents = {child: parent for parent, inner in app.env.toctree_includes.items() for child in inner}
+    while page in parents:
+        yield page
+        page = parents[page]
 
 
 def _complete_page(app, pagename, templatename, context, doctree):

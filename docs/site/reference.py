@@ -7,6 +7,7 @@ fields of a configuration with their comments. Not here: private names, and the 
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import re
 from collections.abc import Iterator
@@ -57,9 +58,35 @@ def _object(node, path, fence):
         return _directive("py:class", f"{node.name}({bases})" if bases else node.name, [words, fields, *methods], fence)
     if any(ast.unparse(mark).endswith("property") for mark in node.decorator_list):
         return _directive("py:property", node.name, [words], fence)
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     kind = "py:function" if fence == 6 else "py:method"
-    return _directive(kind, f"{node.name}({ast.unparse(node.args)}){returns}", [words], fence)
+    return _directive(kind, _signature(node, path), [words], fence)
+
+
+def _signature(node, path):
+    """name(arguments) -> result. The classes of the package have their full names, which Sphinx shortens and links."""
+    imported = _imported(path)
+
+    class Full(ast.NodeTransformer):
+        def visit_Name(self, name):
+            full = imported.get(name.id, "")
+            return ast.parse(f"~{full}", mode="eval").body if full in lines() else name
+
+    node = copy.deepcopy(node)
+    for argument in ast.walk(node.args):
+        if isinstance(argument, ast.arg) and argument.annotation:
+            argument.annotation = Full().visit(argument.annotation)
+    returns = f" -> {ast.unparse(Full().visit(node.returns))}" if node.returns else ""
+    return f"{node.name}({ast.unparse(node.args)}){returns}"
+
+
+@functools.cache
+def _imported(path):
+    """{a name in a file: the full name of the object that it imports from the package or defines}."""
+    module = next(name for name, other in modules().items() if other == path)
+    tree = parsed(ROOT / path)
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    names = {alias.asname or alias.name: f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
+    return names | {node.name: f"{module}.{node.name}" for node in _public(tree)}
 
 
 def _directive(kind, signature, parts, fence):

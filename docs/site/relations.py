@@ -76,6 +76,7 @@ def _first(number, chapter):
     return next((Place(number, row.anchor) for row in rows(chapter) if number in row.section), None)
 
 
+@functools.cache
 def _mirrored(path):
     """The file that a test mirrors: tests/model/test_flamingo.py is for tinyflamingo/model/flamingo.py."""
     folder, _, name = path.partition("tests/")[2].rpartition("/test_")
@@ -95,6 +96,7 @@ def kind(path: str) -> str:
     return {"tests": "test", "tinyflamingo": "file"}.get(path.partition("/")[0], "script")
 
 
+@functools.cache
 def partners(path: str) -> list[str]:
     """Files, tests and notebooks that belong to a file: those in its rows first, then those that imports connect."""
     groups = [row.paths for row in rows((ROOT / CHAPTER).read_text("utf-8"))] + [paths for _, paths in keys()]
@@ -139,6 +141,7 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@functools.cache
 def docstring(path: str) -> str:
     """What a Python file says of itself; "" for another file."""
     return ast.get_docstring(parsed(ROOT / path)) or "" if path.endswith(".py") else ""
