@@ -83,9 +83,14 @@ def build(languages: tuple, out: Path, katex: dict[str, bytes]) -> list[str]:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         stages = {language: Path(folder) / language for language in languages}
-        runs = [_start(language, stage, out, languages, katex) for language, stage in stages.items()]
+        runs = [_start(language, stage, languages, katex) for language, stage in stages.items()]
         outputs = [run.communicate()[0] for run in runs]
-    warnings = [line for run, output in zip(runs, outputs, strict=True) if run.returncode for line in output.split("\n")]
+        for language, stage in stages.items():
+            shutil.rmtree(out / language, ignore_errors=True)
+            shutil.move(stage / "html" / language, out / language)
+    warnings = [
+        line for run, output in zip(runs, outputs, strict=True) if run.returncode for line in output.split("\n")
+    ]
     (out / "explorer.html").write_bytes(build_page())
     names = [f'<a href="{name}/index.html">{name}</a>' for name in languages]
     page = FIRST_PAGE.format(links=" · ".join(names), names=list(languages))
@@ -93,18 +98,17 @@ def build(languages: tuple, out: Path, katex: dict[str, bytes]) -> list[str]:
     return warnings + list(links.faults(out))
 
 
-def _start(language, stage, out, languages, katex):
-    """Collect the sources of one language, and start Sphinx on them."""
+def _start(language, stage, languages, katex):
+    """Collect the sources of one language, and start Sphinx on them: it writes html/LANGUAGE beside them."""
     import collect
 
-    collect.collect(language, stage)
+    collect.collect(language, stage / "texts")
+    (stage / "package").mkdir()
     for name, content in katex.items():
-        (stage / "package").mkdir(exist_ok=True)
         (stage / "package" / name).write_bytes(content)
-    shutil.rmtree(out / language, ignore_errors=True)
-    options = ["-q", "-E", "-W", "--keep-going", "-c", SITE, "-d", stage.parent / f"{language}.doctrees"]
+    options = ["-q", "-E", "-W", "--keep-going", "-c", SITE, "-d", stage / "doctrees"]
     options += ["-D", f"language={language}", "-A", f"editions={','.join(languages)}"]
-    command = [sys.executable, "-m", "sphinx", *map(str, options), str(stage), str(out / language)]
+    command = [sys.executable, "-m", "sphinx", *map(str, options), str(stage / "texts"), str(stage / "html" / language)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 
 import translate  # noqa: E402  it imports notebooks/build.py
 
+
 def _(text: str) -> str:
     """Marks a sentence for the catalogue docs/locale/zh_CN/site.po."""
     return text
@@ -35,7 +35,7 @@ NOTEBOOKS = _(
     "Jupyter: `python -m jupyterlab`, started in the project's folder."
 )
 FILES = _("Every file with code, and the first line of its description.")
-WORDS = (_("Notebooks"), _("All files"))
+REFERENCE, WORDS = _("API reference"), (_("Notebooks"), _("All files"))
 
 LANGUAGES = {"en": "English", "zh_CN": "中文"}
 # The order in the navigation. A text that is not named here follows in the last group.
@@ -207,8 +207,8 @@ def _first_line(path):
 
 def _navigation(say):
     """The tables of contents at the end of the first page; they are seen in the navigation alone."""
-    titles = {"notebooks": "notebooks/index", "api": "api/tinyflamingo", "files": "files"}
-    titles |= {"contributing": "CONTRIBUTING"}
+    titles = {"notebooks": "notebooks/index", "files": "files", "contributing": "CONTRIBUTING"}
+    titles["api"] = f"{say.get(REFERENCE, REFERENCE)} <api/tinyflamingo>"
     named = {name for names in GROUPS.values() for name in names}
     others = [page for path, page in pages().items() if path.endswith(".md") and page != "index"]
     others = [page for page in others if page.rpartition("/")[2].lower() not in named]
@@ -220,4 +220,3 @@ def _navigation(say):
 def _toctree(entries, depth, caption=""):
     options = [f":maxdepth: {depth}", *([f":caption: {caption}", ":hidden:"] if caption else [])]
     return "\n".join(["```{toctree}", *options, "", *entries, "```"])
-

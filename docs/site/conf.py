@@ -39,6 +39,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 myst_url_schemes = ["http", "https", "source"]
 python_maximum_signature_line_length = 88
+add_module_names = False
 toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_title = "tinyflamingo"
@@ -87,7 +88,7 @@ def setup(app):
 
 def _settings_of_the_language(app, config):
     config.html_search_options = {"dict": str(Path(app.srcdir) / "words.txt")}
-    config.html_static_path += [str(Path(app.srcdir) / "package")]
+    config.html_static_path = ["static", str(Path(app.srcdir).parent / "package")]
 
 
 @functools.cache
@@ -140,7 +141,7 @@ def _target(name, docname):
     page = next(filter(None, (collect.page_of(folder + name) for folder in _bases(name))), "")
     if page:
         return f"page:{page}" if page != docname else ""
-    full = _full_names().get(name, "")
+    full = _full_names().get(f"{docname.removeprefix('api/')}.{name}") or _full_names().get(name)
     return f"page:api/{full[0]}#{full[1]}" if full else ""
 
 
@@ -219,7 +220,8 @@ def _quick_navigation(app, pagename, templatename, context, doctree):
         tree = _navigation(app, pagename.rpartition("/")[0])
         for page in _with_parents(app, pagename):
             uri = re.escape(app.builder.get_relative_uri(pagename, page) or pagename.rpartition("/")[2] + ".html")
-            tree = re.sub(rf'<li class="(toctree-l\d)">(<a class=")([^"]*" href="{uri}")', r'<li class="\1 current">\2current \3', tree)
+            entry = rf'<li class="(toctree-l\d)">(<a class=")([^"]*" href="{uri}")'
+            tree = re.sub(entry, r'<li class="\1 current">\2current \3', tree)
         return tree
 
     context["toctree"] = toctree

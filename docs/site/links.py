@@ -1,4 +1,4 @@
-"""Checks a built site: every link leads to a page and an anchor that exist, and no page loads anything from a network."""
+"""Checks a built site: every link leads to a page and a place that exist, and nothing comes from a network."""
 
 from __future__ import annotations
 
