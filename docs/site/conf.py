@@ -231,7 +231,8 @@ def _quick_navigation(app, pagename, templatename, context, doctree):
 def _navigation(app, folder):
     """The navigation of a page that is not in it."""
     page = f"{folder}/none" if folder else "none"
-    return app.builder._get_local_toctree(page, collapse=False, titles_only=True, maxdepth=-1, includehidden=True)
+    depth = 1 if folder.startswith("source") else -1  # hundreds of pages of code: a short navigation keeps them small
+    return app.builder._get_local_toctree(page, collapse=False, titles_only=True, maxdepth=depth, includehidden=True)
 
 
 def _with_parents(app, page):

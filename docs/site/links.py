@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
+import html
+import posixpath
+import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+TAG = re.compile(r"<(\w+)\s([^<>]*)>")  # text of a page has &lt; and &quot; for these signs
+ATTRIBUTE = re.compile(r'([\w-]+)="([^"]*)"')
 LOADS = {("script", "src"), ("img", "src"), ("iframe", "src"), ("link", "href"), ("source", "src"), ("video", "src")}
 
 
-class _Page(HTMLParser):
+class _Page:
     """The ids and the links of a page: (address, whether the browser loads it with the page)."""
 
     def __init__(self, text):
-        super().__init__()
         self.ids, self.links = set(), set()
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        for name, value in attrs:
-            if name == "id" or (tag, name) == ("a", "name"):
-                self.ids.add(value)
-            elif name in ("href", "src") and value:
-                self.links.add((value, (tag, name) in LOADS))
+        for tag, attributes in TAG.findall(text):
+            for name, value in ATTRIBUTE.findall(attributes):
+                if name == "id" or (tag, name) == ("a", "name"):
+                    self.ids.add(value)
+                elif name in ("href", "src") and value:
+                    self.links.add((html.unescape(value), (tag, name) in LOADS))
 
 
 def faults(folder: Path) -> Iterator[str]:
     """One line for each dead link, missing anchor and address in a network that a page loads."""
-    pages = {path.resolve(): _Page(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
-    for path, page in pages.items():
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    names = sorted(name for name in files if name.endswith(".html"))
+    pages = {name: _Page((folder / name).read_text(encoding="utf-8")) for name in names}
+    for name, page in pages.items():
         for address, loaded in sorted(page.links):
-            if fault := _fault(address, loaded, path, pages):
-                yield f"{path.relative_to(folder.resolve()).as_posix()}: {fault}: {address}"
+            if fault := _fault(address, loaded, name, pages, files):
+                yield f"{name}: {fault}: {address}"
 
 
-def _fault(address, loaded, path, pages):
+def _fault(address, loaded, name, pages, files):
     if ":" in address.partition("/")[0] or address.startswith("//"):
         return "loads from a network" if loaded and not address.startswith("data:") else ""
-    name, _, anchor = address.partition("#")
-    target = (path.parent / unquote(name.partition("?")[0])).resolve() if name else path
-    if not target.is_file():
+    path, _, anchor = address.partition("#")
+    path = unquote(path.partition("?")[0])
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+    if target not in files:
         return "no such file"
-    page = pages.get(target)
-    known = not anchor or page is None or "=" in anchor or unquote(anchor) in page.ids
+    known = not anchor or target not in pages or "=" in anchor or unquote(anchor) in pages[target].ids
     return "" if known else "no such place on the page"
