@@ -48,9 +48,9 @@ if ({names}.includes(wanted)) location.replace(wanted + "/index.html");
 
 
 def read_katex(package: Path) -> dict[str, bytes]:
-    """{file: contents} of KaTeX: its script, and its styles with the fonts inside."""
+    """{file: contents} of KaTeX: its script, its styles with the fonts inside, its licence."""
     try:
-        parts = read_files(package, ("dist/katex.min.js", "dist/katex.min.css"))
+        parts = read_files(package, ("dist/katex.min.js", "dist/katex.min.css", "LICENSE"))
         style = parts["dist/katex.min.css"].decode()
         fonts = read_files(package, [f"dist/{name}" for name in FONT.findall(style)])
     except (KeyError, OSError) as error:
@@ -60,7 +60,8 @@ def read_katex(package: Path) -> dict[str, bytes]:
         data = base64.b64encode(fonts[f"dist/{match[1]}"]).decode()
         return f'src:url(data:font/woff2;base64,{data}) format("woff2")'
 
-    return {"katex.min.js": parts["dist/katex.min.js"], "katex.min.css": FONT.sub(inside, style).encode()}
+    files = {"katex.min.js": parts["dist/katex.min.js"], "katex.min.css": FONT.sub(inside, style).encode()}
+    return files | {"katex.LICENSE.txt": parts["LICENSE"]}
 
 
 def find_katex(given: Path | None) -> Path:

@@ -35,6 +35,10 @@ NOTEBOOKS = _(
     "Jupyter: `python -m jupyterlab`, started in the project's folder."
 )
 FILES = _("Every file with code, and the first line of its description.")
+EXPLORER = _("Open the explorer in a window of its own")
+EXPLORER_PAGE = """<iframe class="explorer" src="{address}" title="explorer" loading="lazy"></iframe>
+
+<p><a href="{address}" target="_blank">{words}</a></p>"""
 REFERENCE, WORDS = _("API reference"), (_("Notebooks"), _("All files"))
 
 LANGUAGES = {"en": "English", "zh_CN": "中文"}
@@ -160,7 +164,16 @@ def _text(path, page, language):
     text = file.read_text(encoding="utf-8")
     for link in translate.OTHER_LANGUAGE:  # every page has this link
         text = text.replace(link, "", 1)
+    if page == "docs/explorer":
+        title, rest = text.split("\n", 1)
+        text = f"{title}\n\n{_explorer(language)}\n{rest}"
     return retargeted(text, file, page)
+
+
+def _explorer(language):
+    """The explorer inside its page, and a link to it alone. Its file is beside the folders of the languages."""
+    label = words(language).get(EXPLORER, EXPLORER)
+    return EXPLORER_PAGE.format(address=f"../../explorer.html#lang={language[:2]}", words=label)
 
 
 def _notebook(file, page):

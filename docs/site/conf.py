@@ -64,10 +64,9 @@ html_sidebars = {
 }
 WIDEST = 4  # partners of a page that are shown at once; the others are folded
 
-CHAPTER, BELONGS, NO_SECTION = _("Chapter"), _("the whole chapter"), _("no section; it helps the other files")
+CHAPTER, BELONGS, NO_SECTION = _("Chapter"), _("the whole chapter"), _("no single section")
 KINDS = {"file": _("Files"), "test": _("Tests"), "notebook": _("Notebooks")}
 ENGLISH, SOURCE = _("This page is in English only."), _("code")
-EXPLORER = _("Open the explorer in a window of its own")
 DESCRIPTION = _("description")
 
 
@@ -256,8 +255,6 @@ def _complete_page(app, pagename, templatename, context, doctree):
         app.add_css_file("katex.min.css")
     path = collect.file_of(pagename)
     context["lines"] = list(_lines(app, path, pagename, say)) if path else []
-    if pagename == "docs/explorer":
-        context["explorer"] = f"{up}explorer.html#lang={language[:2]}", say(EXPLORER)
 
 
 def _lines(app, path, pagename, say):

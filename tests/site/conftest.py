@@ -1,7 +1,7 @@
 """The built site, once for all tests; and a line that says what was not tested without the libraries or KaTeX."""
 
 import importlib.util
-import resource
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,12 +42,13 @@ def built(katex, tmp_path_factory):
     if libraries := [name for name in missing if name in NEEDED]:
         pytest.skip(f"not installed: {', '.join(libraries)}")
     folder = tmp_path_factory.mktemp("site") / "html"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = os.times()
     command = [sys.executable, str(ROOT / "docs" / "make_site.py"), "--out", str(folder), "--katex", str(katex)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after = os.times()
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    return folder, done.stdout, used
 
 
 @pytest.fixture(scope="session")
