@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from jinja2 import DictLoader
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
+from npm_package import read_files
 
 HERE = Path(__file__).resolve().parent
 # A section's heading, or a paragraph that asks for a prediction.
@@ -85,8 +85,8 @@ def as_html(notebook: NotebookNode, reveal: dict[str, str]) -> str:
 
 def read_reveal(package: Path) -> dict[str, str]:
     """The parts of reveal.js in its package."""
-    with tarfile.open(package) as tar:
-        parts = {name: tar.extractfile(f"package/{path}").read().decode() for name, path in PARTS.items()}
+    files = read_files(package, PARTS.values())
+    parts = {name: files[path].decode() for name, path in PARTS.items()}
     parts["theme"] = re.sub(r"@import[^;]*;", "", parts["theme"])  # its fonts
     return {name: text.replace("</script", "<\\/script") for name, text in parts.items()}
 

@@ -5,8 +5,8 @@
     python notebooks/build.py --language zh_CN [NAME ...]            write notebooks/zh, README.zh.md and docs/zh
 
 A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), the questions
-after the notebooks (quizzes), or a text (README, teaching, glossary, faq); without names: all. A catalogue is a PO
-file, which any editor for PO files opens:
+after the notebooks (quizzes), the words of the site (site), or a text (README, chapter, teaching, glossary, faq);
+without names: all. A catalogue is a PO file, which any editor for PO files opens:
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 
@@ -157,7 +157,7 @@ def _moved(link, old, new):
 def editions() -> dict[Path, Path]:
     """{the English file: the Chinese file} of notebooks and texts."""
     notebooks = [HERE / f"{source.stem}.ipynb" for source in build.sources()]
-    names = [f"{name}.md" for name in ("teaching", "glossary", "faq")]
+    names = [f"{name}.md" for name in ("chapter", "teaching", "glossary", "faq")]
     texts = {ROOT / "docs" / name: ROOT / "docs" / "zh" / name for name in names}
     return {path: HERE / "zh" / path.name for path in notebooks} | {ROOT / "README.md": ROOT / "README.zh.md"} | texts
 
@@ -169,6 +169,7 @@ def sources() -> dict[str, Source]:
     checks = [path for path in modules if path.parent.name == "checks" and path.stem.startswith("n")]
     made += [_strings(path.stem, [path]) for path in checks]
     made.append(_strings("messages", [path for path in modules if path not in checks]))
+    made.append(Source("site", ROOT / "docs" / "locale" / LANGUAGE / "site.po", _words_of_the_site))
     made.append(Source("quizzes", PACKAGE / "locale" / LANGUAGE / "quizzes.po", _quizzes))
     return {source.name: source for source in made}
 
@@ -219,6 +220,12 @@ def _strings(name, modules):
     return Source(name, PACKAGE / "locale" / LANGUAGE / f"{name}.po", texts)
 
 
+def _words_of_the_site():
+    """The sentences that the pages of the site have beside the texts."""
+    modules = sorted((ROOT / "docs" / "site").glob("*.py"))
+    return {text: place for module in modules for text, place in strings_of(module).items()}
+
+
 def _quizzes():
     """The titles, questions, answers and replies, in their order in the files."""
 
@@ -260,7 +267,7 @@ def _translates(node):
 
 def update(source: Source) -> str:
     """Take new texts into a catalogue and drop those that are gone; returns what has changed, in words."""
-    old = {entry.msgid: entry for entry in _entries(source)}
+    old = {entry.msgid: entry for entry in read_entries(source)}
     texts = source.texts()
     gone = {text: entry.msgstr for text, entry in old.items() if text not in texts and entry.msgstr}
     catalogue = polib.POFile(wrapwidth=0)
@@ -283,13 +290,14 @@ def _like(text, gone):
     return polib.POEntry(msgid=text, msgstr=gone[near[0]], flags=["fuzzy"], previous_msgid=near[0])
 
 
-def _entries(source):
+def read_entries(source: Source) -> list:
+    """The entries of a catalogue; [] if it does not exist yet."""
     return list(polib.pofile(str(source.catalogue), encoding="utf-8")) if source.catalogue.is_file() else []
 
 
 def faults(source: Source) -> Iterator[str]:
     """What is missing or wrong in a catalogue and in the file that is written from it, one line each."""
-    entries, texts, terms = _entries(source), source.texts(), read_terms()
+    entries, texts, terms = read_entries(source), source.texts(), read_terms()
     for text in texts.keys() - {entry.msgid for entry in entries}:
         yield f"no entry, run --update: {text}"
     for entry in entries:
@@ -387,7 +395,7 @@ def _do(source, arguments):
         print(f"{source.name}: {len(source.texts())} entries, {words} English words, {len(found)} faults")
         return len(found)
     if source.write:
-        path, content = source.write(chosen(_entries(source)))
+        path, content = source.write(chosen(read_entries(source)))
         path.parent.mkdir(exist_ok=True)
         path.write_text(content, encoding="utf-8", newline="\n")
         print(path.relative_to(ROOT).as_posix())

@@ -2,8 +2,8 @@
 
 A safetensors file is eight bytes (a length n, little-endian), n bytes of JSON ({name: {"dtype", "shape",
 "data_offsets"}}) and the arrays, row by row, one after the other. The format is simple, so this file reads and writes
-it without a library: it maps 10 GB into memory without a copy, and it cannot write a transposed view in the wrong
-order, as one release of the format's library does.
+it without a library. It maps 10 GB into memory without a copy. One release of the format's library writes a transposed
+view in the wrong order; this file cannot.
 
 Not here: what the names mean (`interop/names.py`). Pickles (`.pt`, `.bin`) are refused: they can run code.
 """

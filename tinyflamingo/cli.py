@@ -26,6 +26,7 @@ QUERIES = 500  # queries for each task of `evaluate`
 FIGURES = (".png", ".pdf", ".svg")
 BLAS_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 ABLATIONS = Path("runs/ablate/ablations.json")
+SITE = Path(tinyflamingo.__file__).parents[1] / "docs" / "site" / "html"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,6 +111,7 @@ def _parser():
     _add_parity(commands)
     _add_data(commands)
     _add_class(commands)
+    _add_docs(commands)
     doctor = commands.add_parser("doctor", help="versions, threads, memory, and a short self-test")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -642,6 +644,25 @@ def _class(args):
         return
     for line in (grade.csv_lines if args.csv else grade.text_lines)(grade.grade(args.path, args.seconds)):
         print(line, flush=True)
+
+
+def _add_docs(commands):
+    p = commands.add_parser("docs", help="open the site that docs/make_site.py has built")
+    p.add_argument("--language", choices=("en", "zh_CN"), help="default: the language of the system")
+    p.set_defaults(run=_docs)
+
+
+def _docs(args):
+    import webbrowser
+
+    from tinyflamingo.language import is_chinese
+
+    language = args.language or ("zh_CN" if is_chinese() else "en")
+    page = SITE / language / "index.html"
+    if not page.is_file():
+        raise UserError(f"there is no site in {SITE}: in a clone of the repository, run python docs/make_site.py")
+    print(page)
+    webbrowser.open(page.as_uri())
 
 
 def _doctor(args):

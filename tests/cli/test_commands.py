@@ -40,7 +40,7 @@ FORMATS = {
 }
 COMMANDS = (
     "train", "demo", "complete", "explore", "evaluate", "ablate", "report", "bench", "params", "convert", "parity",
-    "data", "calibrate", "class", "doctor",
+    "data", "calibrate", "class", "docs", "doctor",
 )  # fmt: skip
 
 

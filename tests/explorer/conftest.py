@@ -2,22 +2,11 @@
 
 import json
 import os
-import shutil
 
 import pytest
+from programs import PROGRAMS, installed, required
 
 from tinyflamingo.explorer import build
-
-PROGRAMS = {"Node": ("node", "nodejs"), "Chromium": ("chromium", "chromium-browser", "google-chrome")}
-
-
-def installed(name):
-    """The path of a program, or None."""
-    return next(filter(None, map(shutil.which, PROGRAMS[name])), None)
-
-
-def required(name):
-    return installed(name) or pytest.skip(f"{name} is not installed")
 
 
 def pytest_terminal_summary(terminalreporter):

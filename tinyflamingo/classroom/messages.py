@@ -3,8 +3,9 @@
 Serves `grade.py` and `worker.py`. JSON, because what comes from a student's process is not to be trusted: reading it
 makes arrays of numbers, lists, dicts and texts, and runs nothing. Not here: who sends what.
 
-Arguments keep their identity: an array, list or dict has a number, so a student's function can return the array that it
-was given, and what it has changed in place is changed on the other side too (`Values.state`, `Values.take_over`).
+Arguments keep their identity, because each array, list and dict has a number. So a student's function can return the
+array that it was given, and what it has changed in place is changed on the other side too (`Values.state`,
+`Values.take_over`).
 """
 
 from __future__ import annotations

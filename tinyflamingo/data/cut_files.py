@@ -4,9 +4,9 @@ A file that lost its end in a copy can still be decoded, to fewer frames. A whol
 So the parts are followed: a container is a row of parts (boxes, chunks, pages, packets), and each part begins with
 its own length. The file is cut if the last part does not end within it. Other bytes behind the parts do no harm.
 
-Some cuts leave no trace: those exactly between two frames of a stream without a length (MPEG transport and program
-streams, raw MPEG), between two fragments of an mp4 or two blocks of a live Matroska, and between two tags of an FLV
-without the field "filesize". Not here: frames that are damaged (`video.py`).
+Some cuts leave no trace. They are exactly between two parts of a file that does not know its length: two frames of an
+MPEG transport or program stream or of raw MPEG, two fragments of an mp4, two blocks of a live Matroska, or two tags of
+an FLV without the field "filesize". Not here: frames that are damaged (`video.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How a picture of any size becomes the square that an image encoder was trained on (chapter §2).
 
-The chapter's encoder: as in the paper (appendix B.1.2), the picture keeps its aspect ratio, shrinks by exact area
-average (each new pixel is the mean of the area that it covers), and is padded to a square with the mean value. The
-paper does not say which mean. Here it is the mean colour of the picture itself, so padding needs no other picture and
-no data set. Encoders of CLIP and timm: the picture is resized with a filter of Pillow, and its centre is cut out.
+The chapter's encoder does as the paper (appendix B.1.2): the picture keeps its aspect ratio and is padded to a square
+with the mean value. It shrinks by exact area average: each new pixel is the mean of the area that it covers. The paper
+does not say which mean. Here it is the mean colour of the picture itself, so padding needs no other picture and no data
+set. Encoders of CLIP and timm: the picture is resized with a filter of Pillow, and its centre is cut out.
 
 An encoder's configuration has its `Preparation`; a checkpoint keeps it. Not here: files to RGB (`images.py`,
 `video.py`), and the scaling of colours to mean 0 and variance 1 (the encoder does it).

@@ -1,9 +1,9 @@
 """Resampler and gated block of the public ports of Flamingo.
 
-`flamingo-pytorch` (0.1.2), `flamingo-mini` (0.0.2) and `open_flamingo` (2.0.1) agree on three points: exact GELU, a
-layer norm on the features in every resampler layer and one after the last layer, and no layer norm on the media in a
-gated block. They differ in the places of the gated blocks, and in the embeddings that are added to the features: of a
-frame's time, of a medium's place in its document, or both.
+`flamingo-pytorch` (0.1.2), `flamingo-mini` (0.0.2) and `open_flamingo` (2.0.1) agree on three points. GELU is exact. A
+layer norm is on the features in every resampler layer, and one after the last layer. The media in a gated block have no
+layer norm. They differ in the places of the gated blocks. They also differ in the embeddings that are added to the
+features: of a frame's time, of a medium's place in its document, or both.
 
 Not here: names in their files (`interop/names.py`), their decoders (`decoders.py`).
 """

@@ -1,9 +1,9 @@
 """Readers of the users' data sets: a folder or file in, records out (chapter §4).
 
-`read_data(path)` detects the format, or takes it as an argument. Each format is a module here with `FILES`
-(patterns of its files' names), `SURE` (patterns that no other format has), `matches` (whether the beginning
-of a file has the format), `SHARDS` (whether several files can be one data set) and `read(path, root)`, a
-generator: it reads a record only when that record is needed.
+`read_data(path)` detects the format, or takes it as an argument. Each format is a module here. It has `FILES` (patterns
+of its files' names), `SURE` (patterns that no other format has), `matches` (whether the beginning of a file has the
+format) and `SHARDS` (whether several files can be one data set). Its `read(path, root)` is a generator: it reads a
+record only when that record is needed.
 
 Not here: decoding (`decode.py`), the store that training reads (`data/store.py`).
 """
