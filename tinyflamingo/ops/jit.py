@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import current_process
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -20,6 +21,7 @@ from numba.core.codegen import get_host_cpu_features
 SUMS = {"reassoc", "contract", "nsz"}
 EXACT: set[str] = set()
 config: Any = numba.config  # mypy does not know its names
+TILE = Path(__file__).with_name("register_tile.py")  # kernels in other files contain its code
 FEW = 4  # kernels that are compiled without a word
 
 
@@ -33,6 +35,9 @@ class _Cache(FunctionCache):
             with suppress(OSError):
                 self.flush()
             return None
+
+    def _index_key(self, *arguments: Any) -> tuple:
+        return (*super()._index_key(*arguments), TILE.stat().st_mtime_ns)  # after a change in the tile
 
     def save_overload(self, *arguments: Any) -> None:
         with suppress(OSError):

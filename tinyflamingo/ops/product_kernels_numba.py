@@ -34,9 +34,8 @@ LONGEST = 256  # of a tuple: in longer rows a known length gains nothing, and co
 def convolve(x, w, b, stride, top, left, out):
     """Forward of ``conv2d``: x (B, Y, X, C), w (kh, kw, C, N), b (N,) fill out (B, Yo, Xo, N), which may be strided.
 
-    2 B Yo Xo kh kw C N flops; 1r of x and 1w of out, windows and weights are read from L1 and L2. Allocates a group of
-    padded pictures, or none if no window leaves a picture; no columns. top, left: zeros before a picture. N above WIDE:
-    see ``kernels_numpy.py``.
+    2 B Yo Xo kh kw C N flops; 1r of x and 1w of out, windows and weights are read from L1 and L2. top, left: zeros
+    before a picture. Allocates a group of padded pictures, or none if no window leaves a picture.
     """
     if w.shape[3] > WIDE:
         return kernels_numpy.convolve(x, w, b, stride, top, left, out)
@@ -109,10 +108,7 @@ def _convolve(x, padded, size, length, lines, group, pixels, taps, w, b, out, ou
 
 @kernel(SUMS)
 def _correlate(x, padded, size, length, lines, group, pixels, taps, g, rows, dw, db, one, zeros):
-    """Transposed windows times gradients: the rows of the product are taps, its sums are over PIXELS pixels.
-
-    The bias is the weight of an input that is always 1. zeros: the table that reads the same number again and again.
-    """
+    """Transposed windows times gradients. The bias is the weight of an input that is always 1."""
     pictures, N, of_one = len(x) // size, len(db), len(pixels) // group
     for first in range(0, pictures, group):
         count = min(group, pictures - first)

@@ -101,8 +101,8 @@ def _tile(builder, values, row, rows, lane, parts):
 
     left = [at(values.x, builder.load(at(values.rows, row, INT(r)))) for r in range(rows)]
     result = [at(values.out, builder.load(at(values.places, row, INT(r))), lane) for r in range(rows)]
-    begin = [load(builder.select(values.add, place, at(values.bias, lane))) for place in result]
-    sums = [[cgutils.alloca_once_value(builder, vector) for vector in row] for row in begin]
+    begin = [builder.select(values.add, place, at(values.bias, lane)) for place in result]
+    sums = [[cgutils.alloca_once_value(builder, vector) for vector in load(place)] for place in begin]
     with cgutils.for_range(builder, values.columns_length) as loop:
         column = builder.load(at(values.columns, loop.index))
         right = load(at(values.w, builder.mul(loop.index, values.pitch), lane))
