@@ -465,7 +465,7 @@ def own_sizes() -> str:
 
 def own_minutes() -> str:
     times = re.findall(r" (\d+)[,;]", _own_output(" train "))
-    return f"{sum(map(int, times)) / 60:.0f} minutes on {_own_data()['cores']} cores" if times else "minutes"
+    return f"{sum(map(int, times)) / 60:.0f} minutes on {_own_data()['cores']} cores with other work" if times else "minutes"
 
 
 def own_feature_size() -> str:
