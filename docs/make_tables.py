@@ -465,7 +465,8 @@ def own_sizes() -> str:
 
 def own_minutes() -> str:
     times = re.findall(r" (\d+)[,;]", _own_output(" train "))
-    return f"{sum(map(int, times)) / 60:.0f} minutes on {_own_data()['cores']} cores" if times else "minutes"
+    minutes, cores = sum(map(int, times)) / 60, _own_data()["cores"]
+    return f"{minutes:.0f} minutes on {cores} cores with other work" if times else "minutes"
 
 
 def own_feature_size() -> str:
