@@ -506,7 +506,7 @@ for name, tokens in (("features and latents", visual), ("features alone", broken
 # %% [markdown]
 # Compare the two rows of the table. The model was trained with the latents among the keys. In the second row they are
 # missing, so the weights of the softmax change, and the visual tokens change too. Some answers suffer more from this
-# than others: look at the column of position. This does not show that a resampler needs the latents for these
+# than others: compare the columns. This does not show that a resampler needs the latents for these
 # answers. For that, one must train a second model with the features alone and compare the two, as the paper did.
 #
 # *Figure: the probability of the right answer against the number of visual tokens that are passed on, one line each
