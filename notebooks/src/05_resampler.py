@@ -510,8 +510,8 @@ for name, tokens in (("features and latents", visual), ("features alone", broken
 # answers. For that, one must train a second model with the features alone and compare the two, as the paper did.
 #
 # *Figure: the probability of the right answer against the number of visual tokens that are passed on, one line each
-# for colour, shape and position. With all tokens, all three are high. With a single token, all three are low. Between
-# these ends, each line rises at its own place: one question needs only a few tokens, another needs more.*
+# for colour, shape and position. With all tokens, all three are high. With fewer tokens, each line falls at its own
+# place: one question needs only a few tokens, another needs more.*
 
 # %%
 kept = np.array([right(visual[:, :r]) for r in range(1, R + 1)])

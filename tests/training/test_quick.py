@@ -22,9 +22,8 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "least"), [("caption", 0.6), ("few_shot_new_words", 0.8)])
-def test_it_captions_single_things_and_learns_a_word_from_four_pictures(model, task, least):
-    assert run_task(model, task, split_rng("test", 61), 300)["score"] >= least
+def test_it_captions_single_things(model):
+    assert run_task(model, "caption", split_rng("test", 61), 300)["score"] >= 0.6
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Presets: the sizes of a model, and the recipes of its three stages.
 
-Serves chapter §1, §2 and §4. `toy` is the main job; `quick` learns less in two minutes; `smoke` runs all stages in
-seconds, for tests. Not here: the configuration of the model's parts (`model/config.py`).
+Serves chapter §1, §2 and §4. `toy` is the main job; `quick` learns less in a quarter of the time; `smoke` runs all
+stages in seconds, for tests. Not here: the configuration of the model's parts (`model/config.py`).
 """
 
 from __future__ import annotations
