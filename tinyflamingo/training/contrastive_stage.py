@@ -40,7 +40,7 @@ from tinyflamingo.model.tokenizer import PAD, Tokenizer
 from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.ops.types import Params
 from tinyflamingo.training.muon import Muon
-from tinyflamingo.training.optimiser import adaptive_clip
+from tinyflamingo.training.optimiser import AdamW, adaptive_clip
 from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.shards import cut_rows, drawn, joined_gradient, own_rows
 from tinyflamingo.variants.registry import init_part, parts_of
@@ -138,7 +138,7 @@ class ContrastiveStage:
         self.collect(rng, tokenizer)
         self.encode = parts_of(self.config).encode
         params = init_contrastive(rng, self.config, init_part(rng, self.config.vision))
-        self.optimiser = Muon(params, self.recipe.optimiser)
+        self.optimiser: AdamW = Muon(params, self.recipe.optimiser)
 
     def collect(self, rng: np.random.Generator, tokenizer: Tokenizer) -> None:
         """Draw the data of the whole stage once: families of pictures, and their captions as ids."""

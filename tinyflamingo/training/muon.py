@@ -73,7 +73,7 @@ def orthogonalised(matrix: Array) -> Array:
     """
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / ((x * x).sum() ** np.float32(0.5) + np.float32(1e-7))
-    for a, b, c in np.float32(QUINTICS):
+    for a, b, c in np.asarray(QUINTICS, np.float32):
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
