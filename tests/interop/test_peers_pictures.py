@@ -51,7 +51,7 @@ def test_training_on_own_data_prepares_as_the_encoder_needs(tmp_path):
     preset = get_preset("smoke")
     vit = ViTConfig(width=preset.config.vision.width, preparation=CLIP)
     preset = dataclasses.replace(preset, config=dataclasses.replace(preset.config, vision=vit))
-    store = prepare_store(OwnData(str(tmp_path / "data")), preset, tmp_path / "run")
+    store = prepare_store(OwnData(str(tmp_path / "data")), preset.config.vision, tmp_path / "run")
     np.testing.assert_array_equal(store.pixels[0], load_picture(tmp_path / "data" / "a.png", 32, CLIP))
     assert np.abs(store.pixels[0].astype(int) - load_picture(tmp_path / "data" / "a.png", 32)).mean() > 5
 

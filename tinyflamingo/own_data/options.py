@@ -88,9 +88,12 @@ def prepare_store(own: OwnData, vision: Any, folder: str | Path) -> Store:
 
 
 def check_vocabulary(own: OwnData, preset: Preset) -> None:
-    """`UserError` if the tokenizer cannot have as few pieces. Only texts are read: no picture is decoded."""
-    if own.start is None:
-        texts = list(islice(texts_of(own.path, own.format), TEXTS))
+    """`UserError` if the tokenizer cannot have as few pieces. Only texts are read: no picture is decoded.
+
+    Without any usable record there is no text either: decoding then counts what is wrong.
+    """
+    texts = [] if own.start else list(islice(texts_of(own.path, own.format), TEXTS))
+    if texts:
         _tokenizer(own, preset, lambda: texts)
 
 
