@@ -70,11 +70,11 @@ def test_the_threshold_is_that_of_the_card(example):
 
 def test_the_completion_is_that_of_the_trained_model(example):
     folder, outputs = example
-    trained, shipped = (
-        tinyflamingo.complete(model, read_prompt("<image>Output:", [folder / "flags/flag_007.png"], 32))["text"]
-        for model in (tinyflamingo.load(folder / "runs/flags/checkpoint"), tinyflamingo.load())
-    )
-    assert outputs[COMPLETE] == f"{trained}\n" and trained != shipped
+    prompt = read_prompt("<image>Output:", [folder / "flags/flag_007.png"], 32)
+    models = tinyflamingo.load(folder / "runs/flags/checkpoint"), tinyflamingo.load()
+    trained, shipped = (tinyflamingo.complete(model, prompt) for model in models)
+    assert outputs[COMPLETE] == f"{trained['text']}\n"
+    assert trained["probability"] != shipped["probability"]  # after three steps the words can be the same
 
 
 def test_the_outputs_are_those_of_the_page_s_commands(tmp_path):
