@@ -165,7 +165,7 @@ def _figure(path):
 
 def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
-    p.add_argument("--preset", help="toy (the default), quick (2 to 3 minutes), smoke (seconds), or omniglot")
+    p.add_argument("--preset", help="toy (the default), quick (about 3 minutes), smoke (seconds), or omniglot")
     p.add_argument("--out", type=_path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or the seed of the resumed run")
     p.add_argument("--resume", action="store_true", help="continue the run in --out after any stop")

@@ -286,5 +286,5 @@ def _places(path, language, link, say):
 
 
 def _short(path):
-    """A path as it is shown: without the folder that its kind tells."""
+    """The path that a page shows: without the folder, because the heading names the kind of the file."""
     return path.removeprefix("tinyflamingo/").removeprefix("tests/").removeprefix("notebooks/").removesuffix(".ipynb")

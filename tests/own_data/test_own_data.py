@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from killed_runs import killed_in_step
 from own_files import COLOURS, lines, page, picture, pixels, video
 from PIL import Image
 
@@ -264,24 +265,11 @@ def test_each_held_out_record_gets_the_media_of_another_picture(finished, tmp_pa
     assert held_out(None, Side(store, store.held_out), 3)["perplexity"] is None  # one picture alone
 
 
-class Killed(BaseException):
-    """In place of a kill -9."""
-
-
 @pytest.mark.parametrize("at", [3, 8, 15, 16])
 def test_killed_in_any_stage_it_ends_with_the_same_bits(finished, source, tmp_path, monkeypatch, at):
     """The run is resumed without the data, which may be gone."""
-    real, count = run._one_step, iter(range(100))
-
-    def step(*args):
-        if next(count) == at:
-            raise Killed
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "_one_step", step)
-        with pytest.raises(Killed):
-            run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), mix=0.5)))
+    with killed_in_step(monkeypatch, at):
+        run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), mix=0.5)))
     run.train("smoke", tmp_path / "run", resume=True, source=source_of(None, tmp_path / "run", True))
     for name in ("checkpoint/weights.npz", LOG):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from killed_runs import killed_in_step
 from own_files import COLOURS, lines, pixels
 from PIL import Image
 
@@ -83,23 +84,10 @@ def test_training_goes_on_from_the_numbers_of_the_checkpoint(source, start, tmp_
         np.testing.assert_array_equal(named_leaves(made.optimiser.params)[name], leaf)
 
 
-class Killed(BaseException):
-    """In place of a kill -9."""
-
-
 @pytest.mark.parametrize("at", [1, 3])
 def test_killed_it_ends_with_the_same_bits(finished, source, start, tmp_path, monkeypatch, at):
-    real, count = run._one_step, iter(range(100))
-
-    def step(*args):
-        if next(count) == at:
-            raise Killed
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "_one_step", step)
-        with pytest.raises(Killed):
-            run.train("smoke", tmp_path / "run", source=OwnSource(options(source, start)))
+    with killed_in_step(monkeypatch, at):
+        run.train("smoke", tmp_path / "run", source=OwnSource(options(source, start)))
     again = source_of(None, tmp_path / "run", True)
     assert again.preset == "smoke"
     run.train("smoke", tmp_path / "run", resume=True, source=again)

@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from killed_runs import Killed, killed_in_step
 from matplotlib.figure import Figure
 
 import tinyflamingo
@@ -400,23 +401,10 @@ def test_a_loss_that_explodes_stops_with_its_dataset_and_the_norm(tmp_path, monk
 # ---- killed and resumed, in this process -----------------------------------------------------
 
 
-class Killed(BaseException):
-    """In place of a kill -9: no code catches it."""
-
-
 def interrupted(tmp_path, monkeypatch, at, name="run", resume=False):
     """A run that is killed in its `at`-th step; returns its folder."""
-    real, count = run._one_step, iter(range(10**6))
-
-    def step(*args):
-        if next(count) == at:
-            raise Killed
-        return real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "_one_step", step)
-        with pytest.raises(Killed):
-            run.train("smoke", tmp_path / name, resume=resume)
+    with killed_in_step(monkeypatch, at):
+        run.train("smoke", tmp_path / name, resume=resume)
     return tmp_path / name
 
 

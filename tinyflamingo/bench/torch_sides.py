@@ -51,7 +51,7 @@ class TrainingStep:
             self._compile()
 
     def _optimisers(self, muon, no_decay):
-        """The fused AdamW, and Muon, with as many products as ours, for the matrices (it takes no kernels)."""
+        """The fused AdamW, and Muon, with as many iterations as ours, for the matrices (it takes no kernels)."""
         c = self.config
         moved = {name for name, leaf in self.leaves.items() if muon and is_moved(name) and leaf.ndim == 2}
         adamw = self._groups(self.leaves.keys() - moved, no_decay)

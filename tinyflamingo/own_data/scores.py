@@ -1,8 +1,8 @@
 """Scores of a model on the user's own data: on records that training never saw.
 
-Chapter §5. Beside each score is the same score after every record has got the media of a record that shows other
-pictures, and the score of nearest neighbours on raw pixels. A model that uses the pictures is better than the first; a
-model that is worth its training is better than the second. A low perplexity alone shows neither.
+Chapter §5. Each score has two others beside it. The first is the same score with another record's pictures: a model
+that uses the pictures is better than this. The second is that of nearest neighbours on raw pixels: a model that learned
+more than they know is better than this. A low perplexity alone shows neither.
 
 Not here: TinyWorld's tasks (`evaluation/run.py`), which records are asked (`data/held_out.py`).
 """

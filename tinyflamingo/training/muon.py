@@ -69,7 +69,7 @@ def orthogonalised(matrix: Array) -> Array:
     """About U V^T for a matrix U S V^T: the same singular vectors, with singular values near 1.
 
     (m, n) -> (m, n). A Newton-Schulz iteration, which needs only products of matrices. Singular values below 0.01 of
-    the matrix's norm grow 78 times, and stay below 1.
+    the matrix's norm grow at most 78 times, so they stay below 1.
     """
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / ((x * x).sum() ** np.float32(0.5) + np.float32(1e-7))

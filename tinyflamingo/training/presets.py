@@ -1,6 +1,6 @@
 """Presets: the sizes of a model, and the recipes of its three stages.
 
-Serves chapter §1, §2 and §4. `toy` is the main job; `quick` learns less in a quarter of the time; `smoke` runs all
+Serves chapter §1, §2 and §4. `toy` is the main job; `quick` learns less, in about three minutes; `smoke` runs all
 stages in seconds, for tests. Not here: the configuration of the model's parts (`model/config.py`).
 """
 
