@@ -19,6 +19,7 @@ from tinyflamingo.training.ranks import own_run, world
 # Coefficients of x, x^3 and x^5 in three polynomials. One after the other they take singular values in [0.01, 1] to
 # 1 +- 0.27. Each is the best approximation of 1 on the interval that the one before leaves (Amsel et al. 2025).
 QUINTICS = (8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526)
+WIDE = 1.5  # columns for each row from which it is faster to iterate with x x^T alone
 SIZE = 0.2  # root mean square of a move at rate 1, as AdamW's moves have: one learning rate serves both
 
 
@@ -71,9 +72,34 @@ def orthogonalised(matrix: Array) -> Array:
     (m, n) -> (m, n). A Newton-Schulz iteration, which needs only products of matrices. Singular values below 0.01 of
     the matrix's norm grow at most 78 times, so they stay below 1.
     """
-    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = x / ((x * x).sum() ** np.float32(0.5) + np.float32(1e-7))
-    for a, b, c in np.asarray(QUINTICS, np.float32):
-        square = x @ x.T
-        x = a * x + (b * square + c * (square @ square)) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+    rows, columns = matrix.shape
+    if rows > columns:
+        return orthogonalised(matrix.T).T
+    x = np.ascontiguousarray(matrix) / ((matrix * matrix).sum() ** np.float32(0.5) + np.float32(1e-7))
+    if columns > WIDE * rows:
+        return _joint_factor(x @ x.T) @ x
+    for coefficients in QUINTICS:
+        x = _factor(x @ x.T, *coefficients) @ x
+    return x
+
+
+def _factor(square, a, b, c):
+    """a I + b S + c S^2 for S = x x^T. Times x it is the polynomial of x: a x + b x x^T x + c x x^T x x^T x."""
+    factor = square @ square
+    factor *= np.float32(c)
+    factor += np.float32(b) * square
+    factor.ravel()[:: len(factor) + 1] += np.float32(a)  # the diagonal
+    return factor
+
+
+def _joint_factor(square):
+    """The product of the factors of all iterations, from S = x x^T alone: if x becomes F x, S becomes F S F^T.
+
+    All matrices here are polynomials of S, so they are symmetric, and their order in a product does not matter.
+    """
+    joint = factor = _factor(square, *QUINTICS[0])
+    for coefficients in QUINTICS[1:]:
+        square = square @ (factor @ factor)
+        factor = _factor(square, *coefficients)
+        joint = factor @ joint
+    return joint
