@@ -154,9 +154,9 @@ def test_hollow_flops_are_those_of_a_real_pass():
 
 
 def _relative(T, H, K):
-    """The flops that `gemm_flops` counts for causal attention: blocks up to the diagonal."""
+    """The flops that `gemm_flops` counts for causal attention: pairs up to the diagonal."""
     q = np.zeros((1, T, H, K))
-    return relative_attention_flops(q, q, q, q[0])
+    return relative_attention_flops(q, q, q, q[0], q[0, 0], q[0, 0], np.zeros((1, T), int))
 
 
 def test_flops_of_the_parts_by_hand():

@@ -15,7 +15,6 @@ import numpy as np
 from autograd.tracer import isbox
 
 from tinyflamingo import ops
-from tinyflamingo.ops.fast_relative import query_blocks
 from tinyflamingo.ops.types import Array
 
 SIDE = 1024  # of a matrix that BLAS multiplies at its full rate
@@ -55,12 +54,13 @@ def _attention(q, k, v, key_mask):
     return 2 * B * H * T * k.shape[1] * K * (2 + backward)
 
 
-def relative_attention_flops(q: Array, k: Array, v: Array, r: Array, *others: Array) -> int:
-    """Three products forward and five in backward, of blocks up to the diagonal; one more for r."""
-    B, T, H, K = q.shape
-    pairs = sum((rows.stop - rows.start) * keys for rows, _, keys in query_blocks(T, k.shape[1]))
+def relative_attention_flops(q: Array, k: Array, v: Array, r: Array, u: Array, vb: Array, visible_from: Array) -> int:
+    """Three products forward and five in backward, for the visible pairs of a query and a key; one more for r."""
+    _, T, H, K = q.shape
+    own = np.arange(k.shape[1] - T, k.shape[1])
+    pairs = int(np.maximum(own + 1 - np.maximum(visible_from, 0), 0).sum())
     backward = 5 + isbox(r) if any(map(isbox, (q, k, v))) else 0
-    return 2 * B * H * K * pairs * (3 + backward)
+    return 2 * H * K * pairs * (3 + backward)
 
 
 COUNTS: dict[str, Callable[..., int]] = {

@@ -10,19 +10,10 @@ import numpy as np
 
 from . import kernels
 from .gradients import defvjp_all, primitive
+from .shapes import heads_first, transposed
 from .types import Array
 
 BUDGET = 1 << 17  # scores in one block of examples: 512 KB of float32, half of a usual L2 cache
-
-
-def heads_first(x: Array) -> Array:
-    """(B, T, H, K) -> (B, H, T, K), a view: BLAS reads such strides without a copy."""
-    return x.transpose(0, 2, 1, 3)
-
-
-def transposed(x: Array) -> Array:
-    """The last two axes swapped, a view."""
-    return x.swapaxes(-1, -2)
 
 
 def blocks(B: int, scores: int) -> list[slice]:

@@ -21,7 +21,7 @@ from numba.core.codegen import get_host_cpu_features
 SUMS = {"reassoc", "contract", "nsz"}
 EXACT: set[str] = set()
 config: Any = numba.config  # mypy does not know its names
-TILE = Path(__file__).with_name("register_tile.py")  # kernels in other files contain its code
+SHARED = [Path(__file__).with_name(f"{name}.py") for name in ("register_tile", "kernels_numba")]  # in other files' code
 FEW = 4  # kernels that are compiled without a word
 
 
@@ -37,7 +37,7 @@ class _Cache(FunctionCache):
             return None
 
     def _index_key(self, *arguments: Any) -> tuple:
-        return (*super()._index_key(*arguments), TILE.stat().st_mtime_ns)  # after a change in the tile
+        return (*super()._index_key(*arguments), *(file.stat().st_mtime_ns for file in SHARED))
 
     def save_overload(self, *arguments: Any) -> None:
         with suppress(OSError):

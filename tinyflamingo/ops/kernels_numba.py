@@ -192,7 +192,7 @@ def scatter_add_rows(g, ids, dtable):
 
 
 @_helper(EXACT)
-def _maximum(row):
+def maximum(row):
     """The maximum of a row by eight running maxima: a step of a single one would wait for the step before."""
     whole = len(row) - len(row) % 8
     a = b = c = d = e = f = g = h = row[0]
@@ -211,7 +211,7 @@ def subtract_row_max(scores):
     """Subtract its maximum from each row (M, S), in place, so that exp cannot overflow: 1r 1w; rows stay in L1."""
     for m in range(scores.shape[0]):
         row = scores[m]
-        top = _maximum(row)
+        top = maximum(row)
         for j in range(len(row)):
             row[j] -= top
 
@@ -227,7 +227,7 @@ def mask_and_subtract_row_max(scores, key_mask):
                 for j in range(S):
                     if not key_mask[b, j]:
                         row[j] = -np.inf
-                top = _maximum(row)
+                top = maximum(row)
                 if top != -np.inf:
                     for j in range(S):
                         row[j] -= top
@@ -267,65 +267,6 @@ def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
         m[i] += (one - beta_1) * (g[i] - m[i])
         v[i] += (one - beta_2) * (g[i] * g[i] - v[i])
         x[i] -= rate * (m[i] / unbias_1 / (np.sqrt(v[i] / unbias_2) + epsilon) + decay[i] * x[i])
-
-
-# ---------------------------------------------------------------- Transformer-XL attention
-
-
-@_kernel(SUMS)
-def relative_scores(content, position, visible_from, own):
-    """For ``relative_attention``: content (b, H, t, J) becomes the scores minus the maximum of their row.
-
-    Query i is at key position ``own + i``. position[i, m] is the score of distance J - 1 - m: the part to read moves by
-    one with i, so no shifted copy is made. Keys after the query or before ``visible_from`` become -inf, and their
-    position scores are not read: 2r 1w of the lower triangle.
-    """
-    B, H, T, J = content.shape
-    for b in range(B):
-        for h in range(H):
-            for i in range(T):
-                end = own + i + 1
-                row, low = content[b, h, i], min(max(visible_from[b, i], 0), end)
-                before, visible, after = row[:low], row[low:end], row[end:]
-                shifted = position[b, h, i, J - end + low :]
-                for j in range(len(visible)):
-                    visible[j] += shifted[j]
-                for j in range(len(before)):
-                    before[j] = -np.inf
-                for j in range(len(after)):
-                    after[j] = -np.inf
-                if low < end:
-                    top = _maximum(visible)
-                    for j in range(len(visible)):
-                        visible[j] -= top
-
-
-@_kernel(SUMS)
-def relative_softmax_backward(p, dp, dposition, own):
-    """Gradient of the softmax in ``relative_attention``: dp in place, and its shifted copy.
-
-    dp <- p (dp - sum p dp); dposition[i, J - 1 - distance] = dp[i, j], and 0 for distances without a key. Only the
-    lower triangle is computed: 2r 2w of it, and zeros above.
-    """
-    B, H, T, J = p.shape
-    for b in range(B):
-        for h in range(H):
-            for i in range(T):
-                end = own + i + 1
-                row, drow = p[b, h, i, :end], dp[b, h, i, :end]
-                after, shifted = dp[b, h, i, end:], dposition[b, h, i, J - end :]
-                far = dposition[b, h, i, : J - end]
-                total = row[0] - row[0]
-                for j in range(len(row)):
-                    total += row[j] * drow[j]
-                for j in range(len(row)):
-                    drow[j] = row[j] * (drow[j] - total)
-                for j in range(len(row)):
-                    shifted[j] = drow[j]
-                for j in range(len(after)):
-                    after[j] = 0
-                for j in range(len(far)):
-                    far[j] = 0
 
 
 # ---------------------------------------------------------------- pixels and channels

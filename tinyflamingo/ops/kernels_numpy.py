@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .reference import adamw  # noqa: F401  # it is vectorised already
+from .shapes import heads_first, transposed
 
 GELU_C = 0.7978845608028654  # sqrt(2 / pi)
 GELU_A = 0.044715
@@ -138,34 +139,35 @@ def softmax_backward(p, dp):
     dp *= p
 
 
-def relative_scores(content, position, visible_from, own):
-    t, J = content.shape[2:]
-    key = np.arange(J)
-    last = own + np.arange(t)[:, None]
-    visible = (key <= last)[None] & (key[None] >= visible_from[:, :, None])
-    np.add(content, _shifted(position, own), out=content, where=visible[:, None])
-    np.copyto(content, -np.inf, where=~visible[:, None])
-    top = content.max(axis=-1, keepdims=True)
-    content -= np.where(np.isneginf(top), 0, top).astype(content.dtype)
+def relative_forward(qu, qv, k, v, far_first, visible_from, out):
+    (B, T, H, _), S = qu.shape, k.shape[1]
+    by_distance = np.matmul(heads_first(qv), transposed(heads_first(far_first[None])))
+    padded = np.concatenate([np.zeros((B, H, T, 1), qu.dtype), by_distance], axis=3).reshape(B, H, -1)
+    p = np.matmul(heads_first(qu), transposed(heads_first(k)))
+    p += padded[:, :, T:].reshape(p.shape)  # row i begins T - 1 - i places later; what follows its own key is masked
+    own, key = S - T + np.arange(T)[:, None], np.arange(S)
+    visible = (key <= own) & (key >= visible_from[:, :, None])
+    np.copyto(p, -np.inf, where=~visible[:, None])
+    top = p.max(axis=-1, keepdims=True)
+    p -= np.where(np.isneginf(top), 0, top).astype(p.dtype)
+    np.exp(p, out=p)
+    normalise_rows(p)
+    np.matmul(p, heads_first(v), out=heads_first(out))
+    return p
 
 
-def relative_softmax_backward(p, dp, dposition, own):
-    softmax_backward(p, dp)
-    dposition[...] = 0
-    t, J = p.shape[2:]
-    for i in range(t):
-        last = own + i
-        dposition[:, :, i, J - 1 - last :] = dp[:, :, i, : last + 1]
-
-
-def _shifted(position, own):
-    """position[i, J - 1 - own - i + j] at (i, j) for j <= own + i, otherwise 0."""
-    t, J = position.shape[2:]
-    out = np.zeros_like(position)
-    for i in range(t):
-        last = own + i
-        out[:, :, i, : last + 1] = position[:, :, i, J - 1 - last :]
-    return out
+def relative_backward(g, qu, qv, k, v, far_first, p, by_content, by_position, dk, dv, dfar):
+    g, B, H, T, S = heads_first(g), *p.shape
+    ds = np.matmul(g, transposed(heads_first(v)))
+    softmax_backward(p, ds)
+    padded = np.concatenate([np.zeros((B, H, T), p.dtype), ds.reshape(B, H, -1)], axis=2)
+    by_distance = padded.reshape(B, H, T, S + 1)[..., 1:]  # the inverse of the shift in `relative_forward`
+    np.matmul(ds, heads_first(k), out=heads_first(by_content))
+    np.matmul(by_distance, heads_first(far_first[None]), out=heads_first(by_position))
+    heads_first(dk)[...] += np.matmul(transposed(ds), heads_first(qu))
+    heads_first(dv)[...] += np.matmul(transposed(p), g)
+    if len(dfar):
+        heads_first(dfar[None])[0] += np.matmul(transposed(by_distance), heads_first(qv)).sum(axis=0)
 
 
 def convolve(x, w, b, stride, top, left, out):

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import kernels
-from .fast_attention import BUDGET, heads_first, transposed
+from .fast_attention import BUDGET
+from .shapes import heads_first, transposed
 from .types import Array
 
 

@@ -1,4 +1,4 @@
-"""A small shape check: ``expect(x, "B T D", B=2)``.
+"""A small shape check: ``expect(x, "B T D", B=2)``; and two views of arrays with heads.
 
 Shape comments that nothing checks become wrong. This one is checked if the environment has TINYFLAMINGO_CHECK=1 (the
 tests set it); otherwise it costs one ``if``. It checks sizes only, no dtypes. Implements no section of the chapter.
@@ -47,3 +47,13 @@ def checking(on: bool = True) -> Iterator[None]:
         yield
     finally:
         ENABLED = before
+
+
+def heads_first(x: Array) -> Array:
+    """(B, T, H, K) -> (B, H, T, K), a view: BLAS reads such strides without a copy."""
+    return x.transpose(0, 2, 1, 3)
+
+
+def transposed(x: Array) -> Array:
+    """The last two axes swapped, a view."""
+    return x.swapaxes(-1, -2)
