@@ -140,6 +140,20 @@ def test_a_job_has_the_same_generator_in_every_rank(workers, n):
     np.testing.assert_array_equal(together[np.argsort(together[:, 0])], alone)
 
 
+def test_the_largest_jobs_are_shared_first(workers):
+    """Three long pages and many short documents: no rank has more than one page's work above the others."""
+    sizes = [576, 576, 576, *[20] * 16, *[40] * 8]
+
+    def work():
+        pairs = own_jobs(np.random.default_rng(5), sizes, cost=lambda size: size)
+        return np.concatenate(world().gather(np.array([[sum(size for size, _ in pairs)]])))
+
+    shared = on_workers(work)
+    assert shared.sum() == sum(sizes)
+    best = max(576 * -(-3 // workers), sum(sizes) / workers)  # a page cannot be cut
+    assert shared.max() <= best + 40
+
+
 def cut():
     x = np.arange(10)
     assert [len(part[0]) for part in cut_rows(x)] == [10]  # a rank has one worker

@@ -166,7 +166,8 @@ class FlamingoStage:
             times = longer if dataset.name in self.long else 1
             rows = max(1, dataset.rows // times) if dataset.rows else 0
             jobs += [(dataset, times, place) for place in range(rows)]
-        return [self._document(own, *job) for job, own in own_jobs(rng, jobs)]
+        shared = own_jobs(rng, jobs, cost=lambda job: job[0].length * job[1])
+        return [self._document(own, *job) for job, own in shared]
 
     def _document(self, rng, dataset, longer, place):
         kind, items = self._draw(rng, dataset.name, longer, place)

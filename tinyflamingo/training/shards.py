@@ -23,12 +23,18 @@ from tinyflamingo.training.ranks import own_run, whole, world
 BLOCK = 64  # pictures that are drawn with one generator
 
 
-def own_jobs(rng: np.random.Generator, jobs: list) -> list[tuple]:
+def own_jobs(rng: np.random.Generator, jobs: list, cost: Callable = lambda job: 1) -> list[tuple]:
     """This rank's part of the jobs of a step, as pairs (job, generator).
 
     Every job has its own generator. So a rank draws only its own part, and what is drawn does not depend on the ranks.
+    cost: (job) -> its work, in any unit. The largest jobs go first, each to the rank that has the least work so far.
     """
-    return list(zip(jobs, rng.spawn(len(jobs)), strict=True))[world().rank :: world().size]
+    work, owner = [0.0] * world().size, {}
+    for i in sorted(range(len(jobs)), key=lambda i: -cost(jobs[i])):
+        owner[i] = work.index(min(work))
+        work[owner[i]] += cost(jobs[i])
+    pairs = zip(jobs, rng.spawn(len(jobs)), strict=True)
+    return [pair for i, pair in enumerate(pairs) if owner[i] == world().rank]
 
 
 def drawn(rng: np.random.Generator, draw: Callable, things: list) -> np.ndarray:

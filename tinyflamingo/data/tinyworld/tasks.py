@@ -92,15 +92,15 @@ def answer(task: Task, scene: Scene | Clip) -> str:
 
 # Properties of each kind of scene, and kinds; each entry has equal probability.
 SLOTS = {
-    "single": (*["color", "shape"] * 2, "size", "position"),
+    "single": ("color", "shape", "size", "position"),
     "pair": ("color", "shape", "relation", "color2", "shape2"),
     "count": ("color", "shape", "number", "number"),
     "digit": ("color", "digit", "digit"),
     "sum": ("first", "second", "larger", "smaller"),
     "clip": ("color", "shape", "action"),
 }
-KINDS = (*["single"] * 8, *["pair"] * 3, *["count"] * 2, *["digit"] * 2, "sum", "clip")
-LENGTHS = (1, 1, 2, 2, 3)  # numbers of slots
+KINDS = (*["single"] * 6, *["pair"] * 4, *["count"] * 2, "digit", *["sum"] * 2, "clip")
+LENGTHS, PAIR_LENGTHS = (1, 1, 1, 2, 2, 3), (1, 1, 1, 2)  # numbers of slots; two things are hard to tell apart
 VALUES = {
     "color": COLOUR_NAMES,
     "shape": NAMED,
@@ -110,8 +110,8 @@ VALUES = {
     "digit": DIGITS,
     "action": tuple(action for action in ACTIONS if action != "turns"),
 }  # of the properties that a table can rename
-RENAMED = 0.5  # share of the tasks with a table
-PLAIN, BARE = 0.75, 0.95  # shares of places beside a slot without a word, in tasks without a table and with one
+RENAMED, PAIR_RENAMED = 0.4, 0.13  # shares of the tasks with a table
+PLAIN, BARE = 0.6, 0.95  # shares of places beside a slot without a word, in tasks without a table and with one
 ONE_MORE = dict(zip(VALUES["number"], say.NUMBERS[3:], strict=False))
 OPPOSITES = (
     {"small": "large", "medium": "medium", "large": "small"},
@@ -134,8 +134,9 @@ def draw_task(rng: np.random.Generator, family: str | None = None) -> Task:
 
 def _any_task(rng):
     kind, table = pick(rng, KINDS), {}
-    slots = tuple(pick(rng, SLOTS[kind]) for _ in range(pick(rng, LENGTHS)))
-    if slots[0] in VALUES and rng.random() < RENAMED:
+    lengths, renamed = (PAIR_LENGTHS, PAIR_RENAMED) if kind == "pair" else (LENGTHS, RENAMED)
+    slots = tuple(pick(rng, SLOTS[kind]) for _ in range(pick(rng, lengths)))
+    if slots[0] in VALUES and rng.random() < renamed:
         slots, table = slots[:1], _table(rng, slots[0])
     words = [word for slot in slots for word in (*_some_words(rng, table), f"{{{slot}}}")]
     return Task(kind, slots, " ".join([*words, *_some_words(rng, table)]) + ".", table)
