@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
 
+from tinyflamingo.files import LARGEST_PART
+
 HEAD = 512  # bytes of a part that are read; the header of an Ogg page has up to 282
 
 
@@ -25,7 +27,8 @@ def is_cut(file: BinaryIO) -> bool:
     file.seek(0)
     head = file.read(8 * HEAD)
     if head.startswith(b"GIF8"):
-        return _is_cut_gif(head + file.read())
+        data = head + file.read(LARGEST_PART)
+        return len(data) < LARGEST_PART and _is_cut_gif(data)  # of a larger one it is not known
     length_of, place = _parts(head)
     total, last = file.seek(0, os.SEEK_END), b""
     while place < total:

@@ -19,10 +19,19 @@ from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from tinyflamingo.data.cut_files import is_cut, transport_packet
-from tinyflamingo.data.images import HEIC, MAX_PIXELS, Unreadable, fit_image, prepare_picture, require_file, too_large
+from tinyflamingo.data.images import (
+    HEIC,
+    MAX_PIXELS,
+    Unreadable,
+    fit_image,
+    is_animated_webp,
+    prepare_picture,
+    require_file,
+    too_large,
+    with_picture,
+)
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import open_regular
@@ -134,10 +143,7 @@ def _read_animation(file, name, sample) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
-            with Image.open(file) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise too_large("video", name)
-                return sample(_timed_pictures(image, name))
+            return with_picture(file, name, lambda image: sample(_timed_pictures(image, name)))
     except UserError:
         raise
     except Exception as error:  # on a broken file Pillow can raise nearly anything
@@ -145,6 +151,8 @@ def _read_animation(file, name, sample) -> np.ndarray:
 
 
 def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray], int]]:
+    if image.width * image.height > MAX_PIXELS:
+        raise too_large("video", name)
     time = 0.0
     # a PNG can have a picture that is not part of its animation, for programs that show no animations
     for number in range(bool(image.info.get("default_image")), image.n_frames):
@@ -309,8 +317,7 @@ def _kind_of(head: bytes) -> str | None:
     if head.startswith((b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")):
         return "picture"
     if head[:4] == b"RIFF":
-        is_animated = head[12:16] == b"VP8X" and head[20:21] and head[20] & 2
-        return {b"AVI ": "video", b"WEBP": "animation" if is_animated else "picture"}.get(head[8:12])
+        return {b"AVI ": "video", b"WEBP": "animation" if is_animated_webp(head) else "picture"}.get(head[8:12])
     if head[4:8] == b"ftyp":  # the mp4 family also contains pictures
         return "picture" if head[8:12] in (*HEIC, b"avif") else "video"
     if head[4:8] in (b"moov", b"mdat", b"wide"):  # old QuickTime
@@ -326,9 +333,11 @@ def _is_animated(file, head) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             was_cut = is_cut(file)
-            file.seek(0)
-            with Image.open(file) as image:
+
+            def is_animated(image):
                 return (was_cut and "loop" in image.info) or getattr(image, "is_animated", False)
+
+            return with_picture(file, "", is_animated)
     except Exception:  # a broken WebP has said that it is animated; a broken picture of another kind is a picture
         return head.startswith(b"RIFF")
 
