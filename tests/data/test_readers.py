@@ -8,12 +8,13 @@ import sys
 import tarfile
 import tracemalloc
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from own_files import COLOURS, WRITERS, encoded, flickr30k_csv, lines, member, page, picture, pixels, text
+from own_files import COLOURS, WRITERS, encoded, flickr30k_csv, lines, member, obelics, page, picture, pixels, text
 from PIL import Image
 from video_files import encoded as encoded_video
 from video_files import greys, rate_of
@@ -23,6 +24,7 @@ from tinyflamingo.data.prompt import read_prompt
 from tinyflamingo.data.readers import FORMATS, read_data, text_files, webdataset
 from tinyflamingo.data.readers.check import check_data
 from tinyflamingo.data.readers.decode import Tally, decoded
+from tinyflamingo.data.readers.parquet_pages import check_pages
 from tinyflamingo.data.readers.record import OUTPUT, BadRecord, MediaFile, Record, Root, Skipped, media_file
 from tinyflamingo.data.readers.text_files import elements, top_level
 from tinyflamingo.errors import UserError
@@ -340,6 +342,56 @@ def test_a_small_parquet_that_unpacks_to_much_more_is_refused(tmp_path, name):
     assert (tmp_path / "a.parquet").stat().st_size < 100_000
     with pytest.raises(UserError, match="its pages are much larger than the file"):
         everything(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["images", "texts"])
+def test_a_long_value_that_repeats_in_a_parquet_stays_a_number(tmp_path, column):
+    """1 MB of text, 100,000 times: 100 GB in a file of less than 100 KB."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    numbers = pyarrow.array(np.zeros(100_000, np.int32))
+    repeated = pyarrow.DictionaryArray.from_arrays(numbers, pyarrow.array(["x" * (1 << 20)]))
+    rows = {name: pyarrow.array([[None]] * 2, pyarrow.list_(pyarrow.string())) for name in ("images", "texts")}
+    rows[column] = pyarrow.ListArray.from_arrays([0, 1, 100_000], repeated)
+    options = {"compression": "zstd", "dictionary_pagesize_limit": 4 << 20}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet", **options)
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    usual, own = pyarrow.default_memory_pool(), pyarrow.system_memory_pool()
+    pyarrow.set_memory_pool(own)
+    _, skipped = everything(tmp_path)
+    pyarrow.set_memory_pool(usual)
+    assert "row too long" in [s.why for s in skipped] and 0 < own.max_memory() < 100 << 20
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_sizes_at_the_end_of_a_parquet_are_not_believed(tmp_path, name):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = zip(("images", "texts"), BOMBS[name], strict=True)
+    table = {column: pyarrow.array([page], pyarrow.list_(pyarrow.string())) for column, page in columns}
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    whole = parquet.ParquetFile(tmp_path / "a.parquet")
+    names = ("path_in_schema", "total_compressed_size", "data_page_offset", "has_dictionary_page")
+    group = whole.metadata.row_group(0)
+    lies = {"num_values": 1, "total_uncompressed_size": 1, "dictionary_page_offset": None}
+    leaves = [{n: getattr(group.column(i), n) for n in names} | lies for i in range(2)]
+    row_group = SimpleNamespace(num_columns=2, num_rows=1, column=lambda i: SimpleNamespace(**leaves[i]))
+    metadata = SimpleNamespace(num_row_groups=1, row_group=lambda i: row_group)
+    with pytest.raises(ValueError, match="its pages are much larger than the file"):
+        check_pages(tmp_path / "a.parquet", SimpleNamespace(schema=whole.schema, metadata=metadata), ["images", "texts"])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_flipped_bytes_in_a_parquet_never_give_another_error(tmp_path, seed):
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(seed)
+    (path,) = obelics(tmp_path / "data").glob("*.parquet")
+    data = bytearray(path.read_bytes())
+    for place in rng.integers(len(data), size=1 + seed % 5):
+        data[place] = rng.integers(256)
+    path.write_bytes(data[: rng.integers(len(data))] if seed % 4 == 0 else data)
+    try:
+        everything(path.parent)
+    except UserError as error:
+        assert "\n" not in str(error)
 
 
 def test_parquet_without_pyarrow_is_reported(tmp_path, monkeypatch):
