@@ -26,11 +26,11 @@ def is_cut(file: BinaryIO) -> bool:
     """Whether the end of a video file is missing. False for a file of an unknown kind."""
     file.seek(0)
     head = file.read(8 * HEAD)
-    if head.startswith(b"GIF8"):
-        data = head + file.read(LARGEST_PART)
-        return len(data) < LARGEST_PART and _is_cut_gif(data)  # of a larger one it is not known
-    length_of, place = _parts(head)
     total, last = file.seek(0, os.SEEK_END), b""
+    if head.startswith(b"GIF8"):
+        file.seek(0)
+        return total <= LARGEST_PART and _is_cut_gif(file.read())  # of a larger one it is not known
+    length_of, place = _parts(head)
     while place < total:
         file.seek(place)
         part = file.read(HEAD)

@@ -34,7 +34,7 @@ from tinyflamingo.data.images import (
 )
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import open_regular
+from tinyflamingo.files import LARGEST_PART, open_regular
 
 MAX_WORK = 1 << 31, 4096  # pixels of all decoded frames: as many, and as many for each byte of the file
 MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
@@ -169,25 +169,40 @@ def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[...
 def _read_container(file, name, sample) -> np.ndarray:
     guarded = _GuardedFile(file)
     file.seek(0)
-    with _import_av().open(guarded, metadata_errors="ignore", container_options=_OPTIONS) as container:
+    av = _import_av()
+    # a title that is not UTF-8 is no error; from version 19 on that is so without this option, which is gone
+    more = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    with av.open(guarded, container_options=_OPTIONS, **more) as container:
         stream = _video_stream(container, name)
-        frames = sample(_timed_frames(container, stream, name))
+        frames = sample(map(guarded.with_frame, _timed_frames(container, stream, name)))
     if guarded.lost:
-        raise ValueError("the file names a position that does not exist in it")
+        raise ValueError("the file names a position that does not exist in it, or has no frames for many megabytes")
     return frames
 
 
 class _GuardedFile:
     """A file whose `seek` to an impossible position (from a damaged header) returns -1 and sets `lost`.
 
-    FFmpeg reads -1 as a failure. If `seek` raised an exception, PyAV would print a traceback.
+    FFmpeg reads -1 as a failure. If `seek` raised an exception, PyAV would print a traceback. The file ends, and is
+    lost too, after LARGEST_PART bytes without a frame: FFmpeg would look for one in gigabytes of zeros.
     """
 
     def __init__(self, file):
-        self.file, self.lost = file, False
+        self.file, self.lost, self.left = file, False, LARGEST_PART
 
     def __getattr__(self, name):
         return getattr(self.file, name)
+
+    def read(self, size):
+        data = self.file.read(size)
+        self.left -= len(data)
+        self.lost = self.lost or self.left < 0
+        return b"" if self.lost else data
+
+    def with_frame(self, frame):
+        """The frame; from here on the file may go on as far again."""
+        self.left = LARGEST_PART
+        return frame
 
     def seek(self, *place):
         try:
