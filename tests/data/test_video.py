@@ -286,6 +286,24 @@ def test_no_frame_of_joined_recordings_is_lost(kind, length):
     )
 
 
+def test_an_ogg_of_several_recordings_has_its_name():
+    """FFmpeg decodes the first and takes the heads of the second for damage."""
+    parts = [encoded("ogv", greys(3, first)) for first in (10, 40)]
+    assert len(load_video(io.BytesIO(parts[0]))) > 0
+    with pytest.raises(UserError, match="it is several Ogg videos"):
+        load_video(io.BytesIO(b"".join(parts)))
+
+
+def test_a_container_ends_after_many_bytes_without_a_frame(tmp_path):
+    """FFmpeg would search all of a file with a hole, which takes no room on the disk."""
+    for head in (b"FLV\1\5\0\0\0\x09", b"GIF89a\x0a\0\x0a\0\0\0\0"):
+        with open(tmp_path / "a.flv", "wb") as file:
+            file.write(head)
+            file.truncate(100 << 30)
+        with pytest.raises(UserError, match="cannot read the video"):
+            load_video(tmp_path / "a.flv")
+
+
 @pytest.mark.parametrize("later", [100, 40_000, -30])
 def test_a_recording_that_goes_on_much_later_or_earlier_has_no_gap(tmp_path, later):
     for name, first, times in (("a.ts", 0, np.arange(30) / 10), ("b.ts", 3, np.arange(30) / 10 + later)):

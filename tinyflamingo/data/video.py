@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tinyflamingo.data.cut_files import is_cut, transport_packet
+from tinyflamingo.data.cut_files import is_chained, is_cut, transport_packet
 from tinyflamingo.data.images import (
     HEIC,
     MAX_PIXELS,
@@ -83,6 +83,8 @@ def load_video(
         with opened as file:
             if is_cut(file):
                 raise Unreadable("video", name, *_CUT)
+            if is_chained(file):
+                raise Unreadable("video", name, "it is several Ogg videos, one after the other", "save it as one mp4")
             most = MAX_WORK[0] + MAX_WORK[1] * file.seek(0, os.SEEK_END)
             read = _read_animation if _kind(file) == "animation" else _read_container
             return read(
