@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tarfile
+import time
 import tracemalloc
 import zipfile
 from types import SimpleNamespace
@@ -377,6 +378,26 @@ def test_the_sizes_at_the_end_of_a_parquet_are_not_believed(tmp_path, name):
     metadata = SimpleNamespace(num_row_groups=1, row_group=lambda i: row_group)
     with pytest.raises(ValueError, match="its pages are much larger than the file"):
         check_pages(tmp_path / "a.parquet", SimpleNamespace(schema=whole.schema, metadata=metadata), ["images", "texts"])
+
+
+def test_a_file_of_blanks_ends_soon(tmp_path):
+    picture(tmp_path / "red.png", "red")
+    line = b'{"file": "red.png", "text": "red"}\n'
+    (tmp_path / "captions.jsonl").write_bytes(b"\n" * 3_000_000 + line)
+    with pytest.raises(UserError, match="of its lines are blank"):
+        everything(tmp_path)
+    with open(tmp_path / "captions.jsonl", "wb") as file:
+        file.write(line)
+        file.truncate(100 << 30)  # a hole: it takes no room on the disk
+    with pytest.raises(UserError, match="a line of more than 1024 MB"):
+        everything(tmp_path)
+
+
+def test_blanks_in_a_json_are_skipped_at_once(tmp_path):
+    (tmp_path / "captions_a.json").write_bytes(b"{" + b" " * (50 << 20) + b"}")
+    began = time.process_time()
+    assert list(top_level(tmp_path / "captions_a.json")) == []
+    assert time.process_time() - began < 5  # character by character it takes longer
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -280,9 +280,8 @@ def _to_picture(frame, side: int, preparation: Preparation) -> np.ndarray:
     """One decoded frame to uint8 (side, side, 3), upright."""
     has_alpha = any(component.is_alpha for component in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24")
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            pixels = _upright(pixels, bytes(data))
+    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is not None:
+        pixels = _upright(pixels, bytes(matrix))
     return prepare_picture(pixels, side, preparation)
 
 
