@@ -471,6 +471,39 @@ def test_a_line_or_an_element_of_millions_of_values_is_bad(tmp_path):
         everything(tmp_path / "captions.json", "coco")
 
 
+@pytest.mark.parametrize("packing", ["", "gz", "bz2", "xz"])
+def test_packed_tars(tmp_path, packing):
+    with tarfile.open(tmp_path / "a.tar", f"w:{packing}") as archive:
+        member(archive, "1.png", encoded("red"))
+        member(archive, "1.txt", b"red")
+    good, skipped = everything(tmp_path)
+    assert len(good) == 1 and skipped == [] and good[0][0].items[-1] == "red"
+
+
+def test_a_tar_that_lies_about_the_size_of_a_member(tmp_path):
+    head = tarfile.TarInfo("1.png")
+    for size, why in ((1 << 40, "a member has a head of"), (1 << 32, "unexpected end of data")):
+        head.size = size
+        (tmp_path / "a.tar").write_bytes(head.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+        began = time.process_time()
+        with pytest.raises(UserError, match=why):
+            list(check_data(tmp_path))
+        assert time.process_time() - began < 10
+
+
+@pytest.mark.posix
+def test_a_tar_that_unpacks_to_much_more_than_it_has(tmp_path):
+    """500 MB of zeros in a file of 500 KB. `tarfile` would need minutes."""
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("1.txt")
+        info.size = 500 << 20
+        archive.addfile(info, open("/dev/zero", "rb"))
+    began = time.process_time()
+    with pytest.raises(UserError, match="it unpacks to much more than the file has"):
+        list(check_data(tmp_path))
+    assert time.process_time() - began < 30
+
+
 def test_heads_and_groups_of_a_tar_have_limits(tmp_path, monkeypatch):
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
         member(archive, "a.jpg", encoded("red"), pax_headers={"comment": "x" * (1 << 19)})
