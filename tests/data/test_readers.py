@@ -481,10 +481,14 @@ def test_packed_tars(tmp_path, packing):
 
 
 def test_a_tar_that_lies_about_the_size_of_a_member(tmp_path):
-    head = tarfile.TarInfo("1.png")
-    for size, why in ((1 << 40, "a member has a head of"), (1 << 32, "unexpected end of data")):
+    head, lie = tarfile.TarInfo("1.png"), tarfile.TarInfo("1.png")
+    lie.pax_headers = {"size": str(1 << 50)}
+    data = {f"a member has {1 << 50} bytes": lie.tobuf(tarfile.PAX_FORMAT)}
+    for size, why in ((1 << 40, f"a member has {1 << 40} bytes"), (1 << 32, "unexpected end of data")):
         head.size = size
-        (tmp_path / "a.tar").write_bytes(head.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+        data[why] = head.tobuf(tarfile.GNU_FORMAT)
+    for why, begin in data.items():
+        (tmp_path / "a.tar").write_bytes(begin + bytes(2048))
         began = time.process_time()
         with pytest.raises(UserError, match=why):
             list(check_data(tmp_path))

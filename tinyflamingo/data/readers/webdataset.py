@@ -65,6 +65,8 @@ def _groups(path):
     ):
         for member in archive:
             archive.members.clear()  # else memory holds the heads of all members
+            if member.size > LARGEST_MEMBER:  # `tarfile` would go to its end, also behind the end of the file
+                raise tarfile.ReadError(f"a member has {member.size} bytes")
             folder, _, name = member.name.rpartition("/")
             if member.isdir() or name.startswith("._"):  # macOS adds a `._name` to every name
                 continue
@@ -109,18 +111,13 @@ class _Unpacked:
 
 
 class _Head(tarfile.TarInfo):
-    """The head of a member. `tarfile` reads long names and other facts (pax) whole, so their length is checked.
+    """The head of a member. `tarfile` reads long names and other facts (pax) whole, so their length is checked."""
 
-    It goes on to the end of a member also behind the end of the file, so that length is checked too.
-    """
-
-    @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Head:
-        """The head in 512 bytes."""
-        head = super().frombuf(buf, encoding, errors)
-        if head.size > (LARGEST_MEMBER if head.isreg() else LONGEST_NAME):
-            raise tarfile.ReadError(f"a member has a head of {head.size} bytes")
-        return head
+    def _proc_member(self, archive: Any) -> Any:
+        """The member behind this head; `tarfile` says that subclasses may override it."""
+        if not self.isreg() and self.size > LONGEST_NAME:
+            raise tarfile.ReadError(f"a member has a head of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def _with(group, archive, member, extension):
