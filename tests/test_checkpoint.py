@@ -1,5 +1,6 @@
 """A trained Flamingo on disk: a round trip, every kind of damage, atomic writes."""
 
+import dataclasses
 import errno
 import hashlib
 import io
@@ -21,7 +22,7 @@ from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.model.flamingo import CHAPTER
-from tinyflamingo.ops.tree import named_leaves
+from tinyflamingo.ops.tree import from_named_leaves, half_precision, named_leaves
 from tinyflamingo.variants.registry import untrained
 
 CONFIG = tiny_config(vocab=662)
@@ -381,6 +382,25 @@ def test_no_place_to_write_is_a_user_error(model, tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         save_checkpoint(model, tmp_path / "file" / "below")
     assert (tmp_path / "file").read_text() == "I am a file"
+
+
+@pytest.mark.parametrize("part, value", [("frozen", 7e4), ("frozen", np.nan), ("params", np.inf)])
+def test_numbers_that_loading_would_refuse_are_not_written(model, folder, tmp_path, part, value):
+    """Frozen parts have 16 bits on disk: 65504 is the largest number there."""
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    leaves = named_leaves(getattr(model, part))
+    name = next(iter(leaves))
+    spoiled = from_named_leaves(leaves | {name: np.full_like(leaves[name], value)})
+    for place in (folder, tmp_path / "new"):
+        with pytest.raises(UserError, match=name):
+            save_checkpoint(dataclasses.replace(model, **{part: spoiled}), place)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and not (tmp_path / "new").exists()
+
+
+def test_a_number_beyond_16_bits_is_noticed_before_a_stage_uses_it():
+    assert half_precision({"a": np.float32([65504, -65504])})["a"].tolist() == [65504, -65504]
+    with pytest.raises(UserError, match="a/b has a number beyond 65504"):
+        half_precision({"a": {"b": np.float32([1, -7e4])}})
 
 
 def test_a_save_that_cannot_write_leaves_the_old_checkpoint(model, folder, monkeypatch):

@@ -271,6 +271,16 @@ def test_another_checkpoint_gives_the_logits_of_the_package(kind, other_folder):
     assert np.abs(logits_of_one_file(ours, items)).max() > 1
 
 
+def test_numbers_that_overflow_give_no_answer(theirs, tmp_path):
+    """The weights are finite, so the checkpoint loads."""
+    large = from_named_leaves({name: x * np.float32(1e30) + 1e30 for name, x in named_leaves(theirs.params).items()})
+    save_checkpoint(dataclasses.replace(theirs, params=large), tmp_path / "large")
+    line = [sys.executable, "-m", "tinyflamingo.one_file", "<image>Output:", ROOT / "docs/examples/red_circle.png"]
+    done = subprocess.run([*line, "--checkpoint", tmp_path / "large"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "NaN or infinite logits" in done.stderr
+
+
 KEYS = {
     "vision": ("stem", "stages", "alpha", "side"),
     "resampler": ("layers", "heads"),

@@ -29,7 +29,7 @@ from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.hollow import HollowGenerator
-from tinyflamingo.ops.tree import from_named_leaves, named_leaves
+from tinyflamingo.ops.tree import from_named_leaves, in_half, named_leaves
 from tinyflamingo.variants.byte_bpe import ByteTokenizer, Vocabulary
 from tinyflamingo.variants.registry import config_from_dict, config_to_dict, untrained
 
@@ -52,18 +52,21 @@ def save_checkpoint(model: TrainedFlamingo, folder: str | os.PathLike) -> None:
     """Write a checkpoint folder: the weights, then the card with their checksum, each atomically.
 
     If the process is killed between the two, the folder does not load. It is never a mixture of two models. A model
-    with the tokenizer of a public port is written as `convert` writes it.
+    with the tokenizer of a public port is written as `convert` writes it. Numbers that loading would refuse are a
+    `UserError`, and nothing is written.
     """
     if isinstance(model.tokenizer, ByteTokenizer):
         leaves = named_leaves({"params": model.params, "frozen": model.frozen})
         shapes = {name: leaf.shape for name, leaf in leaves.items()}
         save_mapped(folder, model.config, model.tokenizer, shapes, leaves.__getitem__, model.info)
         return
-    path = _make_folder(folder)
+    params, frozen = named_leaves({"params": model.params}), in_half(named_leaves({"frozen": model.frozen}))
+    if name := not_finite(params):
+        raise UserError(f"cannot write {folder}: {name} has NaN or infinite numbers; train it again")
     packed = io.BytesIO()
-    frozen = {n: leaf.astype(np.float16) for n, leaf in named_leaves({"frozen": model.frozen}).items()}
-    np.savez(packed, **named_leaves({"params": model.params}), **frozen)
+    np.savez(packed, **params, **frozen)
     tokenizer = base64.b64encode(model.tokenizer.model).decode()
+    path = _make_folder(folder)
     write_atomically(path / WEIGHTS, packed.getvalue())
     _write_card(path, hashlib.sha256(packed.getvalue()).hexdigest(), model.config, tokenizer, model.info)
 

@@ -196,18 +196,21 @@ def _add_train(commands):
 def _train(args):
     from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.handwriting.one_shot import validator
+    from tinyflamingo.handwriting.stages import Handwriting
+    from tinyflamingo.own_data.options import source_of
     from tinyflamingo.own_data.scores import evaluate_run
     from tinyflamingo.system import number
     from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
 
-    handwriting, own = get_preset(args.preset or "toy").handwriting, _own_data(args)
+    preset = args.preset or _preset_on_disk(args)
+    handwriting, own = get_preset(preset or "toy").handwriting, _own_data(args, preset)
     out = args.out or Path("runs") / ("own" if own else args.preset or "toy")
     ending = validator(handwriting, args.data, out) if handwriting else evaluate_run(out)
-    source = _source(args, own, out)
+    source = Handwriting(args.data) if handwriting and args.data else source_of(own, out, args.resume)
     with together():
-        model = train(args.preset or source.preset, out, args.seed, args.resume, ending, source)
+        model = train(preset or source.preset, out, args.seed, args.resume, ending, source)
     if world().rank > 0:
         return
     print(format_report(model.info["metrics"]))
@@ -216,28 +219,27 @@ def _train(args):
     print(f"checkpoint, log, figures and metrics.json are in {out}")
 
 
-def _source(args, own, out):
-    """The data of a run: handwriting, the user's own data, or TinyWorld."""
-    from tinyflamingo.handwriting.stages import Handwriting
-    from tinyflamingo.own_data.options import source_of
-    from tinyflamingo.training.presets import get_preset
+def _preset_on_disk(args):
+    """The preset that the run to resume has in its folder; None if there is no such run, or the command names one."""
+    from tinyflamingo.training.state import STATE, load_state
 
-    if get_preset(args.preset or "toy").handwriting and args.data is not None:
-        return Handwriting(args.data)
-    return source_of(own, out, args.resume)
+    folder = args.out or Path("runs") / ("own" if args.data else "toy")
+    if args.preset or not args.resume or not (folder / STATE).exists():
+        return None
+    return load_state(folder)[0].preset
 
 
-def _own_data(args):
+def _own_data(args, preset):
     """The options of the user's own data, or None. The data of a handwriting preset are not the user's own."""
     from tinyflamingo.own_data.options import OPTIONS, own_data
     from tinyflamingo.training.presets import get_preset
 
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    handwriting = get_preset(args.preset or "toy").handwriting
+    handwriting = get_preset(preset or "toy").handwriting
     own = args.data is not None and not handwriting
     if options and not own:
         option = {"start": "from"}.get(name := next(iter(options)), name.replace("_", "-"))
-        reason = f"preset {args.preset!r} has its own data" if handwriting else "add --data PATH"
+        reason = f"preset {preset!r} has its own data" if handwriting else "add --data PATH"
         raise UserError(f"--{option} is an option for your own data: {reason}")
     return own_data(str(args.data), args.preset, options) if own else None
 

@@ -23,7 +23,7 @@ from tinyflamingo.errors import UserError, complain
 LARGEST_JSON = 1 << 26  # bytes of a JSON file that is read whole
 MOST_VALUES = 1 << 21  # values of a JSON text: each takes 64 bytes of memory or more
 UNPACKED = 16, 1 << 26  # npz or parquet unpack to at most 16 times their bytes and 64 MB
-LARGEST_PART = 1 << 28  # bytes of all files of a record in a tar
+LARGEST_PART = 1 << 28  # bytes of a picture, and of all files of a record in a tar
 LONGEST_NAME = 1 << 18  # bytes of a long name, or of other facts, before a file in a tar
 MOST_BLOCKS = 1000  # layers of a part of the model
 LARGEST_SIZE = 1 << 24  # any other size of a part of the model

@@ -176,6 +176,8 @@ def complete(model, items, max_tokens=24):  # a list of strings, pictures, video
     while len(tokens) < T + max_tokens:
         logits = flamingo(model, tokens, visual)[-1]
         logits[[PAD, BOS, UNK, IMAGE]] = -np.inf  # a text holds none of these
+        if not np.isfinite(logits.max()):
+            raise ValueError("the model gives NaN or infinite logits: use another checkpoint")
         if logits.argmax() == len(logits) - 1:  # <EOC>: the chunk is complete
             break
         tokens = np.append(tokens, logits.argmax())
@@ -244,6 +246,7 @@ if __name__ == "__main__":
     parser.add_argument("files", nargs="*", help="a picture or an animated GIF for each <image> or <video>, in order")
     parser.add_argument("--checkpoint", help="folder (default: the one that ships)")
     args = parser.parse_args()
+    np.seterr(all="ignore")  # NaN and infinity are errors anyway
     try:
         print(complete(load(args.checkpoint), read_prompt(args.template, args.files)))
     except Exception as error:  # files can be wrong in any way

@@ -373,6 +373,18 @@ def test_a_finished_run_is_neither_overwritten_nor_taken_over(files, command):
         assert everything(files) == before
 
 
+def test_a_resumed_run_has_its_preset_in_its_folder(files, command):
+    from tinyflamingo.training.state import Progress, save_state
+
+    save_state(files / "folder", Progress("smoke", 0), {})
+    code, _, err = command("train", "--out", files / "folder", "--resume", "--mix", "0.5")
+    assert code == 2
+    assert_one_line(err, ("--mix is an option for your own data",))
+    save_state(files / "folder", Progress("omniglot", 0), {})
+    code, _, err = command("train", "--out", files / "folder", "--resume")
+    assert code == 2 and "preset 'omniglot' learns from Omniglot" in err
+
+
 def test_a_damaged_state_is_refused(files, command):
     (files / "folder/state.npz").write_bytes(b"PK not a state")
     code, _, err = command("train", "--preset", "smoke", "--out", files / "folder", "--resume")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import warnings
 import zlib
 
@@ -95,6 +96,39 @@ def test_palette_with_a_transparent_colour_shows_white(tmp_path):
     expected = quarters(32)
     expected[:16, 16:] = 255
     np.testing.assert_array_equal(load_picture(tmp_path / "a.png"), expected)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+KEYS = {  # (bits, kind of colour): pixels of a row of four, the colour that is transparent, what is shown
+    (2, 0): (bytes([0b00011011]), (2,), (0, 85, 255, 255)),
+    (4, 0): (bytes([0x05, 0xAF]), (5,), (0, 255, 170, 255)),
+    (8, 0): (bytes([0, 5, 10, 255]), (5,), (0, 255, 10, 255)),
+    (16, 0): (struct.pack(">4H", 0, 300, 2570, 65535), (300,), (0, 255, 10, 255)),
+    (8, 2): (bytes([0, 0, 0, 5, 6, 7, 10, 10, 10, 255, 255, 255]), (5, 6, 7), (0, 255, 10, 255)),
+    (16, 2): (struct.pack(">12H", 0, 0, 0, 300, 400, 500, *[2570] * 3, *[65535] * 3), (300, 400, 500), (0, 255, 10, 255)),
+}
+
+
+@pytest.mark.parametrize("bits, kind", KEYS)
+def test_the_transparent_colour_of_a_png_is_white(bits, kind):
+    row, key, shown = KEYS[bits, kind]
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, kind, 0, 0, 0))
+    rest = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) + chunk(b"IDAT", zlib.compress(4 * (b"\0" + row)))
+    picture = load_picture(io.BytesIO(b"\x89PNG\r\n\x1a\n" + head + rest + chunk(b"IEND", b"")), side=4)
+    np.testing.assert_allclose(picture[0, :, 0], shown, atol=1)
+
+
+def test_a_file_with_too_many_bytes_is_refused_before_reading(tmp_path):
+    for name, head in (("a.webp", b"RIFF\0\0\0\0WEBPVP8X"), ("a.jpg", b"\xff\xd8\xff\xe0"), ("a.gif", b"GIF89a")):
+        with open(tmp_path / name, "wb") as file:
+            file.write(head)
+            file.truncate(100 << 30)  # a file with a hole: it takes no room on the disk
+        with pytest.raises(UserError) as error:
+            load_picture(tmp_path / name)
+        assert_one_line(error, name, "more than 256 MB")
 
 
 def test_alpha_is_laid_over_white_before_shrinking(tmp_path):

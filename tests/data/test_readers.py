@@ -6,14 +6,16 @@ import json
 import os
 import sys
 import tarfile
+import time
 import tracemalloc
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from own_files import COLOURS, WRITERS, encoded, flickr30k_csv, lines, member, page, picture, pixels, text
+from own_files import COLOURS, WRITERS, encoded, flickr30k_csv, lines, member, obelics, page, picture, pixels, text
 from PIL import Image
 from video_files import encoded as encoded_video
 from video_files import greys, rate_of
@@ -23,6 +25,7 @@ from tinyflamingo.data.prompt import read_prompt
 from tinyflamingo.data.readers import FORMATS, read_data, text_files, webdataset
 from tinyflamingo.data.readers.check import check_data
 from tinyflamingo.data.readers.decode import Tally, decoded
+from tinyflamingo.data.readers.parquet_pages import check_pages
 from tinyflamingo.data.readers.record import OUTPUT, BadRecord, MediaFile, Record, Root, Skipped, media_file
 from tinyflamingo.data.readers.text_files import elements, top_level
 from tinyflamingo.errors import UserError
@@ -342,6 +345,76 @@ def test_a_small_parquet_that_unpacks_to_much_more_is_refused(tmp_path, name):
         everything(tmp_path)
 
 
+@pytest.mark.parametrize("column", ["images", "texts"])
+def test_a_long_value_that_repeats_in_a_parquet_stays_a_number(tmp_path, column):
+    """1 MB of text, 100,000 times: 100 GB in a file of less than 100 KB."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    numbers = pyarrow.array(np.zeros(100_000, np.int32))
+    repeated = pyarrow.DictionaryArray.from_arrays(numbers, pyarrow.array(["x" * (1 << 20)]))
+    rows = {name: pyarrow.array([[None]] * 2, pyarrow.list_(pyarrow.string())) for name in ("images", "texts")}
+    rows[column] = pyarrow.ListArray.from_arrays([0, 1, 100_000], repeated)
+    options = {"compression": "zstd", "dictionary_pagesize_limit": 4 << 20}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet", **options)
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    usual, own = pyarrow.default_memory_pool(), pyarrow.system_memory_pool()
+    pyarrow.set_memory_pool(own)
+    _, skipped = everything(tmp_path)
+    pyarrow.set_memory_pool(usual)
+    assert "row too long" in [s.why for s in skipped] and 0 < own.max_memory() < 100 << 20
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_the_sizes_at_the_end_of_a_parquet_are_not_believed(tmp_path, name):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = zip(("images", "texts"), BOMBS[name], strict=True)
+    table = {column: pyarrow.array([page], pyarrow.list_(pyarrow.string())) for column, page in columns}
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    whole = parquet.ParquetFile(tmp_path / "a.parquet")
+    names = ("path_in_schema", "total_compressed_size", "data_page_offset", "has_dictionary_page")
+    group = whole.metadata.row_group(0)
+    lies = {"num_values": 1, "total_uncompressed_size": 1, "dictionary_page_offset": None}
+    leaves = [{n: getattr(group.column(i), n) for n in names} | lies for i in range(2)]
+    row_group = SimpleNamespace(num_columns=2, num_rows=1, column=lambda i: SimpleNamespace(**leaves[i]))
+    metadata = SimpleNamespace(num_row_groups=1, row_group=lambda i: row_group)
+    with pytest.raises(ValueError, match="its pages are much larger than the file"):
+        check_pages(tmp_path / "a.parquet", SimpleNamespace(schema=whole.schema, metadata=metadata), ["images", "texts"])
+
+
+def test_a_file_of_blanks_ends_soon(tmp_path):
+    picture(tmp_path / "red.png", "red")
+    line = b'{"file": "red.png", "text": "red"}\n'
+    (tmp_path / "captions.jsonl").write_bytes(b"\n" * 3_000_000 + line)
+    with pytest.raises(UserError, match="of its lines are blank"):
+        everything(tmp_path)
+    with open(tmp_path / "captions.jsonl", "wb") as file:
+        file.write(line)
+        file.truncate(100 << 30)  # a hole: it takes no room on the disk
+    with pytest.raises(UserError, match="a line of more than 1024 MB"):
+        everything(tmp_path)
+
+
+def test_blanks_in_a_json_are_skipped_at_once(tmp_path):
+    (tmp_path / "captions_a.json").write_bytes(b"{" + b" " * (50 << 20) + b"}")
+    began = time.process_time()
+    assert list(top_level(tmp_path / "captions_a.json")) == []
+    assert time.process_time() - began < 5  # character by character it takes longer
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_flipped_bytes_in_a_parquet_never_give_another_error(tmp_path, seed):
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(seed)
+    (path,) = obelics(tmp_path / "data").glob("*.parquet")
+    data = bytearray(path.read_bytes())
+    for place in rng.integers(len(data), size=1 + seed % 5):
+        data[place] = rng.integers(256)
+    path.write_bytes(data[: rng.integers(len(data))] if seed % 4 == 0 else data)
+    try:
+        everything(path.parent)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
 def test_parquet_without_pyarrow_is_reported(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -396,6 +469,43 @@ def test_a_line_or_an_element_of_millions_of_values_is_bad(tmp_path):
     text(tmp_path / "captions.json", f'{{"images": [{many}], "annotations": []}}')
     with pytest.raises(UserError, match="damaged at character"):
         everything(tmp_path / "captions.json", "coco")
+
+
+@pytest.mark.parametrize("packing", ["", "gz", "bz2", "xz"])
+def test_packed_tars(tmp_path, packing):
+    with tarfile.open(tmp_path / "a.tar", f"w:{packing}") as archive:
+        member(archive, "1.png", encoded("red"))
+        member(archive, "1.txt", b"red")
+    good, skipped = everything(tmp_path)
+    assert len(good) == 1 and skipped == [] and good[0][0].items[-1] == "red"
+
+
+def test_a_tar_that_lies_about_the_size_of_a_member(tmp_path):
+    head, lie = tarfile.TarInfo("1.png"), tarfile.TarInfo("1.png")
+    lie.pax_headers = {"size": str(1 << 50)}
+    data = {f"a member has {1 << 50} bytes": lie.tobuf(tarfile.PAX_FORMAT)}
+    for size, why in ((1 << 40, f"a member has {1 << 40} bytes"), (1 << 32, "unexpected end of data")):
+        head.size = size
+        data[why] = head.tobuf(tarfile.GNU_FORMAT)
+    for why, begin in data.items():
+        (tmp_path / "a.tar").write_bytes(begin + bytes(2048))
+        began = time.process_time()
+        with pytest.raises(UserError, match=why):
+            list(check_data(tmp_path))
+        assert time.process_time() - began < 10
+
+
+@pytest.mark.posix
+def test_a_tar_that_unpacks_to_much_more_than_it_has(tmp_path):
+    """500 MB of zeros in a file of 500 KB. `tarfile` would need minutes."""
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("1.txt")
+        info.size = 500 << 20
+        archive.addfile(info, open("/dev/zero", "rb"))
+    began = time.process_time()
+    with pytest.raises(UserError, match="it unpacks to much more than the file has"):
+        list(check_data(tmp_path))
+    assert time.process_time() - began < 30
 
 
 def test_heads_and_groups_of_a_tar_have_limits(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from video_files import animation, encoded, greys, rate_of
 
 from tinyflamingo.data import video
+from tinyflamingo.data.images import load_picture
 from tinyflamingo.data.video import is_video, load_video, write_video
 from tinyflamingo.errors import UserError
 
@@ -284,6 +286,24 @@ def test_no_frame_of_joined_recordings_is_lost(kind, length):
     )
 
 
+def test_an_ogg_of_several_recordings_has_its_name():
+    """FFmpeg decodes the first and takes the heads of the second for damage."""
+    parts = [encoded("ogv", greys(3, first)) for first in (10, 40)]
+    assert len(load_video(io.BytesIO(parts[0]))) > 0
+    with pytest.raises(UserError, match="it is several Ogg videos"):
+        load_video(io.BytesIO(b"".join(parts)))
+
+
+def test_a_container_ends_after_many_bytes_without_a_frame(tmp_path):
+    """FFmpeg would search all of a file with a hole, which takes no room on the disk."""
+    for head in (b"FLV\1\5\0\0\0\x09", b"GIF89a\x0a\0\x0a\0\0\0\0"):
+        with open(tmp_path / "a.flv", "wb") as file:
+            file.write(head)
+            file.truncate(100 << 30)
+        with pytest.raises(UserError, match="cannot read the video"):
+            load_video(tmp_path / "a.flv")
+
+
 @pytest.mark.parametrize("later", [100, 40_000, -30])
 def test_a_recording_that_goes_on_much_later_or_earlier_has_no_gap(tmp_path, later):
     for name, first, times in (("a.ts", 0, np.arange(30) / 10), ("b.ts", 3, np.arange(30) / 10 + later)):
@@ -324,6 +344,30 @@ def test_transparent_parts_of_an_animated_webp_are_white():
     frames[0].save(target, "webp", save_all=True, append_images=frames[1:], duration=1000, lossless=True)
     shown = load_video(target)
     assert shown[:, 5, 5].tolist() == [[255, 0, 0], [0, 0, 255]] and (shown[:, 5, 25] == 255).all()
+
+
+def test_margins_of_an_animated_webp_are_white():
+    """The encoder cuts off transparent margins. The file then says that it has no opacity."""
+    frames = [Image.new("RGBA", (32, 32), (0, 0, 0, 0)) for _ in range(2)]
+    for frame, colour in zip(frames, ((255, 0, 0, 255), (0, 0, 255, 255)), strict=True):
+        frame.paste(colour, (0, 0, 16, 32))
+    target = io.BytesIO()
+    frames[0].save(target, "webp", save_all=True, append_images=frames[1:], duration=1000, lossless=True)
+    data = target.getvalue()
+    assert data[12:16] == b"VP8X"
+    data = data[:20] + bytes([data[20] & ~16]) + data[21:]
+    shown = load_video(io.BytesIO(data))
+    assert shown[:, 5, 5].tolist() == [[255, 0, 0], [0, 0, 255]] and (shown[:, 5, 25] == 255).all()
+    np.testing.assert_array_equal(load_picture(io.BytesIO(data)), shown[0])
+
+
+def test_an_animated_png_with_a_large_text():
+    short = animation("apng", plain(SECONDS[:2]), duration=1000)
+    data = b"a\0\0" + zlib.compress(bytes(80 << 20))
+    text = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
+    for whole in (short[:33] + text + short[33:], short[:-12] + text + short[-12:]):
+        assert is_video(io.BytesIO(whole))
+        assert_colours(load_video(io.BytesIO(whole)), SECONDS[:2], atol=2)
 
 
 @pytest.mark.parametrize("kind", ["webp", "apng"])

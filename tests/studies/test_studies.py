@@ -15,6 +15,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.model.language_model import init_language_model, self_attention
 from tinyflamingo.studies import attention, growing_report, induction, isoflop, quadratic, run
 from tinyflamingo.studies.ablation_rows import preset_of
+from tinyflamingo.training.optimiser import AdamW
 from tinyflamingo.training.presets import get_preset
 from tinyflamingo.variants.ablations import (
     AllPreviousXattnConfig,
@@ -274,3 +275,36 @@ def test_names_of_rows_and_studies_can_be_mixed(smoke, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="does not name its preset"):
         preset_of(dataclasses.replace(smoke, info={}))
     assert preset_of(smoke).name == "smoke" and preset_of(smoke).config is smoke.config
+
+
+# ---- numbers that are not finite -------------------------------------------------------------
+
+SMALL = {
+    "isoflop": lambda model, path: isoflop.isoflop(model.tokenizer, path, 0, (2e8, 4e8), ((8, 1),), quiet),
+    "quadratic": lambda model, path: quadratic.quadratic(model, path, (1, 2), (32, 16), 3, say=quiet),
+    "induction": lambda model, path: induction.induction(model.tokenizer, path, SMOKE, 0, 4, 2, quiet),
+}
+
+
+@pytest.mark.parametrize("study", SMALL)
+def test_a_training_that_diverges_is_one_line(smoke, tmp_path, monkeypatch, study):
+    """In a study, and the same in every other command that trains."""
+    real = AdamW.step
+    monkeypatch.setattr(AdamW, "step", lambda self, g, step, steps: real(self, g * np.float32(np.inf), step, steps))
+    with pytest.raises(UserError, match="the norm of the gradient is (nan|inf): the training has diverged"):
+        SMALL[study](smoke, tmp_path / "report.json")
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize("study", SMALL)
+def test_a_model_whose_numbers_overflow_has_no_score(smoke, tmp_path, monkeypatch, study):
+    """The last step makes the weights infinite, so no gradient is computed from them."""
+
+    def spoilt(self, gradient, step, steps):
+        self.vector[:] = np.inf if step == steps - 1 else self.vector
+        return 1.0
+
+    monkeypatch.setattr(AdamW, "step", spoilt)
+    with pytest.raises(UserError, match="NaN or infinite numbers, so it has no score"):
+        SMALL[study](smoke, tmp_path / "report.json")
+    assert not (tmp_path / "report.json").exists()

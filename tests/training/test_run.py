@@ -16,7 +16,7 @@ from killed_runs import Killed, killed_in_step
 from matplotlib.figure import Figure
 
 import tinyflamingo
-from tinyflamingo import ops
+from tinyflamingo import cli, ops
 from tinyflamingo.checkpoint import load_checkpoint
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops import team
@@ -215,6 +215,14 @@ def test_a_resume_with_another_preset_is_refused(undisturbed):
     with pytest.raises(UserError, match="holds a run of preset 'smoke', not 'toy'"):
         run.train("toy", undisturbed, resume=True)
     assert files(undisturbed) == before
+
+
+def test_a_resume_needs_no_preset(undisturbed, tmp_path):
+    """The folder of the run has it."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    (tmp_path / "run/metrics.json").unlink()
+    assert cli.main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run/metrics.json").exists() and same(undisturbed, tmp_path / "run")
 
 
 def test_a_resume_with_another_seed_is_refused(undisturbed):

@@ -17,6 +17,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import BinaryIO
 
+from tinyflamingo.files import LARGEST_PART
+
+MOST_PARTS = 1 << 24  # that are followed, half a minute: 3 GB of the smallest packets
 HEAD = 512  # bytes of a part that are read; the header of an Ogg page has up to 282
 
 
@@ -24,18 +27,42 @@ def is_cut(file: BinaryIO) -> bool:
     """Whether the end of a video file is missing. False for a file of an unknown kind."""
     file.seek(0)
     head = file.read(8 * HEAD)
-    if head.startswith(b"GIF8"):
-        return _is_cut_gif(head + file.read())
-    length_of, place = _parts(head)
     total, last = file.seek(0, os.SEEK_END), b""
-    while place < total:
+    if head.startswith(b"GIF8"):
+        file.seek(0)
+        return total <= LARGEST_PART and _is_cut_gif(file.read())  # of a larger one it is not known
+    place = 0
+    for last, place in _walk(file, head, total):
+        pass
+    return place > total or (last.startswith(b"OggS") and not last[5] & 4) or _is_cut_flv(head, last, total)
+
+
+def is_chained(file: BinaryIO) -> bool:
+    """Whether an Ogg file holds several recordings, one after the other: a first page comes after a last one."""
+    file.seek(0)
+    head, flags = file.read(8 * HEAD), 0
+    if not head.startswith(b"OggS"):
+        return False
+    for page, _ in _walk(file, head, file.seek(0, os.SEEK_END)):
+        if page[5] & 2 and flags & 4:
+            return True
+        flags = page[5]
+    return False
+
+
+def _walk(file, head, total):
+    """(the begin of a part, the place after its end) for each part, in order."""
+    length_of, place = _parts(head)
+    for _ in range(MOST_PARTS):
+        if place >= total:
+            return
         file.seek(place)
         part = file.read(HEAD)
         length = length_of(part, total - place)
         if not length:
-            break
-        last, place = part, place + length
-    return place > total or (last.startswith(b"OggS") and not last[5] & 4) or _is_cut_flv(head, last, total)
+            return
+        place += length
+        yield part, place
 
 
 def transport_packet(head: bytes) -> tuple[int, int] | None:

@@ -11,8 +11,9 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -20,8 +21,9 @@ from PIL.Image import Transpose
 
 from tinyflamingo.data.preparation import PAD, Preparation, fit_square
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import open_regular
+from tinyflamingo.files import LARGEST_PART, open_regular
 
+T = TypeVar("T")
 MAX_PIXELS = 25_000_000  # for up to 179 million pixels, which fill 0.5 GB, Pillow only warns
 SIXTEEN_BIT = 65535
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -52,8 +54,7 @@ def load_picture(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path_or_file) as image:
-                return fit_image(image, name, side, preparation)
+            return with_picture(path_or_file, name, lambda image: fit_image(image, name, side, preparation))
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -63,10 +64,53 @@ def load_picture(
             raise Unreadable("picture", name, "it is HEIC", "export it as JPEG or PNG first") from None
         raise Unreadable("picture", name, "it is not a picture", _REMEDY) from None
     except Exception as error:  # on a broken file a decoder can raise nearly anything
-        if "MAX_TEXT" in str(error):
-            return load_picture(_without_texts(path_or_file, name), side, preparation)
         wrong = f"it is damaged or cut short ({_one_line(error)})"
         raise Unreadable("picture", name, wrong, "save or copy it again") from error
+
+
+def with_picture(path_or_file: str | os.PathLike | BinaryIO, name: str, use: Callable[[Any], T]) -> T:
+    """`use(image)` of a file that is open in Pillow; name: for errors. On a broken file it raises nearly anything."""
+    with _from_begin(path_or_file) as file:
+        if file.seek(0, os.SEEK_END) > LARGEST_PART:  # Pillow reads some kinds whole
+            wrong = f"it has more than {LARGEST_PART >> 20} MB"
+            raise Unreadable("picture", name, wrong, "make it smaller first")
+        try:
+            return _with_open(_with_alpha(file), use)
+        except ValueError as error:
+            if "MAX_TEXT" not in str(error):
+                raise
+        return _with_open(_without_texts(file), use)
+
+
+def _with_open(file, use):
+    with Image.open(file) as image:
+        _fit_transparent_colour(image)
+        return use(image)
+
+
+def _with_alpha(file):
+    """The file; an animated WebP with the mark that it has opacity, without which Pillow shows margins of frames black."""
+    file.seek(0)
+    head = file.read(21)
+    file.seek(0)
+    if not is_animated_webp(head) or head[20] & 16:
+        return file
+    return io.BytesIO(head[:20] + bytes([head[20] | 16]) + file.read()[21:])
+
+
+def is_animated_webp(head: bytes) -> bool:
+    """Whether a file with this begin is an animated WebP."""
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & 2 > 0
+
+
+def _fit_transparent_colour(image):
+    """Pillow keeps the transparent colour of a PNG with the bits of the file. Here it gets the 8 bits of the pixels."""
+    key = image.info.get("transparency")
+    raw = image.tile[0][3] if image.format == "PNG" and image.tile else None
+    if raw in ("L;2", "L;4") and isinstance(key, int):
+        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}[raw]
+    elif raw == "RGB;16B" and isinstance(key, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def _is_heic(path_or_file):
@@ -76,18 +120,18 @@ def _is_heic(path_or_file):
     return head[4:8] == b"ftyp" and head[8:12] in HEIC
 
 
-def _without_texts(path_or_file, name):
+def _without_texts(file):
     """A PNG without its texts and its profile, which Pillow unpacks. Each chunk: length, kind, data, checksum."""
     plain = io.BytesIO()
-    plain.name = name
-    with _from_begin(path_or_file) as file:
-        plain.write(file.read(8))
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[:4], "big") + 4
-            if head[4:] in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
-                file.seek(length, os.SEEK_CUR)
-            else:
-                plain.write(head + file.read(length))
+    file.seek(0)
+    plain.write(file.read(8))
+    while len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4], "big") + 4
+        if head[4:] in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            file.seek(length, os.SEEK_CUR)
+        else:
+            plain.write(head + file.read(length))
+    plain.seek(0)
     return plain
 
 
@@ -183,7 +227,11 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     image.load()
     image = _turned(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_deep_grey_to_uint8(np.asarray(image), name))
+        grey = np.asarray(image)
+        pixels = _deep_grey_to_uint8(grey, name)
+        if isinstance(key := image.info.get("transparency"), int):
+            pixels[grey == key] = 255
+        image = Image.fromarray(pixels)
     return _over_white(image)
 
 

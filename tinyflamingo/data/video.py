@@ -19,13 +19,22 @@ from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
-from tinyflamingo.data.cut_files import is_cut, transport_packet
-from tinyflamingo.data.images import HEIC, MAX_PIXELS, Unreadable, fit_image, prepare_picture, require_file, too_large
+from tinyflamingo.data.cut_files import is_chained, is_cut, transport_packet
+from tinyflamingo.data.images import (
+    HEIC,
+    MAX_PIXELS,
+    Unreadable,
+    fit_image,
+    is_animated_webp,
+    prepare_picture,
+    require_file,
+    too_large,
+    with_picture,
+)
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import open_regular
+from tinyflamingo.files import LARGEST_PART, open_regular
 
 MAX_WORK = 1 << 31, 4096  # pixels of all decoded frames: as many, and as many for each byte of the file
 MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
@@ -74,6 +83,8 @@ def load_video(
         with opened as file:
             if is_cut(file):
                 raise Unreadable("video", name, *_CUT)
+            if is_chained(file):
+                raise Unreadable("video", name, "it is several Ogg videos, one after the other", "save it as one mp4")
             most = MAX_WORK[0] + MAX_WORK[1] * file.seek(0, os.SEEK_END)
             read = _read_animation if _kind(file) == "animation" else _read_container
             return read(
@@ -134,10 +145,7 @@ def _read_animation(file, name, sample) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
-            with Image.open(file) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise too_large("video", name)
-                return sample(_timed_pictures(image, name))
+            return with_picture(file, name, lambda image: sample(_timed_pictures(image, name)))
     except UserError:
         raise
     except Exception as error:  # on a broken file Pillow can raise nearly anything
@@ -145,6 +153,8 @@ def _read_animation(file, name, sample) -> np.ndarray:
 
 
 def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[..., np.ndarray], int]]:
+    if image.width * image.height > MAX_PIXELS:
+        raise too_large("video", name)
     time = 0.0
     # a PNG can have a picture that is not part of its animation, for programs that show no animations
     for number in range(bool(image.info.get("default_image")), image.n_frames):
@@ -161,25 +171,40 @@ def _timed_pictures(image: Any, name: str) -> Iterator[tuple[float, Callable[...
 def _read_container(file, name, sample) -> np.ndarray:
     guarded = _GuardedFile(file)
     file.seek(0)
-    with _import_av().open(guarded, metadata_errors="ignore", container_options=_OPTIONS) as container:
+    av = _import_av()
+    # a title that is not UTF-8 is no error; from version 19 on that is so without this option, which is gone
+    more = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    with av.open(guarded, container_options=_OPTIONS, **more) as container:
         stream = _video_stream(container, name)
-        frames = sample(_timed_frames(container, stream, name))
+        frames = sample(map(guarded.with_frame, _timed_frames(container, stream, name)))
     if guarded.lost:
-        raise ValueError("the file names a position that does not exist in it")
+        raise ValueError("the file names a position that does not exist in it, or has no frames for many megabytes")
     return frames
 
 
 class _GuardedFile:
     """A file whose `seek` to an impossible position (from a damaged header) returns -1 and sets `lost`.
 
-    FFmpeg reads -1 as a failure. If `seek` raised an exception, PyAV would print a traceback.
+    FFmpeg reads -1 as a failure. If `seek` raised an exception, PyAV would print a traceback. The file ends, and is
+    lost too, after LARGEST_PART bytes without a frame: FFmpeg would look for one in gigabytes of zeros.
     """
 
     def __init__(self, file):
-        self.file, self.lost = file, False
+        self.file, self.lost, self.left = file, False, LARGEST_PART
 
     def __getattr__(self, name):
         return getattr(self.file, name)
+
+    def read(self, size):
+        data = self.file.read(size)
+        self.left -= len(data)
+        self.lost = self.lost or self.left < 0
+        return b"" if self.lost else data
+
+    def with_frame(self, frame):
+        """The frame; from here on the file may go on as far again."""
+        self.left = LARGEST_PART
+        return frame
 
     def seek(self, *place):
         try:
@@ -255,9 +280,8 @@ def _to_picture(frame, side: int, preparation: Preparation) -> np.ndarray:
     """One decoded frame to uint8 (side, side, 3), upright."""
     has_alpha = any(component.is_alpha for component in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24")
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            pixels = _upright(pixels, bytes(data))
+    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is not None:
+        pixels = _upright(pixels, bytes(matrix))
     return prepare_picture(pixels, side, preparation)
 
 
@@ -309,8 +333,7 @@ def _kind_of(head: bytes) -> str | None:
     if head.startswith((b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")):
         return "picture"
     if head[:4] == b"RIFF":
-        is_animated = head[12:16] == b"VP8X" and head[20:21] and head[20] & 2
-        return {b"AVI ": "video", b"WEBP": "animation" if is_animated else "picture"}.get(head[8:12])
+        return {b"AVI ": "video", b"WEBP": "animation" if is_animated_webp(head) else "picture"}.get(head[8:12])
     if head[4:8] == b"ftyp":  # the mp4 family also contains pictures
         return "picture" if head[8:12] in (*HEIC, b"avif") else "video"
     if head[4:8] in (b"moov", b"mdat", b"wide"):  # old QuickTime
@@ -326,9 +349,11 @@ def _is_animated(file, head) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             was_cut = is_cut(file)
-            file.seek(0)
-            with Image.open(file) as image:
+
+            def is_animated(image):
                 return (was_cut and "loop" in image.info) or getattr(image, "is_animated", False)
+
+            return with_picture(file, "", is_animated)
     except Exception:  # a broken WebP has said that it is animated; a broken picture of another kind is a picture
         return head.startswith(b"RIFF")
 

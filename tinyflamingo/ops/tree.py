@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyflamingo.errors import UserError
+
 from .types import Array, Params
 
 DEEPEST = 100  # parts of a name
@@ -58,7 +60,16 @@ def half_precision(tree: Params) -> Params:
     """The same tree rounded to float16, in arrays of float32.
 
     Frozen parts are stored in 16 bits (the paper uses bfloat16): files have half the size, and the later stages train
-    with exactly the numbers that are read back from a file.
+    with exactly the numbers that are read back from a file. Raises `UserError` as `in_half`.
     """
-    leaves = named_leaves(tree).items()
-    return from_named_leaves({name: np.asarray(leaf, np.float16).astype(np.float32) for name, leaf in leaves})
+    return from_named_leaves({name: leaf.astype(np.float32) for name, leaf in in_half(named_leaves(tree)).items()})
+
+
+def in_half(leaves: dict[str, Array]) -> dict[str, Array]:
+    """Named arrays in float16. A number that has no place there, also NaN, is a `UserError` with the array's name."""
+    with np.errstate(over="ignore"):
+        halves = {name: np.asarray(leaf, np.float16) for name, leaf in leaves.items()}
+    for name, half in halves.items():
+        if not np.isfinite(half).all():
+            raise UserError(f"{name} has a number beyond 65504, the largest of 16 bits, or NaN: train it again")
+    return halves

@@ -19,6 +19,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.text import episode, random_repeat
+from tinyflamingo.evaluation.metrics import checked
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.language_model import decoder_block, embed_tokens, language_model, projected_distances
@@ -116,14 +117,14 @@ def word_episodes(tokenizer: Tokenizer) -> tuple[Array, Array]:
 
 def repeat_score(params: Params, rows: Array, config: LanguageConfig) -> float:
     """Fraction of correct predictions in the second halves, without the first token of each."""
-    predicted = language_model(params, rows[:, :-1], config).argmax(axis=2)
+    predicted = checked(language_model(params, rows[:, :-1], config)).argmax(axis=2)
     return float(np.mean((predicted == rows[:, 1:])[:, HALF + 1 :]))
 
 
 def few_shot_score(params: Params, episodes: tuple[Array, Array], config: LanguageConfig) -> float:
     """Fraction of episodes in which every token of the last label is predicted correctly."""
     tokens, asked = episodes
-    predicted = language_model(params, tokens[:, :-1], config).argmax(axis=2)
+    predicted = checked(language_model(params, tokens[:, :-1], config)).argmax(axis=2)
     return float(np.mean(((predicted == tokens[:, 1:]) | ~asked[:, 1:]).all(axis=1)))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
+from tinyflamingo.evaluation.metrics import checked
 from tinyflamingo.model.config import LanguageConfig
 from tinyflamingo.model.language_model import language_model
 from tinyflamingo.model.tokenizer import Tokenizer
@@ -101,7 +102,7 @@ def validation_loss(stage: LanguageStage) -> float:
         tokens, weights, visible_from = stage.batch(rng, 0)
         logits = language_model(stage.optimiser.params, tokens[:, :-1], stage.config, visible_from[:, :-1])
         losses.append(np.sum(token_losses(logits, tokens[:, 1:]) * shares_of(weights[:, 1:])))
-    return float(np.mean(losses))
+    return float(checked(np.mean(losses)))
 
 
 def fit(budget: float, points: list) -> dict:

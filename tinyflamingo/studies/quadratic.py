@@ -21,7 +21,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import ACTIONS, draw_clip, sample_clip
-from tinyflamingo.evaluation.metrics import summarise
+from tinyflamingo.evaluation.metrics import checked, summarise
 from tinyflamingo.model.config import ResamplerConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media
 from tinyflamingo.model.perceiver_resampler import init_resampler, perceiver_resampler
@@ -135,5 +135,5 @@ def accuracy(
         optimiser.step(summed_gradient(loss_of, optimiser.params, shards)[2], step, steps)
     features, labels = test
     batches = np.array_split(features, -(-len(features) // BATCH))
-    predicted = np.concatenate([logits(optimiser.params, batch).argmax(axis=1) for batch in batches])
+    predicted = np.concatenate([checked(logits(optimiser.params, batch)).argmax(axis=1) for batch in batches])
     return summarise((predicted == labels).astype(float), rng)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.errors import UserError
 from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
 from tinyflamingo.ops.types import Params
 
@@ -34,6 +35,10 @@ class OptimiserConfig:
     agc: float = 0.0  # lambda of adaptive gradient clipping, 0: off
 
 
+class Diverged(FloatingPointError, UserError):
+    """A gradient that is not finite. A run adds its stage and step; any other command ends with this line."""
+
+
 class AdamW:
     """State of one stage: `vector`, `params` (a tree of views into it), and the two moments m and v."""
 
@@ -48,12 +53,12 @@ class AdamW:
     def step(self, gradient: np.ndarray, step: int, steps: int) -> float:
         """One update by a gradient vector; returns the norm of the gradient before clipping.
 
-        step counts from 0. A gradient that is not finite raises FloatingPointError and changes nothing.
+        step counts from 0. A gradient that is not finite raises `Diverged` and changes nothing.
         """
         c = self.config
         norm = float(np.sqrt(np.dot(gradient, gradient)))
         if not math.isfinite(norm):
-            raise FloatingPointError(f"the norm of the gradient is {norm}")
+            raise Diverged(f"the norm of the gradient is {norm}: the training has diverged")
         gradient = gradient * np.float32(min(1.0, c.clip / (norm + 1e-12)))
         rate, unbias = learning_rate(c, step, steps), (1 - c.beta_1 ** (step + 1), 1 - c.beta_2 ** (step + 1))
         ops.adamw(self.vector, self.m, self.v, gradient, self.decay, rate, c.beta_1, c.beta_2, *unbias, c.epsilon)

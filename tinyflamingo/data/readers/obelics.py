@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tinyflamingo.data.readers.parquet_pages import check_pages
 from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, media_file, sentence
-from tinyflamingo.data.readers.text_files import reading
+from tinyflamingo.data.readers.text_files import LONGEST, reading
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import MOST_VALUES, UNPACKED
 
 FILES = ("*.parquet",)
 SURE = FILES
@@ -38,31 +38,44 @@ def _rows(path):
     except ImportError:
         raise UserError("reading parquet needs pyarrow, which is missing: pip install pyarrow") from None
     with reading(path):
-        file = parquet.ParquetFile(path)
-        missing = set(COLUMNS) - set(file.schema_arrow.names)
+        whole = parquet.ParquetFile(path)
+        missing = set(COLUMNS) - set(whole.schema_arrow.names)
     if missing:
         raise UserError(f"cannot read {str(path)!r}: it has no column {sorted(missing)[0]!r}; is it OBELICS?")
-    _check_sizes(path, file.metadata)
     number = 0
     with reading(path):
-        for batch in file.iter_batches(ROWS, columns=COLUMNS):
+        check_pages(path, whole, COLUMNS)
+        leaves = [whole.schema.column(i) for i in range(len(whole.schema))]
+        # values that repeat stay numbers of a dictionary: a short page can repeat a long text a million times
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        for batch in parquet.ParquetFile(path, read_dictionary=texts).iter_batches(ROWS, columns=COLUMNS):
             for place in range(batch.num_rows):
-                yield f"{path.name} row {number}", batch.slice(place, 1).to_pylist()[0]
+                yield f"{path.name} row {number}", _row(batch, place)
                 number += 1
 
 
-def _check_sizes(path, metadata):
-    """`UserError` for columns that unpack to much more than they take in the file, before they are read."""
-    times, more = UNPACKED
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        leaves = [group.column(i) for i in range(group.num_columns)]
-        leaves = [leaf for leaf in leaves if leaf.path_in_schema.split(".")[0] in COLUMNS]
-        packed = times * sum(leaf.total_compressed_size for leaf in leaves)
-        unpacked = sum(leaf.total_uncompressed_size for leaf in leaves)
-        values = group.num_rows + sum(leaf.num_values for leaf in leaves)
-        if unpacked > packed + more or values > packed + MOST_VALUES:
-            why = "its pages are much larger than the file; write the file again with plain values"
-            raise UserError(f"cannot read {str(path)!r}: {why}")
+def _row(batch, place):
+    """{column: value} of a row, or a `BadRecord` for a row with more than `LONGEST` bytes."""
+    row, left = {}, LONGEST
+    for name in COLUMNS:
+        scalar = batch.column(name)[place]
+        values = getattr(scalar, "values", None) if scalar.is_valid else None
+        if not hasattr(values, "__iter__"):  # not a list
+            row[name] = scalar.as_py()
+            continue
+        row[name] = []
+        for value in values:
+            row[name].append(value.as_py())
+            left -= _size(row[name][-1])
+            if left < 0:
+                return BadRecord("row too long")
+    return row
+
+
+def _size(value):
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return len(value) if isinstance(value, str | bytes) else 1
 
 
 def _items(row, root):

@@ -13,6 +13,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
@@ -23,12 +24,14 @@ from typing import IO, Any
 
 from tinyflamingo.data.readers.record import BadRecord
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import check_values, open_regular, parse_json
+from tinyflamingo.files import MOST_VALUES, check_values, open_regular, parse_json
 
 LONGEST = 1 << 26  # most characters of a line or an element, which can hold pictures in base64
 CHUNK = 1 << 20
 NOT_UTF8 = "line is not UTF-8"
+LONGEST_SKIPPED = 1 << 30  # bytes of a line that is too long
 ENDS = ",]} \t\r\n"  # the characters that can follow a number
+BLANKS = re.compile(r"[ \t\r\n]*")
 BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 
 
@@ -62,15 +65,17 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
-    """(where, line) for each line that is not blank. A line that is too long or not UTF-8 is a `BadRecord`."""
+    """(where, line) for each line that is not blank. A line that is too long or not UTF-8 is a `BadRecord`.
+
+    Raises `UserError` for a file without end: more than `MOST_VALUES` blank lines, or a line of 1 GB.
+    """
     with opened(path) as file:
-        number = 0
+        number = blank = 0
         while line := file.readline(LONGEST):
             number += 1
             where = f"{path.name} line {number}"
             if len(line) == LONGEST:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(LONGEST)
+                _skip_line(file, line)
                 yield where, BadRecord("line too long")
                 continue
             try:
@@ -80,8 +85,20 @@ def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
             if "\0" in content:  # UTF-16 has zeros
                 yield where, BadRecord(NOT_UTF8)
                 continue
+            blank += not content
+            if blank > MOST_VALUES:
+                raise ValueError(f"more than {MOST_VALUES} of its lines are blank")
             if content:
                 yield where, content
+
+
+def _skip_line(file, line):
+    """Read on to the end of a line."""
+    for _ in range(LONGEST_SKIPPED // LONGEST):
+        if not line or line.endswith(b"\n"):
+            return
+        line = file.readline(LONGEST)
+    raise ValueError(f"it has a line of more than {LONGEST_SKIPPED >> 20} MB")
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -166,8 +183,7 @@ class _Window:
     def peek(self) -> str:
         """The next character that is not white space; "" at the end."""
         while True:
-            while self.place < len(self.text) and self.text[self.place] in " \t\r\n":
-                self.place += 1
+            self.place = BLANKS.match(self.text, self.place).end()
             if self.place < len(self.text) or not self.more():
                 return self.text[self.place : self.place + 1]
 

@@ -8,10 +8,14 @@ link or a device, or whose name leads out of the folder, makes its record bad. N
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tinyflamingo.data.readers.record import (
     OUTPUT,
@@ -34,6 +38,9 @@ FILES = ("*.tar", "*.tar.gz", "*.tgz")
 SURE = FILES
 SHARDS = True
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".apng")
+LARGEST_MEMBER = 1 << 33  # bytes; one of more than LARGEST_PART is not read
+BOMB = 100, 1 << 28  # an archive unpacks to at most 100 times its bytes and 256 MB
+KINDS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # begin of a file: what unpacks it
 TEXTS = (".txt", ".json", ".caption")
 
 
@@ -50,9 +57,16 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
 def _groups(path):
     """(where, {extension: bytes}) of consecutive members with the same key, or a `BadRecord` if one of them is bad."""
     key, group = None, {}
-    with reading(path), open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Head) as archive:
+    with (
+        reading(path),
+        open_regular(path) as packed,
+        _Unpacked(packed) as file,
+        tarfile.open(fileobj=file, mode="r|", tarinfo=_Head) as archive,  # type: ignore[call-overload]
+    ):
         for member in archive:
             archive.members.clear()  # else memory holds the heads of all members
+            if member.size > LARGEST_MEMBER:  # `tarfile` would go to its end, also behind the end of the file
+                raise tarfile.ReadError(f"a member has {member.size} bytes")
             folder, _, name = member.name.rpartition("/")
             if member.isdir() or name.startswith("._"):  # macOS adds a `._name` to every name
                 continue
@@ -67,16 +81,43 @@ def _groups(path):
             yield f"{path.name} {key.lstrip('/')}", group
 
 
+class _Unpacked:
+    """The unpacked bytes of an archive, packed by gzip, bzip2, xz or not at all; more than `BOMB` are an error.
+
+    `tarfile` unpacks too, but what a small piece of a bomb unpacks to it copies again and again.
+    """
+
+    def __init__(self, packed: BinaryIO) -> None:
+        times, more = BOMB
+        self.left = times * packed.seek(0, os.SEEK_END) + more
+        packed.seek(0)
+        head = packed.read(6)
+        packed.seek(0)
+        self.file: Any = next((unpack(packed) for begin, unpack in KINDS.items() if head.startswith(begin)), packed)
+
+    def __enter__(self) -> _Unpacked:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes."""
+        data = self.file.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise tarfile.ReadError("it unpacks to much more than the file has")
+        return data
+
+
 class _Head(tarfile.TarInfo):
     """The head of a member. `tarfile` reads long names and other facts (pax) whole, so their length is checked."""
 
-    @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Head:
-        """The head in 512 bytes."""
-        head = super().frombuf(buf, encoding, errors)
-        if not head.isreg() and head.size > LONGEST_NAME:
-            raise tarfile.ReadError(f"a member has a head of {head.size} bytes")
-        return head
+    def _proc_member(self, archive: Any) -> Any:
+        """The member behind this head; `tarfile` says that subclasses may override it."""
+        if not self.isreg() and self.size > LONGEST_NAME:
+            raise tarfile.ReadError(f"a member has a head of {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def _with(group, archive, member, extension):
