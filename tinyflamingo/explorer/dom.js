@@ -55,7 +55,8 @@ function choice(id, legend, options, value = S[id], pick = (v) => change({ [id]:
   for (const input of node.querySelectorAll("input")) input.checked = input.value === String(value);
 }
 const counted = (n) => range(n).map((i) => [i, String(i + 1)]);
-const heads = (n) => [[-1, T("allHeads")], ...counted(n)];
+const headName = (h) => (h < 0 ? T("allHeads") : h + 1);
+const heads = (n) => [[-1, headName(-1)], ...counted(n)];
 
 const DO = {}; // what a button with this name in data-do does; its text is the entry of WORDS with the same name
 const plainButton = (props, ...kids) => el("button", { type: "button", ...props }, ...kids);
