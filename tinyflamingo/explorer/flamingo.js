@@ -11,8 +11,6 @@ const Flamingo = (() => {
   const NEVER = [0, BOS, 3, IMAGE]; // an answer holds none of these, nor <PAD> and <UNK>
   const EOC = Symbol("<EOC>"); // an item of a prompt: the chunk ends here
 
-  const range = (n) => [...Array(n).keys()];
-
   function transposed({ shape: [I, O], data }) { // (I, O) -> (O, I): the sums of `linear` then run along the memory
     const t = new Float32Array(I * O);
     for (let i = 0; i < I; i++) for (let o = 0; o < O; o++) t[o * I + i] = data[i * O + o];
@@ -224,7 +222,7 @@ const Flamingo = (() => {
     for (const item of items) {
       if (typeof item === "string") tokens.push(...(strip(item) ? encode(model.tokenizer, item.replace(/^ +| +$/g, "")) : []));
       else {
-        if (![BOS, model.eoc].includes(tokens[tokens.length - 1])) tokens.push(model.eoc); // a medium begins a new chunk
+        if (![BOS, model.eoc].includes(tokens.at(-1))) tokens.push(model.eoc); // a medium begins a new chunk
         if (item !== EOC) tokens.push(IMAGE), media.push(item);
       }
     }
@@ -338,7 +336,7 @@ const Flamingo = (() => {
     const gates = options.gates || model.gates, rows = visible(phiOf(tokens), visual.length, options);
     const seen = { visual: [...visual], rows, uniform: !!options.uniformEmptyRows };
     const layers = flamingo(model, embedPrompt(model, tokens, seen), seen, gates, Array(model.config.language.layers).fill(NOTHING));
-    const h = layers[layers.length - 1].text.out, all = options.all && logitsOf(model, h), gated = layers.filter((layer) => layer.gated);
+    const h = layers.at(-1).text.out, all = options.all && logitsOf(model, h), gated = layers.filter((layer) => layer.gated);
     const logits = all ? all.slice(-model.eoc - 1) : logitsOf(model, h.slice(-model.config.language.width));
     const attention = gated.map((layer) => layer.gated.cross.weights);
     return { logits, all, seen, gates, layers, attention, added: gated.map((layer) => added(layer, tokens.length)) };
@@ -387,7 +385,7 @@ const Flamingo = (() => {
       tokens.push(id);
       if (tokens.length === maxTokens) break;
       layers = flamingo(model, embed(model, [id]), next, gates, layers.map((layer) => layer.text));
-      logits = logitsOf(model, layers[layers.length - 1].text.out);
+      logits = logitsOf(model, layers.at(-1).text.out);
     }
     const pieces = tokens.map((id) => piece(model, id));
     return { text: strip(decode(model.tokenizer, tokens)), tokens, pieces, logits: steps, prompt, result };

@@ -1,5 +1,6 @@
 // What one_file.py takes from libraries, for flamingo.js: SentencePiece's pieces, NumPy's types, Pillow's pixels.
 "use strict";
+const range = (n) => [...Array(n).keys()];
 const Libraries = (() => {
   // ---- SentencePiece: byte pair encoding; a character without a piece becomes bytes
   const NORMAL = 1, BYTE = 6; // types of pieces, as SentencePiece numbers them

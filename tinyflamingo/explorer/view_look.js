@@ -80,10 +80,10 @@ function covering(rgb, cell, [rows, columns]) {
 const logOdds = (p) => Math.log(p / Math.max(1 - p, 1e-12)); // a probability of 1 stays finite
 async function coverCells(m, top) {
   const key = lookKey(m), { trace } = resample(S.pictures[m]), frames = framesOf(m), how = options();
-  const before = Flamingo.probabilities(NOW.result.logits)[top];
+  const likely = ({ logits }) => Flamingo.probabilities(logits)[top], before = likely(NOW.result);
   const after = await gently(trace.S, () => lookKey(m), (cell) => {
     const covered = Flamingo.resample(model, frames.map((rgb) => covering(rgb, cell, trace.grid)));
-    return Flamingo.probabilities(runOn(NOW.visual.map((own, n) => (n === m ? covered : own)), how).logits)[top];
+    return likely(runOn(NOW.visual.map((own, n) => (n === m ? covered : own)), how));
   });
   if (!after) return; // the reader went on
   Object.assign(COVER, { key, before, after });

@@ -45,7 +45,6 @@ function drawMask() {
   rebuilt($("mask"), [NOW.promptKey, S.mode === "quiz"], () => buildGrid(R));
   shadeGrid(R);
   put("chosen", S.mode === "quiz" ? "" : sentence(chosenToken()));
-  $("mask-scroll").ariaLabel = T("mask");
   rebuilt($("compared"), [NOW.promptKey, S.gates, S.temperature], () => $("compared").replaceChildren());
   drawTable();
   showColumn(chosenToken());
