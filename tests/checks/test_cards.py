@@ -47,9 +47,10 @@ def catalogue(number):
 
 KEYS = [key for source in SOURCES.values() for key in exercises_of(source)]
 CATALOGUE = {key: card for number in SOURCES for key, card in catalogue(number).items()}
-for more in importlib.import_module("cards_more").CARDS:
-    CATALOGUE[more.key].wrong += more.wrong
-    CATALOGUE[more.key].right += more.right
+for name in ("cards_more", "cards_strangers"):
+    for more in importlib.import_module(name).CARDS:
+        CATALOGUE[more.key].wrong += more.wrong
+        CATALOGUE[more.key].right += more.right
 RIGHT = [(key, i) for key, card in CATALOGUE.items() for i in range(len(card.right))]
 WRONG = [(key, i) for key, card in CATALOGUE.items() for i in range(len(card.wrong))]
 each_exercise = pytest.mark.parametrize("key", KEYS)

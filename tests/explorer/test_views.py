@@ -6,20 +6,22 @@ Numbers are compared in `test_browser.py`, words and colours in `test_page.py`.
 import base64
 import io
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from chromium import page_of
 from PIL import Image
 
-from tinyflamingo.data.images import prepare_picture
+from tinyflamingo.data.images import MAX_PIXELS, prepare_picture
 from tinyflamingo.data.video import load_video
 from tinyflamingo.explorer import build
 
 pytestmark = pytest.mark.posix  # the browser is driven over pipes
 
 LANGUAGES = ["en", "zh"]
-WIDTHS = [390, 1280, 1920]
+WIDTHS = [390, 1024, 1280, 1920]
 NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, summary, [role=img]")].filter((e) =>
   !e.getAttribute("aria-label") && !e.textContent.trim() && ![...e.labels || []].some((l) => l.textContent.trim())
   && !e.closest("[aria-hidden], dialog:not([open])")).map((e) => e.outerHTML)"""
@@ -119,6 +121,32 @@ def test_the_quiz_hides_the_mask_and_names_the_first_mistake(opened):
     assert "All right" in text(page, "panel-quiz")
 
 
+@pytest.mark.parametrize(
+    "state, button, place", [("m=step&s=14", "nextToken", "S.step"), ("at=9", "followingToken", "S.at")]
+)
+def test_a_button_at_the_end_keeps_the_focus_and_does_nothing(state, button, place, opened):
+    page = opened(f"lang=en&{state}")
+    last = page.run(place)
+    page.run(f"theButton({button!r}).focus()")
+    click(page, f"[data-do={button}]")
+    assert page.run(f"theButton({button!r}).ariaDisabled") == "true" and page.run(place) == last
+    assert page.run("document.activeElement.dataset.do") == button
+
+
+def test_nothing_plays_by_itself_with_reduced_motion(opened):
+    page = opened("lang=en")
+    motion = {"name": "prefers-reduced-motion", "value": "reduce"}
+    page.send("Emulation.setEmulatedMedia", features=[motion])
+    try:
+        for button in ("write", "play"):
+            click(page, f"[data-do={button}]")
+        assert page.run("[S.at, WRITING.timer, LOG.at, LOG.timer]") == [0, 0, 0, 0]
+    finally:
+        page.send("Emulation.setEmulatedMedia", features=[])
+    click(page, "[data-do=write]")
+    page.wait_for("S.at > 0")
+
+
 def test_a_moved_gate_changes_the_answer_and_a_link_brings_it_back(opened):
     page = opened("lang=en")
     before = text(page, "gate-answer")
@@ -163,6 +191,24 @@ def test_more_cells_than_the_page_can_draw_are_refused_in_words(opened):
     assert "30000" in text(page, "trouble")
     click(page, "[data-do=chapterExample]")
     page.wait_for("$('trouble').hidden")
+
+
+def test_views_of_no_prompt_cannot_be_used(opened):
+    """What they show belongs to no prompt, or to the one before."""
+    inert = "SECTIONS.filter((view) => $(`view-${view}`).inert)"
+    page = opened("lang=en&p=" + "<image>" * 400)
+    assert page.run(inert) == ["mask", "next", "gates", "look", "inside"]
+    click(page, "[data-do=chapterExample]")
+    page.wait_for("$('trouble').hidden")
+    assert page.run(inert) == [] and page.complaints() == []
+
+
+@pytest.mark.parametrize("seed", ["-3", "1e400", "0", "abc", "7.9", "-1e400"])
+def test_any_seed_of_a_link_draws_tokens_that_an_answer_may_hold(seed, opened):
+    page = opened(f"lang=en&c=lot&T=3&seed={seed}")
+    assert page.run("S.seed >= 1 && S.seed % 1 === 0")
+    assert page.run("NOW.said.tokens.filter((id) => [0, 1, 3, 4].includes(id))") == []
+    assert 0 < page.run("lottery(S.seed)()") < 1
 
 
 def test_a_place_behind_the_end_is_the_end(opened):
@@ -237,6 +283,36 @@ def test_an_animated_gif_becomes_the_clip_that_complete_takes(milliseconds, open
     opened(page.run("location.hash.slice(1)"))  # the link carries the clip
     assert text(page, "gate-answer") == before and len(frames_of(page)) == len(expected)
     assert page.complaints() == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif"])
+def test_a_picture_whose_name_says_another_type_is_taken(name, opened):
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    red = np.full((40, 40, 3), (222, 30, 38), np.uint8)
+    give(page, {name: encoded([red], "jpeg")})
+    page.wait_for("S.pictures[0] !== 'blue_star'")
+    assert np.abs(frames_of(page).astype(int) - red[:32, :32]).max() <= 3  # JPEG is not exact
+
+
+def black_png(side):
+    """A black picture of side x side pixels with one bit each, in few bytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer, row = zlib.compressobj(9), bytes(1 + side // 8)
+    rows = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_an_enormous_picture_is_refused_before_it_is_decoded(opened):
+    """20,000 x 20,000 pixels would be 1.6 GB; a browser that decodes them does not answer for minutes."""
+    page = opened("lang=en&p=<image>Output:&i=blue_star")
+    give(page, {"large.png": black_png(20_000)})
+    page.wait_for("!$('trouble').hidden")
+    assert f"large.png has more than {MAX_PIXELS // 10**6} million pixels" in text(page, "trouble")
+    assert page.run("S.pictures[0]") == "blue_star" and page.complaints() == []
 
 
 def test_several_pictures_become_the_frames_of_a_clip_in_the_order_of_their_names(opened, tmp_path):

@@ -1,5 +1,5 @@
 // What flamingo.js makes of the prompts, strings and pictures that Python wrote: in Node, and in a page of the browser.
-// node truth.js FLAMINGO PACKED REQUEST: writes REQUEST.answer. Arrays travel as base64.
+// node truth.js LIBRARIES FLAMINGO PACKED REQUEST: writes REQUEST.answer. Arrays travel as base64.
 "use strict";
 const bytes = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 function base64(array) {
@@ -8,7 +8,7 @@ function base64(array) {
   return btoa(parts.join(""));
 }
 
-function truth(Flamingo, packed, request) {
+function truth(Flamingo, Libraries, packed, request) {
   const model = Flamingo.load(packed);
   const items = (prompt) => prompt.items.map((item) =>
     item === null ? Flamingo.EOC : typeof item === "string" ? item : { frames: item.map(bytes) });
@@ -37,13 +37,14 @@ function truth(Flamingo, packed, request) {
   return {
     prompts: request.prompts.map(answer),
     moved: request.moved.map(moved),
-    ids: request.strings.map((string) => Flamingo.encode(model, string)),
-    texts: request.ids.map((ids) => Flamingo.decode(model, ids)),
+    ids: request.strings.map((string) => Libraries.encode(model.tokenizer, string)),
+    texts: request.ids.map((ids) => Libraries.decode(model.tokenizer, ids)),
     pictures: request.pictures.map(({ rgba, width, height, side }) => base64(Flamingo.fit(bytes(rgba), width, height, side))),
   };
 }
 
 if (typeof module !== "undefined") {
-  const fs = require("fs"), [flamingo, packed, request] = process.argv.slice(2), read = (file) => JSON.parse(fs.readFileSync(file));
-  fs.writeFileSync(`${request}.answer`, JSON.stringify(truth(require(flamingo), read(packed), read(request))));
+  const fs = require("fs"), [libraries, flamingo, packed, request] = process.argv.slice(2), read = (file) => fs.readFileSync(file, "utf8");
+  const scripts = new Function(`${read(libraries)}\n${read(flamingo)}\nreturn [Flamingo, Libraries];`)();
+  fs.writeFileSync(`${request}.answer`, JSON.stringify(truth(...scripts, JSON.parse(read(packed)), JSON.parse(read(request)))));
 }

@@ -17,7 +17,7 @@ from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.studies.attention_maps import attention_maps
 
 HERE = Path(__file__).parent
-FLAMINGO = build.SOURCES / "flamingo.js"
+FLAMINGO, LIBRARIES = build.SOURCES / "flamingo.js", build.SOURCES / "libraries.js"
 SEEDS = range(8)
 PROMPTS = [(kind, seed) for kind in KINDS for seed in SEEDS]  # 112
 CLOSE = {"float32": 1e-4, "float16": 0.01}  # largest difference of logits, by the type of the packed matrices
@@ -103,7 +103,7 @@ def ask_node(node, folder, packed, asked, flamingo=FLAMINGO):
     path = folder / "request.json"
     path.write_text(json.dumps(asked))
     done = subprocess.run(
-        [node, str(HERE / "truth.js"), str(flamingo), str(packed), str(path)],
+        [node, str(HERE / "truth.js"), str(LIBRARIES), str(flamingo), str(packed), str(path)],
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -214,6 +214,13 @@ def holds(condition: Any, hint: str) -> None:
         raise CheckFailed(_(hint))
 
 
+def whole_numbers(got: Any) -> list[int]:
+    """The numbers of a list as int. Fails unless each is whole."""
+    numbers = list(got)
+    holds(all(int(n) == n for n in numbers), "some numbers of your result are not whole.")
+    return [int(n) for n in numbers]
+
+
 def shape_is(got: Any, shape: tuple, letters: str = "", what: str = "your result", hint: str = "") -> None:
     """Fail unless ``got`` is an array of numbers of this shape. letters: such as "(T, N * R)"."""
     what = _(what)

@@ -34,6 +34,7 @@ def check_01_1_way_back(way_back):
     for made_of, end in _graphs(fresh_rng()):
         order = way_back({name: list(parts) for name, parts in made_of.items()}, end)
         holds(order is not None, "your function returns None: a `return` is missing.")
+        holds(not isinstance(order, str), "your function returns one string; a list of names was expected.")
         order = list(order)
         told = _("For {made_of} from {end} your order is {order}. ").format(made_of=made_of, end=end, order=order)
         holds(len(set(order)) == len(order), told + _("A name stands in it twice: its slope would be handed on twice."))
@@ -44,8 +45,8 @@ def check_01_1_way_back(way_back):
                 needed.add(name)
                 waiting += made_of.get(name, [])
         missing, extra = sorted(needed - set(order)), sorted(set(order) - needed)
-        holds(not missing, told + _("{missing} is missing.").format(missing=missing[:1]))
-        holds(not extra, told + _("{extra} is not needed for {end}.").format(extra=extra[:1], end=end))
+        holds(not missing, told + _("{missing} is missing.").format(missing="".join(missing[:1])))
+        holds(not extra, told + _("{extra} is not needed for {end}.").format(extra="".join(extra[:1]), end=end))
         hint = told + _("It begins with the givens: the way back begins at {end}.").format(end=end)
         holds(order[0] == end or order[-1] != end, hint)
         for name in order:
@@ -141,6 +142,9 @@ def check_01_4_measured_slope(measured_slope):
     bent = abs(abs(coarse - want) - 0.5e-2 * curve) < 0.1e-2 * curve
     holds(not bent, "that is the one-sided difference: its error shrinks with eps only. Go both ways.")
     value_is(got, want, "It is not exact enough, or not the slope of f along the direction.", "the slope", tol=1e-6)
+    hint = "eps is an argument: other values than 1e-5 come too. Move by it and divide by it."
+    holds(coarse != got, hint)
+    value_is(coarse, want, hint, "the slope with eps = 0.01", tol=1e-3)
 
 
 # ---------------------------------------------------------------- 01.5

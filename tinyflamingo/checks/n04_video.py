@@ -7,7 +7,7 @@ import numpy as np
 
 from tinyflamingo.language import _
 
-from .core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is
+from .core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is, whole_numbers
 
 
 @check(
@@ -27,7 +27,7 @@ def check_04_1_frames_to_take(frames_to_take):
         times = rng.uniform(2.1, 4.9) + np.concatenate([[0.0], np.cumsum(steps)])
         got = frames_to_take(times, fps)
         holds(got is not None, "your function returns None: a `return` is missing.")
-        got, since = [int(n) for n in got], times - times[0]
+        got, since = whole_numbers(got), times - times[0]
         holds(got and got[0] == 0, "moment 0 is the time of the first frame: the first number is 0.")
         late = [int(np.argmax(times >= m)) for m in np.arange(int(times[-1] * fps) + 1) / fps]
         holds(got != late, "the moments count from the first frame's time; this clock does not start at 0.")
@@ -53,7 +53,7 @@ def check_04_1_frames_to_take(frames_to_take):
         )
         value_is(np.array(got), np.array(want), "The first frame at or after the moment.")
     pause = rng.uniform(2.1, 4.9) + np.array([0.0, 0.4, 0.9, 4.3, 4.7])
-    got = [int(n) for n in frames_to_take(pause, 1.0)]
+    got = whole_numbers(frames_to_take(pause, 1.0))
     hint = "a pause of the film can hold several moments: each of them takes the frame after it, so numbers repeat."
     holds(got == [0, 3, 3, 3, 3], hint)
 

@@ -113,7 +113,7 @@ def _sees_its_own(token, own, seen, columns, R):
     images = [int(n) + 1 for n in np.flatnonzero(seen.any(1))]
     if own == 0:
         hint = _("token {token} stands before every image (phi 0) but sees image {images}: it may see nothing.").format(
-            token=token, images=images[:1]
+            token=token, images="".join(map(str, images[:1]))
         )
         holds(not images, hint)
         return

@@ -141,7 +141,12 @@ def check_08_3_shut_gates(shut_gates):
         if isinstance(part, dict):
             _same_but_gates(name, part, got[name])
         else:
-            holds(np.array_equal(got[name], part), _("{name} has changed; it is no gate.").format(name=name))
+            holds(_unchanged(part, got[name]), _("{name} has changed; it is no gate.").format(name=name))
+
+
+def _unchanged(array, mine):
+    """Whether an array has its old numbers, in their old type."""
+    return np.asarray(mine).dtype == array.dtype and np.array_equal(mine, array)
 
 
 def _same_but_gates(name, part, mine):
@@ -154,9 +159,7 @@ def _same_but_gates(name, part, mine):
     for key, array in part.items():
         value = np.asarray(mine[key])
         if not key.startswith("alpha_"):
-            holds(
-                np.array_equal(value, array), _("{name}/{key} has changed; it is no gate.").format(name=name, key=key)
-            )
+            holds(_unchanged(array, value), _("{name}/{key} has changed; it is no gate.").format(name=name, key=key))
             continue
         holds(
             not value.any(),

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyflamingo.language import _
 
-from .core import check, fresh_rng, holds, shape_is, value_is
+from .core import check, fresh_rng, holds, shape_is, value_is, whole_numbers
 
 
 @check(
@@ -33,7 +33,7 @@ def check_10_1_greedy(greedy):
         done = len(tokens) - len(prompt)
         holds(list(tokens[len(prompt) :]) == answer[:done], "each token is chosen behind all that were chosen before.")
         logits = rng.uniform(-1.0, 1.0, V + 1)
-        logits[answer[done] if done < length else eoc] = 3.0
+        logits[answer[done] if done < length else eoc] = 1.5  # a sample would often be another token
         logits[int(rng.choice(never))] = 5.0
         kept.append((logits, logits.copy()))
         return logits
@@ -43,7 +43,7 @@ def check_10_1_greedy(greedy):
     def written(limit):
         found = greedy(_stopping(next_logits, prompt, never), list(prompt), eoc, limit, never)
         holds(found is not None, "the result is None: a `return` is missing.")
-        return [int(t) for t in found]
+        return whole_numbers(found)
 
     got = written(length + 4)
     holds(not set(got) & set(never), "a reserved id was written; set the logits in `never` to minus infinity.")
@@ -114,6 +114,8 @@ def check_10_2_hold_dialogue(hold_dialogue):
         holds(pictures, _("question {turn} was asked without the picture.").format(turn=turn + 1))
         holds(len(pictures) == 1, "the picture stands in the prompt once; a second one begins a new chunk.")
         holds(pictures == [0], "the picture comes first: text before it cannot see it.")
+        hint = "the picture in the prompt is another one: the questions are about `picture`, as it is."
+        holds(np.array_equal(items[0], picture), hint)
         said = _words(item for item in items if not isinstance(item, np.ndarray))
         for earlier in answers[:turn]:
             holds(

@@ -78,11 +78,12 @@ def check_11_2_classify(classify):
     """classify(support (n, D), labels (n,), queries (m, D)) -> (m,)."""
     rng = fresh_rng()
     for _draw in range(200):  # until every mistake would show, as itself
-        C, D, m = int(rng.integers(3, 5)), int(rng.integers(4, 8)), 40
+        C, D, m = int(rng.integers(3, 5)), int(rng.integers(4, 8)), 200
         labels = rng.permutation(np.repeat(np.arange(C), rng.integers(2, 7, C) * np.array([1, 4, 1, 2][:C])))
-        centres = rng.standard_normal((C, D))
-        support = centres[labels] + 0.9 * rng.standard_normal((len(labels), D))
-        queries = centres[rng.integers(0, C, m)] + 0.9 * rng.standard_normal((m, D))
+        spread = rng.uniform(0.4, 2.0, D)  # of each feature: whoever divides by it gets other classes
+        centres = spread * rng.standard_normal((C, D))
+        support = centres[labels] + 0.9 * spread * rng.standard_normal((len(labels), D))
+        queries = centres[rng.integers(0, C, m)] + 0.9 * spread * rng.standard_normal((m, D))
         means = np.stack([support[labels == c].mean(axis=0) for c in range(C)])
         want = _nearest(means, queries)
         mistakes = {

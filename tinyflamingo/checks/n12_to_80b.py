@@ -13,7 +13,7 @@ from tinyflamingo.model.gated_xattn import init_gated_xattn
 from tinyflamingo.model.language_model import init_language_model
 from tinyflamingo.ops.tree import count
 
-from .core import check, fresh_rng, holds, shape_is, value_is
+from .core import check, fresh_rng, holds, shape_is, value_is, whole_numbers
 
 
 @check(
@@ -125,7 +125,7 @@ def check_12_3_gated_positions(gated_positions):
     for L, k in ((layers, every), (80, 7), (int(rng.integers(4, 9)), 1)):
         got = gated_positions(L, k)
         holds(got is not None, "the result is None: a `return` is missing.")
-        got = [int(i) for i in got]
+        got = whole_numbers(got)
         want = list(range(0, L, k))
         told = _("of {L} blocks, every {k}:").format(L=L, k=k)
         holds(

@@ -72,6 +72,7 @@ function writeAnswer() {
 
 const SECTIONS = ["input", "mask", "next", "gates", "look", "inside"];
 const shown = (view) => !S.show || S.show.split(",").includes(view);
+const lock = (inert) => SECTIONS.slice(1).forEach((view) => Object.assign($(`view-${view}`), { inert })); // views of no prompt
 let later = 0;
 
 const changed = new Set(); // fields of S since the last refresh
@@ -85,8 +86,10 @@ function refresh() {
     S.at = Math.min(S.at, NOW.said.logits.length - 1); // an address, or a shorter answer, may leave it behind the end
     S.step = Math.min(S.step, NOW.tokens.length - 1);
     trouble("");
+    lock(false);
   } catch (error) {
     NOW.resultKey = NOW.promptKey = "";
+    lock(true);
     document.documentElement.dataset.ready = "trouble";
     drawInputs(); // to be mended by the reader
     return trouble(T("cannot", { why: /context/.test(error.message) ? T("tooLong", { max: model.config.language.context }) : error.message }));
@@ -119,9 +122,7 @@ function setPrompt(prompt, pictures, more = {}) {
 }
 const SPARE = ["red_circle", "blue_star", "green_house", "purple_moon"];
 function fitPictures() { // as many pictures as there are tags
-  const tags = tagsIn(S.prompt), pictures = S.pictures.slice(0, tags);
-  while (pictures.length < tags) pictures.push(SPARE[pictures.length % SPARE.length]);
-  S.pictures = pictures;
+  S.pictures = range(tagsIn(S.prompt)).map((n) => S.pictures[n] ?? SPARE[n % SPARE.length]);
 }
 
 function trouble(text) {
@@ -164,7 +165,7 @@ const HASH = { // name in the address: [name in S, to text, from text]
   x: ["broken", ...oneOf("", ...Object.keys(BREAKS))],
   T: ["temperature", String, (t) => Math.min(3, Math.max(0.2, Number(t) || 1))],
   c: ["choose", ...oneOf("likeliest", "lot")],
-  seed: ["seed", String, (t) => Math.trunc(t) || 1], at: ["at", ...anywhere],
+  seed: ["seed", String, (t) => whole(t, 1e6) || 1], at: ["at", ...anywhere],
   lesson: ["lesson", String, (t) => whole(t, STEPS.length)],
   n: ["picture", ...anywhere], l: ["layer", ...place(() => model.config.resampler.layers - 1)], k: ["rhead", ...headOf("resampler")],
   r: ["latent", ...place(() => latents() - 1)], f: ["channel", String, (t) => whole(t, model.config.language.width)],

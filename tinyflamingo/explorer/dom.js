@@ -6,7 +6,6 @@ function el(tag, props = {}, ...kids) { // names with a dash and `role` become a
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
     if (name.includes("-") || name === "role") node.setAttribute(name, value);
-    else if (name === "style") node.style.cssText = value;
     else node[name] = value;
   }
   node.append(...kids);
@@ -18,7 +17,6 @@ function T(key, values = {}) {
   const text = WORDS[key][inChinese() ? 1 : 0];
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
-const range = (n) => [...Array(n).keys()];
 const sum = (list) => list.reduce((a, v) => a + v, 0);
 const biggest = (list) => list.indexOf(Math.max(...list));
 const inChinese = () => S.lang === "zh";
@@ -36,8 +34,7 @@ function rebuilt(node, signature, build) {
   const focus = node.contains(document.activeElement) && document.activeElement.dataset.key;
   node.built = key;
   build();
-  const again = focus && node.querySelector(`[data-key="${focus}"]`);
-  if (again) again.focus({ preventScroll: true });
+  if (focus) node.querySelector(`[data-key="${focus}"]`)?.focus({ preventScroll: true });
 }
 
 const put = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; }; // a screen reader reads what changed
@@ -55,13 +52,14 @@ function choice(id, legend, options, value = S[id], pick = (v) => change({ [id]:
   for (const input of node.querySelectorAll("input")) input.checked = input.value === String(value);
 }
 const counted = (n) => range(n).map((i) => [i, String(i + 1)]);
-const heads = (n) => [[-1, T("allHeads")], ...counted(n)];
+const headName = (h) => (h < 0 ? T("allHeads") : h + 1);
+const heads = (n) => [[-1, headName(-1)], ...counted(n)];
 
 const DO = {}; // what a button with this name in data-do does; its text is the entry of WORDS with the same name
 const plainButton = (props, ...kids) => el("button", { type: "button", ...props }, ...kids);
 const theButton = (key) => document.querySelector(`[data-do=${key}]`);
-const disable = (key, off) => { theButton(key).disabled = off; };
-document.onclick = (e) => DO[e.target.closest?.("[data-do]")?.dataset.do]?.(e);
+const disable = (key, off) => { theButton(key).ariaDisabled = off; }; // not `disabled`: a button that has the focus keeps it
+document.onclick = (e) => DO[e.target.closest?.("[data-do]:not([aria-disabled=true])")?.dataset.do]?.(e);
 
 function table(caption, head, rows) { // rows: lists of cells, the first of which names its row
   const cells = (row) => row.map((c) => el("td", { className: /^-?[\d.]+(\s%)?$/.test(c) ? "n" : "" }, c));
@@ -81,9 +79,10 @@ async function gently(n, keyNow, step) {
   }
   return out;
 }
-function start(player, milliseconds, next) { // calls `next` again and again, until it returns false or the player is stopped
+// Calls `next` again and again, until it returns false or the player is stopped; never with reduced motion.
+function start(player, milliseconds, next) {
   stop(player);
-  player.timer = setInterval(() => { if (!next()) stop(player); }, milliseconds);
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) player.timer = setInterval(() => next() || stop(player), milliseconds);
 }
 function stop(player) {
   clearInterval(player.timer);

@@ -1,16 +1,15 @@
 // Flamingo in the browser: text, pictures and videos go in, the text that follows comes out.
 //
 // The forward pass of one_file.py in plain JavaScript, with its sections and names, and more: caches, the numbers that
-// the page draws, and switches that break the mask. A classic script without libraries: it also works from file:// and in
-// Node. T text tokens, M media, F frames, S features of a frame, R latents, D width, H heads, K head size, V vocabulary.
-// A tensor is a Float32Array, row after row; a weight is {shape, data}. Sums are double precision.
+// the page draws, and switches that break the mask. libraries.js has what one_file.py imports. Classic scripts: they also
+// work from file:// and in Node. T text tokens, M media, F frames, S features of a frame, R latents, D width, H heads,
+// K head size, V vocabulary. A tensor is a Float32Array, row after row; a weight is {shape, data}. Sums are double precision.
 "use strict";
 const Flamingo = (() => {
+  const { tokenizer, encode, decode, bytesOf, numbers, overWhite, reduced } = Libraries;
   const BOS = 1, IMAGE = 4; // reserved token ids; <EOC> has the id V, the first after the pieces
   const NEVER = [0, BOS, 3, IMAGE]; // an answer holds none of these, nor <PAD> and <UNK>
   const EOC = Symbol("<EOC>"); // an item of a prompt: the chunk ends here
-
-  const range = (n) => [...Array(n).keys()];
 
   function transposed({ shape: [I, O], data }) { // (I, O) -> (O, I): the sums of `linear` then run along the memory
     const t = new Float32Array(I * O);
@@ -221,9 +220,9 @@ const Flamingo = (() => {
   function interleave(items, model) { // items: strings, EOC, {frames} -> ids, their names, phi, and the media in order
     const tokens = [BOS], media = [];
     for (const item of items) {
-      if (typeof item === "string") tokens.push(...(strip(item) ? encode(model, item.replace(/^ +| +$/g, "")) : []));
+      if (typeof item === "string") tokens.push(...(strip(item) ? encode(model.tokenizer, item.replace(/^ +| +$/g, "")) : []));
       else {
-        if (![BOS, model.eoc].includes(tokens[tokens.length - 1])) tokens.push(model.eoc); // a medium begins a new chunk
+        if (![BOS, model.eoc].includes(tokens.at(-1))) tokens.push(model.eoc); // a medium begins a new chunk
         if (item !== EOC) tokens.push(IMAGE), media.push(item);
       }
     }
@@ -337,7 +336,7 @@ const Flamingo = (() => {
     const gates = options.gates || model.gates, rows = visible(phiOf(tokens), visual.length, options);
     const seen = { visual: [...visual], rows, uniform: !!options.uniformEmptyRows };
     const layers = flamingo(model, embedPrompt(model, tokens, seen), seen, gates, Array(model.config.language.layers).fill(NOTHING));
-    const h = layers[layers.length - 1].text.out, all = options.all && logitsOf(model, h), gated = layers.filter((layer) => layer.gated);
+    const h = layers.at(-1).text.out, all = options.all && logitsOf(model, h), gated = layers.filter((layer) => layer.gated);
     const logits = all ? all.slice(-model.eoc - 1) : logitsOf(model, h.slice(-model.config.language.width));
     const attention = gated.map((layer) => layer.gated.cross.weights);
     return { logits, all, seen, gates, layers, attention, added: gated.map((layer) => added(layer, tokens.length)) };
@@ -386,70 +385,15 @@ const Flamingo = (() => {
       tokens.push(id);
       if (tokens.length === maxTokens) break;
       layers = flamingo(model, embed(model, [id]), next, gates, layers.map((layer) => layer.text));
-      logits = logitsOf(model, layers[layers.length - 1].text.out);
+      logits = logitsOf(model, layers.at(-1).text.out);
     }
     const pieces = tokens.map((id) => piece(model, id));
-    return { text: strip(decode(model, tokens)), tokens, pieces, logits: steps, prompt, result };
-  }
-
-  // ---- Tokenizer: SentencePiece's byte pair encoding; a character without a piece becomes bytes
-  const NORMAL = 1, BYTE = 6; // types of pieces, as SentencePiece numbers them
-
-  function encode(model, text) { // -> ids; never a reserved one. "\u2581" would be decoded as a space, so it is escaped
-    if (/\p{Surrogate}/u.test(text)) throw new Error("text is not valid Unicode: half of a surrogate pair");
-    const plain = text.replace(/\x1a/g, "\x1a0").replace(/\u2581/g, "\x1a1");
-    const { ids, pieces, firstByte } = model.tokenizer, parts = plain ? [...`\u2581${plain.replace(/ /g, "\u2581")}`] : [];
-    for (;;) { // join the neighbours whose piece has the highest score; of equal ones, the leftmost
-      let best = -1, score = -Infinity;
-      for (let i = 0; i + 1 < parts.length; i++) {
-        const id = ids.get(parts[i] + parts[i + 1]);
-        if (id !== undefined && pieces[id][1] > score) [best, score] = [i, pieces[id][1]];
-      }
-      if (best < 0) break;
-      parts.splice(best, 2, parts[best] + parts[best + 1]);
-    }
-    const bytes = (part) => Array.from(new TextEncoder().encode(part), (byte) => firstByte + byte);
-    return parts.flatMap((part) => (ids.has(part) ? [ids.get(part)] : bytes(part)));
-  }
-
-  function decode(model, tokens) { // -> text; reserved ids and <EOC> are left out
-    const pieces = tokens.filter((id) => id > IMAGE && id < model.eoc).map((id) => model.tokenizer.pieces[id]);
-    const bytes = pieces.map(([name, , type]) => (type === BYTE ? [parseInt(name.slice(3, 5), 16)] : [...new TextEncoder().encode(name)]));
-    return textOf(bytes.flat()).replace(/^\u2581/, "").replace(/\u2581/g, " ").replace(/\x1a1/g, "\u2581").replace(/\x1a0/g, "\x1a");
-  }
-
-  function textOf(bytes) { // UTF-8; every byte that is not part of a character becomes U+FFFD
-    const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-    let text = "";
-    for (let i = 0, n; i < bytes.length; i += n) {
-      n = bytes[i] < 0x80 ? 1 : bytes[i] < 0xe0 ? 2 : bytes[i] < 0xf0 ? 3 : 4;
-      try {
-        text += decoder.decode(Uint8Array.from(bytes.slice(i, i + n)));
-      } catch {
-        text += "\ufffd";
-        n = 1;
-      }
-    }
-    return text;
+    return { text: strip(decode(model.tokenizer, tokens)), tokens, pieces, logits: steps, prompt, result };
   }
 
   const piece = (model, id) => (id === model.eoc ? "<EOC>" : model.tokenizer.pieces[id][0]); // for the eye
 
   // ---- Loading: what build.py packed
-  function bytesOf(base64) {
-    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
-    const text = atob(base64), bytes = new Uint8Array(text.length);
-    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-    return bytes;
-  }
-
-  function numbers(bytes, type) { // -> float32
-    if (type === "float32") return new Float32Array(bytes.buffer);
-    // A half's bits in the places of a float32's; its exponent counts from 15, that of a float32 from 127
-    const bits = new Uint32Array(new Uint16Array(bytes.buffer)).map((half) => ((half & 0x8000) << 16) | ((half & 0x7fff) << 13));
-    return new Float32Array(bits.buffer).map((v) => v * 2 ** 112);
-  }
-
   function load(packed) { // {config, pieces, index, weights, ...} -> model
     const bytes = bytesOf(packed.weights), { config, sha256, info, gateLog } = packed, model = { config, sha256, info, gateLog };
     let at = 0;
@@ -464,8 +408,7 @@ const Flamingo = (() => {
 
   function ready(model, pieces) { // the tables that the functions above look up
     const { params, frozen, config } = model, V = pieces.length;
-    const ids = new Map(pieces.flatMap(([name, , type], id) => (type === NORMAL ? [[name, id]] : [])));
-    model.tokenizer = { pieces, ids, firstByte: pieces.findIndex(([, , type]) => type === BYTE) };
+    model.tokenizer = tokenizer(pieces);
     model.eoc = V;
     model.table = { shape: [config.language.width, V + 1], t: joined([frozen.language.embedding.data, params.eoc.data]) };
     model.gated = range(config.language.layers).filter((i) => params[`xattn_${i}`]);
@@ -477,30 +420,6 @@ const Flamingo = (() => {
 
   // ---- Pictures: any size to the square of the encoder, as data/preparation.py does it
   const halfToEven = (x) => (x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)); // Python's round()
-
-  function overWhite(rgba) { // RGBA bytes -> RGB; Pillow's rounding
-    const rgb = new Uint8Array((rgba.length / 4) * 3);
-    for (let i = 0, o = 0; i < rgba.length; i += 4) for (let c = 0; c < 3; c++) {
-      const x = (rgba[i + c] * rgba[i + 3] + 255 * (255 - rgba[i + 3]) + 128) * 128;
-      rgb[o++] = (((x >> 8) + x) >> 8) >> 7;
-    }
-    return rgb;
-  }
-
-  // The means of byY x byX pixels, rounded to bytes as Pillow's reduce() does.
-  function reduced(rgb, width, height, byX, byY) {
-    const X = Math.ceil(width / byX), Y = Math.ceil(height / byY), out = new Uint8Array(X * Y * 3);
-    for (let y = 0; y < Y; y++) for (let x = 0; x < X; x++) {
-      const bottom = Math.min((y + 1) * byY, height), right = Math.min((x + 1) * byX, width);
-      const cells = (bottom - y * byY) * (right - x * byX), factor = Math.floor(Math.fround(2 ** 24 / cells));
-      for (let c = 0; c < 3; c++) {
-        let sum = cells >> 1;
-        for (let b = y * byY; b < bottom; b++) for (let a = x * byX; a < right; a++) sum += rgb[(b * width + a) * 3 + c];
-        out[(y * X + x) * 3 + c] = Math.floor((sum * factor) / 2 ** 24);
-      }
-    }
-    return { X, Y, pixels: out };
-  }
 
   function areaWeights(cells, length, parts) { // (parts, cells): the share of each cell in each part of a line
     return Float32Array.from({ length: parts * cells }, (_, i) => {
@@ -526,6 +445,5 @@ const Flamingo = (() => {
     return square;
   }
 
-  return { EOC, load, interleave, resample, run, complete, probabilities, encode, decode, piece, fit };
+  return { EOC, load, interleave, resample, run, complete, probabilities, piece, fit };
 })();
-if (typeof module !== "undefined") module.exports = Flamingo;

@@ -51,7 +51,7 @@ function slider(name, was, b, k) {
   return { frame, input, fill, out };
 }
 function putGate({ input, fill, out }, v) {
-  if (document.activeElement !== input || Math.abs(Number(input.value) - v) > 0.006) input.value = v;
+  input.value = v;
   out.textContent = v.toFixed(2);
   fill.style.left = along(Math.min(0, v), 0);
   fill.style.width = `calc((100% - 18px) * ${Math.abs(v) / 2})`;
@@ -79,13 +79,13 @@ async function drawSweep() {
 
 // A line chart as wide as there is room, so that its letters keep their size: xs, lines [{name, values}], range of y, marks [[x, label]]; `now`: an upright line
 function chart(xs, lines, [low, high], marks, name, now = null, room = $("sweep").clientWidth) {
-  const W = Math.max(300, Math.min(620, room)), H = 190, L = 34, R = 96, B = 24, A = 8, span = xs[xs.length - 1] - xs[0] || 1;
+  const W = Math.max(300, Math.min(620, room)), H = 190, L = 34, R = 96, B = 24, A = 8, span = xs.at(-1) - xs[0] || 1;
   const X = (x) => L + ((W - L - R) * (x - xs[0])) / span, Y = (y) => H - B - ((H - B - A) * (y - low)) / (high - low);
   const read = lines.map((l) => `${l.name}: ${[0, xs.length >> 1, xs.length - 1].map((i) => l.values[i].toFixed(2)).join(", ")}`).join("; ");
   const root = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "chart", role: "img", "aria-label": `${name}. ${read}` });
   for (const y of [low, 0, high]) root.append(svg("line", { class: "axis", x1: L, x2: W - R, y1: Y(y), y2: Y(y) }), svg("text", { x: L - 6, y: Y(y) + 4, "text-anchor": "end" }, String(y)));
   marks.forEach(([x, label], i) => root.append(svg("text", { x: X(x), y: H - 6, "text-anchor": i === 0 ? "start" : i === marks.length - 1 ? "end" : "middle" }, label)));
-  const ends = spread(lines.map((l) => Y(l.values[l.values.length - 1])));
+  const ends = spread(lines.map((l) => Y(l.values.at(-1))));
   lines.forEach((line, i) => {
     const kind = `s${(line.colour ?? i) % 4}`, dash = i % 4 ? `${3 + 3 * (i % 4)} 3` : "none";
     root.append(svg("polyline", { class: kind, "stroke-dasharray": line.dash ?? dash, points: xs.map((x, j) => `${X(x).toFixed(1)},${Y(line.values[j]).toFixed(1)}`).join(" ") }));
@@ -125,7 +125,7 @@ function drawPlayback() {
 }
 function logChart(rows, at) {
   const lines = model.gates.flatMap((_, b) => KINDS.map((kind, k) => ({ name: `${b + 1} ${T(kind + "Short")}`, values: rows.map((r) => gatesOfLog(r)[b][k]), dash: k ? "5 3" : "none" })));
-  const xs = rows.map((r) => r.step), last = xs[xs.length - 1], coloured = lines.map((l, i) => ({ ...l, colour: i >> 1 }));
+  const xs = rows.map((r) => r.step), last = xs.at(-1), coloured = lines.map((l, i) => ({ ...l, colour: i >> 1 }));
   return chart(xs, coloured, [-1, 1], [[xs[0], "0"], [last, T("stepN", { n: last })]], T("playback"), xs[at]);
 }
 function showMoment(at) {

@@ -85,22 +85,26 @@ async function takeFiles(files, n) { // one picture or animation; or several pic
   for (const file of named) {
     try {
       frames.push(...(await framesIn(file)));
-    } catch {
-      return trouble(T("cannot", { why: T("notAPicture", { name: file.name }) }));
+    } catch (why) {
+      return trouble(T("cannot", { why: T(why === "tooLarge" ? why : "notAPicture", { name: file.name }) }));
     }
   }
   if (frames.length > World.MOST) return trouble(T("cannot", { why: T("tooManyFrames", { max: World.MOST }) }));
   if (frames.length) putPicture(n, World.own(frames));
   if (!window.ImageDecoder && named.some((file) => file.type === "image/gif")) requestAnimationFrame(() => trouble(T("firstFrame"))); // after the refresh
 }
-async function framesIn(file) { // of an animation one frame a second, as `complete` takes them
-  const still = async () => [fitted(await createImageBitmap(file, PLAIN))];
-  if (!window.ImageDecoder || !/gif|png|webp/.test(file.type)) return still();
+async function framesIn(file) {
+  const face = new Image();
+  await new Promise((onload, onerror) => Object.assign(face, { onload, onerror, src: URL.createObjectURL(file) }));
+  if (face.width * face.height > 2.5e7) throw "tooLarge"; // as `complete`; a browser needs minutes for more
+  return framesOfAnimation(file).catch(async () => [fitted(await createImageBitmap(file, PLAIN))]); // a still
+}
+async function framesOfAnimation(file) { // one frame a second, as `complete` takes them; a still is an error
   const decoder = new ImageDecoder({ ...PLAIN, data: await file.arrayBuffer(), type: file.type });
   await decoder.tracks.ready;
   await decoder.completed;
   const { frameCount } = decoder.tracks.selectedTrack, frames = [];
-  if (frameCount === 1) return still();
+  if (frameCount === 1) throw file;
   for (let i = 0, time = 0; i < frameCount && frames.length <= World.MOST; i++) {
     const { image } = await decoder.decode({ frameIndex: i });
     while (frames.length <= Math.min(time + 0.001, World.MOST)) frames.push(fitted(image, image.displayWidth, image.displayHeight));

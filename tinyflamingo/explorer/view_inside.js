@@ -45,5 +45,5 @@ function takenTable(name) { // a column a latent: its weights on the cells of ea
   const rows = World.frames(name).map((rgb, f) => [frameN(f), ...taken.map((w, r) => cell(r, rgb, w.slice(f * cells, (f + 1) * cells)))]);
   const rest = (w, r) => el("div", {}, percent(sum(w.slice(F * cells)), 1), ...(r === S.latent ? range(R).map((i) => el("small", {}, `${i + 1}: ${percent(w[F * cells + i], 1)}`)) : []));
   rows.push([T("theLatents"), ...taken.map(rest)]);
-  return table(T("takenSay", { layer: S.layer + 1, head: S.rhead < 0 ? T("allHeads") : S.rhead + 1, deep: percent(deep) }), [T("colFrame"), ...range(R).map(latentN)], rows);
+  return table(T("takenSay", { layer: S.layer + 1, head: headName(S.rhead), deep: percent(deep) }), [T("colFrame"), ...range(R).map(latentN)], rows);
 }

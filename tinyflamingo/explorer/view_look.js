@@ -1,6 +1,6 @@
 // View 4: where a word looks. Word to latents to cells of its picture; what was weighed beside what is needed, on one scale.
 "use strict";
-const COVER = { key: "", before: 0, after: null }; // the next token's probability; and with each cell covered
+const COVER = {}; // key: of what; before: the next token's probability; after: the same with each cell covered
 const lookKey = (m) => JSON.stringify([NOW.promptKey, S.gates, S.broken, m]);
 
 function drawLook() {
@@ -30,8 +30,7 @@ const shares = (values) => { const all = sum(values); return values.map((v) => (
 
 // What latent r weighs: (F S + R,), the cells of all frames, then the latents; by default in the last layer, the mean of heads
 function takenBy({ attention }, r, layer = attention.length - 1, head = -1) {
-  const { heads: H, latents: R } = model.config.resampler;
-  return rowOf(attention[layer], R, r, H, head);
+  return rowOf(attention[layer], latents(), r, model.config.resampler.heads, head);
 }
 const allFrames = ({ S: cells, F }, weights) => range(cells).map((c) => sum(range(F).map((f) => weights[f * cells + c])));
 
@@ -40,7 +39,7 @@ const TINTS = ["29,95,168", "184,20,79"]; // below 0, above 0
 function heat(frame, values, [rows, columns], side, { numbers = false, deep = 0.39, text = (v) => percent(v) } = {}) {
   const big = 2 * side, canvas = el("canvas", { width: big, height: big, role: "img" }), c = canvas.getContext("2d");
   canvas.style.width = canvas.style.height = `${side}px`;
-  canvas.ariaLabel = Array.from(values, (v, i) => `${placeOf(i, columns).map((n) => n + 1)}: ${text(v)}`).join("; ");
+  canvas.ariaLabel = Array.from(values, (v, i) => `${placeNames(i, columns)}: ${text(v)}`).join("; ");
   c.imageSmoothingEnabled = false;
   c.filter = "grayscale(.6)";
   c.drawImage(paint([frame], 32), 0, 0, big, big);
@@ -54,7 +53,7 @@ function heat(frame, values, [rows, columns], side, { numbers = false, deep = 0.
   });
   return canvas;
 }
-const placeOf = (i, columns) => [Math.floor(i / columns), i % columns];
+const placeOf = (i, columns) => [Math.floor(i / columns), i % columns], placeNames = (...cell) => placeOf(...cell).map((n) => n + 1);
 const tint = (v, deep) => `rgba(${TINTS[+(v > 0)]},${Math.min(0.85, (0.85 * Math.abs(v)) / deep)})`;
 function label(c, text, x, y, size) {
   Object.assign(c, { font: `bold ${size}px sans-serif`, textAlign: "center", textBaseline: "middle", lineWidth: size / 4, strokeStyle: "#fff", fillStyle: "#000" });
@@ -63,8 +62,7 @@ function label(c, text, x, y, size) {
 }
 function difference(weighed, covered, columns, word) {
   if (!covered.some((v) => v > 0)) return T("lookUseless", { word });
-  const place = (i) => placeOf(i, columns).map((n) => n + 1);
-  const worst = biggest(covered), [a, b] = place(biggest(weighed)), [c, d] = place(worst);
+  const worst = biggest(covered), [a, b] = placeNames(biggest(weighed), columns), [c, d] = placeNames(worst, columns);
   return T("lookDiffer", { a, b, c, d, word, from: percent(COVER.before, 1), to: percent(COVER.after[worst], 1), same: percent(sum(weighed.map((v, i) => Math.min(v, covered[i])))) });
 }
 
@@ -82,10 +80,10 @@ function covering(rgb, cell, [rows, columns]) {
 const logOdds = (p) => Math.log(p / Math.max(1 - p, 1e-12)); // a probability of 1 stays finite
 async function coverCells(m, top) {
   const key = lookKey(m), { trace } = resample(S.pictures[m]), frames = framesOf(m), how = options();
-  const before = Flamingo.probabilities(NOW.result.logits)[top];
+  const likely = ({ logits }) => Flamingo.probabilities(logits)[top], before = likely(NOW.result);
   const after = await gently(trace.S, () => lookKey(m), (cell) => {
     const covered = Flamingo.resample(model, frames.map((rgb) => covering(rgb, cell, trace.grid)));
-    return Flamingo.probabilities(runOn(NOW.visual.map((own, n) => (n === m ? covered : own)), how).logits)[top];
+    return likely(runOn(NOW.visual.map((own, n) => (n === m ? covered : own)), how));
   });
   if (!after) return; // the reader went on
   Object.assign(COVER, { key, before, after });

@@ -45,7 +45,6 @@ function drawMask() {
   rebuilt($("mask"), [NOW.promptKey, S.mode === "quiz"], () => buildGrid(R));
   shadeGrid(R);
   put("chosen", S.mode === "quiz" ? "" : sentence(chosenToken()));
-  $("mask-scroll").ariaLabel = T("mask");
   rebuilt($("compared"), [NOW.promptKey, S.gates, S.temperature], () => $("compared").replaceChildren());
   drawTable();
   showColumn(chosenToken());
@@ -136,7 +135,7 @@ function drawTable() { // the same as a table, for a screen reader or for copyin
   if (!$("as-table").open) return;
   rebuilt($("table"), [NOW.promptKey, S.gates, S.broken, S.block, S.head, S.mode === "quiz"], () => {
     const R = latents(), head = [T("colToken"), "#", T("colChunk"), "φ", T("colSees"), ...range(R).map((r) => latentN(r))];
-    const caption = T("tableSay", { block: S.block + 1, head: S.head < 0 ? T("allHeads") : S.head + 1 });
+    const caption = T("tableSay", { block: S.block + 1, head: headName(S.head) });
     $("table").replaceChildren(table(caption, head, S.mode === "quiz" ? [] : NOW.tokens.map((_, t) => tableRow(t, R))));
   });
 }

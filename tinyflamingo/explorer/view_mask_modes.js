@@ -92,22 +92,20 @@ function mistakeSays(t, m) {
 // ---- break it: the answer of each mask, and who notices when the last picture is exchanged
 
 DO.compare = () => {
-  const { tokens, visual, M } = NOW, gates = alphas(gatesNow()), swapped = [...visual];
+  const { visual, M } = NOW, gates = alphas(gatesNow()), swapped = [...visual];
   if (M) swapped[M - 1] = resample(S.pictures[M - 1] === "pink_circle" ? "blue_star" : "pink_circle").latents;
   const right = chances(runOn(visual, { gates }).logits);
   const top = biggest(right), rows = Object.keys(BREAKS).map((name) => {
     const how = { gates, ...BREAKS[name] };
     const p = chances(runOn(visual, how).logits)[top];
     const { text } = Flamingo.complete(model, promptItems(), { ...how, visual, maxTokens: 16 });
-    return [T("break_" + (name || "no")), text || "…", percent(p, 1), M ? movedBefore(tokens, visual, swapped, how) : 0];
+    return [T("break_" + (name || "no")), text || "…", percent(p, 1), M ? movedBefore(swapped, how) : 0];
   });
-  const last = NOW.phi.indexOf(M), head = [T("colMask"), T("colAnswer"), T("colP", { word: wordOf(top) }), T("colLeak", { of: M ? last : 0 })];
+  const head = [T("colMask"), T("colAnswer"), T("colP", { word: wordOf(top) }), T("colLeak", { of: M ? NOW.phi.indexOf(M) : 0 })];
   $("compared").replaceChildren(table(T("compareSay"), head, rows));
 };
-function movedBefore(tokens, visual, swapped, how) { // tokens before the last tag whose output differs
-  const [a, b] = [visual, swapped].map((v) => runOn(v, { ...how, all: true }).all), V = a.length / tokens.length;
-  const before = NOW.phi.indexOf(visual.length);
-  let moved = 0;
-  for (let t = 0; t < before; t++) moved += a.subarray(t * V, (t + 1) * V).some((x, i) => Math.abs(x - b[t * V + i]) > 1e-4);
-  return moved;
+function movedBefore(swapped, how) { // the number of tokens before the last tag whose output differs
+  const [a, b] = [NOW.visual, swapped].map((v) => runOn(v, { ...how, all: true }).all), V = a.length / NOW.tokens.length;
+  const moved = (t) => a.subarray(t * V, (t + 1) * V).some((x, i) => Math.abs(x - b[t * V + i]) > 1e-4);
+  return range(NOW.phi.indexOf(NOW.M)).filter(moved).length;
 }

@@ -46,7 +46,6 @@ function drawAnswer(at, steps) {
 }
 function writeIt() { // one token after the other; the reader's own pace with reduced motion
   change({ at: 0 });
-  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   start(WRITING, 900, () => S.at + 1 < NOW.said.logits.length && (change({ at: S.at + 1 }), true));
 }
 

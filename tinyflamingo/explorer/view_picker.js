@@ -78,7 +78,7 @@ function wireBoard(board) {
 }
 function isClosed(points) { // it ends near its beginning, measured by its own size
   const xs = points.map((p) => p[0]), ys = points.map((p) => p[1]), size = Math.max(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
-  const [a, b] = [points[0], points[points.length - 1]];
+  const [a, b] = [points[0], points.at(-1)];
   return size > 20 && Math.hypot(a[0] - b[0], a[1] - b[1]) < 0.3 * size;
 }
 function paintStrokes(c) {

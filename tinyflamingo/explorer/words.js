@@ -49,6 +49,7 @@ const WORDS = {
   tooManyFrames: ["a video has at most {max} frames here; take fewer pictures or a shorter animation", "视频最多 {max} 帧；减少图片，或缩短动画"],
   firstFrame: ["If the GIF is an animation, only its first frame was taken, because this browser cannot take animations apart. Give its frames as several pictures.", "如果这个 GIF 是动画，那么只取了第一帧，因为此浏览器不能拆分动画。把各帧作为多张图片载入。"],
   notAPicture: ["{name} is not a picture that this browser can read; take a PNG, JPEG, WebP or GIF file", "浏览器无法读取 {name}；换用 PNG、JPEG、WebP 或 GIF 图片"],
+  tooLarge: ["{name} has more than 25 million pixels: make it smaller", "{name} 超过 2500 万像素；先缩小"],
   world: ["The world that this model knows", "这个模型认识的世界"],
   worldSay: ["A toy of 2.4 million parameters, trained for minutes on drawn pictures of 32 x 32 pixels. It knows filled shapes in eight colours (red, orange, yellow, green, cyan, blue, purple, pink), one or two things or up to five equal ones, three sizes, nine places, written digits, and videos of eight frames in which a thing moves, grows, shrinks, vanishes or turns another colour. Its shapes:", "这是一个约 240 万参数的小模型，用画出来的图（32 × 32 像素）训练了几分钟。它认识八种颜色（红、橙、黄、绿、青、蓝、紫、粉）的实心图形：一个或两个物体，或最多五个相同的物体；三种大小、九个位置；手写数字；以及八帧的视频，其中物体移动、变大、变小、消失或变色。它的图形："],
   worldUnnamed: ["The last four shapes have no name in its training text. It can learn a name for them from examples in the prompt only.", "最后四种图形在训练文本里没有名字，只能靠提示中的示例学会它们的新名字。"],
