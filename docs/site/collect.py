@@ -137,8 +137,11 @@ def _target(link, file, page):
 
 
 def collect(language: str, folder: Path) -> None:
-    """Write all sources of the site in one language into an empty folder."""
+    """Write all sources of the site in one language, and the words of its theme, into an empty folder."""
     say = words(language)
+    if language != "en":  # Sphinx reads this catalogue before its own
+        catalogue = translate.sources()["site"].catalogue.read_text(encoding="utf-8")
+        _write(folder / "locales" / language / "LC_MESSAGES" / "sphinx.po", catalogue)
     for path, page in pages().items():
         if path.endswith(".py"):
             _write(folder / f"{page}.md", reference.page(page.removeprefix("api/")))

@@ -21,6 +21,7 @@ import collect  # noqa: E402
 import jieba  # noqa: E402
 import reference  # noqa: E402
 import relations  # noqa: E402
+import theme_words  # noqa: E402
 from collect import _  # noqa: E402
 from docutils import nodes  # noqa: E402
 from pygments import highlight  # noqa: E402
@@ -50,6 +51,7 @@ html_js_files = [("search_words.js", {"priority": 100})]  # before Sphinx's own 
 templates_path = ["templates"]
 html_copy_source = False
 html_show_copyright = False
+html_show_sphinx = False  # the theme's line about it has English that no catalogue reaches
 html_show_search_summary = False  # it would read other files, which a browser forbids for a page that is a file
 html_search_language = "zh"  # for both languages: it cuts Chinese sentences into words, and has an English stemmer
 html_sidebars = {
@@ -86,6 +88,8 @@ def setup(app):
 
 
 def _settings_of_the_language(app, config):
+    say = _say(config.language)
+    config.nb_code_prompt_show, config.nb_code_prompt_hide = say(theme_words.SHOW), say(theme_words.HIDE)
     config.html_search_options = {"dict": str(Path(app.srcdir) / "words.txt")}
     config.html_static_path = ["static", str(Path(app.srcdir).parent / "package")]
 
@@ -253,6 +257,9 @@ def _complete_page(app, pagename, templatename, context, doctree):
         app.add_js_file("katex.min.js", loading_method="defer", priority=600)
         app.add_js_file("formulas.js", loading_method="defer", priority=700)
         app.add_css_file("katex.min.css")
+    if pagename == "search":
+        app.add_js_file(None, body=theme_words.search_script(say), priority=900)  # after Sphinx's own words
+    context["labelled"] = functools.partial(theme_words.labelled, say=say)
     path = collect.file_of(pagename)
     context["lines"] = list(_lines(app, path, pagename, say)) if path else []
 
