@@ -1,9 +1,9 @@
 """Gathers the committed texts and notebooks of one language in a folder, as Sphinx reads them.
 
-Every file of the project that a reader may want has a page: texts and notebooks as they are, a file of the package in
-the API reference, and every source file as a page of code. Links between files become links between pages. A text that
-has no Chinese edition is English on the Chinese site too, and its page says so. Nothing is run: the outputs of the
-notebooks are those that are stored in them.
+Every file of the project that a reader may want has a page. Texts and notebooks are shown as they are. A file of the
+package is in the API reference, and every source file is a page of code. Links between files become links between
+pages. A text that has no Chinese edition is English on the Chinese site too, and its page says so. Nothing is run: the
+outputs of the notebooks are those that are stored in them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Sphinx's configuration of the site, and what Sphinx does not do by itself.
 
-`docs/make_site.py` calls Sphinx with this file, once for each language. Here: formulas for KaTeX, a page of code for
-each source file, links from names in the texts to their pages, and at the top of each page the section of the chapter
-that it belongs to. Not here: which texts the site has (`collect.py`), and what belongs together (`relations.py`).
+`docs/make_site.py` calls Sphinx with this file, once for each language. Here are formulas for KaTeX, a page of code for
+each source file, and links from names in the texts to their pages. Each page says at its top to which section of the
+chapter it belongs. Not here: which texts the site has (`collect.py`), and what belongs together (`relations.py`).
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ writes one. Kernels are compiled at their first call, not at import, and cached 
 helpers are in one file because Numba's cache does not notice a change in another file.
 
 Two habits are for speed. Scalars such as ``eps`` have the dtype of the arrays, and a sum starts from ``eps - eps``: a
-Python float would make the loop float64. And a loop over part of a row first takes a slice and then counts from 0: for
-an index that may be negative Numba adds a test (Python counts it from the end), and such a loop is not vectorised.
+Python float would make the loop float64. And a loop over part of a row first takes a slice and then counts from 0.
+Python counts a negative index from the end. So Numba adds a test where an index may be negative, and such a loop is not
+vectorised.
 
 Not here: matrix products (BLAS), convolution and masked cross-attention (``product_kernels_numba.py``).
 """
@@ -276,9 +277,9 @@ def adamw(x, m, v, g, decay, rate, beta_1, beta_2, unbias_1, unbias_2, epsilon):
 def relative_scores(content, position, visible_from, own):
     """For ``relative_attention``: content (b, H, t, J) becomes the scores minus the maximum of their row.
 
-    Query i is at key position ``own + i``. position[i, m] is the score of distance J - 1 - m: the part to read moves by
-    one with i, so no shifted copy is made. Keys after the query or before ``visible_from`` become -inf, and their
-    position scores are not read: 2r 1w of the lower triangle.
+    Query i is at key position ``own + i``. position[i, m] is the score of distance J - 1 - m. For the next query the
+    part to read begins one element earlier, so no shifted copy is made. Keys after the query or before ``visible_from``
+    become -inf, and their position scores are not read: 2r 1w of the lower triangle.
     """
     B, H, T, J = content.shape
     for b in range(B):
