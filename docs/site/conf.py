@@ -38,7 +38,7 @@ nb_execution_mode = "off"  # the outputs are stored
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-myst_url_schemes = ["http", "https", "source"]
+myst_url_schemes = ["http", "https", "source", "page"]
 python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries_show_parents = "hide"
@@ -67,7 +67,6 @@ html_sidebars = {
 WIDEST = 4  # partners of a page that are shown at once; the others are folded
 
 CHAPTER, BELONGS, NO_SECTION = _("Chapter"), _("the whole chapter"), _("no single section")
-KINDS = {"file": _("Files"), "test": _("Tests"), "notebook": _("Notebooks")}
 ENGLISH, SOURCE = _("This page is in English only."), _("code")
 DESCRIPTION = _("description")
 
@@ -274,13 +273,13 @@ def _lines(app, path, pagename, say):
         return f'<a href="{uri}">{html.escape(words)}</a>'
 
     yield say(CHAPTER), ", ".join(_places(path, language, link, say)), ""
-    for kind, title in KINDS.items():
+    for kind, title in collect.KINDS.items():
         others = [other for other in relations.partners(path) if relations.kind(other) == kind]
-        links = [link(collect.page_of(other), _short(other)) for other in others]
+        links = [link(collect.page_of(other), collect.short(other)) for other in others]
         if links:
             yield say(title), ", ".join(links[:WIDEST]), ", ".join(links[WIDEST:])
     if pagename.startswith("source/") and path in collect.pages():
-        yield say(DESCRIPTION), link(collect.page_of(path), _short(path)), ""
+        yield say(DESCRIPTION), link(collect.page_of(path), collect.short(path)), ""
     if language != "en" and relations.kind(path) == "text" and not collect.is_translated(path):
         yield "", say(ENGLISH), ""
 
@@ -290,8 +289,3 @@ def _places(path, language, link, say):
     if found:
         return [link(f"docs/chapter#{place.anchor}", place.words.strip("`")) for place in found]
     return [link("docs/chapter", say(BELONGS)) if relations.kind(path) == "text" else say(NO_SECTION)]
-
-
-def _short(path):
-    """The path that a page shows: without the folder, because the heading names the kind of the file."""
-    return path.removeprefix("tinyflamingo/").removeprefix("tests/").removeprefix("notebooks/").removesuffix(".ipynb")

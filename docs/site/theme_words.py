@@ -27,11 +27,21 @@ WORDS = (
     _("Link to this table"),
     _("Link to this code"),
 )
-# The templates have these as they are, without gettext.
+# The theme has these as they are, without gettext: beginnings of labels, and titles of its icons.
 LABELS = (
     _("Toggle site navigation sidebar"),
     _("Toggle table of contents sidebar"),
     _("Toggle Light / Dark / Auto color theme"),
+    _("Toggle navigation of "),
+)
+ICONS = (
+    _("Contents"),
+    _("Menu"),
+    _("Expand"),
+    _("Light mode"),
+    _("Dark mode"),
+    _("Auto light/dark, in light mode"),
+    _("Auto light/dark, in dark mode"),
 )
 SHOW, HIDE = _("Show the folded part"), _("Fold it again")
 ONE_RESULT = _("Search finished, found one page matching the search query.")
@@ -41,7 +51,9 @@ RESULTS = _("Search finished, found ${resultCount} pages matching the search que
 def labelled(html: str, say: Callable[[str], str]) -> str:
     """The HTML of a page with its labels in the language of the page."""
     for label in LABELS:
-        html = html.replace(f'aria-label="{label}"', f'aria-label="{say(label)}"')
+        html = html.replace(f'aria-label="{label}', f'aria-label="{say(label)}')
+    for icon in ICONS:
+        html = html.replace(f"<title>{icon}</title>", f"<title>{say(icon)}</title>")
     return html
 
 
