@@ -5,7 +5,8 @@
     python notebooks/build.py --language zh_CN [NAME ...]            write notebooks/zh, README.zh.md and docs/zh
 
 A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), the questions
-after the notebooks (quizzes), the words of the site (site), or a text (README, or one of `TEXTS`). Without names: all. A catalogue is a PO file, which any editor for PO files opens:
+after the notebooks (quizzes), the words of the site (site), or a text (README, or one of `TEXTS`). Without names: all.
+A catalogue is a PO file, which any editor for PO files opens:
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 

@@ -27,7 +27,7 @@ PAGES = (
 )
 WITH_FORMULAS = ("notebooks/02_nf_resnet", "notebooks/05_resampler")
 SECONDS = 180  # of the processor, for both languages
-ENGLISH = {"tinyflamingo", "English", "language", "Furo", "notebook", "API"}  # names, which are in English on Chinese pages
+ENGLISH = {"tinyflamingo", "English", "language", "Furo", "notebook", "API"}  # names on Chinese pages
 # What is content: scripts, styles, the head, the article, links to other pages and headings, and their names.
 SCRIPTS = re.compile(r"<(script|style|head)\b.*?</\1>|<!--.*?-->", re.DOTALL)
 CONTENT = re.compile(
@@ -88,7 +88,8 @@ def test_no_word_of_the_theme_is_english_on_a_chinese_page(site):
 
 def test_an_english_word_of_the_theme_is_noticed(site):
     """On an English page there are many; in a Chinese page one is planted."""
-    assert {"Back", "Skip", "Toggle", "Expand", "Link", "folded"} <= english_around(read(site, "en", "notebooks/07_masking"))
+    english = english_around(read(site, "en", "notebooks/07_masking"))
+    assert {"Back", "Skip", "Toggle", "Expand", "Link", "folded"} <= english
     text = read(site, "zh_CN", "docs/faq")
     assert english_around(text.replace("回到顶部", "Back to top")) == {"Back", "top"}
 
@@ -111,7 +112,7 @@ def linked_pages(text, name):
 
 
 def places_of(site, language):
-    """{a file of the project: the files that its page names as belonging to it}, and {file: its places in the chapter}."""
+    """({a file: the files that its page names as belonging to it}, {a file: its places in the chapter})."""
     partners, sections = {}, {}
     for path in [*collect.pages(), *collect.source_files()]:
         name = collect.page_of(path)
