@@ -64,6 +64,8 @@ html_sidebars = {
         "sidebar/scroll-end.html",
     ]
 }
+WORD = re.compile(r'<span class="pre">([^<]*)</span>')  # of code in a text
+WHOLE = 24  # letters of code that stay in one line; a longer path is cut behind a "/" or a "_"
 WIDEST = 4  # partners of a page that are shown at once; the others are folded
 
 CHAPTER, BELONGS, NO_SECTION = _("Chapter"), _("the whole chapter"), _("no single section")
@@ -258,9 +260,18 @@ def _complete_page(app, pagename, templatename, context, doctree):
         app.add_css_file("katex.min.css")
     if pagename == "search":
         app.add_js_file(None, body=theme_words.search_script(say), priority=900)  # after Sphinx's own words
+    context["body"] = WORD.sub(_with_breaks, context.get("body", ""))
     context["labelled"] = functools.partial(theme_words.labelled, say=say)
     path = collect.file_of(pagename)
     context["lines"] = list(_lines(app, path, pagename, say)) if path else []
+
+
+def _with_breaks(word):
+    """A word of code with the places where a line may end."""
+    if len(html.unescape(word[1])) <= WHOLE:
+        return f'<span class="pre whole">{word[1]}</span>'
+    cut = re.sub("([/_]+)", r"\1<wbr>", word[1])
+    return f'<span class="pre">{cut}</span>'
 
 
 def _lines(app, path, pagename, say):

@@ -191,6 +191,12 @@ def test_no_page_is_wider_than_the_screen(width, scheme, page, site):
         page.send("Emulation.clearDeviceMetricsOverride")
 
 
+def test_a_long_path_is_cut_behind_its_folders_and_a_short_name_not_at_all(site):
+    text = read(site, "en", "docs/chapter")
+    assert '<span class="pre">tinyflamingo/<wbr>model/<wbr>perceiver_<wbr>resampler.py</span>' in text
+    assert '<span class="pre whole">--beams</span>' in read(site, "en", "docs/commands")
+
+
 def test_folded_code_is_closed(page, site):
     page.go((site / "en" / "notebooks" / "07_masking.html").as_uri())
     count, opened = page.run(
