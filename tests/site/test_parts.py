@@ -68,7 +68,8 @@ def test_links_lead_both_ways():
 def test_a_section_lists_all_that_names_it():
     assert relations.numbers_of(CHAPTER) == ["§1", "§2", "§3", "§4", "§5"]
     paths = relations.belonging("§4", CHAPTER)
-    assert {"tinyflamingo/model/gated_xattn.py", "notebooks/07_masking.ipynb", "tests/model/test_interleave.py"} <= {*paths}
+    expected = {"tinyflamingo/model/gated_xattn.py", "notebooks/07_masking.ipynb", "tests/model/test_interleave.py"}
+    assert expected <= {*paths}
     assert "notebooks/05_resampler.ipynb" not in paths
     text = collect._text(relations.CHAPTER, "docs/chapter", "en")
     assert all(f"({relations.anchor_of(number)})=" in text for number in relations.numbers_of(CHAPTER))
