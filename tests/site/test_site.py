@@ -106,7 +106,7 @@ def linked_pages(text, name):
     found = {}
     for address in LINK.findall(text):
         path, _, place = address.partition("#")
-        page = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)).removesuffix(".html")
+        page = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)).removesuffix(".html") if path else name
         found.setdefault(page, set()).add(place)
     return found
 
