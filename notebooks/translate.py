@@ -5,8 +5,8 @@
     python notebooks/build.py --language zh_CN [NAME ...]            write notebooks/zh, README.zh.md and docs/zh
 
 A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), the questions
-after the notebooks (quizzes), the words of the site (site), or a text (README, chapter, teaching, glossary, faq);
-without names: all. A catalogue is a PO file, which any editor for PO files opens:
+after the notebooks (quizzes), the words of the site (site), or a text (README, or one of `TEXTS`). Without names: all.
+A catalogue is a PO file, which any editor for PO files opens:
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 
@@ -36,6 +36,7 @@ from nbformat import NotebookNode
 LANGUAGE = "zh_CN"
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+TEXTS = ("chapter", "teaching", "glossary", "faq", "explorer", "commands", "scores", "systems")  # in docs/
 OTHER_LANGUAGE = "[中文](README.zh.md)", "[English](README.md)"  # the link at the top of each README
 PACKAGE = ROOT / "tinyflamingo"
 TERMS = ROOT / "docs" / "locale" / LANGUAGE / "TERMS.md"
@@ -157,8 +158,7 @@ def _moved(link, old, new):
 def editions() -> dict[Path, Path]:
     """{the English file: the Chinese file} of notebooks and texts."""
     notebooks = [HERE / f"{source.stem}.ipynb" for source in build.sources()]
-    names = [f"{name}.md" for name in ("chapter", "teaching", "glossary", "faq")]
-    texts = {ROOT / "docs" / name: ROOT / "docs" / "zh" / name for name in names}
+    texts = {ROOT / "docs" / f"{name}.md": ROOT / "docs" / "zh" / f"{name}.md" for name in TEXTS}
     return {path: HERE / "zh" / path.name for path in notebooks} | {ROOT / "README.md": ROOT / "README.zh.md"} | texts
 
 

@@ -1,7 +1,7 @@
 """`demo`: a checkpoint completes prompts of the chapter's applications (§5) and draws them in a figure.
 
-The prompts are: a picture in place of words, a caption, a question about a video, a visual dialogue, a few-shot
-prompt with words that are in no training text, and a task without a question. The pictures are new ones from the test
+There are six prompts: a picture in place of words; a caption; a question about a video; a visual dialogue; a few-shot
+prompt with words that are in no training text; a task without a question. The pictures are new ones from the test
 stream.
 
 Not here: scores (`evaluation/`).

@@ -1,9 +1,9 @@
 """Gathers the committed texts and notebooks of one language in a folder, as Sphinx reads them.
 
-Every file of the project that a reader may want has a page: texts and notebooks as they are, a file of the package in
-the API reference, and every source file as a page of code. Links between files become links between pages. A text that
-has no Chinese edition is English on the Chinese site too, and its page says so. Nothing is run: the outputs of the
-notebooks are those that are stored in them.
+Every file of the project that a reader may want has a page. Texts and notebooks are shown as they are. A file of the
+package is in the API reference, and every source file is a page of code. Links between files become links between
+pages. A text that has no Chinese edition is English on the Chinese site too, and its page says so. Nothing is run: the
+outputs of the notebooks are those that are stored in them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import nbformat
 import reference
 import relations
-from relations import ROOT
+from relations import ROOT, source_files
 
 sys.path.insert(0, str(ROOT / "notebooks"))
 
@@ -34,12 +34,14 @@ NOTEBOOKS = _(
     "They are shown here with their outputs, and nothing runs on this page. To do the exercises, open the notebooks in "
     "Jupyter: `python -m jupyterlab`, started in the project's folder."
 )
+SECTIONS = _("All that belongs to each section")
+KINDS = {"file": _("Files"), "test": _("Tests"), "notebook": _("Notebooks")}
 FILES = _("Every file with code, and the first line of its description.")
 EXPLORER = _("Open the explorer in a window of its own")
 EXPLORER_PAGE = """<iframe class="explorer" src="{address}" title="explorer" loading="lazy"></iframe>
 
 <p><a href="{address}" target="_blank">{words}</a></p>"""
-REFERENCE, WORDS = _("API reference"), (_("Notebooks"), _("All files"))
+REFERENCE, ALL_FILES = _("API reference"), _("All files")
 
 LANGUAGES = {"en": "English", "zh_CN": "中文"}
 # The order in the navigation. A text that is not named here follows in the last group.
@@ -49,8 +51,6 @@ GROUPS = {
     "use": ("commands", "own_data", "systems", "architecture", "api", "files", "contributing"),
 }
 TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md", "tinyflamingo/assets/toy/MODEL_CARD.md")
-SOURCES = ("*.py", "*.js", "*.css", "*.toml", "LICENSE", "run", "lowest")
-FOLDERS = ("tinyflamingo", "notebooks", "docs", "tests", ".ci")
 
 
 # ---------------------------------------------------------------- pages
@@ -60,18 +60,9 @@ FOLDERS = ("tinyflamingo", "notebooks", "docs", "tests", ".ci")
 def pages() -> dict[str, str]:
     """{a file of the project: its page on the site}, without the pages of code."""
     texts = [*TEXTS, *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md")))]
-    notebooks = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
-    made = {"README.md": "index"} | {path: path.rpartition(".")[0] for path in [*texts, *notebooks]}
+    texts += relations.notebooks()
+    made = {"README.md": "index"} | {path: path.rpartition(".")[0] for path in texts}
     return made | {path: f"api/{name}" for name, path in reference.modules().items()}
-
-
-@functools.cache
-def source_files() -> list[str]:
-    """The files that have a page of code: `source/` and the path."""
-    found = [path for folder in FOLDERS for glob in SOURCES for path in (ROOT / folder).rglob(glob) if path.is_file()]
-    found += [ROOT / "LICENSE", ROOT / "pyproject.toml"]
-    inner = {path.relative_to(ROOT) for path in found}
-    return sorted(path.as_posix() for path in inner if not {"html", "__pycache__", "runs"} & set(path.parts))
 
 
 @functools.cache
@@ -137,8 +128,11 @@ def _target(link, file, page):
 
 
 def collect(language: str, folder: Path) -> None:
-    """Write all sources of the site in one language into an empty folder."""
+    """Write all sources of the site in one language, and the words of its theme, into an empty folder."""
     say = words(language)
+    if language != "en":  # Sphinx reads this catalogue before its own
+        catalogue = translate.sources()["site"].catalogue.read_text(encoding="utf-8")
+        _write(folder / "locales" / language / "LC_MESSAGES" / "sphinx.po", catalogue)
     for path, page in pages().items():
         if path.endswith(".py"):
             _write(folder / f"{page}.md", reference.page(page.removeprefix("api/")))
@@ -167,7 +161,26 @@ def _text(path, page, language):
     if page == "docs/explorer":
         title, rest = text.split("\n", 1)
         text = f"{title}\n\n{_explorer(language)}\n{rest}"
-    return retargeted(text, file, page)
+    made = _sections(text, language) if path == relations.CHAPTER else ""
+    return retargeted(text, file, page) + made
+
+
+def _sections(chapter, language):
+    """Lists of all that belongs to each section, so that the chapter links to every page that names a section of it."""
+    say = words(language)
+    parts = [f"## {say.get(SECTIONS, SECTIONS)}"]
+    for number in relations.numbers_of(chapter):
+        parts.append(f"({relations.anchor_of(number)})=\n### {number}")
+        paths = relations.belonging(number, chapter)
+        for kind, title in KINDS.items():
+            links = [f"[`{short(path)}`](page:{page_of(path)})" for path in paths if relations.kind(path) == kind]
+            parts.append(f"**{say.get(title, title)}** {', '.join(links)}")
+    return "\n\n" + "\n\n".join(parts) + "\n"
+
+
+def short(path: str) -> str:
+    """The path as a page shows it: without the folder, because a word before it names the kind of the file."""
+    return path.removeprefix("tinyflamingo/").removeprefix("tests/").removeprefix("notebooks/").removesuffix(".ipynb")
 
 
 def _explorer(language):
@@ -204,7 +217,7 @@ def _list_of_notebooks(say):
 
 def _list_of_files(say):
     """A table of all files with code: what each says of itself."""
-    title, text = "All files", FILES
+    title, text = ALL_FILES, FILES
     lines = [f"# {say.get(title, title)}", say.get(text, text)]
     for folder in sorted({path.rpartition("/")[0] for path in source_files()}):
         inner = [path for path in source_files() if path.rpartition("/")[0] == folder]

@@ -1,8 +1,8 @@
 """Sphinx's configuration of the site, and what Sphinx does not do by itself.
 
-`docs/make_site.py` calls Sphinx with this file, once for each language. Here: formulas for KaTeX, a page of code for
-each source file, links from names in the texts to their pages, and at the top of each page the section of the chapter
-that it belongs to. Not here: which texts the site has (`collect.py`), and what belongs together (`relations.py`).
+`docs/make_site.py` calls Sphinx with this file, once for each language. Here are formulas for KaTeX, a page of code for
+each source file, and links from names in the texts to their pages. Each page says at its top to which section of the
+chapter it belongs. Not here: which texts the site has (`collect.py`), and what belongs together (`relations.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import collect  # noqa: E402
 import jieba  # noqa: E402
 import reference  # noqa: E402
 import relations  # noqa: E402
+import theme_words  # noqa: E402
 from collect import _  # noqa: E402
 from docutils import nodes  # noqa: E402
 from pygments import highlight  # noqa: E402
@@ -37,7 +38,7 @@ nb_execution_mode = "off"  # the outputs are stored
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-myst_url_schemes = ["http", "https", "source"]
+myst_url_schemes = ["http", "https", "source", "page"]
 python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries_show_parents = "hide"
@@ -50,6 +51,7 @@ html_js_files = [("search_words.js", {"priority": 100})]  # before Sphinx's own 
 templates_path = ["templates"]
 html_copy_source = False
 html_show_copyright = False
+html_show_sphinx = False  # the theme's line about it has English that no catalogue reaches
 html_show_search_summary = False  # it would read other files, which a browser forbids for a page that is a file
 html_search_language = "zh"  # for both languages: it cuts Chinese sentences into words, and has an English stemmer
 html_sidebars = {
@@ -62,10 +64,11 @@ html_sidebars = {
         "sidebar/scroll-end.html",
     ]
 }
+WORD = re.compile(r'<span class="pre">([^<]*)</span>')  # of code in a text
+WHOLE = 24  # letters of code that stay in one line; a longer path is cut behind a "/" or a "_"
 WIDEST = 4  # partners of a page that are shown at once; the others are folded
 
 CHAPTER, BELONGS, NO_SECTION = _("Chapter"), _("the whole chapter"), _("no single section")
-KINDS = {"file": _("Files"), "test": _("Tests"), "notebook": _("Notebooks")}
 ENGLISH, SOURCE = _("This page is in English only."), _("code")
 DESCRIPTION = _("description")
 
@@ -86,6 +89,8 @@ def setup(app):
 
 
 def _settings_of_the_language(app, config):
+    say = _say(config.language)
+    config.nb_code_prompt_show, config.nb_code_prompt_hide = say(theme_words.SHOW), say(theme_words.HIDE)
     config.html_search_options = {"dict": str(Path(app.srcdir) / "words.txt")}
     config.html_static_path = ["static", str(Path(app.srcdir).parent / "package")]
 
@@ -253,8 +258,20 @@ def _complete_page(app, pagename, templatename, context, doctree):
         app.add_js_file("katex.min.js", loading_method="defer", priority=600)
         app.add_js_file("formulas.js", loading_method="defer", priority=700)
         app.add_css_file("katex.min.css")
+    if pagename == "search":
+        app.add_js_file(None, body=theme_words.search_script(say), priority=900)  # after Sphinx's own words
+    context["body"] = WORD.sub(_with_breaks, context.get("body", ""))
+    context["labelled"] = functools.partial(theme_words.labelled, say=say)
     path = collect.file_of(pagename)
     context["lines"] = list(_lines(app, path, pagename, say)) if path else []
+
+
+def _with_breaks(word):
+    """A word of code with the places where a line may end."""
+    if len(html.unescape(word[1])) <= WHOLE:
+        return f'<span class="pre whole">{word[1]}</span>'
+    cut = re.sub("([/_]+)", r"\1<wbr>", word[1])
+    return f'<span class="pre">{cut}</span>'
 
 
 def _lines(app, path, pagename, say):
@@ -267,13 +284,13 @@ def _lines(app, path, pagename, say):
         return f'<a href="{uri}">{html.escape(words)}</a>'
 
     yield say(CHAPTER), ", ".join(_places(path, language, link, say)), ""
-    for kind, title in KINDS.items():
+    for kind, title in collect.KINDS.items():
         others = [other for other in relations.partners(path) if relations.kind(other) == kind]
-        links = [link(collect.page_of(other), _short(other)) for other in others]
+        links = [link(collect.page_of(other), collect.short(other)) for other in others]
         if links:
             yield say(title), ", ".join(links[:WIDEST]), ", ".join(links[WIDEST:])
     if pagename.startswith("source/") and path in collect.pages():
-        yield say(DESCRIPTION), link(collect.page_of(path), _short(path)), ""
+        yield say(DESCRIPTION), link(collect.page_of(path), collect.short(path)), ""
     if language != "en" and relations.kind(path) == "text" and not collect.is_translated(path):
         yield "", say(ENGLISH), ""
 
@@ -283,8 +300,3 @@ def _places(path, language, link, say):
     if found:
         return [link(f"docs/chapter#{place.anchor}", place.words.strip("`")) for place in found]
     return [link("docs/chapter", say(BELONGS)) if relations.kind(path) == "text" else say(NO_SECTION)]
-
-
-def _short(path):
-    """The path that a page shows: without the folder, because the heading names the kind of the file."""
-    return path.removeprefix("tinyflamingo/").removeprefix("tests/").removeprefix("notebooks/").removesuffix(".ipynb")

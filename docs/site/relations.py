@@ -1,7 +1,8 @@
 """What belongs together: sections of the chapter, files of the package, tests, notebooks, texts.
 
 The sections come from the tables of `docs/chapter.md`, the keys from the table of `docs/teaching.md`, the rest from
-the imports of the tests and notebooks and from the docstrings. Nothing is listed here by hand.
+imports, docstrings, numbers of notebooks, and from the folders of the tests, which are those of the package. Nothing is
+listed here by hand.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ CODE = re.compile(r"`([^`\s]+)`")
 NUMBER = re.compile(r"§\d")
 KEY_ROW = re.compile(r"^\| `\w+` \| `(\d\d_\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 CHAPTER = "docs/chapter.md"
+SOURCES = ("*.py", "*.js", "*.css", "*.toml", "LICENSE", "run", "lowest")
+FOLDERS = ("tinyflamingo", "notebooks", "docs", "tests", ".ci")
+IMPORTED = ("docs", "docs/site", "notebooks")  # folders whose scripts the tests import by their short names
+LESSON = re.compile(
+    r"(?:notebooks/(?:src/)?|tinyflamingo/checks/n|tinyflamingo/classroom/quizzes/|tests/checks/cards_)(\d\d)[_.]"
+)
 
 
 class Row(NamedTuple):
@@ -67,13 +74,26 @@ def places(path: str, chapter: str) -> list[Place]:
         return own
     numbers = [number for section, paths in keys() if path in paths for number in NUMBER.findall(section)]
     numbers = numbers or NUMBER.findall(docstring(path))
-    found = [place for number in sorted(set(numbers)) if (place := _first(number, chapter))]
-    return found or [place for module in _mirrored(path) for place in places(module, chapter)]
+    found = [Place(number, anchor_of(number)) for number in sorted(set(numbers)) if number in numbers_of(chapter)]
+    others = [other for other in _lesson(path) if kind(other) == "notebook" and other != path] + _mirrored(path)
+    return found or [place for other in others for place in places(other, chapter)]
 
 
-def _first(number, chapter):
-    """A section's number, and the first row with it."""
-    return next((Place(number, row.anchor) for row in rows(chapter) if number in row.section), None)
+def anchor_of(number: str) -> str:
+    """The id of the list of all that belongs to a section, on the page of the chapter: "section-2" of "§2"."""
+    return f"section-{number[1:]}"
+
+
+@functools.cache
+def numbers_of(chapter: str) -> list[str]:
+    """The numbers of the sections in the tables: ["§1", "§2", ...]."""
+    return sorted({number for row in rows(chapter) for number in NUMBER.findall(row.section)})
+
+
+def belonging(number: str, chapter: str) -> list[str]:
+    """The files, tests and notebooks that belong to a section."""
+    named = {path: " ".join(place.words for place in places(path, chapter)) for path in [*source_files(), *notebooks()]}
+    return [path for path, words in named.items() if number in words]
 
 
 @functools.cache
@@ -87,29 +107,67 @@ def _mirrored(path):
 # ---------------------------------------------------------------- files, tests and notebooks
 
 
+@functools.cache
+def source_files() -> list[str]:
+    """The files with code."""
+    found = [path for folder in FOLDERS for glob in SOURCES for path in (ROOT / folder).rglob(glob) if path.is_file()]
+    found += [ROOT / "LICENSE", ROOT / "pyproject.toml"]
+    inner = {path.relative_to(ROOT) for path in found}
+    return sorted(path.as_posix() for path in inner if not {"html", "__pycache__", "runs"} & set(path.parts))
+
+
+@functools.cache
+def notebooks() -> list[str]:
+    """The notebooks for the reader, in English."""
+    return [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
+
+
 def kind(path: str) -> str:
-    """ "notebook", "test", "file" (of the package), "text" or "script"."""
-    if path.endswith(".ipynb"):
-        return "notebook"
-    if path.endswith(".md"):
-        return "text"
-    return {"tests": "test", "tinyflamingo": "file"}.get(path.partition("/")[0], "script")
+    """ "notebook", "text", "test" (with the helpers of the tests) or "file"."""
+    kinds = {".ipynb": "notebook", ".md": "text"}
+    return kinds.get(Path(path).suffix) or ("test" if path.startswith("tests/") else "file")
 
 
 @functools.cache
 def partners(path: str) -> list[str]:
     """Files, tests and notebooks that belong to a file: those in its rows first, then those that imports connect."""
-    groups = [row.paths for row in rows((ROOT / CHAPTER).read_text("utf-8"))] + [paths for _, paths in keys()]
-    named = [other for group in groups if path in group for other in group]
-    found = named + _mirrored(path) + [other for other in uses() if path in _mirrored(other)]
-    found += sorted(uses().get(path, ())) + [other for other, modules in uses().items() if path in modules]
+    found = [*_connected(path), *_tests_of_folder(path)]
+    found += [other for other in source_files() if path in _tests_of_folder(other)]
     wanted = {"file": ("test", "notebook"), "test": ("file", "notebook"), "notebook": ("file", "test")}
     return [other for other in dict.fromkeys(found) if kind(other) in wanted.get(kind(path), ())]
 
 
 @functools.cache
+def _connected(path):
+    """What tables, numbers, names and imports connect with a file."""
+    groups = [row.paths for row in rows((ROOT / CHAPTER).read_text("utf-8"))] + [paths for _, paths in keys()]
+    named = [other for group in groups if path in group for other in group]
+    found = named + _lesson(path) + _mirrored(path) + [other for other in uses() if path in _mirrored(other)]
+    return found + sorted(uses().get(path, ())) + [other for other, modules in uses().items() if path in modules]
+
+
+@functools.cache
+def _lesson(path):
+    """The notebook of a number, its source, its checks, their tests and its questions."""
+    number = LESSON.match(path)
+    others = [*notebooks(), *source_files()] if number else []
+    return [other for other in others if (same := LESSON.match(other)) and same[1] == number[1]]
+
+
+@functools.cache
+def _tests_of_folder(path):
+    """The tests of the folder of a file that has no test of its own: tests/bench/ for tinyflamingo/bench/clock.py."""
+    if not path.startswith("tinyflamingo/") or any(kind(other) == "test" for other in _connected(path)):
+        return []
+    folder = Path("tests", *Path(path).parts[1:-1])
+    own = sorted((ROOT / folder).glob("test_*.py"))  # else data/readers/ has tests/data/test_readers*.py
+    own = own or sorted((ROOT / folder.parent).glob(f"test_{folder.name}*.py"))
+    return [test.relative_to(ROOT).as_posix() for test in own]
+
+
+@functools.cache
 def uses() -> dict[str, set[str]]:
-    """{a test or a notebook: the files of the package that it imports}."""
+    """{a test or a notebook: the files of the package and the scripts that it imports}."""
     tests = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "tests").rglob("test_*.py"))}
     sources = sorted((ROOT / "notebooks" / "src").glob("*.py"))
     books = {f"notebooks/{path.stem}.ipynb": path for path in sources}
@@ -128,11 +186,14 @@ def _imports(path):
 
 
 def module_path(name: str) -> str:
-    """The file of a module of the package: "tinyflamingo.ops" is tinyflamingo/ops/__init__.py; "" for another name."""
-    if not name.startswith("tinyflamingo"):
-        return ""
+    """The file of a module of the package or of a script; "" for another name.
+
+    "tinyflamingo.ops" is tinyflamingo/ops/__init__.py, and "make_site" is docs/make_site.py.
+    """
     path = name.replace(".", "/")
-    return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (ROOT / file).is_file()), "")
+    inside = [f"{path}.py", f"{path}/__init__.py"] if name.startswith("tinyflamingo") else []
+    scripts = [f"{folder}/{name}.py" for folder in IMPORTED]
+    return next((file for file in inside or scripts if (ROOT / file).is_file()), "")
 
 
 @functools.cache

@@ -363,10 +363,10 @@ measured = signals["all ingredients"][:-1, 0]
 print(f"measured / calculated: between {(measured / known).min():.2f} and {(measured / known).max():.2f}")
 
 # %% [markdown]
-# *Figure: two panels against the number of blocks. On the left the variance, logarithmic: with all ingredients it is
-# a sawtooth near 1 that follows the dashed line of the calculated variance; h + f(h) rises over many powers of ten;
-# without the activation gain it falls; raw weights drift upwards. On the right the squared mean of the channels,
-# divided by their variance: near zero with all ingredients, growing with raw weights.*
+# *Figure: two panels against the number of blocks. On the left the variance, logarithmic. With all ingredients it is
+# a sawtooth near 1 that follows the dashed line of the calculated variance. With h + f(h) it rises over many powers of
+# ten. Without the activation gain it falls. With raw weights it drifts upwards. On the right the squared mean of the
+# channels, divided by their variance. It is near zero with all ingredients and grows with raw weights.*
 #
 # `h + f(h)` grows even faster than powers of two. The reason is squeeze-excite (below): where the signal is large,
 # its gates are 0 or 2, and the output of a branch has a variance above 1. The measured line is a little below the
@@ -639,8 +639,8 @@ check_quiz("02", ".....")
 # branch. `alpha` and `beta` control the variance of the sum. SkipInit reduces a fresh network to its shortcuts.
 # Adaptive clipping limits the damage that one bad batch can do.
 #
-# **Try it.** Find the gain of another activation; a transition brings the variance of the shortcut back to 1: remove
-# this step; give the deep encoder real pictures and not noise, and see how well the calculated variance fits.
+# **Try it.** Find the gain of another activation. A transition brings the variance of the shortcut back to 1: remove
+# this step. Give the deep encoder real pictures instead of noise, and see how well the calculated variance fits.
 # Notebook 03 trains the toy's encoder, and notebook 05 uses its features.
 #
 # **Further reading.** [NFNets](https://arxiv.org/abs/2102.06171), sections 3 and 4; [characterizing signal

@@ -480,8 +480,8 @@ check_quiz("03", ".....")
 # copy of a caption must not count as a wrong answer. A learned temperature makes the probabilities sharp enough.
 # After training, a list of captions works as a classifier, and the encoder is frozen.
 #
-# **Try it.** Train the small towers for 600 steps and see when they learn the shapes; leave one direction of the
-# loss out; ask the trained towers about things that no training picture showed (`HELD_OUT` in
+# **Try it.** Train the small towers for 600 steps and see when they learn the shapes. Leave one direction of the
+# loss out. Ask the trained towers about things that no training picture showed (`HELD_OUT` in
 # `data/tinyworld/scenes.py`).
 #
 # **Further reading.** [CLIP](https://arxiv.org/abs/2103.00020); [ALIGN](https://arxiv.org/abs/2102.05918);

@@ -125,9 +125,9 @@ diagrams.show(diagrams.resampler_layer())
 #
 # Take one head and one medium. Each latent has a query. Everything that it can look at has a key and a value. The
 # products of the query with the keys, divided by $\sqrt{K}$, are the scores. Their softmax gives the weights.
-# (Each product is a sum of `K` terms. Without the division, a large `K` would make the scores large, and the softmax
-# would give nearly all the weight to one key.) The result for this latent is the sum of the values, each multiplied
-# by its weight.
+# The result for this latent is the sum of the values, each multiplied by its weight. Why do we divide? Each product
+# is a sum of `K` terms. Without the division, a large `K` would make the scores large, and the softmax would give
+# nearly all the weight to one key.
 #
 # A latent can look at the features **and at the latents themselves**. So each latent also knows what the other
 # latents contain. The paper found this slightly better than features alone (appendix A.1.1).

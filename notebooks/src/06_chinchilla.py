@@ -333,9 +333,9 @@ print("loops and library agree:", bool(np.abs(by_hand - theirs).max() < 1e-12))
 # *difficulty: hard · minutes: 20*
 #
 # Write the scores without loops. One way is indexing: `by_distance[i, i - j]`. The original code does it in
-# another way: order the distances from largest to smallest, put one empty column in front, read the same memory as
-# an array with one row more, and drop the first row. You may use either of them, or another way. The future is
-# `-inf`.
+# another way. It orders the distances from largest to smallest and puts one empty column in front. Then it reads the
+# same memory as an array with one row more, and drops the first row. You may use either of them, or another way. The
+# future is `-inf`.
 
 
 # %% exercise 06.4

@@ -305,9 +305,8 @@ plt.show()
 # ## Attention under the mask
 #
 # The text token gives a query. The visual tokens give keys and values. With loops, for one head, there are three
-# steps: compute the scores of the `R` tokens of the text token's own picture, turn the scores into shares with a
-# softmax, and take the mean of the values with these shares as weights. A text token without a picture gets
-# zeros.
+# steps. Compute the scores of the `R` tokens of the text token's own picture. Turn the scores into shares with a
+# softmax. Take the mean of the values with these shares as weights. A text token without a picture gets zeros.
 
 
 # %%

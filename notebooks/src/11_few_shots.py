@@ -556,9 +556,9 @@ check_quiz("11", ".....")
 # ## In three sentences
 #
 # A task can be given as examples in a prompt, and the model solves it without any change of its weights; with
-# shuffled words it falls to chance, so it uses the binding of words to pictures. With few examples the generalist
-# can be better than specialists on the same frozen features; with many examples it often is not. A share is a
-# result only with an interval, a control and a clean split.
+# shuffled words it falls to chance, so it uses which word belongs to which picture. With few examples the generalist
+# can be better than specialists on the same frozen features; with many examples it often is not. A share of right
+# answers is a result only with an interval, a control and a clean split.
 #
 # **Try it.** Set `WAYS` to 4; chance is then lower. Use `say.TEXT_WORDS` as the words. Use your `rices` to choose
 # the examples from a large pool: does their order change the toy's answers?

@@ -141,9 +141,15 @@ check_12_1_count_gated_block(count_gated_block)
 # *difficulty: medium · minutes: 20*
 #
 # Count these parts. First `vocab` rows of embedding; the output uses the same table, so count it once. Then
-# `layers` blocks. A block has RMS norms with a gain before attention and before the feed-forward layer; matrices
-# for q, k, v, **and for the relative positions**, without biases; two vectors of `heads x key_size`; an output
-# matrix with bias; and two feed-forward matrices with biases. There is one more gain at the very end.
+# `layers` blocks. A block has:
+#
+# - an RMS norm with a gain before attention, and another one before the feed-forward layer;
+# - matrices for q, k, v, **and for the relative positions**, without biases;
+# - two vectors of `heads x key_size`;
+# - an output matrix with bias;
+# - two feed-forward matrices with biases.
+#
+# There is one more gain at the very end.
 
 
 # %% exercise 12.2

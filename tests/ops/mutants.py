@@ -4,11 +4,11 @@ A hand-written gradient is a function that ``defvjp``, ``defvjp_argnums`` or ``d
 function of the fast floor that it calls: NumPy's kernels, and Numba's kernels as plain Python. A mutant changes one
 expression:
 
-* sign: a sum becomes a difference or the reverse, also in ``+=``; a minus is removed; a product, or a value that is
-  written to a part of an array, is negated, unless the expression around it gives the same mutant;
+* sign: a sum becomes a difference or the reverse, also in ``+=``. Or a minus is removed. Or a product is negated, or a
+  value that is written to a part of an array, unless the expression around it gives the same mutant.
 * term: one side of a sum or difference is dropped, or an augmented assignment, or a value that is written to a part of
-  an array;
-* transpose: a transposition is dropped, or an operand of a matrix product gets one; in kernels two indices of an
+  an array.
+* transpose: a transposition is dropped, or an operand of a matrix product gets one. In kernels two indices of an
   element, or the two tables of a matrix, are exchanged.
 
 Only values are changed, not indices: an expression counts if it gives floating-point numbers when the cases run

@@ -18,6 +18,7 @@ import links  # noqa: E402
 import make_site  # noqa: E402
 import reference  # noqa: E402
 import relations  # noqa: E402
+import theme_words  # noqa: E402
 from npm_package import read_files  # noqa: E402
 
 from tinyflamingo import cli  # noqa: E402
@@ -42,11 +43,47 @@ def test_a_file_outside_the_table_has_the_section_of_its_key_or_of_its_docstring
     assert relations.places("tinyflamingo/cli.py", CHAPTER) == []
 
 
+def test_what_has_the_number_of_a_notebook_belongs_to_it():
+    for path in ("notebooks/src/12_to_80b.py", "tinyflamingo/classroom/quizzes/12.toml", "tests/checks/cards_12.py"):
+        assert relations.places(path, CHAPTER) == [relations.Place("summary", "row-12_to_80b")]
+        assert "notebooks/12_to_80b.ipynb" in relations.partners(path)
+        assert path in relations.partners("notebooks/12_to_80b.ipynb")
+
+
+def test_a_file_without_a_test_of_its_own_has_those_of_its_folder():
+    assert "tests/bench/test_bench.py" in relations.partners("tinyflamingo/bench/torch_twins.py")
+    assert "tests/data/test_readers.py" in relations.partners("tinyflamingo/data/readers/coco.py")
+    assert "tests/bench/test_bench.py" not in relations.partners("tinyflamingo/model/gated_xattn.py")
+
+
 def test_links_lead_both_ways():
-    """From a file to its tests and notebooks, and back."""
-    for path in ("tinyflamingo/model/interleave.py", "tests/model/test_interleave.py", "notebooks/07_masking.ipynb"):
-        others = relations.partners(path)
-        assert others and all(path in relations.partners(other) for other in others), path
+    """Between every file, its tests and its notebooks. No file of the package is without them."""
+    paths = [*relations.source_files(), *relations.notebooks()]
+    partners = {path: relations.partners(path) for path in paths}
+    assert [path for path in paths for other in partners[path] if path not in partners[other]] == []
+    modules = [path for path in paths if path.startswith("tinyflamingo/") and path.endswith(".py")]
+    assert [path for path in modules if not partners[path]] == []
+
+
+def test_a_section_lists_all_that_names_it():
+    assert relations.numbers_of(CHAPTER) == ["§1", "§2", "§3", "§4", "§5"]
+    paths = relations.belonging("§4", CHAPTER)
+    expected = {"tinyflamingo/model/gated_xattn.py", "notebooks/07_masking.ipynb", "tests/model/test_interleave.py"}
+    assert expected <= {*paths}
+    assert "notebooks/05_resampler.ipynb" not in paths
+    text = collect._text(relations.CHAPTER, "docs/chapter", "en")
+    assert all(f"({relations.anchor_of(number)})=" in text for number in relations.numbers_of(CHAPTER))
+    assert "[`model/gated_xattn.py`](page:api/tinyflamingo.model.gated_xattn)" in text.partition("### §4")[2]
+
+
+def test_the_words_of_the_theme_are_translated():
+    words = collect.words("zh_CN")
+    labels = '<input aria-label="Toggle navigation of model"><symbol><title>Menu</title></symbol><h1>Menu</h1>'
+    assert theme_words.labelled(labels, lambda text: words.get(text, text)) == (
+        '<input aria-label="展开或折叠：model"><symbol><title>目录</title></symbol><h1>Menu</h1>'
+    )
+    script = theme_words.search_script(lambda text: words.get(text, text))
+    assert "${resultCount}" in script and script.isascii()
 
 
 def test_every_file_of_the_chapter_has_a_page_with_its_row():
@@ -62,6 +99,8 @@ def test_every_file_of_the_chapter_has_a_page_with_its_row():
         ("tinyflamingo.ops", "tinyflamingo/ops/__init__.py"),
         ("tinyflamingo.ops.tree", "tinyflamingo/ops/tree.py"),
         ("tinyflamingo.ops.nothing", ""),
+        ("make_site", "docs/make_site.py"),
+        ("collect", "docs/site/collect.py"),
         ("numpy", ""),
     ],
 )

@@ -4,9 +4,9 @@ A file that lost its end in a copy can still be decoded, to fewer frames. A whol
 So the parts are followed: a container is a row of parts (boxes, chunks, pages, packets), and each part begins with
 its own length. The file is cut if the last part does not end within it. Other bytes behind the parts do no harm.
 
-Some cuts leave no trace. They are exactly between two parts of a file that does not know its length: two frames of an
-MPEG transport or program stream or of raw MPEG, two fragments of an mp4, two blocks of a live Matroska, or two tags of
-an FLV without the field "filesize". Not here: frames that are damaged (`video.py`).
+Some files do not know their own length. A cut exactly between two of their parts leaves no trace. The parts are:
+frames of an MPEG transport or program stream or of raw MPEG; fragments of an mp4; blocks of a live Matroska; tags of an
+FLV without the field "filesize". Not here: frames that are damaged (`video.py`).
 """
 
 from __future__ import annotations

@@ -23,8 +23,11 @@ LONGEST = 100  # long side / short side; of a longer picture only the middle is 
 
 
 class Preparation(NamedTuple):
-    """fit "pad": the whole picture and margins, with filter "area" and share 1. "crop": the short side is resized to
-    side / share, then the centre is cut out. "squash": the same with both sides, so the aspect ratio changes."""
+    """How a picture gets the encoder's size.
+
+    fit "pad": the whole picture with margins; the filter is "area" and the share 1. fit "crop": the short side becomes
+    side / share long, then the centre is cut out. fit "squash": both sides become so long, so the aspect ratio changes.
+    """
 
     fit: str = "pad"
     filter: str = "area"

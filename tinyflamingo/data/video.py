@@ -71,9 +71,10 @@ def load_video(
     """Frames at 0, 1/fps, 2/fps, ... seconds after the first frame: uint8 (F, side, side, 3).
 
     Each is the first frame at or after its time. Times are presentation times, so the frame rate may vary. Rotation and
-    mirroring in the metadata are applied. Raises `UserError`, one line with the file's name, if the file is cut short
-    or damaged, or too large: it gives more than max_frames frames, is longer than max_seconds, or has more than
-    images.MAX_PIXELS pixels in a frame. shorten: a longer video is no error but gives its first max_frames frames.
+    mirroring in the metadata are applied. shorten: a longer video is no error but gives its first max_frames frames.
+
+    Raises `UserError`, one line with the file's name, if the file is cut short, damaged or too large. It is too large
+    with more than max_frames frames, more than max_seconds, or more than images.MAX_PIXELS pixels in a frame.
     """
     if not 0 < fps < float("inf"):
         raise UserError(f"cannot take {fps} frames per second; give a number above 0")

@@ -32,11 +32,14 @@ def complete(
     Pictures are uint8 (Y, X, 3), videos uint8 (F, Y, X, 3). Those of the encoder's size are used as they are; others
     are prepared like files, as the encoder needs them (`data/preparation.py`). A string is text: a literal "<image>"
     in it is not a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
-    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}. log_probs: of
-    each token; with beams one sum, that of `<EOC>` included. probability: of the whole answer, that of `<EOC>`
-    included. threshold: from `calibrate`, for a prompt as it was calibrated, else None. unlike: whether the
-    probability is below it: the picture is then unlike those of training. Raises `UserError` for a prompt that is too
-    long, for an item of another kind, and for options that exclude each other.
+
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}. log_probs has
+    a number for each token; with beams it is one sum, with that of `<EOC>`. probability is that of the whole answer,
+    with that of `<EOC>`. threshold comes from `calibrate`; it is None for a prompt of another kind. unlike says whether
+    the probability is below the threshold: the picture is then unlike those of training.
+
+    Raises `UserError` for a prompt that is too long, for an item of another kind, and for options that exclude each
+    other.
     """
     if isinstance(items, str):
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")

@@ -2,9 +2,9 @@
 
 `dm_nfnet_f0` to `f6` are DeepMind's networks as in DeepMind's code. timm's own networks (`nfnet_f0`,
 `nf_resnet50`) apply the activation's gain to the convolution's weights instead of the activation, have no
-SkipInit, and pad as PyTorch does. A convolution depends only on its standardised weights, so two
-differences fold exactly into its gain, in both directions: the place of the activation's gain, and eps
-(timm adds it to the variance, we use a floor). Other differences are fields of `TimmConfig`.
+SkipInit, and pad as PyTorch does. A convolution depends only on its standardised weights. So two
+differences become exactly a change of its gain, in both directions: the place of the activation's gain,
+and eps (timm adds it to the variance, we use a floor). Other differences are fields of `TimmConfig`.
 
 Here is also how timm prepares pictures for each of them. Not here: the encoder (`variants/nf_resnets.py`),
 the classifier (Flamingo has none), and timm's variants with other blocks (RegNets, "light" and "eca" NFNets).

@@ -60,7 +60,7 @@ def contrastive_loss(pictures: Array, captions: Array, log_scale: Array, ids: Ar
     """Two-way softmax loss (paper, equations 3 and 4): picture-to-text plus text-to-picture.
 
     pictures, captions (B, J): unit vectors; row i of both is a pair. log_scale: log of the learned inverse
-    temperature. ids (B,): equal numbers for equal captions; or (2, B): a second row, equal numbers for equal pictures.
+    temperature. ids (B,) has equal numbers for equal captions. ids (2, B) also has equal numbers for equal pictures.
     A copy of the right caption is a right answer, and so is another caption of the same picture: neither is a negative.
     """
     # exp(min(log_scale, cap)), written so that its gradient stays float32 (the gradient of np.minimum does not)

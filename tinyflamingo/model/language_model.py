@@ -1,8 +1,8 @@
 """The language model: a decoder in the manner of Chinchilla (chapter §4).
 
-Gopher's block, which Chinchilla keeps: RMSNorm before each part, causal self-attention with Transformer-XL relative
-positions (their `u`, `v` and `W_R`; Dai et al. 2019), a GELU feed-forward layer of width 4D, tied input and output
-embeddings. In Flamingo every weight here is frozen.
+The blocks are Gopher's, which Chinchilla keeps. Each has causal self-attention with Transformer-XL relative positions
+(their `u`, `v` and `W_R`; Dai et al. 2019), and a GELU feed-forward layer of width 4D. RMSNorm comes before each of the
+two. Input and output embeddings are tied. In Flamingo every weight here is frozen.
 
 Not here: anything visual, the tokenizer (`model/tokenizer.py`), the gated blocks between these blocks
 (`model/gated_xattn.py`), other decoders (`variants/decoders.py`).

@@ -164,10 +164,10 @@ def relative_attention(q: Array, k: Array, v: Array, r: Array, u: Array, vb: Arr
 
     score(i, j) = ((q_i + u) . k_j + (q_i + vb) . r_{i-j}) / sqrt(K), softmax over the visible j.
 
-    q (B, T, H, K); k and v (B, S, H, K), S >= T: query i is at key position S - T + i, so that cached decoding passes
-    one query and all keys. r (S, H, K): row n is for distance n. u, vb (H, K). visible_from (B, T) int: the first key
-    position that the query may attend to (packed documents, left padding). If it is after the query's own position,
-    no key is visible and the output is exactly 0. -> (B, T, H, K). Raises ValueError for S < T.
+    q (B, T, H, K); k and v (B, S, H, K) with S >= T. r (S, H, K): row n is for distance n. u, vb (H, K). Query i is at
+    key position S - T + i: cached decoding passes one query and all keys. visible_from (B, T) int: the first key
+    position that the query may attend to, for packed documents and left padding. If this position is after the query's
+    own, no key is visible and the output is exactly 0. -> (B, T, H, K). Raises ValueError for S < T.
     """
     B, T, H, K = q.shape
     S = k.shape[1]

@@ -1,8 +1,8 @@
 """The cache of completion (chapter §5): keeps what was computed for earlier tokens, so that a new token costs one step.
 
 A cache is a dict, empty at first, that `flamingo` fills. It has one dict for each decoder block, `block_i`, with keys
-and values of all positions and a table of projected distances, and one for each gated block, `xattn_i`, with keys and
-values of all media. Arrays of positions have free space at the end and are written in place.
+and values of all positions and a table of projected distances. For each gated block it has a dict `xattn_i` with keys
+and values of all media. Arrays of positions have free space at the end and are written in place.
 
 Not here: one cache that is continued in several ways (`decoding/caches.py`).
 """

@@ -23,7 +23,7 @@ EPS = 1e-6  # length of the moves of a finite difference
 def check_grad(f: Callable, *args: Any, tol: float = 1e-6, directions: int = 2) -> float:
     """Check the gradient of ``f(*args)``, an array or a scalar, for every float array in ``args``.
 
-    The output is projected on a random vector c, and each argument is moved along random directions d:
+    The output is projected on a random vector c, and each argument is moved along random directions d. The quotient
     (c.f(x + EPS d) - c.f(x - EPS d)) / 2 EPS must equal d . vjp(c) to a relative ``tol``. Float arguments become
     float64; integers, bools and None stay. Returns the largest relative error. Raises AssertionError with the argument
     and both numbers, also if an argument has no influence (both sides are 0).

@@ -1,8 +1,8 @@
 """Fused operations with gradients that are written by hand: `primitive` and two ways to register the gradient.
 
-The same as in autograd, but a call in which nothing is differentiated goes straight to the function: a completion makes
-a hundred such calls for each token, and autograd's search for boxes takes a sixth of its time. Implements no section of
-the chapter.
+The same as in autograd, with one difference: a call in which nothing is differentiated goes straight to the function.
+A completion makes a hundred such calls for each token, and autograd's search for boxes would take a sixth of its time.
+Implements no section of the chapter.
 """
 
 from __future__ import annotations

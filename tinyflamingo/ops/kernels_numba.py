@@ -5,8 +5,9 @@ writes one. Kernels are compiled at their first call, not at import, and cached 
 helpers are in one file because Numba's cache does not notice a change in another file.
 
 Two habits are for speed. Scalars such as ``eps`` have the dtype of the arrays, and a sum starts from ``eps - eps``: a
-Python float would make the loop float64. And a loop over part of a row first takes a slice and then counts from 0: for
-an index that may be negative Numba adds a test (Python counts it from the end), and such a loop is not vectorised.
+Python float would make the loop float64. And a loop over part of a row first takes a slice and then counts from 0.
+Python counts a negative index from the end. So Numba adds a test where an index may be negative, and such a loop is not
+vectorised.
 
 Not here: matrix products (BLAS), convolution and masked cross-attention (``product_kernels_numba.py``).
 """

@@ -3,9 +3,9 @@
 For BLAS they are too small and of too many sizes. They read their operands in place, most of them with the register
 tile of ``register_tile.py``. The code is the same for every width, so it is compiled once.
 
-The scores of attention are sums along a row. The length of the row is the length of a tuple of None (``units``): the
-compiler knows the length of a tuple but not of an array, and to start a short loop of unknown length takes as long as
-the loop itself. One kernel is compiled for every length up to ``LONGEST``.
+The scores of attention are sums along a row. A short loop of unknown length takes as long to start as to run. So the
+length of the row is the length of a tuple of None (``units``): the compiler knows the length of a tuple, but not of an
+array. One kernel is compiled for every length up to ``LONGEST``.
 
 A kernel and its helpers are in one file, scalars have the dtype of the arrays, and a loop over part of a row counts
 from 0: ``kernels_numba.py`` says why. Not here: large products, which BLAS computes.

@@ -1,9 +1,9 @@
 """Features of the frozen encoder for a store of the user's own data, computed once and kept on disk.
 
-Chapter §2: a frozen encoder needs to see every picture only once. The name of the file contains a key, a
-hash of everything that determines the features: the encoder's weights, the constants that standardise its
-features, the store's texts and pixels, and the version of their preprocessing. If one of them changes, a
-new file is made.
+Chapter §2: a frozen encoder needs to see every picture only once. The name of the file contains a key: a
+hash of everything that determines the features. These are the encoder's weights, the constants that
+standardise its features, the store's texts and pixels, and the version of their preprocessing. If one of
+them changes, a new file is made.
 
 Not here: the store itself (`data/store.py`), features of TinyWorld, which stay in memory.
 """

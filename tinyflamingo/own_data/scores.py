@@ -75,8 +75,8 @@ def evaluate_own(
 ) -> dict:
     """{"own": report} of any model on the user's own data, decoded for it in a temporary folder.
 
-    folder: of the checkpoint; the run beside it has the data. data: the data set of which records are held out, as in
-    training, if the run does not have it. test: a data set that is asked as a whole.
+    folder: of the checkpoint; the run beside it has the data. data: the data set, if the run does not have it; records
+    are held out as in training. test: a data set of which every picture is asked.
     """
     with own_sides(model, folder, data, test) as (training, asked):
         return {"own": own_report(model, training, asked, n, shots, seed)}

@@ -1,8 +1,8 @@
 """Chinchilla's question at toy scale: the best size and number of tokens for a given compute (chapter §4).
 
-IsoFLOP curves as in Hoffmann et al. 2022 (approach 2): for each budget C, models of several sizes N are trained on
-D = C / 6N tokens, each with a schedule of its own length. A parabola in log N through the lowest losses has its minimum
-at the best size. N counts all weights, with the tied embedding table.
+IsoFLOP curves as in Hoffmann et al. 2022 (approach 2). For each budget C, models of several sizes N are trained. Each
+reads D = C / 6N tokens and has a schedule of its own length. A parabola in log N through the lowest losses has its
+minimum at the best size. N counts all weights, with the tied embedding table.
 
 Not here: the language model (`model/language_model.py`) and its training (`training/language_stage.py`).
 """

@@ -2,11 +2,14 @@
 
 Folders are searched, but not their subfolders. The "format" of a file says what it holds:
 
-- tinyflamingo-suite/1, one for each seed: {"seed", "tasks": {name: {"paper": "COCO", "dev": bool, "metric", "level",
-  "shots": {"0": S, "4": S, ...}, "specialists": {"prototype": S, "linear": S, "finetuned": S, "whole":
-  S}, "sanity": {"swapped": S, "shuffled": S, "no_pictures": S, "blind": S, "chance": S}, "retrieval":
-  {"random": S, "rices": S, "ensemble": S, "shots": number}}},
-  "few_shot_words": {"2way": {"1": S, ...}, "unseen_shapes": ..., ...}}, where S is {"score", "ci95", "n"};
+- tinyflamingo-suite/1, one for each seed. S is {"score", "ci95", "n"}:
+
+    {"seed", "tasks": {name: TASK}, "few_shot_words": {"2way": {"1": S, ...}, "unseen_shapes": ..., ...}}
+    TASK: {"paper": "COCO", "dev": bool, "metric", "level", "shots": {"0": S, "4": S, ...},
+           "specialists": {"prototype": S, "linear": S, "finetuned": S, "whole": S},
+           "sanity": {"swapped": S, "shuffled": S, "no_pictures": S, "blind": S, "chance": S},
+           "retrieval": {"random": S, "rices": S, "ensemble": S, "shots": number}}
+
 - tinyflamingo-ablations/1 (`ablations.py`), tinyflamingo-isoflop/1 (`isoflop.py`),
   tinyflamingo-quadratic/1 (`quadratic.py`), tinyflamingo-induction/1 (`induction.py`),
   tinyflamingo-attention/1 (`attention.py`): the last file of each;

@@ -83,8 +83,8 @@ class Document(NamedTuple):
 class Shard:
     """Some documents of a step, ready for the model.
 
-    features: features of pictures and of videos, or their pixels if the encoder trains; shares (B, T): weight of
-    each token in the mean loss of its data set; datasets (B, T): number of the data set, -1 for padding.
+    features: of pictures and of videos, or their pixels if the encoder trains. shares (B, T): weight of each token
+    in the mean loss of its data set. datasets (B, T): number of the data set, -1 for padding.
     """
 
     batch: Batch

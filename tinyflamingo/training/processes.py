@@ -43,8 +43,8 @@ if START == "spawn":
 class Processes(Alone):
     """A rank among the processes of this machine.
 
-    lines: for rank 0 those to all others, in order; for the others, the one to rank 0. memory: shared, with two sets of
-    slots that are used alternately: a slot is written again only when every rank has read it.
+    lines: rank 0 has those to all others, in order; the others have the one to rank 0. memory is shared. It has two
+    sets of slots that are used in turn: a slot is written again only when every rank has read it.
     """
 
     def __init__(self, rank: int, size: int, lines: list, memory: Any, folder: str) -> None:

@@ -5,8 +5,8 @@ necessary. A shape is a signed distance (`shapes.py`). A pixel whose centre is d
 has coverage clip(0.5 + d, 0, 1), which smooths the edge over one pixel. Only the pixels around a shape
 are computed, so a 32 x 32 picture takes about a tenth of a millisecond.
 
-Coordinates are pixels of a 32 x 32 frame for every size of the picture: (0, 0) is the top left corner
-(not the centre of the first pixel), (16, 16) is the middle, y points down.
+Coordinates are pixels of a 32 x 32 frame for every size of the picture. (0, 0) is the top left corner,
+not the centre of the first pixel; (16, 16) is the middle; y points down.
 
 Not here: the content of pictures (`scenes.py`) and the words (`language.py`); pictures from files
 (`data/images.py`).

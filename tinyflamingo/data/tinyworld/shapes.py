@@ -1,8 +1,8 @@
 """Sixteen shapes as signed distances: the things in TinyWorld pictures.
 
 Serves chapter §2 (the vision encoder learns from these pictures). A shape is a function
-`f(x, y) -> distance`: negative inside, zero on the edge, positive outside. x and y are arrays in
-units of the shape's radius; the shape is centred on the origin and y points DOWN, as in pictures.
+`f(x, y) -> distance`. The distance is negative inside, zero on the edge and positive outside. x and y
+are arrays in units of the shape's radius. The centre is at (0, 0), and y points DOWN, as in pictures.
 
 Captions name twelve of the shapes. No training text names the other four, so the trained model can
 learn them only from examples in a prompt (few-shot, §5).
