@@ -4,9 +4,9 @@
     python notebooks/build.py --language zh_CN --check [NAME ...]    change nothing; print what is missing or wrong
     python notebooks/build.py --language zh_CN [NAME ...]            write notebooks/zh, README.zh.md and docs/zh
 
-A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), the questions
-after the notebooks (quizzes), the words of the site (site), or a text (README, chapter, teaching, glossary, faq);
-without names: all. A catalogue is a PO file, which any editor for PO files opens:
+A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), what Python
+says in them (python), the questions after the notebooks (quizzes), the words of the site (site), or a text (README,
+chapter, teaching, glossary, faq); without names: all. A catalogue is a PO file, which any editor for PO files opens:
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 
@@ -48,11 +48,49 @@ LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 COMMENT = re.compile(r"<!-- .*? -->")
 SLOT = re.compile(r"\[\[\d+\]\]")
 VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with its format
+SHOWN = (
+    "_",
+    "UserError",
+    "BadRecord",
+    "left_out",
+    "complain",
+    "say",
+    "ArgumentTypeError",
+    "FloatingPointError",
+)  # functions
+# Files in which every sentence is for the reader, as in the checks; there the f-strings are prompts.
+WHOLE = dict.fromkeys(("cli.py", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 NUMBER_OR_CODE = re.compile(rf"{CODE.pattern}|{NUMBER.pattern}")
 WORD = re.compile(r"[A-Za-z]{2,}")
 SENTENCE = re.compile(r"[A-Za-z]{2,}[^A-Za-z]{0,2} [A-Za-z(]")  # of strings in code: two words, not a name
 PROSE = re.compile(r"(?:[A-Za-z]{2,} ){3}")
+# What Python and the system say to those who use a command; a value has its place, as in an f-string.
+PYTHON = (
+    "positional arguments",
+    "options",
+    "show this help message and exit",
+    "show program's version number and exit",
+    "argument {name}: {message}",
+    "the following arguments are required: {names}",
+    "unrecognized arguments: {names}",
+    "expected one argument",
+    "expected at least one argument",
+    "invalid choice: {value} (choose from {choices})",
+    "invalid float value: {value}",
+    "ambiguous option: {option} could match {options}",
+    "ignored explicit argument {value}",
+    "No such file or directory",
+    "Permission denied",
+    "No space left on device",
+    "Is a directory",
+    "Not a directory",
+    "File exists",
+    "File name too long",
+    "Read-only file system",
+    "Disk quota exceeded",
+    "Input/output error",
+)
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 HALF_WIDTH = re.compile(r"[\u4e00-\u9fff][,;:?!]")
 GENERATED = re.compile(r"<!-- generated: \w+ -->(.*?)<!-- end -->")  # numbers in it come from files and change
@@ -169,6 +207,7 @@ def sources() -> dict[str, Source]:
     checks = [path for path in modules if path.parent.name == "checks" and path.stem.startswith("n")]
     made += [_strings(path.stem, [path]) for path in checks]
     made.append(_strings("messages", [path for path in modules if path not in checks]))
+    made.append(Source("python", PACKAGE / "locale" / LANGUAGE / "python.po", lambda: dict.fromkeys(PYTHON, "python")))
     made.append(Source("site", ROOT / "docs" / "locale" / LANGUAGE / "site.po", _words_of_the_site))
     made.append(Source("quizzes", PACKAGE / "locale" / LANGUAGE / "quizzes.po", _quizzes))
     return {source.name: source for source in made}
@@ -244,22 +283,50 @@ def _quizzes():
 
 
 def strings_of(module: Path) -> dict[str, str]:
-    """{string: function} of a file: what `_(...)` gets, and in the checks every string of two words or more."""
+    """{string: function} of a file: what the functions in SHOWN get; in files of WHOLE and in checks every sentence.
+
+    An f-string has its values as places: f"{len(files)} files" is "{value} files".
+    """
     tree = ast.parse(module.read_text(encoding="utf-8"))
     nodes = [(node, getattr(top, "name", module.stem)) for top in tree.body for node in ast.walk(top)]
     others = {part for node, _ in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     others |= {node.value for node, _ in nodes if isinstance(node, ast.Expr)}  # docstrings
-    called = {part for node, _ in nodes if _translates(node) for part in ast.walk(node.args[0])}
+    shown = [node.args[0] for node, _ in nodes if _is_shown(node)]
+    direct = {part for node in shown for part in (node, getattr(node, "body", None), getattr(node, "orelse", None))}
+    inside = {part for node in shown for part in ast.walk(node)}
+    kinds = WHOLE.get(module.name, ast.Constant if module.parent.name == "checks" else ())
     found = []
     for node, place in nodes:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in others:
-            if node in called or (module.parent.name == "checks" and SENTENCE.search(node.value)):
-                found.append((node.lineno, node.col_offset, node.value, place))
+        text = _text_of(node)
+        is_sentence = (isinstance(node, kinds) or node in inside) and SENTENCE.search(VALUE.sub("xx", text))
+        if node not in others and WORD.search(VALUE.sub("", text)) and (node in direct or is_sentence):
+            found.append((node.lineno, node.col_offset, text, place))
     return {string: place for _, _, string, place in sorted(found)}
 
 
-def _translates(node):
-    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_"
+def _is_shown(node):
+    name = isinstance(node, ast.Call) and node.args and getattr(node.func, "id", getattr(node.func, "attr", ""))
+    return name in SHOWN
+
+
+def _text_of(node):
+    """The text of a string or of an f-string; "" of other nodes."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if not isinstance(node, ast.JoinedStr):
+        return ""
+    names: dict[str, str] = {}
+    return "".join(
+        part.value if isinstance(part, ast.Constant) else f"{{{_name_of(part.value, names)}}}" for part in node.values
+    )
+
+
+def _name_of(expression, names):
+    """The name of a value of an f-string. names: those of its other values, {code: name}."""
+    name = getattr(expression, "id", getattr(expression, "attr", "value")).lower().strip("_")
+    code = ast.unparse(expression)
+    same = sum(other.rstrip("0123456789") == name for other in names.values())
+    return names.setdefault(code, f"{name}{same + 1}" if same else name)
 
 
 # ---------------------------------------------------------------- catalogues

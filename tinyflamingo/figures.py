@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyflamingo.errors import UserError, complain
 from tinyflamingo.files import replacing
+from tinyflamingo.language import _
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,8 +77,12 @@ def find_fonts(letters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
             families.append(fontManager.ttflist[-1].name)
             missing -= _letters_of(path)
     if missing:
-        what = f"{len(missing)} letter{'s' * (len(missing) > 1)} of the figure, such as {min(missing)}"
-        complain(f"warning: no font here has {what}: escapes are drawn instead; Noto Sans CJK has Chinese letters")
+        count, first = len(missing), min(missing)
+        what = _("1 letter of the figure" if count == 1 else f"{count} letters of the figure")
+        complain(
+            f"warning: no font here has {what}, such as {first}: "
+            "escapes are drawn instead; Noto Sans CJK has Chinese letters"
+        )
     return families, frozenset(missing)
 
 

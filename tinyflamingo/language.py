@@ -1,7 +1,9 @@
-"""Chinese for hints and messages: ``_("It has {count} marks.").format(count=3)``.
+"""Chinese for hints and messages: ``_("It has {count} marks.").format(count=3)``, or ``_(f"It has {count} marks.")``.
 
 The environment variable TINYFLAMINGO_LANGUAGE chooses, such as zh or en; without it the locale of the system does. The
-catalogues are ``locale/zh_CN/*.po``. What they do not translate stays English.
+catalogues are ``locale/zh_CN/*.po``. What they do not translate stays English. An f-string has its values already: it
+is compared with the entries that have places for values. So errors are plain f-strings where they are raised, and get
+their language where they are shown.
 Not here: the catalogues of notebooks and documents, which `notebooks/translate.py` uses.
 """
 
@@ -10,9 +12,14 @@ from __future__ import annotations
 import functools
 import locale
 import os
+import re
+import textwrap
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("locale")
+PLACE = re.compile(r"\{(\w+)\}")  # of a value that an f-string puts there
+# Where a line may end: at a space, and in Chinese, which has no spaces, before each character but not before a mark.
+BREAK = re.compile(r"(\s+|(?<=[\u4e00-\u9fff，。：；？！）”])(?=[\u4e00-\u9fff（“]))")
 CHOOSERS = ("TINYFLAMINGO_LANGUAGE", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set
 
 
@@ -23,9 +30,41 @@ def is_chinese() -> bool:
     return name.lower().startswith(("zh", "chinese"))
 
 
+def wrapped(text: str, width: int, start: str = "") -> list[str]:
+    """Lines of at most `width` columns; the first begins with `start`, and the others are indented like it."""
+    columns = width // 2 if is_chinese() else width  # a Chinese character is as wide as two letters
+    lines = textwrap.TextWrapper(
+        columns, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False
+    )
+    lines.wordsep_simple_re = BREAK  # type: ignore[attr-defined]
+    return lines.wrap(text)
+
+
 def _(text: str) -> str:
-    """A text in the language of the reader."""
-    return _catalogue().get(text, text) if is_chinese() else text
+    """A text in the language of the reader. It may have values in it; those of two words or more are translated too."""
+    return (_catalogue().get(text) or _with_values(text) or text) if is_chinese() else text
+
+
+def _with_values(text):
+    """The translation of the most exact entry that with some values is this text; "" if there is none."""
+    for pattern, names, chinese in _patterns():
+        if match := pattern.fullmatch(text):
+            values = {
+                name: _(value) if " " in value else value for name, value in zip(names, match.groups(), strict=True)
+            }
+            return PLACE.sub(lambda place, values=values: values[place[1]], chinese)
+    return ""
+
+
+@functools.cache
+def _patterns() -> list[tuple[re.Pattern, list[str], str]]:
+    """(pattern, names of the values, translation) of each entry with values, the one with most letters first."""
+    entries = [(PLACE.split(english), chinese) for english, chinese in _catalogue().items() if PLACE.search(english)]
+    entries.sort(key=lambda entry: -len("".join(entry[0][::2])))
+    return [
+        (re.compile("(.*?)".join(map(re.escape, parts[::2])), re.DOTALL), parts[1::2], chinese)
+        for parts, chinese in entries
+    ]
 
 
 @functools.cache
