@@ -12,20 +12,24 @@ chapter, teaching, glossary, faq); without names: all. A catalogue is a PO file,
 
 An entry is a paragraph, an item of a list, a row of a table, a line of indented code, a hint, or a part of a question.
 `docs/locale/zh_CN/TERMS.md` has the rules for translators and the terms. Code is never translated, and nothing is
-run: outputs are those of the English notebook.
+run: outputs are those of the English notebook, but for the words of quizzes and checks.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
+import io
 import os
 import re
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import build
 import nbformat
@@ -33,31 +37,29 @@ import polib
 from markdown_it import MarkdownIt
 from nbformat import NotebookNode
 
-LANGUAGE = "zh_CN"
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+sys.path.append(str(ROOT))  # the package, if it is not installed
+
+from tinyflamingo import language  # noqa: E402
+from tinyflamingo.classroom import quiz as classroom_quiz  # noqa: E402
+
+LANGUAGE = "zh_CN"
 OTHER_LANGUAGE = "[中文](README.zh.md)", "[English](README.md)"  # the link at the top of each README
 PACKAGE = ROOT / "tinyflamingo"
 TERMS = ROOT / "docs" / "locale" / LANGUAGE / "TERMS.md"
 METADATA = {"Language": LANGUAGE, "Content-Type": "text/plain; charset=UTF-8", "Content-Transfer-Encoding": "8bit"}
 ALIKE = 0.7  # a new text that is so similar to a dropped one gets its translation, marked as fuzzy
 
+QUIZ = re.compile(r"^(ask_quiz|check_quiz)\((.+)\)$", re.MULTILINE)
 CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 FORMULA = re.compile(r"\$\$.+?\$\$|\$[^\s$](?:[^$]*[^\s$])?\$")
 LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 COMMENT = re.compile(r"<!-- .*? -->")
 SLOT = re.compile(r"\[\[\d+\]\]")
 VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with its format
-SHOWN = (
-    "_",
-    "UserError",
-    "BadRecord",
-    "left_out",
-    "complain",
-    "say",
-    "ArgumentTypeError",
-    "FloatingPointError",
-)  # functions
+# What these functions get, a reader sees.
+SHOWN = ("_", "UserError", "BadRecord", "left_out", "complain", "say", "ArgumentTypeError", "FloatingPointError")
 # Files in which every sentence is for the reader, as in the checks; there the f-strings are prompts.
 WHOLE = dict.fromkeys(("cli.py", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -228,7 +230,8 @@ def _notebook(english, chinese):
 
 
 def in_chinese(notebook: NotebookNode, english: NotebookNode, words: dict[str, str]) -> NotebookNode:
-    """The cells of a source with the texts translated and the same code. Outputs are those of the English notebook."""
+    """The cells of a source with the texts translated and the same code. Outputs are those of the English notebook,
+    but for quizzes and checks."""
     runs = {cell.source: cell for cell in english.cells if cell.cell_type == "code"}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -237,7 +240,21 @@ def in_chinese(notebook: NotebookNode, english: NotebookNode, words: dict[str, s
             raise NotBuilt("the English notebook is older than its source: first run python notebooks/build.py")
         else:
             cell.outputs, cell.execution_count = runs[cell.source].outputs, runs[cell.source].execution_count
+            _translate_outputs(cell)
     return build.describe_figures(notebook)
+
+
+def _translate_outputs(cell):
+    """What a quiz and the check of an open exercise print is what they print to a Chinese reader."""
+    with mock.patch.dict(os.environ, TINYFLAMINGO_LANGUAGE=LANGUAGE):
+        if quiz := QUIZ.search(cell.source):
+            function, arguments = getattr(classroom_quiz, quiz[1]), ast.literal_eval(f"({quiz[2]},)")
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                function(*arguments)
+            cell.outputs[0].text = printed.getvalue()
+        elif build.kind_of(cell)[0] == "check" and cell.outputs:
+            lines = cell.outputs[0].text.splitlines(keepends=True)
+            cell.outputs[0].text = "".join(language._(line.rstrip("\n")) + "\n" for line in lines)
 
 
 def _text(english, chinese):
@@ -299,7 +316,8 @@ def strings_of(module: Path) -> dict[str, str]:
     for node, place in nodes:
         text = _text_of(node)
         is_sentence = (isinstance(node, kinds) or node in inside) and SENTENCE.search(VALUE.sub("xx", text))
-        if node not in others and WORD.search(VALUE.sub("", text)) and (node in direct or is_sentence):
+        has_letters = re.search("[A-Za-z]", VALUE.sub("", text))
+        if node not in others and has_letters and (node in direct or is_sentence):
             found.append((node.lineno, node.col_offset, text, place))
     return {string: place for _, _, string, place in sorted(found)}
 
