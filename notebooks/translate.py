@@ -59,7 +59,17 @@ COMMENT = re.compile(r"<!-- .*? -->")
 SLOT = re.compile(r"\[\[\d+\]\]")
 VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with its format
 # What these functions get, a reader sees.
-SHOWN = ("_", "UserError", "BadRecord", "left_out", "complain", "say", "ArgumentTypeError", "FloatingPointError")
+SHOWN = (
+    "_",
+    "UserError",
+    "BadRecord",
+    "left_out",
+    "complain",
+    "say",
+    "label",
+    "ArgumentTypeError",
+    "FloatingPointError",
+)
 # Files in which every sentence is for the reader, as in the checks; there the f-strings are prompts.
 WHOLE = dict.fromkeys(("cli.py", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")

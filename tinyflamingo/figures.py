@@ -35,7 +35,7 @@ def write_figure(path: str | os.PathLike, draw: Callable[[], Figure | None], dpi
         with _own_style():
             figure = draw()
             if figure is not None:
-                _use_fonts(figure)
+                use_fonts(figure)
                 with replacing(path) as file:
                     figure.savefig(file, format=Path(path).suffix[1:], dpi=dpi, **options)
     except UserError:
@@ -45,7 +45,13 @@ def write_figure(path: str | os.PathLike, draw: Callable[[], Figure | None], dpi
     return figure is not None
 
 
-def _use_fonts(figure):
+def label(text: str) -> str:
+    """The label of a figure in the language of the reader, if this machine has a font for it, else in English."""
+    shown = _(text)
+    return text if shown == text or _search_fonts(frozenset(shown))[1] else shown
+
+
+def use_fonts(figure: Figure) -> None:
     """Give the texts of a figure fonts that have their letters."""
     from matplotlib.text import Text
 
@@ -67,6 +73,19 @@ def find_fonts(letters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
 
     Matplotlib's own font has no Chinese letters. One line says how many letters are missing.
     """
+    families, missing = _search_fonts(letters)
+    if missing:
+        count, first = len(missing), min(missing)
+        what = _("1 letter of the figure" if count == 1 else f"{count} letters of the figure")
+        complain(
+            f"warning: no font here has {what}, such as {first}: "
+            "escapes are drawn instead; Noto Sans CJK has Chinese letters"
+        )
+    return families, missing
+
+
+def _search_fonts(letters):
+    """As `find_fonts`, without the line."""
     from matplotlib.font_manager import fontManager
 
     families, missing = ["DejaVu Sans"], {c for c in letters if c.isprintable()}
@@ -76,13 +95,6 @@ def find_fonts(letters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
             fontManager.addfont(path)
             families.append(fontManager.ttflist[-1].name)
             missing -= _letters_of(path)
-    if missing:
-        count, first = len(missing), min(missing)
-        what = _("1 letter of the figure" if count == 1 else f"{count} letters of the figure")
-        complain(
-            f"warning: no font here has {what}, such as {first}: "
-            "escapes are drawn instead; Noto Sans CJK has Chinese letters"
-        )
     return families, frozenset(missing)
 
 
