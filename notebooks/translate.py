@@ -12,7 +12,7 @@ chapter, teaching, glossary, faq); without names: all. A catalogue is a PO file,
 
 An entry is a paragraph, an item of a list, a row of a table, a line of indented code, a hint, or a part of a question.
 `docs/locale/zh_CN/TERMS.md` has the rules for translators and the terms. Code is never translated, and nothing is
-run: outputs are those of the English notebook, but for the words of quizzes and checks.
+run: outputs are those of the English notebook, and for a quiz what it prints in Chinese.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.append(str(ROOT))  # the package, if it is not installed
 
-from tinyflamingo import language  # noqa: E402
 from tinyflamingo.classroom import quiz as classroom_quiz  # noqa: E402
 
 LANGUAGE = "zh_CN"
@@ -59,17 +58,8 @@ COMMENT = re.compile(r"<!-- .*? -->")
 SLOT = re.compile(r"\[\[\d+\]\]")
 VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with its format
 # What these functions get, a reader sees.
-SHOWN = (
-    "_",
-    "UserError",
-    "BadRecord",
-    "left_out",
-    "complain",
-    "say",
-    "label",
-    "ArgumentTypeError",
-    "FloatingPointError",
-)
+SHOWN = {"_", "label", "say", "complain", "UserError", "BadRecord", "left_out", "ArgumentTypeError"}
+SHOWN |= {"FloatingPointError"}  # of a training that goes wrong
 # Files in which every sentence is for the reader, as in the checks; there the f-strings are prompts.
 WHOLE = dict.fromkeys(("cli.py", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -241,7 +231,7 @@ def _notebook(english, chinese):
 
 def in_chinese(notebook: NotebookNode, english: NotebookNode, words: dict[str, str]) -> NotebookNode:
     """The cells of a source with the texts translated and the same code. Outputs are those of the English notebook,
-    but for quizzes and checks."""
+    but for quizzes."""
     runs = {cell.source: cell for cell in english.cells if cell.cell_type == "code"}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -250,21 +240,16 @@ def in_chinese(notebook: NotebookNode, english: NotebookNode, words: dict[str, s
             raise NotBuilt("the English notebook is older than its source: first run python notebooks/build.py")
         else:
             cell.outputs, cell.execution_count = runs[cell.source].outputs, runs[cell.source].execution_count
-            _translate_outputs(cell)
+            if quiz := QUIZ.search(cell.source):
+                cell.outputs[0].text = _printed_in_chinese(getattr(classroom_quiz, quiz[1]), quiz[2])
     return build.describe_figures(notebook)
 
 
-def _translate_outputs(cell):
-    """What a quiz and the check of an open exercise print is what they print to a Chinese reader."""
-    with mock.patch.dict(os.environ, TINYFLAMINGO_LANGUAGE=LANGUAGE):
-        if quiz := QUIZ.search(cell.source):
-            function, arguments = getattr(classroom_quiz, quiz[1]), ast.literal_eval(f"({quiz[2]},)")
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                function(*arguments)
-            cell.outputs[0].text = printed.getvalue()
-        elif build.kind_of(cell)[0] == "check" and cell.outputs:
-            lines = cell.outputs[0].text.splitlines(keepends=True)
-            cell.outputs[0].text = "".join(language._(line.rstrip("\n")) + "\n" for line in lines)
+def _printed_in_chinese(function, arguments):
+    """What a function prints. arguments: their source, such as '"07"'."""
+    with mock.patch.dict(os.environ, TINYFLAMINGO_LANGUAGE=LANGUAGE), contextlib.redirect_stdout(io.StringIO()) as out:
+        function(*ast.literal_eval(f"({arguments},)"))
+    return out.getvalue()
 
 
 def _text(english, chinese):
