@@ -58,8 +58,8 @@ def use_fonts(figure: Figure) -> None:
     texts = figure.findobj(Text)
     families, missing = find_fonts(frozenset("".join(text.get_text() for text in texts)))
     for text in texts if missing or len(families) > 1 else ():
-        text.set_family(families)
-        text.set_text(escaped(text.get_text(), missing))
+        if not text.get_text().isascii():  # the family has no bold letters, of which Matplotlib would warn
+            text.set(family=families, weight="normal", text=escaped(text.get_text(), missing))
 
 
 def escaped(text: str, letters: Set[str]) -> str:
@@ -93,7 +93,8 @@ def _search_fonts(letters):
     for path in _fonts() if missing else ():
         if missing & _letters_of(path):
             fontManager.addfont(path)
-            families.append(fontManager.ttflist[-1].name)
+            names = [font.name for font in fontManager.ttflist if font.fname == path]
+            families.append(min(names, key=lambda name: (not name.endswith(" SC"), "Mono" in name)))
             missing -= _letters_of(path)
     return families, frozenset(missing)
 
