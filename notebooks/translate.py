@@ -318,8 +318,8 @@ def strings_of(module: Path) -> dict[str, str]:
 
 
 def _is_shown(node):
-    name = isinstance(node, ast.Call) and node.args and getattr(node.func, "id", getattr(node.func, "attr", ""))
-    return name in SHOWN
+    function = node.func if isinstance(node, ast.Call) and node.args else None
+    return getattr(function, "id", getattr(function, "attr", "")) in SHOWN
 
 
 def _text_of(node):
