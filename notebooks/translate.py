@@ -57,9 +57,9 @@ LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 COMMENT = re.compile(r"<!-- .*? -->")
 SLOT = re.compile(r"\[\[\d+\]\]")
 VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with its format
-# What these functions get, a reader sees.
-SHOWN = {"_", "label", "say", "complain", "UserError", "BadRecord", "left_out", "ArgumentTypeError"}
-SHOWN |= {"FloatingPointError"}  # of a training that goes wrong
+# {function: which argument a reader sees}.
+SHOWN = dict.fromkeys(("_", "label", "say", "complain", "UserError", "BadRecord", "left_out"), 0)
+SHOWN |= {"ArgumentTypeError": 0, "FloatingPointError": 0, "require": -1}
 # Files in which every sentence is for the reader, as in the checks; there the f-strings are prompts.
 WHOLE = dict.fromkeys(("cli.py", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -303,7 +303,7 @@ def strings_of(module: Path) -> dict[str, str]:
     nodes = [(node, getattr(top, "name", module.stem)) for top in tree.body for node in ast.walk(top)]
     others = {part for node, _ in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     others |= {node.value for node, _ in nodes if isinstance(node, ast.Expr)}  # docstrings
-    shown = [node.args[0] for node, _ in nodes if _is_shown(node)]
+    shown = [node.args[SHOWN[_function(node)]] for node, _ in nodes if _function(node) in SHOWN]
     direct = {part for node in shown for part in (node, getattr(node, "body", None), getattr(node, "orelse", None))}
     inside = {part for node in shown for part in ast.walk(node)}
     kinds = WHOLE.get(module.name, ast.Constant if module.parent.name == "checks" else ())
@@ -317,9 +317,10 @@ def strings_of(module: Path) -> dict[str, str]:
     return {string: place for _, _, string, place in sorted(found)}
 
 
-def _is_shown(node):
+def _function(node):
+    """The name of the function that a node calls with arguments, or ""."""
     function = node.func if isinstance(node, ast.Call) and node.args else None
-    return getattr(function, "id", getattr(function, "attr", "")) in SHOWN
+    return getattr(function, "id", getattr(function, "attr", ""))
 
 
 def _text_of(node):

@@ -16,7 +16,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.language import _
+from tinyflamingo.language import _, is_chinese
 
 ADDRESS, PORT = "127.0.0.1", 8017
 
@@ -78,7 +78,8 @@ def serve(build: Callable[[], bytes], port: int = PORT, browser: bool = True) ->
     """
     with Server(port) as server:
         server.page = build()
-        print(_(f"the explorer is at {server.url}; stop it with Ctrl-C"), flush=True)
+        url = f"{server.url}#lang=zh" if is_chinese() else server.url  # else the page has the browser's language
+        print(_(f"the explorer is at {url}; stop it with Ctrl-C"), flush=True)
         if browser:  # in a thread: some browsers run in the terminal, until they are closed
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         server.serve_forever()
