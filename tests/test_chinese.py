@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -326,6 +327,16 @@ def test_a_message_with_values_is_recognised(chinese, message):
 def test_a_value_that_is_a_sentence_is_translated_and_a_name_is_not(chinese):
     assert language._("cannot write options: Permission denied") == "无法写入 options：没有权限"
     assert language._("options") == "选项"
+
+
+@pytest.mark.parametrize("part", ["x", " is ", ": ", ", but must be ", "configuration: "])
+def test_long_texts_do_not_take_long(chinese, part):
+    """A path in an error can have any length and hold any words."""
+    language._("any text, so that the catalogue is read")
+    for length in (language.LONGEST, 1 << 20):
+        began = time.process_time()
+        language._((part * length)[:length])
+        assert time.process_time() - began < 1
 
 
 def test_errors_and_help_are_in_the_language_of_the_reader(chinese, monkeypatch):

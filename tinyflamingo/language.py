@@ -18,6 +18,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).with_name("locale")
 PLACE = re.compile(r"\{(\w+)\}")  # of a value that an f-string puts there
+LONGEST = 2000  # characters of a text that is compared with entries: a value in a value in a value has an end
 # Where a line may end: at a space, and in Chinese, which has no spaces, before each character but not before a mark.
 BREAK = re.compile(r"(\s+|(?<=[\u4e00-\u9fff，。：；？！）”])(?=[\u4e00-\u9fff（“]))")
 CHOOSERS = ("TINYFLAMINGO_LANGUAGE", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set
@@ -47,24 +48,34 @@ def _(text: str) -> str:
 
 def _with_values(text):
     """The translation of the most exact entry that with some values is this text; "" if there is none."""
-    for pattern, names, chinese in _patterns():
-        if match := pattern.fullmatch(text):
-            values = {
-                name: _(value) if " " in value else value for name, value in zip(names, match.groups(), strict=True)
-            }
-            return PLACE.sub(lambda place, values=values: values[place[1]], chinese)
+    for parts, names, chinese in _entries_with_values() if len(text) <= LONGEST else ():
+        if values := _values_between(parts, text):
+            words = {name: _(value) if " " in value else value for name, value in zip(names, values, strict=True)}
+            return PLACE.sub(lambda place, words=words: words[place[1]], chinese)
     return ""
 
 
 @functools.cache
-def _patterns() -> list[tuple[re.Pattern, list[str], str]]:
-    """(pattern, names of the values, translation) of each entry with values, the one with most letters first."""
-    entries = [(PLACE.split(english), chinese) for english, chinese in _catalogue().items() if PLACE.search(english)]
-    entries.sort(key=lambda entry: -len("".join(entry[0][::2])))
-    return [
-        (re.compile("(.*?)".join(map(re.escape, parts[::2])), re.DOTALL), parts[1::2], chinese)
-        for parts, chinese in entries
-    ]
+def _entries_with_values() -> list[tuple[list[str], list[str], str]]:
+    """(parts around the values, names of the values, translation), the entry with most letters first."""
+    split = [(PLACE.split(english), chinese) for english, chinese in _catalogue().items() if PLACE.search(english)]
+    entries = [(pieces[::2], pieces[1::2], chinese) for pieces, chinese in split]
+    return sorted(entries, key=lambda entry: -sum(map(len, entry[0])))
+
+
+def _values_between(parts, text):
+    """What is in a text between these parts, each of which is taken as early as possible; [] if they do not fit."""
+    first, *middle, last = parts
+    begin, end, values = len(first), len(text) - len(last), []
+    if begin > end or not (text.startswith(first) and text.endswith(last)):
+        return []
+    for part in middle:
+        place = text.find(part, begin, end)
+        if place < 0:
+            return []
+        values.append(text[begin:place])
+        begin = place + len(part)
+    return [*values, text[begin:end]]
 
 
 @functools.cache
