@@ -4,28 +4,32 @@
     python notebooks/build.py --language zh_CN --check [NAME ...]    change nothing; print what is missing or wrong
     python notebooks/build.py --language zh_CN [NAME ...]            write notebooks/zh, README.zh.md and docs/zh
 
-A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), the questions
-after the notebooks (quizzes), the words of the site (site), or a text (README, or one of `TEXTS`). Without names: all.
-A catalogue is a PO file, which any editor for PO files opens:
+A NAME is a notebook (07_masking), the hints of its checks (n07_masking), the other messages (messages), what Python
+says in them (python), the questions after the notebooks (quizzes), the words of the site (site), or a text (README, or
+one of `TEXTS`). Without names: all. A catalogue is a PO file, which any editor for PO files opens:
 
     notebooks/locale/zh_CN/07_masking.po    docs/locale/zh_CN/README.po    tinyflamingo/locale/zh_CN/n07_masking.po
 
 An entry is a paragraph, an item of a list, a row of a table, a line of indented code, a hint, or a part of a question.
 `docs/locale/zh_CN/TERMS.md` has the rules for translators and the terms. Code is never translated, and nothing is
-run: outputs are those of the English notebook.
+run: outputs are those of the English notebook, and for a quiz what it prints in Chinese.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
+import io
 import os
 import re
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import build
 import nbformat
@@ -33,9 +37,13 @@ import polib
 from markdown_it import MarkdownIt
 from nbformat import NotebookNode
 
-LANGUAGE = "zh_CN"
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+sys.path.append(str(ROOT))  # the package, if it is not installed
+
+from tinyflamingo.classroom import quiz as classroom_quiz  # noqa: E402
+
+LANGUAGE = "zh_CN"
 TEXTS = ("chapter", "teaching", "glossary", "faq", "explorer", "commands", "scores", "systems")  # in docs/
 OTHER_LANGUAGE = "[中文](README.zh.md)", "[English](README.md)"  # the link at the top of each README
 PACKAGE = ROOT / "tinyflamingo"
@@ -43,17 +51,49 @@ TERMS = ROOT / "docs" / "locale" / LANGUAGE / "TERMS.md"
 METADATA = {"Language": LANGUAGE, "Content-Type": "text/plain; charset=UTF-8", "Content-Transfer-Encoding": "8bit"}
 ALIKE = 0.7  # a new text that is so similar to a dropped one gets its translation, marked as fuzzy
 
+QUIZ = re.compile(r"^(ask_quiz|check_quiz)\((.+)\)$", re.MULTILINE)
 CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 FORMULA = re.compile(r"\$\$.+?\$\$|\$[^\s$](?:[^$]*[^\s$])?\$")
 LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 COMMENT = re.compile(r"<!-- .*? -->")
 SLOT = re.compile(r"\[\[\d+\]\]")
 VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with its format
+# {function: which argument a reader sees}.
+SHOWN = dict.fromkeys(("_", "label", "say", "complain", "UserError", "BadRecord", "left_out"), 0)
+SHOWN |= {"ArgumentTypeError": 0, "FloatingPointError": 0, "require": -1}
+# Files in which every sentence is for the reader, as in the checks; there the f-strings are prompts.
+WHOLE = dict.fromkeys(("cli.py", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 NUMBER_OR_CODE = re.compile(rf"{CODE.pattern}|{NUMBER.pattern}")
 WORD = re.compile(r"[A-Za-z]{2,}")
 SENTENCE = re.compile(r"[A-Za-z]{2,}[^A-Za-z]{0,2} [A-Za-z(]")  # of strings in code: two words, not a name
 PROSE = re.compile(r"(?:[A-Za-z]{2,} ){3}")
+# What Python and the system say to those who use a command; a value has its place, as in an f-string.
+PYTHON = (
+    "positional arguments",
+    "options",
+    "show this help message and exit",
+    "show program's version number and exit",
+    "argument {name}: {message}",
+    "the following arguments are required: {names}",
+    "unrecognized arguments: {names}",
+    "expected one argument",
+    "expected at least one argument",
+    "invalid choice: {value} (choose from {choices})",
+    "invalid float value: {value}",
+    "ambiguous option: {option} could match {options}",
+    "ignored explicit argument {value}",
+    "No such file or directory",
+    "Permission denied",
+    "No space left on device",
+    "Is a directory",
+    "Not a directory",
+    "File exists",
+    "File name too long",
+    "Read-only file system",
+    "Disk quota exceeded",
+    "Input/output error",
+)
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 HALF_WIDTH = re.compile(r"[\u4e00-\u9fff][,;:?!]")
 GENERATED = re.compile(r"<!-- generated: \w+ -->(.*?)<!-- end -->")  # numbers in it come from files and change
@@ -169,6 +209,7 @@ def sources() -> dict[str, Source]:
     checks = [path for path in modules if path.parent.name == "checks" and path.stem.startswith("n")]
     made += [_strings(path.stem, [path]) for path in checks]
     made.append(_strings("messages", [path for path in modules if path not in checks]))
+    made.append(Source("python", PACKAGE / "locale" / LANGUAGE / "python.po", lambda: dict.fromkeys(PYTHON, "python")))
     made.append(Source("site", ROOT / "docs" / "locale" / LANGUAGE / "site.po", _words_of_the_site))
     made.append(Source("quizzes", PACKAGE / "locale" / LANGUAGE / "quizzes.po", _quizzes))
     return {source.name: source for source in made}
@@ -189,7 +230,8 @@ def _notebook(english, chinese):
 
 
 def in_chinese(notebook: NotebookNode, english: NotebookNode, words: dict[str, str]) -> NotebookNode:
-    """The cells of a source with the texts translated and the same code. Outputs are those of the English notebook."""
+    """The cells of a source with the texts translated and the same code. Outputs are those of the English notebook,
+    but for quizzes."""
     runs = {cell.source: cell for cell in english.cells if cell.cell_type == "code"}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -198,7 +240,16 @@ def in_chinese(notebook: NotebookNode, english: NotebookNode, words: dict[str, s
             raise NotBuilt("the English notebook is older than its source: first run python notebooks/build.py")
         else:
             cell.outputs, cell.execution_count = runs[cell.source].outputs, runs[cell.source].execution_count
+            if quiz := QUIZ.search(cell.source):
+                cell.outputs[0].text = _printed_in_chinese(getattr(classroom_quiz, quiz[1]), quiz[2])
     return build.describe_figures(notebook)
+
+
+def _printed_in_chinese(function, arguments):
+    """What a function prints. arguments: their source, such as '"07"'."""
+    with mock.patch.dict(os.environ, TINYFLAMINGO_LANGUAGE=LANGUAGE), contextlib.redirect_stdout(io.StringIO()) as out:
+        function(*ast.literal_eval(f"({arguments},)"))
+    return out.getvalue()
 
 
 def _text(english, chinese):
@@ -244,22 +295,52 @@ def _quizzes():
 
 
 def strings_of(module: Path) -> dict[str, str]:
-    """{string: function} of a file: what `_(...)` gets, and in the checks every string of two words or more."""
+    """{string: function} of a file: what the functions in SHOWN get; in files of WHOLE and in checks every sentence.
+
+    An f-string has its values as places: f"{len(files)} files" is "{value} files".
+    """
     tree = ast.parse(module.read_text(encoding="utf-8"))
     nodes = [(node, getattr(top, "name", module.stem)) for top in tree.body for node in ast.walk(top)]
     others = {part for node, _ in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     others |= {node.value for node, _ in nodes if isinstance(node, ast.Expr)}  # docstrings
-    called = {part for node, _ in nodes if _translates(node) for part in ast.walk(node.args[0])}
+    shown = [node.args[SHOWN[_function(node)]] for node, _ in nodes if _function(node) in SHOWN]
+    direct = {part for node in shown for part in (node, getattr(node, "body", None), getattr(node, "orelse", None))}
+    inside = {part for node in shown for part in ast.walk(node)}
+    kinds = WHOLE.get(module.name, ast.Constant if module.parent.name == "checks" else ())
     found = []
     for node, place in nodes:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in others:
-            if node in called or (module.parent.name == "checks" and SENTENCE.search(node.value)):
-                found.append((node.lineno, node.col_offset, node.value, place))
+        text = _text_of(node)
+        is_sentence = (isinstance(node, kinds) or node in inside) and SENTENCE.search(VALUE.sub("xx", text))
+        has_letters = re.search("[A-Za-z]", VALUE.sub("", text))
+        if node not in others and has_letters and (node in direct or is_sentence):
+            found.append((node.lineno, node.col_offset, text, place))
     return {string: place for _, _, string, place in sorted(found)}
 
 
-def _translates(node):
-    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_"
+def _function(node):
+    """The name of the function that a node calls with arguments, or ""."""
+    function = node.func if isinstance(node, ast.Call) and node.args else None
+    return getattr(function, "id", getattr(function, "attr", ""))
+
+
+def _text_of(node):
+    """The text of a string or of an f-string; "" of other nodes."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if not isinstance(node, ast.JoinedStr):
+        return ""
+    names: dict[str, str] = {}
+    return "".join(
+        part.value if isinstance(part, ast.Constant) else f"{{{_name_of(part.value, names)}}}" for part in node.values
+    )
+
+
+def _name_of(expression, names):
+    """The name of a value of an f-string. names: those of its other values, {code: name}."""
+    name = getattr(expression, "id", getattr(expression, "attr", "value")).lower().strip("_")
+    code = ast.unparse(expression)
+    same = sum(other.rstrip("0123456789") == name for other in names.values())
+    return names.setdefault(code, f"{name}{same + 1}" if same else name)
 
 
 # ---------------------------------------------------------------- catalogues

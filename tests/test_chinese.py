@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import pickle
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -18,8 +20,10 @@ MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 from tinyflamingo import cli, language  # noqa: E402
 from tinyflamingo.checks import core  # noqa: E402
 from tinyflamingo.classroom import quiz  # noqa: E402
+from tinyflamingo.errors import UserError  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+ENGLISH = re.compile("[a-z]{2,} [a-z]{2,} [a-z]{2,}")
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +265,21 @@ def test_a_notebook_has_translated_texts_the_same_code_and_the_same_outputs(tran
     assert made.cells[1].outputs[0].text == "1\n" and made.cells[1].execution_count == 3
 
 
+def test_a_quiz_is_printed_in_chinese(translate):
+    cells = [run_cell('import x\n\nask_quiz("07")', "1. What"), run_cell('check_quiz("07", ".....")', "Question")]
+    made = translate.in_chinese(notebook_of(*cells), notebook_of(*cells), {})
+    asked, checked = (cell.outputs[0].text for cell in made.cells)
+    assert asked.startswith("1. ") and asked.count("   a) ") == 5 and "掩码" in asked and "What" not in asked
+    assert checked.startswith("第 1 题还没有做。\n第 2 题") and checked.count("还没有做") == 5
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "zh").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_quiz_of_a_chinese_notebook_is_english(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "_quiz(" in cell.source]
+    printed = "".join(output.text for cell in cells for output in cell.outputs)
+    assert printed.count("还没有做") == 5 and printed.count("   d) ") == 5 and not ENGLISH.search(printed)
+
+
 def test_changed_code_has_no_outputs_to_take_over(translate):
     changed = notebook_of(nbformat.v4.new_code_cell("print(2)"))
     with pytest.raises(translate.NotBuilt, match="older than its source"):
@@ -277,6 +296,102 @@ def test_figures_are_told_in_chinese(translate):
 
 
 # ---- messages and hints -------------------------------------------------------------------------
+
+
+def test_an_f_string_is_found_with_places_for_its_values(translate, tmp_path):
+    module = tmp_path / "cli.py"
+    code = 'raise UserError(f"{path}: {len(names)} names, first {names[0]!r}, in {path}; {x.why:.3f}")\n'
+    code += 'y = _(f"a {kind}" if kind else "no kind")\nz = f"{n} things here"\nw = f"{a} {b}"\n'
+    module.write_text(code, encoding="utf-8")
+    found = ["{path}: {value} names, first {value2}, in {path}; {why}", "a {kind}", "no kind"]
+    assert list(translate.strings_of(module)) == [*found, "{n} things here"]
+    other = module.rename(tmp_path / "other.py")
+    assert list(translate.strings_of(other)) == found
+
+
+MESSAGES = [
+    entry for name in ("messages", "python") for entry in polib.pofile(str(language.FOLDER / f"zh_CN/{name}.po"))
+]
+
+
+@pytest.mark.parametrize("message", [m for m in MESSAGES if language.PLACE.search(m.msgid)], ids=lambda m: m.msgid)
+def test_a_message_with_values_is_recognised(chinese, message):
+    """Each entry, with values in its places, gives its own translation with the same values."""
+
+    def filled(text):
+        return language.PLACE.sub(lambda place: f"<{place[1]}>", text)
+
+    assert language._(filled(message.msgid)) == filled(message.msgstr)
+
+
+def test_a_value_that_is_a_sentence_is_translated_and_a_name_is_not(chinese):
+    assert language._("cannot write options: Permission denied") == "无法写入 options：没有权限"
+    assert language._("options") == "选项"
+
+
+@pytest.mark.parametrize("part", ["x", " is ", ": ", ", but must be ", "configuration: "])
+def test_long_texts_do_not_take_long(chinese, part):
+    """A path in an error can have any length and hold any words."""
+    language._("any text, so that the catalogue is read")
+    for length in (language.LONGEST, 1 << 20):
+        began = time.process_time()
+        language._((part * length)[:length])
+        assert time.process_time() - began < 1
+
+
+def test_errors_and_help_are_in_the_language_of_the_reader(chinese, monkeypatch):
+    error = UserError("cannot read a.png: it is not a folder")
+    assert str(error) == "无法读取 a.png：它不是文件夹"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    monkeypatch.setenv("TINYFLAMINGO_LANGUAGE", "en")
+    assert str(error) == "cannot read a.png: it is not a folder"
+
+
+@pytest.mark.parametrize(
+    "command, said",
+    [
+        ("trian", "参数 COMMAND：不能是 'trian'（可选 "),
+        ("complete", "缺少这些参数：template（见 '"),
+        ("complete x --nix", "不认识这些参数：--nix（见 '"),
+        ("complete x --beams", "参数 --beams：后面应有一个值（见 '"),
+        ("complete x --beams 99", "--beams 是 99，但应在 1 到 "),
+        ("complete x --seed -1", "参数 --seed：'-1' 不是 >= 0 且不超过 100 位的整数（见 '"),
+        ("complete <image><image> a.png", "模板里有 2 个标记（<image> 或 <video>），但命令给了 1 个文件：每个标记"),
+        ("complete <image> nix.png", "无法读取图 'nix.png'：没有这个文件；检查路径"),
+        ("complete <image> CONTRIBUTING.md", "无法读取图 'CONTRIBUTING.md'：它不是图；请给 PNG、"),
+        ("complete x --checkpoint nix", "检查点 nix：没有这个文件夹；用 'python -m tinyflamingo train' 训练一个"),
+        ("complete x --checkpoint docs", "检查点 docs：里面没有 model.json；文件夹对吗？"),
+        ("train --preset nix", "没有名为 'nix' 的预设：可选 omniglot, "),
+        ("train --resume --out nix", "没有可以接着训练的内容：nix 不存在；"),
+        ("train --mix 0.5", "--mix 只用于你自己的数据：请加上 --data PATH"),
+        ("explore --port 99999", "--port 99999：端口是 0 到 65535 之间的数"),
+        ("evaluate --task nix", "没有名为 'nix' 的任务：可选 "),
+        ("data check docs/examples", "'docs/examples'：没有已知格式的数据（"),
+        ("class grade docs/examples", "docs/examples 里没有 notebook（.ipynb）"),
+        ("class pack nix/a.zip", "：它所在的文件夹不存在"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_chinese_line(chinese, monkeypatch, capsys, command, said):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(command.split()) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("tinyflamingo: ") and line.count("\n") == 1
+    assert said in line and not ENGLISH.search(line)
+
+
+COMMANDS = (
+    "train demo complete explore evaluate calibrate ablate report bench params convert parity data class docs doctor"
+)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS.split()])
+def test_help_is_chinese(chinese, monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("用法：python -m tinyflamingo") and "选项" in shown and not ENGLISH.search(shown)
+    assert max(sum(1 + (c > "\u2e7f") for c in line) for line in shown.splitlines()) <= 80
 
 
 def test_strings_of_checks_and_of_underscore_calls_are_found(translate, tmp_path):

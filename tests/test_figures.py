@@ -7,14 +7,17 @@ import sys
 import warnings
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from tinyflamingo import figures
 from tinyflamingo.data.readers.check import _sheet
+from tinyflamingo.demo import Panel, Said, draw_panels
 from tinyflamingo.errors import UserError
 from tinyflamingo.figures import write_figure
+from tinyflamingo.training.figures import draw_run
 
 
 def line():
@@ -52,6 +55,7 @@ def test_no_backend_is_needed(tmp_path, backend):
 import os, sys
 from tinyflamingo import figures
 from tinyflamingo.data.readers.check import _sheet
+from tinyflamingo.demo import Panel, Said, draw_panels
 from tinyflamingo.errors import UserError
 from tinyflamingo.figures import write_figure
 def draw():
@@ -139,3 +143,35 @@ def test_a_font_that_cannot_be_read_is_no_font(drawn, monkeypatch, tmp_path):
     (tmp_path / "a.ttf").write_bytes(b"no font")
     monkeypatch.setattr(figures, "_fonts", lambda: [str(tmp_path / "a.ttf"), str(tmp_path / "missing.ttf")])
     assert drawn("一") == [r"\u4e00"]
+
+
+def test_labels_are_in_the_language_of_the_reader_where_a_font_has_their_letters(monkeypatch, capsys):
+    assert figures.label("loss") == "loss"
+    monkeypatch.setenv("TINYFLAMINGO_LANGUAGE", "zh")
+    if not find_missing("损失"):
+        assert figures.label("loss") == "损失" and figures.label("stage: language") == "阶段：language"
+    monkeypatch.setattr(figures, "_fonts", list)
+    assert figures.label("loss") == "loss" and figures.label("no catalogue has this") == "no catalogue has this"
+    assert capsys.readouterr().err == ""
+
+
+def find_missing(text):
+    return figures._search_fonts(frozenset(text))[1]
+
+
+def test_figures_of_a_chinese_reader_have_no_boxes(tmp_path, monkeypatch, caplog):
+    """Neither a warning of Matplotlib about a letter, nor a line of its log about a font."""
+    monkeypatch.setenv("TINYFLAMINGO_LANGUAGE", "zh")
+    figures.find_fonts.cache_clear()
+    monkeypatch.setattr(figures.warnings, "simplefilter", lambda *_: None)
+    records = [
+        {"stage": "flamingo", "step": step, "loss": 2.0, "gates": {"xattn_0/alpha_xattn": 0.1}} for step in (0, 1)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    panel = Panel("a caption", [np.zeros((4, 4, 3), np.uint8), "Output:", Said("a red circle.", "a blue circle.")])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph")
+        draw_run(tmp_path)
+        draw_panels([panel], tmp_path / "demo.png")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"losses.png", "gates.png", "demo.png"}
+    assert not caplog.records

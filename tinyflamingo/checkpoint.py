@@ -25,6 +25,7 @@ import numpy as np
 from tinyflamingo.array_files import chunks, header_digest, not_finite, npz_heads, read_arrays, safetensors_shapes
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import LARGEST_JSON, check_name, read_json, read_regular, require_regular, write_atomically
+from tinyflamingo.language import _
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
@@ -171,7 +172,7 @@ def _read_card(folder):
         card = read_json(folder / CARD)
     except FileNotFoundError:
         unfinished = (folder / "state.npz").exists()
-        remedy = "the run is not finished: continue it with --resume" if unfinished else "is it the right folder?"
+        remedy = _("the run is not finished: continue it with --resume" if unfinished else "is it the right folder?")
         raise UserError(f"checkpoint {folder}: no {CARD} in it; {remedy}") from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"checkpoint {folder}: {CARD} cannot be read ({error})") from error

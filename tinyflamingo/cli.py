@@ -20,6 +20,7 @@ import tinyflamingo
 from tinyflamingo import __version__
 from tinyflamingo.errors import SafeStderr, UserError, complain
 from tinyflamingo.files import check_name
+from tinyflamingo.language import _, is_chinese, wrapped
 
 DIGITS = 100  # longest number on the command line
 QUERIES = 500  # queries for each task of `evaluate`
@@ -29,7 +30,29 @@ ABLATIONS = Path("runs/ablate/ablations.json")
 SITE = Path(tinyflamingo.__file__).parents[1] / "docs" / "site" / "html"
 
 
+class _Help(argparse.HelpFormatter):
+    """Help in the language of the reader."""
+
+    def start_section(self, heading):
+        super().start_section(heading and _(heading))
+
+    def add_text(self, text):
+        super().add_text(text and _(text))
+
+    def _expand_help(self, action):
+        return _(super()._expand_help(action))
+
+    def _split_lines(self, text, width):
+        return wrapped(text, width) if is_chinese() else super()._split_lines(text, width)
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options):
+        super().__init__(formatter_class=_Help, **options)
+
+    def format_help(self) -> str:
+        return super().format_help().replace("usage: ", _("usage: "), 1)
+
     def error(self, message: str) -> NoReturn:
         """Raise one line; argparse would print two."""
         raise UserError(f"{message} (see '{self.prog} --help')")
@@ -72,11 +95,11 @@ def _run(argv) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a full disk, a name that is too long, no permission: the user must repair it
-        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return _complain(f"{_(error.strerror or str(error))}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         again = hasattr(args, "resume")
         text = "tinyflamingo: stopped; continue a training run with --resume" if again else "tinyflamingo: stopped"
-        print(text, file=sys.stderr)
+        print(_(text), file=sys.stderr)
         return 130
 
 
@@ -215,8 +238,8 @@ def _train(args):
         return
     print(format_report(model.info["metrics"]))
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
-    print(f"seconds: {times}; peak memory {number(model.info['peak_memory_mb'], 'MB')}")
-    print(f"checkpoint, log, figures and metrics.json are in {out}")
+    print(_(f"seconds: {times}; peak memory {number(model.info['peak_memory_mb'], 'MB')}"))
+    print(_(f"checkpoint, log, figures and metrics.json are in {out}"))
 
 
 def _preset_on_disk(args):
@@ -346,7 +369,7 @@ def _explore(args):
     if args.port is not None or args.no_browser:
         raise UserError("--out writes a file and starts no server: remove --port and --no-browser")
     write_atomically(_writable(args.out), build())
-    print(f"{args.out}: open it in a browser; it needs no server and no network")
+    print(_(f"{args.out}: open it in a browser; it needs no server and no network"))
 
 
 def _add_evaluate(commands):
@@ -507,7 +530,9 @@ def _add_bench(commands):
 def _bench(args):
     for name in BLAS_SETTINGS:  # NumPy is imported below, and reads them only then
         if os.environ.pop(name, None) is not None:
-            print(f"{name} is ignored: the benchmark runs with the matrix products that NumPy chooses for this machine")
+            print(
+                _(f"{name} is ignored: the benchmark runs with the matrix products that NumPy chooses for this machine")
+            )
     from tinyflamingo.bench.run import bench
     from tinyflamingo.files import write_atomically
 
@@ -638,11 +663,11 @@ def _class(args):
     from tinyflamingo.files import write_atomically
 
     if args.action == "pack":
-        print(f"{args.path}: {pack.pack(_writable(args.path))} files")
+        print(_(f"{args.path}: {pack.pack(_writable(args.path))} files"))
         return
     if args.action == "quiz":
         write_atomically(_writable(args.path), "\n".join(quiz.gift()).encode())
-        print(f"{args.path}: the quizzes of {len(quiz.numbers())} notebooks")
+        print(_(f"{args.path}: the quizzes of {len(quiz.numbers())} notebooks"))
         return
     for line in (grade.csv_lines if args.csv else grade.text_lines)(grade.grade(args.path, args.seconds)):
         print(line, flush=True)
@@ -656,8 +681,6 @@ def _add_docs(commands):
 
 def _docs(args):
     import webbrowser
-
-    from tinyflamingo.language import is_chinese
 
     language = args.language or ("zh_CN" if is_chinese() else "en")
     page = SITE / language / "index.html"

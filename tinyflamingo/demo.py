@@ -32,7 +32,8 @@ from tinyflamingo.data.tinyworld.text import shot_order
 from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.run import require_tinyworld
-from tinyflamingo.figures import write_figure
+from tinyflamingo.figures import label, use_fonts, write_figure
+from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Said:
     @property
     def shown(self) -> str:
         """The answer; if it is wrong, also the right answer."""
-        return self.text if self.text == self.right else f"{self.text} (right: {self.right})"
+        return self.text if self.text == self.right else label(f"{self.text} (right: {self.right})")
 
 
 @dataclass
@@ -72,7 +73,7 @@ def run_demo(model: TrainedFlamingo, figure: Path, seed: int = 0) -> list[Panel]
     for panel in panels:
         print(describe(panel))
     draw_panels(panels, figure)
-    print(f"figure: {figure}")
+    print(_(f"figure: {figure}"))
     return panels
 
 
@@ -99,20 +100,20 @@ def picture_for_words(model: TrainedFlamingo, rng: np.random.Generator) -> Panel
     first, second = (sample_single(rng, (pick(rng, ASKED),)) for _ in range(2))
     place = [say.knowledge(*s.things[0].kind)["place"] for s in (first, second)]
     parts = [_draw(model, rng, first), say.ask("place"), place[0], _draw(model, rng, second), say.ask("place"), None]
-    return _finish(model, "a picture instead of words", parts, [place[1]])
+    return _finish(model, label("a picture instead of words"), parts, [place[1]])
 
 
 def caption(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     """Two things and their relation."""
     scene = sample_pair(rng)
-    return _finish(model, "a caption", [_draw(model, rng, scene), "Output:", None], [say.caption(scene)])
+    return _finish(model, label("a caption"), [_draw(model, rng, scene), "Output:", None], [say.caption(scene)])
 
 
 def video_question(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     """A question about the action in a video of eight frames."""
     clip = sample_clip(rng)
     parts = [draw_clip(rng, clip, side=model.config.vision.side), say.ask("action"), None]
-    return _finish(model, "a video", parts, [say.questions(clip)["action"]])
+    return _finish(model, label("a video"), parts, [say.questions(clip)["action"]])
 
 
 def visual_dialogue(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
@@ -121,7 +122,7 @@ def visual_dialogue(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     answers = say.questions(scene) | say.knowledge(*scene.things[0].kind)
     asked = ("size", "position", "animal")
     parts = [_draw(model, rng, scene), "Output:", None, *(p for name in asked for p in (say.ask(name), None))]
-    return _finish(model, "a visual dialogue", parts, [say.caption(scene), *(answers[name] for name in asked)])
+    return _finish(model, label("a visual dialogue"), parts, [say.caption(scene), *(answers[name] for name in asked)])
 
 
 def few_shot(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
@@ -134,7 +135,7 @@ def few_shot(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
         parts += [_draw(model, rng, sample_single(rng, classes[i])), f"{words[i]}."]
     target = int(rng.integers(2))
     parts += [_draw(model, rng, sample_single(rng, classes[target])), None]
-    return _finish(model, "new words from four pictures", parts, [f"{words[target]}."])
+    return _finish(model, label("new words from four pictures"), parts, [f"{words[target]}."])
 
 
 def without_question(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
@@ -142,7 +143,7 @@ def without_question(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
     scenes = [sample_single(rng, ASKED) for _ in range(5)]
     answers = [f"{scene.things[0].position}." for scene in scenes]
     parts = [part for scene, text in zip(scenes, answers, strict=True) for part in (_draw(model, rng, scene), text)]
-    return _finish(model, "a task without a question", [*parts[:-1], None], answers[-1:])
+    return _finish(model, label("a task without a question"), [*parts[:-1], None], answers[-1:])
 
 
 PANELS = (picture_for_words, caption, video_question, visual_dialogue, few_shot, without_question)
@@ -189,6 +190,7 @@ def panels_figure(panels: list[Panel], new: Callable[..., Figure] | None = None)
         figure.text(0.15 / WIDTH, (top - 0.18) / sum(heights), panel.title, fontweight="bold", fontsize=11, va="center")
         _draw_row(figure, cells, top - TITLE, sum(heights))
         top -= height
+    use_fonts(figure)
     return figure
 
 

@@ -17,6 +17,7 @@ import tinyflamingo
 from tinyflamingo import ops
 from tinyflamingo.bench.flops import gemm_rate
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 from tinyflamingo.ops.team import blas_libraries
 from tinyflamingo.system import machine_memory_gb, number, peak_memory_mb
 from tinyflamingo.training.conditions import versions
@@ -33,16 +34,17 @@ def run_doctor() -> None:
     variables = ("TINYFLAMINGO_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     chosen = "".join(f"; {v}={os.environ[v]}" for v in variables if v in os.environ)
     cores, workers = os.cpu_count(), ops.workers()
-    threads = f"{cores} core{'s' * (cores != 1)}, {workers} worker{'s' * (workers != 1)} in training"
+    threads = _(f"cores: {cores}; workers in training: {workers}")
     print(f"{'threads':14s} {threads}{chosen}")
-    print(f"{'memory':14s} {number(machine_memory_gb(), 'GB', 1)} in the machine")
+    memory = number(machine_memory_gb(), "GB", 1)
+    print(f"{'memory':14s} {_(f'{memory} in the machine')}")
     print(f"{'ops':14s} {ops.engine()}")
-    checks = {"gradients": _check_gradients, "a prompt": _check_prompt}
+    checks = {_("gradients"): _check_gradients, _("a prompt"): _check_prompt}
     for name, check in checks.items():
         began = time.perf_counter()
         result = check()
         print(f"{name:14s} {result} ({time.perf_counter() - began:.1f} s)")
-    print(f"everything works; peak memory {number(peak_memory_mb(), 'MB')}")
+    print(_(f"everything works; peak memory {number(peak_memory_mb(), 'MB')}"))
 
 
 def _check_gradients() -> str:
@@ -59,7 +61,7 @@ def _check_gradients() -> str:
         ops.check_grad(lambda q, k, v: anp.sum(ops.segment_attention(q, k, v, phi) ** 2), q, media_k, media_v)
     except AssertionError as error:
         raise UserError(f"self-test: a gradient is wrong ({error}); report this error with the lines above") from error
-    return "correct"
+    return _("correct")
 
 
 def _check_prompt() -> str:
@@ -72,4 +74,4 @@ def _check_prompt() -> str:
     answer = tinyflamingo.complete(tinyflamingo.load(), [picture, "Output:"])["text"]
     if answer != "a red circle.":
         raise UserError(f"self-test: the shipped model calls a red circle {answer!r}: is the package complete?")
-    return f"answered: {answer}"
+    return _(f"answered: {answer}")

@@ -9,14 +9,22 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from tinyflamingo.language import _
+
 
 class UserError(Exception):
-    """A user's mistake. The message is one line: what was given, what is wrong with it, what to do."""
+    """A user's mistake. The message is one line: what was given, what is wrong with it, what to do.
+
+    It is a plain string or an f-string; `str` gives it in the language of the reader.
+    """
+
+    def __str__(self) -> str:
+        return _(super().__str__())
 
 
 def complain(message: object) -> None:
-    """Print one line on stderr; the program goes on."""
-    print(f"tinyflamingo: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+    """Print one line on stderr, in the language of the reader; the program goes on."""
+    print(f"tinyflamingo: {printable(' '.join(_(str(message)).split()))}", file=sys.stderr)
 
 
 class SafeStderr:

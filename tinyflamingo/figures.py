@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyflamingo.errors import UserError, complain
 from tinyflamingo.files import replacing
+from tinyflamingo.language import _
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ def write_figure(path: str | os.PathLike, draw: Callable[[], Figure | None], dpi
         with _own_style():
             figure = draw()
             if figure is not None:
-                _use_fonts(figure)
+                use_fonts(figure)
                 with replacing(path) as file:
                     figure.savefig(file, format=Path(path).suffix[1:], dpi=dpi, **options)
     except UserError:
@@ -44,15 +45,21 @@ def write_figure(path: str | os.PathLike, draw: Callable[[], Figure | None], dpi
     return figure is not None
 
 
-def _use_fonts(figure):
+def label(text: str) -> str:
+    """The label of a figure in the language of the reader, if this machine has a font for it, else in English."""
+    shown = _(text)
+    return text if shown == text or _search_fonts(frozenset(shown))[1] else shown
+
+
+def use_fonts(figure: Figure) -> None:
     """Give the texts of a figure fonts that have their letters."""
     from matplotlib.text import Text
 
     texts = figure.findobj(Text)
     families, missing = find_fonts(frozenset("".join(text.get_text() for text in texts)))
     for text in texts if missing or len(families) > 1 else ():
-        text.set_family(families)
-        text.set_text(escaped(text.get_text(), missing))
+        if not text.get_text().isascii():  # the family has no bold letters, of which Matplotlib would warn
+            text.set(family=families, weight="normal", text=escaped(text.get_text(), missing))
 
 
 def escaped(text: str, letters: Set[str]) -> str:
@@ -66,6 +73,19 @@ def find_fonts(letters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
 
     Matplotlib's own font has no Chinese letters. One line says how many letters are missing.
     """
+    families, missing = _search_fonts(letters)
+    if missing:
+        count, first = len(missing), min(missing)
+        what = _("1 letter of the figure" if count == 1 else f"{count} letters of the figure")
+        complain(
+            f"warning: no font here has {what}, such as {first}: "
+            "escapes are drawn instead; Noto Sans CJK has Chinese letters"
+        )
+    return families, missing
+
+
+def _search_fonts(letters):
+    """As `find_fonts`, without the line."""
     from matplotlib.font_manager import fontManager
 
     families, missing = ["DejaVu Sans"], {c for c in letters if c.isprintable()}
@@ -73,11 +93,9 @@ def find_fonts(letters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     for path in _fonts() if missing else ():
         if missing & _letters_of(path):
             fontManager.addfont(path)
-            families.append(fontManager.ttflist[-1].name)
+            names = [font.name for font in fontManager.ttflist if font.fname == path]
+            families.append(min(names, key=lambda name: (not name.endswith(" SC"), "Mono" in name)))
             missing -= _letters_of(path)
-    if missing:
-        what = f"{len(missing)} letter{'s' * (len(missing) > 1)} of the figure, such as {min(missing)}"
-        complain(f"warning: no font here has {what}: escapes are drawn instead; Noto Sans CJK has Chinese letters")
     return families, frozenset(missing)
 
 

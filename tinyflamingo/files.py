@@ -152,8 +152,9 @@ def sole_writer(folder: str | os.PathLike) -> Iterator[None]:
         system.lock(handle)
     except BlockingIOError:
         os.close(handle)
-        message = f"another process is writing to {folder}: wait until it ends, or choose another --out"
-        raise UserError(message) from None
+        raise UserError(
+            f"another process is writing to {folder}: wait until it ends, or choose another --out"
+        ) from None
     except OSError:
         pass  # no locks on this file system
     try:

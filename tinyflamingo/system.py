@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tinyflamingo.language import _
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -43,7 +45,7 @@ def unwritable_part(path: str | os.PathLike) -> str | None:
 def replace(source: str | os.PathLike, target: str | os.PathLike) -> None:
     """`os.replace`. On Windows, a target that is open is an error; it is tried again for two seconds."""
     times, seconds = PATIENCE if WINDOWS else (0, 0.0)
-    for _ in range(times):
+    for _time in range(times):
         try:
             return os.replace(source, target)
         except PermissionError:
@@ -140,7 +142,7 @@ def machine_memory_gb() -> float | None:
 
 def number(value: float | None, unit: str, digits: int = 0) -> str:
     """ "1900 MB", or that it is unknown."""
-    return "unknown (pip install psutil)" if value is None else f"{value:.{digits}f} {unit}"
+    return _("unknown (pip install psutil)") if value is None else f"{value:.{digits}f} {unit}"
 
 
 # ---- processes -----------------------------------------------------------------------------------

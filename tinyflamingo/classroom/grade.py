@@ -309,11 +309,12 @@ def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
 def text_lines(rows: Iterable[Row]) -> Iterator[str]:
     """A line for each file and each exercise, and the numbers at the end."""
     counts: Counter = Counter()
+    results = {"right": _("right"), "wrong": _("wrong"), "open": _("open")}
     file = None
     for row in rows:
         if row.file != file:
             file = row.file
             yield file
         counts[row.result] += 1
-        yield f"  {row.exercise or '-':6}{row.result:6}{row.hint}".rstrip()
-    yield f"{counts['right']} right, {counts['wrong']} wrong, {counts['open']} open"
+        yield f"  {row.exercise or '-':6}{results[row.result]:6}{row.hint}".rstrip()
+    yield _(f"{counts['right']} right, {counts['wrong']} wrong, {counts['open']} open")

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import random
 import re
-import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tinyflamingo.language import _, is_chinese
+from tinyflamingo.language import _, wrapped
 
 QUIZZES = Path(__file__).resolve().parent / "quizzes"
 LETTERS = "abcd"
 OPEN = "."  # stands for an answer that is not given yet
 WIDTH = 100
-# Where a line may end: at a space, and in Chinese, which has no spaces, before each character but not before a mark.
-BREAK = re.compile(r"(\s+|(?<=[\u4e00-\u9fff，。：；？！）”])(?=[\u4e00-\u9fff（“]))")
 
 
 class Answer(NamedTuple):
@@ -72,12 +69,7 @@ def ask_quiz(number: str) -> None:
 
 
 def _wrapped(start, text):
-    width = WIDTH // 2 if is_chinese() else WIDTH  # a Chinese character is as wide as two letters
-    lines = textwrap.TextWrapper(
-        width, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False
-    )
-    lines.wordsep_simple_re = BREAK
-    return lines.fill(text)
+    return "\n".join(wrapped(text, WIDTH, start))
 
 
 def check_quiz(number: str, letters: str) -> None:

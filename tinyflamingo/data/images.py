@@ -176,8 +176,13 @@ class Unreadable(UserError):
     """A file that cannot be used. reason: the fault without details, so that equal faults can be counted."""
 
     def __init__(self, kind: str, name: str, wrong: str, remedy: str) -> None:
-        super().__init__(f"cannot read the {kind} {name!r}: {wrong}; {remedy}")
-        self.reason = f"{kind}: {wrong.split(' (')[0]}"
+        messages = {
+            "picture": f"cannot read the picture {name!r}: {wrong}; {remedy}",
+            "video": f"cannot read the video {name!r}: {wrong}; {remedy}",
+        }
+        super().__init__(messages[kind])
+        fault = wrong.split(" (")[0]
+        self.reason = {"picture": f"picture: {fault}", "video": f"video: {fault}"}[kind]
 
 
 def require_file(path: str | os.PathLike, kind: str, remedy: str) -> str:

@@ -18,6 +18,7 @@ from tinyflamingo.data.items import EOC
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.video import FPS, is_video, load_video
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 
 MARK = re.compile(r"(<image>|<video>|<EOC>)")
 
@@ -35,8 +36,8 @@ def read_prompt(
     marks = [part for part in parts if part in ("<image>", "<video>")]
     if len(marks) != len(files):
         raise UserError(
-            f"the template has {_number(marks, 'mark')} (<image> or <video>) but the command has "
-            f"{_number(files, 'file')}: give one file for each mark, in the same order"
+            f"the template has {_marks(marks)} (<image> or <video>) but the command has "
+            f"{_files(files)}: give one file for each mark, in the same order"
         )
     if not template.strip():
         raise UserError("the prompt is empty: give some text, or an <image> mark and a file")
@@ -44,8 +45,12 @@ def read_prompt(
     return [next(media) if part in ("<image>", "<video>") else EOC if part == "<EOC>" else part for part in parts]
 
 
-def _number(things, noun):
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _marks(marks):
+    return _("1 mark" if len(marks) == 1 else f"{len(marks)} marks")
+
+
+def _files(files):
+    return _("1 file" if len(files) == 1 else f"{len(files)} files")
 
 
 def _read(mark, file, side, preparation, fps):

@@ -35,6 +35,7 @@ from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
 from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import open_regular, read_json, replacing, write_atomically
+from tinyflamingo.language import _
 
 PREPROCESSING = 2  # to be raised if the same file gives other pixels: stores and features are then made again
 RECORDS, PIXELS, INDEX, CARD = "records.jsonl", "pixels.u8", "index.npz", "store.json"
@@ -175,7 +176,7 @@ def _require_removable(folder, data):
     foreign = [n for n in present if not any(n == name or n.startswith(f".{name}.") for name in names)]
     inside = data.resolve().is_relative_to(folder.resolve())
     if foreign or inside or (os.path.lexists(folder) and not folder.is_dir()):
-        why = "the data are in it" if inside else "other files are in it" if present else "it is not a folder"
+        why = _("the data are in it") if inside else _("other files are in it" if present else "it is not a folder")
         raise UserError(f"cannot write the prepared data to {folder}: {why}; choose another --out")
 
 
@@ -212,7 +213,7 @@ def _write(folder, outcomes, allowed, **facts):
     card = {
         **facts,
         "preprocessing": PREPROCESSING,
-        "records": tally.describe(),
+        "records": tally.describe(str),
         "records_sha256": texts.hexdigest(),
         "fingerprint": whole.hexdigest(),
     }

@@ -18,6 +18,7 @@ from tinyflamingo.data.tinyworld.text import text_document
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import checked, interval
 from tinyflamingo.evaluation.tasks import TASKS, Query
+from tinyflamingo.language import _
 from tinyflamingo.model.contrastive import embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import TrainedFlamingo, flamingo
 from tinyflamingo.model.generate import generate
@@ -81,18 +82,18 @@ def chosen_tasks(only: list | None, names: Iterable) -> list:
 
 def format_report(report: dict) -> str:
     """The report as a table for people."""
-    lines = [f"{'task':26s} score   95% interval      n"] if report["tasks"] else []
+    lines = [_("task                       score   95% interval      n")] if report["tasks"] else []
     for name, row in report["tasks"].items():
         low, high = row["ci95"]
         lines.append(f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}")
         lines += [f"  {run:24s} {score:.3f}" for run, score in row.get("runs", {}).items()]
     if p := report.get("text_perplexity"):
-        both = f"{p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo"
-        lines.append(f"perplexity of text alone: {both}")
+        both = _(f"{p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo")
+        lines.append(_(f"perplexity of text alone: {both}"))
     if own := report.get("own"):
         right, wrong = own["perplexity"], own["perplexity_exchanged"]
-        text = f"{right:.2f}; with another record's picture {wrong:.2f}" if right else "unknown, there are too few"
-        lines.append(f"perplexity of {own['n']} held-out records: {text}")
+        known = _(f"{right:.2f}; with another record's picture {wrong:.2f}" if right else "unknown, there are too few")
+        lines.append(_(f"perplexity of {own['n']} held-out records: {known}"))
         lines += _own_lines(own)
     return "\n".join(lines)
 
@@ -100,11 +101,11 @@ def format_report(report: dict) -> str:
 def _own_lines(own):
     """The scores on the user's own data, each beside what the model has to beat."""
     if own.get("left_out"):
-        yield f"{own['left_out']} questions are left out: training shows their pictures"
+        yield _(f"{own['left_out']} questions are left out: training shows their pictures")
     if not own.get("scores"):
-        yield "no other scores: the data have too few held-out records of one picture and a text"
+        yield _("no other scores: the data have too few held-out records of one picture and a text")
         return
-    yield f"{'held-out records':26s} score   95% interval      n    another's picture   nearest by raw pixels"
+    yield _("held-out records           score   95% interval      n    another's picture   nearest by raw pixels")
     for name, row in own["scores"].items():
         low, high = row["ci95"]
         more = f"{row['another']:.3f}               {row['neighbours']:.3f}"

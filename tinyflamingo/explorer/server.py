@@ -16,6 +16,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _, is_chinese
 
 ADDRESS, PORT = "127.0.0.1", 8017
 
@@ -34,7 +35,7 @@ class Server(ThreadingHTTPServer):
             super().__init__((ADDRESS, port), _Handler)
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
-            wrong = "is taken by another program" if taken else f"cannot be used ({error.strerror})"
+            wrong = _("is taken by another program" if taken else f"cannot be used ({error.strerror})")
             raise UserError(f"port {port} {wrong}: choose another --port, or --port 0 for any free one") from error
         self.hosts = {f"{name}:{self.server_port}" for name in (ADDRESS, "localhost")}
         self.url = f"http://{ADDRESS}:{self.server_port}/"
@@ -77,7 +78,8 @@ def serve(build: Callable[[], bytes], port: int = PORT, browser: bool = True) ->
     """
     with Server(port) as server:
         server.page = build()
-        print(f"the explorer is at {server.url}; stop it with Ctrl-C", flush=True)
+        url = f"{server.url}#lang=zh" if is_chinese() else server.url  # else the page has the browser's language
+        print(_(f"the explorer is at {url}; stop it with Ctrl-C"), flush=True)
         if browser:  # in a thread: some browsers run in the terminal, until they are closed
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         server.serve_forever()

@@ -20,6 +20,7 @@ from PIL import Image
 
 from tinyflamingo.data.images import require_file
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 
 BACKGROUND = ("images_background_small1.zip", "images_background_small2.zip")
 SIDE = 105  # side of a drawing in pixels
@@ -119,7 +120,7 @@ def _run(archive, path, members, folder):
     labels = _labels(_read(archive, path, members[folder + "class_labels.txt"]), path, folder)
     unmatched = sorted(set(labels) ^ set(queries)) or sorted(set(labels.values()) - set(support))
     if unmatched or not labels:
-        problem = f"{unmatched[0]} has no file or no label" if unmatched else "its class_labels.txt is empty"
+        problem = _(f"{unmatched[0]} has no file or no label" if unmatched else "its class_labels.txt is empty")
         raise UserError(f"{path}: run {folder} is not consistent: {problem}; {_remedy(path)}")
     order = list(support)
     answers = np.array([order.index(labels[name]) for name in queries])
@@ -182,7 +183,7 @@ def pack_runs(runs: list[Run]) -> bytes:
 
 
 def _remedy(path):
-    return f"download {Path(path).name} again"
+    return _(f"download {Path(path).name} again")
 
 
 def _open(path):

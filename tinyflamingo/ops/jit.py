@@ -18,6 +18,8 @@ from numba.core import event
 from numba.core.caching import FunctionCache
 from numba.core.codegen import get_host_cpu_features
 
+from tinyflamingo.language import _
+
 SUMS = {"reassoc", "contract", "nsz"}
 EXACT: set[str] = set()
 config: Any = numba.config  # mypy does not know its names
@@ -97,7 +99,7 @@ class _Announcement(event.Listener):
         if event.data["dispatcher"].py_func.__module__.startswith(f"{__package__}."):
             self.compiled += 1
             if self.compiled == FEW + 1 and not current_process().name.startswith("rank"):  # no worker says it again
-                line = "tinyflamingo: compiling the kernels, once on this machine (about 10 s)"
+                line = _("tinyflamingo: compiling the kernels, once on this machine (about 10 s)")
                 with suppress(OSError, ValueError):  # a closed stderr, or one on a full disk
                     print(line, file=sys.__stderr__ or sys.stderr, flush=True)  # not that of a notebook or a test
 

@@ -25,6 +25,7 @@ from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_pair, sample_s
 from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.metrics import auc
+from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.own_data.questions import Question, questions, unseen
 from tinyflamingo.own_data.scores import own_sides
@@ -108,16 +109,16 @@ def _against(model, folder, unlike, probabilities, threshold) -> dict:
 def describe(report: dict) -> str:
     """The report as lines for people."""
     above, below = (_share(report[name]) for name in ("right_above", "right_below"))
-    reach = f"{report['kept']:.0%} of the answers about {report['n']} pictures that training never saw reach it"
+    reach = _(f"{report['kept']:.0%} of the answers about {report['n']} pictures that training never saw reach it")
     lines = [
-        f"threshold: {report['threshold']:.4f}; {reach}",
-        f"answers that are right: {above} of those that reach it, {below} of those below it",
+        _(f"threshold: {report['threshold']:.4f}; {reach}"),
+        _(f"answers that are right: {above} of those that reach it, {below} of those below it"),
     ]
     if "auc" in report:
-        noticed = f"{report['unlike_below']:.2f} of {report['n_unlike']} are below it"
-        lines.append(f"other pictures: {noticed}; AUC {report['auc']:.3f}")
+        noticed = _(f"{report['unlike_below']:.2f} of {report['n_unlike']} are below it")
+        lines.append(_(f"other pictures: {noticed}; AUC {report['auc']:.3f}"))
     return "\n".join(lines)
 
 
 def _share(value):
-    return "unknown" if value is None else f"{value:.2f}"
+    return _("unknown") if value is None else f"{value:.2f}"

@@ -26,6 +26,7 @@ from tinyflamingo.data.store import Store, prepare
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 from tinyflamingo.model.tokenizer import Tokenizer, fit_tokenizer
 from tinyflamingo.own_data.stages import OwnContrastiveStage, OwnFlamingoStage, OwnLanguageStage
 from tinyflamingo.own_data.start import check_sizes, fitted, knows_tinyworld, load_start, preset_of, weights_of
@@ -182,7 +183,7 @@ class OwnSource(TinyWorld):
         """What the run does, one line for each stage."""
         if not self.own.start:
             return plan(preset)
-        return f"flamingo, {preset.flamingo.steps} steps: resampler and gated blocks go on from {self.own.start}"
+        return _(f"flamingo, {preset.flamingo.steps} steps: resampler and gated blocks go on from {self.own.start}")
 
     def material(self, preset: Preset, folder: str | Path) -> tuple[Preset, Tokenizer, tuple]:
         """(preset with the sizes of the data, tokenizer, stages)."""

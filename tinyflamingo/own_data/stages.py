@@ -22,6 +22,7 @@ from tinyflamingo.data.readers.record import OUTPUT
 from tinyflamingo.data.store import Store, Stored, shuffled
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.tokenizer import EOS, Tokenizer
@@ -103,7 +104,7 @@ class OwnContrastiveStage(ContrastiveStage):
         """Pixels (B, Y, X, 3) and captions, B lists of ids."""
         chosen = self._pairs(rng)
         if len(chosen) < 2:
-            reason = "the data have fewer" if self.own_rows > 1 else f"give --mix {self.least_mix:.2g} or more"
+            reason = _("the data have fewer" if self.own_rows > 1 else f"give --mix {self.least_mix:.2g} or more")
             raise UserError(f"stage one needs at least two pictures with a text in each batch: {reason}")
         pictures = np.concatenate([self._frame(rng, medium) for medium, _ in chosen])
         if self.augment:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tinyflamingo.checkpoint import CARD, find_checkpoint, load_checkpoint, shipped_checkpoint
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import read_json
+from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.training.presets import PRESETS, Preset, get_preset
@@ -72,7 +73,7 @@ def check_sizes(model: TrainedFlamingo, start: str, preset: str | None, side: in
             raw[part].pop(name, None)
     other = [part for part in own if own[part] != wanted[part]]
     if other or get_preset(preset).handwriting:
-        what = f"another {other[0]}" if other else "other data"
+        what = _(f"another {other[0]}" if other else "other data")
         raise UserError(f"--preset {preset} does not fit: it has {what} than {start}; leave out --preset")
 
 

@@ -31,7 +31,7 @@ def report(sources: Sequence, out: str | Path, quick: bool = False, say: Callabl
         where = ", ".join(map(str, sources))
         raise UserError(f"a report in {where} holds values that do not fit ({error!r}): make it again") from error
     write_atomically(out, text.encode())
-    say(f"{out} and {len(figures)} figure{'s' * (len(figures) != 1)} are written")
+    say(f"{out} is written; figures: {len(figures)}")
 
 
 def _made(runs, out, quick):

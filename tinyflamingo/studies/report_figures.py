@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyflamingo.errors import UserError, complain
-from tinyflamingo.figures import write_figure
+from tinyflamingo.figures import label, write_figure
 from tinyflamingo.model.tokenizer import SPACE
 from tinyflamingo.studies.ablations import differences
 from tinyflamingo.studies.report_read import SHOTS, TOLD_SHOTS, Runs, best_of, cell_of, task_names
@@ -58,7 +58,7 @@ def _few_shot(runs):
         shots = TOLD_SHOTS if name in task_names(runs.suites, told=True) else SHOTS
         cells = [cell_of(runs.suites, "tasks", name, "shots", n) for n in shots]
         have = [i for i, cell in enumerate(cells) if cell]
-        _curve(axis, have, [cells[i] for i in have], "few-shot")
+        _curve(axis, have, [cells[i] for i in have], label("few-shot"))
         for who, style in (("finetuned", ":"), ("whole", "--")):
             if rival := cell_of(runs.suites, "tasks", name, "specialists", who):
                 axis.axhline(rival["score"], ls=style, color="0.4", lw=1, label=who)
@@ -66,16 +66,16 @@ def _few_shot(runs):
         axis.set_title(name, fontsize=9)
         axis.set_ylim(0, 1.05 * best_of(runs.suites, "tasks", name))
     axes[0].legend(fontsize=7, frameon=False)
-    figure.supxlabel("shots")
+    figure.supxlabel(label("shots"))
     return figure
 
 
-def _curve(axis, x, cells, label):
+def _curve(axis, x, cells, name):
     """Scores with their intervals as bars."""
     scores = np.array([cell["score"] for cell in cells])
     ends = [cell.get("ci95") or (cell["score"], cell["score"]) for cell in cells]
     bars = np.abs(np.array(ends).T.reshape(2, -1) - scores)
-    axis.errorbar(x, scores, bars, marker="o", ms=3, capsize=2, lw=1.2, label=label)
+    axis.errorbar(x, scores, bars, marker="o", ms=3, capsize=2, lw=1.2, label=name)
 
 
 def _ablations(runs):
@@ -90,9 +90,10 @@ def _ablations(runs):
     ours.errorbar(scores, y, xerr=np.abs(ends - scores), fmt="o", ms=4, capsize=2)
     paper.barh(y, [row["paper"] for row in rows.values()], color="0.7", height=0.6)
     ours.set_yticks(y, [runs.others["ablations"]["rows"][name]["what"] for name in rows], fontsize=8)
-    for axis, title in ((ours, "here: difference in overall score"), (paper, "paper: difference in points")):
+    ours.set_title(label("here: difference in overall score"), fontsize=9)
+    paper.set_title(label("paper: difference in points"), fontsize=9)
+    for axis in (ours, paper):
         axis.axvline(0, color="0.3", lw=0.8)
-        axis.set_title(title, fontsize=9)
     return figure
 
 
@@ -109,7 +110,7 @@ def _isoflop(runs):
         x = np.linspace(*np.log(fit["between"]), 50)
         axis.plot(np.exp(x), np.polyval(fit["coefficients"], x), color=f"C{i}", lw=1)
         axis.plot(fit["parameters"], fit["loss"], "*", color=f"C{i}", ms=12, mec="black")
-    axis.set(xscale="log", xlabel="parameters", ylabel="loss on the validation text")
+    axis.set(xscale="log", xlabel=label("parameters"), ylabel=label("loss on the validation text"))
     axis.legend(fontsize=8, frameon=False)
     return figure
 
@@ -121,18 +122,20 @@ def _quadratic(runs):
         return None
     frames = raw["frames"][:done]
     figure, axes = _panels(3, 3, 3.6, 3.0)
-    for kind, label in (("perceiver", "resampler"), ("transformer", "self-attention, all to all")):
+    kinds = {"perceiver": label("resampler"), "transformer": label("self-attention, all to all")}
+    for kind, name in kinds.items():
         values = raw["kinds"][kind]
-        axes[0].plot(frames, values["ms"][:done], "o-", label=label)
-        axes[1].plot(frames, values["mb"][:done], "o-", label=label)
+        axes[0].plot(frames, values["ms"][:done], "o-", label=name)
+        axes[1].plot(frames, values["mb"][:done], "o-", label=name)
         have = [i for i, cell in enumerate(values["accuracy"][:done]) if cell]
-        _curve(axes[2], [frames[i] for i in have], [values["accuracy"][i] for i in have], label)
-    for axis, what in zip(axes, ("ms, forward and backward", "MB, forward and backward", "accuracy"), strict=True):
-        axis.set(xscale="log", xlabel="frames", title=what)
+        _curve(axes[2], [frames[i] for i in have], [values["accuracy"][i] for i in have], name)
+    titles = label("ms, forward and backward"), label("MB, forward and backward"), label("accuracy")
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(xscale="log", xlabel=label("frames"), title=title)
         axis.set_xticks(frames, [str(n) for n in frames])
         axis.minorticks_off()
-        if what != "accuracy":
-            axis.set_yscale("log")
+    for axis in axes[:2]:
+        axis.set_yscale("log")
     axes[0].legend(fontsize=8, frameon=False)
     return figure
 
@@ -142,15 +145,16 @@ def _induction(runs):
     if not curves:
         return None
     figure, axes = _panels(2 + len(curves), 4, 3.2, 2.8)
-    for axis, what, title in zip(axes, ("repeat", "few_shot"), ("repeats predicted", "text few-shot"), strict=False):
+    titles = label("repeats predicted"), label("text few-shot")
+    for axis, what, title in zip(axes, ("repeat", "few_shot"), titles, strict=False):
         for name, curve in curves.items():
             axis.plot(curve["steps"], curve[what], label=name)
-        axis.set(title=title, xlabel="step", ylim=(0, 1))
+        axis.set(title=title, xlabel=label("step"), ylim=(0, 1))
     axes[0].legend(fontsize=8, frameon=False)
     for axis, (name, curve) in zip(axes[2:], curves.items(), strict=True):
         drawn = axis.imshow(curve["heads"], vmin=0, vmax=1, cmap="viridis")
-        axis.set(title=f"heads, {name}", xlabel="head", ylabel="block")
-    figure.colorbar(drawn, ax=axes[-1], label="prefix matching")
+        axis.set(title=label(f"heads, {name}"), xlabel=label("head"), ylabel=label("block"))
+    figure.colorbar(drawn, ax=axes[-1], label=label("prefix matching"))
     return figure
 
 
@@ -165,7 +169,7 @@ def _gates(runs):
             steps, values = [-1, *(r["step"] for r in records)], [0.0, *(r["gates"][name] for r in records)]
             axis.plot(steps, values, style, color=f"C{i // 2}", label=name)
         axis.set_title(run, parse_math=False)
-        axis.set(xlabel="step of stage three", ylabel="|tanh(alpha)|", ylim=(0, 1))
+        axis.set(xlabel=label("step of stage three"), ylabel="|tanh(alpha)|", ylim=(0, 1))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7, frameon=False)
     return figure
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyflamingo.errors import UserError, complain
-from tinyflamingo.figures import write_figure
+from tinyflamingo.figures import label, write_figure
 from tinyflamingo.training.state import read_log
 
 
@@ -38,7 +38,7 @@ def _losses(folder):
         parts = [k for k in rows[0] if k.startswith("loss_")] or ["loss"]
         for part in parts:
             axis.plot([r["step"] for r in rows if part in r], smooth([r[part] for r in rows if part in r]), label=part)
-        axis.set(title=f"stage: {name}", xlabel="step", ylabel="loss", yscale="log")
+        axis.set(title=label(f"stage: {name}"), xlabel=label("step"), ylabel=label("loss"), yscale="log")
         if len(parts) > 1:
             axis.legend(frameon=False)
     return figure
@@ -62,9 +62,8 @@ def _gates(folder):
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     names = list(rows[0]["gates"])
-    for axis, gate, title in zip(
-        axes, ("alpha_xattn", "alpha_dense"), ("cross-attention", "feed-forward"), strict=True
-    ):
+    titles = label("gate of the cross-attention"), label("gate of the feed-forward")
+    for axis, gate, title in zip(axes, ("alpha_xattn", "alpha_dense"), titles, strict=True):
         own = [n for n in names if n.endswith(gate)]
         for i, name in enumerate(own):
             steps = [-1] + [r["step"] for r in rows]
@@ -74,6 +73,6 @@ def _gates(folder):
                 label=name.split("/")[0],
                 color=matplotlib.colormaps["viridis"](i / len(own)),
             )
-        axis.set(title=f"gate of the {title}", xlabel="step", ylabel="|tanh(alpha)|", ylim=(0, 1))
+        axis.set(title=title, xlabel=label("step"), ylabel="|tanh(alpha)|", ylim=(0, 1))
     axes[1].legend(frameon=False, fontsize=8)
     return figure

@@ -37,7 +37,7 @@ SECONDS_TO_END = 5  # for a process that has done its work
 HERE = None  # the message of `wait`; any other message is an error
 DEAD = "a worker process has died, perhaps for lack of memory; what was saved is kept: fewer workers need less memory"
 if START == "spawn":
-    DEAD += ' (a script that calls `train` needs `if __name__ == "__main__":`)'
+    DEAD = f'{DEAD} (a script that calls `train` needs `if __name__ == "__main__":`)'
 
 
 class Processes(Alone):

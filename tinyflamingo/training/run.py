@@ -27,6 +27,7 @@ from tinyflamingo.checkpoint import CARD, IN_RUN, WEIGHTS, save_checkpoint
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import check_name, require_regular, sole_writer, write_atomically
+from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.tokenizer import Tokenizer, train_tokenizer
 from tinyflamingo.ops.team import keep_memory, one_team
@@ -85,7 +86,7 @@ TINYWORLD = TinyWorld()
 
 def plan(preset: Preset) -> str:
     """What a run does, one line for each stage."""
-    return (
+    return _(
         f"three stages, then an evaluation:\n"
         f"  contrastive, {preset.contrastive.steps} steps: the vision encoder learns from pictures and captions\n"
         f"  language, {preset.language.steps} steps: the language model learns from text\n"
@@ -101,13 +102,13 @@ def forecast(preset: Preset, seconds: float) -> str:
     steps = [getattr(preset, name).steps for name in names]
     minutes = [seconds * n * pace / 60 for n, pace in zip(steps, preset.pace, strict=True)]
     each = ", ".join(f"{name} {time:.1f}" for name, time in zip(names, minutes, strict=True))
-    return f"about {sum(minutes):.0f} minutes on this machine: {each}"
+    return _(f"about {sum(minutes):.0f} minutes on this machine: {each}")
 
 
 def say(text: str) -> None:
     """Print a text above the progress bar. Only rank 0 prints."""
     if text and world().rank == 0:
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(_(text), file=sys.stderr)
 
 
 def tinyworld_tokenizer(preset: Preset) -> Tokenizer:
@@ -306,7 +307,7 @@ def _one_step(stage, rng, step):
             raise FloatingPointError(f"the norm of the gradient is {np.sqrt(np.dot(gradient, gradient)):.3g}")
         norm = stage.optimiser.step(gradient, step, stage.steps)
     except FloatingPointError as error:
-        which = "the loss" if worst == "loss" else f"the largest loss, that of {worst!r},"
+        which = _("the loss" if worst == "loss" else f"the largest loss, that of {worst!r},")
         raise UserError(
             f"stage {stage.name}, step {step}: {error}; {which} is {losses[worst]:.3g}; the last saved state is kept"
         ) from error

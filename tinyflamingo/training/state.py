@@ -22,6 +22,7 @@ import numpy as np
 from tinyflamingo.array_files import unpacked
 from tinyflamingo.errors import UserError, complain
 from tinyflamingo.files import open_regular, read_regular, write_atomically
+from tinyflamingo.language import _
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
 from tinyflamingo.ops.types import Params
 from tinyflamingo.training.optimiser import AdamW
@@ -87,7 +88,7 @@ class Log:
         lines = dict.fromkeys(line for line in io.BytesIO(data) if _is_whole(line))  # each one once
         whole = b"".join(lines)
         if len(whole) < keep_bytes:
-            lost = f"{keep_bytes - len(whole)} of its {keep_bytes} bytes are lost"
+            lost = _(f"{keep_bytes - len(whole)} of its {keep_bytes} bytes are lost")
             complain(
                 f"warning: {self.path} is damaged: {lost}; {len(lines)} whole records are kept, also in the figures"
             )
@@ -109,7 +110,7 @@ class Log:
         try:
             work(*arguments)
         except OSError as error:
-            why = f"{error.strerror}; the last saved state is untouched"
+            why = _(f"{error.strerror}; the last saved state is untouched")
             raise UserError(f"cannot write {self.path}: {why}") from error
 
     def close(self) -> None:

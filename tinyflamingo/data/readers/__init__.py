@@ -29,6 +29,7 @@ from tinyflamingo.data.readers import (
 from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, own_files
 from tinyflamingo.data.readers.text_files import NOT_UTF8, json_lines, lines, top_level
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 
 FORMATS = {
     "folder": folder,
@@ -59,7 +60,7 @@ def read_data(path: str | Path, name: str | None = None) -> tuple[str, Iterator[
     root, candidates = Root(_root_of(path)), _files(path, name)
     if not candidates:
         _check_encoding(path, [name] if name else FORMATS)
-        wanted = f"no data in the format {name!r}" if name else "no data in a known format"
+        wanted = _(f"no data in the format {name!r}" if name else "no data in a known format")
         raise UserError(
             f"{str(path)!r} holds {wanted} (links are not read, text must be UTF-8): give a folder with "
             "captions.jsonl, or a file and --format"

@@ -21,6 +21,7 @@ from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
 from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import printable
 from tinyflamingo.figures import escaped, find_fonts, write_figure
+from tinyflamingo.language import _
 
 SIDE = 32  # pixels of a side of a picture, as the preset `toy` has
 TEXTS = 100_000  # most texts from which the vocabulary is counted
@@ -53,7 +54,7 @@ def check_data(
         if isinstance(outcome, Skipped):
             tally.add(outcome)
             if outcome.bad:
-                yield _one_line(f"skipped: {outcome.where}: {outcome.why}", outcome.detail)
+                yield _one_line(_(f"skipped: {outcome.where}: {outcome.why}"), outcome.detail)
             continue
         tally.add()
         record, media = outcome
@@ -64,14 +65,14 @@ def check_data(
         texts += said if len(texts) < TEXTS else []
         if sheet:
             _sample(rng, sample, tally.good, record, media, partial(load, side=side, fps=fps))
-    yield f"format: {name}"
-    yield f"records: {tally.describe()}"
-    yield f"content: {counts['picture']} pictures, {counts['video']} videos, {characters} characters of text"
+    yield _(f"format: {name}")
+    yield _(f"records: {tally.describe()}")
+    yield _(f"content: {counts['picture']} pictures, {counts['video']} videos, {characters} characters of text")
     if texts and least_pieces:
-        yield f"vocabulary: the letters need at least {least_pieces(texts)} pieces (--vocab; the preset toy has 662)"
+        yield _(f"vocabulary: the letters need at least {least_pieces(texts)} pieces (--vocab; the preset toy has 662)")
     if sheet and sample:
         draw_sheet(sample, sheet)
-        yield f"contact sheet: {sheet}"
+        yield _(f"contact sheet: {sheet}")
     tally.check(allowed)
 
 
@@ -108,7 +109,7 @@ def _sheet(sample):
     axes = figure.subplots(rows, COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    _, missing = find_fonts(frozenset("".join(shown for _, shown in sample)))
+    missing = find_fonts(frozenset("".join(shown for _pixels, shown in sample)))[1]
     for axis, (pixels, shown) in zip(axes.flat, sample, strict=False):
         if pixels is not None:
             axis.imshow(pixels, interpolation="nearest")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,6 +17,7 @@ from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
 from tinyflamingo.data.video import FPS, load_video
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 from tinyflamingo.ops.types import Array
 
 ALLOWED = 0.05  # largest share of bad records with which training starts
@@ -89,12 +90,12 @@ class Tally:
         bad = self.bad.total()
         return bad / max(1, bad + self.good)
 
-    def describe(self) -> str:
-        """The counts on one line."""
-        parts = [f"{self.good} good", f"{self.bad.total()} bad ({self.share:.1%})"]
-        for title, counts in (("bad", self.bad), ("left out", self.left_out)):
+    def describe(self, _: Callable[[str], str] = _) -> str:
+        """The counts on one line, in the language of the reader. _: translates; with `str`, they stay English."""
+        parts = [_(f"{self.good} good"), _(f"{self.bad.total()} bad ({self.share:.1%})")]
+        for title, counts in ((_("bad"), self.bad), (_("left out"), self.left_out)):
             if counts:
-                parts.append(f"{title}: " + ", ".join(f"{n} {why}" for why, n in counts.most_common()))
+                parts.append(f"{title}: " + ", ".join(f"{n} {_(why)}" for why, n in counts.most_common()))
         return "; ".join(parts)
 
     def check(self, allowed: float = ALLOWED) -> None:
