@@ -377,7 +377,9 @@ def test_the_sizes_at_the_end_of_a_parquet_are_not_believed(tmp_path, name):
     row_group = SimpleNamespace(num_columns=2, num_rows=1, column=lambda i: SimpleNamespace(**leaves[i]))
     metadata = SimpleNamespace(num_row_groups=1, row_group=lambda i: row_group)
     with pytest.raises(ValueError, match="its pages are much larger than the file"):
-        check_pages(tmp_path / "a.parquet", SimpleNamespace(schema=whole.schema, metadata=metadata), ["images", "texts"])
+        check_pages(
+            tmp_path / "a.parquet", SimpleNamespace(schema=whole.schema, metadata=metadata), ["images", "texts"]
+        )
 
 
 def test_a_file_of_blanks_ends_soon(tmp_path):

@@ -32,8 +32,8 @@ def is_cut(file: BinaryIO) -> bool:
         file.seek(0)
         return total <= LARGEST_PART and _is_cut_gif(file.read())  # of a larger one it is not known
     place = 0
-    for last, place in _walk(file, head, total):
-        pass
+    for part in _walk(file, head, total):
+        last, place = part
     return place > total or (last.startswith(b"OggS") and not last[5] & 4) or _is_cut_flv(head, last, total)
 
 

@@ -89,7 +89,7 @@ def _with_open(file, use):
 
 
 def _with_alpha(file):
-    """The file; an animated WebP with the mark that it has opacity, without which Pillow shows margins of frames black."""
+    """The file; an animated WebP with the mark of opacity, without which Pillow shows margins of frames black."""
     file.seek(0)
     head = file.read(21)
     file.seek(0)
