@@ -18,6 +18,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     docs/own_data.json              written by docs/measure_own_data.py
     docs/explorer.json              written by docs/measure_explorer.py
     the explorer's page             is built
+    limits and counts               are read from the code and the quizzes
     docs/results/suite_*.json       written by `evaluate --suite`
     docs/results/omniglot-validation.json
                                     metrics.json of `train --preset omniglot-validation --data DIR`
@@ -36,6 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +56,7 @@ RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
 DOCUMENTS = [
     ROOT / "docs" / f"{name}.md"
-    for name in "architecture commands explorer omniglot own_data performance scaling scores sizes".split()
+    for name in "architecture commands explorer omniglot own_data performance scaling scores sizes teaching".split()
 ]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -519,6 +521,45 @@ def explorer_weights() -> str:
     return f"{pack()['info']['bytes'] / 1e6:.1f} MB"
 
 
+def _explorer_most(script) -> int:
+    """The constant MOST of a script of the explorer."""
+    source = (ROOT / "tinyflamingo" / "explorer" / script).read_text(encoding="utf-8")
+    return int(re.search(r"\bMOST = (\d+)", source)[1])
+
+
+def explorer_cells() -> str:
+    """The largest mask that the page draws."""
+    return f"{_explorer_most('app.js'):,}"
+
+
+def explorer_frames() -> str:
+    """The longest video of the page."""
+    return f"{_explorer_most('world.js')} frames"
+
+
+def explorer_link() -> str:
+    """What a frame of 32 x 32 pixels takes in a link, in base64."""
+    return f"{32 * 32 * 3 * 4 / 3 / 1024:.0f} KB"
+
+
+def class_seconds() -> str:
+    from tinyflamingo.classroom.grade import SECONDS
+
+    return str(SECONDS)
+
+
+def class_memory() -> str:
+    from tinyflamingo.classroom.grade import MEGABYTES
+
+    return f"{MEGABYTES / 1024:.0f} GB"
+
+
+def quiz_questions() -> str:
+    """The number of questions after the notebooks."""
+    folder = ROOT / "tinyflamingo" / "classroom" / "quizzes"
+    return str(sum(len(tomllib.loads(path.read_text(encoding="utf-8"))["question"]) for path in folder.glob("*.toml")))
+
+
 def follow_prompt() -> str:
     return _follow("prompt")
 
@@ -552,7 +593,8 @@ REGIONS = {
             own_minutes,
             own_feature_size,
         ),
-        *(explorer_truth, explorer_file, explorer_weights),
+        *(explorer_truth, explorer_file, explorer_weights, explorer_cells, explorer_frames, explorer_link),
+        *(class_seconds, class_memory, quiz_questions),
     )
 }
 

@@ -70,7 +70,9 @@ def open_page(page, address, **state):
 
 def compare_all(page, dtype):
     page.run(TRUTH)
-    answers = json.loads(page.run(f"JSON.stringify(truth(Flamingo, Libraries, TINYFLAMINGO, {json.dumps(all_prompts())}))"))
+    answers = json.loads(
+        page.run(f"JSON.stringify(truth(Flamingo, Libraries, TINYFLAMINGO, {json.dumps(all_prompts())}))")
+    )
     for answer, (kind, seed) in zip(answers["prompts"], PROMPTS, strict=True):
         compare(answer, kind, seed, dtype)
 
