@@ -1,6 +1,6 @@
 """Builds the site: the texts, the notebooks, the explorer and the API reference as pages that open without a network.
 
-    pip install "sphinx>=8.2,<9" myst-nb furo jieba     (the extra `docs`)
+    pip install -e ".[docs]"                            what it needs: Sphinx, MyST-NB, furo, jieba
     python docs/make_site.py                            both languages, in docs/site/html
     python docs/make_site.py --language zh_CN --out DIR one language, in another folder
     python docs/make_site.py --katex PACKAGE            KaTeX from a folder or a .tgz, without a network
@@ -34,6 +34,7 @@ from tinyflamingo.errors import UserError  # noqa: E402
 
 KATEX = "katex@0.19.1"
 VARIABLE = "TINYFLAMINGO_KATEX"
+INSTALL = 'pip install -e ".[docs]"'
 NEEDED = ("sphinx", "myst_nb", "furo", "jieba")
 LANGUAGES = ("en", "zh_CN")
 FONT = re.compile(r"src:url\((fonts/[\w-]+\.woff2)\)[^}]*")
@@ -122,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-            raise UserError(f"not installed: {', '.join(missing)}; run pip install 'tinyflamingo[docs]'")
+            raise UserError(f"not installed: {', '.join(missing)}; in the project's folder, run {INSTALL}")
         faults = build((args.language,) if args.language else LANGUAGES, args.out, read_katex(find_katex(args.katex)))
     except UserError as error:
         print(f"make_site: {error}", file=sys.stderr)

@@ -230,7 +230,7 @@ def test_a_missing_library_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(make_site, "NEEDED", ("no_such_library",))
     assert make_site.main([]) == 2
     error = capsys.readouterr().err
-    assert "no_such_library" in error and error.count("\n") == 1
+    assert "no_such_library" in error and 'pip install -e ".[docs]"' in error and error.count("\n") == 1
 
 
 def test_the_command_docs_opens_the_site_or_says_how_to_build_it(tmp_path, monkeypatch, capsys):
