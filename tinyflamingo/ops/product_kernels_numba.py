@@ -174,7 +174,7 @@ def relative_backward(g, qu, qv, k, v, far_first, saved, by_content, by_position
 
 
 def _blocks(visible_from, S):
-    """The runs of causal attention. Each has QUERIES queries, and a multiple of UNIT keys unless it has the first."""
+    """The runs of causal attention. One may begin with keys of the row before, which no query sees (probability 0)."""
     B, T = visible_from.shape
     begin, row = np.arange(0, T, QUERIES), np.arange(B)[:, None]
     end = np.minimum(begin + QUERIES, T)
