@@ -41,16 +41,13 @@ from tinyflamingo.ops import (
     product_kernels_numba,
     reference,
     register_tile,
-    relative_kernels_numba,
     segment_blocks,
+    shapes,
 )
 
 REGISTERING = (fast, fast_attention, fast_conv, fast_relative, fast_segment)  # files with hand-written gradients
-KERNELS = {
-    "numpy": (kernels_numpy,),
-    "numba": (kernels_numba, product_kernels_numba, relative_kernels_numba, register_tile),
-}
-MODULES = {"numpy": (*REGISTERING, segment_blocks, kernels_numpy), "numba": KERNELS["numba"]}
+KERNELS = {"numpy": (kernels_numpy,), "numba": (kernels_numba, product_kernels_numba, register_tile)}
+MODULES = {"numpy": (*REGISTERING, segment_blocks, shapes, kernels_numpy), "numba": KERNELS["numba"]}
 ALL = sum(MODULES.values(), ())
 TOLERANCE = 1e-10  # between the floors
 ERRORS = (ValueError, IndexError, TypeError, ArithmeticError)  # from wrong shapes and numbers, not from wrong names

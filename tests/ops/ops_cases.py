@@ -35,6 +35,8 @@ def build():
     relative = *qkv, normal(S, H, K), normal(H, K), normal(H, K)
     long = 80  # more than one block of queries
     long_start = np.where(np.arange(long) < 30, 0, 30)[None]
+    rows_start = np.array([[0] * 9 + [9] * 11 + [22] * 6, [-1] * 8 + [20] * 4 + [9] * 14])  # 2 blocks; unordered starts
+    rows_qkv = normal(2, 26, 2, K), normal(2, 29, 2, K), normal(2, 29, 2, K)
     long_qkv = [normal(1, long, 2, K) for _ in range(3)]
 
     cases = {
@@ -61,6 +63,10 @@ def build():
         "relative_attention, blocks": (
             lambda *a: ops.relative_attention(*a, long_start),
             [*long_qkv, normal(long, 2, K), normal(2, K), normal(2, K)],
+        ),
+        "relative_attention, rows": (
+            lambda *a: ops.relative_attention(*a, rows_start),
+            [*rows_qkv, normal(29, 2, K), normal(2, K), normal(2, K)],
         ),
         "segment_attention": (lambda *a: ops.segment_attention(*a, phi), [qkv[0], *media]),
         "segment_attention, previous": (lambda *a: ops.segment_attention(*a, phi, first), [qkv[0], *media]),

@@ -4,7 +4,7 @@
 
 Nothing here makes a shifted copy of the second term ("relative shift"): it is computed for every distance, and a kernel
 begins to read a row where the query's own distances begin. For the language model (§4). Not here: the projection of r
-(the caller multiplies the sinusoids by their weight) and the products (``relative_kernels_numba.py``).
+(the caller multiplies the sinusoids by their weight) and the products (``product_kernels_numba.py``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _operands(q, r, u, vb):
 @primitive
 def _relative_attention(q, k, v, r, u, vb, visible_from, saved):
     qu, qv, far_first, _ = _operands(q, r, u, vb)
-    out = np.empty_like(q, order="C")
+    out = np.zeros_like(q, order="C")
     saved["p"] = kernels.relative_forward(qu, qv, k, v, far_first, visible_from, out)
     return out
 
@@ -44,8 +44,7 @@ def _relative_attention_vjp(argnums, ans, args, kwargs):
 
     def backward(g):
         qu, qv, far_first, scale = _operands(q, r, u, vb)
-        by_content, by_position = np.empty_like(q, order="C"), np.empty_like(q, order="C")
-        dk, dv = (np.zeros_like(x, order="C") for x in (k, v))
+        by_content, by_position, dk, dv = (np.zeros_like(x, order="C") for x in (q, q, k, v))
         dfar = np.zeros_like(far_first if 3 in argnums else far_first[:0])  # empty: a frozen r
         kernels.relative_backward(g, qu, qv, k, v, far_first, saved["p"], by_content, by_position, dk, dv, dfar)
         by_content *= scale

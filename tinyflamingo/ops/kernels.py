@@ -1,6 +1,7 @@
 """The kernels under the fast floor: Numba's loops if Numba is installed, otherwise NumPy.
 
-``kernels_numpy.py`` defines the same functions with the same arguments as the three files ``*kernels_numba.py``
+``kernels_numpy.py`` defines the same functions with the same arguments as ``kernels_numba.py`` and
+``product_kernels_numba.py``
 together; this file only chooses. (Without Numba, ``segment_blocks.py`` computes masked cross-attention.)
 A kernel passes over memory once or twice. BLAS computes the matrix products around the kernels
 (``fast_*.py``). All kernels are serial: ``team.py`` owns the threads.
@@ -20,6 +21,5 @@ except ImportError:
 else:
     from .kernels_numba import *  # noqa: F403
     from .product_kernels_numba import *  # noqa: F403
-    from .relative_kernels_numba import *  # noqa: F403
 
     ENGINE = "numba"

@@ -157,7 +157,7 @@ def relative_forward(qu, qv, k, v, far_first, visible_from, out):
 
 
 def relative_backward(g, qu, qv, k, v, far_first, p, by_content, by_position, dk, dv, dfar):
-    g, B, H, T, S = heads_first(g), *p.shape
+    (B, H, T, S), g = p.shape, heads_first(g)
     ds = np.matmul(g, transposed(heads_first(v)))
     softmax_backward(p, ds)
     padded = np.concatenate([np.zeros((B, H, T), p.dtype), ds.reshape(B, H, -1)], axis=2)

@@ -1,14 +1,10 @@
-"""Convolution (§2) and masked cross-attention by segments (§4) as Numba loops: many small matrix products.
+"""Convolution (§2) and attention by runs of tokens (§4) as Numba loops: many small matrix products.
 
-For BLAS they are too small and of too many sizes. They read their operands in place, most of them with the register
-tile of ``register_tile.py``. The code is the same for every width, so it is compiled once.
+For BLAS they are too small and of too many sizes. They read their operands in place, with the register tile of
+``register_tile.py``. The code is the same for every width, so it is compiled once.
 
-The scores of attention are sums along a row. A short loop of unknown length takes as long to start as to run. So the
-length of the row is the length of a tuple of None (``units``): the compiler knows the length of a tuple, but not of an
-array. One kernel is compiled for every length up to ``LONGEST``.
-
-A kernel and its helpers are in one file, scalars have the dtype of the arrays, and a loop over part of a row counts
-from 0: ``kernels_numba.py`` says why. Not here: large products, which BLAS computes.
+Kernels and helpers of one file, scalars with the dtype of the arrays, and loops that count from 0: ``kernels_numba.py``
+says why. Not here: large products, which BLAS computes.
 """
 
 import functools
@@ -18,11 +14,13 @@ from numpy.lib.stride_tricks import as_strided
 
 from . import kernels_numpy
 from .jit import EXACT, SUMS, helper, kernel
+from .kernels_numba import maximum
 from .register_tile import add_product
 
 WIDE = 256  # channels; BLAS computes wider convolutions (it is faster from some 64 pixels on)
 PIXELS = 256  # of output in one product: their windows and gradients stay in L1 and L2
-LONGEST = 256  # of a tuple: in longer rows a known length gains nothing, and compilation takes longer
+FEW = 8  # queries; NumPy computes causal attention for fewer, as in decoding
+QUERIES, UNIT = 24, 16  # in a block of causal attention; its number of keys is a multiple of UNIT
 
 
 # ---------------------------------------------------------------- convolution, channels last
@@ -119,155 +117,230 @@ def _correlate(x, padded, size, length, lines, group, pixels, taps, g, rows, dw,
             add_product(one, zeros[:1], zeros[: end - i], right, N, N, db, db, zeros[:1], True)
 
 
-# ---------------------------------------------------------------- cross-attention by segments
+# ---------------------------------------------------------------- attention by runs
 #
-# Tokens (T, H, K) and latents (M, H, K) are those of the whole batch. A row of ``runs`` is (begin, end, low, high): the
-# tokens from ``begin`` to ``end`` attend to the latents from ``low`` to ``high``. The probabilities of all runs,
-# each (tokens, H, latents), are in one flat array.
+# Tokens (T, H, K) and keys (M, H, K) are those of the whole batch, flat. A row of ``runs`` is (begin, end, low, high):
+# the tokens from ``begin`` to ``end`` attend to the keys from ``low`` to ``high``. The probabilities of all runs, each
+# (tokens, H, keys), are in one flat array. NumPy's exp is vectorised, ``math.exp`` in a Numba loop is not. So: a
+# kernel, NumPy's exp, a kernel.
+#
+# Causal attention with relative positions is the same: a run is a block of queries and the keys from the first one that
+# a query of the block sees to its last query's own. To the scores it adds those of the distances, which are a second
+# kind of keys (S, H, K), the largest first, after UNIT rows of zeros; the last one belongs to the query's own key.
 
 
 def segment_forward(q, k, v, runs, scale, out):
-    """Add ``segment_attention`` to `out`; returns the probabilities.
-
-    NumPy's exp is vectorised, ``math.exp`` in a Numba loop is not. So: a kernel, NumPy's exp, a kernel.
-    """
-    pairs = (runs[:, 1] - runs[:, 0]) @ (runs[:, 3] - runs[:, 2])
-    p = np.empty(pairs * q.shape[1], q.dtype)
-    units = _units(*q.shape[1:])
-    _scores(q, k, runs, scale, units, p)
+    """Add ``segment_attention`` to `out`; returns the probabilities."""
+    plan, no = _plan(runs, q), q[:0].reshape(-1)
+    p = np.empty(_count(runs) * q.shape[1], q.dtype)
+    _scores(q.reshape(-1), *_columns(k), runs, plan, scale, (no, no, 0, 0, runs[:0, 0], no), p)
     np.exp(p, out=p)
-    _normalise(p, runs, q.shape[1])
-    _mix(p, v.reshape(-1), runs, *q.shape[1:], *_counts(runs, q), out.reshape(-1))
+    _weighted(p, v.reshape(-1), runs, plan, out.reshape(-1))
     return p
-
-
-def _units(H, K):
-    """An object of length K: a tuple, or an array if a head is too long for a tuple."""
-    return (None,) * K if H * K <= LONGEST else np.empty(K, np.bool_)
-
-
-def _counts(runs, q):
-    """Tables for `add_product`: of adjacent numbers, of rows of q, and room for a third one."""
-    numbers = np.arange(np.diff(runs)[:, ::2].max(initial=0))
-    return numbers, numbers * q[0].size, np.empty_like(numbers)
 
 
 def segment_backward(g, q, k, v, p, runs, scale, dq, dk, dv):
     """Add the gradients of ``segment_attention`` to dq, dk and dv. p: the result of `segment_forward`."""
-    units = _units(*q.shape[1:])
-    ds = np.empty_like(p)
-    _score_gradients(g, v, p, runs, scale, units, ds)
-    flat = [x.reshape(-1) for x in (g, q, k)]
-    _add_gradients(*flat, p, ds, runs, *q.shape[1:], *_counts(runs, q), *(x.reshape(-1) for x in (dq, dk, dv)))
+    flat, no = [x.reshape(-1) for x in (g, q, k)], q[:0].reshape(-1)
+    relative = no, no, 0, no, no, _room(runs, q), no
+    results = [x.reshape(-1) for x in (dq, dk, dv)]
+    _gradients(*flat, *_columns(v), p, runs, _plan(runs, q), scale, relative, *results)
+
+
+def relative_forward(qu, qv, k, v, far_first, visible_from, out):
+    """Add ``relative_attention`` of the scaled queries with u and with vb to `out`; returns runs and probabilities."""
+    (B, T, H, _), S = qu.shape, k.shape[1]
+    if T < FEW:
+        return kernels_numpy.relative_forward(qu, qv, k, v, far_first, visible_from, out)
+    runs, start = _blocks(visible_from, S), (np.maximum(visible_from, 0) + S * np.arange(B)[:, None]).reshape(-1)
+    plan, p = _plan(runs, qu), np.empty(_count(runs) * H, qu.dtype)
+    relative = qv.reshape(-1), *_columns(_padded(far_first)), UNIT + S, start, _room(runs, qu)
+    _scores(qu.reshape(-1), *_columns(k), runs, plan, qu.dtype.type(1), relative, p)
+    np.exp(p, out=p)
+    _weighted(p, np.ascontiguousarray(v).reshape(-1), runs, plan, out.reshape(-1))
+    return runs, p
+
+
+def relative_backward(g, qu, qv, k, v, far_first, saved, by_content, by_position, dk, dv, dfar):
+    """Add the gradients of ``relative_attention`` for scaled queries, keys, values, and distances if dfar has rows."""
+    if qu.shape[1] < FEW:
+        return kernels_numpy.relative_backward(g, qu, qv, k, v, far_first, saved, by_content, by_position, dk, dv, dfar)
+    (runs, p), padded = saved, _padded(dfar) if len(dfar) else dfar
+    flat = [np.ascontiguousarray(x).reshape(-1) for x in (g, qu, k, qv, _padded(far_first))]
+    relative = *flat[3:], UNIT + k.shape[1], by_position.reshape(-1), padded.reshape(-1), _room(runs, g), _room(runs, g)
+    results = [x.reshape(-1) for x in (by_content, dk, dv)]
+    _gradients(*flat[:3], *_columns(v), p, runs, _plan(runs, qu), g.dtype.type(1), relative, *results)
+    dfar += padded[len(padded) - len(dfar) :]
+
+
+def _blocks(visible_from, S):
+    """The runs of causal attention. One may begin with keys of the row before, which no query sees (probability 0)."""
+    B, T = visible_from.shape
+    begin, row = np.arange(0, T, QUERIES), np.arange(B)[:, None]
+    end = np.minimum(begin + QUERIES, T)
+    high = S - T + end
+    first = np.clip(np.minimum.reduceat(visible_from, begin, axis=1), 0, high - 1)
+    low = np.maximum(row * S + high + (first - high) // UNIT * UNIT, 0)
+    return np.stack(np.broadcast_arrays(row * T + begin, row * T + end, low, row * S + high), axis=-1).reshape(-1, 4)
+
+
+def _padded(distances):
+    """UNIT rows of zeros before the distances: a run may have more keys than there are distances."""
+    return np.concatenate([np.zeros((UNIT, *distances.shape[1:]), distances.dtype), distances])
+
+
+def _count(runs):
+    """The number of pairs of a token and a key."""
+    return (runs[:, 1] - runs[:, 0]) @ (runs[:, 3] - runs[:, 2])
+
+
+def _room(runs, q):
+    """Space for the scores of any of the runs."""
+    return np.empty(np.prod(np.diff(runs)[:, ::2].max(axis=0)) * q.shape[-2], q.dtype)
+
+
+def _plan(runs, q):
+    """What the products of a run need to know: sizes, tables of numbers and of tokens, room for a table, zeros."""
+    H, K = q.shape[-2:]
+    numbers = np.arange(max(K, np.diff(runs)[:, ::2].max()))
+    return H, K, numbers, numbers * (H * K), np.empty_like(numbers), np.zeros(len(numbers), q.dtype)
+
+
+def _columns(x):
+    """Keys (..., H, K) as the columns of a matrix (H K, pitch), flat, and the pitch: an odd number of cache lines."""
+    rows = x.reshape(-1, x.shape[-2] * x.shape[-1])
+    columns = np.empty((rows.shape[1], len(rows) // 32 * 32 + 48), x.dtype)
+    columns[:, : len(rows)] = rows.T
+    return columns.reshape(-1), columns.shape[1]
+
+
+@helper(EXACT)
+def _products(x, columns, pitch, run, plan, out):
+    """x . key for every pair of a token and a key of a run; 2 H K flops per pair, as in the next two."""
+    (begin, end, low, high), (H, K, numbers, tokens, own, zeros) = run, plan
+    n, S = end - begin, high - low
+    for t in range(n):
+        own[t] = t * H * S
+    for h in range(H):
+        left, right = x[(begin * H + h) * K :], columns[h * K * pitch + low :]
+        add_product(left, tokens[:n], numbers[:K], right, pitch, S, zeros, out[h * S :], own[:n], False)
+
+
+@helper(EXACT)
+def _mix(p, y, run, plan, out):
+    """out[token] += sum of p times y of its keys."""
+    (begin, end, low, high), (H, K, numbers, tokens, own, _) = run, plan
+    n, S = end - begin, high - low
+    for t in range(n):
+        own[t] = t * H * S
+    for h in range(H):
+        right, to = y[(low * H + h) * K :], out[(begin * H + h) * K :]
+        add_product(p[h * S :], own[:n], numbers[:S], right, H * K, K, to, to, tokens[:n], True)
+
+
+@helper(EXACT)
+def _mix_back(p, x, run, plan, out):
+    """out[key] += sum of p times x of its tokens."""
+    (begin, end, low, high), (H, K, numbers, tokens, own, _) = run, plan
+    n, S = end - begin, high - low
+    for t in range(n):
+        own[t] = t * H * S
+    for h in range(H):
+        right, to = x[(begin * H + h) * K :], out[(low * H + h) * K :]
+        add_product(p[h * S :], numbers[:S], own[:n], right, H * K, K, to, to, tokens[:S], True)
+
+
+@kernel(SUMS)
+def _scores(q, keys, pitch, runs, plan, scale, relative, p):
+    """Scores minus the maximum of their row, times the scale; -inf for keys that a query does not see."""
+    (qv, distances, far_pitch, last, start, position), H, at = relative, plan[0], 0
+    for i in range(len(runs)):
+        begin, end, low, high = runs[i]
+        n, S = end - begin, high - low
+        _products(q, keys, pitch, (begin, end, low, high), plan, p[at:])
+        if len(start):
+            _products(qv, distances, far_pitch, (begin, end, last - S, last), plan, position)
+        for j in range(n * H):
+            row, own = p[at + j * S : at + (j + 1) * S], S - n + 1 + j // H
+            if len(start):
+                _add_shifted(row, position[j * S :], min(max(start[begin + j // H] - low, 0), own), own)
+            top = maximum(row)
+            if top != -np.inf:
+                for s in range(S):
+                    row[s] = (row[s] - top) * scale
+        at += n * H * S
 
 
 @helper(SUMS)
-def _rows_with_rows(x, y, h, units, out):
-    """out[t, h, s] = x[t, h] . y[s, h], four s at a time, so that x is read from L1 once for all four. out is flat."""
-    zero, S = x.dtype.type(0), len(y)
-    whole = S - S % 4
-    for t in range(len(x)):
-        place = (t * x.shape[1] + h) * S
-        row, products = x[t, h], out[place : place + S]
-        for s in range(0, whole, 4):
-            y0, y1, y2, y3 = y[s, h], y[s + 1, h], y[s + 2, h], y[s + 3, h]
-            a = b = c = d = zero
-            for i in range(len(units)):
-                a += row[i] * y0[i]
-                b += row[i] * y1[i]
-                c += row[i] * y2[i]
-                d += row[i] * y3[i]
-            products[s], products[s + 1], products[s + 2], products[s + 3] = a, b, c, d
-        for s in range(whole, S):
-            last, a = y[s, h], zero
-            for i in range(len(units)):
-                a += row[i] * last[i]
-            products[s] = a
+def _add_shifted(row, position, start, end):
+    """Add the scores by distance to those from ``start`` to ``end``, the query's own; the others become -inf."""
+    before, visible, after = row[:start], row[start:end], row[end:]
+    shifted = position[len(row) - len(visible) :]
+    for j in range(len(visible)):
+        visible[j] += shifted[j]
+    for j in range(len(before)):
+        before[j] = -np.inf
+    for j in range(len(after)):
+        after[j] = -np.inf
 
 
 @kernel(SUMS)
-def _scores(q, k, runs, scale, units, p):
-    """Scores of each token and its visible latents, minus the maximum of the token; 2 H K flops per pair."""
-    H, at = q.shape[1], 0
+def _weighted(p, v, runs, plan, out):
+    """p / sum p in place (a row of zeros stays), and the sum of the values with these weights, added to `out`."""
+    H, at = plan[0], 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
-        S = high - low
-        for h in range(H):
-            _rows_with_rows(q[begin:end], k[low:high], h, units, p[at:])
-        for _ in range((end - begin) * H):
-            row = p[at : at + S]
-            top = row[0]
-            for s in range(S):
-                top = row[s] if row[s] > top else top
-            for s in range(S):
-                row[s] = (row[s] - top) * scale
-            at += S
-
-
-@kernel(SUMS)
-def _normalise(p, runs, H):
-    """p / sum p in place. A separate pass, because numbers that were just stored are slow to load one by one."""
-    at = 0
-    for i in range(len(runs)):
-        begin, end, low, high = runs[i]
-        S = high - low
-        for _ in range((end - begin) * H):
-            row = p[at : at + S]
+        n, S = end - begin, high - low
+        for j in range(n * H):
+            row = p[at + j * S : at + (j + 1) * S]
             total = row[0] - row[0]
             for s in range(S):
                 total += row[s]
-            for s in range(S):
-                row[s] /= total
-            at += S
-
-
-@kernel(SUMS)
-def _mix(p, v, runs, H, K, numbers, rows, own, out):
-    """The mean of the values with weights p, for every token; 2 H K flops per pair. Flat arrays."""
-    at = 0
-    for i in range(len(runs)):
-        begin, end, low, high = runs[i]
-        n, S = end - begin, high - low
-        for t in range(n):
-            own[t] = t * H * S
-        for h in range(H):
-            values, query = v[(low * H + h) * K :], out[(begin * H + h) * K :]
-            add_product(p[at + h * S :], own[:n], numbers[:S], values, H * K, K, query, query, rows[:n], True)
+            if total != 0:
+                for s in range(S):
+                    row[s] /= total
+        _mix(p[at:], v, (begin, end, low, high), plan, out)
         at += n * H * S
 
 
 @kernel(SUMS)
-def _score_gradients(g, v, p, runs, scale, units, ds):
-    """ds = p (dp - sum p dp) scale, with dp = g . v; 2 H K flops per pair."""
-    H, at = g.shape[1], 0
+def _gradients(g, q, k, values, pitch, p, runs, plan, scale, relative, dq, dk, dv):
+    """See `segment_backward`; with distances `relative_backward`. Keys without a token are not read."""
+    (qv, far, last, dqv, dfar, ds, dposition), H, at = relative, plan[0], 0
     for i in range(len(runs)):
         begin, end, low, high = runs[i]
-        S = high - low
-        for h in range(H):
-            _rows_with_rows(g[begin:end], v[low:high], h, units, ds[at:])
-        for _ in range((end - begin) * H):
-            row, drow = p[at : at + S], ds[at : at + S]
-            mean = scale - scale
-            for s in range(S):
-                mean += row[s] * drow[s]
-            for s in range(S):
-                drow[s] = row[s] * (drow[s] - mean) * scale
-            at += S
-
-
-@kernel(SUMS)
-def _add_gradients(g, q, k, p, ds, runs, H, K, numbers, rows, own, dq, dk, dv):
-    """dq += ds k, dk += ds^T q, dv += p^T g; 6 H K flops per pair. Flat arrays. Media without a token are not read."""
-    at = 0
-    for i in range(len(runs)):
-        begin, end, low, high = runs[i]
-        n, S = end - begin, high - low
-        for t in range(n):
-            own[t] = t * H * S
-        for h in range(H):
-            latent, query, here = (low * H + h) * K, (begin * H + h) * K, at + h * S
-            to_q, to_k, to_v = dq[query:], dk[latent:], dv[latent:]
-            add_product(ds[here:], own[:n], numbers[:S], k[latent:], H * K, K, to_q, to_q, rows[:n], True)
-            add_product(ds[here:], numbers[:S], own[:n], q[query:], H * K, K, to_k, to_k, rows[:S], True)
-            add_product(p[here:], numbers[:S], own[:n], g[query:], H * K, K, to_v, to_v, rows[:S], True)
+        n, S, run, near = end - begin, high - low, (begin, end, low, high), (begin, end, last - high + low, last)
+        part = p[at : at + n * H * S]
+        _products(g, values, pitch, run, plan, ds)
+        for j in range(n * H):
+            _score_gradients(part[j * S : (j + 1) * S], ds[j * S :], scale)
+        _mix(ds, k, run, plan, dq)
+        _mix_back(ds, q, run, plan, dk)
+        _mix_back(part, g, run, plan, dv)
+        if len(qv):
+            for j in range(n * H):
+                _shift_back(ds[j * S : (j + 1) * S], S - n + 1 + j // H, dposition[j * S :])
+            _mix(dposition, far, near, plan, dqv)
+        if len(dfar):
+            _mix_back(dposition, qv, near, plan, dfar)
         at += n * H * S
+
+
+@helper(SUMS)
+def _score_gradients(p, ds, scale):
+    """ds <- p (ds - sum p ds) scale for a row."""
+    mean = scale - scale
+    for s in range(len(p)):
+        mean += p[s] * ds[s]
+    for s in range(len(p)):
+        ds[s] = p[s] * (ds[s] - mean) * scale
+
+
+@helper(SUMS)
+def _shift_back(ds, end, dposition):
+    """The gradients of a row's scores by distance: those of the scores up to the own key; 0 for farther distances."""
+    far, near = dposition[: len(ds) - end], dposition[len(ds) - end :]
+    for s in range(len(far)):
+        far[s] = 0
+    for s in range(end):
+        near[s] = ds[s]

@@ -1,4 +1,4 @@
-"""A register tile: the loop under convolution and cross-attention. It multiplies small matrices at the machine's rate.
+"""A register tile: the loop under convolution and attention. It multiplies small matrices at the machine's rate.
 
 In one cycle a core with vectors of 512 bits multiplies 16 numbers by 16 others and adds the products to 16 sums. To
 load these numbers takes as long, so a loop that loads two operands for each product runs at half of the rate or less.
