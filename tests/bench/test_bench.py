@@ -461,10 +461,10 @@ def test_flops_of_attention_by_hand(rng):
 
 
 def test_flops_of_relative_attention_by_hand(rng):
-    """70 queries in blocks of 64: 64 rows have 64 keys, 6 rows have all 70."""
+    """70 queries: the first sees one key, the last sees all 70."""
     q, k, v = rng.standard_normal((3, 1, 70, 2, 3))
     r, u, visible_from = rng.standard_normal((70, 2, 3)), np.zeros((2, 3)), np.zeros((1, 70), int)
-    product = 2 * 2 * 3 * (64 * 64 + 6 * 70)
+    product = 2 * 2 * 3 * (70 * 71 // 2)
     assert gemm_flops(lambda: ops.relative_attention(q, k, v, r, u, u, visible_from)) == 3 * product
 
     def loss(params):

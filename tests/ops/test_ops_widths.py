@@ -129,7 +129,7 @@ def test_other_operations(name):
 def test_wide_rows_share_their_kernels():
     """Nothing is compiled for a new width."""
     kernels = [product_kernels_numba._convolve, product_kernels_numba._correlate]
-    kernels += [getattr(product_kernels_numba, name) for name in ("_products", "_mix", "_softmax_gradients")]
+    kernels += [getattr(product_kernels_numba, name) for name in ("_scores", "_weighted", "_gradients")]
     phi, compiled = np.array([[1, 1, 2]]), []
     for width in (300, 300, 301):
         ops_cases.on_floor("fast", ops.conv2d, [normal(1, 2, 2, 4), normal(1, 1, 4, width)])

@@ -183,7 +183,8 @@ class _Window:
     def peek(self) -> str:
         """The next character that is not white space; "" at the end."""
         while True:
-            self.place = BLANKS.match(self.text, self.place).end()
+            blanks: Any = BLANKS.match(self.text, self.place)  # it matches everywhere
+            self.place = blanks.end()
             if self.place < len(self.text) or not self.more():
                 return self.text[self.place : self.place + 1]
 

@@ -13,7 +13,7 @@ import gzip
 import lzma
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,7 +40,8 @@ SHARDS = True
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".apng")
 LARGEST_MEMBER = 1 << 33  # bytes; one of more than LARGEST_PART is not read
 BOMB = 100, 1 << 28  # an archive unpacks to at most 100 times its bytes and 256 MB
-KINDS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # begin of a file: what unpacks it
+# {begin of a file: what unpacks it}
+KINDS: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 TEXTS = (".txt", ".json", ".caption")
 
 
