@@ -165,7 +165,7 @@ def _figure(path):
 
 def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
-    p.add_argument("--preset", help="toy (the default), quick (about 3 minutes), smoke (seconds), or omniglot")
+    p.add_argument("--preset", help="toy (the default), quick (about 3 minutes), smoke (seconds), omniglot or emoji")
     p.add_argument("--out", type=_path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or the seed of the resumed run")
     p.add_argument("--resume", action="store_true", help="continue the run in --out after any stop")
@@ -195,17 +195,13 @@ def _add_train(commands):
 
 def _train(args):
     from tinyflamingo.evaluation.run import format_report
-    from tinyflamingo.handwriting.one_shot import validator
-    from tinyflamingo.own_data.scores import evaluate_run
     from tinyflamingo.system import number
-    from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
 
-    handwriting, own = get_preset(args.preset or "toy").handwriting, _own_data(args)
+    own = _own_data(args)
     out = args.out or Path("runs") / ("own" if own else args.preset or "toy")
-    ending = validator(handwriting, args.data, out) if handwriting else evaluate_run(out)
-    source = _source(args, own, out)
+    source, ending = _source(args, own, out)
     with together():
         model = train(args.preset or source.preset, out, args.seed, args.resume, ending, source)
     if world().rank > 0:
@@ -217,27 +213,34 @@ def _train(args):
 
 
 def _source(args, own, out):
-    """The data of a run: handwriting, the user's own data, or TinyWorld."""
+    """(data of a run, its evaluation): handwriting, emoji, the user's own data, or TinyWorld."""
+    from tinyflamingo.emoji.scores import evaluator
+    from tinyflamingo.emoji.stages import Emoji
+    from tinyflamingo.handwriting.one_shot import validator
     from tinyflamingo.handwriting.stages import Handwriting
     from tinyflamingo.own_data.options import source_of
+    from tinyflamingo.own_data.scores import evaluate_run
     from tinyflamingo.training.presets import get_preset
 
-    if get_preset(args.preset or "toy").handwriting and args.data is not None:
-        return Handwriting(args.data)
-    return source_of(own, out, args.resume)
+    preset = get_preset(args.preset or "toy")
+    if preset.handwriting and args.data is not None:
+        return Handwriting(args.data), validator(preset.handwriting, args.data, out)
+    if preset.emoji and args.data is not None:
+        return Emoji(args.data), evaluator(args.data, out)
+    return source_of(own, out, args.resume), evaluate_run(out)
 
 
 def _own_data(args):
-    """The options of the user's own data, or None. The data of a handwriting preset are not the user's own."""
+    """The options of the user's own data, or None. The archives that some presets read are not the user's own data."""
     from tinyflamingo.own_data.options import OPTIONS, own_data
     from tinyflamingo.training.presets import get_preset
 
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    handwriting = get_preset(args.preset or "toy").handwriting
-    own = args.data is not None and not handwriting
+    archives = get_preset(args.preset or "toy").reads_archives
+    own = args.data is not None and not archives
     if options and not own:
         option = {"start": "from"}.get(name := next(iter(options)), name.replace("_", "-"))
-        reason = f"preset {args.preset!r} has its own data" if handwriting else "add --data PATH"
+        reason = f"preset {args.preset!r} has its own data" if archives else "add --data PATH"
         raise UserError(f"--{option} is an option for your own data: {reason}")
     return own_data(str(args.data), args.preset, options) if own else None
 

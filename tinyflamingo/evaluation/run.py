@@ -89,12 +89,23 @@ def format_report(report: dict) -> str:
     if p := report.get("text_perplexity"):
         both = f"{p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo"
         lines.append(f"perplexity of text alone: {both}")
+    if emoji := report.get("emoji"):
+        lines += _emoji_lines(emoji)
     if own := report.get("own"):
         right, wrong = own["perplexity"], own["perplexity_exchanged"]
         text = f"{right:.2f}; with another record's picture {wrong:.2f}" if right else "unknown, there are too few"
         lines.append(f"perplexity of {own['n']} held-out records: {text}")
         lines += _own_lines(own)
     return "\n".join(lines)
+
+
+def _emoji_lines(emoji):
+    """The scores on emoji, each beside what the model has to beat."""
+    yield f"{'emoji':26s} score   95% interval      n   raw pixels   class means"
+    for name, row in emoji.items():
+        (low, high), means = row["ci95"], row["class_means"]
+        line = f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}   {row['neighbours']:.3f}"
+        yield line if means is None else f"{line}        {means:.3f}"
 
 
 def _own_lines(own):

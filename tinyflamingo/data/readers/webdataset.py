@@ -8,10 +8,8 @@ link or a device, or whose name leads out of the folder, makes its record bad. N
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tinyflamingo.data.readers.record import (
     OUTPUT,
@@ -26,9 +24,9 @@ from tinyflamingo.data.readers.record import (
     text,
     words,
 )
-from tinyflamingo.data.readers.text_files import reading
+from tinyflamingo.data.readers.tars import members
 from tinyflamingo.data.video import EXTENSIONS as VIDEOS
-from tinyflamingo.files import LARGEST_PART, LONGEST_NAME, open_regular, parse_json
+from tinyflamingo.files import LARGEST_PART, parse_json
 
 FILES = ("*.tar", "*.tar.gz", "*.tgz")
 SURE = FILES
@@ -50,36 +48,20 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
 def _groups(path):
     """(where, {extension: bytes}) of consecutive members with the same key, or a `BadRecord` if one of them is bad."""
     key, group = None, {}
-    with reading(path), open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Head) as archive:
-        for member in archive:
-            archive.members.clear()  # else memory holds the heads of all members
-            folder, _, name = member.name.rpartition("/")
-            if member.isdir() or name.startswith("._"):  # macOS adds a `._name` to every name
-                continue
-            stem, _, extension = name.partition(".")
-            if key not in (None, f"{folder}/{stem}"):
-                yield f"{path.name} {key.lstrip('/')}", group
-                group = {}
-            key = f"{folder}/{stem}"
-            if isinstance(group, dict):
-                group = _with(group, archive, member, f".{extension.lower()}")
-        if key is not None:
+    for member, read in members(path):
+        folder, _, name = member.name.rpartition("/")
+        stem, _, extension = name.partition(".")
+        if key not in (None, f"{folder}/{stem}"):
             yield f"{path.name} {key.lstrip('/')}", group
+            group = {}
+        key = f"{folder}/{stem}"
+        if isinstance(group, dict):
+            group = _with(group, member, read, f".{extension.lower()}")
+    if key is not None:
+        yield f"{path.name} {key.lstrip('/')}", group
 
 
-class _Head(tarfile.TarInfo):
-    """The head of a member. `tarfile` reads long names and other facts (pax) whole, so their length is checked."""
-
-    @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Head:
-        """The head in 512 bytes."""
-        head = super().frombuf(buf, encoding, errors)
-        if not head.isreg() and head.size > LONGEST_NAME:
-            raise tarfile.ReadError(f"a member has a head of {head.size} bytes")
-        return head
-
-
-def _with(group, archive, member, extension):
+def _with(group, member, read, extension):
     """The group with one more member, or the `BadRecord` that spoils the group."""
     try:
         check_name(member.name)
@@ -93,7 +75,7 @@ def _with(group, archive, member, extension):
             raise BadRecord(f"files of more than {LARGEST_PART >> 20} MB", member.name)
     except BadRecord as error:
         return error
-    return group | {extension: archive.extractfile(member).read()}
+    return group | {extension: read()}
 
 
 def _items(group):
