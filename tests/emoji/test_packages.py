@@ -14,14 +14,11 @@ from tinyflamingo.emoji.packages import FLUENT, NAMES, NOTO, TAUGHT, TWEMOJI, fa
 from tinyflamingo.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def _few(monkeypatch):
-    monkeypatch.setattr(packages, "ASKED", 8)
-
-
 @pytest.fixture
 def folder(tmp_path):
+    """Packages that a test may change."""
     return write_packages(tmp_path)
+
 
 
 def test_a_concept_is_drawn_by_all_three_and_named(folder):

@@ -23,7 +23,7 @@ from tinyflamingo.data.tinyworld.language import PICTURE_WORDS
 from tinyflamingo.data.tinyworld.pool import Medium, Pool
 from tinyflamingo.emoji.packages import TAUGHT, Concepts, read_concepts, split
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures
+from tinyflamingo.model.contrastive import START_TEMPERATURE, contrastive_loss, embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.tokenizer import EOS, Tokenizer
@@ -90,8 +90,9 @@ class DrawingsStage(ContrastiveStage):
         super().__init__(preset, rng, tokenizer, frozen)
 
     def initial(self, rng: np.random.Generator) -> Params:
-        """Both towers of the start."""
-        return {"vision": self.start.frozen["vision"]} | self.start.frozen["contrastive"]
+        """Both towers of the start. The temperature is that of a beginner: drawings are not yet near each other."""
+        temperature = {"log_scale": np.array(-np.log(START_TEMPERATURE), np.float32)}
+        return {"vision": self.start.frozen["vision"]} | self.start.frozen["contrastive"] | temperature
 
     def batch(self, rng: np.random.Generator) -> tuple[np.ndarray, list[list[int]]]:
         """Pixels (2 n + m, Y, X, 3) and captions: n concepts by one artist, the same by the other, m of TinyWorld."""
