@@ -103,7 +103,7 @@ class EmojiRecipe:
     concepts: int = 48  # concepts in a batch of stage one, each drawn by two artists
     captions: float = 0.5  # weight of the loss between pictures and captions, beside that between drawings
     texts: float = 0.3  # share of the documents of stage two that are names of emoji
-    views: int = 6  # changed copies of every drawing in the pool of stage three
+    views: int = 4  # changed copies of every drawing in the pool of stage three
     ways: tuple = (2, 10)  # fewest and most concepts in an episode
     shots: tuple = (1, 3)  # fewest and most examples of each concept
     queries: int = 6  # queries in an episode
@@ -210,38 +210,40 @@ def _emoji() -> Preset:
     return Preset(
         "emoji",
         contrastive=ContrastiveRecipe(
-            steps=1200,
-            batch=32,  # rows of TinyWorld, beside the emoji
-            families=3000,
-            optimiser=OptimiserConfig(learning_rate=3e-3, weight_decay=0.02, agc=0.08, warmup=60),
+            steps=300,
+            batch=32,  # pictures of TinyWorld, beside the emoji
+            families=1500,
+            optimiser=OptimiserConfig(learning_rate=3e-3, weight_decay=0.02, agc=0.08, warmup=30),
         ),
         language=LanguageRecipe(
-            steps=300,
+            steps=150,
             long_from=0,
             phases=((math.inf, 0.04, 0.24, 0.32),),
-            optimiser=OptimiserConfig(learning_rate=1e-3, warmup=30),
+            optimiser=OptimiserConfig(learning_rate=1e-3, warmup=20),
         ),
         flamingo=FlamingoRecipe(
-            steps=800,
+            steps=700,
             datasets=(
                 Dataset("emoji episodes", 14, 192, 1.0),
-                Dataset("emoji names", 12, 24, 0.3),
-                Dataset("pages", 5, 96, 0.5),
+                Dataset("emoji names", 10, 24, 0.3),
+                Dataset("pages", 5, 96, 0.6),
                 Dataset("pairs", 4, 20, 0.2),
                 Dataset("videos", 2, 40, 0.2),
             ),
-            longer=4,
-            singles=1500,
-            uncoloured=1000,
-            pairs=4000,
-            counts=800,
-            clips=500,
+            longer=3,
+            feature_noise=0.3,
+            singles=1200,
+            uncoloured=800,
+            pairs=2500,
+            counts=600,
+            clips=300,
             wild=1152,
             digits=400,
-            sums=800,
-            optimiser=OptimiserConfig(learning_rate=1e-3, weight_decay=0.1, warmup=30),
+            sums=600,
+            optimiser=OptimiserConfig(learning_rate=1.5e-3, weight_decay=0.1, warmup=30),
         ),
         emoji=EmojiRecipe(),
+        save_every=50,
     )
 
 
