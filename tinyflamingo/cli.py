@@ -356,7 +356,9 @@ def _add_evaluate(commands):
     p.add_argument("--json", type=_path, metavar="FILE", help="write the report to this file")
     p.add_argument("--seed", type=_whole, default=0, help="selects the test pictures (default: 0)")
     p.add_argument("--queries", type=_whole, help=f"queries for each task (default: {QUERIES})")
-    p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot needs --runs")
+    p.add_argument(
+        "--task", action="append", help="only this task (may be repeated); omniglot needs --runs, emoji --data"
+    )
     p.add_argument("--suite", action="store_true", help="32 tasks with 0 to 32 shots, and specialists")
     p.add_argument("--quick", action="store_true", help="with --suite: a small part that takes minutes")
     p.add_argument("--runs", type=_path, metavar="ZIP", help="for --task omniglot: all_runs.zip of the data set")
@@ -372,10 +374,13 @@ def _evaluate(args):
     from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.files import write_atomically
 
-    omniglot = args.runs or "omniglot" in (args.task or ())
-    _check_evaluate(args, omniglot)
+    omniglot, emoji = args.runs or "omniglot" in (args.task or ()), "emoji" in (args.task or ())
+    _check_evaluate(args, omniglot, emoji)
     target = args.json and _writable(args.json)
-    if omniglot:
+    if emoji:
+        report = _evaluate_emoji(args)
+        print(format_report(report))
+    elif omniglot:
         report = _evaluate_runs(args)
         print(format_report(report))
     elif args.suite:
@@ -410,9 +415,13 @@ def _evaluate_tasks(args, model):
     return report
 
 
-def _check_evaluate(args, omniglot):
+def _check_evaluate(args, omniglot, emoji):
     """Refuse combinations in which an option has no effect."""
-    if (args.data or args.test or args.shots) and (args.suite or omniglot or args.task):
+    if emoji and (args.task != ["emoji"] or not args.data or args.test or args.shots or args.suite or omniglot):
+        raise UserError(
+            "--task emoji and --data DIR belong together, without another task, --test, --shots and --suite"
+        )
+    if not emoji and (args.data or args.test or args.shots) and (args.suite or omniglot or args.task):
         raise UserError("--data, --test and --shots are for your own data: remove --suite, --task and --runs")
     if args.queries == 0:
         raise UserError("--queries must be at least 1")
@@ -422,6 +431,12 @@ def _check_evaluate(args, omniglot):
         raise UserError("--suite does not contain omniglot: remove --suite, or remove --task omniglot and --runs")
     if args.queries and (args.suite or omniglot):
         raise UserError(f"--queries has no effect with {'--suite' if args.suite else '--task omniglot'}: remove it")
+
+
+def _evaluate_emoji(args):
+    from tinyflamingo.emoji.scores import emoji_report
+
+    return {"tasks": {}, "emoji": emoji_report(_load(args.checkpoint), args.data, args.queries or QUERIES, args.seed)}
 
 
 def _evaluate_runs(args):

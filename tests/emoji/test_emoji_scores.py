@@ -33,7 +33,7 @@ def test_the_third_artist_is_asked_and_the_two_others_are_the_examples(start, dr
         shown = [picture.tobytes() for picture in prompt.examples[way]]
         assert two == set(shown[:2]) and shown[2] not in two
         assert sides[1].pictures[concept, 2].tobytes() not in shown
-    assert prompt.answers.shape == (3, 2) and set(w.rstrip(".") for w in prompt.words) <= set(NEW_WORDS)
+    assert prompt.answers.shape == (4, 2) and set(w.rstrip(".") for w in prompt.words) <= set(NEW_WORDS)
 
 
 def test_every_concept_is_asked_and_enough(start, drawn, monkeypatch):
@@ -53,9 +53,21 @@ def test_every_concept_is_asked_and_enough(start, drawn, monkeypatch):
 
 def test_a_model_that_always_prefers_the_right_word_has_every_point(start, drawn, monkeypatch):
     monkeypatch.setattr(scores, "rank", lambda model, rows, words, *_: [np.eye(len(w))[i] for i, w in enumerate(words)])
-    assert all(row["score"] == 1 for row in scores.few_shot_scores(start, drawn, 8).values())
+    assert all(row["score"] == row["ensemble"] == 1 for row in scores.few_shot_scores(start, drawn, 8).values())
     monkeypatch.setattr(scores, "rank", lambda model, rows, words, *_: [np.arange(len(w)) for w in words])
     assert scores.few_shot_scores(start, drawn, 8)["2-way 1-shot"]["score"] == 0.5
+
+
+def test_the_ensemble_hears_all_prompts(start, drawn, monkeypatch):
+    calls = iter(range(100))
+
+    def first_is_wrong(model, rows, words, *_):
+        right = np.eye(len(words))
+        return list(-right if next(calls) % scores.ORDERS == 0 else right)
+
+    monkeypatch.setattr(scores, "rank", first_is_wrong)
+    row = scores.few_shot_scores(start, drawn, 8)["2-way 1-shot"]
+    assert row["score"] == 0 and row["ensemble"] == 1
 
 
 def test_simpler_answers():
@@ -70,12 +82,12 @@ def test_simpler_answers():
 def test_names_are_asked_of_known_concepts_by_the_new_artist(start, sides):
     rows = scores.name_scores(start, sides[0], 6)
     assert [row["n"] for row in rows.values()] == [6, 6]
-    assert all(0 <= row["score"] <= 1 and row["class_means"] is None for row in rows.values())
+    assert all(0 <= row["score"] <= 1 and "class_means" not in row for row in rows.values())
 
 
 def test_the_report_prints_each_score_beside_the_others(start, drawn, sides):
     rows = scores.few_shot_scores(start, drawn, 8) | scores.name_scores(start, sides[0], 4)
     lines = format_report({"tasks": {}, "emoji": rows}).splitlines()
-    assert "raw pixels   class means" in lines[0]
+    assert "six prompts   class means   raw pixels" in lines[0]
     assert lines[1].startswith("2-way 1-shot") and f"{rows['2-way 1-shot']['class_means']:.3f}" in lines[1]
     assert len(lines) == 5

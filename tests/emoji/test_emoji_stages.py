@@ -1,4 +1,4 @@
-"""The stages on emoji: the contents of batches, no asked concept and no drawing of the asked artist, and a whole run."""
+"""The stages on emoji: batches, no asked concept, no drawing of the asked artist, and a whole run."""
 
 import dataclasses
 import json

@@ -20,7 +20,6 @@ def folder(tmp_path):
     return write_packages(tmp_path)
 
 
-
 def test_a_concept_is_drawn_by_all_three_and_named(folder):
     concepts = read_concepts(folder, 32)
     assert concepts.codes == tuple(sorted(codes_of(40)))

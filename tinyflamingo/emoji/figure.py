@@ -19,7 +19,12 @@ from tinyflamingo.figures import write_figure
 if TYPE_CHECKING:
     from tinyflamingo.emoji.scores import Prompt
 
-BARS = {"score": "Flamingo, in the prompt", "class_means": "class means of its features", "neighbours": "raw pixels"}
+BARS = {
+    "score": "Flamingo, one prompt",
+    "ensemble": "Flamingo, six prompts",
+    "class_means": "class means of its features",
+    "neighbours": "raw pixels",
+}
 CREDITS = "Drawings: Noto (Apache 2.0), Twemoji (CC BY 4.0), Fluent (MIT)"
 
 
@@ -57,7 +62,7 @@ def _picture(axes, pixels, title, colour):
 def _bars(axes, report):
     places = np.arange(len(report))
     for i, (key, label) in enumerate(BARS.items()):
-        axes.bar(places + 0.27 * (i - 1), [row[key] or 0 for row in report.values()], 0.25, label=label)
+        axes.bar(places + 0.2 * (i - 1.5), [row.get(key, 0) for row in report.values()], 0.18, label=label)
     axes.set_xticks(places, [name.replace(" ", "\n", 1) for name in report], fontsize=8)
     axes.set_ylabel("share of right answers")
     axes.set_ylim(0, 1)

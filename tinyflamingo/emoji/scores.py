@@ -23,7 +23,7 @@ from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.emoji.figure import draw_emoji
 from tinyflamingo.emoji.packages import ARTISTS, TAUGHT, Concepts, read_concepts, split
 from tinyflamingo.emoji.stages import name_text
-from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_prompt, write
+from tinyflamingo.evaluation.few_shot import MEDIUM, ORDERS, rank, read_prompt, write
 from tinyflamingo.evaluation.metrics import summarise
 from tinyflamingo.evaluation.run import evaluate
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media
@@ -44,14 +44,26 @@ def evaluator(data: str | Path, folder: str | Path) -> Evaluate:
     """
 
     def score(model, n, seed):
-        known, asked = split(read_concepts(data, model.config.vision.side))
-        drawn = Drawn(model, asked, split_rng("test", STREAM, seed))
-        report = few_shot_scores(model, drawn, n, seed) | name_scores(model, known, n, seed)
-        prompt = ask(model, drawn, np.arange(5), split_rng("test", STREAM, seed, 5), 1)
-        draw_emoji(prompt, report, Path(folder) / "emoji.png")
+        report = emoji_report(model, data, n, seed, Path(folder) / "emoji.png")
         return evaluate(model, n, seed) | {"emoji": report}
 
     return score
+
+
+def emoji_report(
+    model: TrainedFlamingo, data: str | Path, n: int = 500, seed: int = 0, figure: Path | None = None
+) -> dict:
+    """All scores of any model on the packages in `data`: {name: row}, n queries for each at least.
+
+    A row: {"score", "ci95", "n", "ensemble", "neighbours", "class_means"}; names have no ensemble and no class means.
+    figure: where to draw a prompt and the scores; None: nowhere.
+    """
+    known, asked = split(read_concepts(data, model.config.vision.side))
+    drawn = Drawn(model, asked, split_rng("test", STREAM, seed))
+    report = few_shot_scores(model, drawn, n, seed) | name_scores(model, known, n, seed)
+    if figure:
+        draw_emoji(ask(model, drawn, np.arange(5), split_rng("test", STREAM, seed, 5), 1), report, figure)
+    return report
 
 
 class Drawn:
@@ -75,8 +87,8 @@ class Drawn:
 class Prompt(NamedTuple):
     """Examples of W concepts, one query about each, and answers.
 
-    words: of the concepts; examples (W, shots, Y, X, 3); queries (W, Y, X, 3); answers (3, W): concepts as the model,
-    the class means and the nearest neighbours among raw pixels choose them.
+    words: of the concepts; examples (W, shots, Y, X, 3); queries (W, Y, X, 3); answers (4, W): the concept that each
+    query shows, by the model after one prompt, by an ensemble of prompts, by class means, and by raw pixels.
     """
 
     words: list[str]
@@ -86,10 +98,8 @@ class Prompt(NamedTuple):
 
 
 def few_shot_scores(model: TrainedFlamingo, drawn: Drawn, n: int, seed: int = 0) -> dict:
-    """{task: {"score", "ci95", "n", "neighbours", "class_means"}} with at least n queries of each task.
-
-    Every concept is asked equally often, but for some that fill the last prompt of a round.
-    """
+    """Rows of `emoji_report` for all tasks. Every concept is asked equally often, but for some that fill the last
+    prompt of a round."""
     rows = {}
     for number, (name, (ways, shots)) in enumerate(TASKS.items(), start=1):
         rng = split_rng("test", STREAM, seed, number)
@@ -97,8 +107,9 @@ def few_shot_scores(model: TrainedFlamingo, drawn: Drawn, n: int, seed: int = 0)
         groups = [part for _ in range(-(-n // concepts)) for part in _groups(rng, concepts, ways)]
         jobs = list(zip(groups, rng.spawn(len(groups)), strict=True))
         prompts = ops.parallel_map(lambda job, shots=shots: ask(model, drawn, *job, shots), jobs)
-        own, means, pixels = np.concatenate([p.answers == np.arange(ways) for p in prompts], axis=1)
-        rows[name] = summarise(own, rng) | {"neighbours": float(pixels.mean()), "class_means": float(means.mean())}
+        one, *others = np.concatenate([p.answers == np.arange(ways) for p in prompts], axis=1)
+        beside = zip(("ensemble", "class_means", "neighbours"), others, strict=True)
+        rows[name] = summarise(one, rng) | {label: float(hits.mean()) for label, hits in beside}
     return rows
 
 
@@ -111,21 +122,35 @@ def _groups(rng, concepts, ways):
 
 
 def ask(model: TrainedFlamingo, drawn: Drawn, concepts: Array, rng: np.random.Generator, shots: int) -> Prompt:
-    """One prompt with so many examples of each concept (W,) in random order; each concept is asked once after it."""
-    W = len(concepts)
+    """So many examples of each concept (W,) in random order, then one query about each.
+
+    The ensemble has several prompts with other orders and other words. Their log-likelihoods, normalised over the
+    words, are added (paper, appendix A.2).
+    """
     examples = np.stack([_examples(rng, shots) for _ in concepts])  # (W, shots) numbers of pictures
-    words = [f"{word}." for word in rng.choice(NEW_WORDS, W, replace=False)]
-    order = rng.permutation(W * shots)
-    ways = order // shots
+    likely, words = zip(*(_likelihoods(model, drawn, concepts, examples, rng) for _ in range(ORDERS)), strict=True)
     support, queries = (concepts[:, None], examples), (concepts, LAST)
-    visual = np.concatenate([drawn.visual[concepts[ways], examples.reshape(-1)[order]], drawn.visual[queries]])
+    answers = [
+        np.argmax(likely[0], axis=1),
+        np.argmax(np.sum(likely, axis=0), axis=1),
+        _nearest_mean(drawn.features[support], drawn.features[queries]),
+        _nearest_pixels(drawn.pixels[support], drawn.pixels[queries]),
+    ]
+    return Prompt(words[0], drawn.pixels[support], drawn.pixels[queries], np.array(answers))
+
+
+def _likelihoods(model, drawn, concepts, examples, rng):
+    """(log-likelihood (W, W) of each concept's word for each query, the words) after one prompt."""
+    W = len(concepts)
+    words = [f"{word}." for word in rng.choice(NEW_WORDS, W, replace=False)]
+    order = rng.permutation(examples.size)
+    ways = order // examples.shape[1]
+    shown = drawn.visual[concepts[ways], examples.reshape(-1)[order]]
+    visual = np.concatenate([shown, drawn.visual[concepts, LAST]])
     cache, next_token = read_prompt(model, [item for way in ways for item in (MEDIUM, words[way])], visual)
     seen = [len(order) + 1 + i for i in range(W)]
-    scores = rank(model, [[MEDIUM]] * W, [words] * W, seen, cache, visual, next_token)
-    means = _nearest_mean(drawn.features[support], drawn.features[queries])
-    pixels = _nearest_pixels(drawn.pixels[support], drawn.pixels[queries])
-    answers = np.array([np.argmax(scores, axis=1), means, pixels])
-    return Prompt(words, drawn.pixels[support], drawn.pixels[queries], answers)
+    scores = np.array(rank(model, [[MEDIUM]] * W, [words] * W, seen, cache, visual, next_token))
+    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True), words
 
 
 def _examples(rng, shots):
@@ -181,6 +206,6 @@ def name_scores(model: TrainedFlamingo, known: Concepts, n: int, seed: int = 0) 
     hits = [text == names[i] for text, i in zip(texts, asked, strict=True)], [np.argmax(s) == 0 for s in ranked]
     labels = "name of a known concept", f"name among {OPTIONS}"
     return {
-        label: summarise(np.array(own, float), rng) | {"neighbours": float(np.mean(other)), "class_means": None}
+        label: summarise(np.array(own, float), rng) | {"neighbours": float(np.mean(other))}
         for label, own, other in zip(labels, hits, near, strict=True)
     }

@@ -101,11 +101,12 @@ def format_report(report: dict) -> str:
 
 def _emoji_lines(emoji):
     """The scores on emoji, each beside what the model has to beat."""
-    yield f"{'emoji':26s} score   95% interval      n   raw pixels   class means"
+    yield f"{'emoji':26s} score   95% interval      n   six prompts   class means   raw pixels"
     for name, row in emoji.items():
-        (low, high), means = row["ci95"], row["class_means"]
-        line = f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}   {row['neighbours']:.3f}"
-        yield line if means is None else f"{line}        {means:.3f}"
+        low, high = row["ci95"]
+        more = [f"{row[key]:.3f}" if key in row else "" for key in ("ensemble", "class_means", "neighbours")]
+        beside = "   ".join(f"{value:11s}" for value in more).rstrip()
+        yield f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}   {beside}"
 
 
 def _own_lines(own):
