@@ -21,6 +21,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     docs/results/suite_*.json       written by `evaluate --suite`
     docs/results/omniglot-validation.json
                                     metrics.json of `train --preset omniglot-validation --data DIR`
+    docs/results/emoji.json         metrics.json of `train --preset emoji --data DIR`
 
 Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
 """
@@ -52,9 +53,10 @@ OWN_DATA = ROOT / "docs" / "own_data.json"
 EXPLORER = ROOT / "docs" / "explorer.json"
 RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
+EMOJI = RESULTS / "emoji.json"
 DOCUMENTS = [
     ROOT / "docs" / f"{name}.md"
-    for name in "architecture commands explorer omniglot own_data performance scaling scores sizes".split()
+    for name in "architecture commands emoji explorer omniglot own_data performance scaling scores sizes".split()
 ]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -227,6 +229,32 @@ def omniglot() -> str:
         f"{row['score']:.3f} ({low:.3f} to {high:.3f}) of {row['n']} drawings in {len(runs)} runs; the best run had "
         f"{min(runs):.2f}, the worst {max(runs):.2f}; {duration(report['seconds'])} in all"
     )
+
+
+def emoji_concepts() -> str:
+    """How many concepts the emoji packages have."""
+    concepts = json.loads(EMOJI.read_text(encoding="utf-8"))["concepts"]
+    return f"{concepts['training']:,} concepts for training and {concepts['asked']} for tests"
+
+
+def emoji() -> str:
+    """The scores of the preset on emoji, and how long it took."""
+    report = json.loads(EMOJI.read_text(encoding="utf-8"))
+    rows = [
+        [name, f"{row['score']:.3f} ({row['ci95'][0]:.3f} to {row['ci95'][1]:.3f})", row["n"]]
+        + [f"{row[key]:.3f}" if key in row else "–" for key in ("ensemble", "class_means", "neighbours")]
+        for name, row in report["emoji"].items()
+    ]
+    stages = ", ".join(f"{STAGES.get(name, name)}: {duration(s)}" for name, s in report["stages"].items())
+    header = ["measure", "one prompt (95% interval)", "questions", "six prompts", "class means", "raw pixels"]
+    return f"{table(header, rows)}\n\nTime: {stages}; together {duration(report['seconds'])}."
+
+
+def emoji_tinyworld() -> str:
+    """TinyWorld's scores after training on emoji, beside those of the checkpoint from which it went on."""
+    before, after = card()["metrics"]["tasks"], json.loads(EMOJI.read_text(encoding="utf-8"))["tasks"]
+    rows = [[f"`{name}`", f"{before[name]['score']:.3f}", f"{row['score']:.3f}"] for name, row in after.items()]
+    return table(["task", "shipped checkpoint", "after emoji"], rows)
 
 
 def facts() -> str:
@@ -540,6 +568,7 @@ REGIONS = {
     for f in (
         *(scores, twins, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, workers, real_size),
+        *(emoji_concepts, emoji, emoji_tinyworld),
         *(
             follow_prompt,
             follow_step,

@@ -436,7 +436,7 @@ def _check_evaluate(args, omniglot, emoji):
 def _evaluate_emoji(args):
     from tinyflamingo.emoji.scores import emoji_report
 
-    return {"tasks": {}, "emoji": emoji_report(_load(args.checkpoint), args.data, args.queries or QUERIES, args.seed)}
+    return {"tasks": {}} | emoji_report(_load(args.checkpoint), args.data, args.queries or QUERIES, args.seed)
 
 
 def _evaluate_runs(args):

@@ -45,7 +45,7 @@ def evaluator(data: str | Path, folder: str | Path) -> Evaluate:
 
     def score(model, n, seed):
         report = emoji_report(model, data, n, seed, Path(folder) / "emoji.png")
-        return evaluate(model, n, seed) | {"emoji": report}
+        return evaluate(model, n, seed) | report
 
     return score
 
@@ -53,17 +53,19 @@ def evaluator(data: str | Path, folder: str | Path) -> Evaluate:
 def emoji_report(
     model: TrainedFlamingo, data: str | Path, n: int = 500, seed: int = 0, figure: Path | None = None
 ) -> dict:
-    """All scores of any model on the packages in `data`: {name: row}, n queries for each at least.
+    """All scores of any model on the packages in `data`, with at least n queries for each.
+
+    Returns {"emoji": {name: row}, "concepts": {"training": number, "asked": number}}.
 
     A row: {"score", "ci95", "n", "ensemble", "neighbours", "class_means"}; names have no ensemble and no class means.
     figure: where to draw a prompt and the scores; None: nowhere.
     """
     known, asked = split(read_concepts(data, model.config.vision.side))
     drawn = Drawn(model, asked, split_rng("test", STREAM, seed))
-    report = few_shot_scores(model, drawn, n, seed) | name_scores(model, known, n, seed)
+    rows = few_shot_scores(model, drawn, n, seed) | name_scores(model, known, n, seed)
     if figure:
-        draw_emoji(ask(model, drawn, np.arange(5), split_rng("test", STREAM, seed, 5), 1), report, figure)
-    return report
+        draw_emoji(ask(model, drawn, np.arange(5), split_rng("test", STREAM, seed, 5), 1), rows, figure)
+    return {"emoji": rows, "concepts": {"training": len(known.names), "asked": len(asked.names)}}
 
 
 class Drawn:
