@@ -222,7 +222,7 @@ def _emoji() -> Preset:
             optimiser=OptimiserConfig(learning_rate=1e-3, warmup=20),
         ),
         flamingo=FlamingoRecipe(
-            steps=700,
+            steps=400,
             datasets=(
                 Dataset("emoji episodes", 14, 192, 1.0),
                 Dataset("emoji names", 10, 24, 0.3),
@@ -240,7 +240,7 @@ def _emoji() -> Preset:
             wild=1152,
             digits=400,
             sums=600,
-            optimiser=OptimiserConfig(learning_rate=1.5e-3, weight_decay=0.1, warmup=30),
+            optimiser=OptimiserConfig(learning_rate=2e-3, weight_decay=0.1, warmup=30),
         ),
         emoji=EmojiRecipe(),
         save_every=50,
