@@ -10,8 +10,10 @@ Not here: the losses (`training/`), the packages (`packages.py`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
@@ -51,10 +53,11 @@ class Emoji(TinyWorld):
         """(preset, tokenizer, the three stages on all concepts except those that are asked)."""
         if not preset.emoji:
             raise UserError(f"preset {preset.name!r} does not learn from emoji: choose --preset emoji")
-        known, _ = split(read_concepts(self.folder, preset.config.vision.side))
-        known, start = known.for_training(), load_checkpoint(shipped_checkpoint())
-        stages = (DrawingsStage, NamesStage, EpisodesStage)
-        return preset, start.tokenizer, tuple(partial(stage, known=known, start=start) for stage in stages)
+        start = load_checkpoint(shipped_checkpoint())
+        known, _ = split(read_concepts(self.folder, start.config.vision.side))
+        given = {"known": known.for_training(), "start": start, "recipe": preset.emoji}
+        stages = tuple(partial(stage, **given) for stage in (DrawingsStage, NamesStage, EpisodesStage))
+        return replace(preset, config=start.config), start.tokenizer, stages
 
     def arguments(self) -> dict:
         """A placeholder for the folder, which has another name on another machine."""
@@ -66,33 +69,28 @@ def name_text(name: str) -> str:
     return f"{name.lower()}."
 
 
-def recipe_of(preset: Preset) -> EmojiRecipe:
-    """The recipe for emoji of a preset that `Emoji.material` has accepted."""
-    assert preset.emoji is not None
-    return preset.emoji
+class OnEmoji:
+    """What all three stages have beside the arguments of the stage on TinyWorld."""
+
+    def __init__(self, *args: Any, known: Concepts, start: TrainedFlamingo, recipe: EmojiRecipe) -> None:
+        """known: the concepts, with the drawings of training; start: the model from which the run goes on."""
+        self.known, self.start, self.emoji = known, start, recipe
+        super().__init__(*args)
 
 
-class DrawingsStage(ContrastiveStage):
+class DrawingsStage(OnEmoji, ContrastiveStage):
     """Stage one: a batch has two artists' drawings of each of many concepts, and families of TinyWorld."""
 
-    def __init__(
-        self,
-        preset: Preset,
-        rng: np.random.Generator,
-        tokenizer: Tokenizer,
-        frozen: Params,
-        known: Concepts,
-        start: TrainedFlamingo,
-    ) -> None:
-        self.known, self.start, self.emoji = known, start, recipe_of(preset)
-        context = preset.config.text_tower.context
-        self.names = [tokenizer.encode(name_text(name))[:context] for name in known.names]
-        super().__init__(preset, rng, tokenizer, frozen)
-
     def initial(self, rng: np.random.Generator) -> Params:
-        """Both towers of the start. The temperature is that of a beginner: drawings are not yet near each other."""
+        """Both towers of the start. The temperature is that of a new tower: drawings are not yet near each other."""
         temperature = {"log_scale": np.array(-np.log(START_TEMPERATURE), np.float32)}
         return {"vision": self.start.frozen["vision"]} | self.start.frozen["contrastive"] | temperature
+
+    def collect(self, rng: np.random.Generator, tokenizer: Tokenizer) -> None:
+        """The names as ids, and TinyWorld's families."""
+        context = self.config.text_tower.context
+        self.names = [tokenizer.encode(name_text(name))[:context] for name in self.known.names]
+        super().collect(rng, tokenizer)
 
     def batch(self, rng: np.random.Generator) -> tuple[np.ndarray, list[list[int]]]:
         """Pixels (2 n + m, Y, X, 3) and captions: n concepts by one artist, the same by the other, m of TinyWorld."""
@@ -127,20 +125,8 @@ class DrawingsStage(ContrastiveStage):
         return np.concatenate([drawings[:: max(1, len(drawings) // len(pictures))], pictures])
 
 
-class NamesStage(LanguageStage):
+class NamesStage(OnEmoji, LanguageStage):
     """Stage two: TinyWorld's texts, and the names of emoji as captions."""
-
-    def __init__(
-        self,
-        preset: Preset,
-        rng: np.random.Generator,
-        tokenizer: Tokenizer,
-        frozen: Params,
-        known: Concepts,
-        start: TrainedFlamingo,
-    ) -> None:
-        self.known, self.start, self.emoji = known, start, recipe_of(preset)
-        super().__init__(preset, rng, tokenizer, frozen)
 
     def initial(self, rng: np.random.Generator) -> Params:
         """The language model of the start."""
@@ -155,20 +141,10 @@ class NamesStage(LanguageStage):
         return [*sequence.tokens, EOS], [*sequence.weights, 1.0]
 
 
-class EpisodesStage(FlamingoStage):
+class EpisodesStage(OnEmoji, FlamingoStage):
     """Stage three: episodes and names of emoji, beside TinyWorld's data sets. The pool has both worlds' pictures."""
 
-    def __init__(
-        self,
-        preset: Preset,
-        rng: np.random.Generator,
-        tokenizer: Tokenizer,
-        frozen: Params,
-        known: Concepts,
-        start: TrainedFlamingo,
-    ) -> None:
-        self.known, self.start, self.emoji, self.first = known, start, recipe_of(preset), 0
-        super().__init__(preset, rng, tokenizer, frozen)
+    first = 0  # number of the first drawing in the pool
 
     def initial(self, rng: np.random.Generator) -> Params:
         """Resampler and gated blocks of the start."""
