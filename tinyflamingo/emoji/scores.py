@@ -107,8 +107,8 @@ def few_shot_scores(model: TrainedFlamingo, drawn: Drawn, n: int, seed: int = 0)
         rng = split_rng("test", STREAM, seed, number)
         concepts = len(drawn.pixels)
         groups = [part for _ in range(-(-n // concepts)) for part in _groups(rng, concepts, ways)]
-        jobs = list(zip(groups, rng.spawn(len(groups)), strict=True))
-        prompts = ops.parallel_map(lambda job, shots=shots: ask(model, drawn, *job, shots), jobs)
+        jobs = [(group, own, shots) for group, own in zip(groups, rng.spawn(len(groups)), strict=True)]
+        prompts = ops.parallel_map(lambda job: ask(model, drawn, *job), jobs)
         one, *others = np.concatenate([p.answers == np.arange(ways) for p in prompts], axis=1)
         beside = zip(("ensemble", "class_means", "neighbours"), others, strict=True)
         rows[name] = summarise(one, rng) | {label: float(hits.mean()) for label, hits in beside}

@@ -55,7 +55,7 @@ class Emoji(TinyWorld):
             raise UserError(f"preset {preset.name!r} does not learn from emoji: choose --preset emoji")
         start = load_checkpoint(shipped_checkpoint())
         known, _ = split(read_concepts(self.folder, start.config.vision.side))
-        given = {"known": known.for_training(), "start": start, "recipe": preset.emoji}
+        given: dict[str, Any] = {"known": known.for_training(), "start": start, "recipe": preset.emoji}
         stages = tuple(partial(stage, **given) for stage in (DrawingsStage, NamesStage, EpisodesStage))
         return replace(preset, config=start.config), start.tokenizer, stages
 

@@ -34,7 +34,8 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]
     An archive that cannot be read is a `UserError`. Folders, and the `._name` that macOS adds to every name, are left
     out.
     """
-    with reading(path), open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Head) as archive:
+    with reading(path), open_regular(path) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Head) as tar:
+        archive: Any = tar  # the type hints of tarfile do not have `members`
         for member in archive:
             archive.members.clear()  # else memory holds the heads of all members
             if not member.isdir() and not member.name.rpartition("/")[2].startswith("._"):
