@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from tinyflamingo.emoji.packages import ARTISTS, FLUENT, LANGUAGES, LIST, NAMES, NOTO, TWEMOJI
+from tinyflamingo.emoji.packages import ARTISTS, ENGLISH, FLUENT, LIST, NAMES, NOTO, TWEMOJI
 
 FILES = {
     NOTO: "emoji-datasource-google-16.0.0.tgz",
@@ -64,7 +64,7 @@ def members_of(package, codes):
     if package == NAMES:
         letters = {c: "".join(chr(int(part, 16)) for part in c.split("-")) for c in codes}
         rows = {text: {"tts": [f"Thing {c[-2:]}"]} for c, text in letters.items()}
-        return dict.fromkeys(LANGUAGES.values(), json.dumps({"annotations": {"annotations": rows}}).encode())
+        return {ENGLISH: json.dumps({"annotations": {"annotations": rows}}).encode()}
     artist, kind = list(ARTISTS).index(package), "WEBP" if package == FLUENT else "PNG"
     pictures = {member_of(package, c): encoded(drawing(c, artist), kind) for c in codes}
     return pictures | ({LIST: json.dumps(listed(codes)).encode()} if package == NOTO else {})

@@ -1,7 +1,6 @@
 """The packages of emoji: what counts as a concept, which are asked, and files that are not as they should be."""
 
 import io
-import json
 import tarfile
 
 import numpy as np
@@ -139,11 +138,3 @@ def test_links_and_large_heads_are_not_followed(folder):
         archive.addfile(head)
     with pytest.raises(UserError, match="cannot read"):
         read_concepts(folder, 32)
-
-
-def test_chinese_names(folder):
-    rows = {chr(int(c, 16)): {"tts": [f"东西{i}"]} for i, c in enumerate(codes_of(40)) if "-" not in c}
-    data = json.dumps({"annotations": {"annotations": rows}}).encode()
-    write_tgz(folder / FILES[NAMES], {"package/annotations/zh/annotations.json": data})
-    concepts = read_concepts(folder, 32, "zh")
-    assert concepts.names[0] == "东西0" and len(concepts.names) == 37

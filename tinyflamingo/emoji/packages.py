@@ -34,7 +34,7 @@ ARTISTS = {  # package: its pictures. The first two artists draw for training, t
 }
 TAUGHT = 2  # artists of training
 LIST = "package/emoji.json"  # all emoji with their categories, in Noto's package
-LANGUAGES = {"en": "package/annotations/en/annotations.json", "zh": "package/annotations/zh/annotations.json"}
+ENGLISH = "package/annotations/en/annotations.json"  # in the package of names
 LEFT_OUT = {"Flags", "Component", "keycap"}  # categories, or parts of one
 ASKED = 100  # concepts for tests alone
 MOST_BYTES = 1_000_000  # of a picture; the largest has about 10,000
@@ -63,14 +63,14 @@ class Concepts:
         return replace(self, pictures=self.pictures[:, :TAUGHT])
 
 
-def read_concepts(folder: str | Path, side: int, language: str = "en") -> Concepts:
+def read_concepts(folder: str | Path, side: int) -> Concepts:
     """All concepts of the packages in a folder, sorted by code, with pictures of side x side pixels.
 
     A package that is missing, damaged or has other contents raises `UserError`.
     """
     folder = Path(folder)
     paths = {name: _package(folder, name) for name in (*ARTISTS, NAMES)}
-    names = _names(paths[NAMES], LANGUAGES[language])
+    names = _names(paths[NAMES])
     codes = _listed(paths[NOTO]) & set(names)
     drawn = [_pictures(paths[package], pattern, codes, side) for package, pattern in ARTISTS.items()]
     common = sorted(codes.intersection(*drawn))
@@ -161,11 +161,11 @@ def _listed(path) -> set[str]:
     return {code for code, categories in rows if not categories & LEFT_OUT}
 
 
-def _names(path, name) -> dict[str, str]:
-    """{code: name} of all that CLDR names."""
+def _names(path) -> dict[str, str]:
+    """{code: English name} of all that CLDR names."""
     try:
-        rows = _json(path, name)["annotations"]["annotations"]
+        rows = _json(path, ENGLISH)["annotations"]["annotations"]
         named = {plain("-".join(f"{ord(c):04x}" for c in text)): row.get("tts") for text, row in rows.items()}
         return {code: " ".join(tts[0].split()) for code, tts in named.items() if tts}
     except (TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: {name} has not the form of CLDR's annotations; download it again") from None
+        raise UserError(f"{path}: {ENGLISH} has not the form of CLDR's annotations; download it again") from None
