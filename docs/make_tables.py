@@ -49,6 +49,9 @@ WORKERS = ROOT / "docs" / "workers.json"
 TESTS = ROOT / "docs" / "tests.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
 UNMEASURED = "Not measured yet with this version: `python docs/measure_own_data.py FOLDER` does it."
+UNMEASURED_EMOJI = (
+    "Not measured yet with this version: `python -m tinyflamingo train --preset emoji --data emoji` does it."
+)
 OWN_DATA = ROOT / "docs" / "own_data.json"
 EXPLORER = ROOT / "docs" / "explorer.json"
 RESULTS = ROOT / "docs" / "results"
@@ -231,27 +234,26 @@ def omniglot() -> str:
     )
 
 
-def emoji_concepts() -> str:
-    """How many concepts the emoji packages have."""
-    concepts = json.loads(EMOJI.read_text(encoding="utf-8"))["concepts"]
-    return f"{concepts['training']:,} concepts for training and {concepts['asked']} for tests"
-
-
 def emoji() -> str:
-    """The scores of the preset on emoji, and how long it took."""
+    """The scores of the preset on emoji, how many concepts there are, and how long it took."""
+    if not EMOJI.exists():
+        return UNMEASURED_EMOJI
     report = json.loads(EMOJI.read_text(encoding="utf-8"))
     rows = [
         [name, f"{row['score']:.3f} ({row['ci95'][0]:.3f} to {row['ci95'][1]:.3f})", row["n"]]
         + [f"{row[key]:.3f}" if key in row else "–" for key in ("ensemble", "class_means", "neighbours")]
         for name, row in report["emoji"].items()
     ]
-    stages = ", ".join(f"{STAGES.get(name, name)}: {duration(s)}" for name, s in report["stages"].items())
     header = ["measure", "one prompt (95% interval)", "questions", "six prompts", "class means", "raw pixels"]
-    return f"{table(header, rows)}\n\nTime: {stages}; together {duration(report['seconds'])}."
+    stages = ", ".join(f"{STAGES.get(name, name)}: {duration(s)}" for name, s in report["stages"].items())
+    concepts = f"{report['concepts']['training']:,} concepts for training, {report['concepts']['asked']} for tests"
+    return f"{table(header, rows)}\n\n{concepts}. {stages}; together {duration(report['seconds'])}."
 
 
 def emoji_tinyworld() -> str:
     """TinyWorld's scores after training on emoji, beside those of the checkpoint from which it went on."""
+    if not EMOJI.exists():
+        return UNMEASURED_EMOJI
     before, after = card()["metrics"]["tasks"], json.loads(EMOJI.read_text(encoding="utf-8"))["tasks"]
     rows = [[f"`{name}`", f"{before[name]['score']:.3f}", f"{row['score']:.3f}"] for name, row in after.items()]
     return table(["task", "shipped checkpoint", "after emoji"], rows)
@@ -568,7 +570,7 @@ REGIONS = {
     for f in (
         *(scores, twins, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, workers, real_size),
-        *(emoji_concepts, emoji, emoji_tinyworld),
+        *(emoji, emoji_tinyworld),
         *(
             follow_prompt,
             follow_step,
