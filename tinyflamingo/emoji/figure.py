@@ -49,7 +49,7 @@ def _figure(prompt, report):
             figure.add_subplot(grid[1, i]), query, f"answer: {prompt.words[answer]}", "green" if answer == i else "red"
         )
     _bars(figure.add_subplot(grid[2, :]), report)
-    figure.text(0.01, 0.005, CREDITS, fontsize=6)
+    figure.supxlabel(CREDITS, fontsize=6)
     return figure
 
 
