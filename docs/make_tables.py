@@ -22,6 +22,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     docs/results/suite_*.json       written by `evaluate --suite`
     docs/results/omniglot-validation.json
                                     metrics.json of `train --preset omniglot-validation --data DIR`
+    docs/results/emoji.json         metrics.json of `train --preset emoji --data DIR`
 
 Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
 """
@@ -50,14 +51,16 @@ WORKERS = ROOT / "docs" / "workers.json"
 TESTS = ROOT / "docs" / "tests.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
 UNMEASURED = "Not measured yet with this version: `python docs/measure_own_data.py FOLDER` does it."
+UNMEASURED_EMOJI = (
+    "Not measured yet with this version: `python -m tinyflamingo train --preset emoji --data emoji` does it."
+)
 OWN_DATA = ROOT / "docs" / "own_data.json"
 EXPLORER = ROOT / "docs" / "explorer.json"
 RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
-DOCUMENTS = [
-    ROOT / "docs" / f"{name}.md"
-    for name in "architecture commands explorer omniglot own_data performance scaling scores sizes teaching".split()
-]
+EMOJI = RESULTS / "emoji.json"
+GENERATED = "architecture commands emoji explorer omniglot own_data performance scaling scores sizes teaching"
+DOCUMENTS = [ROOT / "docs" / f"{name}.md" for name in GENERATED.split()]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
 REGION = re.compile(r"(<!-- generated: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -229,6 +232,31 @@ def omniglot() -> str:
         f"{row['score']:.3f} ({low:.3f} to {high:.3f}) of {row['n']} drawings in {len(runs)} runs; the best run had "
         f"{min(runs):.2f}, the worst {max(runs):.2f}; {duration(report['seconds'])} in all"
     )
+
+
+def emoji() -> str:
+    """The scores of the preset on emoji, how many concepts there are, and how long it took."""
+    if not EMOJI.exists():
+        return UNMEASURED_EMOJI
+    report = json.loads(EMOJI.read_text(encoding="utf-8"))
+    rows = [
+        [name, f"{row['score']:.3f} ({row['ci95'][0]:.3f} to {row['ci95'][1]:.3f})", row["n"]]
+        + [f"{row[key]:.3f}" if key in row else "–" for key in ("ensemble", "class_means", "neighbours")]
+        for name, row in report["emoji"].items()
+    ]
+    header = ["measure", "one prompt (95% interval)", "questions", "six prompts", "class means", "raw pixels"]
+    stages = ", ".join(f"{STAGES.get(name, name)}: {duration(s)}" for name, s in report["stages"].items())
+    concepts = f"{report['concepts']['training']:,} concepts for training, {report['concepts']['asked']} for tests"
+    return f"{table(header, rows)}\n\n{concepts}. {stages}; together {duration(report['seconds'])}."
+
+
+def emoji_tinyworld() -> str:
+    """TinyWorld's scores after training on emoji, beside those of the checkpoint from which it went on."""
+    if not EMOJI.exists():
+        return UNMEASURED_EMOJI
+    before, after = card()["metrics"]["tasks"], json.loads(EMOJI.read_text(encoding="utf-8"))["tasks"]
+    rows = [[f"`{name}`", f"{before[name]['score']:.3f}", f"{row['score']:.3f}"] for name, row in after.items()]
+    return table(["task", "shipped checkpoint", "after emoji"], rows)
 
 
 def facts() -> str:
@@ -581,6 +609,7 @@ REGIONS = {
     for f in (
         *(scores, twins, perplexity, parameters, minutes, times, memory, facts, answers, race, speed, machine),
         *(paper_parts, other_counts, table_a9, paper_costs, rate, omniglot, headline, workers, real_size),
+        *(emoji, emoji_tinyworld),
         *(
             follow_prompt,
             follow_step,

@@ -188,7 +188,7 @@ def _figure(path):
 
 def _add_train(commands):
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
-    p.add_argument("--preset", help="toy (the default), quick (about 3 minutes), smoke (seconds), or omniglot")
+    p.add_argument("--preset", help="toy (the default), quick (about 3 minutes), smoke (seconds), omniglot or emoji")
     p.add_argument("--out", type=_path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=_whole, help="default: 0, or the seed of the resumed run")
     p.add_argument("--resume", action="store_true", help="continue the run in --out after any stop")
@@ -218,20 +218,14 @@ def _add_train(commands):
 
 def _train(args):
     from tinyflamingo.evaluation.run import format_report
-    from tinyflamingo.handwriting.one_shot import validator
-    from tinyflamingo.handwriting.stages import Handwriting
-    from tinyflamingo.own_data.options import source_of
-    from tinyflamingo.own_data.scores import evaluate_run
     from tinyflamingo.system import number
-    from tinyflamingo.training.presets import get_preset
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
 
     preset = args.preset or _preset_on_disk(args)
-    handwriting, own = get_preset(preset or "toy").handwriting, _own_data(args, preset)
+    own = _own_data(args, preset)
     out = args.out or Path("runs") / ("own" if own else args.preset or "toy")
-    ending = validator(handwriting, args.data, out) if handwriting else evaluate_run(out)
-    source = Handwriting(args.data) if handwriting and args.data else source_of(own, out, args.resume)
+    source, ending = _source(args, preset, own, out)
     with together():
         model = train(preset or source.preset, out, args.seed, args.resume, ending, source)
     if world().rank > 0:
@@ -252,17 +246,35 @@ def _preset_on_disk(args):
     return load_state(folder)[0].preset
 
 
+def _source(args, preset, own, out):
+    """(data of a run, its evaluation): handwriting, emoji, the user's own data, or TinyWorld."""
+    from tinyflamingo.emoji.scores import evaluator
+    from tinyflamingo.emoji.stages import Emoji
+    from tinyflamingo.handwriting.one_shot import validator
+    from tinyflamingo.handwriting.stages import Handwriting
+    from tinyflamingo.own_data.options import source_of
+    from tinyflamingo.own_data.scores import evaluate_run
+    from tinyflamingo.training.presets import get_preset
+
+    recipe = get_preset(preset or "toy")
+    if recipe.handwriting and args.data is not None:
+        return Handwriting(args.data), validator(recipe.handwriting, args.data, out)
+    if recipe.emoji and args.data is not None:
+        return Emoji(args.data), evaluator(args.data, out)
+    return source_of(own, out, args.resume), evaluate_run(out)
+
+
 def _own_data(args, preset):
-    """The options of the user's own data, or None. The data of a handwriting preset are not the user's own."""
+    """The options of the user's own data, or None. The archives that some presets read are not the user's own data."""
     from tinyflamingo.own_data.options import OPTIONS, own_data
     from tinyflamingo.training.presets import get_preset
 
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
-    handwriting = get_preset(preset or "toy").handwriting
-    own = args.data is not None and not handwriting
+    archives = get_preset(preset or "toy").reads_archives
+    own = args.data is not None and not archives
     if options and not own:
         option = {"start": "from"}.get(name := next(iter(options)), name.replace("_", "-"))
-        reason = f"preset {preset!r} has its own data" if handwriting else "add --data PATH"
+        reason = f"preset {preset!r} has its own data" if archives else "add --data PATH"
         raise UserError(f"--{option} is an option for your own data: {reason}")
     return own_data(str(args.data), args.preset, options) if own else None
 
@@ -378,7 +390,9 @@ def _add_evaluate(commands):
     p.add_argument("--json", type=_path, metavar="FILE", help="write the report to this file")
     p.add_argument("--seed", type=_whole, default=0, help="selects the test pictures (default: 0)")
     p.add_argument("--queries", type=_whole, help=f"queries for each task (default: {QUERIES})")
-    p.add_argument("--task", action="append", help="only this task (may be repeated); omniglot needs --runs")
+    p.add_argument(
+        "--task", action="append", help="only this task (may be repeated); omniglot needs --runs, emoji --data"
+    )
     p.add_argument("--suite", action="store_true", help="32 tasks with 0 to 32 shots, and specialists")
     p.add_argument("--quick", action="store_true", help="with --suite: a small part that takes minutes")
     p.add_argument("--runs", type=_path, metavar="ZIP", help="for --task omniglot: all_runs.zip of the data set")
@@ -394,10 +408,13 @@ def _evaluate(args):
     from tinyflamingo.evaluation.run import format_report
     from tinyflamingo.files import write_atomically
 
-    omniglot = args.runs or "omniglot" in (args.task or ())
-    _check_evaluate(args, omniglot)
+    omniglot, emoji = args.runs or "omniglot" in (args.task or ()), "emoji" in (args.task or ())
+    _check_evaluate(args, omniglot, emoji)
     target = args.json and _writable(args.json)
-    if omniglot:
+    if emoji:
+        report = _evaluate_emoji(args)
+        print(format_report(report))
+    elif omniglot:
         report = _evaluate_runs(args)
         print(format_report(report))
     elif args.suite:
@@ -432,9 +449,13 @@ def _evaluate_tasks(args, model):
     return report
 
 
-def _check_evaluate(args, omniglot):
+def _check_evaluate(args, omniglot, emoji):
     """Refuse combinations in which an option has no effect."""
-    if (args.data or args.test or args.shots) and (args.suite or omniglot or args.task):
+    if emoji and (args.task != ["emoji"] or not args.data or args.test or args.shots or args.suite or omniglot):
+        raise UserError(
+            "--task emoji and --data DIR belong together, without another task, --test, --shots and --suite"
+        )
+    if not emoji and (args.data or args.test or args.shots) and (args.suite or omniglot or args.task):
         raise UserError("--data, --test and --shots are for your own data: remove --suite, --task and --runs")
     if args.queries == 0:
         raise UserError("--queries must be at least 1")
@@ -444,6 +465,12 @@ def _check_evaluate(args, omniglot):
         raise UserError("--suite does not contain omniglot: remove --suite, or remove --task omniglot and --runs")
     if args.queries and (args.suite or omniglot):
         raise UserError(f"--queries has no effect with {'--suite' if args.suite else '--task omniglot'}: remove it")
+
+
+def _evaluate_emoji(args):
+    from tinyflamingo.emoji.scores import emoji_report
+
+    return {"tasks": {}} | emoji_report(_load(args.checkpoint), args.data, args.queries or QUERIES, args.seed)
 
 
 def _evaluate_runs(args):

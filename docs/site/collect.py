@@ -47,7 +47,7 @@ LANGUAGES = {"en": "English", "zh_CN": "中文"}
 # The order in the navigation. A text that is not named here follows in the last group.
 GROUPS = {
     "learn": ("chapter", "notebooks", "explorer", "glossary", "faq", "teaching"),
-    "results": ("scores", "results", "deviations", "parity", "performance", "scaling", "sizes", "omniglot"),
+    "results": ("scores", "results", "deviations", "parity", "performance", "scaling", "sizes", "omniglot", "emoji"),
     "use": ("commands", "own_data", "systems", "architecture", "api", "files", "contributing"),
 }
 TEXTS = ("CONTRIBUTING.md", "CHANGELOG.md", "tinyflamingo/assets/toy/MODEL_CARD.md")

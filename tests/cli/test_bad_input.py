@@ -193,6 +193,13 @@ BAD = {
     "queries of the suite": (("evaluate", "--suite", "--quick", "--queries", "3"), ("--queries has no effect",)),
     "queries of runs": (("evaluate", "--task", "omniglot", "--runs", "@x", "--queries", "3"), ("--queries has",)),
     "suite of runs": (("evaluate", "--suite", "--task", "omniglot", "--runs", "@x"), ("remove --suite",)),
+    "emoji without its packages": (("evaluate", "--task", "emoji"), ("--task emoji and --data DIR belong together",)),
+    "emoji beside another task": (
+        ("evaluate", "--task", "emoji", "--task", "caption", "--data", "@folder"),
+        ("without another task",),
+    ),
+    "emoji in an empty folder": (("evaluate", "--task", "emoji", "--data", "@folder"), ("npm pack emoji-datasource",)),
+    "emoji preset without data": (("train", "--preset", "emoji", "--out", "@new"), ("the packages with --data",)),
     # checkpoints
     "no checkpoint": (("complete", "a", "--checkpoint", "@none"), ("none", "no such folder")),
     "file as checkpoint": (("complete", "a", "--checkpoint", "@file"), ("file", "no such folder")),

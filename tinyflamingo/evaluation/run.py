@@ -90,12 +90,24 @@ def format_report(report: dict) -> str:
     if p := report.get("text_perplexity"):
         both = _(f"{p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo")
         lines.append(_(f"perplexity of text alone: {both}"))
+    if emoji := report.get("emoji"):
+        lines += _emoji_lines(emoji)
     if own := report.get("own"):
         right, wrong = own["perplexity"], own["perplexity_exchanged"]
         known = _(f"{right:.2f}; with another record's picture {wrong:.2f}" if right else "unknown, there are too few")
         lines.append(_(f"perplexity of {own['n']} held-out records: {known}"))
         lines += _own_lines(own)
     return "\n".join(lines)
+
+
+def _emoji_lines(emoji):
+    """The scores on emoji, each beside what the model has to beat."""
+    yield f"{'emoji':26s} score   95% interval      n   six prompts   class means   raw pixels"
+    for name, row in emoji.items():
+        low, high = row["ci95"]
+        more = [f"{row[key]:.3f}" if key in row else "" for key in ("ensemble", "class_means", "neighbours")]
+        beside = "   ".join(f"{value:11s}" for value in more).rstrip()
+        yield f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}   {beside}"
 
 
 def _own_lines(own):

@@ -49,7 +49,7 @@ def weights_of(start: str) -> str:
 def preset_of(model: TrainedFlamingo) -> str:
     """The preset whose recipe fits the checkpoint: its own, or `toy`."""
     name = model.info.get("preset")
-    return name if name in PRESETS and not PRESETS[name].handwriting else "toy"
+    return name if name in PRESETS and not PRESETS[name].reads_archives else "toy"
 
 
 def knows_tinyworld(model: TrainedFlamingo) -> bool:
@@ -72,7 +72,7 @@ def check_sizes(model: TrainedFlamingo, start: str, preset: str | None, side: in
         for part, name in (("vision", "side"), ("language", "vocab_size"), ("text_tower", "vocab_size")):
             raw[part].pop(name, None)
     other = [part for part in own if own[part] != wanted[part]]
-    if other or get_preset(preset).handwriting:
+    if other or get_preset(preset).reads_archives:
         what = _(f"another {other[0]}" if other else "other data")
         raise UserError(f"--preset {preset} does not fit: it has {what} than {start}; leave out --preset")
 

@@ -137,8 +137,11 @@ class ContrastiveStage:
         self.steps = self.recipe.steps
         self.collect(rng, tokenizer)
         self.encode = parts_of(self.config).encode
-        params = init_contrastive(rng, self.config, init_part(rng, self.config.vision))
-        self.optimiser: AdamW = Muon(params, self.recipe.optimiser)
+        self.optimiser: AdamW = Muon(self.initial(rng), self.recipe.optimiser)
+
+    def initial(self, rng: np.random.Generator) -> Params:
+        """The parameters at the start: fresh ones."""
+        return init_contrastive(rng, self.config, init_part(rng, self.config.vision))
 
     def collect(self, rng: np.random.Generator, tokenizer: Tokenizer) -> None:
         """Draw the data of the whole stage once: families of pictures, and their captions as ids."""

@@ -38,7 +38,11 @@ class LanguageStage:
         self.steps = self.recipe.steps
         # Pieces of the random rows: words and syllables, without bytes and reserved ids.
         self.pieces = np.array([i for i in range(IMAGE + 1, len(tokenizer)) if not tokenizer.piece(i).startswith("<")])
-        self.optimiser = Muon(init_language_model(rng, self.config), self.recipe.optimiser)
+        self.optimiser = Muon(self.initial(rng), self.recipe.optimiser)
+
+    def initial(self, rng: np.random.Generator) -> Params:
+        """The parameters at the start: fresh ones."""
+        return init_language_model(rng, self.config)
 
     def document(self, rng: np.random.Generator, step: int, longer: int = 1) -> tuple[list[int], list[float]]:
         """One document from `<BOS>` to `<EOS>`: its ids, and the loss weight of each.

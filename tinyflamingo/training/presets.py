@@ -97,6 +97,19 @@ class HandwritingRecipe:
 
 
 @dataclass(frozen=True)
+class EmojiRecipe:
+    """For presets that learn from emoji beside TinyWorld, and go on from the shipped checkpoint (docs/emoji.md)."""
+
+    concepts: int = 48  # concepts in a batch of stage one, each drawn by two artists
+    captions: float = 0.5  # weight of the loss between pictures and captions, beside that between drawings
+    texts: float = 0.3  # share of the documents of stage two that are names of emoji
+    views: int = 4  # changed copies of every drawing in the pool of stage three
+    ways: tuple = (2, 10)  # fewest and most concepts in an episode
+    shots: tuple = (1, 3)  # fewest and most examples of each concept
+    queries: int = 6  # queries in an episode
+
+
+@dataclass(frozen=True)
 class Preset:
     """The configuration of a model, and the recipes of its stages."""
 
@@ -108,7 +121,13 @@ class Preset:
     test_queries: int = 500  # queries for each task in the evaluation at the end of `train`
     save_every: int = 200  # steps between checkpoints
     pace: tuple = ()  # length of a mean step of each stage, that of stage one is 1; for the forecast of `train`
-    handwriting: HandwritingRecipe | None = None  # None: pictures and texts come from TinyWorld
+    handwriting: HandwritingRecipe | None = None  # None: no drawings of Omniglot
+    emoji: EmojiRecipe | None = None  # None: no emoji
+
+    @property
+    def reads_archives(self) -> bool:
+        """Whether --data has to name a folder of files that this preset knows."""
+        return bool(self.handwriting or self.emoji)
 
 
 def _smoke() -> Preset:
@@ -187,11 +206,53 @@ def _omniglot(name, held_out=()) -> Preset:
     )
 
 
+def _emoji() -> Preset:
+    return Preset(
+        "emoji",
+        contrastive=ContrastiveRecipe(
+            steps=300,
+            batch=32,  # pictures of TinyWorld, beside the emoji
+            families=1500,
+            optimiser=OptimiserConfig(learning_rate=3e-3, weight_decay=0.02, agc=0.08, warmup=30),
+        ),
+        language=LanguageRecipe(
+            steps=150,
+            long_from=0,
+            phases=((math.inf, 0.04, 0.24, 0.32),),
+            optimiser=OptimiserConfig(learning_rate=1e-3, warmup=20),
+        ),
+        flamingo=FlamingoRecipe(
+            steps=400,
+            datasets=(
+                Dataset("emoji episodes", 14, 192, 1.0),
+                Dataset("emoji names", 10, 24, 0.3),
+                Dataset("pages", 5, 96, 0.6),
+                Dataset("pairs", 4, 20, 0.2),
+                Dataset("videos", 2, 40, 0.2),
+            ),
+            longer=3,
+            feature_noise=0.3,
+            singles=1200,
+            uncoloured=800,
+            pairs=2500,
+            counts=600,
+            clips=300,
+            wild=1152,
+            digits=400,
+            sums=600,
+            optimiser=OptimiserConfig(learning_rate=2e-3, weight_decay=0.1, warmup=30),
+        ),
+        emoji=EmojiRecipe(),
+        save_every=50,
+    )
+
+
 PRESETS = {
     "toy": Preset("toy", pace=(1, 0.75, 1.9)),  # measured with two workers
     "quick": _quick(),
     "smoke": _smoke(),
     "omniglot": _omniglot("omniglot"),
+    "emoji": _emoji(),
     "omniglot-validation": _omniglot("omniglot-validation", ("Early_Aramaic", "Sanskrit")),
 }
 

@@ -68,8 +68,9 @@ class TinyWorld:
 
     def material(self, preset: Preset, folder: str | Path) -> tuple[Preset, Tokenizer, tuple]:
         """(preset that fits the data, tokenizer, stages: functions (preset, rng, tokenizer, frozen) -> stage)."""
-        if preset.handwriting:
-            raise UserError(f"preset {preset.name!r} learns from Omniglot: give the folder of Omniglot with --data")
+        if preset.reads_archives:
+            what, files = ("Omniglot", "of Omniglot") if preset.handwriting else ("emoji", "with the packages")
+            raise UserError(f"preset {preset.name!r} learns from {what}: give the folder {files} with --data")
         return preset, tinyworld_tokenizer(preset), STAGES
 
     def plan(self, preset: Preset) -> str:
