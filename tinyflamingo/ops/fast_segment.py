@@ -52,7 +52,7 @@ def _plan_once(visible, dtype, shape, N, R, width, engine):
     latents = FEW_LATENTS if width <= NARROW else 0
     few = (runs[:, 3] - runs[:, 2] <= latents) | (runs[:, 1] - runs[:, 0] < FEW_TOKENS)
     parts = [(kernels, _pieces(runs[few])), (segment_blocks, runs[~few])]
-    return parts[:1] if few.all() else parts
+    return [part for part in parts if len(part[1])]
 
 
 def _pieces(runs):

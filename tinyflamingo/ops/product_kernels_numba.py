@@ -202,7 +202,7 @@ def _room(runs, q):
 def _plan(runs, q):
     """What the products of a run need to know: sizes, tables of numbers and of tokens, room for a table, zeros."""
     H, K = q.shape[-2:]
-    numbers = np.arange(max(K, np.diff(runs)[:, ::2].max(initial=0)))
+    numbers = np.arange(max(K, np.diff(runs)[:, ::2].max()))
     return H, K, numbers, numbers * (H * K), np.empty_like(numbers), np.zeros(len(numbers), q.dtype)
 
 
