@@ -415,7 +415,7 @@ def test_a_page_states_no_fact_of_an_unasked_thing(rng, tokenizer):
 
     def stated():
         count = 0
-        for _ in range(300):
+        for _ in range(500):
             for shown, words in shots_of_page(task_page(rng, stage.pool, 2), stage.pool):
                 kind = (shown.get("shape"), shown.get("color"))
                 count += kind in UNASKED and bool({shown.get("place"), shown.get("animal")} & set(words))
