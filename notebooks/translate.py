@@ -46,6 +46,7 @@ from tinyflamingo.classroom import quiz as classroom_quiz  # noqa: E402
 LANGUAGE = "zh_CN"
 TEXTS = ("chapter", "teaching", "glossary", "faq", "explorer", "commands", "scores", "systems")  # in docs/
 OTHER_LANGUAGE = "[中文](README.zh.md)", "[English](README.md)"  # the link at the top of each README
+PICTURE = "figures/explorer.png", "figures/explorer_zh.png"  # the explorer in each language
 PACKAGE = ROOT / "tinyflamingo"
 TERMS = ROOT / "docs" / "locale" / LANGUAGE / "TERMS.md"
 METADATA = {"Language": LANGUAGE, "Content-Type": "text/plain; charset=UTF-8", "Content-Transfer-Encoding": "8bit"}
@@ -259,7 +260,7 @@ def _text(english, chinese):
     def write(words):
         markdown = english.read_text(encoding="utf-8")
         text = translated(markdown, words, english.parent, chinese.parent)
-        return chinese, text.replace(*OTHER_LANGUAGE) + "\n"
+        return chinese, text.replace(*OTHER_LANGUAGE).replace(*PICTURE) + "\n"
 
     return Source(english.stem, ROOT / "docs" / "locale" / LANGUAGE / f"{english.stem}.po", texts, write)
 
