@@ -35,8 +35,7 @@ def gelu(x):
 
 
 def project(p, H, **inputs):  # name of a matrix = its input x (T, D) -> for each name (H, T, K)
-    products = [x @ p[name] for name, x in inputs.items()]
-    return [x.reshape(len(x), H, x.shape[1] // H).swapaxes(0, 1) for x in products]
+    return [(x @ p[w]).reshape(len(x), H, p[w].shape[1] // H).swapaxes(0, 1) for w, x in inputs.items()]
 
 
 def attend(scores, v, visible=True):  # T queries, S keys: (H, T, S), (H, S, K), (T, S) -> (T, H K)
@@ -78,7 +77,7 @@ def nf_block(p, h, beta, alpha, stride):  # (F, Y, X, C) -> (F, Y / stride, X / 
 
 
 def vision_encoder(p, frames, config):  # uint8 (F, Y, X, 3), each frame by itself -> (F, S, Dv)
-    F, Dv, alpha, variance = len(frames), len(p["final"]["b"]), config["alpha"], 1.0
+    alpha, variance = config["alpha"], 1.0
     h = (frames.astype(np.float32) - 110.0) / 80.0  # mean and spread of pixel values 0..255
     for i, (_, stride) in enumerate(config["stem"]):
         h = conv(p[f"stem_{i}"], GAIN * gelu(h) if i else h, stride)
@@ -86,7 +85,7 @@ def vision_encoder(p, frames, config):  # uint8 (F, Y, X, 3), each frame by itse
         for b in range(blocks):
             h = nf_block(p[f"stage_{s}_block_{b}"], h, variance**0.5, alpha, 1 if b else stride)
             variance = (variance if b else 1.0) + alpha**2  # the shortcut convolution makes it 1 again
-    return (GAIN * gelu(conv(p["final"], h))).reshape(F, -1, Dv)
+    return (GAIN * gelu(conv(p["final"], h))).reshape(len(frames), -1, len(p["final"]["b"]))
 
 
 # ---- §3 Perceiver resampler: any number of features in, R visual tokens out
@@ -111,8 +110,7 @@ def encode_and_resample(model, media):  # N pictures (Y, X, 3) and videos (F, Y,
     for n, medium in enumerate(media):  # a picture is a video of one frame
         frames = [fit(Image.fromarray(rgb), config["vision"]["side"]) for rgb in medium.reshape(-1, *medium.shape[-3:])]
         features = vision_encoder(frozen["vision"], np.stack(frames), config["vision"])
-        features = (features - frozen["feature_mean"]) * frozen["feature_scale"]
-        visual[n] = resampler(p, features, config["resampler"])
+        visual[n] = resampler(p, (features - frozen["feature_mean"]) * frozen["feature_scale"], config["resampler"])
     return visual
 
 
@@ -125,8 +123,7 @@ def interleave(items, tokenizer):  # -> ids (T,): <BOS>, text, <image> for a med
             tokens += tokenizer.encode(text.encode()) if text.strip() else []
         else:
             tokens += [] if tokens[-1] in (BOS, eoc) else [eoc]  # a medium begins a new chunk
-            if item is not EOC:
-                tokens, media = [*tokens, IMAGE], [*media, item]
+            tokens, media = (tokens, media) if item is EOC else ([*tokens, IMAGE], [*media, item])
     return np.array(tokens), media
 
 
@@ -140,8 +137,8 @@ def gated_xattn_dense(p, h, visual, phi, H):  # text (T, D), visual (N, R, D), p
     q, k, v = project(p, H, w_q=layer_norm(h, p["query_gain"], p["query_bias"]), w_k=media, w_v=media)
     visible = phi[:, None] == np.repeat(np.arange(N) + 1, R)  # (T, N R): one medium's R tokens; phi 0: none
     h = h + np.tanh(p["alpha_xattn"]) * (attend(q @ k.swapaxes(1, 2), v, visible) @ p["w_o"])
-    hidden = layer_norm(h, p["ffw_gain"], p["ffw_bias"]) @ p["w_1"]
-    return h + np.tanh(p["alpha_dense"]) * (np.maximum(hidden, 0) ** 2 @ p["w_2"])
+    hidden = np.maximum(layer_norm(h, p["ffw_gain"], p["ffw_bias"]) @ p["w_1"], 0) ** 2
+    return h + np.tanh(p["alpha_dense"]) * (hidden @ p["w_2"])
 
 
 def decoder_block(p, h, H):  # (T, D) -> (T, D); scores as in Transformer-XL: (q + u) k + (q + v) r(distance)
@@ -198,8 +195,8 @@ def load(folder=None):  # -> a model: params (what Flamingo trains), frozen (wha
         node[leaf] = array.astype(np.float32)
         if not np.isfinite(node[leaf]).all():
             raise ValueError(f"{name} has NaN or infinite numbers: use another checkpoint")
-    pieces = base64.b64decode(card["tokenizer"])
-    return model | {"tokenizer": sentencepiece.SentencePieceProcessor(model_proto=pieces), "config": card["config"]}
+    tokenizer = sentencepiece.SentencePieceProcessor(model_proto=base64.b64decode(card["tokenizer"]))
+    return model | {"tokenizer": tokenizer, "config": card["config"]}
 
 
 def area_weights(cells, length, parts):  # (parts, cells): the share of each cell in each part of a line
@@ -241,12 +238,12 @@ def read_prompt(template, files):  # text with marks, and one file for each <ima
 
 
 if __name__ == "__main__":
+    np.seterr(all="ignore")  # NaN and infinity are errors anyway
     parser = argparse.ArgumentParser(prog="one_file", description=__doc__.splitlines()[0])
     parser.add_argument("template", help="text with <image>, <video> and <EOC> marks")
     parser.add_argument("files", nargs="*", help="a picture or an animated GIF for each <image> or <video>, in order")
     parser.add_argument("--checkpoint", help="folder (default: the one that ships)")
     args = parser.parse_args()
-    np.seterr(all="ignore")  # NaN and infinity are errors anyway
     try:
         print(complete(load(args.checkpoint), read_prompt(args.template, args.files)))
     except Exception as error:  # files can be wrong in any way
