@@ -1112,7 +1112,7 @@ CARDS = [
     card(
         "04.1",
         "frames_to_take",
-        wrong=[(only_after, "the first number is 0"), (times_themselves, "first number is 0|was expected")],
+        wrong=[(only_after, "the first number is 0"), (times_themselves, "first number is 0|was expected|not whole")],
         right=[searched],
     ),
     card(

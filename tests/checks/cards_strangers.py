@@ -451,7 +451,7 @@ CARDS = [
         right=[row_by_row],
     ),
     card("07.5", "phi_next", wrong=[(never_below_one, "page without images")]),
-    card("08.1", "gate", wrong=[(hard_gate, "alpha is")]),
+    card("08.1", "gate", wrong=[(hard_gate, "alpha is|alpha itself")]),
     card("08.2", "block", wrong=[(attends_twice, "one addition after the other")]),
     card("08.3", "shut_gates", wrong=[(shut_in_float64, "w_o has changed|latents has changed")], right=[shut]),
     card("08.4", "gate_backward", wrong=[(product_of_sums, "move it a little")], right=[slope_by_cosh]),

@@ -236,7 +236,7 @@ def test_ablations_and_their_report(tmp_path, tokenizer, command):
     assert (code, err) == (0, "") and "undecided" in out
     assert list(json.loads((tmp_path / "ablations.json").read_text())["rows"]) == ["baseline", "every_2nd"]
     code, out, err = command("report", tmp_path / "ablations.json", "--out", tmp_path / "results.md")
-    assert (code, err) == (0, "") and "results.md and 1 figure are written" in out
+    assert (code, err) == (0, "") and "results.md is written; figures: 1" in out
     assert "every 2nd decoder block" in (tmp_path / "results.md").read_text()
 
 

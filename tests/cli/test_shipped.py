@@ -56,7 +56,7 @@ def test_demo_from_the_command_line(tmp_path, command):
 def test_doctor_finds_no_error(command, monkeypatch):
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "1")
     code, out, err = command("doctor")
-    assert (code, err) == (0, "") and "everything works" in out and ", 1 worker in training" in out
+    assert (code, err) == (0, "") and "everything works" in out and "workers in training: 1;" in out
 
 
 @pytest.mark.parametrize("ground", ["white", "black", "lightgrey"])

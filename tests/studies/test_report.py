@@ -259,12 +259,12 @@ def test_lines_of_a_log_without_gates_are_skipped(run, tmp_path):
     assert len(read_runs([run]).logs[0][1]) == 2
 
 
-def test_one_step_and_one_figure_are_singular(tmp_path):
+def test_one_step_is_singular(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(ablation_report() | {"settings": {"steps": 1}}))
     lines = []
     report([tmp_path / "a.json"], tmp_path / "r.md", say=lines.append)
     assert "Each run has 1 short step of" in (tmp_path / "r.md").read_text()
-    assert lines == [f"{tmp_path / 'r.md'} and 1 figure are written"]
+    assert lines == [f"{tmp_path / 'r.md'} is written; figures: 1"]
 
 
 def test_no_report_and_a_damaged_log_are_refused(tmp_path):

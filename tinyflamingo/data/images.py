@@ -179,10 +179,11 @@ class Unreadable(UserError):
         messages = {
             "picture": f"cannot read the picture {name!r}: {wrong}; {remedy}",
             "video": f"cannot read the video {name!r}: {wrong}; {remedy}",
+            "file of one-shot runs": f"cannot read the file of one-shot runs {name!r}: {wrong}; {remedy}",
         }
         super().__init__(messages[kind])
         fault = wrong.split(" (")[0]
-        self.reason = {"picture": f"picture: {fault}", "video": f"video: {fault}"}[kind]
+        self.reason = {"picture": f"picture: {fault}", "video": f"video: {fault}"}.get(kind, fault)
 
 
 def require_file(path: str | os.PathLike, kind: str, remedy: str) -> str:
