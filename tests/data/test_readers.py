@@ -382,6 +382,35 @@ def test_the_sizes_at_the_end_of_a_parquet_are_not_believed(tmp_path, name):
         )
 
 
+HEADS = {  # a head of a page whose fields have other kinds of values than they must have
+    "a text in place of the counts": b"\x15\x00\x15\x02\x15\x02\x28\x01x\x00",
+    "a struct in place of a count": b"\x15\x00\x15\x02\x15\x02\x2c\x1c\x00\x00\x00",
+    "a text in place of a size": b"\x15\x00\x18\x01x\x15\x02\x00",
+    "a size below 0": b"\x15\x00\x15\x01\x15\x02\x00",
+    "structs in structs": b"\x1c" * 5000,
+    "no end": b"\x15\x00\x15",
+}
+
+
+class Columns(list):
+    """What a reader asks of the schema of a parquet file."""
+
+    column = list.__getitem__
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_of_a_page_with_wrong_values_is_a_value_error(tmp_path, name):
+    (tmp_path / "a.parquet").write_bytes(HEADS[name])
+    leaf = SimpleNamespace(
+        path_in_schema="texts", total_compressed_size=9, data_page_offset=0, has_dictionary_page=False
+    )
+    group = SimpleNamespace(num_columns=1, num_rows=1, column=lambda i: leaf)
+    metadata = SimpleNamespace(num_row_groups=1, row_group=lambda i: group)
+    file = SimpleNamespace(schema=Columns([SimpleNamespace(length=0)]), metadata=metadata)
+    with pytest.raises(ValueError, match="page"):
+        check_pages(tmp_path / "a.parquet", file, ["texts"])
+
+
 def test_a_file_of_blanks_ends_soon(tmp_path):
     picture(tmp_path / "red.png", "red")
     line = b'{"file": "red.png", "text": "red"}\n'

@@ -17,6 +17,7 @@ from tinyflamingo.files import MOST_VALUES, UNPACKED, open_regular
 
 LONGEST_TEXT = 1 << 20  # bytes of a text in a head: the smallest and the largest value of the page
 UNPACKED_SIZE, PACKED_SIZE, COUNTS = 2, 3, (5, 7, 8)  # fields of a head; COUNTS: data page, dictionary, data page 2
+DEPTH = 8  # structs in structs; a head has 3
 TRUE, FALSE, BYTE, DOUBLE, TEXT, STRUCT = 1, 2, 3, 7, 8, 12  # kinds of values
 NUMBERS = 4, 5, 6
 
@@ -46,9 +47,11 @@ def _pages(file: BinaryIO, leaf) -> Iterator[tuple[int, int]]:
     end = place + leaf.total_compressed_size
     while place < end:
         head = _head(file, place)
-        counts = [head[number].get(1, 0) for number in COUNTS if number in head]
-        if min(head[UNPACKED_SIZE], head[PACKED_SIZE], *counts) < 0:
-            raise ValueError("a page has a size below 0")
+        parts = [head[number] for number in COUNTS if number in head]
+        counts = [part.get(1, 0) for part in parts if isinstance(part, dict)]
+        sizes = [head[UNPACKED_SIZE], head[PACKED_SIZE], *counts]
+        if len(counts) < len(parts) or not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise ValueError("a page has a size that is no number from 0 on")
         yield head[UNPACKED_SIZE], sum(counts)
         place = file.tell() + head[PACKED_SIZE]
 
@@ -64,22 +67,24 @@ def _head(file, place) -> dict:
     raise ValueError(f"no page begins at byte {place}")
 
 
-def _struct(file) -> dict:
+def _struct(file, depth=DEPTH) -> dict:
     """{number of a field: its value}. Raises `LookupError` at the end of the file, or `ValueError`."""
+    if not depth:
+        raise ValueError("a page has no head")
     fields, number = {}, 0
     while head := file.read(1)[0]:
         number = number + (head >> 4) if head >> 4 else _signed(file)
-        fields[number] = _value(file, head & 15)
+        fields[number] = _value(file, head & 15, depth - 1)
     return fields
 
 
-def _value(file, kind):
+def _value(file, kind, depth):
     if kind in (FALSE, TRUE):
         return kind == TRUE
     if kind in NUMBERS:
         return _signed(file)
     if kind == STRUCT:
-        return _struct(file)
+        return _struct(file, depth)
     length = _number(file) if kind == TEXT else {BYTE: 1, DOUBLE: 8}.get(kind, LONGEST_TEXT + 1)
     if length > LONGEST_TEXT:
         raise ValueError("a page has no head")
