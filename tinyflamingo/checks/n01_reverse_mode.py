@@ -36,8 +36,8 @@ def check_01_1_way_back(way_back):
         holds(order is not None, "your function returns None: a `return` is missing.")
         holds(not isinstance(order, str), "your function returns one string; a list of names was expected.")
         order = list(order)
-        told = _("For {made_of} from {end} your order is {order}. ").format(made_of=made_of, end=end, order=order)
-        holds(len(set(order)) == len(order), told + _("A name stands in it twice: its slope would be handed on twice."))
+        lead = _("For {made_of} from {end} your order is {order}. ").format(made_of=made_of, end=end, order=order)
+        holds(len(set(order)) == len(order), lead + _("A name stands in it twice: its slope would be handed on twice."))
         needed, waiting = set(), [end]
         while waiting:
             name = waiting.pop()
@@ -45,16 +45,16 @@ def check_01_1_way_back(way_back):
                 needed.add(name)
                 waiting += made_of.get(name, [])
         missing, extra = sorted(needed - set(order)), sorted(set(order) - needed)
-        holds(not missing, told + _("{missing} is missing.").format(missing="".join(missing[:1])))
-        holds(not extra, told + _("{extra} is not needed for {end}.").format(extra="".join(extra[:1]), end=end))
-        hint = told + _("It begins with the givens: the way back begins at {end}.").format(end=end)
+        holds(not missing, lead + _("{missing} is missing.").format(missing="".join(missing[:1])))
+        holds(not extra, lead + _("{extra} is not needed for {end}.").format(extra="".join(extra[:1]), end=end))
+        hint = lead + _("It begins with the givens: the way back begins at {end}.").format(end=end)
         holds(order[0] == end or order[-1] != end, hint)
         for name in order:
             for part in made_of.get(name, []):
                 hint = _(
                     "{part} comes before {name}, which is made of it: {part} has not got all of its slope yet."
                 ).format(part=part, name=name)
-                holds(order.index(name) < order.index(part), told + hint)
+                holds(order.index(name) < order.index(part), lead + hint)
 
 
 # ---------------------------------------------------------------- 01.2 and 01.3

@@ -34,13 +34,13 @@ def check_04_1_frames_to_take(frames_to_take):
         even = list(range(0, len(times), max(1, round(len(times) / since[-1] / fps))))
         holds(got != even, "every k-th frame is right only if the pace is even: go by the times.")
         wanted = int(since[-1] * fps) + 1
-        told = _("your list has {number} frames, {wanted} were expected: at {fps:g} a second,").format(
+        lead = _("your list has {number} frames, {wanted} were expected: at {fps:g} a second,").format(
             number=len(got), wanted=wanted, fps=fps
         )
         holds(
             len(got) == wanted,
-            _("{told} {seconds:.2f} seconds have the moments 0 to {last:g}.").format(
-                told=told, seconds=since[-1], last=(wanted - 1) / fps
+            _("{lead} {seconds:.2f} seconds have the moments 0 to {last:g}.").format(
+                lead=lead, seconds=since[-1], last=(wanted - 1) / fps
             ),
         )
         want = [int(np.argmax(since >= m)) for m in np.arange(wanted) / fps]

@@ -38,21 +38,21 @@ def check_07_1_with_marks(with_marks):
 
 
 def _marks_are_right(page, row):
-    told = _("For the page {page} your row is {row}. ").format(page=page, row=row)
-    holds(row[:1] == ["<BOS>"], told + _("Every row opens with <BOS>."))
-    holds([item for item in row[1:] if item != "<EOC>"] == page, told + _("The items must stand in it, in order."))
+    lead = _("For the page {page} your row is {row}. ").format(page=page, row=row)
+    holds(row[:1] == ["<BOS>"], lead + _("Every row opens with <BOS>."))
+    holds([item for item in row[1:] if item != "<EOC>"] == page, lead + _("The items must stand in it, in order."))
     if page[0] == "image":
-        holds(row[1] != "<EOC>", told + _("An image that opens the page has no <EOC> before it: no chunk ends there."))
-    holds(row[-1] == "<EOC>", told + _("The last chunk ends, too: <EOC> stands at the end of the page."))
+        holds(row[1] != "<EOC>", lead + _("An image that opens the page has no <EOC> before it: no chunk ends there."))
+    holds(row[-1] == "<EOC>", lead + _("The last chunk ends, too: <EOC> stands at the end of the page."))
     before = [row[i - 1] for i, item in enumerate(row) if item == "image" and i > 1]
     holds(
         all(mark == "<EOC>" for mark in before),
-        told + _("<EOC> stands before every image that does not open the page."),
+        lead + _("<EOC> stands before every image that does not open the page."),
     )
     wanted = sum(item == "image" for item in page[1:]) + 1
     holds(
         row.count("<EOC>") == wanted,
-        told + _("It has {marks} <EOC>, {wanted} close a chunk.").format(marks=row.count("<EOC>"), wanted=wanted),
+        lead + _("It has {marks} <EOC>, {wanted} close a chunk.").format(marks=row.count("<EOC>"), wanted=wanted),
     )
 
 

@@ -127,21 +127,21 @@ def check_12_3_gated_positions(gated_positions):
         holds(got is not None, "the result is None: a `return` is missing.")
         got = whole_numbers(got)
         want = list(range(0, L, k))
-        told = _("of {L} blocks, every {k}:").format(L=L, k=k)
+        lead = _("of {L} blocks, every {k}:").format(L=L, k=k)
         holds(
             all(0 <= i < L for i in got),
-            _("{told} {got} names a block that does not exist; they are 0 to {last}.").format(
-                told=told, got=got, last=L - 1
+            _("{lead} {got} names a block that does not exist; they are 0 to {last}.").format(
+                lead=lead, got=got, last=L - 1
             ),
         )
-        holds(0 in got, _("{told} the first gated block stands before block 0, but 0 is missing.").format(told=told))
+        holds(0 in got, _("{lead} the first gated block stands before block 0, but 0 is missing.").format(lead=lead))
         holds(
             len(got) >= len(want),
-            _("{told} {number} came back, {wanted} was expected; the last group may be short.").format(
-                told=told, number=len(got), wanted=len(want)
+            _("{lead} {number} came back, {wanted} was expected; the last group may be short.").format(
+                lead=lead, number=len(got), wanted=len(want)
             ),
         )
-        holds(got == want, _("{told} {got} came back, but {want} was expected.").format(told=told, got=got, want=want))
+        holds(got == want, _("{lead} {got} came back, but {want} was expected.").format(lead=lead, got=got, want=want))
 
 
 @check(

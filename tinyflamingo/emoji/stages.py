@@ -18,6 +18,7 @@ from typing import Any
 import autograd.numpy as anp
 import numpy as np
 
+from tinyflamingo import ops
 from tinyflamingo.checkpoint import load_checkpoint, shipped_checkpoint
 from tinyflamingo.data.augment import augmented
 from tinyflamingo.data.items import Quiet
@@ -25,11 +26,11 @@ from tinyflamingo.data.tinyworld.language import PICTURE_WORDS
 from tinyflamingo.data.tinyworld.pool import Medium, Pool
 from tinyflamingo.emoji.packages import TAUGHT, Concepts, read_concepts, split
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.contrastive import START_TEMPERATURE, contrastive_loss, embed_captions, embed_pictures
+from tinyflamingo.model.contrastive import START_TEMPERATURE, contrastive_loss, embed_captions, unit
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.tokenizer import EOS, Tokenizer
-from tinyflamingo.ops.types import Params
+from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, equal_ids, pad_captions
 from tinyflamingo.training.flamingo_stage import FlamingoStage
 from tinyflamingo.training.language_stage import LanguageStage
@@ -101,28 +102,45 @@ class DrawingsStage(OnEmoji, ContrastiveStage):
         return np.concatenate([drawings, pictures]), [self.names[i] for i in concepts] * TAUGHT + captions
 
     def loss_and_gradient(self, pictures: np.ndarray, captions: list[list[int]]) -> tuple[float, np.ndarray]:
-        """The two-way softmax loss between drawings, plus that between all pictures and captions; its gradient."""
+        """The two-way softmax loss between drawings, plus that between all pictures and captions; its gradient.
+
+        A third term keeps TinyWorld: the features of its pictures should stay those of the start.
+        """
         tokens, mask = pad_captions(captions)
-        ids, n = equal_ids(map(tuple, captions)), self.emoji.concepts
+        ids, n, e = equal_ids(map(tuple, captions)), self.emoji.concepts, self.emoji
+        old = np.arange(len(pictures)) >= n * TAUGHT
 
         def embed(params, shard):
-            pixels, tokens, mask = shard
-            picture_vectors = embed_pictures(params, pixels, self.config, self.encode)
-            return anp.concatenate([picture_vectors, embed_captions(params, tokens, mask, self.config)], axis=1)
+            pixels, tokens, mask, old = shard
+            features, pooled = self.encode(params["vision"], pixels, self.config.vision)
+            picture_vectors = unit(ops.linear(pooled, params["picture_projection"]))
+            caption_vectors = embed_captions(params, tokens, mask, self.config)
+            return anp.concatenate([picture_vectors, caption_vectors, self.moved(features, pixels, old)], axis=1)
 
         def loss_of(head, vectors):
-            drawn, written = anp.split(vectors, 2, axis=1)
+            J = self.config.text_tower.joint_width
+            drawn, written, moved = anp.split(vectors, (J, 2 * J), axis=1)
             between = contrastive_loss(drawn[:n], drawn[n : 2 * n], head["log_scale"], ids[:n])
-            return between + contrastive_loss(drawn, written, head["log_scale"], ids) * np.float32(self.emoji.captions)
+            named = contrastive_loss(drawn, written, head["log_scale"], ids)
+            return between + named * np.float32(e.captions) + anp.sum(moved) * np.float32(e.keep / max(1, old.sum()))
 
         params = self.optimiser.params
         head = {"log_scale": params["log_scale"]}
-        return joined_gradient(embed, loss_of, params, head, cut_rows(*own_rows(pictures, tokens, mask)))
+        return joined_gradient(embed, loss_of, params, head, cut_rows(*own_rows(pictures, tokens, mask, old)))
 
-    def sample(self) -> np.ndarray:
-        """Drawings of all concepts, and as many pictures of TinyWorld."""
-        drawings, pictures = self.known.pictures.reshape(-1, *self.known.pictures.shape[2:]), super().sample()
-        return np.concatenate([drawings[:: max(1, len(drawings) // len(pictures))], pictures])
+    def moved(self, features: Array, pixels: np.ndarray, old: np.ndarray) -> Array:
+        """How far features (B, S, Dv) are from those of the start: (B, 1), the mean square; 0 where `old` (B,) is not.
+
+        The unit is the standard deviation of a channel. In a batch the pictures with `old` are the last ones.
+        """
+        new = int(np.sum(~old))
+        before, _ = self.encode(self.start.frozen["vision"], pixels[new:], self.config.vision)
+        change = (features[new:] - before) * self.start.frozen["feature_scale"]
+        return anp.concatenate([np.zeros((new, 1), change.dtype), anp.mean(change**2, axis=(1, 2))[:, None]])
+
+    def constants(self) -> Params:
+        """The constants that standardise the features are those of the start."""
+        return {name: self.start.frozen[name] for name in ("feature_mean", "feature_scale")}
 
 
 class NamesStage(OnEmoji, LanguageStage):

@@ -200,9 +200,12 @@ class ContrastiveStage:
         The text tower and the projections are kept for zero-shot classification; Flamingo does not use them.
         """
         params = self.optimiser.params
-        constants = standardiser(params["vision"], self.sample(), self.config)
         towers = {"contrastive": {k: v for k, v in params.items() if k != "vision"}}
-        return half_precision({"vision": params["vision"], **constants, **towers})
+        return half_precision({"vision": params["vision"], **self.constants(), **towers})
+
+    def constants(self) -> Params:
+        """The constants that standardise the features."""
+        return standardiser(self.optimiser.params["vision"], self.sample(), self.config)
 
 
 def standardiser(vision: Params, pictures: np.ndarray, config: FlamingoConfig) -> Params:

@@ -102,6 +102,7 @@ class EmojiRecipe:
 
     concepts: int = 48  # concepts in a batch of stage one, each drawn by two artists
     captions: float = 0.5  # weight of the loss between pictures and captions, beside that between drawings
+    keep: float = 1.0  # weight of the loss that keeps the features of TinyWorld's pictures
     texts: float = 0.3  # share of the documents of stage two that are names of emoji
     views: int = 4  # changed copies of every drawing in the pool of stage three
     ways: tuple = (2, 10)  # fewest and most concepts in an episode
