@@ -39,7 +39,9 @@ def test_a_batch_has_different_whole_families(stage, rng):
     families = [stage.captions.index(captions[i : i + FAMILY]) for i in range(0, len(captions), FAMILY)]
     assert len(set(families)) == len(families)
     for i, family in enumerate(families):
-        np.testing.assert_array_equal(pictures[FAMILY * i : FAMILY * (i + 1)], stage.pictures[family])
+        np.testing.assert_array_equal(
+            pictures[FAMILY * i : FAMILY * (i + 1)], stage.of_families(np.array([family]))
+        )
 
 
 def test_captions_are_padded_on_the_right():
@@ -134,7 +136,7 @@ def test_the_result_standardises_the_features_and_has_half_precision(stage):
     assert set(kept["contrastive"]) == set(stage.optimiser.params) - {"vision"}
     for leaf in named_leaves(kept).values():
         np.testing.assert_array_equal(leaf, leaf.astype("f2").astype("f4"))
-    pictures = stage.pictures.reshape(-1, 1, *stage.pictures.shape[2:])
+    pictures = stage.of_families(np.arange(len(stage.captions)))[:, None]
     features = encode_media(kept, pictures, stage.config).reshape(-1, stage.config.vision.width)
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=0.05)
     np.testing.assert_allclose(features.std(axis=0), 1, atol=0.1)

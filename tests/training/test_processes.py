@@ -18,7 +18,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.training import processes, run
 from tinyflamingo.training.processes import on_workers
 from tinyflamingo.training.ranks import own_run, whole, world
-from tinyflamingo.training.shards import cut_rows, drawn, joined_gradient, own_jobs, own_rows
+from tinyflamingo.training.shards import Drawings, cut_rows, drawn, joined_gradient, own_jobs, own_rows
 from tinyflamingo.training.state import LOG, STATE
 
 WEIGHTS = "checkpoint/weights.npz"
@@ -116,6 +116,21 @@ def test_ranks_share_the_work_for_one_array(workers, n):
 
 def noise(n):
     return drawn(np.random.default_rng(5), lambda rng, thing: rng.random(3) + thing, list(range(n)))
+
+
+def taken(numbers):
+    drawings = Drawings(np.random.default_rng(5), lambda rng, thing: rng.random(3) + thing, list(range(300)))
+    return np.concatenate([drawings.take(some) for some in numbers]), len(drawings.pictures)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_pictures_that_are_drawn_when_needed_do_not_depend_on_the_order(workers):
+    numbers = [np.array([299, 3]), np.array([3, 150, 70]), np.array([298])]
+    with ops.use_workers(workers):
+        pictures, blocks = on_workers(taken, numbers)
+    with ops.use_workers(1):
+        np.testing.assert_array_equal(pictures, on_workers(noise, 300)[np.concatenate(numbers)])
+    assert blocks == 4  # of five: no number is between 192 and 255
 
 
 @pytest.mark.parametrize("n", [1, 64, 300])

@@ -10,7 +10,7 @@ Not here: the loss and both towers (`model/contrastive.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from functools import partial
+from functools import cache, partial
 
 import autograd.numpy as anp
 import numpy as np
@@ -42,7 +42,7 @@ from tinyflamingo.ops.types import Params
 from tinyflamingo.training.muon import Muon
 from tinyflamingo.training.optimiser import AdamW, adaptive_clip
 from tinyflamingo.training.presets import Preset
-from tinyflamingo.training.shards import cut_rows, drawn, joined_gradient, own_rows
+from tinyflamingo.training.shards import Drawings, cut_rows, joined_gradient, own_rows
 from tinyflamingo.variants.registry import init_part, parts_of
 
 FAMILY = 4  # pictures in a family
@@ -118,8 +118,13 @@ def _vary_sum(rng, scene):
 
 def _other_thing(rng, kind, known=KNOWN):
     """Another thing (shape, colour): it has the same shape or the same colour."""
-    same = 0 if rng.random() < 0.5 else 1
-    return pick(rng, [other for other in known if other != kind and other[same] == kind[same]])
+    return pick(rng, _alike(kind, 0 if rng.random() < 0.5 else 1, known))
+
+
+@cache
+def _alike(kind, same, known):
+    """All other things that are equal in one of the two: 0, the shape, or 1, the colour."""
+    return [other for other in known if other != kind and other[same] == kind[same]]
 
 
 def describe(rng: np.random.Generator, scene: Scene) -> str:
@@ -144,12 +149,11 @@ class ContrastiveStage:
         return init_contrastive(rng, self.config, init_part(rng, self.config.vision))
 
     def collect(self, rng: np.random.Generator, tokenizer: Tokenizer) -> None:
-        """Draw the data of the whole stage once: families of pictures, and their captions as ids."""
+        """Sample the data of the whole stage: families of scenes, and their captions as ids."""
         families = [sample_family(rng) for _ in range(self.recipe.families)]
         self.captions = [[tokenizer.encode(describe(rng, s)) for s in family] for family in families]
         scenes = [scene for family in families for scene in family]
-        pictures = drawn(rng, partial(draw_scene, side=self.config.vision.side), scenes)
-        self.pictures = pictures.reshape(len(families), FAMILY, *pictures.shape[1:])
+        self.pictures = Drawings(rng, partial(draw_scene, side=self.config.vision.side), scenes)
 
     def prepare(self, rng: np.random.Generator) -> None:
         """Nothing to prepare."""
@@ -169,8 +173,11 @@ class ContrastiveStage:
     def batch(self, rng: np.random.Generator) -> tuple[np.ndarray, list[list[int]]]:
         """Different families, each complete: pixels (B, Y, X, 3) and captions, B lists of ids."""
         chosen = rng.choice(len(self.captions), size=self.recipe.batch // FAMILY, replace=False)
-        pictures = self.pictures[chosen].reshape(-1, *self.pictures.shape[2:])
-        return pictures, [c for f in chosen for c in self.captions[f]]
+        return self.of_families(chosen), [c for f in chosen for c in self.captions[f]]
+
+    def of_families(self, families: np.ndarray) -> np.ndarray:
+        """The pictures (4 n, Y, X, 3) of n families, by their numbers."""
+        return self.pictures.take(np.add.outer(families * FAMILY, np.arange(FAMILY)).ravel())
 
     def loss_and_gradient(self, pictures: np.ndarray, captions: list[list[int]]) -> tuple[float, np.ndarray]:
         """The loss and its gradient vector. Both towers work on shards; the loss needs all rows."""
@@ -191,8 +198,8 @@ class ContrastiveStage:
 
     def sample(self) -> np.ndarray:
         """About STANDARDISE_PICTURES pictures (n, Y, X, 3) of all kinds."""
-        sample = self.pictures[:: max(1, len(self.pictures) * FAMILY // STANDARDISE_PICTURES)]
-        return sample.reshape(-1, *sample.shape[2:])
+        families = len(self.captions)
+        return self.of_families(np.arange(0, families, max(1, families * FAMILY // STANDARDISE_PICTURES)))
 
     def result(self) -> Params:
         """The parts that the later stages keep frozen: the encoder, and the constants that standardise its features.

@@ -50,7 +50,7 @@ Evaluate = Callable[[TrainedFlamingo, int, int], dict]  # (model, queries for ea
 STAGES = (ContrastiveStage, LanguageStage, FlamingoStage)
 TOKENIZER_SEED = 0  # all runs of a preset have the same vocabulary, whatever their seed
 LOG_EVERY = 10  # steps between lines of the log
-PACE_STEPS = 20  # steps of stage one after the first, from which the length of the run is forecast
+PACE_STEPS = range(60, 80)  # steps of stage one from which the length of the run is forecast; before, pictures are drawn
 EXPLODED = 1e4  # far above the loss of a random guess: the run has diverged
 
 
@@ -279,8 +279,10 @@ def _run_stage(stage, preset, progress, frozen, folder, log, began):
             if step == first:
                 bar.initial = first + 1  # its rate counts from here: the first step compiles kernels
                 bar.unpause()
-            if index == 0 and step == first + PACE_STEPS and world().rank == 0:
-                say(forecast(preset, bar.format_dict["elapsed"] / PACE_STEPS))
+            if index == 0 and step == first + PACE_STEPS.start:
+                pace_began = time.perf_counter()
+            if index == 0 and step == first + PACE_STEPS.stop:
+                say(forecast(preset, (time.perf_counter() - pace_began) / len(PACE_STEPS)))
             bar.update()
             progress.seconds[stage.name] = before + time.perf_counter() - began
             if step % LOG_EVERY == 0 or step == stage.steps - 1:

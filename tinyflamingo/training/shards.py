@@ -11,7 +11,7 @@ Not here: the losses (the stages), the threads (`ops/team.py`), the ranks (`rank
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -37,11 +37,39 @@ def own_jobs(rng: np.random.Generator, jobs: list, cost: Callable = lambda job: 
     return [pair for i, pair in enumerate(pairs) if owner[i] == world().rank]
 
 
+class Drawings:
+    """Pictures that are drawn when they are first needed, so that training begins soon. Every rank draws a part of them.
+
+    They are drawn in blocks. Every block has its own generator, so its pictures do not depend on the order.
+    """
+
+    def __init__(self, rng: np.random.Generator, draw: Callable, things: list) -> None:
+        """draw(generator, thing) -> one picture."""
+        self.draw = draw
+        self.blocks = [things[i : i + BLOCK] for i in range(0, len(things), BLOCK)]
+        self.rngs = rng.spawn(len(self.blocks))
+        self.pictures: dict[int, np.ndarray] = {}  # number of a block -> its pictures
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        """The pictures with these numbers, stacked. All ranks ask for the same."""
+        missing = sorted({int(n) // BLOCK for n in numbers} - self.pictures.keys())
+        if missing:
+            ends = np.cumsum([len(self.blocks[b]) for b in missing])[:-1]
+            self.pictures.update(zip(missing, np.split(self.drawn(missing), ends), strict=True))
+        return np.stack([self.pictures[n // BLOCK][n % BLOCK] for n in numbers])
+
+    def drawn(self, blocks: Sequence[int]) -> np.ndarray:
+        """The pictures of some blocks, stacked."""
+        return whole(
+            lambda run: np.stack([self.draw(self.rngs[b], thing) for b in blocks[run] for thing in self.blocks[b]]),
+            len(blocks),
+        )
+
+
 def drawn(rng: np.random.Generator, draw: Callable, things: list) -> np.ndarray:
     """`draw(generator, thing)` of all things, stacked. Every rank draws a part of them."""
-    blocks = [things[i : i + BLOCK] for i in range(0, len(things), BLOCK)]
-    work = list(zip(rng.spawn(len(blocks)), blocks, strict=True))
-    return whole(lambda run: np.stack([draw(own, thing) for own, block in work[run] for thing in block]), len(work))
+    drawings = Drawings(rng, draw, things)
+    return drawings.drawn(range(len(drawings.blocks)))
 
 
 def own_rows(*arrays: np.ndarray) -> tuple:

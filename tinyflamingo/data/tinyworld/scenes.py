@@ -52,6 +52,7 @@ MOVES = {"moves left": (-1, 0), "moves right": (1, 0), "moves up": (0, -1), "mov
 ACTIONS = (*MOVES, "grows", "shrinks", "vanishes", "turns")
 FRAMES = 8  # one per second
 NAMELESS = 75.0  # a colour has no name if its RGB distance to each named colour is larger than this
+NAMED_RGB = np.array([*COLOURS.values(), *SHADES.values()])
 
 THINGS = tuple((shape, colour) for shape in NAMED for colour in COLOUR_NAMES)
 HELD_OUT = frozenset((shape, COLOUR_NAMES[(5 * i + 2) % 8]) for i, shape in enumerate(NAMED))
@@ -155,8 +156,7 @@ def _nameless_colour(rng):
     """An RGB colour far from the eight named ones."""
     while True:
         rgb = rng.integers(0, 256, size=3)
-        named = (*COLOURS.values(), *SHADES.values())
-        if min(np.linalg.norm(rgb - np.array(c)) for c in named) > NAMELESS:
+        if np.linalg.norm(NAMED_RGB - rgb, axis=1).min() > NAMELESS:
             return tuple(int(c) for c in rgb)
 
 
