@@ -39,9 +39,7 @@ def test_a_batch_has_different_whole_families(stage, rng):
     families = [stage.captions.index(captions[i : i + FAMILY]) for i in range(0, len(captions), FAMILY)]
     assert len(set(families)) == len(families)
     for i, family in enumerate(families):
-        np.testing.assert_array_equal(
-            pictures[FAMILY * i : FAMILY * (i + 1)], stage.of_families(np.array([family]))
-        )
+        np.testing.assert_array_equal(pictures[FAMILY * i : FAMILY * (i + 1)], stage.of_families(np.array([family])))
 
 
 def test_captions_are_padded_on_the_right():

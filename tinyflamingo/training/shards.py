@@ -38,9 +38,9 @@ def own_jobs(rng: np.random.Generator, jobs: list, cost: Callable = lambda job: 
 
 
 class Drawings:
-    """Pictures that are drawn when they are first needed, so that training begins soon. Every rank draws a part of them.
+    """Pictures that are drawn when they are first needed, so that training begins soon.
 
-    They are drawn in blocks. Every block has its own generator, so its pictures do not depend on the order.
+    Every rank draws a part of them. Every block has its own generator, so its pictures do not depend on the order.
     """
 
     def __init__(self, rng: np.random.Generator, draw: Callable, things: list) -> None:
