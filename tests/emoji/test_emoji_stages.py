@@ -96,6 +96,21 @@ def test_stage_one_learns(stage_of):
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.3
 
 
+def test_the_features_of_tinyworld_are_compared_with_those_of_the_start(stage_of, preset, start):
+    stage = stage_of(0)
+    pictures, _ = stage.batch(np.random.default_rng(1))
+    drawings = 2 * preset.emoji.concepts
+    old = np.arange(len(pictures)) >= drawings
+    features, _ = stage.encode(stage.optimiser.params["vision"], pictures, stage.config.vision)
+    assert (stage.moved(features, pictures, old) == 0).all()
+    moved = stage.moved(features + 2 / start.frozen["feature_scale"], pictures, old)
+    np.testing.assert_allclose(moved[:, 0], np.where(old, 4, 0), rtol=1e-3)
+    few = slice(drawings - 2, drawings)  # a shard without TinyWorld
+    assert stage.moved(features[few], pictures[few], old[few]).tolist() == [[0], [0]]
+    for name in ("feature_mean", "feature_scale"):
+        np.testing.assert_array_equal(stage.result()[name], start.frozen[name])
+
+
 def test_every_stage_goes_on_from_the_checkpoint_and_a_gradient_writes_no_parameter(stage_of, start):
     kept = start.frozen["vision"], start.frozen["language"], start.params["resampler"]
     for number, (name, before) in enumerate(zip(("vision", None, "resampler"), kept, strict=True)):

@@ -14,18 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyflamingo.errors import UserError, complain
-from tinyflamingo.figures import write_figure
+from tinyflamingo.figures import label, write_figure
 
 if TYPE_CHECKING:
     from tinyflamingo.emoji.scores import Prompt
 
-BARS = {
-    "score": "Flamingo, one prompt",
-    "ensemble": "Flamingo, six prompts",
-    "class_means": "class means of its features",
-    "neighbours": "raw pixels",
-}
-CREDITS = "Drawings: Noto (Apache 2.0), Twemoji (CC BY 4.0), Fluent (MIT)"
+BARS = ("score", "ensemble", "class_means", "neighbours")
 
 
 def draw_emoji(prompt: Prompt, report: dict, path: Path) -> None:
@@ -45,11 +39,10 @@ def _figure(prompt, report):
     for i, (word, example, query) in enumerate(zip(prompt.words, prompt.examples, prompt.queries, strict=True)):
         _picture(figure.add_subplot(grid[0, i]), example[0], word, "black")
         answer = int(prompt.answers[0, i])
-        _picture(
-            figure.add_subplot(grid[1, i]), query, f"answer: {prompt.words[answer]}", "green" if answer == i else "red"
-        )
+        title = label(f"answer: {prompt.words[answer]}")
+        _picture(figure.add_subplot(grid[1, i]), query, title, "green" if answer == i else "red")
     _bars(figure.add_subplot(grid[2, :]), report)
-    figure.supxlabel(CREDITS, fontsize=6)
+    figure.supxlabel(label("drawings: Noto (Apache 2.0), Twemoji (CC BY 4.0), Fluent (MIT)"), fontsize=6)
     return figure
 
 
@@ -61,9 +54,15 @@ def _picture(axes, pixels, title, colour):
 
 def _bars(axes, report):
     places = np.arange(len(report))
-    for i, (key, label) in enumerate(BARS.items()):
-        axes.bar(places + 0.2 * (i - 1.5), [row.get(key, 0) for row in report.values()], 0.18, label=label)
+    names = (
+        label("Flamingo, one prompt"),
+        label("Flamingo, six prompts"),
+        label("class means of its features"),
+        label("raw pixels"),
+    )
+    for i, (key, name) in enumerate(zip(BARS, names, strict=True)):
+        axes.bar(places + 0.2 * (i - 1.5), [row.get(key, 0) for row in report.values()], 0.18, label=name)
     axes.set_xticks(places, [name.replace(" ", "\n", 1) for name in report], fontsize=8)
-    axes.set_ylabel("share of right answers")
+    axes.set_ylabel(label("share of right answers"))
     axes.set_ylim(0, 1)
     axes.legend(fontsize=8)

@@ -102,7 +102,7 @@ def format_report(report: dict) -> str:
 
 def _emoji_lines(emoji):
     """The scores on emoji, each beside what the model has to beat."""
-    yield f"{'emoji':26s} score   95% interval      n   six prompts   class means   raw pixels"
+    yield _("emoji                      score   95% interval      n   six prompts   class means   raw pixels")
     for name, row in emoji.items():
         low, high = row["ci95"]
         more = [f"{row[key]:.3f}" if key in row else "" for key in ("ensemble", "class_means", "neighbours")]
