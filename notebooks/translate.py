@@ -44,7 +44,19 @@ sys.path.append(str(ROOT))  # the package, if it is not installed
 from tinyflamingo.classroom import quiz as classroom_quiz  # noqa: E402
 
 LANGUAGE = "zh_CN"
-TEXTS = ("chapter", "teaching", "glossary", "faq", "explorer", "commands", "scores", "systems")  # in docs/
+TEXTS = (  # in docs/
+    "chapter",
+    "teaching",
+    "glossary",
+    "faq",
+    "explorer",
+    "commands",
+    "scores",
+    "systems",
+    "architecture",
+    "scaling",
+    "performance",
+)
 OTHER_LANGUAGE = "[中文](README.zh.md)", "[English](README.md)"  # the link at the top of each README
 PICTURE = "figures/explorer.png", "figures/explorer_zh.png"  # the explorer in each language
 PACKAGE = ROOT / "tinyflamingo"
