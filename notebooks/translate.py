@@ -57,6 +57,9 @@ TEXTS = (  # in docs/
     "omniglot",
     "sizes",
     "parity",
+    "architecture",
+    "scaling",
+    "performance",
 )
 OTHER_LANGUAGE = "[中文](README.zh.md)", "[English](README.md)"  # the link at the top of each README
 PICTURE = "figures/explorer.png", "figures/explorer_zh.png"  # the explorer in each language
