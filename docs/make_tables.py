@@ -196,10 +196,10 @@ def times() -> str:
     """Times of the main commands."""
     timed = measured()
     stages = timed["train"]["stages"]
-    rows = [["`python -m tinyflamingo train`", timed["cores"], duration(sum(stages.values()))]]
-    rows += [[f"&nbsp;&nbsp;{STAGES.get(n, n)}", "", duration(s)] for n, s in stages.items()]
-    rows += [[f"`python {TIMED[n]}`", timed["cores"], duration(s)] for n, s in timed["seconds"].items()]
-    return table(["command", "cores", "time"], rows)
+    rows = [["`python -m tinyflamingo train`", duration(sum(stages.values()))]]
+    rows += [[f"&nbsp;&nbsp;{STAGES.get(n, n)}", duration(s)] for n, s in stages.items()]
+    rows += [[f"`python {TIMED[n]}`", duration(s)] for n, s in timed["seconds"].items()]
+    return table(["command", f"{timed['cores']} cores of {timed['processor']}"], rows)
 
 
 def duration(seconds: float) -> str:
@@ -634,6 +634,7 @@ REGIONS = {
 def measure() -> dict:
     """Seconds of each timed command on this machine, and the machine's rate of matrix products."""
     from tinyflamingo.bench.flops import gemm_rate
+    from tinyflamingo.bench.run import processor
 
     seconds, gflops = {}, round(gemm_rate(), 1)
     for name, arguments in TIMED.items():
@@ -644,7 +645,7 @@ def measure() -> dict:
         subprocess.run([sys.executable, "-m", "tinyflamingo", "train", "--out", f"{folder}/run"], cwd=ROOT, check=True)
         metrics = json.loads(Path(folder, "run", "metrics.json").read_text(encoding="utf-8"))
     train = {name: metrics[name] for name in ("stages", "peak_memory_mb")}
-    return {"cores": os.cpu_count(), "gflops": gflops, "train": train, "seconds": seconds}
+    return {"processor": processor(), "cores": os.cpu_count(), "gflops": gflops, "train": train, "seconds": seconds}
 
 
 if __name__ == "__main__":

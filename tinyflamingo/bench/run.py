@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -180,7 +181,7 @@ def format_row(name: str, line: Line, row: dict) -> str:
 def machine(torch: Any, inputs: Inputs) -> dict:
     """Properties of the machine that the times depend on. torch: the module, or None."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "blas": blas_libraries(),
@@ -195,11 +196,11 @@ def _jax():
     return {}
 
 
-def _processor():
+def processor() -> str:
     """The processor's name, and the kind for which Numba compiles: several kinds have the same name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{name} ({conditions()['processor'].partition(' ')[2]})"
+    return f"{re.sub(r'[(](R|TM)[)]', '', name)} ({conditions()['processor'].partition(' ')[2]})"
