@@ -203,4 +203,4 @@ def processor() -> str:
             name = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{re.sub(r'[(](R|TM)[)]', '', name)} ({conditions()['processor'].partition(' ')[2]})"
+    return f"{re.sub(r'[(](R|TM)[)]| Processor', '', name)} ({conditions()['processor'].partition(' ')[2]})"

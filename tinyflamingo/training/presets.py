@@ -100,10 +100,10 @@ class HandwritingRecipe:
 class EmojiRecipe:
     """For presets that learn from emoji beside TinyWorld, and go on from the shipped checkpoint (docs/emoji.md)."""
 
-    concepts: int = 48  # concepts in a batch of stage one, each drawn by two artists
+    concepts: int = 64  # concepts in a batch of stage one, each drawn by two artists
     captions: float = 0.5  # weight of the loss between pictures and captions, beside that between drawings
-    keep: float = 1.0  # weight of the loss that keeps the features of TinyWorld's pictures
-    texts: float = 0.3  # share of the documents of stage two that are names of emoji
+    keep: float = 5.0  # weight of the loss that keeps the features of TinyWorld's pictures
+    texts: float = 0.15  # share of the documents of stage two that are names of emoji
     views: int = 4  # changed copies of every drawing in the pool of stage three
     ways: tuple = (2, 10)  # fewest and most concepts in an episode
     shots: tuple = (1, 3)  # fewest and most examples of each concept
@@ -211,7 +211,7 @@ def _emoji() -> Preset:
     return Preset(
         "emoji",
         contrastive=ContrastiveRecipe(
-            steps=300,
+            steps=800,
             batch=32,  # pictures of TinyWorld, beside the emoji
             families=1500,
             optimiser=OptimiserConfig(learning_rate=3e-3, weight_decay=0.02, agc=0.08, warmup=30),
@@ -220,16 +220,16 @@ def _emoji() -> Preset:
             steps=150,
             long_from=0,
             phases=((math.inf, 0.04, 0.24, 0.32),),
-            optimiser=OptimiserConfig(learning_rate=1e-3, warmup=20),
+            optimiser=OptimiserConfig(learning_rate=4e-4, warmup=20),
         ),
         flamingo=FlamingoRecipe(
-            steps=400,
+            steps=1150,
             datasets=(
                 Dataset("emoji episodes", 14, 192, 1.0),
-                Dataset("emoji names", 10, 24, 0.3),
-                Dataset("pages", 5, 96, 0.6),
-                Dataset("pairs", 4, 20, 0.2),
-                Dataset("videos", 2, 40, 0.2),
+                Dataset("emoji names", 6, 24, 0.2),
+                Dataset("pages", 10, 96, 1.0),
+                Dataset("pairs", 10, 20, 0.4),
+                Dataset("videos", 4, 40, 0.4),
             ),
             longer=3,
             feature_noise=0.3,
