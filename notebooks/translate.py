@@ -61,6 +61,7 @@ TEXTS = (  # in docs/
     "scaling",
     "performance",
     "deviations",
+    "emoji",
 )
 OTHER_LANGUAGE = "[中文](README.zh.md)", "[English](README.md)"  # the link at the top of each README
 PICTURE = "figures/explorer.png", "figures/explorer_zh.png"  # the explorer in each language
