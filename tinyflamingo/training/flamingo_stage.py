@@ -180,7 +180,7 @@ class FlamingoStage:
         if name == "pages" and rng.random() < self.recipe.tasks:
             return "tasks", task_page(rng, self.pool, longer)
         if name == "pages":
-            return page(rng, self.pool, length=longer)
+            return page(rng, self.pool, dict(self.recipe.mixture), longer)
         return name, (pair if name == "pairs" else video)(rng, self.pool)
 
     def shards(self, rng: np.random.Generator, documents: list[Document]) -> list[Shard]:

@@ -69,6 +69,7 @@ class FlamingoRecipe:
     long_every: int = 4  # every step with this period has fewer and longer pages: prompts of 32 shots are long
     longer: int = 6  # factor on the length of long pages
     tasks: float = 0.32  # share of the pages that have tasks which only examples tell
+    mixture: tuple = ()  # (kind of page, its share), ...; (): the shares of `data/tinyworld/pages.py`
     accumulate: bool = True  # False: round-robin, one data set in each step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
     trained: tuple = ()  # parts to train too, "vision" or "language" (the paper freezes both, except in an ablation)
