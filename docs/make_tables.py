@@ -199,7 +199,7 @@ def times() -> str:
     rows = [["`python -m tinyflamingo train`", duration(sum(stages.values()))]]
     rows += [[f"&nbsp;&nbsp;{STAGES.get(n, n)}", duration(s)] for n, s in stages.items()]
     rows += [[f"`python {TIMED[n]}`", duration(s)] for n, s in timed["seconds"].items()]
-    return table(["command", f"{timed['cores']} cores of {timed['processor']}"], rows)
+    return table(["command", f"time on {timed['cores']} cores, {timed['processor']}"], rows)
 
 
 def duration(seconds: float) -> str:

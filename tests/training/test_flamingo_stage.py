@@ -413,7 +413,9 @@ def test_pictures_and_videos_are_resampled_one_after_the_other(stage, rng):
 
 def test_pages_without_pictures_have_a_loss(tokenizer, rng, monkeypatch):
     stage = make_stage(tokenizer, tasks=0.0)
-    monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: ("text_page", pages.text_page(rng, pool)))
+    monkeypatch.setattr(
+        flamingo_stage, "page", lambda rng, pool, mixture, length: ("text_page", pages.text_page(rng, pool))
+    )
     shards = stage.shards(rng, stage.documents(rng, stage.recipe.datasets[:1]))
     assert all(s.features == [] and s.batch.media == [] and not s.batch.phi.any() for s in shards)
     losses, gradient = stage.losses_and_gradient(shards)
@@ -426,7 +428,9 @@ def test_pages_without_pictures_have_a_loss(tokenizer, rng, monkeypatch):
 @pytest.mark.parametrize("p_next, mode", [(1.0, phi_next), (0.0, phi)])
 def test_web_pages_are_read_in_next_mode_with_probability_p_next(tokenizer, rng, monkeypatch, p_next, mode):
     stage = make_stage(tokenizer, tasks=0.0, p_next=p_next, datasets=with_other("rows", 6, 1, 1))
-    monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: ("web_page", pages.web_page(rng, pool)))
+    monkeypatch.setattr(
+        flamingo_stage, "page", lambda rng, pool, mixture, length: ("web_page", pages.web_page(rng, pool))
+    )
     documents = stage.documents(rng, stage.recipe.datasets[:1])
     assert {d.phi_of for d in documents} == {mode}
     with ops.use_workers(1):
@@ -441,7 +445,9 @@ def test_web_pages_are_read_in_next_mode_with_probability_p_next(tokenizer, rng,
 
 def test_half_of_the_web_pages_look_ahead(tokenizer, rng, monkeypatch):
     stage = make_stage(tokenizer, tasks=0.0, p_next=0.5, datasets=with_other("rows", 200, 1, 1))
-    monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: ("web_page", pages.web_page(rng, pool)))
+    monkeypatch.setattr(
+        flamingo_stage, "page", lambda rng, pool, mixture, length: ("web_page", pages.web_page(rng, pool))
+    )
     ahead = [d.phi_of is phi_next for d in stage.documents(rng, stage.recipe.datasets[:1])]
     assert 65 < sum(ahead) < 135  # five standard errors
 
@@ -449,7 +455,7 @@ def test_half_of_the_web_pages_look_ahead(tokenizer, rng, monkeypatch):
 @pytest.mark.parametrize("kind", ["album", "episodes", "knowledge_page"])
 def test_other_pages_are_never_read_in_next_mode(tokenizer, rng, monkeypatch, kind):
     stage = make_stage(tokenizer, p_next=1.0)
-    monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, length: (kind, pages.PAGES[kind](rng, pool)))
+    monkeypatch.setattr(flamingo_stage, "page", lambda rng, pool, mixture, length: (kind, pages.PAGES[kind](rng, pool)))
     assert {d.phi_of for d in stage.documents(rng)} == {phi}  # pairs and videos too
 
 
@@ -459,6 +465,12 @@ def test_the_recipe_sets_the_share_of_pages_with_tasks(tokenizer, rng):
         kinds = [stage._draw(rng, "pages", 1, 0)[0] for _ in range(300)]
         assert low <= kinds.count("tasks") <= high
         assert "tasks" not in {stage._draw(rng, name, 1, 0)[0] for name in ("pairs", "videos")}
+
+
+def test_the_recipe_sets_the_shares_of_the_kinds_of_pages(tokenizer, rng):
+    stage = make_stage(tokenizer, tasks=0.0, mixture=(("album", 0.5), ("web_page", 0.5)))
+    kinds = [stage._draw(rng, "pages", longer, 0)[0] for longer in (1, 2) for _ in range(20)]
+    assert set(kinds) == {"album", "web_page"}
 
 
 def test_cut_keeps_the_media_whose_tags_are_left():

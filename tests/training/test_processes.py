@@ -123,7 +123,7 @@ def taken(numbers):
     return np.concatenate([drawings.take(some) for some in numbers]), len(drawings.pictures)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_pictures_that_are_drawn_when_needed_do_not_depend_on_the_order(workers):
     numbers = [np.array([299, 3]), np.array([3, 150, 70]), np.array([298])]
     with ops.use_workers(workers):

@@ -36,7 +36,7 @@ def test_it_knows_colours(model):
 
 @pytest.mark.slow
 def test_it_learns_new_words_more_often_than_by_chance(model):
-    """Guessing gives one half; 0.57 of 300 are two standard deviations more."""
+    """Guessing gives one half; 0.57 of 300 questions is more than two standard deviations above it."""
     assert run_task(model, "few_shot_new_words", split_rng("test", 63), 300)["score"] >= 0.57
 
 

@@ -1,11 +1,11 @@
-"""The three stages on emoji, with TinyWorld mixed in: same losses, other documents.
+"""The three stages on emoji, with TinyWorld mixed in: other documents, and in stage one two more losses.
 
-Chapter §1, §2 and §4. The run goes on from the shipped checkpoint, which knows TinyWorld, so 20 minutes are enough. In
-stage one the drawings of a concept by two artists are each other's caption, and its name is a caption of both. Stage
-two adds the names to TinyWorld's texts. Stage three learns from few-shot episodes of concepts with invented words, and
-from drawings with names.
+Chapter §1, §2 and §4. The run goes on from the shipped checkpoint, which knows TinyWorld, so it is short (docs/emoji.md
+has its minutes). In stage one the drawings of a concept by two artists are each other's caption, and its name is a
+caption of both; a third loss keeps the features of TinyWorld's pictures. Stage two adds the names to TinyWorld's texts.
+Stage three learns from few-shot episodes of concepts with invented words, and from drawings with names.
 
-Not here: the losses (`training/`), the packages (`packages.py`).
+Not here: the losses of TinyWorld's stages (`training/`), the packages (`packages.py`).
 """
 
 from __future__ import annotations
@@ -129,9 +129,10 @@ class DrawingsStage(OnEmoji, ContrastiveStage):
         return joined_gradient(embed, loss_of, params, head, cut_rows(*own_rows(pictures, tokens, mask, old)))
 
     def moved(self, features: Array, pixels: np.ndarray, old: np.ndarray) -> Array:
-        """How far features (B, S, Dv) are from those of the start: (B, 1), the mean square; 0 where `old` (B,) is not.
+        """The mean square distance of features (B, S, Dv) from those of the start: (B, 1).
 
-        The unit is the standard deviation of a channel. In a batch the pictures with `old` are the last ones.
+        `old` (B,) is True for TinyWorld's pictures, which are the last ones of a batch; the others get 0. The unit is
+        the standard deviation of a channel.
         """
         new = int(np.sum(~old))
         before, _ = self.encode(self.start.frozen["vision"], pixels[new:], self.config.vision)

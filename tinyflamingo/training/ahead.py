@@ -1,4 +1,4 @@
-"""Compiles the kernels of the first stage while its pictures are drawn, so that a new user waits less.
+"""Compiles the kernels of the first stage while its scenes and captions are sampled, so that a new user waits less.
 
 Numba keeps compiled kernels on the disk. So another process can make them: it computes one small step of the stage, and
 the run then finds them there. Serves chapter §1. Not here: the kernels (`ops/`), the workers (`processes.py`).
@@ -22,7 +22,7 @@ from tinyflamingo.training.processes import start_process, without_ctrl_c
 from tinyflamingo.training.ranks import Alone, joined, world
 
 FAMILIES = 8  # of pictures, in the small step
-MANY = 1000  # families; fewer are drawn before a new process could compile anything
+MANY = 1000  # families; fewer are sampled before a new process could compile anything
 
 
 def compile_ahead(stage_of: Callable, preset: Preset, tokenizer: Tokenizer) -> Callable[[], None]:

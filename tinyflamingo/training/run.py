@@ -50,7 +50,7 @@ Evaluate = Callable[[TrainedFlamingo, int, int], dict]  # (model, queries for ea
 STAGES = (ContrastiveStage, LanguageStage, FlamingoStage)
 TOKENIZER_SEED = 0  # all runs of a preset have the same vocabulary, whatever their seed
 LOG_EVERY = 10  # steps between lines of the log
-PACE_STEPS = range(60, 80)  # steps of stage one from which the length of the run is forecast: all pictures are drawn
+PACE_STEPS = range(60, 80)  # steps of stage one from which the length of the run is forecast: most pictures are drawn
 EXPLODED = 1e4  # far above the loss of a random guess: the run has diverged
 
 

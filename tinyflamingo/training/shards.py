@@ -6,6 +6,8 @@ and each shard goes backward from its part of the gradient. Sums are taken in th
 the bits depend only on the number of shards. With several ranks each rank has its own shards, and may have
 none; the result is the sum over all ranks.
 
+Pictures are drawn here too: every rank draws a part of them.
+
 Not here: the losses (the stages), the threads (`ops/team.py`), the ranks (`ranks.py`).
 """
 
@@ -55,11 +57,12 @@ class Drawings:
         missing = sorted({int(n) // BLOCK for n in numbers} - self.pictures.keys())
         if missing:
             ends = np.cumsum([len(self.blocks[b]) for b in missing])[:-1]
-            self.pictures.update(zip(missing, np.split(self.drawn(missing), ends), strict=True))
+            new = np.array(self.drawn(missing))  # a copy: what ranks join is a file, which stays open while it is used
+            self.pictures.update(zip(missing, np.split(new, ends), strict=True))
         return np.stack([self.pictures[n // BLOCK][n % BLOCK] for n in numbers])
 
     def drawn(self, blocks: Sequence[int]) -> np.ndarray:
-        """The pictures of some blocks, stacked."""
+        """The pictures of some blocks, stacked. A block is drawn once: its generator would then give other pictures."""
         return whole(
             lambda run: np.stack([self.draw(self.rngs[b], thing) for b in blocks[run] for thing in self.blocks[b]]),
             len(blocks),

@@ -51,7 +51,7 @@ def _pages(file: BinaryIO, leaf) -> Iterator[tuple[int, int]]:
         counts = [part.get(1, 0) for part in parts if isinstance(part, dict)]
         sizes = [head[UNPACKED_SIZE], head[PACKED_SIZE], *counts]
         if len(counts) < len(parts) or not all(isinstance(size, int) and size >= 0 for size in sizes):
-            raise ValueError("a page has a size that is no number from 0 on")
+            raise ValueError("a page has a size that is not a number or is below 0")
         yield head[UNPACKED_SIZE], sum(counts)
         place = file.tell() + head[PACKED_SIZE]
 
