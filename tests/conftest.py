@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("TINYFLAMINGO_CHECK", "1")  # before the package is imported
@@ -16,6 +17,14 @@ from tinyflamingo import ops  # noqa: E402
 from tinyflamingo.data.tinyworld.text import tokenizer_lines  # noqa: E402
 from tinyflamingo.model.tokenizer import train_tokenizer  # noqa: E402
 from tinyflamingo.ops import shapes  # noqa: E402
+
+# Every run of the tests has the same examples; `--hypothesis-profile=random` looks for new ones.
+with suppress(ImportError):  # few tests need Hypothesis
+    from hypothesis import settings
+
+    settings.register_profile("random")
+    settings.register_profile("same", derandomize=True)
+    settings.load_profile("same")
 
 # The key of each notebook, in their order, and the test files of what it teaches: `python -m pytest -m masking`.
 # A test that is run once a notebook (its id begins with the number) belongs to that notebook's key too.
