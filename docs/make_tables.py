@@ -23,6 +23,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     docs/results/omniglot-validation.json
                                     metrics.json of `train --preset omniglot-validation --data DIR`
     docs/results/emoji.json         metrics.json of `train --preset emoji --data DIR`
+    docs/results/no-tasks.json      metrics.json of `train --preset no-tasks`
 
 Not here: figures (`python -m tinyflamingo demo`), the example files (`docs/make_examples.py`).
 """
@@ -59,6 +60,7 @@ EXPLORER = ROOT / "docs" / "explorer.json"
 RESULTS = ROOT / "docs" / "results"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
 EMOJI = RESULTS / "emoji.json"
+NO_TASKS = RESULTS / "no-tasks.json"
 GENERATED = "architecture commands emoji explorer omniglot own_data performance scaling scores sizes teaching"
 DOCUMENTS = [ROOT / "docs" / f"{name}.md" for name in GENERATED.split()]
 FILES = (ROOT / "README.md", *DOCUMENTS, CHECKPOINT / "MODEL_CARD.md")
@@ -160,11 +162,13 @@ def table(header: list, rows: list) -> str:
 def scores() -> str:
     guesses, rows = json.loads(TESTS.read_text(encoding="utf-8"))["blind"], []
     guesses["zero_shot_classification"] = guesses["caption"]  # a caption names one thing, too
+    without = json.loads(NO_TASKS.read_text(encoding="utf-8"))["tasks"]
     for name, row in card()["metrics"]["tasks"].items():
         low, high = row["ci95"]
         cells = [f"`{name}`", TASKS[name], f"{row['score']:.3f}", f"{low:.3f}–{high:.3f}", row["n"]]
-        rows.append([*cells, f"{guesses[name]:.3f}"])
-    return table(["task", "what is asked", "exact match", "95% interval", "n", "blind guess"], rows)
+        rows.append([*cells, f"{without[name]['score']:.3f}", f"{guesses[name]:.3f}"])
+    head = ["task", "what is asked", "exact match", "95% interval", "n", "no training tasks", "blind guess"]
+    return table(head, rows)
 
 
 def twins() -> str:

@@ -80,8 +80,9 @@ VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with 
 # {function: which argument a reader sees}.
 SHOWN = dict.fromkeys(("_", "label", "say", "complain", "UserError", "BadRecord", "left_out"), 0)
 SHOWN |= {"ArgumentTypeError": 0, "FloatingPointError": 0, "require": -1}
-# Files in which every sentence is for the reader, as in the checks; there the f-strings are prompts.
-WHOLE = dict.fromkeys(("cli.py", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
+# Files and folders in which every sentence is for the reader; in the checks f-strings are prompts.
+WHOLE = dict.fromkeys(("cli", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
+WHOLE |= {"checks": ast.Constant}
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 NUMBER_OR_CODE = re.compile(rf"{CODE.pattern}|{NUMBER.pattern}")
 WORD = re.compile(r"[A-Za-z]{2,}")
@@ -314,7 +315,7 @@ def _quizzes():
 
 
 def strings_of(module: Path) -> dict[str, str]:
-    """{string: function} of a file: what the functions in SHOWN get; in files of WHOLE and in checks every sentence.
+    """{string: function} of a file: what the functions in SHOWN get; in files and folders of WHOLE every sentence.
 
     An f-string has its values as places: f"{len(files)} files" is "{value} files".
     """
@@ -325,7 +326,7 @@ def strings_of(module: Path) -> dict[str, str]:
     shown = [node.args[SHOWN[_function(node)]] for node, _ in nodes if _function(node) in SHOWN]
     direct = {part for node in shown for part in (node, getattr(node, "body", None), getattr(node, "orelse", None))}
     inside = {part for node in shown for part in ast.walk(node)}
-    kinds = WHOLE.get(module.name, ast.Constant if module.parent.name == "checks" else ())
+    kinds = WHOLE.get(module.name) or WHOLE.get(module.parent.name, ())
     found = []
     for node, place in nodes:
         text = _text_of(node)

@@ -12,6 +12,7 @@ sys.path.insert(0, str(HERE))  # `model_cases`, from any folder
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from programs import missing  # noqa: E402
 
 from tinyflamingo import ops  # noqa: E402
 from tinyflamingo.data.tinyworld.text import tokenizer_lines  # noqa: E402
@@ -73,6 +74,12 @@ def pytest_collection_modifyitems(items):
         number = item.callspec.id[:2] if hasattr(item, "callspec") else ""
         if item.path.name in OF_ALL_NOTEBOOKS and number in by_number:
             item.add_marker(by_number[number])
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What is not tested must not go unnoticed: a line before the summary names what is missing."""
+    if names := missing(str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_line(f"NOT TESTED, because this is not installed: {', '.join(names)}")
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,18 @@
-"""Programs that some tests need and that may be missing: the tests are skipped then, and say so."""
+"""Programs and packages that some tests need and that may be missing: the tests are skipped then, and say so."""
 
+import re
 import shutil
 
 import pytest
 
 PROGRAMS = {"Node": ("node", "nodejs"), "Chromium": ("chromium", "chromium-browser", "google-chrome")}
+MISSING = re.compile(r"could not import '(\w+)|(\S+) is not (?:installed|there)|not installed: (.*)")
+
+
+def missing(reasons):
+    """What is missing, by the reasons of skipped tests."""
+    found = [name for reason in reasons for groups in MISSING.findall(reason) for name in groups if name]
+    return sorted({name for names in found for name in names.split(", ")})
 
 
 def installed(name):

@@ -299,13 +299,14 @@ def test_figures_are_told_in_chinese(translate):
 
 
 def test_an_f_string_is_found_with_places_for_its_values(translate, tmp_path):
-    module = tmp_path / "cli.py"
+    module = tmp_path / "cli" / "x.py"
+    module.parent.mkdir()
     code = 'raise UserError(f"{path}: {len(names)} names, first {names[0]!r}, in {path}; {x.why:.3f}")\n'
     code += 'y = _(f"a {kind}" if kind else "no kind")\nz = f"{n} things here"\nw = f"{a} {b}"\n'
     module.write_text(code, encoding="utf-8")
     found = ["{path}: {value} names, first {value2}, in {path}; {why}", "a {kind}", "no kind"]
     assert list(translate.strings_of(module)) == [*found, "{n} things here"]
-    other = module.rename(tmp_path / "other.py")
+    other = module.rename(tmp_path / "x.py")
     assert list(translate.strings_of(other)) == found
 
 

@@ -22,7 +22,7 @@ from tinyflamingo.studies.report import report
 from tinyflamingo.training import ranks
 from tinyflamingo.variants.byte_bpe import BYTES, find_vocabulary
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(cli.__file__).parents[2]
 
 
 def test_a_file_system_without_fsync_of_folders(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Entry point of `python -m tinyflamingo …`. The commands are in `cli.py`."""
+"""Entry point of `python -m tinyflamingo …`. The commands are in `cli/`."""
 
 import sys
 

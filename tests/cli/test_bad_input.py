@@ -342,7 +342,7 @@ def test_a_mistake_in_a_shell_is_one_line(name, files, checkpoint):
     words, expected = BAD[name]
     before = everything(files)
     line = [sys.executable, "-m", "tinyflamingo", *typed(words, files, checkpoint)]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=Path(cli.__file__).parent.parent)
+    done = subprocess.run(line, capture_output=True, text=True, cwd=Path(cli.__file__).parents[2])
     assert done.returncode == 2 and done.stdout == ""
     assert_one_line(done.stderr, expected)
     assert everything(files) == before
@@ -351,7 +351,7 @@ def test_a_mistake_in_a_shell_is_one_line(name, files, checkpoint):
 @pytest.mark.parametrize("name, value", [("TINYFLAMINGO_THREADS", "0"), ("TINYFLAMINGO_OPS", "quick")])
 def test_a_mistake_in_the_environment_is_one_line_too(name, value, files, checkpoint):
     line = [sys.executable, "-m", "tinyflamingo", "complete", TEMPLATE, str(files / "red.png")]
-    env, root = {**os.environ, name: value}, Path(cli.__file__).parent.parent
+    env, root = {**os.environ, name: value}, Path(cli.__file__).parents[2]
     done = subprocess.run(line, capture_output=True, text=True, cwd=root, env=env)
     assert done.returncode == 2 and done.stdout == ""
     assert_one_line(done.stderr, (name, repr(value)))
@@ -360,7 +360,7 @@ def test_a_mistake_in_the_environment_is_one_line_too(name, value, files, checkp
 @pytest.mark.posix
 def test_a_closed_stdout_is_one_line(tmp_path):
     line = ["sh", "-c", '"$0" -m tinyflamingo complete a >&-', sys.executable]
-    done = subprocess.run(line, stderr=subprocess.PIPE, text=True, cwd=Path(cli.__file__).parent.parent)
+    done = subprocess.run(line, stderr=subprocess.PIPE, text=True, cwd=Path(cli.__file__).parents[2])
     assert done.returncode == 2
     assert_one_line(done.stderr, ("stdout is closed",))
 
@@ -415,20 +415,22 @@ def test_a_report_that_cannot_be_written_at_the_end_leaves_the_old_one(files, ch
 
 
 def test_no_permission_is_one_line_too(files, checkpoint, command, monkeypatch):
-    monkeypatch.setattr(cli.os, "access", lambda *_: False)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     code, _, err = command("evaluate", "--checkpoint", checkpoint, "--json", files / "a.json")
     assert code == 2
     assert_one_line(err, ("no permission",))
 
 
-@pytest.mark.parametrize("name, arguments", [("params", ["smoke"]), ("train", ["--preset", "smoke"])])
-def test_ctrl_c_is_one_line(name, arguments, command, monkeypatch):
+@pytest.mark.parametrize(
+    "module, name, arguments", [(cli.studies, "params", ["smoke"]), (cli.train, "train", ["--preset", "smoke"])]
+)
+def test_ctrl_c_is_one_line(module, name, arguments, command, monkeypatch):
     """Only a command that trains speaks of --resume."""
 
     def stopped(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, f"_{name}", stopped)
+    monkeypatch.setattr(module, f"_{name}", stopped)
     code, _, err = command(name, *arguments)
     assert code == 130 and err.count("\n") == 1 and ("--resume" in err) == (name == "train")
 

@@ -138,7 +138,7 @@ def test_unicode_goes_in_and_comes_out(checkpoint, command):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_letters_that_stdout_lacks_are_escaped(encoding, checkpoint):
     line = [sys.executable, "-m", "tinyflamingo", "complete", "a \u2581", "--checkpoint", str(checkpoint)]
-    env, root = {**os.environ, "PYTHONIOENCODING": encoding}, Path(cli.__file__).parent.parent
+    env, root = {**os.environ, "PYTHONIOENCODING": encoding}, Path(cli.__file__).parents[2]
     for more in ([], ["--json"]):
         done = subprocess.run(line + more, capture_output=True, cwd=root, env=env)
         assert done.returncode == 0 and done.stderr == b""
@@ -257,7 +257,7 @@ def test_train_from_the_command_line(tmp_path, command):
 
 def test_a_reader_that_closes_early_gives_no_traceback():
     line = [sys.executable, "-m", "tinyflamingo", "params", "smoke"]
-    root = Path(cli.__file__).parent.parent
+    root = Path(cli.__file__).parents[2]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 141

@@ -1,19 +1,12 @@
-"""Node, Chromium and packed checkpoints; and a line that says what was not tested without them."""
+"""Node, Chromium and packed checkpoints."""
 
 import json
 import os
 
 import pytest
-from programs import PROGRAMS, installed, required
+from programs import required
 
 from tinyflamingo.explorer import build
-
-
-def pytest_terminal_summary(terminalreporter):
-    """A skipped comparison must not go unnoticed: one line at the end, before the summary, names the programs."""
-    missing = [name for name in PROGRAMS if not installed(name)]
-    if terminalreporter.stats.get("skipped") and missing:
-        terminalreporter.write_line(f"EXPLORER NOT TESTED in programs that are not installed: {', '.join(missing)}")
 
 
 @pytest.fixture(scope="session")

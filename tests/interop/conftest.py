@@ -1,8 +1,7 @@
-"""Random tensors in a peer's names and shapes, and a line about the peers that are not installed."""
+"""Random tensors in a peer's names and shapes."""
 
 import numpy as np
 import pytest
-from parity_report import not_compared
 
 from tinyflamingo.interop import names
 
@@ -29,9 +28,3 @@ def round_trip():
             np.testing.assert_array_equal(back[name], array, err_msg=name)
 
     return check
-
-
-def pytest_terminal_summary(terminalreporter):
-    """A skipped comparison must not go unnoticed: one line at the end, before the summary, names the peers."""
-    if terminalreporter.stats.get("skipped") and not_compared():
-        terminalreporter.write_line(f"NOT COMPARED with peers that are not installed: {', '.join(not_compared())}")

@@ -103,11 +103,6 @@ def _row(case: Case) -> str:
     return f"| {case.peer} | {versions[0]} | {case.part} | {single} | {double} |\n"
 
 
-def not_compared(cases=CASES) -> list[str]:
-    """The peers with a part that cannot be compared here, because a package is not installed."""
-    return sorted({case.peer for case in cases if None in map(installed, case.packages)})
-
-
 def installed(package) -> str | None:
     """The version of an installed distribution, or None."""
     try:

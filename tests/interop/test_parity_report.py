@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from parity_report import CASES, HEAD, Case, not_compared, parity_report
+from parity_report import CASES, HEAD, Case, parity_report
 
 
 def test_a_row_of_numbers_and_a_row_without():
@@ -27,8 +27,3 @@ def test_the_written_report_has_this_head_and_these_parts():
     assert text.startswith(HEAD)
     parts = [tuple(row.split(" | ")[::2][:2]) for row in text.removeprefix(HEAD).splitlines()]
     assert parts == [(f"| {case.peer}", case.part) for case in CASES]
-
-
-def test_peers_that_are_not_installed_are_named():
-    cases = [Case("b", ("no-such-package",), "x", None), Case("a", ("numpy", "no-such-package"), "x", None)]
-    assert not_compared([*cases, *cases, Case("c", ("numpy",), "x", None)]) == ["a", "b"]

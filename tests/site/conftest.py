@@ -1,4 +1,4 @@
-"""The built site, once for all tests; and a line that says what was not tested without the libraries or KaTeX."""
+"""The built site, once for all tests."""
 
 import importlib.util
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import installed, required
+from programs import required
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "docs" / "site"), str(ROOT / "notebooks")]
@@ -16,15 +16,6 @@ from make_site import KATEX, NEEDED, find_katex  # noqa: E402
 
 from tinyflamingo.errors import UserError  # noqa: E402
 
-missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-missing += [] if installed("Chromium") else ["Chromium"]
-
-
-def pytest_terminal_summary(terminalreporter):
-    """A site that was not built must not go unnoticed: one line before the summary names what is missing."""
-    if terminalreporter.stats.get("skipped") and missing:
-        terminalreporter.write_line(f"SITE NOT TESTED, because this is not installed: {', '.join(missing)}")
-
 
 @pytest.fixture(scope="session")
 def katex():
@@ -32,14 +23,13 @@ def katex():
     try:
         return find_katex(None)
     except UserError:
-        missing.append(KATEX)
         pytest.skip(f"{KATEX} is not there and cannot be fetched")
 
 
 @pytest.fixture(scope="session")
 def built(katex, tmp_path_factory):
     """(folder of the site, what the command printed, seconds of the processor)."""
-    if libraries := [name for name in missing if name in NEEDED]:
+    if libraries := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         pytest.skip(f"not installed: {', '.join(libraries)}")
     folder = tmp_path_factory.mktemp("site") / "html"
     before = os.times()

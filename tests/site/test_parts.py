@@ -40,7 +40,7 @@ def test_a_file_its_test_and_its_notebook_belong_to_a_row_of_the_chapter():
 def test_a_file_outside_the_table_has_the_section_of_its_key_or_of_its_docstring():
     for path in ("tinyflamingo/training/optimiser.py", "tests/training/test_optimiser.py"):
         assert [place.words for place in relations.places(path, CHAPTER)] == ["§2"]
-    assert relations.places("tinyflamingo/cli.py", CHAPTER) == []
+    assert relations.places("tinyflamingo/cli/__init__.py", CHAPTER) == []
 
 
 def test_what_has_the_number_of_a_notebook_belongs_to_it():
@@ -236,7 +236,7 @@ def test_a_missing_library_is_one_line(monkeypatch, capsys):
 def test_the_command_docs_opens_the_site_or_says_how_to_build_it(tmp_path, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    monkeypatch.setattr(cli, "SITE", tmp_path)
+    monkeypatch.setattr(cli.around, "SITE", tmp_path)
     assert cli.main(["docs"]) == 2
     error = capsys.readouterr().err
     assert "python docs/make_site.py" in error and error.count("\n") == 1

@@ -288,3 +288,18 @@ def test_levels_have_the_mean_of_their_tasks_and_the_worst_seed(tmp_path):
     level = next(line for line in text.splitlines() if line.startswith("| 2 | "))
     assert level.split(" | ")[-1].startswith("0.62 [0.60]")  # (0.8 + 0.4) / 2, and 0.05 more with seed 1
     assert "on **1 of 2** tasks, clearly on" in text and "`chosen` (DEV)" in text
+
+
+def test_a_training_without_tasks_stands_beside_the_others(tmp_path):
+    untold = suite(0) | {"preset": "no-tasks"}
+    for part in untold["tasks"].values():
+        part["shots"] = {n: cell(0.1) for n in part["shots"]}
+    for name, made in (("told", suite(0) | {"preset": "toy"}), ("untold", untold)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(made))
+    runs = read_runs([tmp_path])
+    assert list(runs.suites) == list(runs.without) == [0]  # neither replaces the other, although the seeds are equal
+    lines = SECTIONS["told"][1](runs).splitlines()
+    levels = [line.split(" | ")[-1] for line in lines if line.startswith(("| 2 | yes |", "| 2 | no |"))]
+    assert levels[0].startswith("0.80 [0.80]") and levels[1].startswith("0.10 [0.10]")
+    head, row = (next(line for line in lines if key in line).split(" | ") for key in ("| level | task |", "`twice`"))
+    assert row[head.index("32 shots, no training tasks")].startswith("0.100")

@@ -240,7 +240,8 @@ def test_a_resume_of_nothing_is_refused_and_makes_no_folder(tmp_path):
 
 def test_an_unknown_preset_is_refused_and_makes_no_folder(tmp_path):
     with pytest.raises(
-        UserError, match="unknown preset 'huge': choose one of emoji, omniglot, omniglot-validation, quick, smoke, toy"
+        UserError,
+        match="unknown preset 'huge': choose one of emoji, no-tasks, omniglot, omniglot-validation, quick, smoke, toy",
     ):
         run.train("huge", tmp_path / "run")
     assert not (tmp_path / "run").exists()

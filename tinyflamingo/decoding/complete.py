@@ -43,18 +43,12 @@ def complete(
     """
     if isinstance(items, str):
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
-    if beams != 1 and sampling not in (None, GREEDY):
-        raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
     sequence = encode_document([_checked(item, model.config.vision) for item in items], model.tokenizer, complete=False)
     if not sequence.tokens:  # a public port without `<BOS>`
         raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
     visual = encode_and_resample(model, batch.media)
-    if beams == 1:
-        choose = sampler(sampling, rng) if sampling else None
-        (tokens,), (log_probs,) = generate(model, batch, visual, max_tokens, choose)
-    else:
-        (tokens,), log_probs = beam_search(model, batch, visual, beams, max_tokens)
+    tokens, log_probs = _continued(model, batch, visual, max_tokens, beams, sampling, rng)
     closed = len(tokens) < max_tokens
     probability = answer_probability(model, sequence, [*tokens, *[model.tokenizer.eoc] * closed], visual)
     threshold = _threshold(model, items)
@@ -68,6 +62,17 @@ def complete(
         "threshold": threshold,
         "unlike": None if threshold is None else probability < threshold,
     }
+
+
+def _continued(model, batch, visual, max_tokens, beams, sampling, rng):
+    """(ids, their log probabilities) of the continuation; with beams the sum of these."""
+    if beams == 1:
+        (tokens,), (log_probs,) = generate(model, batch, visual, max_tokens, sampling and sampler(sampling, rng))
+    elif sampling in (None, GREEDY):
+        (tokens,), log_probs = beam_search(model, batch, visual, beams, max_tokens)
+    else:
+        raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
+    return tokens, log_probs
 
 
 def answer_probability(model: TrainedFlamingo, prompt: Sequence, answer: list[int], visual: Array) -> float:

@@ -182,7 +182,8 @@ def with_room(model: TrainedFlamingo) -> TrainedFlamingo:
 def run_suite(model: TrainedFlamingo, seed: int = 0, only: list | None = None, quick: bool = False) -> dict:
     """All tasks, or those in `only`, and the curves of invented words. quick: a tenth of the queries, no specialists.
 
-    Returns {"format", "seed", "tasks": {name: part}, "few_shot_words"}. `UserError` for an unknown task.
+    Returns {"format", "seed", "preset", "tasks": {name: part}, "few_shot_words"}; the preset is that of the model's
+    training. `UserError` for an unknown task.
     """
     chosen = chosen_tasks(only, TASKS)
     require_tinyworld(model)
@@ -191,7 +192,7 @@ def run_suite(model: TrainedFlamingo, seed: int = 0, only: list | None = None, q
     size = QUICK if quick else FULL
     tasks = {name: run_task(model, name, seed, size) for name in tqdm(chosen, desc="suite")}
     words = {} if only else {"few_shot_words": few_shot_words(model, seed, size.words)}
-    return {"format": FORMAT, "seed": seed, "tasks": tasks, **words}
+    return {"format": FORMAT, "seed": seed, "preset": model.info.get("preset"), "tasks": tasks, **words}
 
 
 def format_suite(report: dict) -> str:

@@ -9,6 +9,7 @@ Not here: the algorithm itself. The `sentencepiece` library does it, as for Chin
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ SPACE, ESCAPE = "\u2581", "\x1a"  # SentencePiece writes a space as the first; s
 LONGEST, RESERVED = 1000, "\0\u2585"
 PART = re.compile(rf"[^{RESERVED}]{{1,{LONGEST}}}(?![^\s{RESERVED}])|[^{RESERVED}]{{1,{LONGEST}}}")
 COVERAGE = 0.9995  # share of the characters of a user's text that are pieces; the others are written as bytes
+SHORT, KEPT = 60, 1 << 15  # the ids of texts of at most so many characters are kept: training has them again and again
 SMALLEST = 262  # the reserved ids, all bytes, and one piece
 SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<image>"}
 
@@ -59,11 +61,7 @@ class Tokenizer:
 
         SentencePiece would decode a "\u2581" in the text as a space, so it is encoded as ESCAPE + "1".
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"text is not valid Unicode: {error.reason}") from error
-        return self._sp.encode(text.replace(ESCAPE, ESCAPE + "0").replace(SPACE, ESCAPE + "1"))
+        return list(_kept(self._sp, text)) if len(text) <= SHORT else _encoded(self._sp, text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; reserved ids and <EOC> are left out."""
@@ -73,6 +71,18 @@ class Tokenizer:
     def piece(self, index: int) -> str:
         """The name of an id, for tables and figures."""
         return "<EOC>" if index == self.eoc else self._sp.id_to_piece(int(index))
+
+
+def _encoded(processor, text):
+    """See `Tokenizer.encode`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"text is not valid Unicode: {error.reason}") from error
+    return processor.encode(text.replace(ESCAPE, ESCAPE + "0").replace(SPACE, ESCAPE + "1"))
+
+
+_kept = functools.lru_cache(KEPT)(_encoded)
 
 
 def fit_tokenizer(lines_of: Callable[[], Iterable[str]], most: int) -> Tokenizer:

@@ -2,9 +2,9 @@
 
 Folders are searched, but not their subfolders. The "format" of a file says what it holds:
 
-- tinyflamingo-suite/1, one for each seed. S is {"score", "ci95", "n"}:
+- tinyflamingo-suite/1, one for each seed; those of the preset `no-tasks` are kept apart. S is {"score", "ci95", "n"}:
 
-    {"seed", "tasks": {name: TASK}, "few_shot_words": {"2way": {"1": S, ...}, "unseen_shapes": ..., ...}}
+    {"seed", "preset", "tasks": {name: TASK}, "few_shot_words": {"2way": {"1": S, ...}, "unseen_shapes": ..., ...}}
     TASK: {"paper": "COCO", "dev": bool, "metric", "level", "shots": {"0": S, "4": S, ...},
            "specialists": {"prototype": S, "linear": S, "finetuned": S, "whole": S},
            "sanity": {"swapped": S, "shuffled": S, "no_pictures": S, "blind": S, "chance": S},
@@ -45,8 +45,8 @@ FIT = dict.fromkeys(("budget", "parameters", "tokens", "loss"), NUMBER)
 COSTS = {"ms": [NUMBER], "mb": [NUMBER], "accuracy": list}
 CURVE = {"steps": [NUMBER], "repeat": [NUMBER], "few_shot": [NUMBER], "heads": [[NUMBER]]}
 NEEDS: dict[str, dict] = {
-    "suite": {"seed": int, "tasks": {"*": {"paper": str, "dev": bool, "metric": str, "level?": int} | PARTS},
-              "few_shot_words?": {"*": CELLS}},
+    "suite": {"seed": int, "preset?": str, "few_shot_words?": {"*": CELLS},
+              "tasks": {"*": {"paper": str, "dev": bool, "metric": str, "level?": int} | PARTS}},
     "ablations": {"settings": {"steps": int}, "rows": {"*": ROW}},
     "isoflop": {"points": [dict.fromkeys(("budget", "parameters", "loss"), NUMBER)],
                 "fits?": [FIT | {"coefficients": [NUMBER], "between": [NUMBER], "inside": bool}],
@@ -62,6 +62,7 @@ class Runs:
     """The contents of the files."""
 
     suites: dict = field(default_factory=dict)  # {seed: report}
+    without: dict = field(default_factory=dict)  # the same, of training without tasks that only examples tell
     others: dict = field(default_factory=dict)  # {name: report}
     logs: list = field(default_factory=list)  # (name of the run, records of stage three)
 
@@ -93,7 +94,7 @@ def _add(runs, path, required):
     if name:
         _check(raw, NEEDS[name], str(path))
     if name == "suite":
-        runs.suites[raw["seed"]] = raw
+        (runs.without if raw.get("preset") == "no-tasks" else runs.suites)[raw["seed"]] = raw
     elif name:
         runs.others[name] = raw
     elif required:

@@ -82,39 +82,47 @@ def tasks(runs: Runs) -> str | None:
     return f"{headline(suites)}\n\n{columns}\n\n{table(head, rows)}"
 
 
+TOLD = (
+    "Prompts of pictures or videos and answers, without a question. Training has many tasks of this form, but none "
+    "of these families (`held_out` in `data/tinyworld/tasks.py`). Score: exact match. Levels: 1 one property, 2 "
+    "several joined, 3 videos, 4 new words around the properties, 5 renamed values and functions. The first table "
+    "has the mean over the tasks of a level without those marked DEV, and over seeds; in brackets, the worst seed. "
+    "Training tasks: whether the training had tasks of this form; without them (`train --preset no-tasks`) their "
+    "place in training belongs to its other documents."
+)
+TOLD_RACE = (
+    "With 32 shots in its prompt Flamingo beats every specialist trained on the same 32 examples on **{} of {}** "
+    "tasks, clearly on {}. `tuned` is Flamingo itself, fine-tuned on the 32 examples; `whole` has 3000 examples."
+)
+
+
 def told(runs: Runs) -> str | None:
     """Tasks that only examples tell: the mean of each level, and the table of the tasks."""
     levels: dict[int, list] = {}
     for name in task_names(runs.suites, told=True):
         part = next(suite["tasks"][name] for suite in runs.suites.values() if name in suite["tasks"])
         levels.setdefault(part["level"], []).append((name, part["dev"]))
-    rows = [_told_row(runs.suites, level, *task) for level in sorted(levels) for task in levels[level]]
-    tested = {level: [name for name, dev in tasks if not dev] for level, tasks in sorted(levels.items())}
+    tested = {level: names for level in sorted(levels) if (names := [name for name, dev in levels[level] if not dev])}
+    if not tested:
+        return None
     means = [
-        [level, *(_mean_of_level(runs.suites, names, n) for n in TOLD_SHOTS)]
+        [level, documents, *(_mean_of_level(suites, names, n) for n in TOLD_SHOTS)]
         for level, names in tested.items()
-        if names
+        for documents, suites in (("yes", runs.suites), ("no", runs.without))
+        if suites
     ]
-    names = [name for names in tested.values() for name in names]
-    margins = [m for name in names if (m := _margins(runs.suites, name, SAME_DATA))]
-    text = (
-        "Prompts of pictures or videos and answers, without a question. Training has many tasks of this form, but none "
-        "of these families (`held_out` in `data/tinyworld/tasks.py`). Score: exact match. Levels: 1 one property, 2 "
-        "several joined, 3 videos, 4 new words around the properties, 5 renamed values and functions. The first table "
-        "has the mean over the tasks of a level without those marked DEV, and over seeds; in brackets, the worst seed."
-    )
-    race = (
-        "With 32 shots in its prompt Flamingo beats every specialist trained on the same 32 examples on **{} of {}** "
-        "tasks, clearly on {}. `tuned` is Flamingo itself, fine-tuned on the 32 examples; `whole` has 3000 examples."
-    )
+    rows = [_told_row(runs, level, *task) for level in sorted(levels) for task in levels[level]]
+    margins = [m for names in tested.values() for name in names if (m := _margins(runs.suites, name, SAME_DATA))]
+    race = [TOLD_RACE.format(*_wins(margins))] if margins else []
     shots = [f"{n} shot{'s' * (n != '1')}" for n in TOLD_SHOTS]
-    tables = table(["level", *shots], means), table(["level", "task", *shots, *SAME_DATA, "tuned", "whole"], rows)
-    result = [race.format(*_wins(margins))] if margins else []
-    return "\n\n".join([text, tables[0], *result, tables[1]]) if means else None
+    head = ["level", "task", *shots, f"{shots[-1]}, no training tasks", *SAME_DATA, "tuned", "whole"]
+    return "\n\n".join([TOLD, table(["level", "training tasks", *shots], means), *race, table(head, rows)])
 
 
-def _told_row(suites, level, name, dev):
+def _told_row(runs, level, name, dev):
+    suites = runs.suites
     cells = [show(cell_of(suites, "tasks", name, "shots", n)) for n in TOLD_SHOTS]
+    cells.append(show(cell_of(runs.without, "tasks", name, "shots", TOLD_SHOTS[-1])))
     cells += [show(cell_of(suites, "tasks", name, "specialists", who)) for who in (*SAME_DATA, "tuned", "whole")]
     return [level, f"`{name}`{' (DEV)' if dev else ''}", *cells]
 

@@ -1,7 +1,8 @@
 """Presets: the sizes of a model, and the recipes of its three stages.
 
-Serves chapter §1, §2 and §4. `toy` is the main job; `quick` learns less, in about three minutes; `smoke` runs all
-stages in seconds, for tests. Not here: the configuration of the model's parts (`model/config.py`).
+Serves chapter §1, §2 and §4. `toy` is the main job; `no-tasks` leaves out a part of its documents, for comparison;
+`quick` learns less, in about three minutes; `smoke` runs all stages in seconds, for tests. Not here: the configuration
+of the model's parts (`model/config.py`).
 """
 
 from __future__ import annotations
@@ -251,8 +252,15 @@ def _emoji() -> Preset:
     )
 
 
+def _no_tasks() -> Preset:
+    """The toy without tasks that only examples tell: other documents take their place."""
+    phases = tuple((until, repeats, episodes, 0.0) for until, repeats, episodes, _ in LanguageRecipe().phases)
+    return Preset("no-tasks", language=LanguageRecipe(phases=phases), flamingo=FlamingoRecipe(tasks=0.0))
+
+
 PRESETS = {
     "toy": Preset("toy", pace=(1, 0.75, 1.9)),  # measured with two workers
+    "no-tasks": _no_tasks(),
     "quick": _quick(),
     "smoke": _smoke(),
     "omniglot": _omniglot("omniglot"),

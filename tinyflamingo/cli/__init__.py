@@ -1,0 +1,71 @@
+"""The command line: parse, call, print. A mistake of the user gives one line on stderr and exit code 2.
+
+Implements no section of the chapter. Each command imports its code only when it runs, so that `--help` and errors are
+immediate. Not here: any mathematics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from tinyflamingo import __version__
+from tinyflamingo.cli import around, evaluate, studies, train, use
+from tinyflamingo.cli.parser import MixedParser, Parser
+from tinyflamingo.errors import SafeStderr, UserError, complain
+from tinyflamingo.language import _
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
+    with contextlib.redirect_stderr(SafeStderr()):
+        return _run(argv)
+
+
+def _run(argv) -> int:
+    args = None
+    try:
+        _ready_stdout()
+        args = _parser().parse_args(argv)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's; results that are not finite are errors anyway
+            args.run(args)
+        sys.stdout.flush()
+        return 0
+    except UserError as error:
+        return _complain(error)
+    except BrokenPipeError:  # the reader of our output is closed; the rest of the output is thrown away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:  # a full disk, a name that is too long, no permission: the user must repair it
+        return _complain(f"{_(error.strerror or str(error))}{f': {error.filename}' if error.filename else ''}")
+    except KeyboardInterrupt:
+        again = hasattr(args, "resume")
+        text = "tinyflamingo: stopped; continue a training run with --resume" if again else "tinyflamingo: stopped"
+        print(_(text), file=sys.stderr)
+        return 130
+
+
+def _ready_stdout():
+    """Print letters that the encoding of stdout lacks as escapes. A closed stdout is an error before any work."""
+    if sys.stdout is None:
+        raise UserError("stdout is closed, so nothing can be printed: leave it open, or redirect it to /dev/null")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _complain(error) -> int:
+    complain(error)
+    return 2
+
+
+def _parser():
+    parser = Parser(prog="python -m tinyflamingo", description="Flamingo by hand: train it, use it, inspect it.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=MixedParser)
+    for group in (train, use, evaluate, studies, around):
+        group.add(commands)
+    return parser
