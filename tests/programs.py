@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 PROGRAMS = {"Node": ("node", "nodejs"), "Chromium": ("chromium", "chromium-browser", "google-chrome")}
-MISSING = re.compile(r"could not import '(\w+)|(\S+) is not (?:installed|there)|not installed: (.*)")
+MODULE = r"could not import '(?!tinyflamingo)(\w+)|No module named '(\w+)"
+MISSING = re.compile(MODULE + r"|(\S+) is not (?:installed|there)|not installed: (.*)")
 
 
 def missing(reasons):

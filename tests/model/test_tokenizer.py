@@ -191,3 +191,10 @@ def test_a_foreign_model_is_a_user_error(tmp_path):
     )
     with pytest.raises(UserError, match="the first ids are not"):
         Tokenizer(out.getvalue())
+
+
+@pytest.mark.parametrize("text", ["a red star", "a red star " * 20])
+def test_a_change_of_the_ids_changes_no_later_answer(tokenizer, text):
+    ids = tokenizer.encode(text)
+    ids.append(0)
+    assert tokenizer.encode(text) == ids[:-1]

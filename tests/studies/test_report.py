@@ -303,3 +303,6 @@ def test_a_training_without_tasks_stands_beside_the_others(tmp_path):
     assert levels[0].startswith("0.80 [0.80]") and levels[1].startswith("0.10 [0.10]")
     head, row = (next(line for line in lines if key in line).split(" | ") for key in ("| level | task |", "`twice`"))
     assert row[head.index("32 shots, no training tasks")].startswith("0.100")
+    (tmp_path / "told.json").unlink()
+    alone = SECTIONS["told"][1](read_runs([tmp_path]))
+    assert "| 2 | no |" in alone and "| 2 | yes |" not in alone

@@ -29,6 +29,8 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
+    """A mistake raises `UserError`; the help is in the language of the reader."""
+
     def __init__(self, **options):
         super().__init__(formatter_class=Help, **options)
 

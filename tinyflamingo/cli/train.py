@@ -15,7 +15,9 @@ from tinyflamingo.language import _
 def add(commands) -> None:
     """Add the command."""
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
-    p.add_argument("--preset", help="toy (the default), quick (about 3 minutes), smoke (seconds), omniglot or emoji")
+    p.add_argument(
+        "--preset", help="toy (the default), no-tasks, quick (about 3 minutes), smoke (seconds), omniglot or emoji"
+    )
     p.add_argument("--out", type=path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=whole, help="default: 0, or the seed of the resumed run")
     p.add_argument("--resume", action="store_true", help="continue the run in --out after any stop")

@@ -43,6 +43,8 @@ def complete(
     """
     if isinstance(items, str):
         raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
+    if beams != 1 and sampling not in (None, GREEDY):
+        raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
     sequence = encode_document([_checked(item, model.config.vision) for item in items], model.tokenizer, complete=False)
     if not sequence.tokens:  # a public port without `<BOS>`
         raise UserError("the prompt is empty: give some text, or a picture")
@@ -68,10 +70,8 @@ def _continued(model, batch, visual, max_tokens, beams, sampling, rng):
     """(ids, their log probabilities) of the continuation; with beams the sum of these."""
     if beams == 1:
         (tokens,), (log_probs,) = generate(model, batch, visual, max_tokens, sampling and sampler(sampling, rng))
-    elif sampling in (None, GREEDY):
-        (tokens,), log_probs = beam_search(model, batch, visual, beams, max_tokens)
     else:
-        raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
+        (tokens,), log_probs = beam_search(model, batch, visual, beams, max_tokens)
     return tokens, log_probs
 
 

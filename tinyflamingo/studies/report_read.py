@@ -77,7 +77,7 @@ def read_runs(sources: Sequence) -> Runs:
             _add(runs, path, required=not run.is_dir())
         if (run / LOG).is_file():
             runs.logs.append(_log(run))
-    if not (runs.suites or runs.others or runs.logs):
+    if not (runs.suites or runs.without or runs.others or runs.logs):
         where = ", ".join(map(str, sources))
         raise UserError(f"no report in {where}: run `python -m tinyflamingo ablate` or a training first")
     return runs

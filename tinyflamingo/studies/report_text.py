@@ -99,8 +99,9 @@ TOLD_RACE = (
 def told(runs: Runs) -> str | None:
     """Tasks that only examples tell: the mean of each level, and the table of the tasks."""
     levels: dict[int, list] = {}
-    for name in task_names(runs.suites, told=True):
-        part = next(suite["tasks"][name] for suite in runs.suites.values() if name in suite["tasks"])
+    both = dict(enumerate((*runs.suites.values(), *runs.without.values())))
+    for name in task_names(both, told=True):
+        part = next(suite["tasks"][name] for suite in both.values() if name in suite["tasks"])
         levels.setdefault(part["level"], []).append((name, part["dev"]))
     tested = {level: names for level in sorted(levels) if (names := [name for name, dev in levels[level] if not dev])}
     if not tested:
