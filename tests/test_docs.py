@@ -263,17 +263,17 @@ def test_the_table_of_the_benchmark_has_columns_for_each_machine(tmp_path, monke
         "lines": {name: row for name in steps} | {"language_compile": {"ours_ms": None, "not_run": "no compiler"}},
         "machine": {"processor": "Intel(R) Xeon(R) CPU (skylake)", "cores": 2, "versions": {}, "blas": ["fast"]},
     }
-    monkeypatch.setattr(tables, "BENCH", tmp_path)
+    monkeypatch.setattr(tables.speed, "BENCH", tmp_path)
     (tmp_path / "intel.json").write_text(json.dumps(report))
-    head, _, *rows = (line.strip("| ").split(" | ") for line in tables.race().splitlines())
+    head, _, *rows = (line.strip("| ").split(" | ") for line in tables.speed.race().splitlines())
     assert head[3:] == [
         f"{cpu}, {n}" for cpu in (report["machine"]["processor"], "AMD") for n in ("1 thread", "2 threads")
     ]
     cells = {name: rest for name, _, _, *rest in rows}
     assert cells["`language_step`"] == ["**2.50** (5.0 ms / 2.0 ms)", "not run", "not run", "not run"]
     assert cells["`language_compile`"] == ["not run"] * 4
-    assert "Xeon(R) CPU (skylake) PyTorch takes 2.50, 2.50 and 2.50 times" in tables.speed()
-    assert tables.speed().endswith("AMD: not run") and "AMD: not run" in tables.machine()
+    assert "Xeon(R) CPU (skylake) PyTorch takes 2.50, 2.50 and 2.50 times" in tables.speed.speed()
+    assert tables.speed.speed().endswith("AMD: not run") and "AMD: not run" in tables.speed.machine()
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_own_data_has_the_defaults_of_the_preset():
 
 
 def test_every_task_is_described():
-    assert set(tables.TASKS) == {"zero_shot_classification", *TASKS}
+    assert set(tables.model.TASKS) == {"zero_shot_classification", *TASKS}
 
 
 def test_the_examples_of_the_readme_can_be_drawn_again(tmp_path):
