@@ -70,10 +70,12 @@ def test_every_row_differs_from_the_baseline(name):
 
 def test_rows_change_what_they_name(model, media):
     trained = {n: run_row(ROWS[n], model, 1, 0, 1, media)["trained_parameters"] for n in
-               ("baseline", "no_gates", "vanilla", "middle", "mlp", "transformer", "language_trained")}  # fmt: skip
+               ("baseline", "no_gates", "vanilla", "middle", "mlp", "transformer", "language_trained",
+                "resampler_small", "resampler_large")}  # fmt: skip
     assert trained["baseline"] - trained["no_gates"] == 4  # two gates in each block
     assert trained["baseline"] > trained["vanilla"] > trained["middle"]
     assert trained["language_trained"] == trained["baseline"] + count(model.frozen["language"])
+    assert trained["resampler_small"] < trained["baseline"] < trained["resampler_large"]
     for kind in ("mlp", "transformer"):
         assert trained[kind] == pytest.approx(trained["baseline"], rel=0.1)
     bare = short(SMOKE, 3, ROWS["no_pages"])

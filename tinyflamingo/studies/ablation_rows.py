@@ -47,6 +47,11 @@ def rows_of(config: FlamingoConfig) -> dict[str, Row]:
     """{name: Row}, for a model of this configuration."""
     layers, xattn, resampler = config.language.layers, config.xattn, config.resampler
     middle = in_form(xattn, PlacedXattnConfig, start=layers // 2, every=layers)
+
+    def resized(factor):
+        sizes = {name: max(1, int(getattr(resampler, name) * factor)) for name in ("layers", "heads")}
+        return dataclasses.replace(resampler, **sizes)
+
     rows = {
         "baseline": Row("the preset without changes", PAPER_BASELINE),
         "no_gates": Row("no tanh gates", 66.5, {"xattn": in_form(xattn, UngatedXattnConfig)}),
@@ -59,6 +64,8 @@ def rows_of(config: FlamingoConfig) -> dict[str, Row]:
         "transformer": Row(
             "a plain Transformer instead of the resampler", 66.7, {"resampler": in_form(resampler, TransformerConfig)}
         ),
+        "resampler_small": Row("half the blocks and heads in the resampler", 67.9, {"resampler": resized(0.5)}),
+        "resampler_large": Row("twice the blocks and heads in the resampler", 69.0, {"resampler": resized(2)}),
         "all_previous": Row("attend to all previous images", 63.5, {"xattn": in_form(xattn, AllPreviousXattnConfig)}),
         "p_next_0": Row("p_next 0 instead of 0.5", 69.6, recipe={"p_next": 0.0}),
         "p_next_1": Row("p_next 1 instead of 0.5", 70.4, recipe={"p_next": 1.0}),
