@@ -236,7 +236,7 @@ def test_a_missing_library_is_one_line(monkeypatch, capsys):
 def test_the_command_docs_opens_the_site_or_says_how_to_build_it(tmp_path, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    monkeypatch.setattr(cli.around, "SITE", tmp_path)
+    monkeypatch.setattr(cli.tools, "SITE", tmp_path)
     assert cli.main(["docs"]) == 2
     error = capsys.readouterr().err
     assert "python docs/make_site.py" in error and error.count("\n") == 1

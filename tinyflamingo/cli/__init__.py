@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from tinyflamingo import __version__
-from tinyflamingo.cli import around, evaluate, studies, train, use
+from tinyflamingo.cli import evaluate, studies, tools, train, use
 from tinyflamingo.cli.parser import MixedParser, Parser
 from tinyflamingo.errors import SafeStderr, UserError, complain
 from tinyflamingo.language import _
@@ -66,6 +66,6 @@ def _parser():
     parser = Parser(prog="python -m tinyflamingo", description="Flamingo by hand: train it, use it, inspect it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=MixedParser)
-    for group in (train, use, evaluate, studies, around):
+    for group in (train, use, evaluate, studies, tools):
         group.add(commands)
     return parser

@@ -1,4 +1,4 @@
-"""The commands around a model: `data`, `class`, `docs`, `doctor`.
+"""Tools beside the model: `data`, `class`, `docs`, `doctor`.
 
 Not here: what they do (`data/readers/`, `classroom/`, `doctor.py`).
 """
