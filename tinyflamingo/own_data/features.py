@@ -54,9 +54,13 @@ class StoredFeatures:
         world().wait()
         self.table: Array = np.memmap(path, np.float16, "r", shape=(frames, S, Dv)) if frames else None
 
+    def group(self, medium: Stored) -> int:
+        """Media with equally many frames share an array."""
+        return medium.frames
+
     def of(self, media: list[Stored]) -> list[np.ndarray]:
         """One float32 array (M, F, S, Dv) for each run of media with the same number of frames, in order."""
-        return [self._run(list(run), F) for F, run in groupby(media, key=lambda medium: medium.frames)]
+        return [self._run(list(run), F) for F, run in groupby(media, key=self.group)]
 
     def _run(self, media, F):
         first = np.array([self.firsts[m.index] + m.first for m in media])

@@ -264,6 +264,11 @@ class _Features(MediaPixels):
     def __init__(self, drawn, stored):
         self.drawn, self.stored = drawn, stored
 
+    def group(self, medium):
+        """(whether it is stored, its group there)."""
+        own = isinstance(medium, Stored)
+        return own, (self.stored if own else self.drawn).group(medium)
+
     def of(self, media):
         """Arrays (M, F, S, Dv) of all media, in order."""
         runs = itertools.groupby(media, key=lambda medium: isinstance(medium, Stored))

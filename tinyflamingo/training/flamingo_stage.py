@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import autograd.numpy as anp
 import numpy as np
@@ -46,11 +46,14 @@ class MediaPixels:
         self.pictures: Array = None if pool.pictures is None else pool.pictures[:, None]
         self.videos: Array = pool.videos
 
+    def group(self, medium: Any) -> Any:
+        """Media of equal groups share an array, and groups have an order. Here: whether it is a video."""
+        return medium.kind != "picture"
+
     def of(self, media: list) -> list[np.ndarray]:
-        """One array (M, F, ...) for each run of media of the same kind, in order."""
-        tables = {"picture": self.pictures, "clip": self.videos}
-        runs = groupby(media, key=lambda medium: medium.kind)
-        return [tables[kind][[medium.index for medium in run]] for kind, run in runs]
+        """One array (M, F, ...) for each run of media of the same group, in order."""
+        runs = groupby(media, key=self.group)
+        return [(self.videos if video else self.pictures)[[medium.index for medium in run]] for video, run in runs]
 
 
 class MediaFeatures(MediaPixels):
@@ -189,6 +192,8 @@ class FlamingoStage:
         for document in documents:
             totals[document.dataset] += sum(document.sequence.weights)
         totals = world().allreduce(totals)
+        # Documents with equal groups of media follow each other: few large arrays, so few passes of the resampler.
+        documents = sorted(documents, key=lambda d: [self.features.group(medium) for medium in d.sequence.media])
         n = min(ops.workers(), len(documents))
         generators = rng.spawn(ops.workers() * world().size)[ops.workers() * world().rank :]
         work = [(documents[i::n], generators[i]) for i in range(n)]
