@@ -17,6 +17,7 @@ from tinyflamingo.bench.flops import gemm_flops
 from tinyflamingo.bench.lines import LINES
 from tinyflamingo.errors import UserError
 from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
+from tinyflamingo.training.muon import muon_move
 from tinyflamingo.training.optimiser import AdamW, OptimiserConfig, adaptive_clip
 from tinyflamingo.training.ranks import world
 
@@ -94,6 +95,15 @@ def test_the_twins_in_jax_compute_the_same(with_torch, name):
         before = contest.difference()
         contest.other()
     assert contest.difference() > before  # its parameters have moved
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8)])
+def test_muon_in_jax_is_ours(shape):
+    pytest.importorskip("jax")
+    from tinyflamingo.bench.jax_twins import muon_move as twin
+
+    momentum = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    np.testing.assert_allclose(np.asarray(twin(momentum)), muon_move(momentum), atol=1e-4)
 
 
 def test_without_jax_and_pytorch_their_lines_are_not_run(monkeypatch):

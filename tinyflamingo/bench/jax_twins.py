@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from tinyflamingo.bench.contest import Step
 from tinyflamingo.ops.tree import from_named_leaves, named_leaves
-from tinyflamingo.training.muon import Muon, is_moved, muon_move
+from tinyflamingo.training.muon import QUINTICS, SIZE, Muon, is_moved
 
 Tree = dict[str, Any]
 
@@ -190,3 +190,14 @@ def update(loss: Any, config: Any, decay: Tree, matrices: Tree, state: tuple, ba
         return p - config.learning_rate * (move + decay * p)
 
     return jax.tree.map(moved, params, m, v, decay, matrices), m, v, t + 1
+
+
+def muon_move(momentum: Any) -> Any:
+    """The move of a matrix at rate 1, as `muon.muon_move`. (m, n) -> (m, n)"""
+    rows, columns = momentum.shape
+    x = momentum.T if rows > columns else momentum
+    x = x / (jnp.linalg.norm(x) + 1e-7)
+    for a, b, c in QUINTICS:
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.T if rows > columns else x) * SIZE * max(rows, columns) ** 0.5

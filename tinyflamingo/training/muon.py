@@ -19,7 +19,7 @@ from tinyflamingo.training.ranks import own_run, world
 # Coefficients of x, x^3 and x^5 in three polynomials. One after the other they take singular values in [0.01, 1] to
 # 1 +- 0.27. Each is the best approximation of 1 on the interval that the one before leaves (Amsel et al. 2025).
 QUINTICS = (8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526)
-WIDE = 1.5  # columns for each row from which it is faster to iterate with x x^T alone
+WIDE = 1.5  # columns for each row, or rows for each column, from which one product with all factors is faster
 SIZE = 0.2  # root mean square of a move at rate 1, as AdamW's moves have: one learning rate serves both
 
 
@@ -36,23 +36,30 @@ class Muon(AdamW):
             place += leaf.size
 
     def step(self, gradient: np.ndarray, step: int, steps: int) -> float:
-        """One update by a gradient vector; returns the norm of the gradient before clipping. See `AdamW.step`."""
-        before = self.vector.copy()
+        """One update by a gradient vector; returns the norm of the gradient before clipping. See `AdamW.step`.
+
+        AdamW's rule changes the matrices too, so each rank keeps a part of them as they were, and moves that part.
+        """
+        own = self.matrices[own_run(len(self.matrices))]
+        before = [self.vector[part].copy() for part, _ in own]
         norm = super().step(gradient, step, steps)
         rate = np.float32(learning_rate(self.config, step, steps))
-        for (part, _), move in zip(self.matrices, self._moves(), strict=True):
-            self.vector[part] = before[part] - rate * (move + self.decay[part] * before[part])
+        moved = ops.parallel_map(lambda pair: self._moved(*pair, rate), list(zip(own, before, strict=True)))
+        all_moved = np.concatenate(world().gather(np.concatenate([np.zeros(0, np.float32), *moved])))
+        place = 0
+        for part, _ in self.matrices:
+            size = part.stop - part.start
+            self.vector[part] = all_moved[place : place + size]
+            place += size
         return norm
 
-    def _moves(self) -> list[np.ndarray]:
-        """The moves of all matrices at rate 1, as vectors. Each rank computes a part of them."""
-        own = ops.parallel_map(self._move, self.matrices[own_run(len(self.matrices))])
-        flat = np.concatenate(world().gather(np.concatenate([np.zeros(0, np.float32), *own])))
-        return np.split(flat, np.cumsum([part.stop - part.start for part, _ in self.matrices])[:-1])
-
-    def _move(self, matrix):
+    def _moved(self, matrix, before, rate):
+        """A matrix after its move, as a vector."""
         part, shape = matrix
-        return muon_move(self.m[part].reshape(shape)).ravel()
+        change = muon_move(self.m[part].reshape(shape)).ravel()
+        change += self.decay[part] * before
+        change *= rate
+        return np.subtract(before, change, out=change)
 
 
 def is_moved(name: str) -> bool:
@@ -73,11 +80,11 @@ def orthogonalised(matrix: Array) -> Array:
     the matrix's norm grow at most 78 times, so they stay below 1.
     """
     rows, columns = matrix.shape
-    if rows > columns:
-        return orthogonalised(matrix.T).T
-    x = np.ascontiguousarray(matrix) / ((matrix * matrix).sum() ** np.float32(0.5) + np.float32(1e-7))
+    x = matrix / ((matrix * matrix).sum() ** np.float32(0.5) + np.float32(1e-7))
     if columns > WIDE * rows:
         return _joint_factor(x @ x.T) @ x
+    if rows > WIDE * columns:
+        return x @ _joint_factor(x.T @ x)
     for coefficients in QUINTICS:
         x = _factor(x @ x.T, *coefficients) @ x
     return x
