@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import one_after_another, replacing, sole_writer, write_atomically
+from tinyflamingo.files import one_after_another, parse_json, replacing, sole_writer, write_atomically
 
 
 def test_write_atomically_replaces(tmp_path):
@@ -201,3 +201,17 @@ def test_a_pipe_stays_a_pipe(tmp_path):
     write_atomically(pipe, b"through")
     reader.join(10)
     assert read == [b"through"] and pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("[" * 200_000, "its values are nested too deeply"),
+        ("9" * 5000, "it has a number with too many digits"),
+        ("{", "Expecting property name"),
+        (b"\xff{}", "can't decode"),
+    ],
+)
+def test_what_is_wrong_with_a_json_text_is_said(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_json(text)

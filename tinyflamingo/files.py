@@ -57,6 +57,10 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # Python's message names a switch of Python
+        raise ValueError("it has a number with too many digits") from None
 
 
 def check_values(text: str | bytes) -> None:
