@@ -6,6 +6,7 @@ import numpy as np
 import parity_parts as parity
 import pytest
 from autograd import make_vjp
+from float32 import assert_float32_backward
 
 from tinyflamingo import ops
 from tinyflamingo.errors import UserError
@@ -216,7 +217,7 @@ def test_gradients_pass_through_a_frozen_block(floor, model, family):
 
     def checked(h):
         return decoders.final_norm(
-            single, decoders.decoder_block(single["block_1"], ops.assert_float32_backward(h), visible_from, config)
+            single, decoders.decoder_block(single["block_1"], assert_float32_backward(h), visible_from, config)
         )
 
     vjp, value = make_vjp(checked)(h.astype(np.float32))

@@ -12,6 +12,7 @@ import pytest
 from autograd import core, make_vjp
 from autograd.extend import defvjp, primitive
 from autograd.tracer import isbox
+from float32 import assert_float32_backward
 
 from tinyflamingo import ops
 from tinyflamingo.ops import shapes
@@ -151,7 +152,7 @@ def test_assert_float32_backward_notices_float64():
     x = np.ones(3, np.float32)
 
     def leak(x):
-        return anp.sum(ops.assert_float32_backward(x * 1.0) * np.float64(2))
+        return anp.sum(assert_float32_backward(x * 1.0) * np.float64(2))
 
     with pytest.raises(AssertionError, match="a gradient has dtype float64 here"):
         ops.value_and_grad(lambda p: leak(p["x"]))({"x": x})

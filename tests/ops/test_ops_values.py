@@ -10,6 +10,7 @@ import numpy as np
 import ops_cases
 import pytest
 from autograd import make_vjp
+from float32 import assert_float32_backward
 
 from tinyflamingo import ops
 
@@ -46,10 +47,10 @@ def test_float32_inside_backward(name, floor):
     args = [a.astype(np.float32) for a in args]
 
     def guarded(packed):
-        inputs = [ops.assert_float32_backward(x * np.float32(1)) for x in packed]
+        inputs = [assert_float32_backward(x * np.float32(1)) for x in packed]
         y = function(*inputs)
         assert y.dtype == np.float32
-        return anp.sum(ops.assert_float32_backward(y) * np.float32(0.5))
+        return anp.sum(assert_float32_backward(y) * np.float32(0.5))
 
     vjp, value = make_vjp(guarded)(tuple(args))
     assert value.dtype == np.float32

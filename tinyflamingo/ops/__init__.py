@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .check import assert_float32_backward as assert_float32_backward  # "as": the name is public in `ops` too
-from .check import check_grad as check_grad
+from .check import check_grad as check_grad  # "as": the name is public in `ops` too
 from .shapes import expect
 from .switch import backend_name, run
 from .switch import use as use

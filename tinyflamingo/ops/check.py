@@ -1,8 +1,6 @@
-"""Two checks for gradients that are written by hand.
+"""A check for gradients that are written by hand: a comparison with finite differences, in float64.
 
-``check_grad`` compares a gradient with finite differences, in float64. ``assert_float32_backward`` is put into a graph
-and fails when the gradient there has another dtype. The final gradients cannot show this: a matrix product with
-float32 weights hides it. Both look at one point and a few directions only. Implements no section of the chapter.
+It looks at one point and a few directions only. Implements no section of the chapter.
 """
 
 from __future__ import annotations
@@ -12,10 +10,7 @@ from typing import Any
 
 import numpy as np
 from autograd import make_vjp
-from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
-
-from .types import Array
 
 EPS = 1e-6  # length of the moves of a finite difference
 
@@ -59,20 +54,3 @@ def _check_argument(f, args, i, c, rng, tol, directions):
         assert error <= tol, f"argument {i}: {message}"  # fails for NaN too
         worst = max(worst, error)
     return worst
-
-
-@primitive
-def assert_float32_backward(x: Array) -> Array:
-    """Return x. Its backward pass raises AssertionError if the gradient is not float32."""
-    return x
-
-
-def _assert_float32(ans, x):
-    def backward(g):
-        assert g.dtype == np.float32, f"a gradient has dtype {g.dtype} here, but float32 was expected"
-        return g
-
-    return backward
-
-
-defvjp(assert_float32_backward, _assert_float32)
