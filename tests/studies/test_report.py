@@ -290,6 +290,15 @@ def test_levels_have_the_mean_of_their_tasks_and_the_worst_seed(tmp_path):
     assert "on **1 of 2** tasks, clearly on" in text and "`chosen` (DEV)" in text
 
 
+def test_the_numbers_of_trainings_are_those_of_the_files():
+    suites = {seed: suite(seed) for seed in range(3)}
+    suites[2]["tasks"] = {"twice": {k: v for k, v in suites[2]["tasks"]["twice"].items() if k != "specialists"}}
+    runs = Runs(suites)
+    assert "interval over 2 or 3 seeds of the training" in SECTIONS["few_shot"][1](runs)
+    assert "trainings of Flamingo: 3 for the scores in a prompt, 2 for the specialists" in SECTIONS["told"][1](runs)
+    assert "interval over queries" in SECTIONS["few_shot"][1](Runs({0: suite(0)}))
+
+
 def test_a_training_without_tasks_stands_beside_the_others(tmp_path):
     untold = suite(0) | {"preset": "no-tasks"}
     for part in untold["tasks"].values():

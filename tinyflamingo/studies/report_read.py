@@ -161,6 +161,11 @@ def _at(suite, path):
     return suite
 
 
+def suites_with(suites: dict, name: str) -> list[dict]:
+    """The suites that have scores of a task."""
+    return [suite for suite in suites.values() if name in suite["tasks"]]
+
+
 def task_names(suites: dict, told: bool | None = None) -> list[str]:
     """The names of the tasks of all suites, in order. told: only tasks that examples alone tell, or only the others."""
     parts = [part for suite in suites.values() for part in suite.get("tasks", {}).items()]

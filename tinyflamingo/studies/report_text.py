@@ -14,7 +14,7 @@ import numpy as np
 from tinyflamingo.evaluation.suite import FROM_TEXT, NEW_CLASSES
 from tinyflamingo.evaluation.words import means_rise
 from tinyflamingo.studies.ablations import differences
-from tinyflamingo.studies.report_read import SHOTS, TOLD_SHOTS, Runs, cell_of, task_names
+from tinyflamingo.studies.report_read import SHOTS, TOLD_SHOTS, Runs, cell_of, suites_with, task_names
 
 SAME_DATA = ("prototype", "linear", "finetuned")  # specialists trained on the same 32 examples
 EVALUATE = "python -m tinyflamingo evaluate --suite"
@@ -40,8 +40,9 @@ def few_shot(runs: Runs) -> str | None:
     """The caption of the figure with the curves."""
     if not runs.suites:
         return None
-    n = len(runs.suites)
-    over = "queries" if n == 1 else f"{n} seeds of the training (Student's t, limited to the scale of the metric)"
+    numbers = sorted({len(suites_with(runs.suites, name)) for name in task_names(runs.suites)} or {1})
+    seeds = f"{' or '.join(map(str, numbers))} seeds of the training (Student's t, limited to the scale of the metric)"
+    over = "queries" if numbers == [1] else seeds
     return f"The score of each task, in its own metric, by the number of shots. Bars: 95% interval over {over}."
 
 
@@ -70,7 +71,7 @@ def tasks(runs: Runs) -> str | None:
         return None
     suites, rows = runs.suites, []
     for name in task_names(suites, told=False):
-        first = next(suite["tasks"][name] for suite in suites.values() if name in suite["tasks"])
+        first = suites_with(suites, name)[0]["tasks"][name]
         cells = [show(cell_of(suites, "tasks", name, "shots", shots)) for shots in SHOTS]
         cells += [show(cell_of(suites, "tasks", name, "specialists", who)) for who in (*SAME_DATA, "whole")]
         rows.append([f"`{name}`{' (DEV)' if first['dev'] else ''}", first["paper"], first["metric"], *cells])
@@ -92,7 +93,8 @@ TOLD = (
 )
 TOLD_RACE = (
     "With 32 shots in its prompt Flamingo beats every specialist trained on the same 32 examples on **{} of {}** "
-    "tasks, clearly on {}. `tuned` is Flamingo itself, fine-tuned on the 32 examples; `whole` has 3000 examples."
+    "tasks, clearly on {}. `tuned` is Flamingo itself, fine-tuned on the 32 examples; `whole` has 3000 examples. "
+    "Number of trainings of Flamingo: {} for the scores in a prompt, {} for the specialists beside it."
 )
 
 
@@ -101,7 +103,7 @@ def told(runs: Runs) -> str | None:
     levels: dict[int, list] = {}
     both = dict(enumerate((*runs.suites.values(), *runs.without.values())))
     for name in task_names(both, told=True):
-        part = next(suite["tasks"][name] for suite in both.values() if name in suite["tasks"])
+        part = suites_with(both, name)[0]["tasks"][name]
         levels.setdefault(part["level"], []).append((name, part["dev"]))
     tested = {level: names for level in sorted(levels) if (names := [name for name, dev in levels[level] if not dev])}
     if not tested:
@@ -114,10 +116,16 @@ def told(runs: Runs) -> str | None:
     ]
     rows = [_told_row(runs, level, *task) for level in sorted(levels) for task in levels[level]]
     margins = [m for names in tested.values() for name in names if (m := _margins(runs.suites, name, SAME_DATA))]
-    race = [TOLD_RACE.format(*_wins(margins))] if margins else []
+    race = [TOLD_RACE.format(*_wins(margins), *_trainings(runs.suites))] if margins else []
     shots = [f"{n} shot{'s' * (n != '1')}" for n in TOLD_SHOTS]
     head = ["level", "task", *shots, f"{shots[-1]}, no training tasks", *SAME_DATA, "tuned", "whole"]
     return "\n\n".join([TOLD, table(["level", "training tasks", *shots], means), *race, table(head, rows)])
+
+
+def _trainings(suites):
+    """In how many suites tasks that only examples tell have scores, and in how many they have specialists."""
+    parts = [[part for part in suite["tasks"].values() if part.get("level")] for suite in suites.values()]
+    return sum(map(bool, parts)), sum(any(task.get("specialists") for task in tasks) for tasks in parts)
 
 
 def _told_row(runs, level, name, dev):
