@@ -276,6 +276,23 @@ def test_the_table_of_the_benchmark_has_columns_for_each_machine(tmp_path, monke
     assert tables.speed.speed().endswith("AMD: not run") and "AMD: not run" in tables.speed.machine()
 
 
+def test_the_scores_have_the_mean_and_the_worst_of_all_trainings(tmp_path, monkeypatch):
+    tasks = tables.model.card()["metrics"]["tasks"]
+    other = {"tasks": {name: {"score": row["score"] - 0.1} for name, row in tasks.items()}}
+    (tmp_path / "seed_1.json").write_text(json.dumps(other))
+    monkeypatch.setattr(tables.model, "RESULTS", tmp_path)
+    head, _, *rows = (line.strip("| ").split(" | ") for line in tables.model.scores().splitlines())
+    place = head.index("mean of 2 trainings (worst)")
+    for row in rows:
+        score = tasks[row[0].strip("`")]["score"]
+        assert row[place] == f"{score - 0.05:.3f} ({score - 0.1:.3f})"
+
+
+def test_the_trainings_are_those_that_the_text_names():
+    files = [path.stem for path in sorted((ROOT / "docs" / "results").glob("seed_*.json"))]
+    assert files == [f"seed_{n}" for n in range(1, 5)]  # docs/scores.md and the model card: the seeds 0 to 4
+
+
 @pytest.mark.parametrize(
     "processor, name",
     [

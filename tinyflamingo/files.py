@@ -51,7 +51,11 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises `ValueError`, also for more values than `MOST_VALUES`, or too deep ones."""
+    """The value of a JSON text.
+
+    Raises `ValueError`, also for more values than `MOST_VALUES`, for values that are nested too deeply, and for numbers
+    with too many digits.
+    """
     check_values(text)
     try:
         return json.loads(text)
@@ -59,7 +63,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("its values are nested too deeply") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
-    except ValueError:  # Python's message names a switch of Python
+    except ValueError:  # Python's message tells the reader to call `sys.set_int_max_str_digits`
         raise ValueError("it has a number with too many digits") from None
 
 

@@ -97,7 +97,7 @@ def test_the_twins_in_jax_compute_the_same(with_torch, name):
     assert contest.difference() > before  # its parameters have moved
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8)])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8), (96, 64)])
 def test_muon_in_jax_is_ours(shape):
     pytest.importorskip("jax")
     from tinyflamingo.bench.jax_twins import muon_move as twin

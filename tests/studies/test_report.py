@@ -292,11 +292,21 @@ def test_levels_have_the_mean_of_their_tasks_and_the_worst_seed(tmp_path):
 
 def test_the_numbers_of_trainings_are_those_of_the_files():
     suites = {seed: suite(seed) for seed in range(3)}
-    suites[2]["tasks"] = {"twice": {k: v for k, v in suites[2]["tasks"]["twice"].items() if k != "specialists"}}
-    runs = Runs(suites)
-    assert "interval over 2 or 3 seeds of the training" in SECTIONS["few_shot"][1](runs)
-    assert "trainings of Flamingo: 3 for the scores in a prompt, 2 for the specialists" in SECTIONS["told"][1](runs)
-    assert "interval over queries" in SECTIONS["few_shot"][1](Runs({0: suite(0)}))
+    del suites[2]["tasks"]["twice"]["specialists"]
+    suites[2]["tasks"] = {"twice": suites[2]["tasks"]["twice"]}
+    said = SECTIONS["few_shot"][1]
+    assert "interval over 2 or 3 seeds of the training" in said(Runs(suites))
+    assert "interval over queries or over 2 seeds of the training" in said(Runs({i: suites[i] for i in (1, 2)}))
+    assert "interval over queries." in said(Runs({0: suite(0)}))
+    assert "that have specialists too, 2 of 3." in SECTIONS["told"][1](Runs(suites))
+
+
+def test_the_race_is_between_scores_of_the_same_trainings():
+    suites = {seed: suite(seed) for seed in range(2)}
+    poor = suites[1]["tasks"]["twice"]
+    del poor["specialists"]
+    poor["shots"] = {n: cell(0.0) for n in poor["shots"]}
+    assert "on **1 of 1** tasks" in SECTIONS["told"][1](Runs(suites))  # the mean of both would lose
 
 
 def test_a_training_without_tasks_stands_beside_the_others(tmp_path):

@@ -25,7 +25,7 @@ def _drawn(rng, shapes):
     return {name: _drawn(rng, inner) for name, inner in shapes.items()}
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (8, 32), (32, 8), (128, 512)])
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (8, 32), (32, 8), (128, 512), (96, 64), (64, 96)])
 def test_singular_values_become_about_one_and_vectors_stay(shape):
     matrix = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     result = orthogonalised(matrix)

@@ -55,7 +55,7 @@ class StoredFeatures:
         self.table: Array = np.memmap(path, np.float16, "r", shape=(frames, S, Dv)) if frames else None
 
     def group(self, medium: Stored) -> int:
-        """Media with equally many frames share an array."""
+        """The number of frames: media with the same number share an array."""
         return medium.frames
 
     def of(self, media: list[Stored]) -> list[np.ndarray]:

@@ -271,5 +271,5 @@ class _Features(MediaPixels):
 
     def of(self, media):
         """Arrays (M, F, S, Dv) of all media, in order."""
-        runs = itertools.groupby(media, key=lambda medium: isinstance(medium, Stored))
-        return [table for own, run in runs for table in (self.stored if own else self.drawn).of(list(run))]
+        runs = itertools.groupby(media, key=self.group)
+        return [table for (own, _), run in runs for table in (self.stored if own else self.drawn).of(list(run))]

