@@ -30,6 +30,7 @@ alternative text of the picture, for readers who cannot see it.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -229,11 +230,18 @@ def main(arguments: list[str]) -> int:
         import translate
 
         return translate.main(arguments[2:])
-    chosen = sources([a for a in arguments if not a.startswith("--")])
-    if "--minutes" in arguments:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--minutes", action="store_true")
+    args = parser.parse_args(arguments)
+    if unknown := set(args.names) - {path.stem for path in sources([])}:
+        parser.error(f"no source of this name: {', '.join(sorted(unknown))}")
+    chosen = sources(args.names)
+    if args.minutes:
         print("\n".join(f"{minutes(source):4d}  {source.stem}" for source in chosen))
         return 0
-    if "--check" in arguments:
+    if args.check:
         old = [path.relative_to(HERE).as_posix() for source in chosen for path in stale(source)]
         print("\n".join(f"stale: notebooks/{name}" for name in old) or "all notebooks agree with their sources")
         return 1 if old else 0

@@ -476,7 +476,7 @@ def read_terms() -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Write, or --update, or --check. Returns the exit code."""
-    names = [argument for argument in arguments if not argument.startswith("--")]
+    names = [argument for argument in arguments if argument not in ("--update", "--check")]
     known = sources()
     if unknown := [name for name in names if name not in known]:
         print(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")

@@ -560,7 +560,7 @@ for name in DATASETS:
     print(f"{name:16s}{loss_on(main.optimiser.params, some):12.3f}{loss_on(other.optimiser.params, some):13.3f}")
 
 # %% [markdown]
-# Three numbers from one seed do not prove much. With three seeds and 200 steps round-robin is ahead too
+# Three numbers from one seed do not prove much. With several seeds and 200 steps round-robin is ahead too
 # ([the table of ablations](../docs/results.md#ablations)). It makes three times as many steps. At this early
 # stage, more steps help more than a better direction. We have not tested whether round-robin falls behind in a
 # long run of the toy. The paper tested it with three billion parameters and 250,000 updates. The overall score
