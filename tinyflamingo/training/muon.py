@@ -44,7 +44,7 @@ class Muon(AdamW):
         before = [self.vector[part].copy() for part, _ in own]
         norm = super().step(gradient, step, steps)
         rate = np.float32(learning_rate(self.config, step, steps))
-        moved = ops.parallel_map(lambda pair: self._moved(*pair, rate), list(zip(own, before, strict=True)))
+        moved = ops.parallel_map(lambda pair: self._moved(pair[0], pair[1], rate), list(zip(own, before, strict=True)))
         all_moved = np.concatenate(world().gather(np.concatenate([np.zeros(0, np.float32), *moved])))
         place = 0
         for part, _ in self.matrices:
