@@ -37,6 +37,7 @@ def table(header: list, rows: list) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Seconds or minutes, whichever is easier to read."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 

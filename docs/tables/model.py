@@ -65,12 +65,14 @@ def twins() -> str:
 
 
 def perplexity() -> str:
+    """The perplexity of text by both models, and the change."""
     p = card()["metrics"]["text_perplexity"]
     change = 100 * (p["flamingo"] / p["language_model"] - 1)
     return f"{p['language_model']:.3f} by the language model alone, {p['flamingo']:.3f} by Flamingo ({change:+.1f}%)"
 
 
 def parameters() -> str:
+    """The parameters of each part, and whether it is frozen."""
     from tinyflamingo.training.presets import get_preset, parameter_counts
 
     counts = parameter_counts(get_preset(card()["preset"]).config)
@@ -139,6 +141,7 @@ def facts() -> str:
 
 
 def command(info: dict) -> str:
+    """The command that made a checkpoint, from its description."""
     preset = "" if info["preset"] == "toy" else f" --preset {info['preset']}"
     seed = f" --seed {info['seed']}" if info["seed"] else ""
     return f"python -m tinyflamingo train{preset}{seed}"

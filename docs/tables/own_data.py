@@ -14,22 +14,27 @@ UNMEASURED = "Not measured yet with this version: `python docs/measure_own_data.
 
 
 def own_check() -> str:
+    """What `data check` printed."""
     return _own_console(" data check ")
 
 
 def own_scores() -> str:
+    """What `train` printed."""
     return _own_console(" train ")
 
 
 def own_shots() -> str:
+    """What `evaluate` printed."""
     return _own_console(" evaluate ")
 
 
 def own_threshold() -> str:
+    """What `calibrate` printed."""
     return _own_console(" calibrate ")
 
 
 def own_answer() -> str:
+    """What `complete` printed."""
     return _own_console(" complete ")
 
 
@@ -48,12 +53,14 @@ def own_sizes() -> str:
 
 
 def own_minutes() -> str:
+    """How long `train` took."""
     times = re.findall(r" (\d+)[,;]", _own_output(" train "))
     minutes, cores = sum(map(int, times)) / 60, _own_data()["cores"]
     return f"{minutes:.0f} minutes on {cores} cores with other work" if times else "minutes"
 
 
 def own_feature_size() -> str:
+    """The size of the features of a picture."""
     return f"{_own_data()['feature_bytes'] / 1024:.1f} KB"
 
 

@@ -64,12 +64,14 @@ def explorer_link() -> str:
 
 
 def class_seconds() -> str:
+    """The limit of `class grade` for an exercise, in seconds."""
     from tinyflamingo.classroom.grade import SECONDS
 
     return str(SECONDS)
 
 
 def class_memory() -> str:
+    """The limit of `class grade` for the memory."""
     from tinyflamingo.classroom.grade import MEGABYTES
 
     return f"{MEGABYTES / 1024:.0f} GB"
@@ -82,10 +84,12 @@ def quiz_questions() -> str:
 
 
 def follow_prompt() -> str:
+    """A prompt on its way through the code."""
     return _follow("prompt")
 
 
 def follow_step() -> str:
+    """A training step on its way through the code."""
     return _follow("step")
 
 

@@ -27,10 +27,12 @@ REAL_RUNS = {  # measurement: its name in `docs/real_size.json`
 
 
 def measured() -> dict:
+    """What `make_tables.py --measure` wrote."""
     return read(MEASURED) if MEASURED.exists() else {}
 
 
 def minutes() -> str:
+    """The minutes of `train`."""
     return f"{sum(measured()['train']['stages'].values()) / 60:.0f}"
 
 
@@ -45,10 +47,12 @@ def times() -> str:
 
 
 def memory() -> str:
+    """The peak memory of `train`."""
     return gigabytes(measured()["train"])
 
 
 def rate() -> str:
+    """The rate of large matrix products on this machine."""
     return f"{measured()['gflops']:.0f} GFLOP/s"
 
 

@@ -47,7 +47,6 @@ def rows_of(config: FlamingoConfig) -> dict[str, Row]:
     """{name: Row}, for a model of this configuration."""
     layers, xattn, resampler = config.language.layers, config.xattn, config.resampler
     middle = in_form(xattn, PlacedXattnConfig, start=layers // 2, every=layers)
-
     rows = {
         "baseline": Row("the preset without changes", PAPER_BASELINE),
         "no_gates": Row("no tanh gates", 66.5, {"xattn": in_form(xattn, UngatedXattnConfig)}),

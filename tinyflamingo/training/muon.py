@@ -19,7 +19,7 @@ from tinyflamingo.training.ranks import own_run, world
 # Coefficients of x, x^3 and x^5 in three polynomials. One after the other they take singular values in [0.01, 1] to
 # 1 +- 0.27. Each is the best approximation of 1 on the interval that the one before leaves (Amsel et al. 2025).
 QUINTICS = (8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526)
-WIDE = 1.5  # a side that is more times as long as the other: one product with all factors is faster
+WIDE = 1.5  # if the long side is more than this many times the short one, one product with all factors is faster
 SIZE = 0.2  # root mean square of a move at rate 1, as AdamW's moves have: one learning rate serves both
 
 
