@@ -7,7 +7,7 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from tinyflamingo.emoji.packages import ARTISTS, ENGLISH, FLUENT, LIST, NAMES, NOTO, TWEMOJI
+from tinyflamingo.emoji.packages import ARTISTS, FLUENT, LIST, NAMED, NAMES, NOTO, TWEMOJI
 
 FILES = {
     NOTO: "emoji-datasource-google-16.0.0.tgz",
@@ -15,6 +15,7 @@ FILES = {
     FLUENT: "lobehub-fluent-emoji-3d-1.1.0.tgz",
     NAMES: "cldr-annotations-full-48.2.0.tgz",
 }
+NAMED_BY = {"Thing ": "en", "东西": "zh"}  # how a name begins in each language
 FIRST = 0x1F300  # code point of the first concept
 LEFT_OUT = {
     "1f1e9-1f1ea": {"category": "Flags", "subcategory": "country-flag"},
@@ -63,8 +64,9 @@ def members_of(package, codes):
     """{name: bytes} of the files in a package."""
     if package == NAMES:
         letters = {c: "".join(chr(int(part, 16)) for part in c.split("-")) for c in codes}
-        rows = {text: {"tts": [f"Thing {c[-2:]}"]} for c, text in letters.items()}
-        return {ENGLISH: json.dumps({"annotations": {"annotations": rows}}).encode()}
+        rows = {word: {t: {"tts": [f"{word}{c[-2:]}"]} for c, t in letters.items()} for word in NAMED_BY}
+        annotations = {word: json.dumps({"annotations": {"annotations": named}}) for word, named in rows.items()}
+        return {NAMED.format(language): annotations[word].encode() for word, language in NAMED_BY.items()}
     artist, kind = list(ARTISTS).index(package), "WEBP" if package == FLUENT else "PNG"
     pictures = {member_of(package, c): encoded(drawing(c, artist), kind) for c in codes}
     return pictures | ({LIST: json.dumps(listed(codes)).encode()} if package == NOTO else {})

@@ -17,6 +17,7 @@ from tinyflamingo.data.readers.check import _sheet
 from tinyflamingo.demo import Panel, Said, draw_panels
 from tinyflamingo.errors import UserError
 from tinyflamingo.figures import write_figure
+from tinyflamingo.training import figures as training_figures
 from tinyflamingo.training.figures import draw_run
 
 
@@ -175,3 +176,17 @@ def test_figures_of_a_chinese_reader_have_no_boxes(tmp_path, monkeypatch, caplog
         draw_panels([panel], tmp_path / "demo.png")
     assert {path.name for path in tmp_path.glob("*.png")} == {"losses.png", "gates.png", "demo.png"}
     assert not caplog.records
+
+
+@pytest.mark.parametrize("first, begins", [((0.46, 0.46), -1), ((0.5, 0.3), 0)])
+def test_only_gates_that_were_closed_begin_at_zero(tmp_path, first, begins):
+    """A run that goes on from a checkpoint begins with open gates."""
+    gates = [f"xattn_{i}/alpha_{kind}" for i in range(2) for kind in ("xattn", "dense")]
+    lines = [
+        {"stage": "flamingo", "step": 10 * i, "loss": 1.0, "gates": dict(zip(gates, first * 2, strict=True))}
+        for i in range(2)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    drawn = [line for axis in training_figures._gates(tmp_path).axes for line in axis.lines]
+    assert drawn and all(line.get_xdata()[0] == begins for line in drawn)
+    assert all((line.get_ydata()[0] == 0) == (begins < 0) for line in drawn)

@@ -139,7 +139,7 @@ def few_shot(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
 
 
 def without_question(model: TrainedFlamingo, rng: np.random.Generator) -> Panel:
-    """Four examples tell the task: the position alone. No training has this task (`held_out` of the tasks)."""
+    """Four examples explain the task: the position alone. No training has this task (`held_out` of the tasks)."""
     scenes = [sample_single(rng, ASKED) for _ in range(5)]
     answers = [f"{scene.things[0].position}." for scene in scenes]
     parts = [part for scene, text in zip(scenes, answers, strict=True) for part in (_draw(model, rng, scene), text)]

@@ -27,6 +27,10 @@ def complain(message: object) -> None:
     print(f"tinyflamingo: {printable(' '.join(_(str(message)).split()))}", file=sys.stderr)
 
 
+class Stopped(UserError):
+    """A run that had begun stopped by itself; what it saved is kept."""
+
+
 class SafeStderr:
     """Stderr for the time of a command. If it is closed or its disk is full, its lines are lost; the work goes on."""
 

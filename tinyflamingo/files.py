@@ -6,6 +6,7 @@ Serves every floor that writes to disk. Not here: the content of the files.
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -72,6 +73,21 @@ def check_values(text: str | bytes) -> None:
     marks: Any = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
     if sum(map(text.count, marks)) > MOST_VALUES:
         raise ValueError(f"it has more than {MOST_VALUES} values")
+
+
+def digest(file: Any) -> str:
+    """SHA-256 of an open binary file, from its beginning."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(paths: dict) -> dict:
+    """{name: SHA-256} of files, {name: path}."""
+    found = {}
+    for name, path in paths.items():
+        with open_regular(path) as file:
+            found[name] = digest(file)
+    return found
 
 
 def require_regular(folder: str | os.PathLike) -> None:

@@ -53,9 +53,9 @@ config, params, frozen = model.config, model.params, model.frozen
 # %% [markdown]
 # ## The whole model in one file
 #
-# `tinyflamingo/one_file.py` contains the whole forward pass in 250 lines of plain NumPy. It has no cache and no
-# training, and it imports nothing from the package. Read it once from top to bottom, together with the chapter.
-# The next cell lets it answer one prompt and then lists its functions, in the order of the chapter.
+# `tinyflamingo/one_file.py` contains the whole forward pass in 250 lines; the mathematics is plain NumPy. It has no
+# cache and no training, and it imports nothing from the package. Read it once from top to bottom, together with the
+# chapter. The next cell lets it answer one prompt and then lists its functions, in the order of the chapter.
 
 # %%
 answers = one_file.load()
@@ -68,7 +68,7 @@ for line in inspect.getsource(one_file).splitlines():
         print("   ", line.removeprefix("def ").split(")")[0] + ")")
 
 # %% [markdown]
-# The package implements the same functions again, with one file for each section of the chapter. Its version
+# The package implements the same functions again; each section of the chapter has its own files. Its version
 # supports batches, a cache and gradients, and it is fast. Both versions give the same words. From here on we use
 # the package.
 #

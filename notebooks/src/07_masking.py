@@ -498,9 +498,7 @@ plt.show()
 #
 # The third case is dangerous, because it is hard to notice. It passes every test in which a picture comes first.
 # The loss falls, and the captions are right. But a word has seen a picture from its future. In training the model
-# can read the answer from that picture. When the model writes text itself, that picture is not there yet. Public
-# implementations have had errors in the mask too: in the first version of one of them, a text token saw all
-# previous pictures.
+# can read the answer from that picture. When the model writes text itself, that picture is not there yet.
 #
 # The other error, every picture seen by every word, also changes the final output of the trained model. The paper
 # has an ablation in which a text token sees all previous images at once. For this ablation the library has

@@ -46,8 +46,8 @@ plt.show()
 # In the chapter's first example a picture replaces the subject of a text, and the model completes the text with
 # what it knows about the subject. It is the same here. In stage two the language model read where a red circle is
 # found, before there were any pictures. In stage three the model saw pictures with such questions, but only for
-# two thirds of all things. For the other third, such facts stand in text only. The first cell below uses the two
-# thirds. The cell after it also uses the other third.
+# two thirds of the things that it saw. For the other third, such facts are in texts only. The first cell below uses
+# the two thirds. The cell after it also uses the other third.
 
 # %% [markdown]
 # ## A picture instead of words
@@ -69,7 +69,7 @@ for _ in range(5):
 # %% [markdown]
 # In most cases the picture gives the same answer as the words.
 #
-# **Predict.** For these things, training *had* pictures with such questions. For a third of all things it had
+# **Predict.** For these things, training *had* pictures with such questions. For a third of the things it had
 # none. The model has seen these things and has read about them. But training never asked for such a fact after a
 # picture of them. Will the model know the answer? And will it know the answer if it first has to name what it
 # sees?

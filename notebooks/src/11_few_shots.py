@@ -485,13 +485,14 @@ for name, task in TASKS_OF_MINE.items():
 
 # %% [markdown]
 # Without an example the model cannot know what to write. One example can be too few, because the same answer can
-# fit several tasks. If the task only says what the picture shows, the score rises with the examples.
-# The opposite of the size gives each word another meaning. Compare its score with a guess among three sizes, 0.33.
+# fit several tasks. If the task only names what the picture shows, examples help. With 40 questions the score can
+# also fall a little from one number of examples to the next. The opposite of the size gives each word another
+# meaning. Compare its score with a guess among three sizes, 0.33.
 #
 # Now invent a task of your own: any function of a scene that returns a short text with a full stop. Put it into
 # `TASKS_OF_MINE` and run the cell again. `scene.things[0]` has `shape`, `colour`, `size` and `position`. A task
-# that only says what the picture shows is easy for the model. A task that renames what it shows is hard: compare
-# with the suite's table in `docs/results.md`.
+# that names one or two properties of a single thing is usually easier than one that renames them: compare with the
+# suite's table in `docs/results.md`.
 
 # %% [markdown]
 # ## The paper's claim
@@ -536,7 +537,7 @@ show(rices_of_the_library)
 # %% [markdown]
 # `evaluation/specialists.py` has more specialists. One of them trains an encoder together with its head.
 # `python -m tinyflamingo evaluate --suite` compares them with Flamingo on sixteen tasks, as the paper's table
-# does, and on sixteen families of tasks that only examples tell.
+# does, and on sixteen families of tasks explained only by examples.
 #
 # ## Five questions
 # *difficulty: easy · minutes: 5*

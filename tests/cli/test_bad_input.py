@@ -200,6 +200,16 @@ BAD = {
     ),
     "emoji in an empty folder": (("evaluate", "--task", "emoji", "--data", "@folder"), ("npm pack emoji-datasource",)),
     "emoji preset without data": (("train", "--preset", "emoji", "--out", "@new"), ("the packages with --data",)),
+    "Chinese emoji without data": (
+        ("train", "--preset", "emoji", "--language", "zh", "--out", "@new"),
+        ("preset 'emoji-zh' learns from emoji", "the packages with --data"),
+    ),
+    "language of the toy": (("train", "--language", "zh", "--out", "@new"), ("--language", "add --preset emoji")),
+    "language of a preset without names": (
+        ("train", "--preset", "smoke", "--language", "en", "--out", "@new"),
+        ("--language", "add --preset emoji"),
+    ),
+    "language that emoji have not": (("train", "--preset", "emoji", "--language", "fr"), ("--language", "'fr'")),
     # checkpoints
     "no checkpoint": (("complete", "a", "--checkpoint", "@none"), ("none", "no such folder")),
     "file as checkpoint": (("complete", "a", "--checkpoint", "@file"), ("file", "no such folder")),

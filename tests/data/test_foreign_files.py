@@ -89,6 +89,17 @@ def test_a_picture_for_the_mark_of_a_video(tmp_path):
         read_prompt("<video>a", [tmp_path / "a.png"], 8)
 
 
+def test_a_damaged_animation_for_the_mark_of_a_video(tmp_path):
+    """Its first frame can be read as a picture."""
+    packed, frames = io.BytesIO(), [Image.effect_noise((64, 64), 50 + n) for n in range(3)]
+    frames[0].save(packed, "GIF", save_all=True, append_images=frames[1:])
+    (tmp_path / "a.gif").write_bytes(packed.getvalue()[:-200])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_prompt("<video>a", [tmp_path / "a.gif"], 8)
+    with pytest.raises(UserError, match="is a video but its mark is <image>: write <video>"):
+        read_prompt("<image>a", [tmp_path / "a.gif"], 8)
+
+
 @pytest.mark.parametrize("encoding", ["gb18030", "utf-16", "utf-16-le", "utf-16-be"])
 def test_text_in_another_encoding(tmp_path, encoding):
     picture(tmp_path / "a.png", "red")

@@ -220,7 +220,7 @@ def test_pages_that_share_pictures_over_other_pages_stay_together(tmp_path):
     alone = [{"text_list": ["a"], "image_info": [inline(i)]} for i in range(100, 130)]
     lines(tmp_path / "a.jsonl", chain + alone)
     store = prepare(tmp_path, tmp_path / "store", 16)
-    assert len(set(store.groups[:30])) == 1 and len(set(store.groups)) == 31
+    assert len(set(store.same_picture[:30])) == 1 and len(set(store.same_picture)) == 31
     assert len(store.held_out) == 3 and min(store.held_out) >= 30  # the chain is too large
 
 

@@ -376,7 +376,7 @@ def test_what_nobody_can_know_has_no_loss(rng):
         sample, met = sampler(task), set()
         fixed = not task.table or task.table in tasks.FUNCTIONS.values()
         for i, (scene, _, words) in enumerate(examples(task, lambda s=sample: (s(rng), None), 12)):
-            value = tasks.told(scene)[task.slots[0]]
+            value = tasks.properties(scene)[task.slots[0]]
             assert isinstance(words, Quiet) == (i == 0 if fixed else value not in met)
             met.add(value)
             met_quiet += i > 0 and isinstance(words, Quiet)

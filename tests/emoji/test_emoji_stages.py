@@ -6,20 +6,22 @@ import math
 
 import numpy as np
 import pytest
+from emoji_files import FILES, codes_of, members_of, write_packages, write_tgz
+from killed_runs import killed_in_step
 
 from tinyflamingo.checkpoint import load_checkpoint
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld.pool import Medium
 from tinyflamingo.emoji import scores
 from tinyflamingo.emoji import stages as emoji_stages
-from tinyflamingo.emoji.packages import read_concepts, split
-from tinyflamingo.emoji.scores import evaluator
+from tinyflamingo.emoji.packages import NAMES, read_concepts, split
+from tinyflamingo.emoji.scores import evaluator, language_of
 from tinyflamingo.emoji.stages import Emoji, name_text
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import BOS, EOS
 from tinyflamingo.training import presets
 from tinyflamingo.training.run import TINYWORLD, train
-from tinyflamingo.training.state import read_log
+from tinyflamingo.training.state import STATE, read_log
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,21 @@ def test_documents_of_stage_two(stage_of, start, preset):
     assert learned.strip().startswith("thing ")
 
 
+def test_chinese_names_are_captions_in_all_stages(preset, folder, start):
+    preset = dataclasses.replace(preset, emoji=dataclasses.replace(preset.emoji, language="zh", texts=1.0))
+    makers = Emoji(folder).material(preset, None)[2]
+    first, second, third = (make(preset, np.random.default_rng(0), start.tokenizer, start.frozen) for make in makers)
+    captions = first.batch(np.random.default_rng(0))[1][: 2 * preset.emoji.concepts]
+    texts = [*captions, second.document(np.random.default_rng(0), 0)[0]]
+    name = third._draw(np.random.default_rng(0), "emoji names", 1, 0)[1][-1]
+    assert all("东西" in start.tokenizer.decode(ids) for ids in texts) and "东西" in name
+
+
+def test_the_language_of_the_names_belongs_to_the_preset(start):
+    said = {name: language_of(dataclasses.replace(start, info={"preset": name})) for name in ("emoji", "emoji-zh")}
+    assert said == {"emoji": "en", "emoji-zh": "zh"} and language_of(start) == "en"
+
+
 def test_an_episode_shows_each_concept_before_it_asks(stage_of, preset):
     stage, e = stage_of(2), preset.emoji
     for seed in range(40):
@@ -169,6 +186,20 @@ def test_a_run_from_packages_to_scores(preset, folder, tmp_path, monkeypatch):
     assert all(math.isfinite(r["loss"]) for r in read_log(out))
     assert (out / "emoji.png").read_bytes().startswith(b"\x89PNG")
     assert load_checkpoint(out / "checkpoint").info["preset"] == preset.name
+
+
+def test_a_run_goes_on_with_the_files_of_its_start_alone(preset, tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, preset.name, preset)
+    folder, out = write_packages(tmp_path), tmp_path / "run"
+    with killed_in_step(monkeypatch, 1):
+        train(preset.name, out, source=Emoji(folder))
+    state, names = ((path / name).read_bytes() for path, name in ((out, STATE), (folder, FILES[NAMES])))
+    write_tgz(folder / FILES[NAMES], members_of(NAMES, codes_of(39)))
+    with pytest.raises(UserError, match="holds a run on other files than those of --data"):
+        train(preset.name, out, resume=True, source=Emoji(folder))
+    assert (out / STATE).read_bytes() == state
+    (folder / FILES[NAMES]).write_bytes(names)
+    assert train(preset.name, out, resume=True, source=Emoji(folder)).info["preset"] == preset.name
 
 
 def test_data_and_preset_belong_together(preset, folder, tmp_path):

@@ -38,6 +38,13 @@ def test_a_concept_without_a_drawing_or_a_name_is_left_out(folder):
     assert read_concepts(folder, 32).codes == tuple(sorted(codes[4:]))
 
 
+def test_names_in_another_language(folder):
+    english, chinese = (read_concepts(folder, 32, language) for language in ("en", "zh"))
+    assert chinese.names[chinese.codes.index("1f305")] == "东西05"
+    assert chinese.codes == english.codes  # so the same concepts are asked
+    np.testing.assert_array_equal(chinese.pictures, english.pictures)
+
+
 def test_asked_concepts_are_fixed_and_in_no_training(folder):
     concepts = read_concepts(folder, 32)
     known, asked = split(concepts)
@@ -53,7 +60,11 @@ def test_asked_concepts_are_fixed_and_in_no_training(folder):
 
 def test_variants_of_an_asked_concept_are_in_neither_part(folder, monkeypatch):
     assert family("1f468-200d-1f33e") == family("1f9d1-200d-1f33e") == family("1f469-200d-1f33e")
-    assert family("1f3c3-200d-2640") == family("1f3c3") != family("1f3c4")
+    assert family("1f3c3-200d-2640") == family("1f3c3") == family("1f3c3-200d-27a1") != family("1f3c4")
+    assert family("1f474") == family("1f475") == family("1f9d3") != family("1f9d1")  # an old man, woman, person
+    assert family("1f46d") == family("1f9d1-200d-1f91d-200d-1f9d1") == family("1f469-200d-1f91d-200d-1f468")
+    assert family("1f385") == family("1f9d1-200d-1f384") and family("1f57a") == family("1f483")
+    assert [family(code) for code in ("2640", "2642", "27a1")] == ["2640", "2642", "27a1"]  # signs alone
     concepts = read_concepts(folder, 32)
     monkeypatch.setattr(packages, "ASKED", 38)  # all families
     known, asked = split(concepts)

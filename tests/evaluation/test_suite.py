@@ -20,6 +20,8 @@ from tinyflamingo.evaluation.metrics import METRICS
 from tinyflamingo.evaluation.suite import FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example, task_of
 from tinyflamingo.evaluation.suite_run import with_room
 from tinyflamingo.model.interleave import encode_document, make_batch
+from tinyflamingo.model.tokenizer import BOS, IMAGE, Tokenizer
+from tinyflamingo.ops.cache import cached_length
 from tinyflamingo.variants.ablations import AllPreviousXattnConfig
 from tinyflamingo.variants.decoders import PublicDecoderConfig
 from tinyflamingo.variants.registry import in_form, parts_of
@@ -182,6 +184,24 @@ def test_a_candidate_right_after_the_prompt_is_scored_from_its_first_token(model
             batch.phi[:, known:] = 0
             whole = score_continuations(model, batch, instance.shot_visual)[0]
             assert score == pytest.approx(whole, abs=1e-3)
+
+
+@pytest.mark.parametrize("opening", [(BOS,), (), (BOS, BOS)])
+def test_what_follows_a_prompt_keeps_its_medium_whatever_opens_a_document(model, opening):
+    """Some public ports open a document with no token, so no id of a query may be taken for one."""
+
+    class Opened(Tokenizer):
+        pass
+
+    Opened.opening = opening
+    port = dataclasses.replace(model, tokenizer=Opened(model.tokenizer.model))
+    instance = few_shot.draw_instance(port, TASKS["captions"], np.random.default_rng(4), KEY, 2, 2)
+    expected = [IMAGE, *model.tokenizer.encode("Output:")]
+    assert few_shot.suffix(port, [MEDIUM, "Output:"]) == expected
+    for k in (0, 2):
+        assert len(few_shot.few_shot(port, instance, k)) == 2
+    cache, _ = few_shot.read_prompt(port, [], instance.visual)
+    assert cached_length(cache) == max(1, len(opening))
 
 
 @pytest.mark.parametrize("changes", [{}, {"blind": True}, {"pictures": False}])

@@ -40,10 +40,11 @@ def store_of(source, folder, by):
 @pytest.mark.parametrize("by, share", [("picture", 1 / 20), ("group", 1 / 6), ("class", 5 / 30), ("nothing", 0)])
 def test_what_is_held_out_is_held_out_as_a_whole(source, tmp_path, by, share):
     store = store_of(source, tmp_path, by)
-    names = {"picture": store.groups, "group": store.sources, "class": store.classes, "nothing": store.groups}[by]
+    same = store.same_picture
+    names = {"picture": same, "group": store.groups, "class": store.classes, "nothing": same}[by]
     held, training = set(names[store.held_out].tolist()), set(names[store.training].tolist())
     assert not held & training
-    assert not set(store.groups[store.held_out].tolist()) & set(store.groups[store.training].tolist())
+    assert not set(same[store.held_out].tolist()) & set(same[store.training].tolist())
     assert share * len(store) <= len(store.held_out) <= max(2 * share, share + 0.1) * len(store)
 
 

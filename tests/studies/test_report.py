@@ -8,9 +8,9 @@ import pytest
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.studies import report_figures
-from tinyflamingo.studies.report import report
+from tinyflamingo.studies.report import report, section
 from tinyflamingo.studies.report_read import Runs, cell_of, merged, read_runs
-from tinyflamingo.studies.report_text import SECTIONS, headline, show
+from tinyflamingo.studies.report_text import SECTIONS, headline, notes, show
 
 
 def cell(score, half=0.02, n=500):
@@ -283,7 +283,7 @@ def test_levels_have_the_mean_of_their_tasks_and_the_worst_seed(tmp_path):
         other = made["tasks"]["twice"]
         made["tasks"] |= {"again": other | {"shots": {n: cell(0.4) for n in other["shots"]}}}
         made["tasks"] |= {"chosen": other | {"dev": True, "shots": {n: cell(0.0) for n in other["shots"]}}}
-    text = SECTIONS["told"][1](Runs(suites))
+    text = SECTIONS["levels"][1](Runs(suites))
     assert "| 2 | – | – |" not in text
     level = next(line for line in text.splitlines() if line.startswith("| 2 | "))
     assert level.split(" | ")[-1].startswith("0.62 [0.60]")  # (0.8 + 0.4) / 2, and 0.05 more with seed 1
@@ -298,7 +298,20 @@ def test_the_numbers_of_trainings_are_those_of_the_files():
     assert "interval over 2 or 3 seeds of the training" in said(Runs(suites))
     assert "interval over queries or over 2 seeds of the training" in said(Runs({i: suites[i] for i in (1, 2)}))
     assert "interval over queries." in said(Runs({0: suite(0)}))
-    assert "that have specialists too, 2 of 3." in SECTIONS["told"][1](Runs(suites))
+    assert "compares scores of the same trainings, 2 of 3." in SECTIONS["levels"][1](Runs(suites))
+
+
+def test_a_file_can_say_what_is_special_about_its_runs(tmp_path):
+    others = {"isoflop": {"note": "Few steps."}}
+    suites = {0: suite(0) | {"note": "An old recipe."}, 1: suite(1) | {"note": "An old recipe."}, 2: suite(2)}
+    assert notes("tasks", Runs(suites)) == notes("sanity", Runs(suites)) == ["An old recipe."]
+    assert notes("isoflop", Runs(suites, others=others)) == ["Few steps."]
+    assert notes("levels", Runs(suites)) == notes("gates", Runs(suites)) == []
+    (tmp_path / "suite.json").write_text(json.dumps(suites[0]))
+    assert section("tasks", read_runs([tmp_path]), []).splitlines()[2] == "An old recipe."
+    (tmp_path / "suite.json").write_text(json.dumps(suites[0] | {"note": 7}))
+    with pytest.raises(UserError, match="note is '7', which is not valid there"):
+        read_runs([tmp_path])
 
 
 def test_the_race_is_between_scores_of_the_same_trainings():
@@ -306,22 +319,22 @@ def test_the_race_is_between_scores_of_the_same_trainings():
     poor = suites[1]["tasks"]["twice"]
     del poor["specialists"]
     poor["shots"] = {n: cell(0.0) for n in poor["shots"]}
-    assert "on **1 of 1** tasks" in SECTIONS["told"][1](Runs(suites))  # the mean of both would lose
+    assert "on **1 of 1** tasks" in SECTIONS["levels"][1](Runs(suites))  # the mean of both would lose
 
 
 def test_a_training_without_tasks_stands_beside_the_others(tmp_path):
-    untold = suite(0) | {"preset": "no-tasks"}
-    for part in untold["tasks"].values():
+    other = suite(0) | {"preset": "no-tasks"}
+    for part in other["tasks"].values():
         part["shots"] = {n: cell(0.1) for n in part["shots"]}
-    for name, made in (("told", suite(0) | {"preset": "toy"}), ("untold", untold)):
+    for name, made in (("with_tasks", suite(0) | {"preset": "toy"}), ("without_tasks", other)):
         (tmp_path / f"{name}.json").write_text(json.dumps(made))
     runs = read_runs([tmp_path])
     assert list(runs.suites) == list(runs.without) == [0]  # neither replaces the other, although the seeds are equal
-    lines = SECTIONS["told"][1](runs).splitlines()
+    lines = SECTIONS["levels"][1](runs).splitlines()
     levels = [line.split(" | ")[-1] for line in lines if line.startswith(("| 2 | yes |", "| 2 | no |"))]
     assert levels[0].startswith("0.80 [0.80]") and levels[1].startswith("0.10 [0.10]")
     head, row = (next(line for line in lines if key in line).split(" | ") for key in ("| level | task |", "`twice`"))
     assert row[head.index("32 shots, no training tasks")].startswith("0.100")
-    (tmp_path / "told.json").unlink()
-    alone = SECTIONS["told"][1](read_runs([tmp_path]))
+    (tmp_path / "with_tasks.json").unlink()
+    alone = SECTIONS["levels"][1](read_runs([tmp_path]))
     assert "| 2 | no |" in alone and "| 2 | yes |" not in alone

@@ -11,6 +11,8 @@ from tinyflamingo.cli.arguments import fraction, path, whole
 from tinyflamingo.errors import UserError
 from tinyflamingo.language import _
 
+LANGUAGES = ("en", "zh")  # of the names of emoji
+
 
 def add(commands) -> None:
     """Add the command."""
@@ -18,6 +20,7 @@ def add(commands) -> None:
     p.add_argument(
         "--preset", help="toy (the default), no-tasks, quick (about 3 minutes), smoke (seconds), omniglot or emoji"
     )
+    p.add_argument("--language", choices=LANGUAGES, help="of the names that --preset emoji learns (default: en)")
     p.add_argument("--out", type=path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=whole, help="default: 0, or the seed of the resumed run")
     p.add_argument("--resume", action="store_true", help="continue the run in --out after any stop")
@@ -51,6 +54,7 @@ def _train(args):
     from tinyflamingo.training.ranks import together, world
     from tinyflamingo.training.run import train
 
+    args.preset = _in_language(args.preset, args.language)
     preset = args.preset or _preset_on_disk(args)
     own = _own_data(args, preset)
     out = args.out or Path("runs") / ("own" if own else args.preset or "toy")
@@ -63,6 +67,13 @@ def _train(args):
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
     print(_(f"seconds: {times}; peak memory {number(model.info['peak_memory_mb'], 'MB')}"))
     print(_(f"checkpoint, log, figures and metrics.json are in {out}"))
+
+
+def _in_language(preset, language):
+    """The preset whose names are in a language, `emoji-zh` for Chinese. `UserError` for a preset without names."""
+    if language and preset != "emoji":
+        raise UserError("--language is of the names that --preset emoji learns: add --preset emoji, or remove it")
+    return preset if language in (None, "en") else f"{preset}-{language}"
 
 
 def _preset_on_disk(args):

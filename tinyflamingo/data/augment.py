@@ -1,8 +1,8 @@
 """Random changes of pictures that keep what they show: the model then learns the thing, not the pixels.
 
-Serves chapter §2, stage one on the user's own data. Each picture is turned, scaled, shifted and recoloured a little.
-It is never mirrored: arrows, letters and "left of" would change their meaning. The paper's towers saw hundreds of
-millions of pictures; a folder of a few hundred needs this.
+Serves chapter §2: stage one on the user's own data, stages one and three on emoji. Each picture is turned, scaled,
+shifted and recoloured a little. It is never mirrored: arrows, letters and "left of" would change their meaning. The
+paper's towers saw hundreds of millions of pictures; a folder of a few hundred needs this.
 
 Not here: handwriting, which is bent too (`handwriting/drawings.py`).
 """

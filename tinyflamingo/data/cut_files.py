@@ -30,7 +30,7 @@ def is_cut(file: BinaryIO) -> bool:
     total, last = file.seek(0, os.SEEK_END), b""
     if head.startswith(b"GIF8"):
         file.seek(0)
-        return total <= LARGEST_PART and _is_cut_gif(file.read())  # of a larger one it is not known
+        return total <= LARGEST_PART and _is_cut_gif(file.read())  # a larger GIF is not checked
     place = 0
     for part in _walk(file, head, total):
         last, place = part

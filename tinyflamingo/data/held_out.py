@@ -15,9 +15,9 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.ops.types import Array
 
 SEED = 20220429  # of the random order in which records are held out
-PART = 20  # one record in so many is held out, or one group, or one class
+PART = 20  # one record in 20 is held out, or one group, or one class
 LEAST = {"group": 1, "class": 5}  # fewest groups, and fewest classes, so that there are five ways
-MOST_CLASSES = 5  # at most one class in so many
+MOST_CLASSES = 5  # at most one class in 5 is held out
 MODES = ("picture", "group", "class", "nothing")
 
 

@@ -26,7 +26,8 @@ class Preparation(NamedTuple):
     """How a picture gets the encoder's size.
 
     fit "pad": the whole picture with margins; the filter is "area" and the share 1. fit "crop": the short side becomes
-    side / share long, then the centre is cut out. fit "squash": both sides become so long, so the aspect ratio changes.
+    side / share long, then the centre is cut out. fit "squash": both sides become side / share long, so the
+    aspect ratio changes.
     """
 
     fit: str = "pad"

@@ -58,6 +58,8 @@ def _read(mark, file, side, preparation, fps):
         try:
             return load_video(file, side, fps, preparation=preparation, shorten=True)
         except Unreadable:
+            if is_video(file):  # it is damaged
+                raise
             with suppress(UserError):
                 load_picture(file, side, preparation)
                 mark = "<image>"

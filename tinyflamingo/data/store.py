@@ -34,7 +34,7 @@ from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
 from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
 from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError
-from tinyflamingo.files import open_regular, read_json, replacing, write_atomically
+from tinyflamingo.files import digest, open_regular, read_json, replacing, write_atomically
 from tinyflamingo.language import _
 
 PREPROCESSING = 2  # to be raised if the same file gives other pixels: stores and features are then made again
@@ -70,8 +70,8 @@ class Store:
         try:
             self.card = read_json(self.folder / CARD)
             with open_regular(self.folder / INDEX) as file, np.load(file, allow_pickle=False) as index:
-                self.offsets, self.firsts, self.groups = index["offsets"], index["firsts"], index["groups"]
-                self.sources, self.classes = index["sources"], index["classes"]
+                self.offsets, self.firsts, self.same_picture = index["offsets"], index["firsts"], index["groups"]
+                self.groups, self.classes = index["sources"], index["classes"]
             self.side = int(self.card["side"])
             shape = (int(self.firsts[-1]), self.side, self.side, 3)
             with open_regular(self.folder / PIXELS) as file:
@@ -79,7 +79,7 @@ class Store:
             self.records = open_regular(self.folder / RECORDS)
         except Exception as error:  # a damaged file can fail anywhere inside zipfile, JSON or NumPy
             raise UserError(f"the prepared data in {self.folder} are damaged ({error}); start a new run") from error
-        if _digest(self.records) != self.card.get("records_sha256"):
+        if digest(self.records) != self.card.get("records_sha256"):
             raise UserError(f"the prepared data in {self.folder} are damaged ({RECORDS}); start a new run")
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Store:
     @functools.cached_property
     def held_out(self) -> np.ndarray:
         """Numbers of the records that training never sees (`held_out.py`)."""
-        return held_out(self.groups, self.sources, self.classes, self.card["hold_out"])
+        return held_out(self.same_picture, self.groups, self.classes, self.card["hold_out"])
 
     @functools.cached_property
     def training(self) -> np.ndarray:
@@ -128,11 +128,6 @@ class Store:
             for item in self.items(int(number)):
                 if not isinstance(item, Stored):
                     yield item.text if isinstance(item, Quiet) else item
-
-
-def _digest(file) -> str:
-    file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- making a store ------------------------------------------------------------------------------
@@ -181,43 +176,58 @@ def _require_removable(folder, data):
 
 
 def _write(folder, outcomes, allowed, **facts):
-    tally, whole, texts = Tally(), hashlib.sha256(), hashlib.sha256()
-    offsets, firsts, groups, numbers = [0], [0], _Groups(), {}  # numbers: of media, by key
-    names: list = []  # (source, class) of each record
+    """All files of a store. The card is written last."""
+    tally = Tally()
     with replacing(folder / RECORDS) as records, replacing(folder / PIXELS) as pixels:
+        writer = _Writer(records, pixels)
         for outcome in tqdm(outcomes, desc="reading    ", unit=" records", delay=1):
             if isinstance(outcome, Skipped):
                 tally.add(outcome)
-                continue
-            tally.add()
-            record, media = outcome
-            for medium, frames in zip(record.media, media, strict=True):
-                if frames is not None:
-                    numbers[medium.key] = len(numbers)
-                    pixels.write(frames.tobytes())
-                    firsts.append(firsts[-1] + len(frames))
-                    whole.update(frames.tobytes())
-                    groups.show(frames)
-            groups.add([numbers[medium.key] for medium in record.media])
-            names.append((record.group or None, _class(record)))
-            line = _line(record, numbers)
-            records.write(line)
-            offsets.append(offsets[-1] + len(line))
-            texts.update(line)
+            else:
+                tally.add()
+                writer.add(*outcome)
         tally.check(allowed)
-    whole.update(texts.digest())
     with replacing(folder / INDEX) as index:
-        sources, classes = (_numbered(column) for column in zip(*names, strict=True))
-        marks = {"sources": sources, "classes": classes}
-        np.savez(index, offsets=np.array(offsets), firsts=np.array(firsts), groups=groups.numbers(), **marks)
-    card = {
-        **facts,
-        "preprocessing": PREPROCESSING,
-        "records": tally.describe(str),
-        "records_sha256": texts.hexdigest(),
-        "fingerprint": whole.hexdigest(),
-    }
+        np.savez(index, **writer.index())
+    card = {**facts, "preprocessing": PREPROCESSING, "records": tally.describe(str), **writer.digests()}
     write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
+
+
+class _Writer:
+    """Writes records and pixels into open files, and collects the index."""
+
+    def __init__(self, records, pixels):
+        self.records, self.pixels = records, pixels
+        self.texts, self.frames = hashlib.sha256(), hashlib.sha256()
+        self.offsets, self.firsts = [0], [0]
+        self.numbers, self.groups, self.names = {}, _Groups(), []  # of media by key; (group, class) of each record
+
+    def add(self, record, media):
+        """The next record, with the frames of its media; None for a medium that is already written."""
+        for medium, frames in zip(record.media, media, strict=True):
+            if frames is not None:
+                self.numbers[medium.key] = len(self.numbers)
+                self.pixels.write(frames.tobytes())
+                self.frames.update(frames.tobytes())
+                self.firsts.append(self.firsts[-1] + len(frames))
+                self.groups.show(frames)
+        self.groups.add([self.numbers[medium.key] for medium in record.media])
+        self.names.append((record.group or None, _class(record)))
+        line = _line(record, self.numbers)
+        self.records.write(line)
+        self.texts.update(line)
+        self.offsets.append(self.offsets[-1] + len(line))
+
+    def index(self):
+        """The arrays of the index. "groups": records that show the same picture; "sources": the groups of the data."""
+        sources, classes = (_numbered(column) for column in zip(*self.names, strict=True))
+        places = {"offsets": np.array(self.offsets), "firsts": np.array(self.firsts)}
+        return places | {"groups": self.groups.numbers(), "sources": sources, "classes": classes}
+
+    def digests(self):
+        """Checksums for the card: of the texts alone, and of pixels and texts."""
+        self.frames.update(self.texts.digest())
+        return {"records_sha256": self.texts.hexdigest(), "fingerprint": self.frames.hexdigest()}
 
 
 class _Groups:

@@ -36,7 +36,7 @@ from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import LARGEST_PART, open_regular
 
-MAX_WORK = 1 << 31, 4096  # pixels of all decoded frames: as many, and as many for each byte of the file
+MAX_WORK = 1 << 31, 4096  # most pixels of all decoded frames: 2^31, plus 4096 for each byte of the file
 MAX_DECODED = 100_000  # largest number of frames that are decoded: 600 seconds at 120 per second, and some more
 TICK = 1e-3  # seconds; Matroska rounds times to this unit, so a frame may be early by this much
 JUMP = 10  # seconds; a longer gap in a transport or program stream is a place where two recordings were joined

@@ -27,20 +27,27 @@ from tinyflamingo.files import LARGEST_JSON, parse_json
 
 NOTO, TWEMOJI, FLUENT = "emoji-datasource-google", "emoji-datasource-twitter", "@lobehub/fluent-emoji-3d"
 NAMES = "cldr-annotations-full"
-ARTISTS = {  # package: its pictures. The first two artists draw for training, the last one is asked
+ARTISTS = {  # package: its pictures. The first two draw for training, the last one for the questions
     NOTO: r"package/img/google/64/(.+)\.png",
     TWEMOJI: r"package/img/twitter/64/(.+)\.png",
     FLUENT: r"package/assets/(.+)\.webp",
 }
 TAUGHT = 2  # artists of training
 LIST = "package/emoji.json"  # all emoji with their categories, in Noto's package
-ENGLISH = "package/annotations/en/annotations.json"  # in the package of names
+NAMED = "package/annotations/{}/annotations.json"  # in the package of names, for each language
 LEFT_OUT = {"Flags", "Component", "keycap"}  # categories, or parts of one
 ASKED = 100  # concepts for tests alone
 MOST_BYTES = 1_000_000  # of a picture; the largest has about 10,000
 MOST_UNPACKED = 1 << 30  # bytes of a package; the largest has 74 million
 MARK, JOINER = "fe0f", "200d"  # "show it as a picture"; "the parts form one emoji"
-GENDERS = {"1f468": "1f9d1", "1f469": "1f9d1", "2640": "", "2642": ""}  # man and woman are persons; the two signs
+# Parts of a code that differ between variants of one concept, and what is compared in their place: man, woman and
+# person; their signs; the old, the young, couples, dancers, the pregnant, crowns, Santa Claus; "to the right".
+VARIANTS = {
+    "1f468": "1f9d1", "1f469": "1f9d1", "2640": "", "2642": "", "1f474": "1f9d3", "1f475": "1f9d3", "1f466": "1f9d2",
+    "1f467": "1f9d2", "1f46b": "1f9d1-1f91d-1f9d1", "1f46c": "1f9d1-1f91d-1f9d1", "1f46d": "1f9d1-1f91d-1f9d1",
+    "1f48f": "1f9d1-2764-1f48b-1f9d1", "1f491": "1f9d1-2764-1f9d1", "1f57a": "1f483", "1f930": "1fac4",
+    "1fac3": "1fac4", "1f934": "1fac5", "1f478": "1fac5", "1f385": "1f9d1-1f384", "1f936": "1f9d1-1f384", "27a1": "",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,18 +66,18 @@ class Concepts:
         return Concepts(codes, names, self.pictures[numbers])
 
     def for_training(self) -> Concepts:
-        """The same concepts without the pictures of the artist who is asked."""
+        """The same concepts without the pictures of the artist whose drawings are the questions."""
         return replace(self, pictures=self.pictures[:, :TAUGHT])
 
 
-def read_concepts(folder: str | Path, side: int) -> Concepts:
-    """All concepts of the packages in a folder, sorted by code, with pictures of side x side pixels.
+def read_concepts(folder: str | Path, side: int, language: str = "en") -> Concepts:
+    """All concepts of the packages in a folder, sorted by code, with pictures of side x side pixels and CLDR's names in
+    a language.
 
     A package that is missing, damaged or has other contents raises `UserError`.
     """
-    folder = Path(folder)
-    paths = {name: _package(folder, name) for name in (*ARTISTS, NAMES)}
-    names = _names(paths[NAMES])
+    paths = package_files(folder)
+    names = _names(paths[NAMES], NAMED.format(language))
     codes = _listed(paths[NOTO]) & set(names)
     drawn = [_pictures(paths[package], pattern, codes, side) for package, pattern in ARTISTS.items()]
     common = sorted(codes.intersection(*drawn))
@@ -83,8 +90,8 @@ def read_concepts(folder: str | Path, side: int) -> Concepts:
 def split(concepts: Concepts) -> tuple[Concepts, Concepts]:
     """(concepts that training may see, concepts that no stage sees).
 
-    A man, a woman and a person who do the same are variants of one concept. If it is asked, one of them is asked and
-    the others are in neither part.
+    Variants of a concept, such as a man and a woman who do the same, are never in both parts: if it is asked, one of
+    them is asked and the others are in neither part.
     """
     families: dict[str, list[int]] = {}
     for number, code in enumerate(concepts.codes):
@@ -96,9 +103,9 @@ def split(concepts: Concepts) -> tuple[Concepts, Concepts]:
 
 
 def family(code: str) -> str:
-    """The code of a concept and of its variants: without man, woman and their signs."""
-    parts = [GENDERS.get(part, part) for part in code.split("-")]
-    return "-".join(part for part in parts if part not in ("", JOINER))
+    """What the codes of all variants of a concept have in common."""
+    parts = [VARIANTS.get(part, part) for part in code.split("-")]
+    return "-".join(part for part in parts if part not in ("", JOINER)) or code  # a sign alone is a concept too
 
 
 def plain(code: str) -> str:
@@ -107,6 +114,11 @@ def plain(code: str) -> str:
 
 
 # ---- packages of unknown origin ---------------------------------------------------------------
+
+
+def package_files(folder: str | Path) -> dict[str, Path]:
+    """{name of a package: its file}. `UserError` for a package that is missing or there twice."""
+    return {name: _package(Path(folder), name) for name in (*ARTISTS, NAMES)}
 
 
 def _package(folder, name) -> Path:
@@ -161,11 +173,11 @@ def _listed(path) -> set[str]:
     return {code for code, categories in rows if not categories & LEFT_OUT}
 
 
-def _names(path) -> dict[str, str]:
-    """{code: English name} of all that CLDR names."""
+def _names(path, file) -> dict[str, str]:
+    """{code: name} of all that CLDR names in a file."""
     try:
-        rows = _json(path, ENGLISH)["annotations"]["annotations"]
+        rows = _json(path, file)["annotations"]["annotations"]
         named = {plain("-".join(f"{ord(c):04x}" for c in text)): row.get("tts") for text, row in rows.items()}
         return {code: " ".join(tts[0].split()) for code, tts in named.items() if tts}
     except (TypeError, KeyError, AttributeError):
-        raise UserError(f"{path}: {ENGLISH} has not the form of CLDR's annotations; download it again") from None
+        raise UserError(f"{path}: {file} has not the form of CLDR's annotations; download it again") from None

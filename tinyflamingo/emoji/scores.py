@@ -23,18 +23,20 @@ from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.emoji.figure import draw_emoji
 from tinyflamingo.emoji.packages import ARTISTS, TAUGHT, Concepts, read_concepts, split
 from tinyflamingo.emoji.stages import name_text
-from tinyflamingo.evaluation.few_shot import MEDIUM, ORDERS, rank, read_prompt, write
+from tinyflamingo.evaluation.few_shot import MEDIUM, ORDERS, normalised, rank, read_prompt, write
 from tinyflamingo.evaluation.metrics import summarise
+from tinyflamingo.evaluation.retrieval import distances, unit_rows
 from tinyflamingo.evaluation.run import evaluate
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media
 from tinyflamingo.ops.types import Array
+from tinyflamingo.training.presets import PRESETS
 from tinyflamingo.training.run import Evaluate
 
 STREAM = 20261203  # of the test streams of these scores; no other code uses the number
 TASKS = {"2-way 1-shot": (2, 1), "5-way 1-shot": (5, 1), "5-way 3-shot": (5, 3), "20-way 1-shot": (20, 1)}
 OPTIONS = 50  # names among which the right one is ranked
-ANSWER_TOKENS = 40  # of the longest name
-LAST = len(ARTISTS) - 1  # the artist who is asked
+ANSWER_TOKENS = 48  # the longest name has 44, in Chinese
+LAST = len(ARTISTS) - 1  # the artist whose drawings are the questions
 
 
 def evaluator(data: str | Path, folder: str | Path) -> Evaluate:
@@ -60,7 +62,7 @@ def emoji_report(
     A row: {"score", "ci95", "n", "ensemble", "neighbours", "class_means"}; names have no ensemble and no class means.
     figure: where to draw a prompt and the scores; None: nowhere.
     """
-    known, asked = split(read_concepts(data, model.config.vision.side))
+    known, asked = split(read_concepts(data, model.config.vision.side, language_of(model)))
     drawn = Drawn(model, asked, split_rng("test", STREAM, seed))
     rows = few_shot_scores(model, drawn, n, seed) | name_scores(model, known, n, seed)
     if figure:
@@ -68,8 +70,15 @@ def emoji_report(
     return {"emoji": rows, "concepts": {"training": len(known.names), "asked": len(asked.names)}}
 
 
+def language_of(model: TrainedFlamingo) -> str:
+    """The language of the names that a model learned; English for a model that learned none."""
+    preset = PRESETS.get(model.info.get("preset", ""))
+    return preset.emoji.language if preset and preset.emoji else "en"
+
+
 class Drawn:
-    """Pictures of concepts, encoded once. Each concept has so many: one by each artist, then a changed view of both.
+    """Pictures of concepts, encoded once. P of each: one by each artist, then a changed view of the
+    first two.
 
     pixels (n, P, Y, X, 3), features (n, P, S * Dv) and visual tokens (n, P, R, D).
     """
@@ -124,7 +133,7 @@ def _groups(rng, concepts, ways):
 
 
 def ask(model: TrainedFlamingo, drawn: Drawn, concepts: Array, rng: np.random.Generator, shots: int) -> Prompt:
-    """So many examples of each concept (W,) in random order, then one query about each.
+    """`shots` examples of each concept (W,) in random order, then one query about each.
 
     The ensemble has several prompts with other orders and other words. Their log-likelihoods, normalised over the
     words, are added (paper, appendix A.2).
@@ -152,7 +161,7 @@ def _likelihoods(model, drawn, concepts, examples, rng):
     cache, next_token = read_prompt(model, [item for way in ways for item in (MEDIUM, words[way])], visual)
     seen = [len(order) + 1 + i for i in range(W)]
     scores = np.array(rank(model, [[MEDIUM]] * W, [words] * W, seen, cache, visual, next_token))
-    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True), words
+    return normalised(scores), words
 
 
 def _examples(rng, shots):
@@ -163,12 +172,8 @@ def _examples(rng, shots):
 
 def _nearest_mean(support: Array, queries: Array) -> Array:
     """For each query the class with the nearest mean of unit vectors. (W, k, d), (Q, d) -> (Q,)"""
-    means, queries = _unit(_unit(support).mean(axis=1)), _unit(queries)
+    means, queries = unit_rows(unit_rows(support).mean(axis=1)), unit_rows(queries)
     return np.argmax(queries @ means.T, axis=1)
-
-
-def _unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def _nearest_pixels(support: Array, queries: Array) -> Array:
@@ -180,8 +185,7 @@ def _distances(queries, support):
     """Squared distances by raw pixels from each query to the nearest picture of each class. -> (Q, W)"""
     W, k = support.shape[:2]
     known, asked = (x.reshape(-1, np.prod(x.shape[-3:])).astype(np.float32) for x in (support, queries))
-    far = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * asked @ known.T
-    return far.reshape(-1, W, k).min(axis=2)
+    return distances(asked, known).reshape(-1, W, k).min(axis=2)
 
 
 # ---- names -----------------------------------------------------------------------------------

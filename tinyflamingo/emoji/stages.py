@@ -24,8 +24,9 @@ from tinyflamingo.data.augment import augmented
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld.language import PICTURE_WORDS
 from tinyflamingo.data.tinyworld.pool import Medium, Pool
-from tinyflamingo.emoji.packages import TAUGHT, Concepts, read_concepts, split
+from tinyflamingo.emoji.packages import TAUGHT, Concepts, package_files, read_concepts, split
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import digests
 from tinyflamingo.model.contrastive import START_TEMPERATURE, contrastive_loss, embed_captions, unit
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.interleave import encode_document
@@ -55,10 +56,14 @@ class Emoji(TinyWorld):
         if not preset.emoji:
             raise UserError(f"preset {preset.name!r} does not learn from emoji: choose --preset emoji")
         start = load_checkpoint(shipped_checkpoint())
-        known, _ = split(read_concepts(self.folder, start.config.vision.side))
+        known, _ = split(read_concepts(self.folder, start.config.vision.side, preset.emoji.language))
         given: dict[str, Any] = {"known": known.for_training(), "start": start, "recipe": preset.emoji}
         stages = tuple(partial(stage, **given) for stage in (DrawingsStage, NamesStage, EpisodesStage))
         return replace(preset, config=start.config), start.tokenizer, stages
+
+    def files(self) -> dict:
+        """{package: SHA-256}."""
+        return digests(package_files(self.folder))
 
     def arguments(self) -> dict:
         """A placeholder for the folder, which has another name on another machine."""

@@ -59,7 +59,7 @@ class Instance:
 def draw_instance(
     model: TrainedFlamingo, task: Task, rng: np.random.Generator, key: tuple, shots: int, queries: int
 ) -> Instance:
-    """So many shots and queries. key: numbers that fix the classes of a task with classes."""
+    """`shots` shots and `queries` queries of a task. key: numbers that fix the classes of a task with classes."""
     support = task.shots(rng, shots, key)
     asked = [task.example(rng, QUERY, key) for _ in range(queries)]
     pixels = np.stack([task.pixels(rng, e.medium, model.config.vision.side) for e in support + asked])
@@ -82,8 +82,8 @@ def read_prompt(model: TrainedFlamingo, items: list, visual: Array) -> tuple[dic
 
     Returns the cache after it and the log-probabilities (V + 1,) of the next token.
     """
-    sequence = encode_document(items, model.tokenizer)
-    tokens = np.array([sequence.tokens if items else sequence.tokens[:1]])
+    opening = [*model.tokenizer.opening] or [model.tokenizer.eoc]  # some public ports have no `<BOS>`
+    tokens = np.array([encode_document(items, model.tokenizer).tokens if items else opening])
     cache: dict = {}
     return cache, read_on(model, tokens, phi(tokens), visual, None, cache)[0]
 
@@ -97,7 +97,8 @@ def continuation(tokens: Array, seen: list) -> Batch:
 
 def suffix(model: TrainedFlamingo, items: list) -> list:
     """Ids of what follows a prompt: a medium and texts."""
-    return encode_document(items, model.tokenizer, complete=False).tokens[1:]
+    ids = encode_document(items, model.tokenizer, complete=False).tokens
+    return ids[len(model.tokenizer.opening) :]
 
 
 # ---- answers ---------------------------------------------------------------------------------
@@ -120,6 +121,11 @@ def write(
             for i, output in zip(chunk, outputs, strict=True):
                 texts[i] = model.tokenizer.decode(output).strip()
     return texts
+
+
+def normalised(scores: Array) -> Array:
+    """Log-likelihoods (Q, W) of candidates, normalised over the candidates: their probabilities add to 1."""
+    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
 
 
 def rank(

@@ -24,14 +24,20 @@ def rices(support: Array, queries: Array, k: int) -> Array:
     """
     if not 0 <= k <= len(support):
         raise ValueError(f"rices: {k} shots of {len(support)} examples")
-    similarity = _unit(queries) @ _unit(support).T
+    similarity = unit_rows(queries) @ unit_rows(support).T
     return np.argsort(-similarity, axis=1, kind="stable")[:, :k][:, ::-1]
 
 
-def _unit(x):
-    """Rows scaled to length 1; a row of zeros stays."""
+def unit_rows(x: Array) -> Array:
+    """Vectors (..., D) scaled to length 1; a vector of zeros stays."""
     x = np.asarray(x, np.float32)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.float32(1e-12))
+
+
+def distances(asked: Array, known: Array) -> Array:
+    """Squared distances (n, m) of the rows of (n, d) and (m, d)."""
+    squares = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1)[None]
+    return squares - 2 * asked @ known.T
 
 
 def pooled(features: Array) -> Array:

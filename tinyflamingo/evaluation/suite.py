@@ -1,4 +1,4 @@
-"""Sixteen tasks that only examples tell, and sixteen that are in the training mixture (chapter §5; paper table 6).
+"""Sixteen tasks explained only by examples, and sixteen that are in the training mixture (chapter §5; paper table 6).
 
 The first sixteen are the held-out families of `data/tinyworld/tasks.py`: their prompts have no question, and training
 has no such task in any stage. The others mirror the benchmarks of the paper; training has their prompts and questions.
@@ -48,13 +48,13 @@ class Task:
     """One task of the suite."""
 
     sample: Callable  # (rng, side, key) -> Example; side: SUPPORT or QUERY; key: numbers that fix its classes
-    mirrors: str  # the benchmark of the paper; of a task that only examples tell, its level
+    mirrors: str  # the benchmark of the paper; of a task explained only by examples, its level
     metric: str  # a name in `evaluation/metrics.py`, or "ROC AUC"
     dev: bool = False
     draw: Callable | None = None  # (rng, medium, side) -> pixels; by default as TinyWorld draws
     from_text: bool = False  # its queries ask for facts that only texts state: no example of the support side has them
     ways: int = 0  # classes that take turns among the shots; 0: shots in random order
-    level: int = 0  # 1 to 5: only examples tell the task (`grammar.FAMILIES`), and the key fixes it; 0: trained
+    level: int = 0  # 1 to 5: only examples explain the task (`grammar.FAMILIES`), and the key fixes it; 0: trained
 
     def example(self, rng: np.random.Generator, side: int, key: tuple = ()) -> Example:
         """A fresh example that belongs to `side`."""
@@ -242,10 +242,10 @@ def new_words(rng: np.random.Generator, side: int, key: tuple) -> Example:
     return _example(scene, "", words[way], words)
 
 
-# ---- tasks that only examples tell -------------------------------------------------------------
+# ---- tasks explained only by examples -------------------------------------------------------------
 
 
-def told(rng: np.random.Generator, side: int, key: tuple, family: str) -> Example:
+def by_examples(rng: np.random.Generator, side: int, key: tuple, family: str) -> Example:
     """A scene and its answer by one task of a held-out family."""
     task = task_of(family, key)
     while not (words := grammar.answer(task, scene := sampler(task)(rng))):
@@ -281,8 +281,8 @@ TASKS = {
     "sums": Task(sums, "NextQA", "exact match", from_text=True),
     "choice": Task(choice, "STAR", "exact match"),
 } | {
-    name: Task(partial(told, family=name), f"level {family.level}", "exact match", family.dev, level=family.level)
-    for name, family in grammar.FAMILIES.items()
+    name: Task(partial(by_examples, family=name), f"level {f.level}", "exact match", f.dev, level=f.level)
+    for name, f in grammar.FAMILIES.items()
 }
 FROM_TEXT = tuple(name for name, task in TASKS.items() if task.from_text)
 NEW_CLASSES = tuple(name for name, task in TASKS.items() if task.ways)  # of no kind that training has

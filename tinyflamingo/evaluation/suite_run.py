@@ -41,13 +41,13 @@ class Size:
     shots: tuple = (0, 4, 8, 16, 32)
     instances: int = 10  # of each task, with shots of their own
     queries: int = 50  # of each instance
-    told_shots: tuple = (0, 1, 4, 16, 32)  # the same for tasks that only examples tell
-    told_queries: int = 20
+    level_shots: tuple = (0, 1, 4, 16, 32)  # the same for tasks explained only by examples
+    level_queries: int = 20
     words: int = 500  # episodes of each measurement of invented words
     specialists: bool = True
 
 
-FULL, QUICK = Size(), Size((0, 4), 1, 20, told_shots=(0, 4), words=20, specialists=False)
+FULL, QUICK = Size(), Size((0, 4), 1, 20, level_shots=(0, 4), words=20, specialists=False)
 
 # ---- scores ----------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ def answer_all(run: Callable, instances: list[Instance], rngs: list) -> list:
 def run_task(model: TrainedFlamingo, name: str, seed: int = 0, size: Size = FULL) -> dict:
     """One task -> its part of the suite's report."""
     task, number = TASKS[name], list(TASKS).index(name)
-    shots, queries = (size.told_shots, size.told_queries) if task.level else (size.shots, size.queries)
+    shots, queries = (size.level_shots, size.level_queries) if task.level else (size.shots, size.queries)
     most, keys = max(shots), [(STREAM, seed, i) for i in range(size.instances)]
     rngs = [split_rng("test", STREAM, seed, number, i) for i in range(size.instances)]
     drawn = [draw_instance(model, task, r, key, most, queries) for r, key in zip(rngs, keys, strict=True)]
@@ -180,7 +180,8 @@ def with_room(model: TrainedFlamingo) -> TrainedFlamingo:
 
 
 def run_suite(model: TrainedFlamingo, seed: int = 0, only: list | None = None, quick: bool = False) -> dict:
-    """All tasks, or those in `only`, and the curves of invented words. quick: a tenth of the queries, no specialists.
+    """All tasks, or those in `only`, and the curves of invented words. quick: one instance of
+    each task, fewer shots and queries, no specialists.
 
     Returns {"format", "seed", "preset", "tasks": {name: part}, "few_shot_words"}; the preset is that of the model's
     training. `UserError` for an unknown task.

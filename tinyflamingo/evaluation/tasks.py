@@ -104,7 +104,7 @@ def facts(
 def few_shot(
     rng: np.random.Generator, n: int, words: tuple, ways: int = 2, shots: int = 4, side: int = SIDE
 ) -> tuple[Pool, list[Query]]:
-    """Invented words, each bound to a colour, a shape or a thing by so many shots. No shot has the query's content."""
+    """Invented words, each bound to a colour, a shape or a thing by `shots` shots. No shot has the query's content."""
     scenes, queries = [], []
     for _ in range(n):
         _, classes = sample_classes(rng, ways)

@@ -3,7 +3,7 @@
 The paper's few-shot classification at toy scale. The words occur in no training text; the shapes of `UNSEEN` are drawn
 in no training stage. Open-ended: the model writes the word.
 
-Not here: the sixteen tasks (`evaluation/suite.py`).
+Not here: the tasks of the suite (`evaluation/suite.py`).
 """
 
 from __future__ import annotations

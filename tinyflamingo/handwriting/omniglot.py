@@ -60,15 +60,21 @@ def read_background(folder: str | Path) -> list[Character]:
     Two alphabets are in both sets. A file that is missing or damaged raises `UserError`.
     """
     characters: dict[tuple[str, str], np.ndarray] = {}
-    for name in BACKGROUND:
-        path = Path(folder) / name
+    for path in background_files(folder).values():
+        characters = _background_set(path) | characters
+    return [Character(alphabet, name, characters[alphabet, name]) for alphabet, name in sorted(characters)]
+
+
+def background_files(folder: str | Path) -> dict[str, Path]:
+    """{name: path} of the two small background sets. A missing file raises `UserError`."""
+    paths = {name: Path(folder) / name for name in BACKGROUND}
+    for name, path in paths.items():
         if not path.exists():
             raise UserError(
                 f"cannot find {path}: --data gives the folder with Omniglot's {' and '.join(BACKGROUND)}; "
                 f"download {name} into it and do not unpack it"
             )
-        characters = _background_set(path) | characters
-    return [Character(alphabet, name, characters[alphabet, name]) for alphabet, name in sorted(characters)]
+    return paths
 
 
 def _background_set(path):

@@ -21,6 +21,7 @@ from tinyflamingo.data.tinyworld.language import ONSETS
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.decoding.caches import take_media, take_rows
 from tinyflamingo.errors import UserError
+from tinyflamingo.evaluation.few_shot import normalised
 from tinyflamingo.evaluation.metrics import interval
 from tinyflamingo.files import write_atomically
 from tinyflamingo.handwriting.drawings import draw_plain, episode_words, sheet
@@ -96,7 +97,7 @@ def label_scores(model: TrainedFlamingo, run: Run, rng: np.random.Generator) -> 
     visual = model.parts.resample(model.params, [features], model.config)
     scores = np.empty((len(run.queries), W))
     scores[:, order] = word_scores(model, visual, words)
-    return scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    return normalised(scores)
 
 
 def word_scores(model: TrainedFlamingo, visual: np.ndarray, words: list[str]) -> np.ndarray:

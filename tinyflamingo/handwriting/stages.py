@@ -16,8 +16,9 @@ import numpy as np
 
 from tinyflamingo.data.tinyworld.pool import Pool
 from tinyflamingo.errors import UserError
+from tinyflamingo.files import digests
 from tinyflamingo.handwriting.drawings import TURNS, Sheet, draw_varied, picture_episode, sheet
-from tinyflamingo.handwriting.omniglot import DRAWERS, read_background
+from tinyflamingo.handwriting.omniglot import DRAWERS, background_files, read_background
 from tinyflamingo.model.contrastive import contrastive_loss, embed_pictures
 from tinyflamingo.model.tokenizer import Tokenizer
 from tinyflamingo.ops.types import Array, Params
@@ -32,6 +33,8 @@ from tinyflamingo.training.shards import cut_rows, joined_gradient, own_rows
 class Handwriting(TinyWorld):
     """The source of a run on Omniglot: its drawings, and TinyWorld's texts."""
 
+    preset = "omniglot"
+
     def __init__(self, folder: str | Path) -> None:
         """folder: the folder of the data set."""
         self.folder = folder
@@ -44,6 +47,10 @@ class Handwriting(TinyWorld):
         page = sheet(np.concatenate([c.drawings for c in characters]))
         episodes = partial(EpisodesStage, page=page, alphabets=[c.alphabet for c in characters])
         return preset, tinyworld_tokenizer(preset), (partial(DrawingsStage, page=page), LanguageStage, episodes)
+
+    def files(self) -> dict:
+        """{file: SHA-256}."""
+        return digests(background_files(self.folder))
 
     def arguments(self) -> dict:
         """A placeholder for the folder, which has another name on another machine."""

@@ -99,7 +99,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class TextTowerConfig:
-    """The BERT-like text tower of contrastive pretraining (chapter §2). It is discarded after this stage."""
+    """The BERT-like text tower of contrastive pretraining (chapter §2). Flamingo does not use it."""
 
     vocab_size: int = 662  # V
     width: int = 96  # D

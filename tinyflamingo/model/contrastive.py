@@ -2,8 +2,8 @@
 
 A small BERT-like text tower (bidirectional, mean over tokens) and the vision encoder (mean over positions) are each
 followed by a linear projection and L2 normalisation. A softmax over the batch, in both directions, finds the caption
-of every picture and the picture of every caption. After this stage the vision encoder is frozen and the text tower is
-discarded.
+of every picture and the picture of every caption. After this stage the vision encoder is frozen. Flamingo does not
+use the text tower; the checkpoint keeps it for zero-shot classification.
 
 Not here: the training loop (`training/contrastive_stage.py`).
 """

@@ -26,7 +26,7 @@ SPACE, ESCAPE = "\u2581", "\x1a"  # SentencePiece writes a space as the first; s
 LONGEST, RESERVED = 1000, "\0\u2585"
 PART = re.compile(rf"[^{RESERVED}]{{1,{LONGEST}}}(?![^\s{RESERVED}])|[^{RESERVED}]{{1,{LONGEST}}}")
 COVERAGE = 0.9995  # share of the characters of a user's text that are pieces; the others are written as bytes
-SHORT, KEPT = 60, 1 << 15  # the ids of texts of at most so many characters are kept: training has them again and again
+SHORT, KEPT = 60, 1 << 15  # the ids of texts of at most 60 characters are kept: training has them again and again
 SMALLEST = 262  # the reserved ids, all bytes, and one piece
 SPECIAL = {PAD: "<PAD>", BOS: "<BOS>", EOS: "<EOS>", UNK: "<UNK>", IMAGE: "<image>"}
 

@@ -19,7 +19,7 @@ from .gradients import defvjp_all, primitive
 from .types import Array
 
 FEW_TOKENS = 8  # loops are faster than BLAS for fewer tokens than this ...
-FEW_LATENTS = 16  # ... or for at most so many latents, if H K is at most NARROW (measured)
+FEW_LATENTS = 16  # ... or for at most 16 latents, if H K is at most NARROW (measured)
 NARROW = 512
 PIECE = 64  # tokens that the loops compute together: what one product leaves in L1 or L2, the next reads
 

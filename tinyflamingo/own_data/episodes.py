@@ -17,7 +17,7 @@ from tinyflamingo.data.tinyworld.language import PICTURE_WORDS
 from tinyflamingo.model.tokenizer import Tokenizer
 
 WAYS = 2, 10  # fewest and most classes in an episode
-PICTURES = 4  # at most so many pictures of a class, on average
+PICTURES = 4  # at most 4 pictures of a class, on average
 SHARE = 0.5  # of the documents, if all records have classes with several pictures
 
 
@@ -26,7 +26,7 @@ def classes_of(store: Store, numbers: np.ndarray) -> list[np.ndarray]:
     members: dict[int, dict] = {}
     for number in numbers.tolist():
         if store.classes[number] >= 0:
-            members.setdefault(int(store.classes[number]), {}).setdefault(int(store.groups[number]), number)
+            members.setdefault(int(store.classes[number]), {}).setdefault(int(store.same_picture[number]), number)
     return [np.array(list(pictures.values())) for pictures in members.values() if len(pictures) > 1]
 
 

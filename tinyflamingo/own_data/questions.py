@@ -44,7 +44,7 @@ class Question:
     @property
     def picture(self) -> int:
         """Equal for questions about the same picture."""
-        return int(self.store.groups[self.number])
+        return int(self.store.same_picture[self.number])
 
     @property
     def label(self) -> int:
@@ -118,9 +118,3 @@ def small_pixels(some: list[Question]) -> np.ndarray:
 def _middle(question):
     medium = question.medium
     return question.store.frames(Stored(medium.index, 1, medium.first + medium.frames // 2))[0]
-
-
-def distances(asked: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Squared distances (n, m) of the rows of (n, d) and (m, d)."""
-    squares = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1)[None]
-    return squares - 2 * asked @ known.T

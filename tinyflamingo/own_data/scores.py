@@ -26,11 +26,12 @@ from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_prompt, write
 from tinyflamingo.evaluation.metrics import checked, cider_d, summarise, vqa_accuracy
+from tinyflamingo.evaluation.retrieval import distances
 from tinyflamingo.evaluation.run import evaluate
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample, flamingo, own_medium
 from tinyflamingo.model.interleave import encode_document, make_batch
 from tinyflamingo.own_data.options import FOLDER, TEST
-from tinyflamingo.own_data.questions import MOST, Question, Side, distances, others, questions, small_pixels, unseen
+from tinyflamingo.own_data.questions import MOST, Question, Side, others, questions, small_pixels, unseen
 from tinyflamingo.own_data.ways import ways_scores
 from tinyflamingo.training.flamingo_stage import cut
 from tinyflamingo.training.losses import token_losses
@@ -234,7 +235,7 @@ def _words(text):
 def held_out(model: TrainedFlamingo, asked: Side, most: int) -> dict:
     """{"n", "perplexity", "perplexity_exchanged"} over at most `most` asked records with media."""
     store = asked.store
-    numbered = [(store.groups[number], store.items(int(number))) for number in asked.numbers]
+    numbered = [(store.same_picture[number], store.items(int(number))) for number in asked.numbers]
     numbered = [(group, items) for group, items in numbered if any(isinstance(item, Stored) for item in items)][:most]
     groups, records = [group for group, _ in numbered], [items for _, items in numbered]
     if len(set(groups)) < 2:

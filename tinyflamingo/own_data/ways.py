@@ -15,8 +15,9 @@ from tinyflamingo.data.tinyworld.language import NEW_WORDS
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_prompt
 from tinyflamingo.evaluation.metrics import summarise
+from tinyflamingo.evaluation.retrieval import distances
 from tinyflamingo.model.flamingo import TrainedFlamingo
-from tinyflamingo.own_data.questions import Question, distances, others, small_pixels
+from tinyflamingo.own_data.questions import Question, others, small_pixels
 
 STREAM = 20261129  # of the test streams of this measurement; no other code uses the number
 WAYS = 2, 5

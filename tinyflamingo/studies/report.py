@@ -14,7 +14,7 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.files import require_regular, write_atomically
 from tinyflamingo.studies.report_figures import draw_all
 from tinyflamingo.studies.report_read import Runs, read_runs
-from tinyflamingo.studies.report_text import SECTIONS
+from tinyflamingo.studies.report_text import SECTIONS, notes
 
 HEAD = "# Results\n\nWritten by `python -m tinyflamingo report` from the files of runs. No number is typed by hand."
 
@@ -52,4 +52,4 @@ def section(name: str, runs: Runs, figures: list[Path]) -> str:
     if body is None:
         return f"## {title}\n\nNot in these runs: `{how}` makes it."
     drawn = [f"![{title}](figures/{path.name})" for path in figures if path.stem == f"results_{name}"]
-    return "\n\n".join([f"## {title}", body, *drawn])
+    return "\n\n".join([f"## {title}", *notes(name, runs), body, *drawn])

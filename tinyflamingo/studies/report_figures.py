@@ -14,7 +14,7 @@ from tinyflamingo.errors import UserError, complain
 from tinyflamingo.figures import label, write_figure
 from tinyflamingo.model.tokenizer import SPACE
 from tinyflamingo.studies.ablations import differences
-from tinyflamingo.studies.report_read import SHOTS, TOLD_SHOTS, Runs, best_of, cell_of, task_names
+from tinyflamingo.studies.report_read import LEVEL_SHOTS, SHOTS, Runs, best_of, cell_of, task_names
 
 
 def draw_all(runs: Runs, folder: Path) -> list[Path]:
@@ -55,7 +55,7 @@ def _few_shot(runs):
         return None
     figure, axes = _panels(len(names), 4)
     for axis, name in zip(axes, names, strict=True):
-        shots = TOLD_SHOTS if name in task_names(runs.suites, told=True) else SHOTS
+        shots = LEVEL_SHOTS if name in task_names(runs.suites, with_level=True) else SHOTS
         cells = [cell_of(runs.suites, "tasks", name, "shots", n) for n in shots]
         have = [i for i, cell in enumerate(cells) if cell]
         _curve(axis, have, [cells[i] for i in have], label("few-shot"))

@@ -15,6 +15,8 @@ Folders are searched, but not their subfolders. The "format" of a file says what
   tinyflamingo-attention/1 (`attention.py`): the last file of each;
 - log.jsonl of a training run has the gates.
 
+The text "note" of a file, if it has one, says what is special about its runs. It stands above what the file gives.
+
 Not here: text and figures (`report_text.py`, `report_figures.py`).
 """
 
@@ -32,7 +34,7 @@ from tinyflamingo.training.state import LOG, read_log
 FORMATS = {f"tinyflamingo-{name}/1": name for name in
            ("suite", "ablations", "isoflop", "quadratic", "induction", "attention")}  # fmt: skip
 SHOTS = ("0", "4", "8", "16", "32")
-TOLD_SHOTS = ("0", "1", "4", "16", "32")
+LEVEL_SHOTS = ("0", "1", "4", "16", "32")
 
 # Keys and types of values that a file must have. "*": any key; with "?" the value may be missing or null.
 NUMBER = (int, float)
@@ -62,7 +64,7 @@ class Runs:
     """The contents of the files."""
 
     suites: dict = field(default_factory=dict)  # {seed: report}
-    without: dict = field(default_factory=dict)  # the same, of training without tasks that only examples tell
+    without: dict = field(default_factory=dict)  # the same, of training without tasks explained only by examples
     others: dict = field(default_factory=dict)  # {name: report}
     logs: list = field(default_factory=list)  # (name of the run, records of stage three)
 
@@ -92,7 +94,7 @@ def _add(runs, path, required):
     form = raw.get("format") if isinstance(raw, dict) else None
     name = FORMATS.get(form) if isinstance(form, str) else None
     if name:
-        _check(raw, NEEDS[name], str(path))
+        _check(raw, NEEDS[name] | {"note?": str}, str(path))
     if name == "suite":
         (runs.without if raw.get("preset") == "no-tasks" else runs.suites)[raw["seed"]] = raw
     elif name:
@@ -166,7 +168,8 @@ def suites_with(suites: dict, name: str) -> list[dict]:
     return [suite for suite in suites.values() if name in suite["tasks"]]
 
 
-def task_names(suites: dict, told: bool | None = None) -> list[str]:
-    """The names of the tasks of all suites, in order. told: only tasks that examples alone tell, or only the others."""
+def task_names(suites: dict, with_level: bool | None = None) -> list[str]:
+    """The names of the tasks of all suites, in order. with_level: only tasks explained by examples, or only others."""
     parts = [part for suite in suites.values() for part in suite.get("tasks", {}).items()]
-    return list(dict.fromkeys(name for name, part in parts if told is None or bool(part.get("level")) == told))
+    wanted = (True, False) if with_level is None else (with_level,)
+    return list(dict.fromkeys(name for name, part in parts if bool(part.get("level")) in wanted))

@@ -14,7 +14,7 @@ import numpy as np
 from tinyflamingo.evaluation.suite import FROM_TEXT, NEW_CLASSES
 from tinyflamingo.evaluation.words import means_rise
 from tinyflamingo.studies.ablations import differences
-from tinyflamingo.studies.report_read import SHOTS, TOLD_SHOTS, Runs, cell_of, suites_with, task_names
+from tinyflamingo.studies.report_read import LEVEL_SHOTS, SHOTS, Runs, cell_of, suites_with, task_names
 
 SAME_DATA = ("prototype", "linear", "finetuned")  # specialists trained on the same 32 examples
 EVALUATE = "python -m tinyflamingo evaluate --suite"
@@ -72,7 +72,7 @@ def tasks(runs: Runs) -> str | None:
     if not runs.suites:
         return None
     suites, rows = runs.suites, []
-    for name in task_names(suites, told=False):
+    for name in task_names(suites, with_level=False):
         first = suites_with(suites, name)[0]["tasks"][name]
         cells = [show(cell_of(suites, "tasks", name, "shots", shots)) for shots in SHOTS]
         cells += [show(cell_of(suites, "tasks", name, "specialists", who)) for who in (*SAME_DATA, "whole")]
@@ -85,7 +85,7 @@ def tasks(runs: Runs) -> str | None:
     return f"{headline(suites)}\n\n{columns}\n\n{table(head, rows)}"
 
 
-TOLD = (
+LEVELS = (
     "Prompts of pictures or videos and answers, without a question. Training has many tasks of this form, but none "
     "of these families (`held_out` in `data/tinyworld/tasks.py`). Score: exact match. Levels: 1 one property, 2 "
     "several joined, 3 videos, 4 new words around the properties, 5 renamed values and functions. The first table "
@@ -93,48 +93,51 @@ TOLD = (
     "Training tasks: whether the training had tasks of this form; without them (`train --preset no-tasks`) their "
     "place in training belongs to its other documents."
 )
-TOLD_RACE = (
-    "With 32 shots in its prompt Flamingo beats every specialist trained on the same 32 examples on **{} of {}** "
-    "tasks, clearly on {}: the 95% intervals do not overlap. `tuned` is Flamingo itself, fine-tuned on the 32 "
-    "examples; `whole` has 3000 examples. The race is over the trainings of Flamingo that have specialists too, "
-    "{} of {}."
+LEVEL_RACE = (
+    "With 32 shots in its prompt Flamingo beats the specialists `prototype`, `linear` and `finetuned`, trained on the "
+    "same 32 examples, on **{} of {}** tasks, clearly on {}: the 95% intervals do not overlap. `tuned` is Flamingo "
+    "itself, fine-tuned on these examples; it is better than the prompt on {} of {}. `whole` has 3000 examples; it "
+    "gets fewer queries. All this compares scores of the same trainings, {} of {}. The columns of shots have the mean "
+    "over all of them."
 )
 
 
-def told(runs: Runs) -> str | None:
-    """Tasks that only examples tell: the mean of each level, and the table of the tasks."""
+def level_tables(runs: Runs) -> str | None:
+    """Tasks explained only by examples: the mean of each level, and the table of the tasks."""
     levels: dict[int, list] = {}
     both = dict(enumerate((*runs.suites.values(), *runs.without.values())))
-    for name in task_names(both, told=True):
+    for name in task_names(both, with_level=True):
         part = suites_with(both, name)[0]["tasks"][name]
         levels.setdefault(part["level"], []).append((name, part["dev"]))
     tested = {level: names for level in sorted(levels) if (names := [name for name, dev in levels[level] if not dev])}
     if not tested:
         return None
     means = [
-        [level, documents, *(_mean_of_level(suites, names, n) for n in TOLD_SHOTS)]
+        [level, documents, *(_mean_of_level(suites, names, n) for n in LEVEL_SHOTS)]
         for level, names in tested.items()
         for documents, suites in (("yes", runs.suites), ("no", runs.without))
         if suites
     ]
-    rows = [_told_row(runs, level, *task) for level in sorted(levels) for task in levels[level]]
-    margins = [m for names in tested.values() for name in names if (m := _margins(runs.suites, name, SAME_DATA))]
-    race = [TOLD_RACE.format(*_wins(margins), *_trainings(runs.suites))] if margins else []
-    shots = [f"{n} shot{'s' * (n != '1')}" for n in TOLD_SHOTS]
+    rows = [_level_row(runs, level, *task) for level in sorted(levels) for task in levels[level]]
+    names = [name for names in tested.values() for name in names]
+    margins, tuned = (_all_margins(runs.suites, names, rivals) for rivals in (SAME_DATA, ("tuned",)))
+    counts = *_wins(margins), sum(margin[0] < 0 for margin in tuned), len(tuned), *_trainings(runs.suites)
+    race = [LEVEL_RACE.format(*counts)] if margins else []
+    shots = [f"{n} shot{'s' * (n != '1')}" for n in LEVEL_SHOTS]
     head = ["level", "task", *shots, f"{shots[-1]}, no training tasks", *SAME_DATA, "tuned", "whole"]
-    return "\n\n".join([TOLD, table(["level", "training tasks", *shots], means), *race, table(head, rows)])
+    return "\n\n".join([LEVELS, table(["level", "training tasks", *shots], means), *race, table(head, rows)])
 
 
 def _trainings(suites):
-    """How many suites have specialists for tasks that only examples tell, and how many have such tasks."""
+    """How many suites have specialists for tasks explained only by examples, and how many have such tasks."""
     parts = [[part for part in suite["tasks"].values() if part.get("level")] for suite in suites.values()]
     return sum(any(task.get("specialists") for task in tasks) for tasks in parts), sum(map(bool, parts))
 
 
-def _told_row(runs, level, name, dev):
+def _level_row(runs, level, name, dev):
     suites = runs.suites
-    cells = [show(cell_of(suites, "tasks", name, "shots", n)) for n in TOLD_SHOTS]
-    cells.append(show(cell_of(runs.without, "tasks", name, "shots", TOLD_SHOTS[-1])))
+    cells = [show(cell_of(suites, "tasks", name, "shots", n)) for n in LEVEL_SHOTS]
+    cells.append(show(cell_of(runs.without, "tasks", name, "shots", LEVEL_SHOTS[-1])))
     cells += [show(cell_of(suites, "tasks", name, "specialists", who)) for who in (*SAME_DATA, "tuned", "whole")]
     return [level, f"`{name}`{' (DEV)' if dev else ''}", *cells]
 
@@ -156,7 +159,7 @@ def headline(suites: dict) -> str:
     for rivals, what in ((SAME_DATA, "every specialist trained on the same 32 examples"),
                          (("whole",), "the specialist trained on the whole training set")):  # fmt: skip
         margins = {
-            name: margin for name in task_names(suites, told=False) if (margin := _margins(suites, name, rivals))
+            name: margin for name in task_names(suites, with_level=False) if (margin := _margins(suites, name, rivals))
         }
         text = "With 32 shots in its prompt Flamingo beats {} on **{} of {}** tasks, clearly on {}."
         missing = f"No run has both 32 shots and {what}."
@@ -165,7 +168,7 @@ def headline(suites: dict) -> str:
     lines[1:1] = _without_shots(suites)
     if any("clearly" in line for line in lines):
         lines.append("Clearly means that the 95% intervals do not overlap.")
-    from_text = ", ".join(f"`{name}`" for name in task_names(suites, told=False) if name in FROM_TEXT)
+    from_text = ", ".join(f"`{name}`" for name in task_names(suites, with_level=False) if name in FROM_TEXT)
     if from_text and all(counts[1::3]):
         text = (
             "These counts include tasks ({}) that ask for facts which only texts state; no specialist reads these "
@@ -178,11 +181,11 @@ def headline(suites: dict) -> str:
 
 def _without_shots(suites) -> list:
     """The sentence that says how little of the first count comes from the shots; [] without such scores."""
-    margins = [margin for name in task_names(suites, told=False) if (margin := _margins(suites, name, SAME_DATA, "0"))]
+    margins = _all_margins(suites, task_names(suites, with_level=False), SAME_DATA, "0")
     if not margins:
         return []
     wins, total, _ = _wins(margins)
-    new = ", ".join(f"`{name}`" for name in task_names(suites, told=False) if name in NEW_CLASSES)
+    new = ", ".join(f"`{name}`" for name in task_names(suites, with_level=False) if name in NEW_CLASSES)
     but = f" but {new}" if new else ""
     text = "Without any shot it already beats them on {} of {}, because all tasks{} are in the training mixture."
     return [text.format(wins, total, but)]
@@ -192,6 +195,11 @@ def _wins(margins) -> tuple:
     """How many margins are above 0, how many there are, and how many are clearly above 0."""
     wins, clear = (sum(margin[i] > 0 for margin in margins) for i in (0, 1))
     return wins, len(margins), clear
+
+
+def _all_margins(suites, names, rivals, shots="32"):
+    """The margins of all tasks that have them."""
+    return [margin for name in names if (margin := _margins(suites, name, rivals, shots))]
 
 
 def _margins(suites, name, rivals, shots="32"):
@@ -360,12 +368,19 @@ def attention(runs: Runs) -> str | None:
     )
 
 
+def notes(name: str, runs: Runs) -> list[str]:
+    """What the files of a section say about themselves, such as the recipe of their training."""
+    files = runs.suites.values() if name in FROM_SUITES else [runs.others.get(name, {})]
+    return list(dict.fromkeys(file["note"] for file in files if file.get("note")))
+
+
+FROM_SUITES = ("few_shot", "words", "tasks", "sanity", "retrieval")
 # name: (title, function that writes it, command that makes its file)
 SECTIONS: dict[str, tuple[str, Callable, str]] = {
     "few_shot": ("Few-shot curves", few_shot, EVALUATE),
     "words": ("Invented words", words, EVALUATE),
-    "told": ("Tasks that only examples tell", told, EVALUATE),
-    "tasks": ("Sixteen trained tasks and their specialists", tasks, EVALUATE),
+    "levels": ("Tasks explained only by examples", level_tables, EVALUATE),
+    "tasks": ("Sixteen tasks after the paper's, and their specialists", tasks, EVALUATE),
     "sanity": ("Sanity checks", sanity, EVALUATE),
     "retrieval": ("Choice and order of shots", retrieval, EVALUATE),
     "ablations": ("Ablations", ablations, "python -m tinyflamingo ablate"),

@@ -41,7 +41,7 @@ def compile_ahead(stage_of: Callable, preset: Preset, tokenizer: Tokenizer) -> C
 
 
 def _small_step(stage_of, preset, tokenizer):
-    """One step on few pictures. What is wrong with the data or the machine, the run itself reports."""
+    """One step on few pictures. The run itself reports errors of the data or the machine."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes
     small = replace(preset.contrastive, families=FAMILIES, batch=FAMILIES * FAMILY)
     with contextlib.suppress(Exception), joined(Alone()):

@@ -1,6 +1,6 @@
 """Stage one: contrastive training on pictures and captions (chapter §2; paper appendix B.1.3).
 
-A batch consists of families: four pictures that differ in one property (a colour, a place, the
+A batch consists of families: a picture, and three in which one property is drawn again (a colour, a place, the
 direction of a relation, a number). To match them with their captions, the encoder has to see every
 property that a caption can name. After the stage, the encoder is frozen.
 
@@ -60,7 +60,7 @@ SAMPLERS: dict[str, Callable[..., Scene]] = {
 
 
 def sample_family(rng: np.random.Generator) -> list[Scene]:
-    """Four scenes of one kind; each of the last three changes one property of the first."""
+    """Four scenes of one kind: a scene and three variants of it, or four uncoloured scenes."""
     kind = list(FAMILIES)[int(rng.choice(len(FAMILIES), p=list(FAMILIES.values())))]
     if kind == "uncoloured":
         return [sample_uncoloured(rng) for _ in range(FAMILY)]
@@ -69,7 +69,7 @@ def sample_family(rng: np.random.Generator) -> list[Scene]:
 
 
 def _vary(rng, scene: Scene, kind):
-    """A new scene that differs from `scene` in one property."""
+    """The scene with one property drawn again; it may come out the same."""
     thing = scene.things[0]
     if kind == "sum":
         return _vary_sum(rng, scene)

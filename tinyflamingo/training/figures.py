@@ -62,14 +62,15 @@ def _gates(folder):
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     names = list(rows[0]["gates"])
+    closed = len(set(rows[0]["gates"].values())) == 1  # the first step moves closed gates by the same distance
     titles = label("gate of the cross-attention"), label("gate of the feed-forward")
     for axis, gate, title in zip(axes, ("alpha_xattn", "alpha_dense"), titles, strict=True):
         own = [n for n in names if n.endswith(gate)]
         for i, name in enumerate(own):
-            steps = [-1] + [r["step"] for r in rows]
+            steps, values = [r["step"] for r in rows], [r["gates"].get(name, np.nan) for r in rows]
             axis.plot(
-                steps,
-                [0.0] + [r["gates"].get(name, np.nan) for r in rows],
+                [-1] * closed + steps,
+                [0.0] * closed + values,
                 label=name.split("/")[0],
                 color=matplotlib.colormaps["viridis"](i / len(own)),
             )

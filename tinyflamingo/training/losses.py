@@ -12,7 +12,7 @@ from tinyflamingo.ops.types import Array
 
 
 def token_losses(logits: Array, targets: Array) -> Array:
-    """Cross-entropy of every token: logits (B, T, V) against targets (B, T) -> (B, T)."""
+    """Cross-entropy of every token: logits (..., V) against targets (...) -> (...)."""
     flat = np.reshape(logits, (-1, logits.shape[-1]))
     return np.reshape(ops.cross_entropy(flat, targets.reshape(-1)), targets.shape)
 

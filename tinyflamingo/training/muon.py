@@ -24,7 +24,10 @@ SIZE = 0.2  # root mean square of a move at rate 1, as AdamW's moves have: one l
 
 
 class Muon(AdamW):
-    """AdamW, but for hidden matrices and kernels (`is_moved`). Their momentum is AdamW's first moment."""
+    """AdamW for all parameters except hidden matrices and kernels (`is_moved`), which Muon moves.
+
+    Their momentum is AdamW's first moment.
+    """
 
     def __init__(self, params: Params, config: OptimiserConfig, no_decay: tuple[str, ...] = ()) -> None:
         super().__init__(params, config, no_decay)

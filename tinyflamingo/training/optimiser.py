@@ -28,7 +28,7 @@ class OptimiserConfig:
     beta_1: float = 0.9
     beta_2: float = 0.98
     epsilon: float = 1e-8
-    weight_decay: float = 0.05  # on matrices; never on gains, biases, gates
+    weight_decay: float = 0.05  # on arrays of two or more axes, so never on gains, biases of layers, gates
     warmup: int = 50  # steps in which the rate grows from 0 to its full value
     final_share: float = 0.05  # share of the full rate that is left at the end of the cosine
     clip: float = 1.0  # largest global norm of a gradient

@@ -30,7 +30,7 @@ class ContrastiveRecipe:
 
     steps: int = 750
     batch: int = 128
-    families: int = 8000  # groups of four pictures that differ in one property
+    families: int = 8000  # groups of four pictures: one, and three in which one property is drawn again
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=5e-3, weight_decay=0.02, agc=0.08, warmup=80)
 
 
@@ -44,9 +44,9 @@ class LanguageRecipe:
     long_from: int = 750  # from this step on, some steps have fewer and longer rows: binding over long distances
     long_every: int = 2  # every step with this period is long
     longer: int = 4  # factor on the length of long rows
-    repeat_lengths: tuple = (16, 64)  # shortest and longest row of random repeats
+    repeat_lengths: tuple = (16, 64)  # random repeats have at least the first and fewer than the second, in tokens
     # The curriculum, in phases: (first step after the phase, share of random repeats, of few-shot episodes, of tasks
-    # that only examples tell). First copying, then binding, then facts; all other documents are ordinary ones.
+    # explained only by examples). First copying, then binding, then facts; all other documents are ordinary ones.
     phases: tuple = ((350, 0.80, 0.12, 0.0), (750, 0.10, 0.36, 0.22), (math.inf, 0.04, 0.24, 0.32))
     optimiser: OptimiserConfig = OptimiserConfig(learning_rate=4e-3, warmup=100)
 
@@ -69,7 +69,7 @@ class FlamingoRecipe:
     datasets: tuple = (Dataset("pages", 18, 96, 1.0), Dataset("pairs", 16, 20, 0.4), Dataset("videos", 8, 40, 0.4))
     long_every: int = 4  # every step with this period has fewer and longer pages: prompts of 32 shots are long
     longer: int = 6  # factor on the length of long pages
-    tasks: float = 0.32  # share of the pages that have tasks which only examples tell
+    tasks: float = 0.32  # share of the pages that have tasks explained only by examples
     mixture: tuple = ()  # (kind of page, its share), ...; (): the shares of `data/tinyworld/pages.py`
     accumulate: bool = True  # False: round-robin, one data set in each step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode
@@ -102,6 +102,7 @@ class HandwritingRecipe:
 class EmojiRecipe:
     """For presets that learn from emoji beside TinyWorld, and go on from the shipped checkpoint (docs/emoji.md)."""
 
+    language: str = "en"  # of the names: "en" or "zh"
     concepts: int = 64  # concepts in a batch of stage one, each drawn by two artists
     captions: float = 0.5  # weight of the loss between pictures and captions, beside that between drawings
     keep: float = 5.0  # weight of the loss that keeps the features of TinyWorld's pictures
@@ -211,9 +212,9 @@ def _omniglot(name, held_out=()) -> Preset:
     )
 
 
-def _emoji() -> Preset:
+def _emoji(name, language="en") -> Preset:
     return Preset(
-        "emoji",
+        name,
         contrastive=ContrastiveRecipe(
             steps=800,
             batch=32,  # pictures of TinyWorld, beside the emoji
@@ -230,7 +231,7 @@ def _emoji() -> Preset:
             steps=1150,
             datasets=(
                 Dataset("emoji episodes", 14, 192, 1.0),
-                Dataset("emoji names", 6, 24, 0.2),
+                Dataset("emoji names", 6, 48, 0.2),
                 Dataset("pages", 10, 96, 1.0),
                 Dataset("pairs", 10, 20, 0.4),
                 Dataset("videos", 4, 40, 0.4),
@@ -247,13 +248,13 @@ def _emoji() -> Preset:
             sums=600,
             optimiser=OptimiserConfig(learning_rate=2e-3, weight_decay=0.1, warmup=30),
         ),
-        emoji=EmojiRecipe(),
+        emoji=EmojiRecipe(language),
         save_every=50,
     )
 
 
 def _no_tasks() -> Preset:
-    """The toy without tasks that only examples tell: other documents take their place."""
+    """The toy without tasks explained only by examples: other documents take their place."""
     phases = tuple((until, repeats, episodes, 0.0) for until, repeats, episodes, _ in LanguageRecipe().phases)
     return Preset("no-tasks", language=LanguageRecipe(phases=phases), flamingo=FlamingoRecipe(tasks=0.0))
 
@@ -264,7 +265,8 @@ PRESETS = {
     "quick": _quick(),
     "smoke": _smoke(),
     "omniglot": _omniglot("omniglot"),
-    "emoji": _emoji(),
+    "emoji": _emoji("emoji"),
+    "emoji-zh": _emoji("emoji-zh", "zh"),
     "omniglot-validation": _omniglot("omniglot-validation", ("Early_Aramaic", "Sanskrit")),
 }
 
@@ -288,5 +290,5 @@ def parameter_counts(config: FlamingoConfig) -> dict:
         "<EOC>": (model.params["eoc"].size, "trained"),
     }
     counts["total"] = (sum(n for n, _ in counts.values()), "")
-    counts["text tower"] = (count(model.frozen["contrastive"]), "thrown away after stage one")
+    counts["text tower"] = (count(model.frozen["contrastive"]), "kept for zero-shot classification")
     return {name: {"parameters": int(n), "state": state} for name, (n, state) in counts.items()}

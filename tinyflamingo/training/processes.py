@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.errors import UserError
+from tinyflamingo.errors import Stopped, UserError
 from tinyflamingo.system import START
 from tinyflamingo.training.ranks import Alone, gathered_shapes, joined, world
 
@@ -134,7 +134,7 @@ def _say(line, message):
     try:
         line.say.send(message)
     except OSError:
-        raise UserError(DEAD) from None
+        raise Stopped(DEAD) from None
 
 
 def _hear(line):
@@ -142,7 +142,7 @@ def _hear(line):
     try:
         message = line.hear.recv()
     except (EOFError, OSError):
-        raise UserError(DEAD) from None
+        raise Stopped(DEAD) from None
     if message is not HERE:
         raise message
 

@@ -3,7 +3,7 @@
 `train` makes a Flamingo from nothing: contrastive pretraining, language pretraining, Flamingo
 training. Each stage is a small object (`stage.py`); one loop runs all of them. A run that is killed
 at any moment and then resumed ends with the same bits as an undisturbed one. A source gives the data
-of a run: `TinyWorld` here, the user's own data (`own_data/`), or handwriting (`handwriting/`).
+of a run: `TinyWorld` here, the user's own data (`own_data/`), handwriting (`handwriting/`), or emoji (`emoji/`).
 
 Not here: the stages (`contrastive_stage.py`, `language_stage.py`, `flamingo_stage.py`).
 """
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from tinyflamingo.checkpoint import CARD, IN_RUN, WEIGHTS, save_checkpoint
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
-from tinyflamingo.errors import UserError
+from tinyflamingo.errors import Stopped, UserError
 from tinyflamingo.files import check_name, require_regular, sole_writer, write_atomically
 from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo
@@ -55,10 +55,14 @@ EXPLODED = 1e4  # far above the loss of a random guess: the run has diverged
 
 
 class TinyWorld:
-    """The source of a run's data, by default. Other sources have the same attribute and methods."""
+    """The source of a run's data, by default. Other sources have the same attributes and methods."""
 
     options: dict | None = None  # the options that the state of a run keeps, to find its source again
     preset = "toy"  # its usual preset
+
+    def files(self) -> dict:
+        """{name: SHA-256} of the files that a resumed run reads again."""
+        return {}
 
     def prepare(self, preset: Preset, folder: str | Path) -> None:
         """Called once, at the start of a run: write the data that the run needs into its folder."""
@@ -223,6 +227,8 @@ def _open_run(folder, preset: Preset, seed, resume, source):
             raise UserError(f"{folder} holds a run with seed {progress.seed}, not {seed}: leave out --seed")
         if source.options != progress.data:
             raise UserError(f"{folder} holds a run on other data, or with other options for them: leave out --data")
+        if source.files() != progress.files:
+            raise UserError(f"{folder} holds a run on other files than those of --data: give the folder of its start")
         _sweep(folder)
         return progress, frozen, moments
     if (folder / STATE).exists():
@@ -230,7 +236,7 @@ def _open_run(folder, preset: Preset, seed, resume, source):
     for name in (IN_RUN, LOG, "metrics.json"):
         if (folder / name).exists():
             raise UserError(f"{folder} holds {name}, but no run to resume: choose another --out")
-    progress = Progress(preset.name, seed or 0, data=source.options, conditions=[conditions()])
+    progress = Progress(preset.name, seed or 0, data=source.options, files=source.files(), conditions=[conditions()])
     source.prepare(preset, folder)
     save_state(folder, progress, {})  # from here on the run can be resumed
     return progress, {}, {}
@@ -241,6 +247,8 @@ def _undone_if_refused(folder, progress, source):
     """A run that is refused before its first step leaves no file, so the corrected command works at once."""
     try:
         yield
+    except Stopped:
+        raise
     except UserError:
         if not progress.seconds and world().rank == 0:
             for name in (STATE, LOG):
@@ -311,7 +319,7 @@ def _one_step(stage, rng, step):
         norm = stage.optimiser.step(gradient, step, stage.steps)
     except FloatingPointError as error:
         which = _("the loss" if worst == "loss" else f"the largest loss, that of {worst!r},")
-        raise UserError(
+        raise Stopped(
             f"stage {stage.name}, step {step}: {error}; {which} is {losses[worst]:.3g}; the last saved state is kept"
         ) from error
     return info["loss"], info | {"norm": norm}

@@ -41,6 +41,7 @@ class Progress:
     log_bytes: int = 0
     seconds: dict = field(default_factory=dict)  # {stage name: seconds so far}
     data: dict | None = None  # options of the user's own data (`own_data.options.OwnData`)
+    files: dict = field(default_factory=dict)  # {name: SHA-256} of the files that a resumed run reads again
     conditions: list[dict] = field(default_factory=list)  # under which it was made, in order (`conditions.py`)
 
 

@@ -1,4 +1,4 @@
-"""Documents of tasks that only examples tell: in words, and with pictures (chapter §4 and §5).
+"""Documents of tasks explained only by examples: in words, and with pictures (chapter §4 and §5).
 
 In words, a scene is a short key as in episodes ("a red square") or a whole description. On a page it is a picture, and
 sometimes its description. Nobody can know the first answer of a task, or a new name of a value: they have no loss.
@@ -19,7 +19,7 @@ from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld import scenes
 from tinyflamingo.data.tinyworld.pool import Pool, scene_pool
 from tinyflamingo.data.tinyworld.scenes import KNOWN, UNASKED, WRITTEN, Kind, Scene, pick
-from tinyflamingo.data.tinyworld.tasks import FUNCTIONS, Task, answer, draw_task, told
+from tinyflamingo.data.tinyworld.tasks import FUNCTIONS, Task, answer, draw_task, properties
 from tinyflamingo.data.tinyworld.text import key
 
 SAMPLERS: dict[str, Callable] = {
@@ -70,7 +70,7 @@ def examples(task: Task, draw: Callable, count: int, allowed: Callable = lambda 
         words = answer(task, scene)
         if not words or not allowed(scene, words):
             continue
-        value = told(scene)[task.slots[0]] if named else ""
+        value = properties(scene)[task.slots[0]] if named else ""
         yield scene, medium, words if value in met else Quiet(words)
         met.add(value)
         count -= 1

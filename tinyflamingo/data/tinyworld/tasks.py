@@ -1,4 +1,4 @@
-"""Tasks that only examples tell: several scenes, each with its answer, and no question (chapter §5).
+"""Tasks explained only by examples: several scenes, each with its answer, and no question (chapter §5).
 
 A task is drawn from a grammar: a template with slots, and sometimes a table that renames the value of its slot.
 
@@ -9,8 +9,8 @@ A task is drawn from a grammar: a template with slots, and sometimes a table tha
     Task("count", ("number",), "{number}.", {"two": "three", "three": "four", ...})
         two red stars.  three.    four blue rings.  five.
 
-A slot is a property that a picture shows or a description says (`told`). The words of a template and of a table can be
-any words. `held_out` keeps sixteen families of tasks out of all training; `evaluation/suite.py` asks for them.
+A slot is a property that a picture shows or a description says (`properties`). The words of a template and of a table
+can be any words. `held_out` keeps sixteen families of tasks out of all training; `evaluation/suite.py` asks for them.
 
 Not here: documents of tasks (`task_documents.py`).
 """
@@ -45,7 +45,7 @@ class Task:
     """How every scene of a prompt gets its answer. See the top of the file."""
 
     kind: str  # of its scenes and clips
-    slots: tuple[str, ...]  # names of properties (`told`), in the order of the answer
+    slots: tuple[str, ...]  # names of properties (`properties`), in the order of the answer
     template: str
     table: dict[str, str] = field(default_factory=dict)  # {value of the only slot: what the answer says instead}
 
@@ -55,7 +55,7 @@ class Task:
         return [word for word in self.template.rstrip(".").split() if "{" not in word]
 
 
-def told(scene: Scene | Clip) -> dict[str, str]:
+def properties(scene: Scene | Clip) -> dict[str, str]:
     """{property: value} of a scene. color2 and shape2 are of the second thing of a pair; a sum has two digits."""
     if isinstance(scene, Clip):
         known = {"shape": scene.thing.shape, "action": say.action_phrase(scene)}
@@ -77,7 +77,7 @@ def told(scene: Scene | Clip) -> dict[str, str]:
 
 def answer(task: Task, scene: Scene | Clip) -> str:
     """The answer to a scene; "" if the task has none, or if it would name a held-out thing."""
-    values = told(scene)
+    values = properties(scene)
     if task.table:
         slot = task.slots[0]
         values = {slot: task.table[values[slot]]} if values.get(slot) in task.table else {}
@@ -168,7 +168,7 @@ def _table(rng, slot):
 
 
 def _words(rng, draw, count):
-    """So many different words."""
+    """`count` different words."""
     words = {}
     while len(words) < count:
         words[draw(rng)] = None
