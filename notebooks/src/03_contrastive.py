@@ -351,7 +351,7 @@ for place, what in ((1, "colour"), (0, "shape")):
 # The towers learn colour first, and shape takes far longer. Colour is easy, because a mean over the pixels already
 # shows it. A loss that stays at `2 log 4` means that four answers remain possible. The toy is trained for 750 steps
 # with 128 pairs. There the pictures of a batch come in *families*: one scene, and
-# three scenes that each differ from it in one property. So no single property is enough to find the right caption.
+# three scenes in which one of its properties is drawn again. So no single property is enough to find the right caption.
 #
 # ## Look inside: classification without training for it
 #
