@@ -362,7 +362,7 @@ def test_errors_and_help_are_in_the_language_of_the_reader(chinese, monkeypatch)
         ("complete <image> CONTRIBUTING.md", "无法读取图 'CONTRIBUTING.md'：它不是图；请给 PNG、"),
         ("complete x --checkpoint nix", "检查点 nix：没有这个文件夹；用 'python -m tinyflamingo train' 训练一个"),
         ("complete x --checkpoint docs", "检查点 docs：里面没有 model.json；文件夹对吗？"),
-        ("train --preset nix", "没有名为 'nix' 的预设：可选 emoji, no-tasks, omniglot, "),
+        ("train --preset nix", "没有名为 'nix' 的预设：可选 emoji, emoji-zh, no-tasks, omniglot, "),
         ("train --resume --out nix", "没有可以接着训练的内容：nix 不存在；"),
         ("train --mix 0.5", "--mix 只用于你自己的数据：请加上 --data PATH"),
         ("explore --port 99999", "--port 99999：端口是 0 到 65535 之间的数"),
