@@ -19,6 +19,7 @@ from tinyflamingo.emoji.scores import evaluator, language_of
 from tinyflamingo.emoji.stages import Emoji, name_text
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import BOS, EOS
+from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.training import presets
 from tinyflamingo.training.run import TINYWORLD, train
 from tinyflamingo.training.state import STATE, read_log
@@ -126,6 +127,18 @@ def test_every_stage_goes_on_from_the_checkpoint_and_a_gradient_writes_no_parame
 
 def _bytes(tree):
     return {k: _bytes(v) for k, v in tree.items()} if isinstance(tree, dict) else np.asarray(tree, np.float32).tobytes()
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.25, 1.0])
+def test_the_result_lies_between_the_start_and_the_trained_parameters(stage_of, preset, start, moved):
+    stage = stage_of(2)
+    stage.emoji = dataclasses.replace(preset.emoji, moved=moved)
+    stage.optimiser.vector += np.float32(0.5)
+    before, after = named_leaves(start.params), named_leaves(stage.result()["params"])
+    assert list(after) == list(before)
+    for name, leaf in after.items():
+        np.testing.assert_allclose(leaf, before[name] + 0.5 * moved, atol=1e-6)
+        assert leaf.dtype == np.float32 and leaf.shape == before[name].shape
 
 
 def test_documents_of_stage_two(stage_of, start, preset):

@@ -10,9 +10,10 @@ from PIL import Image
 import tinyflamingo
 from tinyflamingo import cli
 from tinyflamingo.data.store import prepare
+from tinyflamingo.evaluation.retrieval import distances
 from tinyflamingo.own_data import scores, ways
 from tinyflamingo.own_data.options import FOLDER
-from tinyflamingo.own_data.questions import Question, Side, distances, others, questions, small_pixels
+from tinyflamingo.own_data.questions import Question, Side, others, questions, small_pixels
 from tinyflamingo.own_data.scores import _metrics, _neighbours, _options, own_report
 
 

@@ -31,6 +31,7 @@ from tinyflamingo.model.contrastive import START_TEMPERATURE, contrastive_loss, 
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.tokenizer import EOS, Tokenizer
+from tinyflamingo.ops.tree import flatten, view_tree
 from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.contrastive_stage import ContrastiveStage, equal_ids, pad_captions
 from tinyflamingo.training.flamingo_stage import FlamingoStage
@@ -182,6 +183,16 @@ class EpisodesStage(OnEmoji, FlamingoStage):
         self.first = len(pool.scenes)
         pool.pictures = np.concatenate([pool.pictures, *changed])
         return pool
+
+    def result(self) -> Params:
+        """The trained parameters, moved a part of the way back to those of the start.
+
+        Such a mean forgets less than training alone, and loses little of what is new (Wortsman et al. 2022).
+        """
+        result = super().result()
+        before, after = flatten(self.start.params), flatten(result["params"])
+        mean = before + np.float32(self.emoji.moved) * (after - before)
+        return result | {"params": view_tree(mean, result["params"])}
 
     def view(self, rng: np.random.Generator, concept: int, artist: int) -> Medium:
         """A random view of a drawing."""

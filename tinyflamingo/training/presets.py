@@ -111,6 +111,7 @@ class EmojiRecipe:
     ways: tuple = (2, 10)  # fewest and most concepts in an episode
     shots: tuple = (1, 3)  # fewest and most examples of each concept
     queries: int = 6  # queries in an episode
+    moved: float = 0.8  # share of the way from the parameters of the start to the trained ones
 
 
 @dataclass(frozen=True)
