@@ -105,9 +105,9 @@ class EmojiRecipe:
     language: str = "en"  # of the names: "en" or "zh"
     concepts: int = 64  # concepts in a batch of stage one, each drawn by two artists
     captions: float = 0.5  # weight of the loss between pictures and captions, beside that between drawings
-    keep: float = 5.0  # weight of the loss that keeps the features of TinyWorld's pictures
-    texts: float = 0.15  # share of the documents of stage two that are names of emoji
-    views: int = 4  # changed copies of every drawing in the pool of stage three
+    keep: float = 14.0  # weight of the loss that keeps the features of TinyWorld's pictures
+    texts: float = 0.3  # share of the documents of stage two that are names of emoji
+    views: int = 6  # changed copies of every drawing in the pool of stage three
     ways: tuple = (2, 10)  # fewest and most concepts in an episode
     shots: tuple = (1, 3)  # fewest and most examples of each concept
     queries: int = 6  # queries in an episode
@@ -218,36 +218,36 @@ def _emoji(name, language="en") -> Preset:
         name,
         contrastive=ContrastiveRecipe(
             steps=800,
-            batch=32,  # pictures of TinyWorld, beside the emoji
-            families=1500,
+            batch=56,  # pictures of TinyWorld, beside the emoji
+            families=2500,
             optimiser=OptimiserConfig(learning_rate=3e-3, weight_decay=0.02, agc=0.08, warmup=30),
         ),
         language=LanguageRecipe(
             steps=150,
             long_from=0,
             phases=((math.inf, 0.04, 0.24, 0.32),),
-            optimiser=OptimiserConfig(learning_rate=4e-4, warmup=20),
+            optimiser=OptimiserConfig(learning_rate=1e-4, warmup=20),
         ),
         flamingo=FlamingoRecipe(
-            steps=1150,
+            steps=1200,
             datasets=(
-                Dataset("emoji episodes", 14, 192, 1.0),
-                Dataset("emoji names", 6, 48, 0.2),
-                Dataset("pages", 10, 96, 1.0),
+                Dataset("emoji episodes", 18, 192, 1.0),
+                Dataset("emoji names", 8, 48, 0.2),
+                Dataset("pages", 12, 96, 1.0),
                 Dataset("pairs", 10, 20, 0.4),
                 Dataset("videos", 4, 40, 0.4),
             ),
             longer=3,
             feature_noise=0.3,
-            singles=1200,
-            uncoloured=800,
-            pairs=2500,
-            counts=600,
-            clips=300,
-            wild=1152,
-            digits=400,
-            sums=600,
-            optimiser=OptimiserConfig(learning_rate=2e-3, weight_decay=0.1, warmup=30),
+            singles=2000,
+            uncoloured=1300,
+            pairs=5000,
+            counts=1000,
+            clips=600,
+            wild=2304,
+            digits=700,
+            sums=1000,
+            optimiser=OptimiserConfig(learning_rate=3e-3, weight_decay=0.1, warmup=30),
         ),
         emoji=EmojiRecipe(language),
         save_every=50,
