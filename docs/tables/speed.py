@@ -75,6 +75,28 @@ def race() -> str:
     return table(["line", "what", "wanted", *columns], rows)
 
 
+def missed() -> str:
+    """The lines that miss their goal, for each machine."""
+    from tinyflamingo.bench.lines import LINES
+
+    goals = {f"{name}{end}": line.wanted_with(n) for name, line in LINES.items() for n, end in ((1, ""), (2, "@2"))}
+    found = []
+    for processor, report in machines().items():
+        rows = report.get("lines", {})
+        names = [f"`{key}`" for key, goal in goals.items() if misses(rows.get(key, {}), goal)]
+        found += [f"- {processor}: {', '.join(names) or 'none'}."] if rows else []
+    return "\n".join(found)
+
+
+def misses(row: dict, goal: str) -> bool:
+    """Whether a row of the benchmark misses a goal: ">= 1.3" of its ratio, "<= 500 ms" or "<= 10 s" of our time."""
+    if not goal or not row.get("ours_ms"):
+        return False
+    sign, number, *unit = goal.split()
+    value = row["ours_ms"] / {"ms": 1, "s": 1000}[unit[0]] if unit else row["ratio"]
+    return value < float(number) if sign == ">=" else value > float(number)
+
+
 def _cell(report, key) -> str:
     """The ratio, then both times: "1.45 (513 / 354 ms)", the other side's first."""
     row = report["lines"].get(key, {}) if report else {}
@@ -144,4 +166,4 @@ def real_size() -> str:
     return table(["command", "seconds", "own memory, peak", "pages of the mapped file, peak"], rows)
 
 
-REGIONS = (minutes, times, memory, rate, race, speed, machine, workers, real_size)
+REGIONS = (minutes, times, memory, rate, race, missed, speed, machine, workers, real_size)

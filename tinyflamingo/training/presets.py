@@ -111,7 +111,7 @@ class EmojiRecipe:
     ways: tuple = (2, 10)  # fewest and most concepts in an episode
     shots: tuple = (1, 3)  # fewest and most examples of each concept
     queries: int = 6  # queries in an episode
-    moved: float = 0.8  # share of the way from the parameters of the start to the trained ones
+    moved: float = 0.85  # share of the way from the parameters of the start to the trained ones
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _emoji(name, language="en") -> Preset:
     return Preset(
         name,
         contrastive=ContrastiveRecipe(
-            steps=800,
+            steps=900,
             batch=56,  # pictures of TinyWorld, beside the emoji
             families=2500,
             optimiser=OptimiserConfig(learning_rate=3e-3, weight_decay=0.02, agc=0.08, warmup=30),
@@ -229,7 +229,7 @@ def _emoji(name, language="en") -> Preset:
             optimiser=OptimiserConfig(learning_rate=1e-4, warmup=20),
         ),
         flamingo=FlamingoRecipe(
-            steps=1200,
+            steps=1700,
             datasets=(
                 Dataset("emoji episodes", 18, 192, 1.0),
                 Dataset("emoji names", 8, 48, 0.2),
