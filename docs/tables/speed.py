@@ -69,43 +69,31 @@ def race() -> str:
 
     reports, rows = machines(), []
     for name, line in LINES.items():
-        cells = [_cell(report, key) for report in reports.values() for key in (name, f"{name}@2")]
+        keys = ((name, line.wanted), (f"{name}@2", line.wanted_with(2)))
+        cells = [_cell(report, *key) for report in reports.values() for key in keys]
         rows.append([f"`{name}`", line.what, line.wanted or "–", *cells])
     columns = [f"{cpu}, {threads}" for cpu in reports for threads in ("1 thread", "2 threads")]
     return table(["line", "what", "wanted", *columns], rows)
 
 
-def missed() -> str:
-    """The lines that miss their goal, for each machine."""
-    from tinyflamingo.bench.lines import LINES
-
-    goals = {f"{name}{end}": line.wanted_with(n) for name, line in LINES.items() for n, end in ((1, ""), (2, "@2"))}
-    found = []
-    for processor, report in machines().items():
-        rows = report.get("lines", {})
-        names = [f"`{key}`" for key, goal in goals.items() if misses(rows.get(key, {}), goal)]
-        found += [f"- {processor}: {', '.join(names) or 'none'}."] if rows else []
-    return "\n".join(found)
-
-
-def misses(row: dict, goal: str) -> bool:
-    """Whether a row of the benchmark misses a goal: ">= 1.3" of its ratio, "<= 500 ms" or "<= 10 s" of our time."""
-    if not goal or not row.get("ours_ms"):
+def reaches(row: dict, goal: str) -> bool:
+    """Whether a row of the benchmark reaches a goal: ">= 1.3" of its ratio, "<= 500 ms" or "<= 10 s" of our time."""
+    if not goal:
         return False
     sign, number, *unit = goal.split()
     value = row["ours_ms"] / {"ms": 1, "s": 1000}[unit[0]] if unit else row["ratio"]
-    return value < float(number) if sign == ">=" else value > float(number)
+    return value >= float(number) if sign == ">=" else value <= float(number)
 
 
-def _cell(report, key) -> str:
-    """The ratio, then both times: "1.45 (513 / 354 ms)", the other side's first."""
+def _cell(report, key, goal) -> str:
+    """The ratio, then both times: "1.45 (513 / 354 ms)", the other side's first. Bold if the goal is reached."""
     row = report["lines"].get(key, {}) if report else {}
     if not row.get("ours_ms"):
         return NOT_RUN
     other = row["torch_ms"] or row.get("other_ms")
-    if not other:
-        return _ms(row["ours_ms"])
-    return f"**{row['ratio']:.2f}** ({_ms(other)} / {_ms(row['ours_ms'])})" if row["ratio"] else _ms(row["ours_ms"])
+    what = f"{row['ratio']:.2f}" if other and row["ratio"] else _ms(row["ours_ms"])
+    shown = f"**{what}**" if reaches(row, goal) else what
+    return f"{shown} ({_ms(other)} / {_ms(row['ours_ms'])})" if other and row["ratio"] else shown
 
 
 def _ms(value) -> str:
@@ -166,4 +154,4 @@ def real_size() -> str:
     return table(["command", "seconds", "own memory, peak", "pages of the mapped file, peak"], rows)
 
 
-REGIONS = (minutes, times, memory, rate, race, missed, speed, machine, workers, real_size)
+REGIONS = (minutes, times, memory, rate, race, speed, machine, workers, real_size)
