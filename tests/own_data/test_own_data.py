@@ -10,7 +10,7 @@ from killed_runs import killed_in_step
 from own_files import COLOURS, lines, page, picture, pixels, video
 from PIL import Image
 
-from tinyflamingo import cli
+from tinyflamingo import cli, ops
 from tinyflamingo.checkpoint import load_checkpoint
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers.record import OUTPUT
@@ -96,6 +96,20 @@ def test_an_epoch_has_every_training_record_once_and_no_held_out_one(store, rng,
         made.gradient(rng, step)
     assert len(store.training) == 40 and sorted(met) == list(store.training)
     assert not set(met) & set(store.held_out)
+
+
+def test_a_shard_has_few_arrays_of_features_in_the_order_of_its_media(store, rng):
+    """Media of the store, and pictures and videos of TinyWorld, in one step."""
+    made = stage(store, 2, 0.5, rng)
+    made.recipe = replace(made.recipe, feature_noise=0.0)
+    with ops.use_workers(1):
+        (shard,) = made.shards(rng, made.documents(rng)[::-1])
+    media = shard.batch.media
+    groups = [made.features.group(medium) for medium in media]
+    assert {own for own, _ in groups} == {False, True} and len(shard.features) == len(set(groups))
+    rows = [row for table in shard.features for row in table]
+    for medium, row in zip(media, rows, strict=True):
+        np.testing.assert_array_equal(row, made.features.of([medium])[0][0])
 
 
 def test_a_step_is_a_function_of_seed_and_step(store):
