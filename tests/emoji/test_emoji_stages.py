@@ -208,8 +208,9 @@ def test_a_run_goes_on_with_the_files_of_its_start_alone(preset, tmp_path, monke
         train(preset.name, out, source=Emoji(folder))
     state, names = ((path / name).read_bytes() for path, name in ((out, STATE), (folder, FILES[NAMES])))
     write_tgz(folder / FILES[NAMES], members_of(NAMES, codes_of(39)))
-    with pytest.raises(UserError, match="holds a run on other files than those of --data"):
-        train(preset.name, out, resume=True, source=Emoji(folder))
+    for source in (Emoji(folder), TINYWORLD):  # other files, and no --data
+        with pytest.raises(UserError, match="holds a run that read other files: give the folder of its start"):
+            train(preset.name, out, resume=True, source=source)
     assert (out / STATE).read_bytes() == state
     (folder / FILES[NAMES]).write_bytes(names)
     assert train(preset.name, out, resume=True, source=Emoji(folder)).info["preset"] == preset.name

@@ -63,6 +63,7 @@ def test_variants_of_an_asked_concept_are_in_neither_part(folder, monkeypatch):
     assert family("1f3c3-200d-2640") == family("1f3c3") == family("1f3c3-200d-27a1") != family("1f3c4")
     assert family("1f474") == family("1f475") == family("1f9d3") != family("1f9d1")  # an old man, woman, person
     assert family("1f46d") == family("1f9d1-200d-1f91d-200d-1f9d1") == family("1f469-200d-1f91d-200d-1f468")
+    assert family("1f46a") == family("1f468-200d-1f469-200d-1f466")
     assert family("1f385") == family("1f9d1-200d-1f384") and family("1f57a") == family("1f483")
     assert [family(code) for code in ("2640", "2642", "27a1")] == ["2640", "2642", "27a1"]  # signs alone
     concepts = read_concepts(folder, 32)

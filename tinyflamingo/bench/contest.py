@@ -53,7 +53,8 @@ def _other_over_ours(ours, other):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A row of the table. `ratio(ours, other)` is computed from two medians; `wanted` and `on_two` are only printed."""
+    """A row of the table. `ratio(ours, other)` is computed from two medians; `wanted` and `on_two` are
+    goals, for the table."""
 
     what: str
     wanted: str

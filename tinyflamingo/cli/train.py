@@ -70,10 +70,11 @@ def _train(args):
 
 
 def _in_language(preset, language):
-    """The preset whose names are in a language, `emoji-zh` for Chinese. `UserError` for a preset without names."""
-    if language and preset != "emoji":
+    """The preset whose names are in a language. `UserError` for a preset without names, or with those of another."""
+    named = {None: preset, "en": "emoji", "zh": "emoji-zh"}[language]
+    if preset not in (named, "emoji"):
         raise UserError("--language is of the names that --preset emoji learns: add --preset emoji, or remove it")
-    return preset if language in (None, "en") else f"{preset}-{language}"
+    return named
 
 
 def _preset_on_disk(args):

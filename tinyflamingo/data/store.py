@@ -200,7 +200,7 @@ class _Writer:
         self.records, self.pixels = records, pixels
         self.texts, self.frames = hashlib.sha256(), hashlib.sha256()
         self.offsets, self.firsts = [0], [0]
-        self.numbers, self.groups, self.names = {}, _Groups(), []  # of media by key; (group, class) of each record
+        self.numbers, self.same_picture, self.names = {}, _Groups(), []  # of media by key; (group, class) of records
 
     def add(self, record, media):
         """The next record, with the frames of its media; None for a medium that is already written."""
@@ -210,8 +210,8 @@ class _Writer:
                 self.pixels.write(frames.tobytes())
                 self.frames.update(frames.tobytes())
                 self.firsts.append(self.firsts[-1] + len(frames))
-                self.groups.show(frames)
-        self.groups.add([self.numbers[medium.key] for medium in record.media])
+                self.same_picture.show(frames)
+        self.same_picture.add([self.numbers[medium.key] for medium in record.media])
         self.names.append((record.group or None, _class(record)))
         line = _line(record, self.numbers)
         self.records.write(line)
@@ -222,12 +222,13 @@ class _Writer:
         """The arrays of the index. "groups": records that show the same picture; "sources": the groups of the data."""
         sources, classes = (_numbered(column) for column in zip(*self.names, strict=True))
         places = {"offsets": np.array(self.offsets), "firsts": np.array(self.firsts)}
-        return places | {"groups": self.groups.numbers(), "sources": sources, "classes": classes}
+        return places | {"groups": self.same_picture.numbers(), "sources": sources, "classes": classes}
 
     def digests(self):
         """Checksums for the card: of the texts alone, and of pixels and texts."""
-        self.frames.update(self.texts.digest())
-        return {"records_sha256": self.texts.hexdigest(), "fingerprint": self.frames.hexdigest()}
+        both = self.frames.copy()
+        both.update(self.texts.digest())
+        return {"records_sha256": self.texts.hexdigest(), "fingerprint": both.hexdigest()}
 
 
 class _Groups:

@@ -44,9 +44,10 @@ MARK, JOINER = "fe0f", "200d"  # "show it as a picture"; "the parts form one emo
 # person; their signs; the old, the young, couples, dancers, the pregnant, crowns, Santa Claus; "to the right".
 VARIANTS = {
     "1f468": "1f9d1", "1f469": "1f9d1", "2640": "", "2642": "", "1f474": "1f9d3", "1f475": "1f9d3", "1f466": "1f9d2",
-    "1f467": "1f9d2", "1f46b": "1f9d1-1f91d-1f9d1", "1f46c": "1f9d1-1f91d-1f9d1", "1f46d": "1f9d1-1f91d-1f9d1",
-    "1f48f": "1f9d1-2764-1f48b-1f9d1", "1f491": "1f9d1-2764-1f9d1", "1f57a": "1f483", "1f930": "1fac4",
-    "1fac3": "1fac4", "1f934": "1fac5", "1f478": "1fac5", "1f385": "1f9d1-1f384", "1f936": "1f9d1-1f384", "27a1": "",
+    "1f467": "1f9d2", "1f46a": "1f9d1-1f9d1-1f9d2", "1f46b": "1f9d1-1f91d-1f9d1", "1f46c": "1f9d1-1f91d-1f9d1",
+    "1f46d": "1f9d1-1f91d-1f9d1", "1f48f": "1f9d1-2764-1f48b-1f9d1", "1f491": "1f9d1-2764-1f9d1", "1f57a": "1f483",
+    "1f930": "1fac4", "1fac3": "1fac4", "1f934": "1fac5", "1f478": "1fac5", "1f385": "1f9d1-1f384",
+    "1f936": "1f9d1-1f384", "27a1": "",
 }  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def _emoji(name, language="en") -> Preset:
             steps=1700,
             datasets=(
                 Dataset("emoji episodes", 18, 192, 1.0),
-                Dataset("emoji names", 8, 48, 0.2),
+                Dataset("emoji names", 8, 64, 0.2),
                 Dataset("pages", 12, 96, 1.0),
                 Dataset("pairs", 10, 20, 0.4),
                 Dataset("videos", 4, 40, 0.4),

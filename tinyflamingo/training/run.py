@@ -227,8 +227,8 @@ def _open_run(folder, preset: Preset, seed, resume, source):
             raise UserError(f"{folder} holds a run with seed {progress.seed}, not {seed}: leave out --seed")
         if source.options != progress.data:
             raise UserError(f"{folder} holds a run on other data, or with other options for them: leave out --data")
-        if source.files() != progress.files:
-            raise UserError(f"{folder} holds a run on other files than those of --data: give the folder of its start")
+        if progress.files and source.files() != progress.files:
+            raise UserError(f"{folder} holds a run that read other files: give the folder of its start with --data")
         _sweep(folder)
         return progress, frozen, moments
     if (folder / STATE).exists():
