@@ -82,7 +82,7 @@ def going_on(where: str | Path, kept: list[dict]) -> Iterator[None]:
             kept.append(now)
             if world().rank == 0:
                 changes = _changes(before, now)
-                complain(f"warning: {where} goes on under other conditions, so its last bits can differ: {changes}")
+                complain(f"warning: {where} goes on with other bits than without these changes: {changes}")
         yield
 
 
