@@ -20,7 +20,7 @@ MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 from tinyflamingo import cli, language  # noqa: E402
 from tinyflamingo.checks import core  # noqa: E402
 from tinyflamingo.classroom import quiz  # noqa: E402
-from tinyflamingo.errors import UserError  # noqa: E402
+from tinyflamingo.errors import Stopped, UserError  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 ENGLISH = re.compile("[a-z]{2,} [a-z]{2,} [a-z]{2,}")
@@ -344,6 +344,8 @@ def test_errors_and_help_are_in_the_language_of_the_reader(chinese, monkeypatch)
     error = UserError("cannot read a.png: it is not a folder")
     assert str(error) == "无法读取 a.png：它不是文件夹"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    exploded = Stopped("stage flamingo, step 3: it is NaN; the loss is nan; the last saved state is kept")
+    assert str(exploded).startswith("阶段 flamingo，第 3 步：") and str(exploded).endswith("上次保存的状态还在")
     monkeypatch.setenv("TINYFLAMINGO_LANGUAGE", "en")
     assert str(error) == "cannot read a.png: it is not a folder"
 

@@ -11,7 +11,7 @@ from tinyflamingo.cli.arguments import fraction, path, whole
 from tinyflamingo.errors import UserError
 from tinyflamingo.language import _
 
-LANGUAGES = ("en", "zh")  # of the names of emoji
+NAMES = {"en": "emoji", "zh": "emoji-zh"}  # {language of the names of emoji: its preset}
 
 
 def add(commands) -> None:
@@ -20,7 +20,7 @@ def add(commands) -> None:
     p.add_argument(
         "--preset", help="toy (the default), no-tasks, quick (about 3 minutes), smoke (seconds), omniglot or emoji"
     )
-    p.add_argument("--language", choices=LANGUAGES, help="of the names that --preset emoji learns (default: en)")
+    p.add_argument("--language", choices=tuple(NAMES), help="of the names that --preset emoji learns (default: en)")
     p.add_argument("--out", type=path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--seed", type=whole, help="default: 0, or the seed of the resumed run")
     p.add_argument("--resume", action="store_true", help="continue the run in --out after any stop")
@@ -71,7 +71,7 @@ def _train(args):
 
 def _in_language(preset, language):
     """The preset whose names are in a language. `UserError` for a preset without names, or with those of another."""
-    named = {None: preset, "en": "emoji", "zh": "emoji-zh"}[language]
+    named = NAMES[language] if language else preset
     if preset not in (named, "emoji"):
         raise UserError("--language is of the names that --preset emoji learns: add --preset emoji, or remove it")
     return named

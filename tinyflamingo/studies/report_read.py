@@ -15,7 +15,7 @@ Folders are searched, but not their subfolders. The "format" of a file says what
   tinyflamingo-attention/1 (`attention.py`): the last file of each;
 - log.jsonl of a training run has the gates.
 
-The text "note" of a file, if it has one, says what is special about its runs. It stands above what the file gives.
+A file may have a text "note" about its runs. The report prints it in every section that uses the file.
 
 Not here: text and figures (`report_text.py`, `report_figures.py`).
 """

@@ -96,8 +96,8 @@ LEVELS = (
 LEVEL_RACE = (
     "With 32 shots in its prompt Flamingo beats the specialists `prototype`, `linear` and `finetuned`, trained on the "
     "same 32 examples, on **{} of {}** tasks, clearly on {}: the 95% intervals do not overlap. `tuned` is Flamingo "
-    "itself, fine-tuned on these examples; it is better than the prompt on {} of {}. `whole` has 3000 examples; it "
-    "gets fewer queries. All this compares scores of the same trainings, {} of {}. The columns of shots have the mean "
+    "itself, fine-tuned on these examples. It beats the prompt on {} of {}. `whole` has 3000 examples and fewer "
+    "queries. All this compares scores of the same trainings, {} of {}. The columns of shots have the mean "
     "over all of them."
 )
 
