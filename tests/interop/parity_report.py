@@ -80,8 +80,8 @@ The pictures: wide, tall, tiny, grey, with a palette, transparent and with 16 bi
 transparency and the upper half of 16 bits, so it gets the picture that our reader shows: over white, and scaled.
 
 At real widths our outputs were not compared with a peer's. There `python -m pytest tests/variants/test_real_widths.py`
-compares our two floors with each other: one block of each stage of timm's encoders, and one layer of each part of
-OpenFlamingo-3B and of the paper's 3B.
+compares the readable reference with the fast operations: one block of each stage of timm's encoders, and one layer of
+each part of OpenFlamingo-3B and of the paper's 3B.
 
 | peer | version | part | float32 | float64 |
 |---|---|---|---|---|
