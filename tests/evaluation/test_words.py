@@ -9,7 +9,7 @@ from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import KNOWN, content
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 from tinyflamingo.evaluation import words
-from tinyflamingo.evaluation.words import CURVES, UNSEEN, Words, _episode, measure
+from tinyflamingo.evaluation.words import CURVES, UNSEEN, Words, episode, measure
 
 
 def shown(scenes, prompt):
@@ -26,7 +26,8 @@ def test_the_answer_follows_from_the_prompt_alone(name):
     rng, rules = split_rng("validation", 3), measurement.rules
     for _ in range(30):
         scenes = []
-        prompt, answer = _episode(rng, measurement, scenes)
+        query = episode(rng, measurement, scenes)
+        prompt, answer = query.prompt, query.answer
         by_word, query = shown(scenes, prompt)
         assert [len(group) for group in by_word.values()] == [measurement.shots] * measurement.ways
         assert {word.rstrip(".") for word in by_word} <= set(say.NEW_WORDS)
@@ -44,7 +45,7 @@ def test_no_shot_has_the_description_of_the_query():
     """With 32 shots of one thing and 27 descriptions, some shots would have it by chance."""
     for seed in range(5):
         scenes = []
-        prompt, _ = _episode(np.random.default_rng(seed), Words(2, 32, rules=("thing",)), scenes)
+        prompt = episode(np.random.default_rng(seed), Words(2, 32, rules=("thing",)), scenes).prompt
         *shots, query = [content(scenes[medium.index]) for medium in prompt[::2]]
         assert len(shots) == 64 and query not in shots
 

@@ -159,15 +159,16 @@ def test_rows_of_a_batch_equal_rows_alone(floor):
 def test_logits_in_a_packed_row_are_those_of_the_sequence_alone(floor, mode):
     m = tiny()
     documents = [([BOS, 6, 7], []), ([BOS, IMAGE, 6, m.eoc, IMAGE, 5], [0, 1]), ([BOS, 5, IMAGE, 9], [2])]
+    documents += [([BOS, 8], []), *documents]
     sequences = [Sequence(tokens, [0.0] * len(tokens), media) for tokens, media in documents]
-    packed = pack_batch(sequences, 14, mode)
-    assert packed.tokens.shape == (1, 14) and packed.media == [0, 1, 2]
-    together = _logits(m, tokens=packed.tokens, phi=own_medium(packed), visible_from=packed.visible_from)[0]
+    packed = pack_batch(sequences, mode)
+    assert packed.tokens.shape == (2, 15) and np.sum(packed.owner < 0) == 2 and packed.media == [0, 1, 2, 0, 1, 2]
+    visual = m.visual[np.array(packed.media)]
+    together = _logits(m, tokens=packed.tokens, phi=own_medium(packed), visual=visual, visible_from=packed.visible_from)
     for i, sequence in enumerate(sequences):
         one = make_batch([sequence], phi_of=mode)
-        visual = m.visual[np.array(sequence.media, int)]
-        alone = _logits(m, tokens=one.tokens, phi=own_medium(one), visual=visual)
-        np.testing.assert_allclose(together[packed.owner[0] == i], alone[0], atol=1e-11)
+        alone = _logits(m, tokens=one.tokens, phi=own_medium(one), visual=m.visual[np.array(sequence.media, int)])
+        np.testing.assert_allclose(together[packed.owner == i], alone[0], atol=1e-11)
 
 
 # ---------------------------------------------------------------- parameters that train

@@ -219,7 +219,7 @@ def test_batch_padded_on_the_right():
     np.testing.assert_array_equal(batch.tokens[0], [BOS, IMAGE, 7, 8, PAD, PAD])
     np.testing.assert_array_equal(batch.tokens[1], [BOS, 7, PAD, PAD, PAD, PAD])
     np.testing.assert_array_equal(batch.weights, [[0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]])
-    np.testing.assert_array_equal(batch.visible_from, 0)
+    np.testing.assert_array_equal(batch.visible_from, [[0, 0, 0, 0, 4, 5], [0, 0, 2, 3, 4, 5], [0] * 6])
     assert batch.weights.dtype == np.float32
 
 
@@ -228,7 +228,7 @@ def test_batch_padded_on_the_left():
     np.testing.assert_array_equal(batch.tokens[0], [PAD, PAD, BOS, IMAGE, 7, 8])
     np.testing.assert_array_equal(batch.tokens[1], [PAD, PAD, PAD, PAD, BOS, 7])
     np.testing.assert_array_equal(batch.weights[1], [0, 0, 0, 0, 0, 1])
-    np.testing.assert_array_equal(batch.visible_from, [[2] * 6, [4] * 6, [0] * 6])
+    np.testing.assert_array_equal(batch.visible_from, [[0, 1, 2, 2, 2, 2], [0, 1, 2, 3, 4, 4], [0] * 6])
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -262,46 +262,45 @@ def test_phi_may_differ_from_row_to_row():
 
 
 def test_packed_by_hand():
-    """Lengths 4, 2 and 6 in rows of 7: the third does not fit into the first row."""
-    batch = pack_batch(_sequences(), 7)
-    np.testing.assert_array_equal(batch.tokens, [[BOS, IMAGE, 7, 8, BOS, 7, PAD], [BOS, 9, IMAGE, 7, IMAGE, 8, PAD]])
-    np.testing.assert_array_equal(batch.weights, [[0, 1, 1, 1, 0, 1, 0], [0, 1, 1, 1, 1, 1, 0]])
-    np.testing.assert_array_equal(batch.owner, [[0, 0, 0, 0, 1, 1, -1], [2, 2, 2, 2, 2, 2, -1]])
-    np.testing.assert_array_equal(batch.visible_from, [[0, 0, 0, 0, 4, 4, 4], [0] * 7])
-    np.testing.assert_array_equal(batch.phi, [[0, 1, 1, 1, 0, 0, 0], [0, 0, 2, 2, 3, 3, 0]])
+    """Lengths 4, 2, 6 and 5: one row of 12 would be twice the longest; 17 tokens are less than two such rows."""
+    sequences = [*_sequences(), Sequence([BOS, 7, 7, 7, 7], [1.0] * 5, [])]
+    batch = pack_batch(sequences)
+    assert batch.tokens.tolist() == [[t for s in sequences for t in s.tokens]]
+    assert batch.owner.tolist() == [[0] * 4 + [1] * 2 + [2] * 6 + [3] * 5]
+    assert batch.visible_from.tolist() == [[0] * 4 + [4] * 2 + [6] * 6 + [12] * 5]
+    assert batch.phi.tolist() == [[0, 1, 1, 1, 0, 0, 0, 0, 2, 2, 3, 3, 0, 0, 0, 0, 0]]
     assert [id(m) for m in batch.media] == [id(m) for m in (PICTURE, CAT, CLIP)]
     assert batch.weights.dtype == np.float32
 
 
-def test_a_row_that_is_exactly_full():
-    batch = pack_batch(_sequences(), 6)
-    assert batch.tokens.shape == (2, 6) and PAD not in batch.tokens
-
-
-def test_a_sequence_that_is_too_long_is_refused():
-    with pytest.raises(ValueError, match="a sequence of 6 tokens does not fit into rows of 5"):
-        pack_batch(_sequences(), 5)
+def test_packed_in_two_rows():
+    """Lengths 4, 2, 6, 6 and 6: the emptiest row gets the next one, the longest first. Media keep their order."""
+    first, second, third = _sequences()
+    batch = pack_batch([first, second, third, third, third])
+    assert batch.owner.tolist() == [[2] * 6 + [4] * 6, [0] * 4 + [1] * 2 + [3] * 6]
+    assert batch.visible_from.tolist() == [[0] * 6 + [6] * 6, [0] * 4 + [4] * 2 + [6] * 6]
+    assert batch.phi.tolist() == [[0, 0, 2, 2, 3, 3, 0, 0, 6, 6, 7, 7], [0, 1, 1, 1, 0, 0, 0, 0, 4, 4, 5, 5]]
+    assert [id(m) for m in batch.media] == [id(m) for m in (PICTURE, *3 * [CAT, CLIP])]
 
 
 def test_packed_sequences_are_checked_too():
     with pytest.raises(UserError, match="1 <image>.* but 0 media"):
-        pack_batch([Sequence([BOS, IMAGE], [0.0, 0.0], [])], 9)
+        pack_batch([Sequence([BOS, IMAGE], [0.0, 0.0], [])])
 
 
 SEQUENCES = st.lists(st.tuples(st.lists(st.booleans(), min_size=1, max_size=9), st.booleans()), min_size=1, max_size=9)
 
 
 @settings(max_examples=60, deadline=None)
-@given(drawn=SEQUENCES, spare=st.integers(0, 12))
-def test_packing_properties(drawn, spare):
-    """Every sequence is whole in one row, in order, and sees the same media as alone."""
+@given(drawn=SEQUENCES)
+def test_packing_properties(drawn):
+    """Every sequence is whole in one row, in order, and sees the same media as alone. Few tokens are padding."""
     sequences = []
     for number, (tags, _) in enumerate(drawn):
         tokens = [IMAGE if tag else 20 + number for tag in tags]
         sequences.append(Sequence(tokens, [0.5 + number] * len(tags), [(number, i) for i in range(sum(tags))]))
-    modes, length = [phi_next if ahead else phi for _, ahead in drawn], max(len(tags) for tags, _ in drawn) + spare
-    batch, before = pack_batch(sequences, length, modes), 0
-    assert batch.tokens.shape[1] == length
+    modes, longest = [phi_next if ahead else phi for _, ahead in drawn], max(len(tags) for tags, _ in drawn)
+    batch, before = pack_batch(sequences, modes), 0
     for number, (sequence, mode) in enumerate(zip(sequences, modes, strict=True)):
         rows, columns = np.nonzero(batch.owner == number)
         n = len(sequence.tokens)
@@ -318,6 +317,8 @@ def test_packing_properties(drawn, spare):
     padding = batch.owner < 0
     assert np.all(batch.tokens[padding] == PAD) and not batch.weights[padding].any() and not batch.phi[padding].any()
     assert np.sum(~padding) == sum(len(s.tokens) for s in sequences)
+    assert np.all(padding.sum(axis=1) <= longest)
+    np.testing.assert_array_equal(batch.visible_from[padding], np.nonzero(padding)[1])
 
 
 def test_renumbering_keeps_zero():

@@ -493,4 +493,4 @@ def test_a_step_has_the_documents_of_the_recipe_and_none_is_too_long(stage, rng)
             assert len(tokens) <= DATASETS[document.dataset].length
             assert len(document.sequence.media) == tokens.count(IMAGE)
         for shard in stage.shards(rng, documents):
-            assert shard.batch.tokens.shape[1] == max(dataset.length for dataset in DATASETS)
+            assert np.mean(shard.batch.owner < 0) < 0.1  # little padding

@@ -221,23 +221,22 @@ def test_the_first_medium_belongs_to_the_own_sequence(left, mode):
 
 
 def test_the_first_medium_in_packed_rows():
-    """Lengths 4, 2 and 6 in rows of 7: each sequence begins with its own media."""
-    first = all_previous_media(pack_batch(_sequences(), 7))[..., 0]
-    np.testing.assert_array_equal(first, [[0, 1, 1, 1, 0, 0, 0], [0, 0, 2, 2, 2, 2, 0]])
+    """Lengths 4, 2 and 6 in one row: each sequence begins with its own media."""
+    first = all_previous_media(pack_batch(_sequences()))[..., 0]
+    np.testing.assert_array_equal(first, [[0, 1, 1, 1, 0, 0, 0, 0, 2, 2, 2, 2]])
 
 
 SEQUENCES = st.lists(st.tuples(st.lists(st.booleans(), min_size=1, max_size=9), st.booleans()), min_size=1, max_size=9)
 
 
 @settings(max_examples=60, deadline=None)
-@given(drawn=SEQUENCES, spare=st.integers(0, 12))
-def test_the_first_medium_in_any_packed_rows(drawn, spare):
+@given(drawn=SEQUENCES)
+def test_the_first_medium_in_any_packed_rows(drawn):
     sequences = []
     for number, (tags, _) in enumerate(drawn):
         tokens = [IMAGE if tag else 20 + number for tag in tags]
         sequences.append(Sequence(tokens, [0.5] * len(tags), [(number, i) for i in range(sum(tags))]))
-    modes, length = [phi_next if ahead else phi for _, ahead in drawn], max(len(tags) for tags, _ in drawn) + spare
-    batch, before = pack_batch(sequences, length, modes), 0
+    batch, before = pack_batch(sequences, [phi_next if ahead else phi for _, ahead in drawn]), 0
     first = all_previous_media(batch)[..., 0]
     for number, sequence in enumerate(sequences):
         own = batch.owner == number
@@ -324,15 +323,19 @@ def test_logits_in_a_packed_row_with_all_previous(floor, mode):
     """They equal the logits of the sequence alone."""
     m = tiny(config=ALL)
     documents = [([BOS, 6, 7], []), ([BOS, IMAGE, 6, m.eoc, IMAGE, 5], [0, 1]), ([BOS, 5, IMAGE, 9], [2])]
+    documents += [([BOS, 8], []), *documents]
     sequences = [Sequence(tokens, [0.0] * len(tokens), media) for tokens, media in documents]
-    packed = pack_batch(sequences, 14, mode)
-    assert packed.tokens.shape == (1, 14) and packed.media == [0, 1, 2]
-    together = _logits(m, tokens=packed.tokens, visible=all_previous_media(packed), visible_from=packed.visible_from)[0]
+    packed = pack_batch(sequences, mode)
+    assert packed.tokens.shape == (2, 15) and np.sum(packed.owner < 0) == 2 and packed.media == [0, 1, 2, 0, 1, 2]
+    visual = m.visual[np.array(packed.media)]
+    together = _logits(
+        m, tokens=packed.tokens, visible=all_previous_media(packed), visual=visual, visible_from=packed.visible_from
+    )
     for i, sequence in enumerate(sequences):
         one = make_batch([sequence], phi_of=mode)
         visual = m.visual[np.array(sequence.media, int)]
         alone = _logits(m, tokens=one.tokens, visible=all_previous_media(one), visual=visual)
-        np.testing.assert_allclose(together[packed.owner[0] == i], alone[0], atol=1e-11)
+        np.testing.assert_allclose(together[packed.owner == i], alone[0], atol=1e-11)
 
 
 @pytest.mark.parametrize("seed", range(3))

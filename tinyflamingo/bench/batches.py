@@ -36,14 +36,17 @@ def flamingo_batch(shard: Any, weights: Sequence[float], language: Params, width
     slots (B, N): the number of each medium of a row; -1 if the row has fewer than N. few: as in `language_batch`.
     """
     batch = shard.batch
-    tags = (batch.tokens == IMAGE).sum(axis=1)
-    before = np.cumsum(tags) - tags
-    place = np.arange(max(int(tags.max()), 1))
+    own = [phi[tokens == IMAGE] for phi, tokens in zip(batch.phi, batch.tokens, strict=True)]  # a row's own media
+    slots = np.full((len(own), max(1, *map(len, own))), -1)
+    phi = np.zeros_like(batch.phi)
+    for row, numbers in enumerate(own):
+        slots[row, : len(numbers)] = numbers - 1
+        phi[row] = np.where(batch.phi[row] > 0, 1 + np.searchsorted(numbers, batch.phi[row]), 0)
     lambdas = np.array([*weights, 0.0], np.float32)[shard.datasets]  # the last one is for padding
     return _text_batch(batch.tokens, shard.shares * lambdas, batch.visible_from, width, few) | {
         "features": shard.features,
-        "slots": np.where(place < tags[:, None], before[:, None] + place, -1),
-        "phi": np.where(batch.phi > 0, batch.phi - before[:, None], 0)[:, :-1],
+        "slots": slots,
+        "phi": phi[:, :-1],
         "language": language,
     }
 

@@ -36,7 +36,7 @@ class Contest:
 
 @dataclasses.dataclass
 class Step:
-    """A training step on a batch that is ready: loss, gradient, clipping, AdamW. Both sides read it."""
+    """A training step on a batch that is ready: loss, gradient, clipping, update. Both sides read it."""
 
     optimiser: AdamW
     gradient_of: Callable[[], tuple[float, Array]]  # our loss and gradient vector

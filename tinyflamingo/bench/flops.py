@@ -1,8 +1,10 @@
-"""How many flops of a training step are matrix products of BLAS, and how fast BLAS computes them.
+"""How many flops of a training step are matrix products, and how fast BLAS computes so many.
 
 Every dense layer and attention of a step is noted with its shapes and with what is differentiated: one product forward,
-and one more in backward for each argument that trains or carries a gradient. Not counted: our own loops (norms,
-activations, softmax, convolution, cross-attention by segments). Implements no section of the chapter.
+and one more in backward for each argument that trains or carries a gradient. Causal attention is counted too, although
+our own loops compute it. Not counted: norms, activations, softmax, convolution, cross-attention by segments.
+
+Implements no section of the chapter. Not here: the times of whole steps (`step_lines.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Stages two and three in JAX: one function of XLA computes loss, gradients, clipping and AdamW (`jax.jit`).
+"""Stages two and three in JAX: one function of XLA computes loss, gradients, clipping and the update (`jax.jit`).
 
-Every function is the twin of the function of the same name in `torch_twins.py`, with the same parameters and batches
-(`batches.py`). XLA has one thread. Not here: stage one. JAX is optional (`pip install jax`).
+A function that has the name of one in `torch_twins.py` is its twin, with the same parameters and batches
+(`batches.py`). Implements no section of the chapter. XLA has one thread. Not here: stage one. JAX is optional (`pip
+install jax`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the benchmark: both sides of a line in turns (A B A B), in one process, on the same inputs.
+"""Runs the benchmark: both sides of a line in turns (A B A B), on the same inputs.
 
 The speed of a machine changes from minute to minute, so only times measured in turns can be compared, and only as a
 ratio. Outputs are compared before any time is measured. Both sides get the same number of cores. We use one worker for

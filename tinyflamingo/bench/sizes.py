@@ -38,7 +38,7 @@ class Sample:
     frames: int = 1
 
 
-PAGE = Sample(256, 5)  # a web page, as the paper cuts it (appendix A.3.1)
+PAGE = Sample(256, 5)  # a web page, as the paper cuts it (section 2.4)
 # One update of the paper's ablations (appendix B.3.1): pages, pairs of two data sets, videos. Their texts have 32 or 64
 # tokens (first version, section 3.2); here 64.
 BATCH = ((256, PAGE), (512, Sample(64, 1)), (512, Sample(64, 1)), (64, Sample(64, 1, 8)))

@@ -17,6 +17,7 @@ from torch import Tensor
 from tinyflamingo.bench import torch_twins as twins
 from tinyflamingo.bench.batches import far_first
 from tinyflamingo.bench.contest import NotRun, Step
+from tinyflamingo.model.vision_encoder import PIXEL_MEAN, PIXEL_SPREAD
 from tinyflamingo.ops.tree import named_leaves
 from tinyflamingo.ops.types import Array, Params
 from tinyflamingo.training.muon import QUINTICS, Muon, is_moved
@@ -88,7 +89,7 @@ class TrainingStep:
         return loss.item(), {name: p.grad for name, p in self.leaves.items()}
 
     def step(self) -> None:
-        """One update, the same as by `AdamW` or `Muon` of our side."""
+        """An update like ours. Kernels have AdamW; Muon has its usual coefficients; the rate is constant."""
         self.loss_and_gradients()
         for p in self.clipped:
             adaptive_clip(p, self.config.agc)
@@ -113,7 +114,8 @@ def encoder(frozen: Params, media: Array, config: Any) -> Callable[[], Tensor]:
 
     @torch.inference_mode()
     def encode():
-        features = twins.vision_encoder(frozen["vision"], (pixels.float() - 110.0) * (1 / 80.0), config.vision)
+        normalised = (pixels.float() - PIXEL_MEAN) * (1 / PIXEL_SPREAD)
+        features = twins.vision_encoder(frozen["vision"], normalised, config.vision)
         return ((features - frozen["feature_mean"]) * frozen["feature_scale"])[:, None]
 
     return encode

@@ -1,10 +1,10 @@
 """The same Flamingo in PyTorch: the opponent of the benchmark (all sections of the chapter).
 
-Every function is the twin of the function of the same name in `tinyflamingo/model/`, with the same trees of parameters.
-It is written as an expert writes it for a CPU: channels last in every convolution, constant factors inside the weights,
-and one product for queries, keys and values of self-attention. `scaled_dot_product_attention` is used where it is
-faster. If there are two ways, this file has the faster one. The cross-attention is dense and masked, as in the public
-ports; `runs_cross_attention` is not.
+A function that has the name of one in `tinyflamingo/model/` is its twin, with the same trees of parameters. All is
+written as an expert writes it for a CPU: channels last in every convolution, constant factors inside the weights, and
+one product for queries, keys and values of self-attention. `scaled_dot_product_attention` is used where it is faster.
+If there are two ways, this file has the faster one. The cross-attention is dense and masked, as in the public ports;
+`runs_cross_attention` is not.
 
 Not here: anything that the package needs to run; PyTorch is optional (`pip install torch`). The timed functions are in
 `torch_sides.py`, the batches in `batches.py`.

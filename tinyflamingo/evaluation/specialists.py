@@ -1,8 +1,8 @@
 """Specialists: models trained for one task alone, on the examples that a prompt shows (chapter §5).
 
-The paper compares few-shot Flamingo with models fine-tuned for each task (table 1). Here are four models that get the
+The paper compares few-shot Flamingo with models fine-tuned for each task (table 1). Here are three models that get the
 same examples through the same encoder: nearest class means; logistic regression; encoder and head trained together on
-the shots (`finetuned`); the same on a whole training set (`whole`).
+the shots (`finetuned`). A fourth one, `whole`, is the third one on a whole training set.
 
 Answers are texts. Class means know whole answers; the others learn the word in each slot of an answer (`slots.py`).
 

@@ -20,6 +20,7 @@ from tinyflamingo.data.tinyworld.pool import Medium, Pool, draw_pool
 from tinyflamingo.data.tinyworld.scenes import (
     ASKED,
     HELD_OUT,
+    KNOWN,
     SIDE,
     UNASKED,
     pick,
@@ -29,7 +30,7 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_pair,
     sample_single,
 )
-from tinyflamingo.data.tinyworld.text import sample_classes, shot_order
+from tinyflamingo.data.tinyworld.text import RULES, sample_classes, shot_order
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,33 @@ def few_shot(
     rng: np.random.Generator, n: int, words: tuple, ways: int = 2, shots: int = 4, side: int = SIDE
 ) -> tuple[Pool, list[Query]]:
     """Invented words, each bound to a colour, a shape or a thing by `shots` shots. No shot has the query's content."""
-    scenes, queries = [], []
-    for _ in range(n):
-        _, classes = sample_classes(rng, ways)
-        names = [str(w) for w in rng.choice(words, size=ways, replace=False)]
-        prompt, target = [], int(rng.integers(ways))
-        query = sample_single(rng, classes[target])
-        for i in shot_order(rng, ways, ways * shots):
-            scenes.append(sample_other(rng, classes[i], query))
-            prompt += [Medium("picture", len(scenes) - 1), f"{names[i]}."]
-        scenes.append(query)
-        queries.append(Query([*prompt, Medium("picture", len(scenes) - 1)], f"{names[target]}."))
+    scenes: list = []
+    queries = [word_episode(rng, scenes, words, ways, shots) for _ in range(n)]
     return draw_pool(rng, scenes, side=side), queries
+
+
+def word_episode(
+    rng: np.random.Generator,
+    scenes: list,
+    words: tuple,
+    ways: int,
+    shots: int,
+    things: tuple = KNOWN,
+    rules: tuple = RULES,
+) -> Query:
+    """`shots` pictures of each of `ways` classes with their words, then a query; the scenes are appended to `scenes`.
+
+    The classes differ by one of the rules. No shot has the content of the query.
+    """
+    classes = sample_classes(rng, ways, things, rules)[1]
+    names = [f"{word}." for word in rng.choice(words, size=ways, replace=False)]
+    prompt, target = [], int(rng.integers(ways))
+    query = sample_single(rng, classes[target])
+    for way in shot_order(rng, ways, ways * shots):
+        scenes.append(sample_other(rng, classes[way], query))
+        prompt += [Medium("picture", len(scenes) - 1), names[way]]
+    scenes.append(query)
+    return Query([*prompt, Medium("picture", len(scenes) - 1)], names[target])
 
 
 def image_swap(rng: np.random.Generator, n: int, side: int = SIDE) -> tuple[Pool, list[Query]]:

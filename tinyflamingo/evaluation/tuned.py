@@ -52,7 +52,7 @@ def tuned(model: TrainedFlamingo, instance: Instance, rng: np.random.Generator, 
 
 def _shard(documents, features, rng, noise):
     """Documents in rows. Their media are numbers of rows of the features (n, F, S, Dv)."""
-    batch = pack_batch(documents, 2 * max(len(document.tokens) for document in documents))
+    batch = pack_batch(documents)
     seen = features[batch.media]
     seen = seen + rng.standard_normal(seen.shape, dtype=np.float32) * np.float32(noise)
     shares = batch.weights / np.float32(max(batch.weights.sum(), 1))

@@ -14,12 +14,13 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld import language as say
-from tinyflamingo.data.tinyworld.pool import Medium, draw_pool, split_rng
-from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN, sample_other, sample_single
+from tinyflamingo.data.tinyworld.pool import draw_pool, split_rng
+from tinyflamingo.data.tinyworld.scenes import COLOUR_NAMES, KNOWN
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
-from tinyflamingo.data.tinyworld.text import RULES, sample_classes, shot_order
+from tinyflamingo.data.tinyworld.text import RULES
 from tinyflamingo.evaluation.metrics import exact_match, summarise
 from tinyflamingo.evaluation.run import decode_batch
+from tinyflamingo.evaluation.tasks import Query, word_episode
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.training.flamingo_stage import MediaFeatures
 
@@ -64,27 +65,16 @@ def few_shot_words(model: TrainedFlamingo, seed: int = 0, n: int = 500) -> dict:
 def measure(model: TrainedFlamingo, words: Words, rng: np.random.Generator, n: int) -> dict:
     """n fresh episodes -> {"score", "ci95", "n"}."""
     scenes: list = []
-    prompts, answers = zip(*(_episode(rng, words, scenes) for _ in range(n)), strict=True)
+    queries = [episode(rng, words, scenes) for _ in range(n)]
     features = MediaFeatures(model.frozen, draw_pool(rng, scenes, side=model.config.vision.side), model.config)
-    batch = max(1, TOKENS // (5 * words.ways * words.shots))
+    prompts, batch = [q.prompt for q in queries], max(1, TOKENS // (5 * words.ways * words.shots))
     texts = [t for i in range(0, n, batch) for t in decode_batch(model, prompts[i : i + batch], features)]
-    return summarise(exact_match(texts, [(answer,) for answer in answers]), rng)
+    return summarise(exact_match(texts, [(q.answer,) for q in queries]), rng)
 
 
-def _episode(rng, words: Words, scenes):
-    """A prompt of media and words, and the word that is right; the scenes of its media are appended to `scenes`.
-
-    No shot has the content of the query.
-    """
-    classes = sample_classes(rng, words.ways, words.things, words.rules)[1]
-    names = [f"{w}." for w in rng.choice(say.NEW_WORDS, size=words.ways, replace=False)]
-    prompt, target = [], int(rng.integers(words.ways))
-    query = sample_single(rng, classes[target])
-    for way in shot_order(rng, words.ways, words.ways * words.shots):
-        scenes.append(sample_other(rng, classes[way], query))
-        prompt += [Medium("picture", len(scenes) - 1), names[way]]
-    scenes.append(query)
-    return [*prompt, Medium("picture", len(scenes) - 1)], names[target]
+def episode(rng: np.random.Generator, words: Words, scenes: list) -> Query:
+    """One episode of a measurement; its scenes are appended to `scenes`."""
+    return word_episode(rng, scenes, say.NEW_WORDS, words.ways, words.shots, words.things, words.rules)
 
 
 def means_rise(curve: dict) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.errors import UserError
 from tinyflamingo.model.tokenizer import IMAGE, PAD, Tokenizer
+from tinyflamingo.ops.team import spread
 from tinyflamingo.ops.types import Array
 
 
@@ -106,9 +107,9 @@ class Batch:
     tokens: np.ndarray  # (B, T)
     weights: np.ndarray  # (B, T): loss weight of each token
     phi: np.ndarray  # (B, T): the medium that a token sees, counted from 1 over the whole batch; 0: none
-    visible_from: np.ndarray  # (B, T): first position of the token's own sequence
+    visible_from: np.ndarray  # (B, T): first position of the token's own sequence; padding: its own position
     owner: np.ndarray  # (B, T): number of the token's sequence; -1: padding
-    media: list  # of all sequences, in order
+    media: list  # of all sequences, in the order of the sequences
 
 
 def make_batch(sequences: list[Sequence], left: bool = False, phi_of: Callable | list = phi) -> Batch:
@@ -117,52 +118,47 @@ def make_batch(sequences: list[Sequence], left: bool = False, phi_of: Callable |
     phi_of: `phi` or `phi_next`, or a list with one of them for each sequence.
     """
     T = max(len(s.tokens) for s in sequences)
-    return _fill([[(T - len(s.tokens) if left else 0, s)] for s in sequences], T, phi_of)
+    places = [(b, T - len(s.tokens) if left else 0) for b, s in enumerate(sequences)]
+    return _fill(sequences, places, (len(sequences), T), phi_of)
 
 
-def pack_batch(sequences: list[Sequence], length: int, phi_of: Callable | list = phi) -> Batch:
-    """Sequences one after the other in rows of `length` tokens; each lies in one row. phi_of: as in `make_batch`.
+def pack_batch(sequences: list[Sequence], phi_of: Callable | list = phi) -> Batch:
+    """Sequences one after the other in rows of nearly equal length, about twice as long as the longest sequence.
 
-    Raises ValueError for a sequence that is longer than a row.
+    Each lies in one row, and little is padding. phi_of: as in `make_batch`.
     """
-    rows: list[list] = []
-    place = length
-    for sequence in sequences:
-        if len(sequence.tokens) > length:
-            raise ValueError(f"a sequence of {len(sequence.tokens)} tokens does not fit into rows of {length}")
-        if place + len(sequence.tokens) > length:
-            rows.append([])
-            place = 0
-        rows[-1].append((place, sequence))
-        place += len(sequence.tokens)
-    return _fill(rows, length, phi_of)
+    sizes = [len(s.tokens) for s in sequences]
+    rows = max(1, sum(sizes) // (2 * max(sizes)))
+    places, ends = [], [0] * rows
+    for size, b in zip(sizes, spread(sizes, rows), strict=True):
+        places.append((b, ends[b]))
+        ends[b] += size
+    return _fill(sequences, places, (rows, max(ends)), phi_of)
 
 
-def _fill(rows, T, phi_of):
-    """The batch of these rows of (first position, sequence), with the media renumbered over the batch."""
-    B, count = len(rows), sum(map(len, rows))
-    phi, visible_from = np.zeros((2, B, T), int)
-    batch = Batch(np.full((B, T), PAD), np.zeros((B, T), np.float32), phi, visible_from, np.full((B, T), -1), [])
-    modes = iter(phi_of if isinstance(phi_of, list) else [phi_of] * count)
-    for b, row in enumerate(rows):
-        visible_from[b] = row[0][0]
-        for first, sequence in row:
-            _put(batch, b, first, sequence, next(modes))
+def _fill(sequences, places, shape, phi_of):
+    """The batch of this shape (B, T) with every sequence at its place (row, first position). Padding sees itself."""
+    visible_from = np.tile(np.arange(shape[1]), (shape[0], 1))
+    phi, weights = np.zeros(shape, int), np.zeros(shape, np.float32)
+    batch = Batch(np.full(shape, PAD), weights, phi, visible_from, np.full(shape, -1), [])
+    modes = phi_of if isinstance(phi_of, list) else [phi_of] * len(sequences)
+    for number, (sequence, place, mode) in enumerate(zip(sequences, places, modes, strict=True)):
+        _put(batch, number, sequence, *place, mode)
     return batch
 
 
-def _put(batch, b, first, sequence, phi_of):
-    """Write a sequence into row b from position `first` on. The padding after it sees this sequence alone."""
+def _put(batch, number, sequence, b, first, phi_of):
+    """Write a sequence into row b from position `first` on, with its media numbered over the batch."""
     check_media(sequence.tokens, sequence.media)
-    place = slice(first, first + len(sequence.tokens))
-    batch.owner[b, place] = batch.owner.max(initial=-1) + 1
-    batch.tokens[b, place] = sequence.tokens
-    batch.weights[b, place] = sequence.weights
-    batch.phi[b, place] = batch_phi(phi_of(sequence.tokens), len(batch.media))
-    batch.visible_from[b, first:] = first
+    place = b, slice(first, first + len(sequence.tokens))
+    batch.owner[place] = number
+    batch.tokens[place] = sequence.tokens
+    batch.weights[place] = sequence.weights
+    batch.phi[place] = batch_phi(phi_of(sequence.tokens), len(batch.media))
+    batch.visible_from[place] = first
     batch.media += sequence.media
 
 
 def batch_phi(phi_row: Array, media_before: int) -> Array:
-    """A row's own phi, renumbered over the batch: media of earlier rows come first; 0 stays 0."""
+    """A sequence's own phi, renumbered over the batch: media of earlier sequences come first; 0 stays 0."""
     return np.where(phi_row > 0, phi_row + media_before, 0)

@@ -189,7 +189,7 @@ defvjp(squared_relu, lambda ans, x: lambda g: _elementwise(kernels.squared_relu_
 
 @primitive
 def sigmoid(x: Array) -> Array:
-    """``reference.sigmoid``: 1r 1w and three passes in place; backward needs only the output."""
+    """``reference.sigmoid``: 2r 2w and two passes in place; backward needs only the output."""
     y = np.multiply(x, 0.5)
     y = np.tanh(y)
     y += 1

@@ -1,7 +1,7 @@
 """Dense attention as one primitive: ``softmax(q k^T / sqrt(K)) v`` (Vaswani et al. 2017).
 
-The attention of the resampler (§3) and of the specialists. Not here: causal attention (``fast_relative.py``) and
-Flamingo's masked cross-attention (``fast_segment.py``).
+The attention of the resampler (§3), and of the text tower and the ViT (§2). Not here: causal attention
+(``fast_relative.py``) and Flamingo's masked cross-attention (``fast_segment.py``).
 """
 
 from __future__ import annotations

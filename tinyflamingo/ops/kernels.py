@@ -1,10 +1,9 @@
 """The kernels under the fast floor: Numba's loops if Numba is installed, otherwise NumPy.
 
 ``kernels_numpy.py`` defines the same functions with the same arguments as ``kernels_numba.py`` and
-``product_kernels_numba.py``
-together; this file only chooses. (Without Numba, ``segment_blocks.py`` computes masked cross-attention.)
-A kernel passes over memory once or twice. BLAS computes the matrix products around the kernels
-(``fast_*.py``). All kernels are serial: ``team.py`` owns the threads.
+``product_kernels_numba.py`` together, except masked cross-attention (``segment_blocks.py``). This file only chooses.
+BLAS computes the large matrix products (``fast*.py``). All kernels are serial: ``team.py`` owns the threads. Implements
+no section of the chapter.
 
 With NUMBA_DISABLE_JIT=1, a switch of Numba, the loops run as plain Python: slow, but a debugger can step through them.
 """

@@ -9,7 +9,8 @@ Python float would make the loop float64. And a loop over part of a row first ta
 Python counts a negative index from the end. So Numba adds a test where an index may be negative, and such a loop is not
 vectorised.
 
-Not here: matrix products (BLAS), convolution and masked cross-attention (``product_kernels_numba.py``).
+Implements no section of the chapter. Not here: matrix products (BLAS), convolution and attention
+(``product_kernels_numba.py``).
 """
 
 import math

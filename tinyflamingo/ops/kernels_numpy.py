@@ -1,8 +1,9 @@
-"""The kernels in vectorised NumPy, for machines without Numba and for wide convolutions: the same names and arguments.
+"""The kernels in vectorised NumPy, with the same names and arguments.
 
-Each equals the loop of the same name in ``kernels_numba.py`` or ``product_kernels_numba.py``, which describes it. They
-fill the arrays that they get, but need temporary arrays. Implements no section of the chapter. Not here: masked
-cross-attention (``segment_blocks.py``).
+They serve machines without Numba, wide convolutions, and causal attention of few queries, as in decoding. Each equals
+the loop of the same name in ``kernels_numba.py`` or ``product_kernels_numba.py``, which describes it. They fill the
+arrays that they get, but need temporary arrays. Implements no section of the chapter. Not here: masked cross-attention
+(``segment_blocks.py``).
 """
 
 from __future__ import annotations

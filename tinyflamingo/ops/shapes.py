@@ -19,7 +19,7 @@ def expect(x: Array, pattern: str, **sizes: int) -> Array:
     """Return ``x`` after checking its shape against ``pattern``, e.g. ``expect(x, "B T D", D=64)``.
 
     A letter in ``sizes`` must have that size. Another letter may have any size, but the same everywhere in the pattern.
-    A number is a size; "..." (first) is any number of leading axes. Raises ValueError.
+    A number is a size. Raises ValueError.
     """
     if ENABLED:
         _compare(tuple(x.shape), pattern, sizes)
@@ -27,12 +27,11 @@ def expect(x: Array, pattern: str, **sizes: int) -> Array:
 
 
 def _compare(shape, pattern, sizes):
-    names = pattern.removeprefix("...").split()
-    extra = len(shape) - len(names)
-    if extra < 0 or (extra > 0 and not pattern.startswith("...")):
+    names = pattern.split()
+    if len(shape) != len(names):
         raise ValueError(f"expected axes '{pattern}', got {len(shape)} axes: shape {shape}")
     known = dict(sizes)
-    for name, size in zip(names, shape[extra:], strict=True):
+    for name, size in zip(names, shape, strict=True):
         wanted = int(name) if name.isdigit() else known.setdefault(name, size)
         if wanted != size:
             raise ValueError(f"axis {name} of '{pattern}' should be {wanted} but is {size}: shape {shape}")

@@ -5,8 +5,8 @@ runs its rows forward and backward, with BLAS on one thread, and waits for the o
 many threads inside every matrix product, leaves all other work serial and synchronises hundreds of times in a step.
 NumPy, BLAS and our kernels release Python's lock while they work.
 
-Only this file starts threads: kernels are serial, and two teams never use the same cores. Outside of ``parallel_map``
-and ``one_team`` BLAS keeps its own number of threads. Implements no section of the chapter.
+Only this file starts threads that compute: kernels are serial, and two teams never use the same cores. Outside of
+``parallel_map`` and ``one_team`` BLAS keeps its own number of threads. Implements no section of the chapter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -116,6 +116,18 @@ def parallel_map(function: Callable, shards: Iterable) -> list[Any]:
         if min(len(shards), workers()) <= 1 or getattr(_thread, "works", False):
             return [function(shard) for shard in shards]
         return list(_pool(workers()).map(function, shards))
+
+
+def spread(costs: Sequence[float], n: int) -> list[int]:
+    """Jobs with these costs in n groups of nearly equal cost: the number of each job's group.
+
+    The largest jobs first, each to the group that has the least so far.
+    """
+    work, group = [0.0] * n, [0] * len(costs)
+    for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        group[i] = work.index(min(work))
+        work[group[i]] += costs[i]
+    return group
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError
 from tinyflamingo.language import _
-from tinyflamingo.model.tokenizer import Tokenizer, fit_tokenizer
+from tinyflamingo.model.tokenizer import SMALLEST, Tokenizer, fit_tokenizer
 from tinyflamingo.own_data.stages import OwnContrastiveStage, OwnFlamingoStage, OwnLanguageStage
 from tinyflamingo.own_data.start import check_sizes, fitted, knows_tinyworld, load_start, preset_of, weights_of
 from tinyflamingo.training.presets import Preset
@@ -70,7 +70,7 @@ class OwnData:
             raise UserError(f"--mix is {self.mix} but must be above 0 and at most 1 (1: these data alone)")
         for name, value, low, high in (
             ("--side", self.side, 16, 512),
-            ("--vocab", self.vocab, 262, 65_536),
+            ("--vocab", self.vocab, SMALLEST, 65_536),
             ("--context", self.context, 8, 1024),
             ("--steps", self.steps, 1, 1_000_000),
         ):

@@ -107,7 +107,10 @@ def _other(asked, i):
 
 
 def small_pixels(some: list[Question]) -> np.ndarray:
-    """The middle frame of each question as a vector: float32 (n, SMALL * SMALL * 3), or of the store's size."""
+    """The middle frame of each question as a vector, float32 (n, s * s * 3).
+
+    s is from SMALL to 2 SMALL - 1, or the side of the store's pictures if that is smaller.
+    """
     frames = np.stack([_middle(q) for q in some]).astype(np.float32)
     step = max(1, frames.shape[1] // SMALL)
     whole = frames.shape[1] // step * step

@@ -113,10 +113,10 @@ def own_sides(
 def own_report(
     model: TrainedFlamingo, training: Side, asked: Side, n: int = ASKED, shots: Sequence[int] = (0,), seed: int = 0
 ) -> dict:
-    """All scores of a model: {"n", "perplexity", "perplexity_exchanged", "scores": {name: row}, "left_out"}.
+    """All scores of a model: {"n", "perplexity", "perplexity_exchanged", "asked", "left_out", "scores": {name: row}}.
 
-    A row: {"score", "ci95", "n", "another", "neighbours"}; the last two are None if they cannot be measured. left_out:
-    questions about pictures that training shows too.
+    A row: {"score", "ci95", "n", "another", "neighbours"}. asked: number of questions. left_out: questions about
+    pictures that training shows too.
     """
     report = held_out(model, asked, n)
     every = questions(asked)

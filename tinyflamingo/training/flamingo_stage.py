@@ -201,9 +201,7 @@ class FlamingoStage:
 
     def _shard(self, totals, documents, rng):
         """The shard of some documents. Noise on the frozen features: new layers must not memorise single pictures."""
-        lengths = [dataset.length for dataset in self.recipe.datasets]
-        length = max(*lengths, *(len(d.sequence.tokens) for d in documents))
-        batch = pack_batch([d.sequence for d in documents], length, [d.phi_of for d in documents])
+        batch = pack_batch([d.sequence for d in documents], [d.phi_of for d in documents])
         features = self.features.of(batch.media)
         for table in features if "vision" not in self.recipe.trained else ():
             table += rng.standard_normal(table.shape, dtype=np.float32) * np.float32(self.recipe.feature_noise)

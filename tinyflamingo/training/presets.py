@@ -1,8 +1,8 @@
 """Presets: the sizes of a model, and the recipes of its three stages.
 
 Serves chapter §1, §2 and §4. `toy` is the main job; `no-tasks` leaves out a part of its documents, for comparison;
-`quick` learns less, in about three minutes; `smoke` runs all stages in seconds, for tests. Not here: the configuration
-of the model's parts (`model/config.py`).
+`quick` learns less, in about three minutes; `smoke` runs all stages in seconds, for tests. `omniglot...` and `emoji...`
+learn from archives that the user gives. Not here: the configuration of the model's parts (`model/config.py`).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class FlamingoRecipe:
 
 @dataclass(frozen=True)
 class HandwritingRecipe:
-    """For presets that learn from Omniglot's drawings instead of TinyWorld (docs/omniglot.md)."""
+    """For presets that learn from Omniglot's drawings instead of TinyWorld's pictures (docs/omniglot.md)."""
 
     held_out: tuple = ()  # alphabets for validation, which no stage sees
     ways: tuple = (5, 20)  # fewest and most classes in an episode

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tinyflamingo import ops
+from tinyflamingo.ops.team import spread
 from tinyflamingo.ops.tree import count, flatten, view_tree
 from tinyflamingo.ops.types import Params
 from tinyflamingo.training.ranks import own_run, whole, world
@@ -29,14 +30,11 @@ def own_jobs(rng: np.random.Generator, jobs: list, cost: Callable = lambda job: 
     """This rank's part of the jobs of a step, as pairs (job, generator).
 
     Every job has its own generator. So a rank draws only its own part, and what is drawn does not depend on the ranks.
-    cost: (job) -> its work, in any unit. The largest jobs go first, each to the rank that has the least work so far.
+    cost: (job) -> its work, in any unit: all ranks get about the same.
     """
-    work, owner = [0.0] * world().size, {}
-    for i in sorted(range(len(jobs)), key=lambda i: -cost(jobs[i])):
-        owner[i] = work.index(min(work))
-        work[owner[i]] += cost(jobs[i])
+    owners = spread([cost(job) for job in jobs], world().size)
     pairs = zip(jobs, rng.spawn(len(jobs)), strict=True)
-    return [pair for i, pair in enumerate(pairs) if owner[i] == world().rank]
+    return [pair for pair, owner in zip(pairs, owners, strict=True) if owner == world().rank]
 
 
 class Drawings:
