@@ -7,7 +7,7 @@ import pytest
 from completion_cases import log_probs_after, prompts, random_words, read_prompts, row_by_row, sequence_of, step_by_step
 from model_cases import tiny, tiny_config
 
-from tinyflamingo.decoding.caches import reorder, take_media, take_rows
+from tinyflamingo.decoding.caches import reorder, take_rows
 from tinyflamingo.model.generate import read_on, read_token
 from tinyflamingo.model.tokenizer import BOS, IMAGE
 from tinyflamingo.ops.cache import cached_length
@@ -118,24 +118,6 @@ def test_keys_and_values_of_media_are_shared(floor):
     copied = take_rows(cache, [0, 0])
     for name in ("xattn_0", "xattn_1", "xattn_2"):
         assert copied[name]["k"] is cache[name]["k"] and copied[name]["v"] is cache[name]["v"]
-
-
-def test_a_cache_with_some_of_its_media(floor):
-    """The cached tokens stay. New tokens see the media that are left, by their new numbers."""
-    m = tiny()
-    batch, visual, cache = read_prompts(m, prompts(m.eoc)[2:3])
-    extra = np.concatenate([visual, m.visual[:1]])
-    whole = {}
-    read_on(m, batch.tokens, batch.phi, extra, batch.visible_from, whole)
-    few = take_media(whole, [0, 2])
-    assert few["xattn_1"]["k"].shape[1] == 2 and whole["xattn_1"]["k"].shape[1] == 3
-    assert few["block_0"] is whole["block_0"]
-    word, visible_from = np.array([[IMAGE]]), batch.visible_from[:, -1:]
-    third = read_on(m, word, np.array([[3]]), extra, visible_from, take_rows(whole, [0]))
-    second = read_on(m, word, np.array([[2]]), None, visible_from, take_rows(few, [0]))
-    np.testing.assert_allclose(second, third, atol=1e-12)
-    other = read_on(m, word, np.array([[2]]), extra, visible_from, take_rows(whole, [0]))
-    assert np.abs(other[:, 5:] - third[:, 5:]).max() > 1e-6  # ids below 5 are never written: -inf
 
 
 def test_reorder_exchanges_the_tokens_after_the_prompt(floor):

@@ -43,9 +43,9 @@ def test_the_caches_change_no_likelihood(model, rng):
     assert scores.shape == (2, 3)
     for q in range(2):
         prompt = [item for i, word in enumerate(words) for item in (i, word)] + [3 + q]
-        sequences = [encode_document([*prompt, word], model.tokenizer, complete=False) for word in words]
-        for sequence in sequences:
-            sequence.weights[:-2] = [0.0] * (len(sequence.weights) - 2)
+        sequences = [encode_document([*prompt, word], model.tokenizer) for word in words]
+        for sequence in sequences:  # a word of two tokens, and `<EOC>`
+            sequence.weights[:-3] = [0.0] * (len(sequence.weights) - 3)
         batch = make_batch(sequences)
         expected = score_continuations(model, batch, visual[np.array(batch.media)])
         np.testing.assert_allclose(scores[q], expected, rtol=1e-4)
@@ -80,7 +80,7 @@ def repeated(run):
 def test_errors_are_counted_over_runs(model, runs, monkeypatch):
     wrong = {"run01": 0, "run02": 1, "run03": 3}
 
-    def answers(model, run, rng, prompts):
+    def answers(model, run, rng):
         guesses = run.answers.copy()
         guesses[: wrong[run.name]] = (guesses[: wrong[run.name]] + 1) % 4
         return guesses

@@ -42,7 +42,7 @@ def test_the_share_that_is_kept_reaches_the_threshold(copied, monkeypatch):
     assert report["n"] == 30 and report["right_above"] > 0.8 and report["asked"] == "Output:"
     model = load_checkpoint(copied)  # the card has the threshold, and is whole
     assert model.info["unlike"]["threshold"] == report["threshold"]
-    probabilities, _ = module.answers(model, module._tinyworld(model, 0))
+    probabilities, _ = module.answers(model, module._tinyworld(model))
     assert np.mean(probabilities >= report["threshold"]) == pytest.approx(0.8, abs=0.05)
     assert "80% of the answers about 30 pictures that training never saw reach it" in describe(report)
 

@@ -25,12 +25,6 @@ def take_rows(cache: dict, rows: Array) -> dict:
     return copied
 
 
-def take_media(cache: dict, media: Array) -> dict:
-    """The same cache with these media only; media: their numbers, counted from 0."""
-    gated = {name: block for name, block in cache.items() if name.startswith("xattn_")}
-    return cache | {name: {part: x[:, media] for part, x in block.items()} for name, block in gated.items()}
-
-
 def reorder(cache: dict, rows: Array, since: int) -> None:
     """Row i becomes row rows[i], in place. The two rows must be equal before position `since`."""
     for block in _blocks(cache):

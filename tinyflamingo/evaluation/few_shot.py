@@ -20,6 +20,7 @@ from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.decoding.caches import take_rows
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.retrieval import permutations, pooled, rices
+from tinyflamingo.evaluation.run import ANSWER_TOKENS
 from tinyflamingo.evaluation.suite import QUERY, Example, Task
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media, own_medium
 from tinyflamingo.model.generate import read_on
@@ -29,7 +30,6 @@ from tinyflamingo.ops.types import Array
 
 TEXT_ONLY = 2  # examples without pictures in a zero-shot prompt
 BEAMS = 3
-ANSWER_TOKENS = 16  # of the longest answer
 ROWS = 64  # queries that are decoded side by side, or pairs of a query and a candidate
 ORDERS = 6  # permutations of an ensemble
 MEDIUM = object()  # marks the place of a picture or video in the items of a prompt

@@ -153,7 +153,7 @@ def poor_questions(rng: np.random.Generator, side: int, key: tuple) -> Example:
     return _example(scene, say.ask(name), say.questions(scene)[name])
 
 
-def draw_poorly(rng: np.random.Generator, scene: scenes.Scene, side: int = scenes.SIDE) -> Array:
+def draw_poorly(rng: np.random.Generator, scene: scenes.Scene, side: int) -> Array:
     """A picture as a bad camera takes it: half resolution, dark, noisy. uint8 (1, side, side, 3)"""
     picture = scenes.draw_scene(rng, scene, side)
     small = Image.fromarray(picture).reduce(2).resize(picture.shape[1::-1], Image.Resampling.BILINEAR)

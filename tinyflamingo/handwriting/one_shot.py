@@ -16,30 +16,26 @@ from pathlib import Path
 import numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.data.items import EOC
 from tinyflamingo.data.tinyworld.language import ONSETS
 from tinyflamingo.data.tinyworld.pool import split_rng
-from tinyflamingo.decoding.caches import take_media, take_rows
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.few_shot import normalised
+from tinyflamingo.evaluation.few_shot import MEDIUM, normalised, rank, read_prompt
 from tinyflamingo.evaluation.metrics import interval
 from tinyflamingo.files import write_atomically
 from tinyflamingo.handwriting.drawings import draw_plain, episode_words, sheet
 from tinyflamingo.handwriting.omniglot import Run, make_runs, pack_runs, read_background, read_runs
-from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media, flamingo
-from tinyflamingo.model.generate import log_softmax_allowed
-from tinyflamingo.model.interleave import encode_document, phi
-from tinyflamingo.model.tokenizer import IMAGE, PAD
+from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media
 from tinyflamingo.ops.team import keep_memory
 from tinyflamingo.ops.types import Array
 from tinyflamingo.training.presets import HandwritingRecipe
 from tinyflamingo.training.run import Evaluate
 
+STREAM = 20261202  # of the views and words of prompts; no other code uses the number
 PROMPTS = 16  # prompts in the ensemble
 VIEW_SHIFT, VIEW_ANGLE = 0.04, 0.06  # standard deviations of a prompt's view, in half sides and radians
 
 
-def evaluate_runs(model: TrainedFlamingo, runs: list[Run], seed: int = 0, prompts: int = PROMPTS) -> dict:
+def evaluate_runs(model: TrainedFlamingo, runs: list[Run], seed: int = 0) -> dict:
     """All runs -> {"tasks": {"omniglot": {"metric", "score", "ci95", "n", "runs"}}, "seconds"}.
 
     score: share of wrong answers over all queries; ci95: its Wilson interval.
@@ -52,7 +48,7 @@ def evaluate_runs(model: TrainedFlamingo, runs: list[Run], seed: int = 0, prompt
 
     def wrong(pair):
         number, run = pair
-        guesses = answer_run(model, run, np.random.default_rng([seed, number]), prompts)
+        guesses = answer_run(model, run, split_rng("test", STREAM, seed, number))
         return guesses != run.answers
 
     errors = ops.parallel_map(wrong, list(enumerate(runs)))
@@ -101,35 +97,11 @@ def label_scores(model: TrainedFlamingo, run: Run, rng: np.random.Generator) -> 
 
 
 def word_scores(model: TrainedFlamingo, visual: np.ndarray, words: list[str]) -> np.ndarray:
-    """Log-likelihood (Q, W) of each word after the support, its words, and each query's picture.
+    """Log-likelihood (Q, W) of each word and `<EOC>` after the support, its words, and each query's picture.
 
-    visual (W + Q, R, D). The model reads the support once; every query and word continues a copy of its cache.
+    visual (W + Q, R, D): the support's tokens, then those of the queries.
     """
-    W = len(words)
-    items = [item for medium, word in enumerate(words) for item in (medium, word)]
-    support = np.array([encode_document([*items, EOC], model.tokenizer, complete=False).tokens])
-    tails, is_word = _tails(model.tokenizer, words)
-    cache: dict = {}
-    _go_on(model, support, phi(support), visual, cache)
-    scores = np.empty((len(visual) - W, W))
-    for q in range(len(scores)):
-        own = take_media(take_rows(cache, [0] * W), [*range(W), W + q])
-        logits = _go_on(model, tails[:, :-1], np.full((W, tails.shape[1] - 1), W + 1), visual, own)
-        log_probs = np.take_along_axis(log_softmax_allowed(logits), tails[:, 1:, None], axis=-1)[..., 0]
-        scores[q] = np.where(is_word, log_probs, 0.0).sum(axis=1)
-    return scores
-
-
-def _tails(tokenizer, words):
-    """The tokens after a support, one row for each word: the query's tag and the word, padded. Returns tokens
-    (W, L), and (W, L - 1), True where the next token belongs to the word."""
-    rows = [[IMAGE, *tokenizer.encode(word)] for word in words]
-    tails = np.full((len(rows), max(map(len, rows))), PAD)
-    for tail, row in zip(tails, rows, strict=True):
-        tail[: len(row)] = row
-    return tails, tails[:, 1:] != PAD
-
-
-def _go_on(model, tokens, phi, visual, cache):
-    """Logits of tokens that continue a cache."""
-    return flamingo(model.params, model.frozen, tokens, phi, visual, model.config, cache=cache, parts=model.parts)
+    W, Q = len(words), len(visual) - len(words)
+    cache, next_token = read_prompt(model, [item for word in words for item in (MEDIUM, word)], visual)
+    seen = [W + 1 + q for q in range(Q)]
+    return np.array(rank(model, [[MEDIUM]] * Q, [words] * Q, seen, cache, visual, next_token))

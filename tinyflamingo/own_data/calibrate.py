@@ -43,7 +43,6 @@ def calibrate(
     test: str | None = None,
     unlike: str | None = None,
     kept: float = 0.95,
-    seed: int = 0,
 ) -> dict:
     """Write the threshold into the card of the checkpoint in `folder`, and return it with what it is worth.
 
@@ -51,7 +50,7 @@ def calibrate(
     kept: the share of answers that reach it. Returns {"threshold", "kept", "n", "asked", "right_above", "right_below"},
     and with `unlike` {"n_unlike", "unlike_below", "auc"}. `UserError` if there are too few pictures.
     """
-    asked = _own(model, folder, data, test) if data or test or model.info.get("data") else _tinyworld(model, seed)
+    asked = _own(model, folder, data, test) if data or test or model.info.get("data") else _tinyworld(model)
     if len(asked) < FEWEST:
         raise UserError(f"a threshold needs {FEWEST} held-out pictures, but there are {len(asked)}: give --test PATH")
     probabilities, right = answers(model, asked)
@@ -90,8 +89,8 @@ def _asked(question: Question) -> Asked:
     return np.array(pixels if len(pixels) > 1 else pixels[0]), question.asked, question.accepted
 
 
-def _tinyworld(model, seed) -> list[Asked]:
-    rng = split_rng("test", STREAM, seed)
+def _tinyworld(model) -> list[Asked]:
+    rng = split_rng("test", STREAM)
     scenes = [(sample_single if i % 2 else sample_pair)(rng) for i in range(MOST // 2)]
     side = model.config.vision.side
     return [(draw_scene(rng, scene, side), "Output:", (say.caption(scene),)) for scene in scenes]
