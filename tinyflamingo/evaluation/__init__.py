@@ -1,0 +1,1 @@
+"""Evaluation: queries with right answers, few-shot tasks, specialists, and metrics (chapter §5)."""

@@ -8,7 +8,7 @@ and writes one.
 
 The pattern in all these files: the public function calls a primitive whose last argument, ``saved``, is a new empty
 dict. Forward stores in it what backward needs. If nobody differentiates, it is freed with the call. Saved arrays are
-not written again, so a gradient can be computed twice.
+not written again, so a gradient can be computed twice. Implements no section of the chapter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How Numba compiles the kernels: settings shared by ``kernels_numba.py`` and ``product_kernels_numba.py``.
 
 ``SUMS`` lets the compiler reorder additions, so that a dot product uses the full width of a vector register.
-``fastmath=True`` would also assume that no number is NaN or infinite, but our masked scores are -inf.
+``fastmath=True`` would also assume that no number is NaN or infinite, but our masked scores are -inf. Implements no
+section of the chapter. Not here: the kernels.
 """
 
 from __future__ import annotations

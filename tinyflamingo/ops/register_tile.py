@@ -11,7 +11,8 @@ The left matrix is read through two tables: its element (i, k) is at ``rows[i] +
 has such tables. So has the matrix of the windows of a picture ("im2col"), which is therefore never made.
 
 Numba has no vectors, but its compiler LLVM has: an *intrinsic* of Numba writes code for LLVM. `add_product` is the
-definition in NumPy; it also runs where nothing is compiled. Not here: large products (BLAS).
+definition in NumPy; it also runs where nothing is compiled. Implements no section of the
+chapter. Not here: large products (BLAS).
 """
 
 from types import SimpleNamespace

@@ -1,4 +1,7 @@
-"""Names of types for hints: an array is NumPy's or autograd's box of one; parameters are nested dicts of arrays."""
+"""Names of types for hints: an array is NumPy's or autograd's box of one; parameters are nested dicts of arrays.
+
+Implements no section of the chapter. Not here: shapes (``shapes.py``).
+"""
 
 from __future__ import annotations
 

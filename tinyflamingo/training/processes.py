@@ -7,7 +7,7 @@ process has in memory. Elsewhere each starts as a new program and gets pickled a
 Rank 0 is the process that called `on_workers`. Two pipes join it to each other rank; they carry no numbers, only "I am
 here" and errors. If a rank dies, its pipe ends, so no rank waits for it.
 
-Not here: the interface of a group of ranks (`ranks.py`), threads (`ops/team.py`).
+Serves all stages (chapter §2 to §4). Not here: the interface of a group of ranks (`ranks.py`), threads (`ops/team.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The state of a training run on disk: a run that was killed (kill -9) continues from it with the same bits.
 
-Serves all three stages. One file, `state.npz`, is replaced atomically. It contains the frozen parts so
-far, the parameter vector of the current stage, both moments, and a JSON with the progress. Random numbers
-need no state: every step draws from a Generator seeded by (seed, stage, step).
+Serves all three stages (chapter §2 to §4). One file, `state.npz`, is replaced atomically. It contains the frozen parts
+so far, the parameter vector of the current stage, both moments, and a JSON with the progress. Random numbers need no
+state: every step draws from a Generator seeded by (seed, stage, step).
 
 Not here: the finished model's folder (`checkpoint.py`).
 """
