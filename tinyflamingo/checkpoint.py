@@ -18,6 +18,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,10 @@ def _write_card(folder, digest, config, tokenizer, info):
     """Write the card, with the checksum of the weights and its own."""
     card = {"format": FORMAT, "sha256": digest, "config": config_to_dict(config), "tokenizer": tokenizer, **info}
     card["card_sha256"] = _card_digest(card)
+    if "unlike" not in card and (folder / CARD).exists():  # the threshold of `calibrate` belongs to the weights
+        with suppress(UserError):
+            old = _read_card(folder)
+            card |= {"unlike": old["unlike"]} if old["sha256"] == digest and "unlike" in old else {}
     write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
 
 

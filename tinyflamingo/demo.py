@@ -70,9 +70,9 @@ def run_demo(model: TrainedFlamingo, figure: Path, seed: int = 0) -> list[Panel]
     require_tinyworld(model)
     rng = split_rng("test", DEMO, seed)
     panels = [make(model, rng) for make in PANELS]
+    draw_panels(panels, figure)  # before the lines, which a closed stdout refuses
     for panel in panels:
         print(describe(panel))
-    draw_panels(panels, figure)
     print(_(f"figure: {figure}"))
     return panels
 

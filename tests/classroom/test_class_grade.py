@@ -294,8 +294,9 @@ def test_an_empty_or_missing_folder_is_an_error(tmp_path):
         list(grading.grade(tmp_path))
     with pytest.raises(UserError, match="not a folder"):
         list(grading.grade(tmp_path / "none"))
-    with pytest.raises(UserError, match="1 or more"):
-        list(grading.grade(tmp_path, seconds=0))
+    for seconds in (0, 10**10):
+        with pytest.raises(UserError, match="from 1 to 86400"):
+            list(grading.grade(tmp_path, seconds=seconds))
 
 
 def test_tags_and_headings_may_be_lost(tmp_path):

@@ -228,6 +228,11 @@ BAD = {
     "unknown preset": (("train", "--preset", "giant", "--out", "@run"), ("'giant'", "smoke, toy")),
     "unknown preset of params": (("params", "giant"), ("'giant'", "smoke, toy", "flamingo-80b", "chinchilla-44m")),
     "out is empty": (("train", "--preset", "smoke", "--out", ""), ("--out", "an empty path")),
+    "start is empty": (("train", "--from", "", "--out", "@new"), ("--from", "an empty path")),
+    "test set is empty": (("train", "--data", "@good", "--test", "", "--out", "@new"), ("--test", "an empty path")),
+    "data to evaluate are empty": (("evaluate", "--data", "", "CHECKPOINT"), ("--data", "an empty path")),
+    "test set to evaluate is empty": (("evaluate", "--test", "", "CHECKPOINT"), ("--test", "an empty path")),
+    "other pictures are empty": (("calibrate", "--unlike", "", "CHECKPOINT"), ("--unlike", "an empty path")),
     "mix with data of the preset's own": (
         ("train", "--preset", "omniglot", "--data", "folder", "--mix", "0.5", "--out", "run"),
         ("--mix", "preset 'omniglot' has its own data"),

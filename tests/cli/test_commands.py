@@ -255,6 +255,29 @@ def test_train_from_the_command_line(tmp_path, command):
     assert (code, err) == (0, "") and "vqa" in out
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("line", [("params", "smoke"), ("--help",), ("--version",), ("params", "--help")])
+def test_a_full_disk_behind_stdout_is_one_line(line):
+    root, env = Path(cli.__file__).parents[2], {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        line = [sys.executable, "-m", "tinyflamingo", *line]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=root, env=env)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("line, file", [
+    (("evaluate", "--queries", "1", "--task", "vqa", "--json"), "a.json"), (("demo", "--out"), "a.png")
+])  # fmt: skip
+def test_a_reader_that_closes_early_loses_no_file(tmp_path, checkpoint, line, file):
+    line = [sys.executable, "-m", "tinyflamingo", *line, str(tmp_path / file), "--checkpoint", str(checkpoint)]
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(cli.__file__).parents[2], env=env
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141 and (tmp_path / file).stat().st_size > 100
+
+
 def test_a_reader_that_closes_early_gives_no_traceback():
     line = [sys.executable, "-m", "tinyflamingo", "params", "smoke"]
     root = Path(cli.__file__).parents[2]

@@ -589,6 +589,21 @@ def test_no_format_several_formats_several_files(tmp_path):
         read_data(tmp_path, "coco")
 
 
+@pytest.mark.parametrize("name, content", [
+    ("labels.json", b"[1, 2]"), ("empty.json", b""), ("x.json", bytes(range(256))), ("x.jsonl.gz", b"none"),
+    ("annotations/a.json", b"[]"),
+])  # fmt: skip
+def test_a_file_that_is_no_part_of_the_data_does_not_matter(tmp_path, name, content):
+    write("folder", tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    assert read_data(tmp_path)[0] == "folder"
+    for file in tmp_path.glob("captions*"):
+        file.unlink()
+    with pytest.raises(UserError):
+        read_data(tmp_path)
+
+
 def test_questions_without_answers_are_reported(tmp_path):
     path = write("vqav2", tmp_path)
     (tmp_path / "v2_mscoco_train2014_annotations.json").unlink()

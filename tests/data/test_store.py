@@ -8,7 +8,7 @@ import pytest
 from own_files import COLOURS, lines, picture, video
 
 from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.store import CARD, INDEX, PIXELS, RECORDS, Store, Stored, prepare, shuffled
+from tinyflamingo.data.store import CARD, INDEX, PIXELS, RECORDS, Store, Stored, prepare, remove, shuffled
 from tinyflamingo.errors import UserError
 
 
@@ -136,3 +136,17 @@ def test_half_written_files_of_a_store_are_removed(source, tmp_path):
     assert len(prepare(source, folder, 8)) == 40 and sorted(os.listdir(folder)) == sorted(
         (CARD, INDEX, PIXELS, RECORDS)
     )
+
+
+@pytest.mark.parametrize("name", [RECORDS, "notes.txt"])
+def test_a_folder_of_the_user_is_not_taken_for_a_store(source, tmp_path, name):
+    """Records without pixels are no store: the pixels get their name first."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / name).write_text("precious")
+    remove(folder)
+    with pytest.raises(UserError, match="other files are in it; choose another --out"):
+        prepare(source, folder, 8)
+    assert (folder / name).read_text() == "precious"
+    remove(prepare(source, tmp_path / "store", 8).folder)
+    assert not (tmp_path / "store").exists()

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tinyflamingo
 from tinyflamingo.data.tinyworld.raster import COLOURS
 from tinyflamingo.data.tinyworld.scenes import ACTIONS, POSITIONS, RELATIONS
 from tinyflamingo.data.tinyworld.shapes import NAMED, SHAPES, signed_distance
+from tinyflamingo.errors import UserError
 from tinyflamingo.explorer import build
+from tinyflamingo.explorer.build import _gate_log
 
 SOURCES = build.SOURCES
 PAGE = (SOURCES / "index.html").read_text(encoding="utf-8")
@@ -203,3 +206,10 @@ def test_every_view_has_a_heading():
     for section, heading in re.findall(r'<section id="([\w-]+)"[^>]*aria-labelledby="([\w-]+)"', PAGE):
         assert f'id="{heading}"' in PAGE, section
     assert len(re.findall("<section [^>]*aria-labelledby", PAGE)) == PAGE.count("<section ")
+
+
+@pytest.mark.parametrize("row", ['{"gates": {"xattn_9/alpha_xattn": 1}, "step": 0}', "5", '{"gates": 5}', "{"])
+def test_the_log_of_another_model_is_refused(tmp_path, row):
+    (tmp_path / "log.jsonl").write_text(row + "\n")
+    with pytest.raises(UserError, match="damaged, or that of another model .*: remove log.jsonl"):
+        _gate_log(tmp_path, tinyflamingo.load())

@@ -5,10 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from own_files import mmc4
 from PIL import Image
 
 from tinyflamingo import cli
-from tinyflamingo.checkpoint import add_to_card, load_checkpoint, shipped_checkpoint
+from tinyflamingo.checkpoint import add_to_card, load_checkpoint, save_checkpoint, shipped_checkpoint
 from tinyflamingo.data.items import EOC
 from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
@@ -51,6 +52,37 @@ def test_too_few_pictures_are_refused(copied, monkeypatch):
     monkeypatch.setattr(module, "MOST", 20)
     with pytest.raises(UserError, match="a threshold needs 20 held-out pictures, but there are 10"):
         calibrate(load_checkpoint(copied), copied)
+
+
+def test_a_refused_calibration_leaves_the_card(copied, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 60)
+    mmc4(tmp_path / "pages")  # they begin with a text, so there is nothing to ask
+    before = (copied / "model.json").read_bytes()
+    for unlike, message in ((tmp_path / "none", "no such file"), (tmp_path / "pages", "no record of one picture")):
+        with pytest.raises(UserError, match=message):
+            calibrate(load_checkpoint(copied), copied, unlike=str(unlike))
+    assert (copied / "model.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("preset", ["omniglot", "emoji", None])
+def test_pictures_of_tinyworld_are_no_measure_for_other_models(copied, preset):
+    model = load_checkpoint(copied)
+    model.info["preset"] = preset
+    with pytest.raises(UserError, match="did not learn from pictures of TinyWorld alone: give pictures of its kind"):
+        calibrate(model, copied)
+
+
+def test_the_threshold_stays_with_its_weights(copied, tmp_path):
+    """A finished run that is resumed writes its card again."""
+    fact = {"threshold": 0.5, "kept": 0.95, "n": 30, "asked": "Output:"}
+    model = load_checkpoint(copied)
+    save_checkpoint(model, tmp_path / "run")
+    add_to_card(tmp_path / "run", unlike=fact)
+    save_checkpoint(model, tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run").info["unlike"] == fact
+    model.params["eoc"] = model.params["eoc"] + 1
+    save_checkpoint(model, tmp_path / "run")
+    assert "unlike" not in load_checkpoint(tmp_path / "run").info
 
 
 @pytest.mark.parametrize("threshold, unlike", [(0.0, False), (1.1, True)])

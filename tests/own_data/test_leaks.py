@@ -1,16 +1,21 @@
 """No stage and no score of training touches a record that is held out, however it is held out."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from own_files import lines
 from PIL import Image
 
+import tinyflamingo
+from tinyflamingo.checkpoint import save_checkpoint
 from tinyflamingo.data.held_out import held_out, joined
 from tinyflamingo.data.store import Stored, prepare
 from tinyflamingo.errors import UserError
 from tinyflamingo.own_data.options import FOLDER, TEST, OwnData, OwnSource
 from tinyflamingo.own_data.questions import Side, questions, unseen
-from tinyflamingo.own_data.scores import run_sides
+from tinyflamingo.own_data.scores import own_report, own_sides, run_sides
 from tinyflamingo.training.presets import get_preset
 from tinyflamingo.variants.registry import untrained
 
@@ -91,10 +96,32 @@ def test_a_test_set_is_asked_without_the_pictures_of_training(source, tmp_path):
     own.prepare(get_preset("smoke"), tmp_path / "run")
     training, asked = run_sides(tmp_path / "run")
     assert len(training.numbers) == CLASSES * ARTISTS and asked.store.folder == tmp_path / "run" / TEST
-    every = questions(asked)
-    assert [q.number for q in every] == [0, 1] and [q.number for q in unseen(every, training)] == [1]
+    assert asked.numbers.tolist() == [0, 1] and unseen(asked, training).numbers.tolist() == [1]
     own.clear(tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_data_that_grew_are_asked_without_what_the_run_has_learned(source, tmp_path):
+    """With more records others are held out. Those on which the run was trained are left out."""
+    own = OwnSource(OwnData(str(source)))
+    own.prepare(get_preset("smoke"), tmp_path / "run")
+    trained = run_sides(tmp_path / "run")[0]
+    grown = tmp_path / "grown"
+    shutil.copytree(source, grown)
+    rows = [json.loads(line) for line in (grown / "captions.jsonl").read_text().splitlines()]
+    for i in range(40):
+        Image.fromarray(noise(7000 + i)).save(grown / f"new{i}.png")
+        rows.append({"file": f"new{i}.png", "text": f"new {i}"})
+    lines(grown / "captions.jsonl", rows)
+    model = tinyflamingo.load()
+    model.info = {"data": {}}
+    save_checkpoint(model, tmp_path / "run/checkpoint")
+    with own_sides(model, tmp_path / "run", str(grown), None) as (training, asked, shown):
+        fresh = unseen(asked, training, *shown)
+        digests = {asked.store.frames(m).tobytes() for n in fresh.numbers for m in asked.store.items(n)[:1]}
+        learned = {trained.store.frames(m).tobytes() for n in trained.numbers for m in trained.store.items(n)[:1]}
+        assert 0 < len(fresh.numbers) < len(asked.numbers) and not digests & learned
+        assert own_report(model, training, asked, shots=(), shown=shown)["left_out"] > 0
 
 
 def test_questions_merge_the_texts_of_a_picture(tmp_path):

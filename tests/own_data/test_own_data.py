@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from killed_runs import killed_in_step
-from own_files import COLOURS, lines, page, picture, pixels, video
+from own_files import COLOURS, lines, page, picture, pixels, video, vqav2
 from PIL import Image
 
 from tinyflamingo import cli, ops
@@ -373,3 +373,33 @@ def test_a_vocabulary_too_small_leaves_no_folder(source, tmp_path):
     with pytest.raises(UserError, match="a vocabulary of 262 is too small"):
         run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), vocab=262)))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_run_removes_no_folder_of_the_user(source, tmp_path):
+    """`test` and `data` in the folder of the run can be the user's own."""
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/mine.png").write_bytes(b"precious")
+    with pytest.raises(UserError, match="give --mix"):
+        run.train("smoke", tmp_path, source=OwnSource(OwnData(str(source), mix=0.1)))
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["test", "test/mine.png"]
+
+
+def test_a_wrong_test_set_is_refused_before_anything_is_decoded(source, tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        run.train("smoke", tmp_path / "run", source=OwnSource(OwnData(str(source), test=str(tmp_path / "none"))))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_context_that_ends_before_every_answer_is_refused(tmp_path, rng, capsys):
+    path = vqav2(tmp_path) / "v2_OpenEnded_mscoco_train2014_questions.json"
+    asked, stores = json.loads(path.read_text()), []
+    for long in (3, 2):
+        for i, question in enumerate(asked["questions"]):
+            question["question"] = "why " * 30 if i < long else "why?"
+        path.write_text(json.dumps(asked))
+        stores.append(prepare(tmp_path, tmp_path / str(long) / FOLDER, 32, hold_out="nothing"))
+    with pytest.raises(UserError, match="in all records the context of 16 tokens ends .*: give --context [0-9]+"):
+        stage(stores[0], 2, 1.0, rng, context=16)
+    assert capsys.readouterr().err.count("tinyflamingo:") == 0
+    stage(stores[1], 2, 1.0, rng, context=16)
+    assert "in 67% of the records the context of 16 tokens ends" in capsys.readouterr().err

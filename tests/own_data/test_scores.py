@@ -1,6 +1,7 @@
 """Scores beside their baselines: right answers win, another's picture loses, and raw pixels copy their neighbour."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 import tinyflamingo
 from tinyflamingo import cli
 from tinyflamingo.data.store import prepare
+from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.retrieval import distances
 from tinyflamingo.own_data import scores, ways
 from tinyflamingo.own_data.options import FOLDER
@@ -80,6 +82,34 @@ def test_the_report_has_all_rows_beside_their_baselines(model, store):
     five = report["scores"]["5-way 1-shot"]
     assert five["score"] > five["another"]  # the shipped model knows colours
     assert report == own_report(model, Side(store, store.training), Side(store, store.held_out), shots=(0, 2))
+
+
+def test_a_long_text_is_ranked_by_its_beginning(model, store, monkeypatch):
+    """A row for each text, all as long as the longest one: a text of thousands of words would need all memory."""
+    asked, known = asked_and_known(store)
+    known = [replace(known[0], answer="word " * 4000), *known[1:]]
+    asked = [replace(asked[0], asked="why " * 4000), *asked[1:]]
+    lengths, ranked = [], scores.rank
+
+    def watched(model, rows, candidates, *more):
+        texts = [text for texts in candidates for text in texts] + [row[-1] for row in rows]
+        lengths.extend(len(model.tokenizer.encode(text)) for text in texts)
+        return ranked(model, rows, candidates, *more)
+
+    monkeypatch.setattr(scores, "rank", watched)
+    scores.answer_scores(model, known, asked, lambda some: scores.visual_tokens(model, some), 0, 0)
+    assert max(lengths) == scores.LONGEST
+
+
+@pytest.mark.parametrize("shots, message", [
+    ((0, 10**20), f"--shots is {10**20}, but training has 114 records"),
+    ((0, 114), "but with so many examples a prompt can have [0-9]+ tokens"),
+])  # fmt: skip
+def test_too_many_shots_are_refused_before_any_score(model, store, monkeypatch, shots, message):
+    small = replace(model.config, language=replace(model.config.language, context=1000))
+    monkeypatch.setattr(scores, "answer_scores", lambda *_: pytest.fail("a score"))
+    with pytest.raises(UserError, match=message):
+        own_report(replace(model, config=small), Side(store, store.training), Side(store, store.held_out), shots=shots)
 
 
 def test_a_model_that_answers_right_has_the_score_1(model, store, monkeypatch):

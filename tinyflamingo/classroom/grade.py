@@ -38,6 +38,7 @@ SECONDS = 30  # for one exercise
 MEGABYTES = 4096
 LETTERS = 5_000_000  # of code in one notebook; its pictures do not count
 WAITING = 4  # messages of a student's process that nobody has asked for; after these, no more are read
+DAY = 86400  # seconds
 START = 120  # seconds for the start of a process, on a busy machine
 TIMES = 3  # a check draws new numbers at every run; right means right every time
 NUMBER = re.compile(r"(?:Exercise |check_)(\d\d)[._]\d")
@@ -65,8 +66,8 @@ def grade(folder: Path, seconds: float = SECONDS, megabytes: int = MEGABYTES) ->
     """The rows of all notebooks in a folder and the folders in it, each as soon as it is known."""
     if not folder.is_dir():
         raise UserError(f"cannot read {folder}: it is not a folder")
-    if seconds <= 0:
-        raise UserError("--seconds is the limit for one exercise: 1 or more")
+    if not 0 < seconds <= DAY:
+        raise UserError(f"--seconds is the limit for one exercise: from 1 to {DAY}")
     known = exercises()
     paths = [p for p in sorted(folder.rglob("*.ipynb")) if p.is_file() and not _is_hidden(p.relative_to(folder))]
     if not paths:

@@ -29,18 +29,25 @@ def _run(argv) -> int:
     args = None
     try:
         _ready_stdout()
-        args = _parser().parse_args(argv)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's; results that are not finite are errors anyway
-            args.run(args)
-        sys.stdout.flush()
+        try:
+            args = _parser().parse_args(argv)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's; what is not finite is an error anyway
+                args.run(args)
+        finally:  # also after `--help`, which exits
+            sys.stdout.flush()
         return 0
     except UserError as error:
         return _complain(error)
-    except BrokenPipeError:  # the reader of our output is closed; the rest of the output is thrown away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of our output is closed
+        _throw_away_output()
         return 141
     except OSError as error:  # a full disk, a name that is too long, no permission: the user must repair it
+        with contextlib.suppress(ValueError):
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _throw_away_output()
         return _complain(f"{_(error.strerror or str(error))}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         again = hasattr(args, "resume")
@@ -55,6 +62,11 @@ def _ready_stdout():
         raise UserError("stdout is closed, so nothing can be printed: leave it open, or redirect it to /dev/null")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _throw_away_output():
+    """Nothing more can be written to stdout. Python would try it once more at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(error) -> int:

@@ -31,6 +31,11 @@ def path(text):
     return Path(text)
 
 
+def place(text):
+    """The same as text, for data that a format may describe in its own way."""
+    return str(path(text))
+
+
 def fraction(text):
     """A number from 0 to 1."""
     try:

@@ -6,7 +6,7 @@ Not here: the questions (`evaluation/`, `own_data/`, `emoji/`, `handwriting/`).
 from __future__ import annotations
 
 import tinyflamingo
-from tinyflamingo.cli.arguments import fraction, path, whole, writable, write_json
+from tinyflamingo.cli.arguments import fraction, path, place, whole, writable, write_json
 from tinyflamingo.errors import UserError
 
 QUERIES = 500  # queries for each task of `evaluate`
@@ -31,8 +31,8 @@ def _add_evaluate(commands):
     p.add_argument("--quick", action="store_true", help="with --suite: a small part that takes minutes")
     p.add_argument("--runs", type=path, metavar="ZIP", help="for --task omniglot: all_runs.zip of the data set")
     words = "your own data, of which the records that are held out in training are asked (default: those of the run)"
-    p.add_argument("--data", metavar="PATH", help=words)
-    p.add_argument("--test", metavar="PATH", help="your own data: all records of this test set are asked")
+    p.add_argument("--data", type=place, metavar="PATH", help=words)
+    p.add_argument("--test", type=place, metavar="PATH", help="your own data: all records of this test set are asked")
     words = "your own data: numbers of examples in the prompt (default: 0)"
     p.add_argument("--shots", type=whole, nargs="+", metavar="K", help=words)
     p.set_defaults(run=_evaluate)
@@ -44,22 +44,20 @@ def _evaluate(args):
     omniglot, emoji = args.runs or "omniglot" in (args.task or ()), "emoji" in (args.task or ())
     _check_evaluate(args, omniglot, emoji)
     target = args.json and writable(args.json)
+    text_of = format_report
     if emoji:
         report = _evaluate_emoji(args)
-        print(format_report(report))
     elif omniglot:
         report = _evaluate_runs(args)
-        print(format_report(report))
     elif args.suite:
         from tinyflamingo.evaluation.suite_run import format_suite, run_suite
 
-        report = run_suite(tinyflamingo.load(args.checkpoint), args.seed, args.task, args.quick)
-        print(format_suite(report))
+        report, text_of = run_suite(tinyflamingo.load(args.checkpoint), args.seed, args.task, args.quick), format_suite
     else:
         report = _evaluate_tasks(args, tinyflamingo.load(args.checkpoint))
-        print(format_report(report))
     report["checkpoint"] = str(args.checkpoint or "the shipped checkpoint")
-    write_json(target, report)
+    write_json(target, report)  # before the lines, which a closed stdout refuses
+    print(text_of(report))
 
 
 def _evaluate_tasks(args, model):
@@ -119,9 +117,11 @@ def _add_calibrate(commands):
     words = "from which probability on an answer counts: `complete` then notices pictures unlike those of training"
     p = commands.add_parser("calibrate", help=words)
     p.add_argument("--checkpoint", type=path, help="folder; its card gets the threshold (default: the shipped one)")
-    p.add_argument("--data", metavar="PATH", help="your own data, if the run beside the checkpoint does not have them")
-    p.add_argument("--test", metavar="PATH", help="your own data: a test set, all of which is asked")
-    p.add_argument("--unlike", metavar="PATH", help="other pictures, to count how many are noticed")
+    p.add_argument(
+        "--data", type=place, metavar="PATH", help="your own data, if the run beside the checkpoint does not have them"
+    )
+    p.add_argument("--test", type=place, metavar="PATH", help="your own data: a test set, all of which is asked")
+    p.add_argument("--unlike", type=place, metavar="PATH", help="other pictures, to count how many are noticed")
     words = "share of the answers about held-out pictures that reach the threshold (default: 0.95)"
     p.add_argument("--kept", type=fraction, default=0.95, metavar="SHARE", help=words)
     p.add_argument("--json", type=path, metavar="FILE", help="write the report to this file")
@@ -134,5 +134,5 @@ def _calibrate(args):
 
     target, folder = args.json and writable(args.json), args.checkpoint or shipped_checkpoint()
     report = calibrate(tinyflamingo.load(args.checkpoint), folder, args.data, args.test, args.unlike, args.kept)
-    print(describe(report))
     write_json(target, report)
+    print(describe(report))

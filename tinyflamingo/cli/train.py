@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyflamingo.cli.arguments import fraction, path, whole
+from tinyflamingo.cli.arguments import fraction, path, place, whole
 from tinyflamingo.errors import UserError
 from tinyflamingo.language import _
 
@@ -29,7 +29,7 @@ def add(commands) -> None:
         "--data", type=path, metavar="PATH", help="a folder with captions.jsonl, or a file or folder of a known format"
     )
     words = "go on from a checkpoint, a folder or 'toy' (the shipped one): only stage three trains"
-    own.add_argument("--from", dest="start", metavar="CHECKPOINT", help=words)
+    own.add_argument("--from", dest="start", type=place, metavar="CHECKPOINT", help=words)
     own.add_argument("--format", metavar="NAME", help="format of the data (default: detected)")
     words = "share of these data beside TinyWorld (default: 1; with --from 0.7 if the checkpoint knows TinyWorld)"
     own.add_argument("--mix", type=fraction, metavar="SHARE", help=words)
@@ -38,7 +38,9 @@ def add(commands) -> None:
     )
     words = "what is held out as a whole: picture (default), group, class, or nothing"
     own.add_argument("--hold-out", metavar="UNIT", help=words)
-    own.add_argument("--test", metavar="PATH", help="a separate test set for the scores; then nothing is held out")
+    own.add_argument(
+        "--test", type=place, metavar="PATH", help="a separate test set for the scores; then nothing is held out"
+    )
     own.add_argument("--augment", metavar="on|off", help="stage one: turn, scale, shift, recolour (default: on)")
     own.add_argument("--fps", type=float, metavar="N", help="frames for each second of a video (default: 1)")
     own.add_argument("--side", type=whole, metavar="N", help="pictures are resized to N x N pixels")

@@ -21,6 +21,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ from tinyflamingo.language import _
 
 PREPROCESSING = 2  # to be raised if the same file gives other pixels: stores and features are then made again
 RECORDS, PIXELS, INDEX, CARD = "records.jsonl", "pixels.u8", "index.npz", "store.json"
+FEATURES = "features-*.f16"  # of an encoder that has read the pixels (`own_data/features.py`)
 
 
 @dataclass(frozen=True)
@@ -164,11 +166,24 @@ def prepare(
         raise
 
 
+def remove(folder: Path) -> None:
+    """Remove a store, also a half-written one. A folder with other files stays."""
+    if folder.is_dir() and any(folder.iterdir()) and not _foreign(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _foreign(folder):
+    """The names in a folder that are no files of a store, not even half-written ones."""
+    present = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    names = [PIXELS, INDEX, CARD, FEATURES, *(f".{name}.*" for name in (RECORDS, PIXELS, INDEX, CARD, FEATURES))]
+    if PIXELS in present:
+        names.append(RECORDS)  # it gets its name after the pixels, so alone it is somebody else's
+    return [n for n in present if not any(fnmatch(n, name) for name in names)]
+
+
 def _require_removable(folder, data):
     """`UserError` unless the folder is absent, or holds only files of a store (also half-written ones)."""
-    present = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    names = (RECORDS, PIXELS, INDEX, CARD)
-    foreign = [n for n in present if not any(n == name or n.startswith(f".{name}.") for name in names)]
+    present, foreign = os.path.lexists(folder) and folder.is_dir() and any(folder.iterdir()), _foreign(folder)
     inside = data.resolve().is_relative_to(folder.resolve())
     if foreign or inside or (os.path.lexists(folder) and not folder.is_dir()):
         why = _("the data are in it") if inside else _("other files are in it" if present else "it is not a folder")

@@ -125,14 +125,16 @@ def _info(folder, model, size):
 def _gate_log(folder, model: TrainedFlamingo) -> list[dict]:
     """|tanh(alpha)| of every gate over the run, if its log is there: [{"step", "gates": one pair for each block}]."""
     runs = [SHIPPED_LOG] if folder == shipped_checkpoint() else [folder, folder.parent]
+    names = [[f"xattn_{i}/alpha_xattn", f"xattn_{i}/alpha_dense"] for i in model.config.gated_layers]
     try:
         rows = next((read_log(run) for run in runs if (run / LOG).is_file()), [])
-    except ValueError as error:
-        raise UserError(f"checkpoint {folder}: the log of its run is damaged ({error}): remove {LOG}") from error
-    names = [[f"xattn_{i}/alpha_xattn", f"xattn_{i}/alpha_dense"] for i in model.config.gated_layers]
-    moments = [
-        {"step": row["step"], "gates": [[row["gates"][name] for name in pair] for pair in names]}
-        for row in rows
-        if "gates" in row
-    ]
+        moments = [
+            {"step": row["step"], "gates": [[row["gates"][name] for name in pair] for pair in names]}
+            for row in rows
+            if "gates" in row
+        ]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"checkpoint {folder}: the log of its run is damaged, or that of another model ({error}): remove {LOG}"
+        ) from error
     return moments[:: -(-len(moments) // MOMENTS) or 1]

@@ -29,6 +29,7 @@ from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.own_data.questions import Question, questions, unseen
 from tinyflamingo.own_data.scores import own_sides
+from tinyflamingo.training.presets import PRESETS
 
 STREAM = 20261201  # of the pictures of TinyWorld; no other code uses the number
 MOST = 400  # questions
@@ -57,10 +58,11 @@ def calibrate(
     threshold = float(np.quantile(probabilities, 1 - kept))
     texts = {text for _, text, _ in asked}
     fact = {"threshold": threshold, "kept": kept, "n": len(asked), "asked": texts.pop() if len(texts) == 1 else ""}
-    add_to_card(folder, unlike=fact)
     above = probabilities >= threshold
     report = fact | {"right_above": _mean(right[above]), "right_below": _mean(right[~above])}
-    return report | (_against(model, folder, unlike, probabilities, threshold) if unlike else {})
+    report |= _against(model, folder, unlike, probabilities, threshold) if unlike else {}
+    add_to_card(folder, unlike=fact)
+    return report
 
 
 def _mean(hits):
@@ -80,8 +82,8 @@ def answers(model: TrainedFlamingo, asked: list[Asked]) -> tuple[np.ndarray, np.
 
 
 def _own(model, folder, data, test) -> list[Asked]:
-    with own_sides(model, folder, data, test) as (training, side):
-        return [_asked(q) for q in unseen(questions(side, MOST), training)]
+    with own_sides(model, folder, data, test) as (training, side, shown):
+        return [_asked(q) for q in questions(unseen(side, training, *shown), MOST)]
 
 
 def _asked(question: Question) -> Asked:
@@ -90,6 +92,12 @@ def _asked(question: Question) -> Asked:
 
 
 def _tinyworld(model) -> list[Asked]:
+    preset = model.info.get("preset")
+    if preset not in PRESETS or PRESETS[preset].reads_archives:
+        raise UserError(
+            "the checkpoint did not learn from pictures of TinyWorld alone: give pictures of its kind, "
+            "--data PATH or --test PATH"
+        )
     rng = split_rng("test", STREAM)
     scenes = [(sample_single if i % 2 else sample_pair)(rng) for i in range(MOST // 2)]
     side = model.config.vision.side
@@ -98,8 +106,11 @@ def _tinyworld(model) -> list[Asked]:
 
 def _against(model, folder, unlike, probabilities, threshold) -> dict:
     """How many answers about other pictures are below the threshold, and how well the probability separates them."""
-    with own_sides(model, folder, unlike, None, everything=True) as (side, _):
-        others, _ = answers(model, [_asked(q) for q in questions(side, MOST)])
+    with own_sides(model, folder, unlike, None, everything=True) as (side, *_):
+        asked = [_asked(q) for q in questions(side, MOST)]
+    if not asked:
+        raise UserError(f"{unlike} has no record of one picture and one text to ask about: give other data to --unlike")
+    others = answers(model, asked)[0]
     labels = np.arange(len(probabilities) + len(others)) < len(probabilities)
     separation = auc(np.concatenate([probabilities, others]), labels)
     return {"n_unlike": len(others), "unlike_below": float((others < threshold).mean()), "auc": separation}

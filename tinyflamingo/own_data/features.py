@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tinyflamingo.data.store import PREPROCESSING, Store, Stored
+from tinyflamingo.data.store import FEATURES, PREPROCESSING, Store, Stored
 from tinyflamingo.files import replacing
 from tinyflamingo.model.config import FlamingoConfig
 from tinyflamingo.model.flamingo import encode_media
@@ -43,12 +43,12 @@ class StoredFeatures:
 
     def __init__(self, frozen: Params, store: Store, config: FlamingoConfig, folder: str | Path) -> None:
         self.firsts = store.firsts
-        path = Path(folder) / f"features-{features_key(frozen, store)}.f16"
+        path = Path(folder) / FEATURES.replace("*", features_key(frozen, store))
         one = np.zeros((1, 1, store.side, store.side, 3), np.uint8)
         S, Dv = encode_media(frozen, one, config, parts_of(config)).shape[2:]
         frames = int(store.firsts[-1])
         if world().rank == 0 and not (path.exists() and path.stat().st_size == 2 * frames * S * Dv):
-            for stale in path.parent.glob("features-*.f16"):
+            for stale in path.parent.glob(FEATURES):
                 stale.unlink()
             _write(path, frozen, store, config)
         world().wait()

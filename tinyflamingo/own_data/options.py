@@ -7,7 +7,6 @@ stages on these data (`stages.py`).
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -22,20 +21,24 @@ from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED
 from tinyflamingo.data.readers.record import MediaFile, Record
-from tinyflamingo.data.store import Store, prepare
+from tinyflamingo.data.store import Store, prepare, remove
 from tinyflamingo.data.tinyworld.text import tokenizer_lines
 from tinyflamingo.data.video import FPS
-from tinyflamingo.errors import UserError
+from tinyflamingo.errors import UserError, complain
 from tinyflamingo.language import _
+from tinyflamingo.model.interleave import encode_document
 from tinyflamingo.model.tokenizer import SMALLEST, Tokenizer, fit_tokenizer
 from tinyflamingo.own_data.stages import OwnContrastiveStage, OwnFlamingoStage, OwnLanguageStage
 from tinyflamingo.own_data.start import check_sizes, fitted, knows_tinyworld, load_start, preset_of, weights_of
+from tinyflamingo.training.flamingo_stage import cut
 from tinyflamingo.training.presets import Preset
+from tinyflamingo.training.ranks import world
 from tinyflamingo.training.run import TinyWorld, plan
 from tinyflamingo.training.state import STATE, load_state
 
 FOLDER, TEST = "data", "test"  # in the folder of a run: the store of its data, and that of --test
 TEXTS = 100_000  # most records whose texts train the tokenizer
+LOOKED_AT = 200  # records of which it is checked whether the context holds their learned text
 FULL = 2000  # records for which a run makes all steps of its preset
 FEWEST = 200  # steps of a stage, at least
 MIX = 0.7  # share of the data in a run that goes on from a checkpoint which knows TinyWorld
@@ -160,6 +163,25 @@ def fit(own: OwnData, preset: Preset, store: Store) -> tuple[Preset, Tokenizer]:
     return with_context(own, with_steps(own, replace(preset, config=config), len(store.training))), tokenizer
 
 
+def check_context(preset: Preset, tokenizer: Tokenizer, store: Store) -> None:
+    """`UserError` if in all records the texts before the learned one fill the context; a line if in some."""
+    longest = max(dataset.length for dataset in preset.flamingo.datasets)
+    numbers = store.training[:: max(1, len(store.training) // LOOKED_AT)].tolist()
+    sequences = [encode_document(store.items(n), tokenizer) for n in numbers]
+    lost = np.mean([not any(cut(sequence, longest).weights) for sequence in sequences])
+    need = 2 + max(np.argmax(np.array(sequence.weights) > 0) for sequence in sequences)
+    if lost == 1:
+        raise UserError(
+            f"in all records the context of {longest} tokens ends before the text that is learned: give "
+            f"--context {need} or more"
+        )
+    if lost and world().rank == 0:
+        complain(
+            f"in {lost:.0%} of the records the context of {longest} tokens ends before the text that is learned; "
+            f"--context {need} holds all of them"
+        )
+
+
 class OwnSource(TinyWorld):
     """The user's own data, alone or mixed with TinyWorld."""
 
@@ -170,14 +192,16 @@ class OwnSource(TinyWorld):
     def prepare(self, preset: Preset, folder: str | Path) -> None:
         """Check the vocabulary, then decode the data into the folder of the run."""
         own = self.own
+        if own.test:
+            read_data(own.test)  # an error now, not after the other data are decoded
         check_vocabulary(own, preset)
         config = load_start(own.start, own.start_sha256).config if own.start else preset.config
         prepare_store(own, config.vision, folder)
 
     def clear(self, folder: str | Path) -> None:
-        """Remove the decoded data."""
-        for name in (FOLDER, TEST):
-            shutil.rmtree(Path(folder) / name, ignore_errors=True)
+        """Remove the decoded data, and no other file."""
+        for name in (FOLDER, TEST) if self.own.test else (FOLDER,):
+            remove(Path(folder) / name)
 
     def plan(self, preset: Preset) -> str:
         """What the run does, one line for each stage."""
@@ -191,6 +215,7 @@ class OwnSource(TinyWorld):
         if self.own.start:
             return self._continued(preset, store, load_start(self.own.start, self.own.start_sha256))
         preset, tokenizer = fit(self.own, preset, store)
+        check_context(preset, tokenizer, store)
         stages = (
             partial(OwnContrastiveStage, store=store, mix=self.own.mix, augment=self.own.augment == "on"),
             partial(OwnLanguageStage, store=store, mix=self.own.mix),
@@ -201,6 +226,7 @@ class OwnSource(TinyWorld):
     def _continued(self, preset, store, model):
         """The material of a run that goes on from a model."""
         preset = with_context(self.own, with_steps(self.own, fitted(preset, model), len(store.training)))
+        check_context(preset, model.tokenizer, store)
         stage = partial(OwnFlamingoStage, store=store, mix=self.own.mix, start=model)
         return preset, model.tokenizer, (stage,)
 

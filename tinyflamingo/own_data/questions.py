@@ -79,14 +79,18 @@ def _question(store, number) -> Question | None:
     return Question(store, number, medium, asked, texts[-1], (texts[-1],), store.answers(number))
 
 
-def unseen(asked: list[Question], training: Side) -> list[Question]:
-    """The questions about pictures that no training record shows: a separate test set can have copies."""
-    store = training.store
-    if not asked or asked[0].store is store:
-        return asked
-    media = {item for n in training.numbers.tolist() for item in store.items(n) if isinstance(item, Stored)}
-    shown = {digest for medium in media for digest in _digests(store.frames(medium))}
-    return [q for q in asked if not shown & _digests(q.pixels())]
+def unseen(asked: Side, *training: Side) -> Side:
+    """The asked records without those that show a picture of a training record: a separate test set can have copies."""
+    others = [side for side in training if side.store is not asked.store]  # within a store nothing asked is trained
+    shown = set().union(*(_shown(side.store, n) for side in others for n in side.numbers.tolist()))
+    fresh = [n for n in asked.numbers.tolist() if not (shown and shown & _shown(asked.store, n))]
+    return Side(asked.store, np.array(fresh, int))
+
+
+def _shown(store, number) -> set[bytes]:
+    """Hashes of all media of a record."""
+    media = [item for item in store.items(number) if isinstance(item, Stored)]
+    return set().union(*(_digests(store.frames(medium)) for medium in media))
 
 
 def _digests(frames) -> set[bytes]:

@@ -79,15 +79,19 @@ def evaluate_own(
     folder: of the checkpoint; the run beside it has the data. data: the data set, if the run does not have it; records
     are held out as in training. test: a data set of which every picture is asked.
     """
-    with own_sides(model, folder, data, test) as (training, asked):
-        return {"own": own_report(model, training, asked, n, shots, seed)}
+    with own_sides(model, folder, data, test) as (training, asked, shown):
+        return {"own": own_report(model, training, asked, n, shots, seed, shown)}
 
 
 @contextmanager
 def own_sides(
     model: TrainedFlamingo, folder: Path, data: str | None, test: str | None, everything: bool = False
-) -> Iterator[tuple[Side, Side]]:
-    """(training, asked) for `evaluate_own`, as long as the block runs. everything: of `data`, nothing is held out."""
+) -> Iterator[tuple[Side, Side, list[Side]]]:
+    """(training, asked, shown) for `evaluate_own`, as long as the block runs.
+
+    shown: the training records of the run beside the checkpoint, if other data are given. Those may have grown since,
+    and then other records are held out. everything: of `data`, nothing is held out.
+    """
     vision, own = model.config.vision, model.info.get("data") or {}
     run = find_checkpoint(folder).parent
     if data is None and not (run / FOLDER / CARD).exists():
@@ -99,6 +103,7 @@ def own_sides(
             kind = own.get("format") if path == own.get("path") else None
             return prepare(path, Path(place) / name, vision.side, kind, 1.0, vision.preparation, fps, hold_out)
 
+        shown = [run_sides(run)[0]] if data and (run / FOLDER / CARD).exists() else []
         if data is None:
             training, asked = run_sides(run)
         else:
@@ -107,24 +112,31 @@ def own_sides(
         if test:
             store = decode(test, TEST, "nothing")
             asked = Side(store, store.training)
-        yield training, asked
+        yield training, asked, shown
 
 
 def own_report(
-    model: TrainedFlamingo, training: Side, asked: Side, n: int = ASKED, shots: Sequence[int] = (0,), seed: int = 0
+    model: TrainedFlamingo,
+    training: Side,
+    asked: Side,
+    n: int = ASKED,
+    shots: Sequence[int] = (0,),
+    seed: int = 0,
+    shown: Sequence[Side] = (),
 ) -> dict:
     """All scores of a model: {"n", "perplexity", "perplexity_exchanged", "asked", "left_out", "scores": {name: row}}.
 
-    A row: {"score", "ci95", "n", "another", "neighbours"}. asked: number of questions. left_out: questions about
-    pictures that training shows too.
+    A row: {"score", "ci95", "n", "another", "neighbours"}. asked: number of questions. shown: records on which the
+    model was trained beside `training`. left_out: questions about pictures that one of the two shows too.
     """
-    report = held_out(model, asked, n)
-    every = questions(asked)
-    fresh = unseen(every, training)
+    new = unseen(asked, training, *shown)
+    fresh = questions(new)
     chosen, known = fresh[:: max(1, -(-len(fresh) // min(n, ASKED)))], questions(training, MOST)
-    report |= {"asked": len(chosen), "left_out": len(every) - len(fresh), "scores": {}}
+    report = held_out(model, new, n)
+    report |= {"asked": len(chosen), "left_out": len(questions(asked)) - len(fresh), "scores": {}}
     if len({q.picture for q in chosen}) < 2 or not known or model.parts.visible is not own_medium:
         return report
+    _require_shots(model, known, chosen, shots, seed)
     visual_of = partial(visual_tokens, model)
     for k in shots:
         prefix = "" if k == 0 else f"{k} shots: "
@@ -147,8 +159,7 @@ def answer_scores(
 ) -> dict:
     """{metric: row} of written and of ranked answers, all after the same examples of training."""
     rng = split_rng("test", STREAM, seed, shots)
-    examples = [known[i] for i in rng.permutation(len(known))[:shots]]
-    items = [item for e in examples for item in (MEDIUM, e.asked, e.answer)]
+    examples, items = _examples(rng, known, shots)
     exchanged = [asked[j] for j in others(asked)]
     options, right = _options(rng, known, asked)
     sides = [
@@ -168,15 +179,43 @@ def answer_scores(
     return rows | {name: summarise(ranked[0], rng) | more}
 
 
+def _examples(rng, known, shots):
+    """(`shots` questions of training, the items of a prompt that shows them with their answers)."""
+    examples = [known[i] for i in rng.permutation(len(known))[:shots]]
+    return examples, [item for e in examples for item in (MEDIUM, e.asked, e.answer)]
+
+
+def _require_shots(model, known, asked, shots, seed):
+    """`UserError` if there are too few examples, or if the prompt does not fit into the context."""
+    context, longest = model.config.language.context, max(len(model.tokenizer.encode(q.asked)) for q in asked)
+    for k in shots:
+        if k > len(known):
+            raise UserError(f"--shots is {k}, but training has {len(known)} records to show: choose a smaller number")
+        _, items = _examples(split_rng("test", STREAM, seed, k), known, k)
+        need = len(encode_document(items, model.tokenizer).tokens) + min(longest, LONGEST) + LONGEST
+        if k and need > context:
+            raise UserError(
+                f"--shots is {k}, but with so many examples a prompt can have {need} tokens, and the "
+                f"context is {context}: choose a smaller number"
+            )
+
+
 def _answers(model, asked, items, examples, shown, visual_of, options):
     """[(written text, number of the likeliest option)] for questions whose media are `shown` (n, R, D)."""
     visual = np.concatenate([visual_of(examples), shown]) if examples else shown
     cache, next_token = read_prompt(model, items, visual)
     seen = [len(examples) + 1 + i for i in range(len(asked))]
-    rows = [[MEDIUM, q.asked] for q in asked]
+    rows = [[MEDIUM, _cut(model.tokenizer, q.asked)] for q in asked]
+    options = [[_cut(model.tokenizer, text) for text in texts] for texts in options]
     texts = write(model, rows, seen, cache, visual, ANSWER_TOKENS)
     likely = rank(model, rows, options, seen, cache, visual, next_token)
     return [(text, int(np.argmax(scores))) for text, scores in zip(texts, likely, strict=True)]
+
+
+def _cut(tokenizer, text):
+    """The first LONGEST tokens of a text: a single long one would need memory for all."""
+    ids = tokenizer.encode(text)
+    return text if len(ids) <= LONGEST else tokenizer.decode(ids[:LONGEST])
 
 
 def _options(rng, known, asked):

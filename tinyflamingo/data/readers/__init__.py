@@ -90,12 +90,18 @@ def _files(path: Path, name) -> dict:
     """{format: its files}. If the caller gives a file and its format, the file is not checked."""
     if path.is_file() and name:
         return {name: [path]}
-    candidates = {}
+    candidates, refused = {}, []
     for format_name in [name] if name else FORMATS:
-        files = _named(path, FORMATS[format_name])
-        fitting = [file for file in files if _fits(file, FORMATS[format_name])]
+        fitting = []
+        for file in _named(path, FORMATS[format_name]):
+            try:
+                fitting += [file] if _fits(file, FORMATS[format_name]) else []
+            except UserError as error:  # perhaps a file that is no part of the data
+                refused.append(error)
         if fitting:
             candidates[format_name] = fitting
+    if refused and (name or not candidates):
+        raise refused[0]
     return candidates
 
 
