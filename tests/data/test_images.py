@@ -166,6 +166,16 @@ def test_32_bits_are_scaled_by_the_range_of_the_type(tmp_path):
     np.testing.assert_allclose(picture[1, :, 0], [0, 128, 255], atol=1)
 
 
+@pytest.mark.parametrize("grey", [np.int32(100), np.int32(100_000), np.uint16(100)])
+def test_greys_that_would_become_black_are_refused(tmp_path, grey):
+    """A file of 16 or 32 bits can hold small numbers, of 8 bits or of a measurement."""
+    Image.fromarray(np.full((8, 8), grey)).save(tmp_path / "a.tiff")
+    with pytest.raises(UserError, match="a.tiff.*all of it would be black.*save it with 8 bits"):
+        load_picture(tmp_path / "a.tiff")
+    Image.fromarray(np.zeros((8, 8), grey.dtype)).save(tmp_path / "a.tiff")
+    assert not load_picture(tmp_path / "a.tiff").any()
+
+
 def test_float_tiff(tmp_path):
     values = np.full((8, 8), 0.5, np.float32)
     Image.fromarray(values).save(tmp_path / "a.tiff")

@@ -274,7 +274,10 @@ def _deep_grey_to_uint8(grey: np.ndarray, name: str) -> np.ndarray:
             raise Unreadable("picture", name, str(error), "save it with 8 bits") from None
     # Pillow keeps some 16-bit files (PGM, older PNG) in 32 bits: only their values show it
     top = SIXTEEN_BIT if grey.max() <= SIXTEEN_BIT else np.iinfo(np.int32).max
-    return (np.clip(grey, 0, top) * (255 / top) + 0.5).astype(np.uint8)
+    pixels = (np.clip(grey, 0, top) * (255 / top) + 0.5).astype(np.uint8)
+    if grey.any() and not pixels.any():
+        raise Unreadable("picture", name, "its greys are near 0, so all of it would be black", "save it with 8 bits")
+    return pixels
 
 
 def _to_uint8(array: np.ndarray) -> np.ndarray:
