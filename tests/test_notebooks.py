@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pace import slowness
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
@@ -16,7 +17,7 @@ MarkdownIt = pytest.importorskip("markdown_it").MarkdownIt
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 # Seconds of processor time, so that a busy machine changes nothing; the promise is 20, 60 and 5, on a slower one half
-# as much again. The first cells pay for imports and, once, for compiling.
+# as much again, and more on one that is slower still. The first cells pay for imports and, once, for compiling.
 CELL, NOTEBOOK, FIRST_FIGURE = 30, 90, 10
 DEADLINE = 600  # of the wall clock, for a cell that hangs
 BYTES = 300_000
@@ -218,9 +219,10 @@ def test_the_notebook_runs_untouched_and_solved_in_its_budget(source, monkeypatc
     if max(budget.seconds) >= CELL:  # the first run on a machine compiles kernels; what is promised are the others
         notebook, budget = run_watched(source)
     assert len(json.dumps(notebook)) < BYTES
-    assert max(budget.seconds) < CELL
-    assert sum(budget.seconds) < NOTEBOOK
-    assert budget.drawn is not None and budget.drawn < FIRST_FIGURE
+    slow = slowness()
+    assert max(budget.seconds) < CELL * slow
+    assert sum(budget.seconds) < NOTEBOOK * slow
+    assert budget.drawn is not None and budget.drawn < FIRST_FIGURE * slow
     said = [words_of(o) for c in notebook.cells if build.kind_of(c)[0] == "check" for o in c.outputs]
     assert len(said) % 2 == 0
     assert all(words.endswith("is not done yet.\n") for words in said[: len(said) // 2])

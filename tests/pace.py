@@ -1,0 +1,31 @@
+"""How much slower this machine is at the moment than the one for which the limits of processor time were chosen.
+
+On a machine that others share, one and the same work takes up to twice as many seconds of the processor an hour later.
+So a limit is multiplied by the time of a fixed work, in Python and in matrix products, over its usual time.
+"""
+
+import time
+
+import numpy as np
+
+from tinyflamingo.ops.team import one_team
+
+USUAL = 0.45  # seconds of the processor for `work` on a usual laptop
+
+
+def slowness() -> float:
+    """1 on a usual machine or a faster one, more on a slower one."""
+    with one_team():  # threads of BLAS that wait for work use the processor too
+        began = time.process_time()
+        work()
+        return max(1.0, (time.process_time() - began) / USUAL)
+
+
+def work() -> None:
+    """As much Python as arithmetic, as in a notebook."""
+    numbers, words, a = {}, [], np.ones((256, 256), np.float32)
+    for i in range(2_000_000):
+        numbers[i % 1000] = numbers.get(i % 1000, 0) + i
+        if i % 4000 == 0:
+            a = np.tanh(a @ a)
+            words.append(str(i))
