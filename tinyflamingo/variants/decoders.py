@@ -86,7 +86,7 @@ def embed_plainly(config: PublicDecoderConfig) -> Callable:
 def add_positions(params: Params, h: Array, places: Array, config: PublicDecoderConfig) -> Array:
     """h (B, T, D) plus the learned position of each token, places (B, T), if the family has such a table."""
     offset = FAMILIES[config.family].positions
-    return h if offset is None else h + ops.embed(params["position"], places + offset)
+    return h if offset is None else h + ops.embed(params["position"], np.maximum(places, 0) + offset)
 
 
 def decoder_block(
