@@ -40,14 +40,10 @@ def _run(argv) -> int:
     except UserError as error:
         return _complain(error)
     except BrokenPipeError:  # the reader of our output is closed
-        _throw_away_output()
+        _end_stdout()
         return 141
     except OSError as error:  # a full disk, a name that is too long, no permission: the user must repair it
-        with contextlib.suppress(ValueError):
-            try:
-                sys.stdout.flush()
-            except OSError:
-                _throw_away_output()
+        _end_stdout()
         return _complain(f"{_(error.strerror or str(error))}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         again = hasattr(args, "resume")
@@ -64,9 +60,12 @@ def _ready_stdout():
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _throw_away_output():
-    """Nothing more can be written to stdout. Python would try it once more at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _end_stdout():
+    """Write what is left for stdout. If that fails, throw it away: Python would try it once more at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(error) -> int:

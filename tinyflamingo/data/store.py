@@ -183,10 +183,9 @@ def _foreign(folder):
 
 def _require_removable(folder, data):
     """`UserError` unless the folder is absent, or holds only files of a store (also half-written ones)."""
-    present, foreign = os.path.lexists(folder) and folder.is_dir() and any(folder.iterdir()), _foreign(folder)
-    inside = data.resolve().is_relative_to(folder.resolve())
+    foreign, inside = _foreign(folder), data.resolve().is_relative_to(folder.resolve())
     if foreign or inside or (os.path.lexists(folder) and not folder.is_dir()):
-        why = _("the data are in it") if inside else _("other files are in it" if present else "it is not a folder")
+        why = _("the data are in it") if inside else _("other files are in it" if foreign else "it is not a folder")
         raise UserError(f"cannot write the prepared data to {folder}: {why}; choose another --out")
 
 

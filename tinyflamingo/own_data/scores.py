@@ -205,15 +205,15 @@ def _answers(model, asked, items, examples, shown, visual_of, options):
     visual = np.concatenate([visual_of(examples), shown]) if examples else shown
     cache, next_token = read_prompt(model, items, visual)
     seen = [len(examples) + 1 + i for i in range(len(asked))]
-    rows = [[MEDIUM, _cut(model.tokenizer, q.asked)] for q in asked]
-    options = [[_cut(model.tokenizer, text) for text in texts] for texts in options]
+    rows = [[MEDIUM, _beginning(model.tokenizer, q.asked)] for q in asked]
+    options = [[_beginning(model.tokenizer, text) for text in texts] for texts in options]
     texts = write(model, rows, seen, cache, visual, ANSWER_TOKENS)
     likely = rank(model, rows, options, seen, cache, visual, next_token)
     return [(text, int(np.argmax(scores))) for text, scores in zip(texts, likely, strict=True)]
 
 
-def _cut(tokenizer, text):
-    """The first LONGEST tokens of a text: a single long one would need memory for all."""
+def _beginning(tokenizer, text):
+    """At most LONGEST tokens of a text: all texts of a batch are padded to the longest one."""
     ids = tokenizer.encode(text)
     return text if len(ids) <= LONGEST else tokenizer.decode(ids[:LONGEST])
 

@@ -82,7 +82,7 @@ def going_on(where: str | Path, kept: list[dict]) -> Iterator[None]:
             kept.append(now)
             if world().rank == 0:
                 changes = _changes(before, now)
-                complain(f"warning: {where} goes on with other bits than without these changes: {changes}")
+                complain(f"warning: {where} goes on, but its bits will be different, because this changed: {changes}")
         yield
 
 
