@@ -325,7 +325,7 @@ def test_another_number_of_workers_is_one_warning(tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("TINYFLAMINGO_THREADS", "2")
     model = run.train("smoke", tmp_path / "run", resume=True)
     (line,) = warnings_of(capsys)
-    assert "other bits" in line and line.endswith(": workers 1, now 2")
+    assert "its bits will be different" in line and line.endswith(": workers 1, now 2")
     assert [c["workers"] for c in model.info["conditions"]] == [1, 2] and model.info["workers"] == 2
 
 
