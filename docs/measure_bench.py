@@ -24,6 +24,8 @@ def main() -> None:
         file = Path(folder) / "bench.json"
         command = [sys.executable, "-m", "tinyflamingo", "bench", "--json", str(file), *sys.argv[1:]]
         subprocess.run(command, cwd=ROOT, check=True)
+        if not file.exists():  # --help measures nothing
+            return
         report = json.loads(file.read_text(encoding="utf-8"))
     path = ROOT / "docs" / "bench" / file_name(report["machine"]["processor"])
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"lines": {}}

@@ -82,9 +82,23 @@ def parameters() -> str:
 
 def headline() -> str:
     """The result of the suite of sixteen tasks, over all its seeds."""
-    from tinyflamingo.studies import report_read, report_text
+    from tinyflamingo.studies import report_read, report_suite
 
-    return report_text.headline(report_read.read_runs([RESULTS]).suites)
+    return report_suite.headline(report_read.read_runs([RESULTS]).suites)
+
+
+LEVELS = (
+    "{} for one property of a picture, {} for several, {} for videos, {} with new words around the properties, {} with "
+    "renamed values"
+)
+
+
+def levels() -> str:
+    """The scores of the tasks explained only by examples, with 32 shots, over all trainings."""
+    from tinyflamingo.studies import report_read, report_suite
+
+    means = report_suite.level_means(report_read.read_runs([RESULTS]).suites, "32")
+    return LEVELS.format(*(mean.split()[0] for mean in means.values()))
 
 
 def omniglot() -> str:
@@ -160,4 +174,4 @@ def answers() -> str:
     return "\n".join(["```console", *lines, "```"])
 
 
-REGIONS = (scores, twins, perplexity, parameters, headline, omniglot, emoji, emoji_tinyworld, facts, answers)
+REGIONS = (scores, twins, perplexity, parameters, headline, levels, omniglot, emoji, emoji_tinyworld, facts, answers)

@@ -9,8 +9,10 @@ import pytest
 from tinyflamingo.errors import UserError
 from tinyflamingo.studies import report_figures
 from tinyflamingo.studies.report import report, section
+from tinyflamingo.studies.report_markdown import show
 from tinyflamingo.studies.report_read import Runs, cell_of, merged, read_runs
-from tinyflamingo.studies.report_text import SECTIONS, headline, notes, show
+from tinyflamingo.studies.report_suite import headline, level_means
+from tinyflamingo.studies.report_text import SECTIONS, notes
 
 
 def cell(score, half=0.02, n=500):
@@ -287,6 +289,7 @@ def test_levels_have_the_mean_of_their_tasks_and_the_worst_seed(tmp_path):
     assert "| 2 | – | – |" not in text
     level = next(line for line in text.splitlines() if line.startswith("| 2 | "))
     assert level.split(" | ")[-1].startswith("0.62 [0.60]")  # (0.8 + 0.4) / 2, and 0.05 more with seed 1
+    assert level_means(suites, "32") == {2: "0.62 [0.60]"}
     assert "on **1 of 2** tasks, clearly on" in text and "`chosen` (DEV)" in text
 
 

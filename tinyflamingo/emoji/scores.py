@@ -63,7 +63,7 @@ def emoji_report(
     figure: where to draw a prompt and the scores; None: nowhere.
     """
     known, asked = split(read_concepts(data, model.config.vision.side, language_of(model)))
-    drawn = Drawn(model, asked, split_rng("test", STREAM, seed))
+    drawn = Drawn(model, asked, split_rng("test", STREAM, seed, 6))
     rows = few_shot_scores(model, drawn, n, seed) | name_scores(model, known, n, seed)
     if figure:
         draw_emoji(ask(model, drawn, np.arange(5), split_rng("test", STREAM, seed, 5), 1), rows, figure)
