@@ -12,8 +12,8 @@ MISSING = re.compile(MODULE + r"|(\S+) is not (?:installed|there)|not installed:
 
 def missing(reasons):
     """What is missing, by the reasons of skipped tests."""
-    found = [name for reason in reasons for groups in MISSING.findall(reason) for name in groups if name]
-    return sorted({name for names in found for name in names.split(", ")})
+    groups_of_names = [name for reason in reasons for groups in MISSING.findall(reason) for name in groups if name]
+    return sorted({name for names in groups_of_names for name in names.split(", ")})
 
 
 def installed(name):

@@ -110,8 +110,8 @@ PLANTED = [
 
 @pytest.mark.parametrize("english, words, fault", PLANTED)
 def test_a_planted_fault_is_found(translate, english, words, fault):
-    found = list(translate.wrong(entry(english, words), translate.read_terms()))
-    assert found == [] if fault is None else any(fault in line for line in found), found
+    problems = list(translate.wrong(entry(english, words), translate.read_terms()))
+    assert problems == [] if fault is None else any(fault in line for line in problems), problems
 
 
 def test_a_fuzzy_entry_is_a_fault(translate):
@@ -154,11 +154,11 @@ def test_missing_unused_and_old_are_faults(translate, tmp_path, monkeypatch):
     file += [entry("One mask.", "一个掩码。"), entry("Three.", "三。")]
     file.save(str(source.catalogue))
     written.write_text("别的", encoding="utf-8")
-    found = "\n".join(translate.faults(source))
-    assert found.count("\n") == 2
-    assert "no entry, run --update: Two." in found
-    assert "no longer in the source" in found and "Three." in found
-    assert "a.md differs" in found
+    problems = "\n".join(translate.faults(source))
+    assert problems.count("\n") == 2
+    assert "no entry, run --update: Two." in problems
+    assert "no longer in the source" in problems and "Three." in problems
+    assert "a.md differs" in problems
 
 
 def test_an_update_keeps_translations_and_marks_what_has_changed(translate, tmp_path):
@@ -304,10 +304,10 @@ def test_an_f_string_is_found_with_places_for_its_values(translate, tmp_path):
     code = 'raise UserError(f"{path}: {len(names)} names, first {names[0]!r}, in {path}; {x.why:.3f}")\n'
     code += 'y = _(f"a {kind}" if kind else "no kind")\nz = f"{n} things here"\nw = f"{a} {b}"\n'
     module.write_text(code, encoding="utf-8")
-    found = ["{path}: {value} names, first {value2}, in {path}; {why}", "a {kind}", "no kind"]
-    assert list(translate.strings_of(module)) == [*found, "{n} things here"]
+    strings = ["{path}: {value} names, first {value2}, in {path}; {why}", "a {kind}", "no kind"]
+    assert list(translate.strings_of(module)) == [*strings, "{n} things here"]
     other = module.rename(tmp_path / "x.py")
-    assert list(translate.strings_of(other)) == found
+    assert list(translate.strings_of(other)) == strings
 
 
 MESSAGES = [

@@ -158,8 +158,8 @@ def test_the_short_table_of_the_readme_is_a_part_of_the_long_one():
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `(tinyflamingo/[\w/.]+)` \|$", text, re.M)
     assert rows[0][2] == "tinyflamingo/one_file.py"
     assert [file for _, _, file in rows if not (ROOT / file).is_file()] == []
-    told = {number for _, notebooks, _ in rows for number in re.findall(r"\b\d\d\b", notebooks)}
-    assert told | {"01"} == set(re.findall(r"`notebooks/(\d\d)_", long)) and "Notebook 01" in text
+    listed = {number for _, notebooks, _ in rows for number in re.findall(r"\b\d\d\b", notebooks)}
+    assert listed | {"01"} == set(re.findall(r"`notebooks/(\d\d)_", long)) and "Notebook 01" in text
 
 
 def test_names_in_the_deviations_are_in_the_code():

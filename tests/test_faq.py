@@ -22,7 +22,7 @@ def messages():
     """The strings of the code: a regular expression, in which a value can be anything, and how much of it is fixed."""
     files = [path for folder in ("tinyflamingo", "docs", "tests") for path in (ROOT / folder).rglob("*.py")]
     nodes = [node for path in files if path != Path(__file__) for node in ast.walk(ast.parse(path.read_bytes()))]
-    found = {}
+    lengths = {}
     for node in nodes:
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
@@ -30,8 +30,8 @@ def messages():
             text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
             parts = [None if part.startswith("{") else part for part in re.split(r"(\{\w+\})", text)]  # for `format`
         pattern = "".join(".*" if part is None else re.escape(part) for part in parts)
-        found[pattern] = sum(len(part) for part in parts if part)
-    return {re.compile(pattern): fixed for pattern, fixed in found.items()}
+        lengths[pattern] = sum(len(part) for part in parts if part)
+    return {re.compile(pattern): fixed for pattern, fixed in lengths.items()}
 
 
 def printed(line):

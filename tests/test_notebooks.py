@@ -146,8 +146,8 @@ def test_a_block_by_chance_is_found(text, lines):
 @every
 def test_the_minutes_are_told_and_counted(source):
     """In the first cell and on two pages: `python notebooks/build.py --minutes` counts them."""
-    told = re.search(r"minutes: (\d+)|(\d+) minutes", build.read_source(source).cells[0].source)
-    assert int(told[1] or told[2]) == build.minutes(source)
+    stated = re.search(r"minutes: (\d+)|(\d+) minutes", build.read_source(source).cells[0].source)
+    assert int(stated[1] or stated[2]) == build.minutes(source)
     page = (FOLDER.parent / "docs" / "teaching.md").read_text(encoding="utf-8")
     assert re.search(rf"^### {source.stem[:2]} .*\n- \*\*Minutes\*\* {build.minutes(source)}\.", page, re.MULTILINE)
     table = (FOLDER.parent / "docs" / "chapter.md").read_text(encoding="utf-8")
@@ -295,13 +295,13 @@ print(double(2))
 def test_one_source_makes_two_notebooks(tmp_path):
     path = tmp_path / "a.py"
     path.write_text(EXERCISE, encoding="utf-8")
-    mine, theirs = (build.read_source(path, solved).cells for solved in (False, True))
-    assert mine[0].source == (
+    ours, theirs = (build.read_source(path, solved).cells for solved in (False, True))
+    assert ours[0].source == (
         'def double(x):\n    y = 0\n    raise NotImplementedError("Exercise 99.1: your turn")\n    return y'
     )
     assert "y = 2 * x" in theirs[0].source
-    assert [build.kind_of(cell) for cell in mine] == [("exercise", "99.1"), ("check", "99.1")]
-    assert mine[1] == theirs[1]
+    assert [build.kind_of(cell) for cell in ours] == [("exercise", "99.1"), ("check", "99.1")]
+    assert ours[1] == theirs[1]
 
 
 @pytest.mark.parametrize("broken", [EXERCISE.replace("    # sol", "# sol"), EXERCISE.replace("# solution\n", "")])

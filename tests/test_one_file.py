@@ -351,27 +351,27 @@ POSITIONS = {("resampler", "place"), ("resampler", "share"), ("decoder_block", "
 
 def arrays_inside(call):
     """(function, variable, type) of every array that a function of the one file holds when it returns."""
-    found = set()
+    arrays = set()
 
     def watch(frame, event, _):
         if event == "return" and frame.f_code.co_filename == str(SOURCE):
             held = [(name, x) for name, x in frame.f_locals.items() if isinstance(x, np.ndarray | np.generic)]
-            found.update((frame.f_code.co_name, name, x.dtype) for name, x in held)
+            arrays.update((frame.f_code.co_name, name, x.dtype) for name, x in held)
 
     sys.setprofile(watch)
     try:
         call()
     finally:
         sys.setprofile(None)
-    return found
+    return arrays
 
 
 def test_the_numbers_are_float32_from_pixels_to_logits(ours):
     items = prompt(few_shots, 1) + prompt(clip_of_1_to_12_frames, 11)
-    found = arrays_inside(lambda: logits_of_one_file(ours, items))
-    wide = {(function, name) for function, name, dtype in found if dtype == np.float64}
+    arrays = arrays_inside(lambda: logits_of_one_file(ours, items))
+    wide = {(function, name) for function, name, dtype in arrays if dtype == np.float64}
     assert wide <= POSITIONS  # tables of places, made float32 before they meet the signal
-    assert {function for function, _, dtype in found if dtype == np.float32} >= {"conv", "attend", "flamingo"}
+    assert {function for function, _, dtype in arrays if dtype == np.float32} >= {"conv", "attend", "flamingo"}
     assert logits_of_one_file(ours, items).dtype == np.float32
 
 
@@ -415,7 +415,7 @@ def write_gif(path, frames, **options):
     first.save(path, save_all=True, append_images=rest, **options)
 
 
-@pytest.mark.parametrize("duration", [1000, 500, 300, 40, [100, 2500, 300, 1000, 40, 990, 3000, 700, 200]])
+@pytest.mark.parametrize("duration", [1000, 500, 300, 40, 10, [100, 2500, 300, 1000, 40, 990, 3000, 700, 200]])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_gif_gives_the_frames_that_the_package_takes(duration, channels, tmp_path):
     frames = np.random.default_rng(2).integers(0, 256, (9, 40, 57, channels), dtype=np.uint8)
@@ -440,8 +440,8 @@ def files(tmp_path_factory):
 def test_a_template_gives_the_text_of_the_package(files, ours, theirs):
     template = "a <b> <EOC><image>Output: a red ring.<EOC><video>Question: what happens? Answer:"
     paths = [files / "picture.png", files / "clip.gif"]
-    mine = one_file.read_prompt(template, paths)
-    assert one_file.complete(ours, mine) == text_of_package(theirs, read_prompt(template, paths, 32))
+    prompt = one_file.read_prompt(template, paths)
+    assert one_file.complete(ours, prompt) == text_of_package(theirs, read_prompt(template, paths, 32))
 
 
 # ---------------------------------------------------------------- the command line
@@ -472,7 +472,7 @@ def test_the_command_takes_another_checkpoint(files, other_folder):
 
 
 @pytest.mark.parametrize(
-    "template, names, told",
+    "template, names, message",
     [
         ("<image>Output:", [], "1 marks <image> or <video>, 0 files"),
         ("Output:", ["picture.png"], "0 marks <image> or <video>, 1 files"),
@@ -483,9 +483,9 @@ def test_the_command_takes_another_checkpoint(files, other_folder):
         ("<image>Output:", ["."], "Is a directory"),
     ],
 )
-def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(template, names, told, files):
+def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(template, names, message, files):
     code, out, err = run(template, *(files / name for name in names))
-    assert (code, out, err.count("\n")) == (2, "", 1) and told in err
+    assert (code, out, err.count("\n")) == (2, "", 1) and message in err
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -113,9 +113,9 @@ def test_odd_values_of_a_tokenizer(name):
     words = {letter: i for i, letter in enumerate(BYTES)} | {"</s>": 256}
     whole = {"model": {"type": "BPE", "vocab": words, "merges": []}, "pre_tokenizer": {"type": "ByteLevel"}}
     assert find_vocabulary(json.dumps(whole).encode(), 300).eos == 256
-    odd = [whole] if ODD[name] is None else whole | ODD[name]
+    changed = [whole] if ODD[name] is None else whole | ODD[name]
     with pytest.raises(UserError, match="tokenizer.json"):
-        find_vocabulary(json.dumps(odd).encode(), 300)
+        find_vocabulary(json.dumps(changed).encode(), 300)
 
 
 def test_names_of_arrays_that_are_nested_too_deep():

@@ -83,11 +83,11 @@ def digest(file: Any) -> str:
 
 def digests(paths: dict) -> dict:
     """{name: SHA-256} of files, {name: path}."""
-    found = {}
+    by_name = {}
     for name, path in paths.items():
         with open_regular(path) as file:
-            found[name] = digest(file)
-    return found
+            by_name[name] = digest(file)
+    return by_name
 
 
 def require_regular(folder: str | os.PathLike) -> None:

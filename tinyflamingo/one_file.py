@@ -225,7 +225,7 @@ def read(mark, file):  # <image>: uint8 (1, Y, X, 3); <video>: one frame a secon
         rgba = ImageOps.exif_transpose(frame).convert("RGBA")  # whatever is transparent becomes white
         picture = np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
         frames += [picture] * (time // 1000 + 1 - len(frames))
-        time += int(frame.info.get("duration") or 100)  # milliseconds
+        time += delay if (delay := int(frame.info.get("duration", 0))) > 10 else 100  # milliseconds, as in browsers
     return np.stack(frames)
 
 

@@ -310,8 +310,8 @@ def test_the_time_of_compilation_is_told_before_the_first_line(monkeypatch, no_c
     monkeypatch.setitem(run.LINES, "slow", slow)
     said = []
     run.bench(threads=[1, 2], say=said.append)
-    (told,) = (i for i, line in enumerate(said) if "slow: PyTorch compiles for about 3 minutes" in line)
-    assert told < said.index(run.HEAD)
+    (announced,) = (i for i, line in enumerate(said) if "slow: PyTorch compiles for about 3 minutes" in line)
+    assert announced < said.index(run.HEAD)
     said.clear()
     run.bench(only=["alone"], threads=[1], say=said.append)
     assert not any("compiles" in line for line in said)

@@ -15,39 +15,39 @@ from tinyflamingo.checks import (
 
 
 def way_forward(made_of, end):
-    found = []
+    order = []
 
     def visit(name):
-        if name not in found:
+        if name not in order:
             for part in made_of.get(name, ()):
                 visit(part)
-            found.append(name)
+            order.append(name)
 
     visit(end)
-    return found
+    return order
 
 
 def depth_first(made_of, end):
-    found = []
+    order = []
 
     def visit(name):
-        if name not in found:
-            found.append(name)
+        if name not in order:
+            order.append(name)
             for part in made_of.get(name, ()):
                 visit(part)
 
     visit(end)
-    return found
+    return order
 
 
 def breadth_first(made_of, end):
-    found, waiting = [], [end]
+    order, waiting = [], [end]
     while waiting:
         name = waiting.pop(0)
-        if name not in found:
-            found.append(name)
+        if name not in order:
+            order.append(name)
             waiting += made_of.get(name, ())
-    return found
+    return order
 
 
 def with_repeats(made_of, end):

@@ -65,14 +65,14 @@ def spread_itself(f, samples):
 
 
 def books(blocks, alpha, reset=True, early=False):
-    found, variance = [], 1.0
+    deviations, variance = [], 1.0
     for number in blocks:
         for b in range(number):
             if early and b == 0:
                 variance = 1.0
-            found.append(variance**0.5)
+            deviations.append(variance**0.5)
             variance = (1.0 if reset and b == 0 else variance) + alpha**2
-    return found
+    return deviations
 
 
 def never_reset(blocks, alpha):

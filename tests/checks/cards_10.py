@@ -42,12 +42,12 @@ def endless(next_logits, prompt, eoc, limit, never=()):
 
 
 def always_the_prompt(next_logits, prompt, eoc, limit, never=()):
-    found = []
+    tokens = []
     for _ in range(limit):
-        logits = np.array(next_logits([found[-1]] if found else prompt), float)
+        logits = np.array(next_logits([tokens[-1]] if tokens else prompt), float)
         logits[list(never)] = -np.inf
-        found.append(int(logits.argmax()))
-    return found
+        tokens.append(int(logits.argmax()))
+    return tokens
 
 
 def in_place(next_logits, prompt, eoc, limit, never=()):
@@ -97,8 +97,8 @@ def weights(q, k, phi, scale=None, shift=1, zero=True, stable=True):
     own = k[np.maximum(phi, 1) - shift if shift else np.minimum(phi, len(k) - 1)]
     scores = np.einsum("thk,trhk->thr", q, own) * (q.shape[-1] ** -0.5 if scale is None else scale)
     e = np.exp(scores - (scores.max(-1, keepdims=True) if stable else 0))
-    found = e / e.sum(-1, keepdims=True)
-    return found * (phi > 0)[:, None, None] if zero else found
+    shares = e / e.sum(-1, keepdims=True)
+    return shares * (phi > 0)[:, None, None] if zero else shares
 
 
 def unscaled(q, k, phi):
@@ -137,8 +137,8 @@ def last_columns(token_map, latent_map):
 
 
 def normalised(token_map, latent_map):
-    found = token_map @ latent_map[:, : latent_map.shape[1] - token_map.shape[1]]
-    return found / np.maximum(found.sum(-1, keepdims=True), 1e-9)
+    joined = token_map @ latent_map[:, : latent_map.shape[1] - token_map.shape[1]]
+    return joined / np.maximum(joined.sum(-1, keepdims=True), 1e-9)
 
 
 def strongest(token_map, latent_map):

@@ -272,21 +272,21 @@ def searched(times, fps=1.0):
 
 
 def walked(times, fps=1.0):
-    found, moment = [], 0
+    frames, moment = [], 0
     for n, t in enumerate(times):
         if t - times[0] >= moment / fps:
-            found.append(n)
+            frames.append(n)
             moment += 1
-    return found
+    return frames
 
 
 def walked_on(times, fps=1.0):
     """Not `walked`: one frame can be the first after several moments."""
-    found = []
+    frames = []
     for n, t in enumerate(times):
-        while t - times[0] >= len(found) / fps:
-            found.append(n)
-    return found
+        while t - times[0] >= len(frames) / fps:
+            frames.append(n)
+    return frames
 
 
 def only_after(times, fps=1.0):
@@ -558,9 +558,9 @@ def by_search(is_image):
 
 
 def zero_at_the_end(is_image):
-    found = by_search(is_image)
-    found[np.cumsum(is_image) == is_image.sum()] = 0
-    return found
+    numbers = by_search(is_image)
+    numbers[np.cumsum(is_image) == is_image.sum()] = 0
+    return numbers
 
 
 # ---------------------------------------------------------------- 08

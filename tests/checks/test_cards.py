@@ -82,9 +82,9 @@ def namespace_of(key, solved):
     for earlier in KEYS[: KEYS.index(key)]:
         if earlier[:2] == key[:2]:
             exec(marked["exercise", earlier], space)
-    mine, _ = cells_of(key, solved)
-    exec(mine["exercise", key], space)
-    return space, mine["check", key]
+    cells, _ = cells_of(key, solved)
+    exec(cells["exercise", key], space)
+    return space, cells["check", key]
 
 
 @each_exercise
@@ -106,9 +106,9 @@ def test_the_untouched_stub_fails_politely(key, capsys):
 def test_a_wrong_answer_fails_with_its_own_hint(key, i):
     wrong, hint = CATALOGUE[key].wrong[i]
     for _ in range(TIMES):
-        found = CATALOGUE[key].check.mark(wrong)
-        assert found[:2] == (key, "wrong")
-        assert re.search(hint, found.hint), found.hint
+        mark = CATALOGUE[key].check.mark(wrong)
+        assert mark[:2] == (key, "wrong")
+        assert re.search(hint, mark.hint), mark.hint
 
 
 @pytest.mark.parametrize("key, i", RIGHT, ids=[f"{key}-{i}" for key, i in RIGHT])
@@ -123,16 +123,16 @@ NO_ANSWERS = [None, "an answer", {"a": 1}, (), [[1], [1, 2]], 1j, np.nan, object
 @each_exercise
 def test_a_result_of_a_wrong_type_gets_a_sentence(key):
     for value in NO_ANSWERS:
-        found = CATALOGUE[key].check.mark(lambda *args, value=value, **kwargs: value)
-        assert found.result == "wrong"
-        assert len(found.hint) > 20 and "\n" not in found.hint, found.hint
+        mark = CATALOGUE[key].check.mark(lambda *args, value=value, **kwargs: value)
+        assert mark.result == "wrong"
+        assert len(mark.hint) > 20 and "\n" not in mark.hint, mark.hint
 
 
 @each_exercise
 def test_an_answer_that_cannot_be_called_gets_a_sentence(key):
     for answer in (np.zeros(3), lambda: None):
-        found = CATALOGUE[key].check.mark(answer)
-        assert found.result == "wrong" and re.search("the function itself|cannot be called", found.hint)
+        mark = CATALOGUE[key].check.mark(answer)
+        assert mark.result == "wrong" and re.search("the function itself|cannot be called", mark.hint)
 
 
 @each_exercise
@@ -152,7 +152,7 @@ def test_hints_come_one_by_one_and_the_first_does_not_hold_the_formula(key, caps
 # What would give an exercise away; it must not stand in the two cells before or behind it. (The libary's own lines of
 # notebook 07 are folded: `test_lines_that_solve_exercises_are_folded`.)
 SPOILERS = {
-    "01.1": r"found\[::-1\]|reversed\(found\)|visit\(",
+    "01.1": r"order\[::-1\]|reversed\(order\)|visit\(",
     "02.3": r"1 / np\.std|/ .*\.std\(\)",
     "03.2": r"e\.sum\(",
     "08.4": r"1 - (np\.)?tanh|tanh²",
@@ -192,7 +192,7 @@ def test_the_catalogue_has_no_card_too_many():
 def test_cards_are_complete(source):
     """Heading with difficulty and minutes, then the exercise, then its check, which is an import and a call."""
     cells = build.read_source(source, solved=True).cells
-    found = []
+    keys = []
     for place, cell in enumerate(cells):
         kind, key = build.kind_of(cell)
         if kind == "exercise":
@@ -202,10 +202,10 @@ def test_cards_are_complete(source):
             name = f"check_{key.replace('.', '_')}_"
             call = cells[place + 1].source
             assert re.fullmatch(rf"from tinyflamingo\.checks import ({name}\w+)\n\s*\1\(\w+\)", call), call
-            found.append(key)
+            keys.append(key)
     number = source.stem[:2]
-    assert found == [f"{number}.{k + 1}" for k in range(len(found))]
+    assert keys == [f"{number}.{k + 1}" for k in range(len(keys))]
     headings = [c.source for c in cells if c.cell_type == "markdown" and c.source.startswith("### Exercise")]
-    assert len(headings) == len(found) == sum(build.kind_of(cell)[0] == "check" for cell in cells)
+    assert len(headings) == len(keys) == sum(build.kind_of(cell)[0] == "check" for cell in cells)
     if number != "00":
-        assert 2 <= len(found) <= 5
+        assert 2 <= len(keys) <= 5

@@ -43,9 +43,9 @@ def test_an_untouched_stub_prints_not_done(capsys):
     ],
 )
 def test_a_wrong_answer_gets_its_hint(answer, hint):
-    found = check_double.mark(answer)
-    assert found[:2] == ("99.1", "wrong")
-    assert re.search(hint, found.hint)
+    mark = check_double.mark(answer)
+    assert mark[:2] == ("99.1", "wrong")
+    assert re.search(hint, mark.hint)
 
 
 def test_hints_come_in_three_steps(capsys):
@@ -82,7 +82,7 @@ def deep(x):
 
 
 @pytest.fixture
-def mine():
+def functions():
     """Functions as a notebook has them: of a file that is not there, whose lines are known."""
     linecache.cache["/tmp/ipykernel_1/2.py"] = (len(MINE), None, MINE.splitlines(keepends=True), "2.py")
     space = {}
@@ -90,18 +90,18 @@ def mine():
     return space
 
 
-def test_an_error_of_the_reader_shows_the_readers_line(mine, capsys):
+def test_an_error_of_the_reader_shows_the_readers_line(functions, capsys):
     check_double.shown = 0
-    check_double(mine["double"])
+    check_double(functions["double"])
     said = capsys.readouterr().out
     assert said.startswith("Exercise 99.1: not yet. line 6 of your cell, in helper, stops with ValueError: operands ")
     assert "`return y + [1, 2, 3, 4, 5]`" in said
     assert "core.py" not in said and said.count("\n") == 2
 
 
-def test_other_ways_to_stop(mine):
-    assert "in leaves, stops with" in check_double.mark(mine["leaves"]).hint
-    assert "in deep, stops with RecursionError" in check_double.mark(mine["deep"]).hint
+def test_other_ways_to_stop(functions):
+    assert "in leaves, stops with" in check_double.mark(functions["leaves"]).hint
+    assert "in deep, stops with RecursionError" in check_double.mark(functions["deep"]).hint
     assert "cannot be called" in check_double.mark(lambda x, y: x).hint
     with pytest.raises(KeyboardInterrupt):
         check_double.mark(lambda x: interrupt())
@@ -240,6 +240,6 @@ def test_objects_that_cannot_be_shown_get_a_sentence():
     def raises():
         raise Silent
 
-    for mine, words in ((lambda: 10**5000, "type int"), (Silent, "type Silent"), (raises, "stops with Silent")):
-        found = number.mark(mine)
-        assert found.result == "wrong" and words in found.hint
+    for answer, words in ((lambda: 10**5000, "type int"), (Silent, "type Silent"), (raises, "stops with Silent")):
+        mark = number.mark(answer)
+        assert mark.result == "wrong" and words in mark.hint

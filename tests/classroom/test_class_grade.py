@@ -73,9 +73,9 @@ def test_solved_exercises_are_right_and_untouched_ones_open(number, tmp_path):
 
 def test_a_wrong_answer_has_its_hint_and_the_others_are_marked(tmp_path):
     hand_in(tmp_path, "07", phi_in_one_line="def phi_in_one_line(is_image):\n    return np.cumsum(is_image) + 1")
-    found = marks(tmp_path)
-    assert [result for result, _ in found.values()] == ["right", "wrong", "right", "right", "right"]
-    assert found["07.2"][1] == "token 0 has phi 1, but no image stands before it: that is 0."
+    marked = marks(tmp_path)
+    assert [result for result, _ in marked.values()] == ["right", "wrong", "right", "right", "right"]
+    assert marked["07.2"][1] == "token 0 has phi 1, but no image stands before it: that is 0."
 
 
 def test_an_error_shows_the_students_line(tmp_path):
@@ -204,9 +204,9 @@ X = os._exit(0)""",
 def test_hostile_code_is_wrong_and_stops_nothing(name, tmp_path):
     hand_in(tmp_path, "07", phi_in_one_line=HOSTILE[name])
     seconds = 4 if "loop" in name or "sleeps" in name or "list" in name else 30
-    found = marks(tmp_path, seconds=seconds, megabytes=2048)
-    assert [result for result, _ in found.values()] == ["right", "wrong", "right", "right", "right"]
-    assert len(found["07.2"][1]) > 20 and found["07.2"][1].isprintable()
+    marked = marks(tmp_path, seconds=seconds, megabytes=2048)
+    assert [result for result, _ in marked.values()] == ["right", "wrong", "right", "right", "right"]
+    assert len(marked["07.2"][1]) > 20 and marked["07.2"][1].isprintable()
 
 
 def test_what_a_process_sends_does_not_fill_the_memory():

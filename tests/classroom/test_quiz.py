@@ -94,12 +94,12 @@ def test_the_command_writes_gift_that_reads_back(tmp_path, capsys):
     path = tmp_path / "out.gift"
     assert cli.main(["class", "quiz", str(path)]) == 0
     assert capsys.readouterr().out == f"{path}: the quizzes of {len(SOURCES)} notebooks\n"
-    found = {}
+    questions_of = {}
     for number, _, text, answers in QUESTION.findall(path.read_text(encoding="utf-8")):
         lines = [re.match(r"  ([=~])((?:\\.|[^#\\])*)#(.*)$", line) for line in answers.splitlines()]
         read = [quiz.Answer(plain(line[2]), line[1] == "=", plain(line[3])) for line in lines]
-        found.setdefault(number, []).append(quiz.Question(plain(text), read))
-    assert found == {number: quiz.questions(number) for number in quiz.numbers()}
+        questions_of.setdefault(number, []).append(quiz.Question(plain(text), read))
+    assert questions_of == {number: quiz.questions(number) for number in quiz.numbers()}
     assert cli.main(["class", "quiz", str(tmp_path / "none" / "out.gift")]) == 2
 
 

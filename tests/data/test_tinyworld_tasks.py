@@ -204,8 +204,8 @@ def pieces(shots):
 
 def leaks_in_text(shots):
     """A text of one task that something explains, but nothing that training may have."""
-    told = len(shots) > 1 and (any(explained(shots)) or shots[0][0]["kind"] == "clip")
-    return [str(shots[:4])] if told and not free(shots) else []
+    explains = len(shots) > 1 and (any(explained(shots)) or shots[0][0]["kind"] == "clip")
+    return [str(shots[:4])] if explains and not free(shots) else []
 
 
 def leaks_in_page(shots, drawn):
@@ -216,9 +216,9 @@ def leaks_in_page(shots, drawn):
 def shots_of_text(words):
     """The shots at the start of a text: key, answer, key, answer; none if it asks questions."""
     shots, place = [], 0
-    while "Question:" not in words and (found := read_key(words, place)) and "." in words[found[1] :]:
-        end = words.index(".", found[1])
-        shots.append((found[0], tuple(words[found[1] : end].split())))
+    while "Question:" not in words and (read := read_key(words, place)) and "." in words[read[1] :]:
+        end = words.index(".", read[1])
+        shots.append((read[0], tuple(words[read[1] : end].split())))
         place = end + 2
     return shots
 
@@ -232,11 +232,11 @@ def shots_of_page(items, pool):
         else:
             chunks.append([item])
     for first, *words in chunks:
-        found = read_medium(pool.what(first)) if isinstance(first, Medium) else None
+        scene = read_medium(pool.what(first)) if isinstance(first, Medium) else None
         if first is EOC and len(words) == 2:
-            found = (read_key(words.pop(0)) or [None])[0]
-        if found and len(words) == 1 and found.get("color", "-"):
-            shots.append((found, tuple(words[0].rstrip(".").split())))
+            scene = (read_key(words.pop(0)) or [None])[0]
+        if scene and len(words) == 1 and scene.get("color", "-"):
+            shots.append((scene, tuple(words[0].rstrip(".").split())))
     return shots
 
 
@@ -302,15 +302,15 @@ def test_a_planted_task_is_found(family, tokenizer, monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_judge_and_the_rule_agree(family):
     """36 shots leave no other explanation than the drawn task."""
-    rng, found = np.random.default_rng(9), []
+    rng, leaks = np.random.default_rng(9), []
     for wanted in [family, None] * 10:
         task = draw_task(rng, wanted)
         sample = sampler(task)
         drawn = examples(task, lambda sample=sample: (sample(rng), None), MOST)
         describe = say.details if task.kind == "single" else say.caption
         words = " ".join(f"{describe(scene)} {answer_of(words)}" for scene, _, words in drawn)
-        found.append(bool(leaks_in_text(shots_of_text(words))))
-    assert not any(found[1::2]) and sum(found[::2]) >= 9
+        leaks.append(bool(leaks_in_text(shots_of_text(words))))
+    assert not any(leaks[1::2]) and sum(leaks[::2]) >= 9
 
 
 def answer_of(words):

@@ -1,9 +1,11 @@
 """Scoring: intervals, a decoder that is always right and one that never is, turns, and the report."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from model_cases import tiny_config, with_vocabulary
 
 import tinyflamingo
 from tinyflamingo.data.tinyworld.pool import Medium, split_rng
@@ -11,7 +13,10 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import run
 from tinyflamingo.evaluation.tasks import TASKS, Query
 from tinyflamingo.training.presets import get_preset
+from tinyflamingo.variants.decoders import PublicDecoderConfig
 from tinyflamingo.variants.registry import untrained
+
+PUBLIC = {"form": PublicDecoderConfig}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +122,28 @@ def test_the_report_has_its_schema_and_is_json(model):
 def test_perplexity_of_an_untrained_flamingo_is_that_of_its_language_model(model):
     perplexity = run.text_perplexity(model, np.random.default_rng(0), n=8)
     assert perplexity["flamingo"] == perplexity["language_model"] > 100  # the gates are shut
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "mpt"])
+def test_a_model_with_a_public_decoder_and_no_text_tower_is_scored(tokenizer, family):
+    """As after `train --from` a converted port."""
+    config = with_vocabulary(tiny_config(language=PUBLIC | {"family": family, "context": 160}), len(tokenizer))
+    model = untrained(np.random.default_rng(0), config, tokenizer)
+    del model.frozen["contrastive"]["text"]
+    report = run.evaluate(model, 2)
+    assert set(report["tasks"]) == set(TASKS)
+    perplexity = report["text_perplexity"]
+    assert perplexity["flamingo"] == perplexity["language_model"] > 100
+    with pytest.raises(UserError, match="needs a text tower, and the checkpoint has none"):
+        run.evaluate(model, 2, only=["zero_shot_classification"])
+
+
+def test_weights_of_a_port_have_no_score_on_tinyworld(model):
+    port = dataclasses.replace(model, info={"peer": "open_flamingo"})
+    with pytest.raises(UserError, match="weights of open_flamingo, but the tasks are about pictures of TinyWorld"):
+        run.evaluate(port, 2)
+    trained = dataclasses.replace(model, info={"peer": "open_flamingo", "data": {"mix": 0.5, "start": "port"}})
+    assert run.evaluate(trained, 2, only=["caption"])["tasks"]
 
 
 def test_only_chosen_tasks_run(model):

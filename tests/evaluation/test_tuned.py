@@ -7,6 +7,7 @@ import pytest
 
 import tinyflamingo
 from tinyflamingo.evaluation import few_shot
+from tinyflamingo.evaluation import tuned as tuned_module
 from tinyflamingo.evaluation.suite import SUPPORT, TASKS
 from tinyflamingo.evaluation.tuned import Recipe, tuned
 from tinyflamingo.ops.tree import flatten
@@ -22,8 +23,8 @@ def model():
 @pytest.fixture(scope="module")
 def instance(model):
     """32 shots and 16 queries of a task that training has no document of: three names for ten digits."""
-    found = few_shot.draw_instance(model, TASKS["digits"], np.random.default_rng(3), (), 32, 16)
-    return dataclasses.replace(found, **{part: _renamed(getattr(found, part)) for part in ("shots", "queries")})
+    instance = few_shot.draw_instance(model, TASKS["digits"], np.random.default_rng(3), (), 32, 16)
+    return dataclasses.replace(instance, **{part: _renamed(getattr(instance, part)) for part in ("shots", "queries")})
 
 
 def _renamed(examples):
@@ -60,10 +61,18 @@ def test_no_query_is_learned(model, instance):
     assert [text for text, _ in first] == [text for text, _ in all_answers[:4]]
 
 
+def test_questions_are_not_learned(model):
+    """As in training: only answers have a loss."""
+    shot = few_shot.draw_instance(model, TASKS["dialogue"], np.random.default_rng(1), (), 1, 1).shots[0]
+    items = tuned_module.document(shot, 7)
+    assert items[0] == 7 and [item.text for item in items[1::2]] == list(shot.asked)
+    assert items[2::2] == list(shot.answers) and len(shot.asked) > 1
+
+
 def test_candidates_are_ranked(model):
     task = TASKS["choice"]
     rng = np.random.default_rng(5)
-    found = few_shot.draw_instance(model, task, rng, (), 4, 2)
-    for (text, scores), query in zip(tuned(model, found, rng, Recipe(steps=1)), found.queries, strict=True):
+    instance = few_shot.draw_instance(model, task, rng, (), 4, 2)
+    for (text, scores), query in zip(tuned(model, instance, rng, Recipe(steps=1)), instance.queries, strict=True):
         assert text in query.candidates and len(scores) == len(query.candidates)
-    assert task.side_of(found.shots[0]) == SUPPORT
+    assert task.side_of(instance.shots[0]) == SUPPORT

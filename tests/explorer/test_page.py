@@ -48,10 +48,10 @@ def entries():
 
 def used_keys():
     """Every key that the page asks for and that the source has as one string."""
-    found = set(re.findall(r'data-t="(\w+)"', PAGE)) | set(re.findall(r'data-do="(\w+)"(?! data-t)', PAGE))
+    keys = set(re.findall(r'data-t="(\w+)"', PAGE)) | set(re.findall(r'data-do="(\w+)"(?! data-t)', PAGE))
     views = "\n".join(code for name, code in CODE.items() if name != WORDS)
-    found |= set(re.findall(r'\bT\(\s*"(\w+)"', views)) | set(re.findall(r'\bchoice\("[\w-]+", "(\w+)"', views))
-    return {key for key in found if not key.endswith("_")}
+    keys |= set(re.findall(r'\bT\(\s*"(\w+)"', views)) | set(re.findall(r'\bchoice\("[\w-]+", "(\w+)"', views))
+    return {key for key in keys if not key.endswith("_")}
 
 
 def test_every_word_that_the_page_uses_is_in_the_dictionary():
@@ -125,14 +125,14 @@ PAIRS = [
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("text", "ground"), PAIRS)
 def test_text_stands_out_from_its_ground(scheme, text, ground):
-    found = schemes()[scheme] | {"on": re.findall(r"--on-accent: (#[0-9a-f]{6})", STYLE)[scheme == "dark"]}
-    assert contrast(found[text], found[ground]) >= CONTRAST
+    colours = schemes()[scheme] | {"on": re.findall(r"--on-accent: (#[0-9a-f]{6})", STYLE)[scheme == "dark"]}
+    assert contrast(colours[text], colours[ground]) >= CONTRAST
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_edges_of_controls_stand_out(scheme):
-    found = schemes()[scheme]
-    assert min(contrast(found["edge"], found[ground]) for ground in GROUNDS) >= 3
+    colours = schemes()[scheme]
+    assert min(contrast(colours["edge"], colours[ground]) for ground in GROUNDS) >= 3
 
 
 # ---- the pictures that the page draws
@@ -158,10 +158,10 @@ def test_the_shapes_are_those_of_tinyworld(node):
     drawn = in_world(node, "[...World.NAMED, ...World.UNNAMED].map((s) => [...World.frames(`green_${s}`)[0]])")
     y, x = np.mgrid[:32, :32].astype("f4")
     grey = (248 - 30 * (x + y) / 62)[:, :, None] + np.array([0, 0, 2])
-    for shape, found in zip(SHAPES, drawn, strict=True):
+    for shape, pixels in zip(SHAPES, drawn, strict=True):
         cover = np.clip(0.5 - 10 * signed_distance(shape, (x + 0.5 - 16) / 10, (y + 0.5 - 16) / 10), 0, 1)[:, :, None]
         expected = grey + cover * (np.array(COLOURS["green"]) - grey)
-        assert np.abs(np.reshape(found, (32, 32, 3)) - expected).max() <= 0.51, shape
+        assert np.abs(np.reshape(pixels, (32, 32, 3)) - expected).max() <= 0.51, shape
 
 
 # ---- what the page may and may not hold

@@ -32,7 +32,7 @@ def strings(n):
     """Texts of every kind: words, spaces, any character of any plane, and what the tokenizer writes otherwise."""
     rng = np.random.default_rng(5)
     words = ["red", "circle", "Question: what color is it? Answer:", "Output:", "aaaa", "<image>", "<EOC>", "<0x41>"]
-    odd = [
+    unusual = [
         "\u2581",
         "\x1a",
         "\x1a1",
@@ -52,7 +52,7 @@ def strings(n):
     def part():
         kind = rng.integers(4)
         if kind < 2:
-            return str(rng.choice((words, odd)[kind]))
+            return str(rng.choice((words, unusual)[kind]))
         code = int(rng.integers(0x250 if kind == 2 else 0x110000))
         return "" if 0xD800 <= code < 0xE000 else chr(code)  # half of a surrogate pair is no text
 

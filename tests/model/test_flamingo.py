@@ -204,6 +204,8 @@ def test_eoc_trains_through_input_and_output(floor, rng):
     np.testing.assert_array_equal(h[tokens == V], np.stack([eoc * 12**0.5] * 3))
     np.testing.assert_array_equal(h[tokens < V], embed_tokens(table, tokens[tokens < V][None])[0])
     ops.check_grad(lambda e: embed_with_eoc(e, language, tokens), eoc)
+    with pytest.raises(ValueError, match=f"id {V + 1} is outside 0..{V - 1}"):
+        embed_with_eoc(eoc, language, tokens + 1)
     m = tiny()
     no_eoc = np.where(m.tokens == m.eoc, 7, m.tokens)
     weights = rng.standard_normal(8)

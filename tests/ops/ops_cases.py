@@ -101,8 +101,8 @@ def build():
     _add_conv(cases, normal, (1, 3, 4, 34), (3, 3), 6, groups=2)
     _add_conv(cases, normal, (1, 1, 1, 17), (5, 4), 3)
     for kernel, stride in [((3, 3), 2), ((7, 7), 2), ((2, 2), 1), ((1, 1), 2)]:
-        _add_conv(cases, normal, (2, 6, 5, 3), kernel, 4, stride, odd="start")
-    _add_conv(cases, normal, (2, 4, 4, 17), (2, 4), 3, odd="start")
+        _add_conv(cases, normal, (2, 6, 5, 3), kernel, 4, stride, extra="start")
+    _add_conv(cases, normal, (2, 4, 4, 17), (2, 4), 3, extra="start")
     _add_conv(cases, normal, (9, 2, 3, 1), (2, 2), 3)  # more pictures than NumPy's kernels process at a time
     _add_square(cases, normal)
     _add_conv(cases, normal, (1, 2, 15, 2), (1, 2), 25)  # tiles of all sizes
@@ -130,11 +130,11 @@ def _add_square(cases, normal, n=5):
     _add_conv(cases, normal, (1, 2, 2, 17), (2, 2), 17)
 
 
-def _add_conv(cases, normal, size, kernel, out, stride=1, groups=1, odd="end"):
+def _add_conv(cases, normal, size, kernel, out, stride=1, groups=1, extra="end"):
     """A convolution of pictures `size` (B, Y, X, Cin) to `out` channels."""
-    name = f"conv2d of {size} by {kernel} to {out}, stride {stride}, groups {groups}, odd pixel at the {odd}"
+    name = f"conv2d of {size} by {kernel} to {out}, stride {stride}, groups {groups}, extra pixel at the {extra}"
     cases[name] = (
-        lambda x, w, b: ops.conv2d(x, w, b, stride, groups, odd),
+        lambda x, w, b: ops.conv2d(x, w, b, stride, groups, extra),
         [normal(*size), normal(*kernel, size[3] // groups, out), normal(out)],
     )
 

@@ -352,8 +352,8 @@ def test_conv2d_by_hand_pads_at_the_start(floor):
     """The same picture and kernel, with the extra pixel at the start: PyTorch's padding 1 for kernel 3."""
     x = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1)
     w = np.array([1.0, 10.0, 100.0]).reshape(1, 3, 1, 1)
-    np.testing.assert_array_equal(ops.conv2d(x, w, stride=2, odd="start").ravel(), [210, 432])
-    np.testing.assert_array_equal(ops.conv2d(x, w, odd="start").ravel(), ops.conv2d(x, w).ravel())
+    np.testing.assert_array_equal(ops.conv2d(x, w, stride=2, extra="start").ravel(), [210, 432])
+    np.testing.assert_array_equal(ops.conv2d(x, w, extra="start").ravel(), ops.conv2d(x, w).ravel())
 
 
 def test_max_pool3_by_hand(floor):

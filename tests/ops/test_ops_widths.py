@@ -31,7 +31,7 @@ def compare(function, *args):
 
 # ---------------------------------------------------------------- convolution
 
-# Pictures (B, Y, X, Cin), kernel, output channels, stride, groups, odd pixel.
+# Pictures (B, Y, X, Cin), kernel, output channels, stride, groups, place of the extra pixel.
 CONVOLUTIONS = [
     ((1, 4, 5, 128), 1, 1536, 1, 1, "end"),
     ((2, 3, 3, 1536), 1, 3072, 1, 1, "end"),  # NFNet's final convolution
@@ -47,11 +47,11 @@ CONVOLUTIONS = [
 ]
 
 
-@pytest.mark.parametrize("size, kernel, out, stride, groups, odd", CONVOLUTIONS)
-def test_convolution(size, kernel, out, stride, groups, odd):
+@pytest.mark.parametrize("size, kernel, out, stride, groups, extra", CONVOLUTIONS)
+def test_convolution(size, kernel, out, stride, groups, extra):
     inputs = size[3] // groups
     w = normal(kernel, kernel, inputs, out, fan_in=kernel**2 * inputs)
-    compare(lambda x, w, b: ops.conv2d(x, w, b, stride, groups, odd), normal(*size), w, normal(out))
+    compare(lambda x, w, b: ops.conv2d(x, w, b, stride, groups, extra), normal(*size), w, normal(out))
 
 
 # ---------------------------------------------------------------- attention

@@ -77,7 +77,7 @@ def test_a_page_works_from_a_file(name, language, page, site):
 def english_around(text):
     """English words of a page that are not of its content: beside the article, and the labels in it."""
     beside = CONTENT.sub("", SCRIPTS.sub("", text))
-    parts = [part for found in (WORDS.findall(beside), LABELS.findall(text)) for pair in found for part in pair]
+    parts = [part for words in (WORDS.findall(beside), LABELS.findall(text)) for pair in words for part in pair]
     return {word for part in parts for word in re.findall("[A-Za-z]{3,}", html.unescape(part))} - ENGLISH
 
 
@@ -104,12 +104,12 @@ def read(site, language, name):
 
 def linked_pages(text, name):
     """{a page: the places on it} of the links in a piece of a page."""
-    found = {}
+    places_of = {}
     for address in LINK.findall(text):
         path, _, place = address.partition("#")
         page = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)).removesuffix(".html") if path else name
-        found.setdefault(page, set()).add(place)
-    return found
+        places_of.setdefault(page, set()).add(place)
+    return places_of
 
 
 def places_of(site, language):
@@ -159,15 +159,15 @@ def search(page, site, language, words):
     page.go((site / language / "search.html").as_uri() + f"?q={words}")
     page.wait_for("document.querySelector('#search-results .search-summary, #search-results ul li')")
     page.wait_for("typeof Search !== 'undefined' && Search._pulse_status === -1")
-    found = page.run("JSON.stringify([...document.querySelectorAll('#search-results ul li a')].map((a) => a.href))")
-    return json.loads(found)
+    addresses = page.run("JSON.stringify([...document.querySelectorAll('#search-results ul li a')].map((a) => a.href))")
+    return json.loads(addresses)
 
 
 @pytest.mark.parametrize("words, expected", [("gate", "08_gating"), ("门控", "docs/glossary"), ("门控交叉注意力", "")])
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_search_finds(words, expected, language, page, site):
-    found = search(page, site, language, words)
-    assert found and any(expected in address for address in found)
+    addresses = search(page, site, language, words)
+    assert addresses and any(expected in address for address in addresses)
     assert page.complaints() == []
     summary = page.run("document.querySelector('#search-results').innerText").split("\n")[:2]
     assert bool(re.search("[A-Za-z]{3,}", "".join(summary))) == (language == "en"), summary

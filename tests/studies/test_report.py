@@ -159,7 +159,7 @@ def test_the_headline_counts():
     text = headline({0: suite()})
     assert "same 32 examples on **2 of 3** tasks, clearly on 1" in text  # 0.7 against 0.69 is not clear
     assert "whole training set on **1 of 3** tasks, clearly on 1" in text and "only texts state" not in text
-    assert "Without any shot it already beats them on 0 of 3, because all tasks are in" in text
+    assert "Without any shot it already beats them on 0 of 3, because training has the questions of all tasks." in text
 
 
 def test_the_headline_says_which_wins_need_no_shot():
@@ -167,7 +167,7 @@ def test_the_headline_says_which_wins_need_no_shot():
     report["tasks"]["new_words"] = report["tasks"].pop("memes")
     report["tasks"]["captions"]["shots"]["0"] = cell(0.8)
     text = headline({0: report})
-    assert "on 1 of 3, because all tasks but `new_words` are in the training mixture." in text
+    assert "on 1 of 3, because training has the questions of all tasks but `new_words`." in text
     assert text.index("32 shots") < text.index("Without any shot") < text.index("the whole training set")
     for task in report["tasks"].values():
         del task["shots"]["0"]

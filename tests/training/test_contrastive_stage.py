@@ -7,7 +7,7 @@ import pytest
 
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.scenes import KNOWN, WRITTEN
-from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures
+from tinyflamingo.model.contrastive import MAX_LOGIT_SCALE, contrastive_loss, embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import encode_media
 from tinyflamingo.model.tokenizer import PAD
 from tinyflamingo.ops.tree import flatten, named_leaves, view_tree
@@ -116,6 +116,15 @@ def test_a_step_reports_the_loss_before_clipping_and_the_scale(stage):
     assert info["scale"] == pytest.approx(1 / 0.07, rel=1e-5)
     stage.clip(raw)
     np.testing.assert_array_equal(gradient, raw)
+
+
+def test_a_temperature_above_its_limit_returns_to_it(stage):
+    log_scale = stage.optimiser.params["log_scale"]
+    before = log_scale.copy()
+    log_scale[...] = 6.0
+    _, info = stage.gradient(np.random.default_rng(3), 0)
+    assert info["scale"] == pytest.approx(MAX_LOGIT_SCALE) and log_scale == np.float32(np.log(MAX_LOGIT_SCALE))
+    log_scale[...] = before
 
 
 @pytest.mark.parametrize("vision", [None, ViTConfig(patch=8, width=32, layers=1, heads=2)], ids=["resnet", "vit"])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tinyflamingo import ops
+from tinyflamingo.data.images import Unreadable
 from tinyflamingo.errors import UserError
 from tinyflamingo.training import processes, run
 from tinyflamingo.training.processes import on_workers
@@ -271,6 +272,13 @@ def test_an_error_that_cannot_be_pickled_keeps_its_text():
 
     with ops.use_workers(2), pytest.raises(RuntimeError, match="Local: too far"):
         on_workers(raise_in, (1,), Local("too far"))
+
+
+def test_an_error_about_a_file_arrives_whole():
+    """Its class cannot be made again from its message alone."""
+    error = Unreadable("picture", "a.png", "it is cut off", "copy it again")
+    with ops.use_workers(2), pytest.raises(UserError, match=f"^{re.escape(str(error))}$"):
+        on_workers(raise_in, (1,), error)
 
 
 def die():

@@ -313,9 +313,12 @@ def test_a_resume_takes_the_number_of_workers_of_the_run(tmp_path, monkeypatch, 
         interrupted(tmp_path, monkeypatch, at=13)
     monkeypatch.setattr(team, "_cores", lambda: 2)
     monkeypatch.delenv("TINYFLAMINGO_THREADS", raising=False)
-    model = run.train("smoke", tmp_path / "run", resume=True)
+    counts = []
+    model = run.train(
+        "smoke", tmp_path / "run", resume=True, evaluate=lambda *_: counts.append(ops.workers()) or {"tasks": {}}
+    )
     assert same(tmp_path / "clean", tmp_path / "run") and warnings_of(capsys) == []
-    assert [c["workers"] for c in model.info["conditions"]] == [3]
+    assert [c["workers"] for c in model.info["conditions"]] == [3] == counts  # the evaluation has as many
     assert load_checkpoint(tmp_path / "run").info["conditions"] == model.info["conditions"]
 
 

@@ -73,9 +73,9 @@ def check_01_2_linear_vjp(linear_vjp):
     rng = fresh_rng()
     T, D, E = (int(n) for n in rng.choice(np.arange(2, 9), size=3, replace=False))
     x, w, g = rng.standard_normal((T, D)), rng.standard_normal((D, E)), rng.standard_normal((T, E))
-    found = linear_vjp(g, x, w)
-    pair_is(found, ("dx", "dw"))
-    dx, dw = found
+    gradients = linear_vjp(g, x, w)
+    pair_is(gradients, ("dx", "dw"))
+    dx, dw = gradients
     swapped = np.shape(dx) == (D, E) and np.shape(dw) == (T, D)
     holds(not swapped, "dx and dw have changed places.")
     shape_is(dx, (T, D), "(T, D)", "dx", "A gradient has the shape of what it belongs to.")

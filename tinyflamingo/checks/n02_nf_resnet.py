@@ -102,13 +102,13 @@ def check_02_3_unit_gain(unit_gain):
 
 
 def _betas(blocks, alpha, reset=True, early=False, power=2):
-    found, variance = [], 1.0
+    deviations, variance = [], 1.0
     for number in blocks:
         for b in range(number):
             variance = 1.0 if early and b == 0 else variance
-            found.append(variance**0.5)
+            deviations.append(variance**0.5)
             variance = (1.0 if reset and b == 0 else variance) + alpha**power
-    return found
+    return deviations
 
 
 @check(

@@ -128,10 +128,10 @@ def check_05_4_through_values(through_values):
     rng = fresh_rng()
     R, S, D, K = (int(n) for n in rng.choice(np.arange(3, 9), size=4, replace=False))
     p, g, w_v = _softmax(rng.standard_normal((R, S + R))), rng.standard_normal((R, K)), rng.standard_normal((D, K))
-    found = through_values(p, g, w_v, S)
-    pair_is(found, ("dfeatures", "dlatents"))
+    gradients = through_values(p, g, w_v, S)
+    pair_is(gradients, ("dfeatures", "dlatents"))
     hint = "The features come first in the row, S of them; the latents are the last R."
-    for got, rows, letters in zip(found, (S, R), ("(S, D)", "(R, D)"), strict=True):
+    for got, rows, letters in zip(gradients, (S, R), ("(S, D)", "(R, D)"), strict=True):
         shape_is(got, (rows, D), letters, "dfeatures" if rows == S else "dlatents", hint)
     want = p.T @ g @ w_v.T
     mistakes = {
@@ -143,5 +143,5 @@ def check_05_4_through_values(through_values):
         "Every latent that looks adds its share: it is a sum over them, not a mean.": want / R,
     }
     value_is(
-        np.concatenate(found), want, "Moving what is seen a little says otherwise.", "the gradient", 1e-4, mistakes
+        np.concatenate(gradients), want, "Moving what is seen a little says otherwise.", "the gradient", 1e-4, mistakes
     )

@@ -144,20 +144,20 @@ def check_08_3_shut_gates(shut_gates):
             holds(_unchanged(part, got[name]), _("{name} has changed; it is no gate.").format(name=name))
 
 
-def _unchanged(array, mine):
+def _unchanged(array, result):
     """Whether an array has its old numbers, in their old type."""
-    return np.asarray(mine).dtype == array.dtype and np.array_equal(mine, array)
+    return np.asarray(result).dtype == array.dtype and np.array_equal(result, array)
 
 
-def _same_but_gates(name, part, mine):
+def _same_but_gates(name, part, result):
     holds(
-        set(mine) == set(part),
-        _("{name} has the arrays {mine}; it should still have {part}.").format(
-            name=name, mine=sorted(mine), part=sorted(part)
+        set(result) == set(part),
+        _("{name} has the arrays {result}; it should still have {part}.").format(
+            name=name, result=sorted(result), part=sorted(part)
         ),
     )
     for key, array in part.items():
-        value = np.asarray(mine[key])
+        value = np.asarray(result[key])
         if not key.startswith("alpha_"):
             holds(_unchanged(array, value), _("{name}/{key} has changed; it is no gate.").format(name=name, key=key))
             continue
@@ -189,9 +189,9 @@ def check_08_4_gate_backward(backward):
     T, D = 3, int(rng.integers(4, 8))
     g, branch, size = rng.standard_normal((T, D)), rng.standard_normal((T, D)), _alpha(rng)
     for alpha in (size, -size):
-        found, t, total = backward(g, branch, alpha), np.tanh(alpha), np.sum(g * branch)
-        pair_is(found, ("dh", "dbranch", "dalpha"))
-        dh, dbranch, dalpha = found
+        gradients, t, total = backward(g, branch, alpha), np.tanh(alpha), np.sum(g * branch)
+        pair_is(gradients, ("dh", "dbranch", "dalpha"))
+        dh, dbranch, dalpha = gradients
         value_is(dh, g, "The text flows on whatever the gate does.", "dh")
         mistakes = {
             "What flows back into the branch goes through the gate, too.": g,

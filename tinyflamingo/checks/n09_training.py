@@ -64,8 +64,8 @@ def _uneven(sets):
 def _mixture(losses, weights, datasets, lambdas):
     total = 0.0
     for i, share in enumerate(lambdas):
-        mine = weights * (datasets == i)
-        total += share * np.sum(losses * mine) / max(mine.sum(), 1.0)
+        own_weights = weights * (datasets == i)
+        total += share * np.sum(losses * own_weights) / max(own_weights.sum(), 1.0)
     return total
 
 

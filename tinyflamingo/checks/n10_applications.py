@@ -41,9 +41,9 @@ def check_10_1_greedy(greedy):
     kept = []
 
     def written(limit):
-        found = greedy(_stopping(next_logits, prompt, never), list(prompt), eoc, limit, never)
-        holds(found is not None, "the result is None: a `return` is missing.")
-        return whole_numbers(found)
+        tokens = greedy(_stopping(next_logits, prompt, never), list(prompt), eoc, limit, never)
+        holds(tokens is not None, "the result is None: a `return` is missing.")
+        return whole_numbers(tokens)
 
     got = written(length + 4)
     holds(not set(got) & set(never), "a reserved id was written; set the logits in `never` to minus infinity.")

@@ -190,8 +190,8 @@ def _is_cut_flv(head, last, total) -> bool:
 
 
 def _fact(head, name) -> float:
-    _, found, value = head.partition(name + b"\0")
-    return struct.unpack(">d", value[:8])[0] if found and len(value) >= 8 else 0.0
+    _, separator, value = head.partition(name + b"\0")
+    return struct.unpack(">d", value[:8])[0] if separator and len(value) >= 8 else 0.0
 
 
 def _is_cut_gif(data) -> bool:

@@ -22,3 +22,8 @@ class Quiet:
     """Text that the model reads but does not learn. Its tokens have no loss, because nobody can predict them."""
 
     text: str
+
+
+def text_of(item: str | Quiet) -> str:
+    """The text of an item that is no medium."""
+    return item.text if isinstance(item, Quiet) else item

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyflamingo.data.held_out import held_out
-from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.items import Quiet, text_of
 from tinyflamingo.data.preparation import PAD, Preparation
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
@@ -129,7 +129,7 @@ class Store:
         for number in self.training[:: max(1, -(-len(self.training) // most))]:
             for item in self.items(int(number)):
                 if not isinstance(item, Stored):
-                    yield item.text if isinstance(item, Quiet) else item
+                    yield text_of(item)
 
 
 # ---- making a store ------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def _class(record: Record) -> tuple | None:
     """What records of one class have in common: the class that the data name, or else equal texts beside one medium."""
     if record.label:
         return ("class", record.label)
-    texts = [item.text if isinstance(item, Quiet) else item for item in record.items if not isinstance(item, MediaFile)]
+    texts = [text_of(item) for item in record.items if not isinstance(item, MediaFile)]
     return ("texts", *texts) if len(record.media) == 1 and texts else None
 
 

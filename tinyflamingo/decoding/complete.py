@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyflamingo.data.images import prepare_picture
-from tinyflamingo.data.items import EOC, Quiet
+from tinyflamingo.data.items import EOC, Quiet, text_of
 from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.decoding.sampling import GREEDY, Sampling, sampler
 from tinyflamingo.errors import UserError
@@ -35,8 +35,8 @@ def complete(
 
     Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}. log_probs has
     a number for each token; with beams it is one sum, with that of `<EOC>`. probability is that of the whole answer,
-    with that of `<EOC>`. threshold comes from `calibrate`; it is None for a prompt of another kind. unlike says whether
-    the probability is below the threshold: the picture is then unlike those of training.
+    with that of `<EOC>`. threshold comes from `calibrate`; it is None for a prompt of another kind (`_threshold`).
+    unlike says whether the probability is below the threshold: the picture is then unlike those of training.
 
     Raises `UserError` for a prompt that is too long, for an item of another kind, and for options that exclude each
     other.
@@ -85,9 +85,12 @@ def answer_probability(model: TrainedFlamingo, prompt: Sequence, answer: list[in
 
 
 def _threshold(model, items):
-    """The threshold in the card, if the prompt is one picture or video and the text of the calibration; else None."""
+    """The threshold in the card, if the prompt is one picture or video and the text of the calibration; else None.
+
+    A calibration with several texts (`asked` is "") holds for every text.
+    """
     fact = model.info.get("unlike")
-    texts = [item.text if isinstance(item, Quiet) else item for item in items[1:]]
+    texts = [text_of(item) for item in items[1:]]
     is_like = fact and len(items) == 2 and _is_medium(items[0]) and isinstance(texts[0], str)
     return fact["threshold"] if is_like and fact["asked"] in ("", texts[0].strip()) else None
 

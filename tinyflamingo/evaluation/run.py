@@ -23,8 +23,7 @@ from tinyflamingo.model.contrastive import embed_captions, embed_pictures
 from tinyflamingo.model.flamingo import TrainedFlamingo, flamingo
 from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import encode_document, make_batch
-from tinyflamingo.model.language_model import language_model
-from tinyflamingo.ops.team import keep_memory
+from tinyflamingo.ops.team import keep_memory, one_team
 from tinyflamingo.ops.types import Array
 from tinyflamingo.training.contrastive_stage import pad_captions
 from tinyflamingo.training.flamingo_stage import MediaFeatures, cut
@@ -38,13 +37,17 @@ ANSWER_TOKENS = 16  # longest answer
 
 def evaluate(model: TrainedFlamingo, n: int = 500, seed: int = 0, only: list | None = None) -> dict:
     """All tasks, or those in `only`; n: queries of each; seed: which test stream. `UserError` for an unknown task,
-    and for a model that was not trained on TinyWorld.
+    and for a model that was not trained on TinyWorld. Without a text tower there is no zero-shot classification.
 
     Returns {"tasks": {name: {"metric", "score", "ci95", "n"}}, "text_perplexity", "seconds"}.
     """
     names = ["zero_shot_classification", *TASKS]
     chosen = chosen_tasks(only, names)
     require_tinyworld(model)
+    if "text" not in model.frozen["contrastive"]:
+        if only and names[0] in chosen:
+            raise UserError(f"--task {names[0]} needs a text tower, and the checkpoint has none: choose other tasks")
+        chosen = [name for name in chosen if name != names[0]]
     keep_memory()
     began = time.perf_counter()
 
@@ -53,13 +56,19 @@ def evaluate(model: TrainedFlamingo, n: int = 500, seed: int = 0, only: list | N
         return zero_shot_classification(model, rng, n) if name not in TASKS else run_task(model, name, rng, n)
 
     tasks = dict(zip(chosen, ops.parallel_map(run, chosen), strict=True))
-    perplexity = text_perplexity(model, split_rng("test", STREAM, seed, len(names)))
+    with one_team():
+        perplexity = text_perplexity(model, split_rng("test", STREAM, seed, len(names)))
     return {"tasks": tasks, "text_perplexity": perplexity, "seconds": round(time.perf_counter() - began, 1)}
 
 
 def require_tinyworld(model: TrainedFlamingo) -> None:
     """`UserError` if the card of the checkpoint says that training had no picture of TinyWorld."""
     own, preset = model.info.get("data"), model.info.get("preset")
+    if "peer" in model.info and not own:
+        raise UserError(
+            f"the checkpoint has weights of {model.info['peer']}, but the tasks are about pictures of TinyWorld: "
+            "training with --from and --mix below 1 learns them"
+        )
     if own and own["mix"] == 1 and not own.get("start"):
         raise UserError(
             f"the checkpoint was trained on {own['path']} alone, but the tasks are about pictures of TinyWorld: its "
@@ -186,10 +195,11 @@ def text_perplexity(model: TrainedFlamingo, rng: np.random.Generator, n: int = 1
     visual = np.zeros((1, model.config.resampler.latents, model.config.resampler.output_width), np.float32)
     V = model.config.language.vocab_size
     tokens = np.minimum(batch.tokens, V - 1)
-    alone = language_model(model.frozen["language"], tokens[:, :-1], model.config.language)
     phi = model.parts.visible(batch)[:, :-1]
-    whole = flamingo(model.params, model.frozen, tokens[:, :-1], phi, visual, model.config, parts=model.parts)[..., :V]
-    return {
-        name: float(checked(np.exp(np.sum(token_losses(logits, tokens[:, 1:]) * shares_of(real)))))
-        for name, logits in (("language_model", alone), ("flamingo", whole))
-    }
+
+    def perplexity(params):
+        logits = flamingo(params, model.frozen, tokens[:, :-1], phi, visual, model.config, parts=model.parts)[..., :V]
+        return float(checked(np.exp(np.sum(token_losses(logits, tokens[:, 1:]) * shares_of(real)))))
+
+    # without gated blocks Flamingo is the language model, whatever its family
+    return {"language_model": perplexity({"eoc": model.params["eoc"]}), "flamingo": perplexity(model.params)}

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tinyflamingo.data.items import Quiet
 from tinyflamingo.evaluation.few_shot import Instance, answer, shot_items
+from tinyflamingo.evaluation.suite import Example
 from tinyflamingo.model.flamingo import TrainedFlamingo
 from tinyflamingo.model.interleave import encode_document, pack_batch
 from tinyflamingo.training.flamingo_stage import Shard, shard_loss
@@ -36,7 +38,7 @@ def tuned(model: TrainedFlamingo, instance: Instance, rng: np.random.Generator, 
     Returns [(text, log-likelihoods of the candidates or [])], as `few_shot` does.
     """
     optimiser = AdamW(model.params, recipe.optimiser, no_decay=("resampler",))
-    documents = [encode_document(shot_items(shot, i), model.tokenizer) for i, shot in enumerate(instance.shots)]
+    documents = [encode_document(document(shot, i), model.tokenizer) for i, shot in enumerate(instance.shots)]
 
     def loss_of(params, shard):
         return shard_loss(params, shard, model.frozen, [1.0], model.config, model.parts)
@@ -48,6 +50,12 @@ def tuned(model: TrainedFlamingo, instance: Instance, rng: np.random.Generator, 
     model = replace(model, params=optimiser.params)
     visual = model.parts.resample(model.params, [instance.features[len(documents) :]], model.config)
     return answer(model, instance.queries, [], visual[:0], visual)
+
+
+def document(shot: Example, medium: object) -> list:
+    """A shot as training has it: the questions are read and not learned."""
+    _, *texts = shot_items(shot, medium)
+    return [medium, *(Quiet(text) if i % 2 == 0 else text for i, text in enumerate(texts))]
 
 
 def _shard(documents, features, rng, noise):

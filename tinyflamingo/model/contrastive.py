@@ -41,7 +41,7 @@ def text_tower(params: Params, tokens: Array, mask: Array, config: TextTowerConf
 def embed_pictures(
     params: Params, pictures: Array, config: FlamingoConfig, encode: Callable = encode_pictures
 ) -> Array:
-    """Pictures, uint8 (B, Y, X, 3), to unit vectors (B, J). encode: as `encode_pictures`."""
+    """Pictures, uint8 (B, Y, X, 3), to unit vectors (B, J) of width J = `joint_width`. encode: as `encode_pictures`."""
     _, pooled = encode(params["vision"], pictures, config.vision)
     return unit(ops.linear(pooled, params["picture_projection"]))
 

@@ -48,7 +48,7 @@ def embed_with_eoc(eoc: Array, language: Params, tokens: Array, places: Array | 
     table = language["embedding"]
     V, D = table.shape
     is_eoc = (tokens == V).astype(table.dtype)[:, :, None]
-    rows = embed_tokens(table, np.minimum(tokens, V - 1)) * (1 - is_eoc)
+    rows = embed_tokens(table, np.where(tokens == V, 0, tokens)) * (1 - is_eoc)  # <EOC> has no row there
     return rows + is_eoc * (eoc * table.dtype.type(D**0.5))
 
 

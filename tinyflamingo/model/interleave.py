@@ -62,7 +62,8 @@ def encode_document(items: list, tokenizer: Tokenizer, complete: bool = True) ->
     """A document (strings, `Quiet` strings, `EOC`, and media: any other object) to a `Sequence`.
 
     complete: close the last chunk with `<EOC>`. A prompt is not complete: its continuation follows. Spaces at the
-    ends of a string are dropped and every string begins a word, so "<image> dax" and "<image>dax" are one prompt.
+    ends of a string are dropped, and so is a string of white space alone. Every string begins a word, so "<image> dax"
+    and "<image>dax" are one prompt.
     """
     sequence = Sequence()
     sequence.add(list(tokenizer.opening), 0.0)

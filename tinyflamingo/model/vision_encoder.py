@@ -32,7 +32,7 @@ def encode_pictures(params: Params, pictures: Array, config: VisionConfig) -> tu
     return features, np.sum(features, axis=1) * features.dtype.type(1.0 / features.shape[1])
 
 
-def normalise_pixels(pictures: Array, mean: Array = PIXEL_MEAN, spread: Array = PIXEL_SPREAD) -> Array:
+def normalise_pixels(pictures: Array, mean: Array | float = PIXEL_MEAN, spread: Array | float = PIXEL_SPREAD) -> Array:
     """uint8 (..., Y, X, 3) to float32, mean about 0, variance about 1. mean, spread: one number, or one per channel."""
     scale = (1.0 / np.array(spread)).astype(np.float32)
     return (np.asanyarray(pictures, dtype=np.float32) - np.array(mean, np.float32)) * scale

@@ -214,18 +214,18 @@ def _check_first_medium(first_medium, phi):
 # ---------------------------------------------------------------- pictures, channels last
 
 
-def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, odd: str = "end") -> Array:
+def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, extra: str = "end") -> Array:
     """Convolution with SAME padding as in TensorFlow and JAX: the output has ceil(size / stride) pixels.
 
     x (B, Y, X, Cin), w (kh, kw, Cin/groups, Cout), b (Cout,) or None -> (B, Yo, Xo, Cout). If the padding is an odd
-    number of pixels, the extra one goes to the end, or to the start with odd="start", as in PyTorch with padding
+    number of pixels, the extra one goes to the end, or to the start with extra="start", as in PyTorch with padding
     kernel // 2. Raises ValueError when the channels do not fit the groups.
     """
     if w.shape[2] * groups != x.shape[3] or w.shape[3] % groups:
         raise ValueError(f"conv2d: {x.shape[3]} channels in {groups} groups do not fit weights {w.shape}")
     if b is not None:
         expect(b, "Cout", Cout=w.shape[3])
-    return run("conv2d", x, w, b, stride, groups, odd)
+    return run("conv2d", x, w, b, stride, groups, extra)
 
 
 def standardise_weight(w: Array, gain: Array) -> Array:
@@ -252,12 +252,12 @@ def mean_pixels(x: Array) -> Array:
     return run("mean_pixels", expect(x, "B Y X C"))
 
 
-def max_pool3(x: Array, odd: str = "end") -> Array:
+def max_pool3(x: Array, extra: str = "end") -> Array:
     """Largest value of 3x3 windows, stride 2: x (B, Y, X, C) -> (B, ceil(Y/2), ceil(X/2), C).
 
     Padded as in `conv2d`, with -inf. If values are equal, the gradient goes to the first one.
     """
-    return run("max_pool3", expect(x, "B Y X C"), odd)
+    return run("max_pool3", expect(x, "B Y X C"), extra)
 
 
 def avg_pool2(x: Array) -> Array:

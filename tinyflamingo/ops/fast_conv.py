@@ -16,23 +16,23 @@ from .reference import STANDARDISE_FLOOR, pool_weights, same_padding, windows
 from .types import Array
 
 
-def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, odd: str = "end") -> Array:
+def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, extra: str = "end") -> Array:
     """``reference.conv2d``: 2 B Yo Xo kh kw Cin/groups Cout flops; backward twice as many.
 
     Saves nothing but its arguments. Makes columns only for wide outputs, and of a few pictures at a time.
     """
-    return _conv2d(x, w, np.zeros(w.shape[3], w.dtype) if b is None else b, stride, groups, odd)
+    return _conv2d(x, w, np.zeros(w.shape[3], w.dtype) if b is None else b, stride, groups, extra)
 
 
 @primitive
-def _conv2d(x, w, b, stride, groups, odd):
-    pads = _pads(x, w, stride, odd)
+def _conv2d(x, w, b, stride, groups, extra):
+    pads = _pads(x, w, stride, extra)
     return _joined([_convolve(*part, stride, pads) for part in _groups(groups, x, w, b)])
 
 
 def _conv2d_vjp(argnums, ans, args, kwargs):
-    x, w, _, stride, groups, odd = args
-    pads = _pads(x, w, stride, odd)
+    x, w, _, stride, groups, extra = args
+    pads = _pads(x, w, stride, extra)
 
     def backward(g):
         parts = _groups(groups, g, x, w)
@@ -62,9 +62,9 @@ def _joined(parts):
 # ---------------------------------------------------------------- the three products, for one group
 
 
-def _pads(x, w, stride, odd):
+def _pads(x, w, stride, extra):
     """SAME padding: top, bottom, left, right."""
-    return (*same_padding(x.shape[1], w.shape[0], stride, odd), *same_padding(x.shape[2], w.shape[1], stride, odd))
+    return (*same_padding(x.shape[1], w.shape[0], stride, extra), *same_padding(x.shape[2], w.shape[1], stride, extra))
 
 
 def _convolve(x, w, b, stride, pads):
@@ -169,14 +169,14 @@ def _mean_pixels_backward(g, x):
 defvjp_all(mean_pixels, _mean_pixels_backward)
 
 
-def max_pool3(x: Array, odd: str) -> Array:
+def max_pool3(x: Array, extra: str) -> Array:
     """``reference.max_pool3``: nine strided passes over x; saves one byte for each output, the number of its tap."""
-    return _max_pool3(x, odd, {})
+    return _max_pool3(x, extra, {})
 
 
 @primitive
-def _max_pool3(x, odd, saved):
-    first, *others = windows(x, 3, 3, 2, odd, -np.inf)
+def _max_pool3(x, extra, saved):
+    first, *others = windows(x, 3, 3, 2, extra, -np.inf)
     out, winner = first.copy(), np.zeros(first.shape, np.int8)
     for i, tap in enumerate(others, start=1):
         larger = tap > out
@@ -185,9 +185,9 @@ def _max_pool3(x, odd, saved):
     return out
 
 
-def _max_pool3_backward(g, x, odd, saved):
+def _max_pool3_backward(g, x, extra, saved):
     B, Y, X, C = x.shape
-    (top, bottom), (left, right) = same_padding(Y, 3, 2, odd), same_padding(X, 3, 2, odd)
+    (top, bottom), (left, right) = same_padding(Y, 3, 2, extra), same_padding(X, 3, 2, extra)
     dx = np.zeros((B, Y + top + bottom, X + left + right, C), g.dtype)
     for i in range(9):
         rows, columns = slice(i // 3, i // 3 + 2 * g.shape[1] - 1, 2), slice(i % 3, i % 3 + 2 * g.shape[2] - 1, 2)

@@ -168,28 +168,28 @@ def segment_attention(q: Array, k: Array, v: Array, phi: Array, first_medium: Ar
 # ---------------------------------------------------------------- pictures
 
 
-def same_padding(size: int, kernel: int, stride: int, odd: str = "end") -> tuple[int, int]:
-    """(before, after): zeros that make the output ceil(size / stride). `odd` is the side of the extra one, if any."""
+def same_padding(size: int, kernel: int, stride: int, extra: str = "end") -> tuple[int, int]:
+    """(before, after): zeros that make the output ceil(size / stride). `extra`: where an extra one goes."""
     out = -(-size // stride)
     total = max((out - 1) * stride + kernel - size, 0)
-    before = total // 2 if odd == "end" else total - total // 2
+    before = total // 2 if extra == "end" else total - total // 2
     return before, total - before
 
 
-def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, odd: str = "end") -> Array:
+def conv2d(x: Array, w: Array, b: Array | None = None, stride: int = 1, groups: int = 1, extra: str = "end") -> Array:
     """A sum over the kernel's taps: for each tap, the shifted and strided picture times the matrix of that tap."""
     kh, kw = w.shape[:2]
     y = 0.0
-    for i, tap in enumerate(windows(x, kh, kw, stride, odd)):
+    for i, tap in enumerate(windows(x, kh, kw, stride, extra)):
         y = y + _grouped(tap, w[i // kw, i % kw], groups)
     return y if b is None else y + b
 
 
-def windows(x: Array, kh: int, kw: int, stride: int, odd: str, fill: float = 0.0) -> list[Array]:
+def windows(x: Array, kh: int, kw: int, stride: int, extra: str, fill: float = 0.0) -> list[Array]:
     """The pixels that each tap of a kernel reads: kh * kw shifted and strided pictures, row by row."""
     _, Y, X, _ = x.shape
     out_y, out_x = -(-Y // stride), -(-X // stride)
-    pads = ((0, 0), same_padding(Y, kh, stride, odd), same_padding(X, kw, stride, odd), (0, 0))
+    pads = ((0, 0), same_padding(Y, kh, stride, extra), same_padding(X, kw, stride, extra), (0, 0))
     x = np.pad(x, pads, mode="constant", constant_values=fill)
     return [
         x[:, dy : dy + (out_y - 1) * stride + 1 : stride, dx : dx + (out_x - 1) * stride + 1 : stride]
@@ -229,10 +229,10 @@ def mean_pixels(x: Array) -> Array:
     return np.sum(x, axis=(1, 2)) * (1.0 / (x.shape[1] * x.shape[2]))
 
 
-def max_pool3(x: Array, odd: str) -> Array:
+def max_pool3(x: Array, extra: str) -> Array:
     """The largest of nine taps. Gradients do not need its place. Padding is -inf for the choice and 0 for the sum."""
-    winner = np.argmax(np.stack(windows(getval(x), 3, 3, 2, odd, -np.inf)), axis=0)
-    return sum(tap * (winner == i) for i, tap in enumerate(windows(x, 3, 3, 2, odd)))
+    winner = np.argmax(np.stack(windows(getval(x), 3, 3, 2, extra, -np.inf)), axis=0)
+    return sum(tap * (winner == i) for i, tap in enumerate(windows(x, 3, 3, 2, extra)))
 
 
 def avg_pool2(x: Array) -> Array:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinyflamingo.data.held_out import MODES
-from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.items import text_of
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED
 from tinyflamingo.data.readers.record import MediaFile, Record
@@ -107,7 +107,7 @@ def texts_of(path: str | Path, name: str | None = None) -> Iterator[str]:
         if isinstance(record, Record):
             for item in record.items:
                 if not isinstance(item, MediaFile):
-                    yield item.text if isinstance(item, Quiet) else item
+                    yield text_of(item)
 
 
 def _tokenizer(own, preset, texts) -> Tokenizer:

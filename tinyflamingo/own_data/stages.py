@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from tinyflamingo.data.augment import augmented
-from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.items import text_of
 from tinyflamingo.data.readers.record import OUTPUT
 from tinyflamingo.data.store import Store, Stored, shuffled
 from tinyflamingo.data.tinyworld.pool import Pool
@@ -47,11 +47,6 @@ class Draws:
     def __getitem__(self, n: int) -> list:
         """The items of the n-th record, counted from 0."""
         return self.store.items(int(self.numbers[shuffled(len(self.numbers), self.seed, n)]))
-
-
-def text_of(item: str | Quiet) -> str:
-    """The text of an item."""
-    return item.text if isinstance(item, Quiet) else item
 
 
 def pairs(items: list) -> list[tuple[Stored, str]]:

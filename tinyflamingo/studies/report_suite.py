@@ -62,8 +62,9 @@ def tasks(runs: Runs) -> str | None:
         rows.append([f"`{name}`{' (DEV)' if first['dev'] else ''}", first["paper"], first["metric"], *cells])
     head = ["task", "the paper's task", "metric", *(f"{n} shots" for n in SHOTS), *SAME_DATA, "whole"]
     columns = (
-        "The last four columns are specialists: the first three are trained on the same 32 examples, `whole` on a "
-        "whole training set. All choices were made on the tasks marked DEV."
+        "With 0 shots the prompt begins with two examples without their pictures, as in the paper; for queries with "
+        "candidates it has none. The last four columns are specialists: the first three are trained on the same 32 "
+        "examples, `whole` on a whole training set. All choices were made on the tasks marked DEV."
     )
     return f"{headline(suites)}\n\n{columns}\n\n{table(head, rows)}"
 
@@ -74,7 +75,8 @@ LEVELS = (
     "several joined, 3 videos, 4 new words around the properties, 5 renamed values and functions. The first table "
     "has the mean over the tasks of a level without those marked DEV, and over seeds; in brackets, the worst seed. "
     "Training tasks: whether the training had tasks of this form; without them (`train --preset no-tasks`) their "
-    "place in training belongs to its other documents."
+    "place in training belongs to its other documents. With 0 shots the prompt begins with two examples without their "
+    "pictures, as in the paper."
 )
 LEVEL_RACE = (
     "With 32 shots in its prompt Flamingo beats the specialists `prototype`, `linear` and `finetuned`, trained on the "
@@ -185,7 +187,7 @@ def _without_shots(suites) -> list:
     wins, total, _ = _wins(margins)
     new = ", ".join(f"`{name}`" for name in task_names(suites, with_level=False) if name in NEW_CLASSES)
     but = f" but {new}" if new else ""
-    text = "Without any shot it already beats them on {} of {}, because all tasks{} are in the training mixture."
+    text = "Without any shot it already beats them on {} of {}, because training has the questions of all tasks{}."
     return [text.format(wins, total, but)]
 
 
@@ -227,8 +229,9 @@ def sanity(runs: Runs) -> str | None:
         "Swapped: the fraction of pairs of queries, with one question and two different answers, in which both "
         "answers are right. Shuffled: the answers of the shots are in random order. No pictures: the shots have no "
         "pictures. Blind: the query has no picture. Chance: always the most common answer of the shots, among the "
-        "candidates if the query has some. Only the invented words get their whole meaning from the shots. The other "
-        "tasks are known from training, so shots can improve their scores less, and wrong shots can lower them less."
+        "candidates if the query has some. The invented words and the tasks explained only by examples get their whole "
+        "meaning from the shots. Training has the questions of the other tasks, so shots can improve their scores "
+        "less, and wrong shots can lower them less."
     )
     head = ["task", "32 shots", *(check.replace("_", " ") for check in SANITY)]
     return f"{text}\n\n{table(head, rows)}" if rows else None
@@ -245,6 +248,7 @@ def retrieval(runs: Runs) -> str | None:
             rows.append([f"`{name}`", " or ".join(map(str, sorted(shots))), *map(show, cells)])
     text = (
         "Equally many shots in three ways: random; the most similar to the query, the most similar last (RICES); the "
-        "random ones in several orders, with the mean log-likelihood over the orders."
+        "random ones in several orders. With candidates the answer is the one with the highest mean log-likelihood "
+        "over the orders, and without candidates the one that is written most often."
     )
     return f"{text}\n\n{table(['task', 'shots', *RETRIEVAL], rows)}" if rows else None

@@ -29,10 +29,11 @@ def ablations(runs: Runs) -> str | None:
         rows.append([what, f"{row['score']:+.3f}", ends, row["n"], f"{row['paper']:+.1f}", row["verdict"]])
         against += [what] if row["verdict"] == "disagrees" else []
     text = (
-        "The difference to the baseline in overall score. The overall score is the mean of captions (CIDEr-D divided "
-        f"by 10), questions, videos and new words. The baseline has {_baseline(raw)}. Each run has {steps} short "
-        f"step{'s' * (steps != 1)} of stage three. Intervals are over seeds, from the difference of each seed. The "
-        "paper's scores are in percent of the scores of models fine-tuned for a task. "
+        "The difference to the baseline in overall score. A ViT is compared with the usual encoder after a stage one "
+        "that is as short. The overall score is the mean of captions (CIDEr-D divided by 10), questions, videos and "
+        f"new words. The baseline has {_baseline(raw)}. Each run has {steps} short step{'s' * (steps != 1)} of stage "
+        "three: half of the usual documents in a step, a quarter of the pictures. Intervals are over seeds, from the "
+        "difference of each seed. The paper's scores are in percent of the scores of models fine-tuned for a task. "
     )
     disagree = f"Here the toy disagrees with the paper: {'; '.join(against)}."
     text += disagree if against else "No row clearly disagrees with the paper."
@@ -146,7 +147,7 @@ SECTIONS: dict[str, tuple[str, Callable, str]] = {
     "few_shot": ("Few-shot curves", few_shot, EVALUATE),
     "words": ("Invented words", words, EVALUATE),
     "levels": ("Tasks explained only by examples", level_tables, EVALUATE),
-    "tasks": ("Sixteen tasks after the paper's, and their specialists", tasks, EVALUATE),
+    "tasks": ("Sixteen tasks that correspond to the paper's, and their specialists", tasks, EVALUATE),
     "sanity": ("Sanity checks", sanity, EVALUATE),
     "retrieval": ("Choice and order of shots", retrieval, EVALUATE),
     "ablations": ("Ablations", ablations, "python -m tinyflamingo ablate"),

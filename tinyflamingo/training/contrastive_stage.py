@@ -35,7 +35,13 @@ from tinyflamingo.data.tinyworld.scenes import (
     sample_wild,
 )
 from tinyflamingo.model.config import FlamingoConfig
-from tinyflamingo.model.contrastive import contrastive_loss, embed_captions, embed_pictures, init_contrastive
+from tinyflamingo.model.contrastive import (
+    MAX_LOGIT_SCALE,
+    contrastive_loss,
+    embed_captions,
+    embed_pictures,
+    init_contrastive,
+)
 from tinyflamingo.model.tokenizer import PAD, Tokenizer
 from tinyflamingo.ops.tree import half_precision, view_tree
 from tinyflamingo.ops.types import Params
@@ -160,6 +166,8 @@ class ContrastiveStage:
 
     def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
         """The gradient vector of one batch, and the numbers for the log."""
+        log_scale = self.optimiser.params["log_scale"]
+        np.minimum(log_scale, np.float32(np.log(MAX_LOGIT_SCALE)), out=log_scale)  # as in CLIP: above it no gradient
         loss, gradient = self.loss_and_gradient(*self.batch(rng))
         self.clip(gradient)
         return gradient, {"loss": loss, "scale": float(np.exp(self.optimiser.params["log_scale"]))}

@@ -217,12 +217,14 @@ class FlamingoStage:
         """
         params = self.optimiser.params
         closed = [name.split("/") for name, size in gates(params).items() if size == 0]
+        if not closed:
+            return
         total: Array = 0.0
-        for _ in range(self.recipe.gate_batches if closed else 0):
+        for _ in range(self.recipe.gate_batches):
             total = total + self.losses_and_gradient(self.shards(rng, self.documents(rng)))[1]
+        slopes = view_tree(total, params)
         for name, gate in closed:
-            slope = view_tree(total, params)[name][gate]
-            params[name][gate][...] = -np.sign(slope) * self.recipe.gate_push
+            params[name][gate][...] = -np.sign(slopes[name][gate]) * self.recipe.gate_push
 
     def gradient(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, dict]:
         """The gradient vector of one step, over all data sets or one in turn (round-robin), and numbers for the log."""

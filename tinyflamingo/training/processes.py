@@ -13,6 +13,7 @@ Serves all stages (chapter §2 to §4). Not here: the interface of a group of ra
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import multiprocessing
 import os
@@ -244,10 +245,11 @@ def _end_with_rank_0(folder):
 
 
 def _report(line, error):
-    """Send an error; of one that cannot be sent (pickled), the text."""
+    """Send an error; of one that cannot be made again in another process, the text."""
     try:
-        line.say.send(error)
+        line.say.send(copy.copy(error))  # a copy, too, is made from the class and the message
     except OSError:
         raise
     except Exception:
-        line.say.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        text = f"{type(error).__name__}: {error}"
+        line.say.send(UserError(str(error)) if isinstance(error, UserError) else RuntimeError(text))

@@ -144,7 +144,7 @@ def train(
         undone = nullcontext() if resume else _undone_if_refused(folder, progress, source)
         with going_on(folder, progress.conditions), undone:
             model = on_workers(_all_stages, preset, folder, progress, frozen, moments, source)
-        return _finish(model, preset, folder, evaluate) if world().rank == 0 else model
+            return _finish(model, preset, folder, evaluate) if world().rank == 0 else model
 
 
 def _all_stages(preset, folder, progress, frozen, moments, source) -> TrainedFlamingo:

@@ -76,8 +76,9 @@ def embed_plainly(config: PublicDecoderConfig) -> Callable:
 
     def embed(eoc, language, tokens, places):
         table = language["embedding"]
-        is_eoc = (tokens == len(table)).astype(table.dtype)[:, :, None]
-        rows = ops.embed(table, np.minimum(tokens, len(table) - 1)) * (1 - is_eoc)
+        V = len(table)
+        is_eoc = (tokens == V).astype(table.dtype)[:, :, None]
+        rows = ops.embed(table, np.where(tokens == V, 0, tokens)) * (1 - is_eoc)
         return add_positions(language, rows + is_eoc * eoc, places, config)
 
     return embed

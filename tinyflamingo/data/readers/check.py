@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.items import text_of
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded, load
 from tinyflamingo.data.readers.record import OUTPUT, MediaFile, Record, Skipped
@@ -60,7 +60,7 @@ def check_data(
         record, media = outcome
         for medium, pixels in zip(record.media, media, strict=True):
             counts[medium.kind] += pixels is not None  # a picture counts once, also if it has several texts
-        said = [_text(item) for item in record.items if not isinstance(item, MediaFile)]
+        said = [text_of(item) for item in record.items if not isinstance(item, MediaFile)]
         characters += sum(map(len, said))
         texts += said if len(texts) < TEXTS else []
         if sheet:
@@ -81,15 +81,11 @@ def _one_line(line: str, detail: str) -> str:
     return printable(f"{line} ({detail})" if detail else line)
 
 
-def _text(item) -> str:
-    return item.text if isinstance(item, Quiet) else item
-
-
 def _sample(rng, sample, count, record: Record, media, decode):
     """Keep each of the first `count` records with equal probability (Vitter's algorithm R)."""
     place = len(sample) if len(sample) < COLUMNS * ROWS else int(rng.integers(count))
     if place < COLUMNS * ROWS:
-        parts = ("▣" if isinstance(item, MediaFile) else _text(item) for item in record.items if item != OUTPUT)
+        parts = ("▣" if isinstance(item, MediaFile) else text_of(item) for item in record.items if item != OUTPUT)
         shown = " ".join(parts)
         if media and media[0] is None:  # an earlier record had the picture
             media = [decode(record.media[0])]

@@ -74,8 +74,6 @@ def caption(scene: Scene | Clip) -> str:
     """One sentence that describes a picture or video: "a red circle left of a blue square."."""
     if isinstance(scene, Clip):
         return f"{thing_phrase(*scene.thing.kind)} {action_phrase(scene)}."
-    if scene.kind == "blank":
-        return "nothing."
     if scene.kind == "sum":
         return f"{sum_phrase(*(t.shape for t in scene.things))}."
     if scene.kind == "wild":

@@ -107,19 +107,18 @@ def make_pool(
     wild: int = 0,
     digits: int = 0,
     sums: int = 0,
-    things: Sequence[Kind] = KNOWN,
     side: int = SIDE,
     drawn: Drawn = one_by_one,
 ) -> Pool:
     """Sample and draw. Single things, wild things and digits go round all of their kind, so each has its pictures."""
-    scenes = [sample_single(rng, (things[i % len(things)],)) for i in range(singles)]
+    scenes = [sample_single(rng, (KNOWN[i % len(KNOWN)],)) for i in range(singles)]
     scenes += [sample_wild(rng, (WILD_THINGS[i % len(WILD_THINGS)],)) for i in range(wild)]
     scenes += [sample_digit(rng, (WRITTEN[i % len(WRITTEN)],)) for i in range(digits)]
     scenes += [sample_sum(rng) for _ in range(sums)]
     scenes += [sample_uncoloured(rng) for _ in range(uncoloured)]
-    scenes += [sample_pair(rng, things) for _ in range(pairs)]
-    scenes += [sample_count(rng, things) for _ in range(counts)]
-    return draw_pool(rng, scenes, [sample_clip(rng, things) for _ in range(clips)], side, drawn)
+    scenes += [sample_pair(rng) for _ in range(pairs)]
+    scenes += [sample_count(rng) for _ in range(counts)]
+    return draw_pool(rng, scenes, [sample_clip(rng) for _ in range(clips)], side, drawn)
 
 
 def draw_pool(

@@ -38,7 +38,8 @@ COLOURS: dict[str, RGB] = {
     "pink": (255, 135, 200),
 }
 
-STAND_OUT = 90.0  # smallest RGB distance between any point of a background and a colour of a mark on it
+STAND_OUT = 90.0  # smallest RGB distance between any point of a background and a mark's colour before its jitter
+JITTER = 12.0  # most by which a channel of a mark's colour changes
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,9 @@ def _coverage(mark: Mark, x: np.ndarray, y: np.ndarray, scale: float) -> np.ndar
 # ---- random colours and backgrounds ----------------------------------------------------------
 
 
-def jitter(rgb: RGB, rng: np.random.Generator, amount: float = 12.0) -> RGB:
-    """The colour with each channel changed by at most `amount`, within 0..255."""
-    moved = np.asarray(rgb) + rng.uniform(-amount, amount, 3)
+def jitter(rgb: RGB, rng: np.random.Generator) -> RGB:
+    """The colour with each channel changed by at most JITTER, within 0..255."""
+    moved = np.asarray(rgb) + rng.uniform(-JITTER, JITTER, 3)
     return tuple(np.minimum(np.maximum(moved, 0), 255).tolist())
 
 

@@ -89,7 +89,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture: kind "single", "pair", "count", "digit", "sum", "wild" or "blank".
+    """A picture: kind "single", "pair", "count", "digit", "sum" or "wild".
 
     In a pair the larger thing comes first; in a sum the digits go from left to right.
     """
@@ -229,7 +229,8 @@ def sample_clip(rng: np.random.Generator, things: Sequence[Kind] = KNOWN, action
 def draw_scene(rng: np.random.Generator, scene: Scene, side: int = SIDE) -> np.ndarray:
     """uint8 (side, side, 3). rng draws the background, the colour jitter and small tilts."""
     shades = [_shade(rng, t) for t in scene.things]
-    return _draw_things(rng, scene.things, shades, sample_background(rng, shades), side)
+    background = sample_background(rng, shades)
+    return draw(_marks(rng, scene.things, shades), background, rng, side)
 
 
 def draw_clip(rng: np.random.Generator, clip: Clip, frames: int = FRAMES, side: int = SIDE) -> np.ndarray:
@@ -239,9 +240,10 @@ def draw_clip(rng: np.random.Generator, clip: Clip, frames: int = FRAMES, side: 
     seed = int(rng.integers(2**31))
     drawn = []
     for t in range(frames):
-        things = _at_moment(clip, t, frames)
-        frame_shades = [shades[thing.colour] for thing in things]
-        drawn.append(_draw_things(np.random.default_rng(seed), things, frame_shades, background, side))
+        things, own = _at_moment(clip, t, frames), np.random.default_rng(seed)
+        placed = things or (clip.thing,)  # one that has vanished draws its numbers too, so the noise behind it stays
+        marks = _marks(own, placed, [shades[thing.colour] for thing in placed])
+        drawn.append(draw(marks[: len(things)], background, own, side))
     return np.stack(drawn)
 
 
@@ -250,12 +252,12 @@ def _shade(rng, thing):
     return thing.rgb or (COLOURS if rng.random() < 0.6 else SHADES)[thing.colour]
 
 
-def _draw_things(rng, things, shades, background, side):
-    marks = [
+def _marks(rng, things, shades):
+    """The things as marks, with a jitter of their shades and small tilts."""
+    return [
         Mark(_outline(rng, t.shape), jitter(rgb, rng), t.x, t.y, t.radius, angle=float(rng.uniform(-8, 8)))
         for t, rgb in zip(things, shades, strict=True)
     ]
-    return draw(marks, background, rng, side)
 
 
 def _outline(rng, shape):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.items import Quiet, text_of
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.scenes import (
     HELD_OUT,
@@ -87,7 +87,7 @@ def _fact(rng, things) -> list:
     if rng.random() < 0.1:
         shape = pick(rng, NAMED)
         number = say.NUMBERS[say.SIDES[shape]]
-        return [Quiet(f"{say.article(shape)} {shape}"), f"has {number} side{'' if number == 'one' else 's'}."]
+        return [Quiet(f"{say.article(shape)} {shape}"), f"has {number} sides."]
     thing = pick(rng, things)
     return [Quiet(say.thing_phrase(*thing)), pick(rng, say.facts(*thing))]
 
@@ -264,7 +264,7 @@ def tokenizer_lines(rng: np.random.Generator, count: int = 8000) -> Iterator[str
     """
     for _ in range(count):
         items = pick(rng, (facts, fact_questions, reading, sums))(rng, EVERYTHING)
-        yield " ".join(item.text if isinstance(item, Quiet) else item for item in items)
+        yield " ".join(map(text_of, items))
         yield say.caption(sample_scene(rng))
     for word in say.PICTURE_WORDS + say.TEXT_WORDS:
         yield from [word] * 2  # rare enough that the tokenizer merges syllables, but no whole word
