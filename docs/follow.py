@@ -62,7 +62,7 @@ def prompt() -> Callable:
 
 
 def step() -> Callable:
-    """One step of stage three, from its documents to the updated parameters."""
+    """One step of stage three, from its packed documents to the updated parameters."""
     model, preset = tinyflamingo.load(), get_preset("toy")
     preset = dataclasses.replace(preset, flamingo=dataclasses.replace(preset.flamingo, **POOL))
     stage = FlamingoStage(preset, np.random.default_rng(0), model.tokenizer, model.frozen)

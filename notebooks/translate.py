@@ -327,14 +327,14 @@ def strings_of(module: Path) -> dict[str, str]:
     direct = {part for node in shown for part in (node, getattr(node, "body", None), getattr(node, "orelse", None))}
     inside = {part for node in shown for part in ast.walk(node)}
     kinds = WHOLE.get(module.name) or WHOLE.get(module.parent.name, ())
-    found = []
+    places = []
     for node, place in nodes:
         text = _text_of(node)
         is_sentence = (isinstance(node, kinds) or node in inside) and SENTENCE.search(VALUE.sub("xx", text))
         has_letters = re.search("[A-Za-z]", VALUE.sub("", text))
         if node not in others and has_letters and (node in direct or is_sentence):
-            found.append((node.lineno, node.col_offset, text, place))
-    return {string: place for _, _, string, place in sorted(found)}
+            places.append((node.lineno, node.col_offset, text, place))
+    return {string: place for _, _, string, place in sorted(places)}
 
 
 def _function(node):
@@ -402,8 +402,8 @@ def faults(source: Source) -> Iterator[str]:
     for text in texts.keys() - {entry.msgid for entry in entries}:
         yield f"no entry, run --update: {text}"
     for entry in entries:
-        found = ["no longer in the source, run --update"] if entry.msgid not in texts else list(wrong(entry, terms))
-        yield from (f"line {entry.linenum}: {fault}: {entry.msgid[:60]}" for fault in found)
+        problems = ["no longer in the source, run --update"] if entry.msgid not in texts else list(wrong(entry, terms))
+        yield from (f"line {entry.linenum}: {fault}: {entry.msgid[:60]}" for fault in problems)
     try:
         yield from _differs(source, chosen(entries))
     except NotBuilt as error:
@@ -451,8 +451,8 @@ def wrong(entry: polib.POEntry, terms: dict[str, str]) -> Iterator[str]:
 
 def _exact(text):
     """What stands in a translation exactly as in the source: code, formulas, links, comments, numbers."""
-    found = {match[0] for pattern in (CODE, FORMULA, LINK, COMMENT, SLOT) for match in pattern.finditer(text)}
-    return found | set(NUMBER.findall(_prose(text)))
+    kept = {match[0] for pattern in (CODE, FORMULA, LINK, COMMENT, SLOT) for match in pattern.finditer(text)}
+    return kept | set(NUMBER.findall(_prose(text)))
 
 
 def _slots(text):
@@ -490,11 +490,11 @@ def _do(source, arguments):
         print(f"{source.name}: {update(source)}")
         return 0
     if "--check" in arguments:
-        found = list(faults(source))
+        problems = list(faults(source))
         words = sum(len(text.split()) for text in source.texts())
-        print(*(f"{source.name}: {fault}" for fault in found), sep="\n", end="\n" if found else "")
-        print(f"{source.name}: {len(source.texts())} entries, {words} English words, {len(found)} faults")
-        return len(found)
+        print(*(f"{source.name}: {fault}" for fault in problems), sep="\n", end="\n" if problems else "")
+        print(f"{source.name}: {len(source.texts())} entries, {words} English words, {len(problems)} faults")
+        return len(problems)
     if source.write:
         path, content = source.write(chosen(read_entries(source)))
         path.parent.mkdir(exist_ok=True)

@@ -157,14 +157,14 @@ def _bases(name):
 @functools.cache
 def _full_names():
     """{name as the texts write it: (module, full name)}. A short name has to be clear: no other object has it."""
-    found, ambiguous = {}, set()
+    owners, ambiguous = {}, set()
     for full, (path, _line) in reference.lines().items():
         module = next(name for name, other in reference.modules().items() if other == path)
         short = full.removeprefix(f"{module}.")
-        ambiguous |= {short} & found.keys()
-        found |= {full: (module, full), short: (module, full)}
-    clear = {name for name in found if "_" in name or "." in name or name[:1].isupper()}
-    return {name: found[name] for name in clear - ambiguous}
+        ambiguous |= {short} & owners.keys()
+        owners |= {full: (module, full), short: (module, full)}
+    clear = {name for name in owners if "_" in name or "." in name or name[:1].isupper()}
+    return {name: owners[name] for name in clear - ambiguous}
 
 
 def _link_signatures(app, doctree, docname):
@@ -296,7 +296,7 @@ def _lines(app, path, pagename, say):
 
 
 def _places(path, language, link, say):
-    found = relations.places(path, _chapter(language))
-    if found:
-        return [link(f"docs/chapter#{place.anchor}", place.words.strip("`")) for place in found]
+    sections = relations.places(path, _chapter(language))
+    if sections:
+        return [link(f"docs/chapter#{place.anchor}", place.words.strip("`")) for place in sections]
     return [link("docs/chapter", say(BELONGS)) if relations.kind(path) == "text" else say(NO_SECTION)]

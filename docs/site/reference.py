@@ -119,10 +119,10 @@ def as_markdown(words: str) -> str:
 @functools.cache
 def lines() -> dict[str, tuple[str, int]]:
     """{full name of a public function, class or method: (file, line)}."""
-    found = {}
+    definitions = {}
     for name, path in modules().items():
         for node in _public(parsed(ROOT / path)):
             inner = _public(node) if isinstance(node, ast.ClassDef) else []
-            found |= {f"{name}.{node.name}": (path, node.lineno)}
-            found |= {f"{name}.{node.name}.{method.name}": (path, method.lineno) for method in inner}
-    return found
+            definitions |= {f"{name}.{node.name}": (path, node.lineno)}
+            definitions |= {f"{name}.{node.name}.{method.name}": (path, method.lineno) for method in inner}
+    return definitions

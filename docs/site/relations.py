@@ -74,9 +74,9 @@ def places(path: str, chapter: str) -> list[Place]:
         return own
     numbers = [number for section, paths in keys() if path in paths for number in NUMBER.findall(section)]
     numbers = numbers or NUMBER.findall(docstring(path))
-    found = [Place(number, anchor_of(number)) for number in sorted(set(numbers)) if number in numbers_of(chapter)]
+    sections = [Place(number, anchor_of(number)) for number in sorted(set(numbers)) if number in numbers_of(chapter)]
     others = [other for other in _lesson(path) if kind(other) == "notebook" and other != path] + _mirrored(path)
-    return found or [place for other in others for place in places(other, chapter)]
+    return sections or [place for other in others for place in places(other, chapter)]
 
 
 def anchor_of(number: str) -> str:
@@ -110,9 +110,9 @@ def _mirrored(path):
 @functools.cache
 def source_files() -> list[str]:
     """The files with code."""
-    found = [path for folder in FOLDERS for glob in SOURCES for path in (ROOT / folder).rglob(glob) if path.is_file()]
-    found += [ROOT / "LICENSE", ROOT / "pyproject.toml"]
-    inner = {path.relative_to(ROOT) for path in found}
+    paths = [path for folder in FOLDERS for glob in SOURCES for path in (ROOT / folder).rglob(glob) if path.is_file()]
+    paths += [ROOT / "LICENSE", ROOT / "pyproject.toml"]
+    inner = {path.relative_to(ROOT) for path in paths}
     return sorted(path.as_posix() for path in inner if not {"html", "__pycache__", "runs"} & set(path.parts))
 
 
@@ -131,10 +131,10 @@ def kind(path: str) -> str:
 @functools.cache
 def partners(path: str) -> list[str]:
     """Files, tests and notebooks that belong to a file: those in its rows first, then those that imports connect."""
-    found = [*_connected(path), *_tests_of_folder(path)]
-    found += [other for other in source_files() if path in _tests_of_folder(other)]
+    related = [*_connected(path), *_tests_of_folder(path)]
+    related += [other for other in source_files() if path in _tests_of_folder(other)]
     wanted = {"file": ("test", "notebook"), "test": ("file", "notebook"), "notebook": ("file", "test")}
-    return [other for other in dict.fromkeys(found) if kind(other) in wanted.get(kind(path), ())]
+    return [other for other in dict.fromkeys(related) if kind(other) in wanted.get(kind(path), ())]
 
 
 @functools.cache
@@ -142,8 +142,8 @@ def _connected(path):
     """What tables, numbers, names and imports connect with a file."""
     groups = [row.paths for row in rows((ROOT / CHAPTER).read_text("utf-8"))] + [paths for _, paths in keys()]
     named = [other for group in groups if path in group for other in group]
-    found = named + _lesson(path) + _mirrored(path) + [other for other in uses() if path in _mirrored(other)]
-    return found + sorted(uses().get(path, ())) + [other for other, modules in uses().items() if path in modules]
+    related = named + _lesson(path) + _mirrored(path) + [other for other in uses() if path in _mirrored(other)]
+    return related + sorted(uses().get(path, ())) + [other for other, modules in uses().items() if path in modules]
 
 
 @functools.cache
@@ -182,7 +182,7 @@ def _imports(path):
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {module_path(f"{node.module}.{alias.name}") and f"{node.module}.{alias.name}" or node.module
                       for alias in node.names}  # fmt: skip
-    return {found for name in names if (found := module_path(name))}
+    return {module for name in names if (module := module_path(name))}
 
 
 def module_path(name: str) -> str:

@@ -36,6 +36,11 @@ def minutes() -> str:
     return f"{sum(measured()['train']['stages'].values()) / 60:.0f}"
 
 
+def test_minutes() -> str:
+    """The minutes of all tests."""
+    return f"{measured()['seconds']['tests'] / 60:.0f}"
+
+
 def times() -> str:
     """Times of the main commands."""
     timed = measured()
@@ -154,4 +159,4 @@ def real_size() -> str:
     return table(["command", "seconds", "own memory, peak", "pages of the mapped file, peak"], rows)
 
 
-REGIONS = (minutes, times, memory, rate, race, speed, machine, workers, real_size)
+REGIONS = (minutes, test_minutes, times, memory, rate, race, speed, machine, workers, real_size)

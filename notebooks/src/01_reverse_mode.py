@@ -185,16 +185,16 @@ print("too early:             ", backward_in_haste(e)[a])
 def way_back(made_of, end):
     """made_of {"e": ["b", "c"], "b": ["a", "a"], ...}; a name that is no key is an input -> list of names."""
     # solution
-    found = []
+    order = []
 
     def visit(name):
-        if name not in found:
+        if name not in order:
             for part in made_of.get(name, ()):
                 visit(part)
-            found.append(name)
+            order.append(name)
 
     visit(end)
-    return found[::-1]
+    return order[::-1]
     # end of solution
 
 
@@ -259,9 +259,9 @@ check_01_2_linear_vjp(linear_vjp)
 
 # %%
 dx, dw = linear_vjp_by_hand(g, x, w)
-for place, mine in enumerate((dx, dw)):
+for place, by_hand in enumerate((dx, dw)):
     pull, _ = make_vjp(reference.linear, place)(x, w)
-    print("loops and autograd differ by at most", f"{np.abs(pull(g) - mine).max():.0e}")
+    print("loops and autograd differ by at most", f"{np.abs(pull(g) - by_hand).max():.0e}")
 
 # %% [markdown]
 # The gradient of the softmax is easy to get wrong. Its Jacobian has an entry for every *pair* of scores, because
@@ -309,9 +309,9 @@ check_01_3_softmax_vjp(softmax_vjp)
 # %%
 s = rng.standard_normal((T, E))
 pull, shares = make_vjp(lambda s: reference.masked_softmax(s, np.ones_like(s, bool)))(s)
-mine = softmax_vjp_by_hand(g, shares)
-print("loops and autograd differ by at most", f"{np.abs(pull(g) - mine).max():.0e}")
-print("each row of the gradient sums to 0: ", np.allclose(mine.sum(-1), 0))
+by_hand = softmax_vjp_by_hand(g, shares)
+print("loops and autograd differ by at most", f"{np.abs(pull(g) - by_hand).max():.0e}")
+print("each row of the gradient sums to 0: ", np.allclose(by_hand.sum(-1), 0))
 
 # %% [markdown]
 # ## A primitive of your own
@@ -434,8 +434,8 @@ for title, vjp in planted.items():
     try:
         ops.check_grad(with_vjp(vjp), x)
         print(f"{title:24s} passes")
-    except AssertionError as found:
-        print(f"{title:24s} rejected: {str(found).partition(', relative')[0]}")
+    except AssertionError as error:
+        print(f"{title:24s} rejected: {str(error).partition(', relative')[0]}")
 
 # %% [markdown]
 # There is one more case that such a check must not accept: an input where there is nothing to measure. If all of

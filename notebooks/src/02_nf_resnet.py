@@ -122,10 +122,10 @@ def standardise_with_loops(w, gain):
     """w (kh, kw, Cin, Cout), gain (Cout,) -> the same shape, one output channel after the other."""
     out = np.zeros_like(w)
     for o in range(w.shape[3]):
-        mine = w[:, :, :, o]
-        mean = sum(mine.ravel()) / mine.size
-        spread = sum((value - mean) ** 2 for value in mine.ravel())  # N times the variance
-        out[:, :, :, o] = gain[o] * (mine - mean) / spread**0.5
+        kernel = w[:, :, :, o]
+        mean = sum(kernel.ravel()) / kernel.size
+        spread = sum((value - mean) ** 2 for value in kernel.ravel())  # N times the variance
+        out[:, :, :, o] = gain[o] * (kernel - mean) / spread**0.5
     return out
 
 
@@ -274,12 +274,12 @@ print(f"the gain of a ReLU, known in closed form = {(2 / (1 - 1 / np.pi)) ** 0.5
 def betas(blocks, alpha):
     """blocks: number of blocks in each stage -> beta of every block, a flat list."""
     # solution
-    found, variance = [], 1.0
+    deviations, variance = [], 1.0
     for number in blocks:
         for b in range(number):
-            found.append(variance**0.5)
+            deviations.append(variance**0.5)
             variance = (1.0 if b == 0 else variance) + alpha**2
-    return found
+    return deviations
     # end of solution
 
 
@@ -462,12 +462,12 @@ _, gradient = ops.value_and_grad(lambda p: anp.mean((library.vision_encoder(p, p
 
 def ratios(gradient):
     """Norm of each output unit's gradient over the norm of its weights, all kernels of the encoder."""
-    weights, found = named_leaves(vision), []
+    weights, parts = named_leaves(vision), []
     for name, g in named_leaves(gradient).items():
         if name.endswith("/w"):
             norms = [np.sqrt(np.sum(x * x, axis=(0, 1, 2))) for x in (g, weights[name])]
-            found.append(norms[0] / np.maximum(norms[1], 1e-3))
-    return np.sort(np.concatenate(found))
+            parts.append(norms[0] / np.maximum(norms[1], 1e-3))
+    return np.sort(np.concatenate(parts))
 
 
 kernel, before, limit = gradient["final"]["w"].copy(), ratios(gradient), 0.08

@@ -233,8 +233,8 @@ print("pushed apart most: the picture of", names[i], "and the caption of", names
 four = np.eye(4)[[0, 1, 2, 2]].astype(np.float32)  # vectors of perfect towers; 2 and 3 are equal
 log_scale = np.log(np.float32(100))
 naive = library.contrastive_loss(four, four, log_scale, np.arange(4))
-told = library.contrastive_loss(four, four, log_scale, np.array([0, 1, 2, 2]))
-print(f"all captions counted as different: {naive:.3f}   duplicates removed: {told:.3f}   log 2 = {np.log(2):.3f}")
+merged = library.contrastive_loss(four, four, log_scale, np.array([0, 1, 2, 2]))
+print(f"all captions counted as different: {naive:.3f}   duplicates removed: {merged:.3f}   log 2 = {np.log(2):.3f}")
 
 # %% [markdown]
 # For two of the four rows the probability of the right answer cannot be above one half, in either direction. So

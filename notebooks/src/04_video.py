@@ -261,7 +261,7 @@ print(
 def answers(videos, model=model):
     """Probability of each action's sentence, given videos uint8 (M, F, Y, X, 3) -> (M, actions)."""
     visual = resample(model.params, [encode_media(model.frozen, videos, config)], config)
-    found = []
+    scores = []
     for action in ACTIONS:
         words = f"it {action}" + (" blue." if action == "turns" else ".")
         # The 0 marks the place of a medium. Its features are passed separately.
@@ -270,8 +270,8 @@ def answers(videos, model=model):
         for row in rows:  # only up to the verb, so that every colour counts as "turns"
             verb = len(model.tokenizer.encode(f"it {action}"))
             row.weights = [float(asked <= t < asked + verb) for t in range(len(row.tokens))]
-        found.append(score_continuations(model, make_batch(rows), visual))
-    return np.exp(np.array(found).T)
+        scores.append(score_continuations(model, make_batch(rows), visual))
+    return np.exp(np.array(scores).T)
 
 
 films = {action: np.stack([clip(rng, action) for _ in range(6)]) for action in ACTIONS}

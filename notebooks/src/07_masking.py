@@ -136,12 +136,12 @@ check_07_1_with_marks(with_marks)
 # %%
 def phi_by_hand(tokens):
     """phi with a loop: walk along the row and remember the last tag."""
-    last, found = 0, []
+    last, numbers = 0, []
     for token in tokens:
         if token == interleave.IMAGE:
             last = last + 1
-        found.append(last)
-    return np.array(found)
+        numbers.append(last)
+    return np.array(numbers)
 
 
 phi = phi_by_hand(tokens)
@@ -288,9 +288,9 @@ print("cells that are needed:", int(mask.sum()), "of", mask.size, f"= {mask.mean
 # cell again.
 
 # %%
-mine = [star, "a blue star.", house, house, "two red houses."]
+own_page = [star, "a blue star.", house, house, "two red houses."]
 
-row = encode_document(mine, model.tokenizer)
+row = encode_document(own_page, model.tokenizer)
 my_pieces, my_phi = [model.tokenizer.piece(t) for t in row.tokens], interleave.phi(row.tokens)
 my_N = len(row.media)
 figure, axis = plt.subplots(figsize=(0.24 * max(my_N, 1) * R + 1.8, 0.19 * len(my_pieces) + 0.5))
@@ -436,22 +436,22 @@ def attend_backward(g, q, k, v, visible):
 g = rng.standard_normal((T, K))
 gradients = attend_backward(g, q, k, v, mask)
 step = 1e-6
-for name, place, mine in zip("qkv", range(3), gradients, strict=True):
-    along = rng.standard_normal(mine.shape)  # a random direction
+for name, place, by_hand in zip("qkv", range(3), gradients, strict=True):
+    along = rng.standard_normal(by_hand.shape)  # a random direction
     there, back = ([x + s * along if i == place else x for i, x in enumerate((q, k, v))] for s in (step, -step))
     measured = np.sum(g * (attend(*there, mask) - attend(*back, mask))) / (2 * step)
-    print(f"d{name} {str(mine.shape):10s} measured {measured:+.6f}   by hand {np.sum(mine * along):+.6f}")
+    print(f"d{name} {str(by_hand.shape):10s} measured {measured:+.6f}   by hand {np.sum(by_hand * along):+.6f}")
 print("dq of rows with phi 0 is exactly 0:", not gradients[0][phi == 0].any())
 
 # %% [markdown]
 # Autograd computes the gradient of the reference one operation after another. It finds the same numbers:
 
 # %%
-for place, (name, mine) in enumerate(zip("qkv", gradients, strict=True)):
+for place, (name, by_hand) in enumerate(zip("qkv", gradients, strict=True)):
     arguments = [x[None, ..., None, :] for x in (q, k, v)]  # B and H are 1
     pull, _ = make_vjp(reference.segment_attention, place)(*arguments, phi[None])
-    theirs = pull(g[None, :, None])[0].reshape(mine.shape)
-    print(f"d{name} by hand and by autograd differ by at most {np.abs(theirs - mine).max():.0e}")
+    theirs = pull(g[None, :, None])[0].reshape(by_hand.shape)
+    print(f"d{name} by hand and by autograd differ by at most {np.abs(theirs - by_hand).max():.0e}")
 
 # %% [markdown]
 # ## Break it

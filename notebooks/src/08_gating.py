@@ -51,8 +51,8 @@ axis.axhline(0, color="lightgrey", linewidth=1)
 axis.plot(alpha, np.tanh(alpha), color=GREY, label="tanh(alpha): how far it is open")
 axis.plot(alpha, 1 - np.tanh(alpha) ** 2, color=GREY, linestyle=":", label="its slope: how fast it learns")
 for gate, colour, marker, label in zip(GATES, (BLUE, ORANGE), "os", ("cross-attention", "feed-forward"), strict=True):
-    found = np.array([trained[block][gate] for block in blocks])
-    axis.plot(found, np.tanh(found), marker, color=colour, label=f"trained, {label}")
+    alphas = np.array([trained[block][gate] for block in blocks])
+    axis.plot(alphas, np.tanh(alphas), marker, color=colour, label=f"trained, {label}")
 axis.set(xlabel="alpha", ylabel="tanh(alpha)")
 axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
@@ -390,10 +390,10 @@ def norms(gradient):
 
 
 states = {"gates at 0": fresh, "gates at 0.3": with_gates(fresh, 0.3)}
-found = {title: norms(loss_and_gradient(params, np.random.default_rng(1))[1]) for title, params in states.items()}
+all_norms = {title: norms(loss_and_gradient(params, np.random.default_rng(1))[1]) for title, params in states.items()}
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True, sharex=True)
-for axis, (title, sizes) in zip(axes, found.items(), strict=True):
+for axis, (title, sizes) in zip(axes, all_norms.items(), strict=True):
     names = list(sizes)
     axis.barh(names, [max(sizes[name], 1e-6) for name in names], color=[BLUE if sizes[n] else GREY for n in names])
     for place, name in enumerate(names):

@@ -118,10 +118,10 @@ plt.show()
 documents = stage.documents(np.random.default_rng(5))
 print(f"{'data set':10s}{'documents':>10s}{'tokens':>8s}{'with loss':>11s}{'media':>7s}{'lambda':>8s}")
 for number, name in enumerate(DATASETS):
-    mine = [d.sequence for d in documents if d.dataset == number]
-    tokens, learned = sum(len(s.tokens) for s in mine), int(sum(sum(s.weights) for s in mine))
-    media = sum(len(s.media) for s in mine)
-    print(f"{name:10s}{len(mine):10d}{tokens:8d}{learned:11d}{media:7d}{LAMBDAS[number]:8.1f}")
+    sequences = [d.sequence for d in documents if d.dataset == number]
+    tokens, learned = sum(len(s.tokens) for s in sequences), int(sum(sum(s.weights) for s in sequences))
+    media = sum(len(s.media) for s in sequences)
+    print(f"{name:10s}{len(sequences):10d}{tokens:8d}{learned:11d}{media:7d}{LAMBDAS[number]:8.1f}")
 
 # %% [markdown]
 # ## The loss, in loops
@@ -206,9 +206,9 @@ def mixture_loss(losses, weights, datasets, lambdas):
     # solution
     total = 0.0
     for number, weight_of_set in enumerate(lambdas):
-        mine = weights * (datasets == number)
-        if mine.sum() > 0:
-            total += weight_of_set * np.sum(losses * mine) / mine.sum()
+        own_weights = weights * (datasets == number)
+        if own_weights.sum() > 0:
+            total += weight_of_set * np.sum(losses * own_weights) / own_weights.sum()
     return total
     # end of solution
 
@@ -372,11 +372,11 @@ plt.show()
 # gradients.
 
 # %%
-mine = exact.documents(np.random.default_rng(9))
-together = exact.losses_and_gradient(exact.shards(np.random.default_rng(0), mine))[1]
+exact_documents = exact.documents(np.random.default_rng(9))
+together = exact.losses_and_gradient(exact.shards(np.random.default_rng(0), exact_documents))[1]
 one_by_one = 0.0
 for number in range(len(DATASETS)):
-    some = [d for d in mine if d.dataset == number]
+    some = [d for d in exact_documents if d.dataset == number]
     one_by_one = one_by_one + exact.losses_and_gradient(exact.shards(np.random.default_rng(0), some))[1]
 print("they agree:", np.allclose(together, one_by_one, atol=1e-5 * np.abs(together).max()))
 
@@ -597,8 +597,8 @@ with_free = dataclasses.replace(
     shipped, params=all_free.params, frozen=frozen | {"language": all_free.params["language"]}
 )
 for name, model in (("frozen", learned), ("trained for 25 steps", with_free)):
-    found = text_perplexity(model, np.random.default_rng(15), n=32)
-    print(f"language model {name:22s} perplexity of text: {found['language_model']:.2f}")
+    perplexity = text_perplexity(model, np.random.default_rng(15), n=32)
+    print(f"language model {name:22s} perplexity of text: {perplexity['language_model']:.2f}")
 
 # %% [markdown]
 # A perplexity of 1 would mean that the model predicts every token with certainty. So compare how far each number

@@ -238,8 +238,8 @@ for axis, temperature in zip(axes, (0.5, 1, 2), strict=True):
     next_tokens(axis, temperature, "in the morning")
 plt.show()
 for beams in (1, 2, 3):
-    found = tinyflamingo.complete(model, ["a"], beams=beams)
-    print(f"{beams} beams: log-probability {np.sum(found['log_probs']):6.2f}   a {found['text']}")
+    result = tinyflamingo.complete(model, ["a"], beams=beams)
+    print(f"{beams} beams: log-probability {np.sum(result['log_probs']):6.2f}   a {result['text']}")
 
 # %% [markdown]
 # With 1 beam, the search is greedy. It can miss a text that is more likely: the first token of that text looks a
@@ -256,8 +256,8 @@ def choose(temperature=1.0, beams=1, prompt="a"):
     figure, axis = plt.subplots(figsize=(5, 2.2))
     next_tokens(axis, temperature, prompt)
     plt.show()
-    found = tinyflamingo.complete(model, [prompt], beams=beams)
-    print(f"{beams} beams: log-probability {np.sum(found['log_probs']):6.2f}   {prompt} {found['text']}")
+    result = tinyflamingo.complete(model, [prompt], beams=beams)
+    print(f"{beams} beams: log-probability {np.sum(result['log_probs']):6.2f}   {prompt} {result['text']}")
 
 
 sliders(choose, temperature=(0.1, 3, 0.1), beams=(1, 5), prompt=["a", "in the morning", "the red circle"])
@@ -520,9 +520,9 @@ for _ in range(30):
     for thing, place in zip(scene.things, (0, -1), strict=True):
         on_it = np.hypot((columns + 0.5) * step - thing.x, (rows + 0.5) * step - thing.y) < thing.radius + step / 2
         for word in thing.kind:
-            found = [t - 1 for t, piece in enumerate(pieces) if piece == word]
-            if found:
-                maps = [*(block[found[place]] for block in looked), lost[found[place]]]
+            places = [t - 1 for t, piece in enumerate(pieces) if piece == word]
+            if places:
+                maps = [*(block[places[place]] for block in looked), lost[places[place]]]
                 hits.append([on_it[np.argmax(values)] for values in maps])
                 chance.append(on_it.mean())
 share = np.mean(hits, axis=0)
@@ -578,9 +578,9 @@ print(f"largest derivative: {np.abs(by_hand).max():.2f}; of a softmax that is su
 # %%
 grey = np.full_like(picture, 128)
 for name in ("color", "shape", "position"):
-    found = tinyflamingo.complete(model, [grey, say.ask(name)])
-    sure = np.exp(found["log_probs"][0])
-    print(f"{say.QUESTIONS[name]:22s} {found['text']:15s} its first token has probability {sure:.2f}")
+    result = tinyflamingo.complete(model, [grey, say.ask(name)])
+    sure = np.exp(result["log_probs"][0])
+    print(f"{say.QUESTIONS[name]:22s} {result['text']:15s} its first token has probability {sure:.2f}")
 
 # %% [markdown]
 # The model answers anyway. In its world every question about a picture has an answer. The paper reports the same

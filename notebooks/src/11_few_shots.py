@@ -178,8 +178,8 @@ def prototypes_by_loops(support, labels, query):
     """One episode: support (n, D), labels (n,), query (D,) -> the class."""
     distances = []
     for c in range(WAYS):
-        mine = [x for x, label in zip(support, labels, strict=True) if label == c]
-        prototype = sum(mine) / len(mine)
+        members = [x for x, label in zip(support, labels, strict=True) if label == c]
+        prototype = sum(members) / len(members)
         distances.append(sum((query - prototype) ** 2))
     return distances.index(min(distances))
 
@@ -307,11 +307,11 @@ print(f"right with 4 shots: {np.mean(linear_probes(support, labels, query) == ta
 # %%
 def shuffled(queries, rng):
     """The same prompts, with the words of the examples in random order."""
-    found = []
+    renamed = []
     for q in queries:
         words = iter(rng.permutation(q.prompt[1::2]))
-        found.append(replace(q, prompt=[str(next(words)) if isinstance(item, str) else item for item in q.prompt]))
-    return found
+        renamed.append(replace(q, prompt=[str(next(words)) if isinstance(item, str) else item for item in q.prompt]))
+    return renamed
 
 
 def flamingo_is_right(queries, media):
@@ -334,10 +334,10 @@ for k in SHOTS:
 # %%
 figure, axis = plt.subplots(figsize=(6.5, 3.2))
 styles = {"Flamingo": (BLUE, "o-"), "nearest prototype": (GREEN, "s--"), "linear probe": (ORANGE, "^-.")}
-for shift, (name, found) in enumerate(hits.items()):
+for shift, (name, by_shots) in enumerate(hits.items()):
     colour, style = styles.get(name, (PINK, "x:"))
-    share = np.array([interval(found[k])[0] for k in SHOTS])
-    ends = np.array([interval(found[k])[1] for k in SHOTS]).T
+    share = np.array([interval(by_shots[k])[0] for k in SHOTS])
+    ends = np.array([interval(by_shots[k])[1] for k in SHOTS]).T
     at = np.array(SHOTS) * 1.04 ** (shift - 1.5)
     axis.errorbar(at, share, np.abs(ends - share), fmt=style, color=colour, label=name, capsize=2, lw=1.2)
 axis.axhline(1 / WAYS, color="0.4", ls="--", lw=0.8)
@@ -346,8 +346,8 @@ axis.minorticks_off()
 axis.legend(frameon=False, loc="lower left", ncols=2)
 plt.show()
 print(f"{'shots per class':26s}" + "".join(f"{k:>8d}" for k in SHOTS) + f"      n = {len(target)} each")
-for name, found in hits.items():
-    print(f"{name:26s}" + "".join(f"{np.mean(found[k]):8.2f}" for k in SHOTS))
+for name, by_shots in hits.items():
+    print(f"{name:26s}" + "".join(f"{np.mean(by_shots[k]):8.2f}" for k in SHOTS))
 
 # %% [markdown]
 # There are three results. First, with one or two shots Flamingo can be ahead. It knows from training which
@@ -418,8 +418,8 @@ for name, asked, right in (
     ("query among the examples", support[rows, leaked], coin[rows, leaked]),
     ("another query", query, rng.integers(0, WAYS, len(labels))),
 ):
-    found = nearest_neighbour(support, coin, asked) == right
-    score, (low, high) = interval(found)
+    correct = nearest_neighbour(support, coin, asked) == right
+    score, (low, high) = interval(correct)
     print(f"{name:26s} {score:.2f}   {low:.2f} to {high:.2f}")
 
 # %% [markdown]

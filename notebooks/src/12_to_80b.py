@@ -197,9 +197,11 @@ ROWS = [  # name, layers, D, H, gated blocks, printed: language model, gated blo
 ]
 print(f"{'':24s}{'language model':>14s}{'printed':>9s}{'gated blocks':>16s}{'printed':>9s}")
 for name, layers, D_paper, H, blocks, printed_language, printed_gated in ROWS:
-    found = language_model_size(layers, D_paper, H), blocks * 12 * D_paper**2
-    fits = all(abs(f / p - 1) < 0.06 for f, p in zip(found, (printed_language, printed_gated), strict=True))
-    words = [f"{f / 1e9:13.2f}B{p / 1e9:8.1f}B" for f, p in zip(found, (printed_language, printed_gated), strict=True)]
+    computed = language_model_size(layers, D_paper, H), blocks * 12 * D_paper**2
+    fits = all(abs(f / p - 1) < 0.06 for f, p in zip(computed, (printed_language, printed_gated), strict=True))
+    words = [
+        f"{f / 1e9:13.2f}B{p / 1e9:8.1f}B" for f, p in zip(computed, (printed_language, printed_gated), strict=True)
+    ]
     print(f"{name:24s}{words[0]}  {words[1]}{'' if fits else '   does not fit'}")
 
 # %% [markdown]
