@@ -89,7 +89,7 @@ def headline() -> str:
 
 LEVELS = (
     "{} for one property of a picture, {} for several, {} for videos, {} with new words around the properties, {} with "
-    "renamed values"
+    "renamed values or small functions"
 )
 
 

@@ -48,15 +48,8 @@ def own_sizes() -> str:
             numbers = [f"{row['score']:.2f} ({low:.2f} to {high:.2f})", f"{row['another']:.2f}"]
             rows.append([*whole, name, *numbers, f"{row['neighbours']:.2f}"])
         rows.append([*whole, "TinyWorld's captions, exact match", f"{run['tinyworld']['caption']:.2f}", "", ""])
-    head = [
-        "pictures",
-        "steps",
-        "minutes of training",
-        "score",
-        "own picture (95%)",
-        "another's picture",
-        "nearest by raw pixels",
-    ]
+    beside = ["own picture (95%)", "another's picture", "nearest by raw pixels"]
+    head = ["pictures", "steps", "minutes of training", "score", *beside]
     return table(head, rows) if rows else UNMEASURED
 
 

@@ -1,6 +1,6 @@
 """Markdown for docs/results.md: a table, and the text of a cell (chapter §5).
 
-Not here: what stands in the tables (`report_suite.py`, `report_text.py`).
+Not here: the contents of the tables (`report_suite.py`, `report_text.py`).
 """
 
 from __future__ import annotations
