@@ -12,10 +12,7 @@ from tables.common import CHECKPOINT, RESULTS, ROOT, STAGES, card, duration, gig
 TESTS = ROOT / "docs" / "tests.json"
 NO_TASKS = RESULTS / "no-tasks.json"
 OMNIGLOT = RESULTS / "omniglot-validation.json"
-EMOJI = RESULTS / "emoji.json"
-UNMEASURED_EMOJI = (
-    "Not measured yet with this version: `python -m tinyflamingo train --preset emoji --data emoji` does it."
-)
+EMOJI, EMOJI_ZH = RESULTS / "emoji.json", RESULTS / "emoji-zh.json"
 # What each task of `evaluation/tasks.py` asks.
 TASKS = {
     "zero_shot_classification": "stage one alone: the nearest of 96 captions names the thing",
@@ -115,9 +112,16 @@ def omniglot() -> str:
 
 def emoji() -> str:
     """The scores of the preset on emoji, how many concepts there are, and how long it took."""
-    if not EMOJI.exists():
-        return UNMEASURED_EMOJI
-    report = read(EMOJI)
+    return _emoji(EMOJI)
+
+
+def emoji_zh() -> str:
+    """The same with Chinese names."""
+    return _emoji(EMOJI_ZH)
+
+
+def _emoji(path) -> str:
+    report = read(path)
     rows = [
         [name, f"{row['score']:.3f} ({row['ci95'][0]:.3f} to {row['ci95'][1]:.3f})", row["n"]]
         + [f"{row[key]:.3f}" if key in row else "–" for key in ("ensemble", "class_means", "neighbours")]
@@ -131,11 +135,9 @@ def emoji() -> str:
 
 def emoji_tinyworld() -> str:
     """TinyWorld's scores after training on emoji, beside those of the checkpoint from which it went on."""
-    if not EMOJI.exists():
-        return UNMEASURED_EMOJI
-    before, after = card()["metrics"]["tasks"], read(EMOJI)["tasks"]
-    rows = [[f"`{name}`", f"{before[name]['score']:.3f}", f"{row['score']:.3f}"] for name, row in after.items()]
-    return table(["task", "shipped checkpoint", "after emoji"], rows)
+    reports = [report["tasks"] for report in (card()["metrics"], read(EMOJI), read(EMOJI_ZH))]
+    rows = [[f"`{name}`", *(f"{tasks[name]['score']:.3f}" for tasks in reports)] for name in reports[1]]
+    return table(["task", "shipped checkpoint", "after emoji", "after emoji with Chinese names"], rows)
 
 
 def facts() -> str:
@@ -174,4 +176,5 @@ def answers() -> str:
     return "\n".join(["```console", *lines, "```"])
 
 
-REGIONS = (scores, twins, perplexity, parameters, headline, levels, omniglot, emoji, emoji_tinyworld, facts, answers)
+REGIONS = (scores, twins, perplexity, parameters, headline, levels, omniglot, facts, answers)
+REGIONS += (emoji, emoji_zh, emoji_tinyworld)

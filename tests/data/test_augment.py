@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyflamingo.data.augment import augmented
+from tinyflamingo.data.augment import augmented, disguised
 
 
 def left_and_right(n, side=32):
@@ -41,3 +41,26 @@ def test_without_changes_a_picture_comes_back(rng, monkeypatch):
         monkeypatch.setattr(augment, name, 0.0)
     before = np.random.default_rng(0).integers(0, 256, (4, 9, 6, 3), np.uint8)
     np.testing.assert_array_equal(augmented(rng, before), before)
+
+
+def test_a_disguise_mixes_channels_and_covers_a_part(rng):
+    before = np.broadcast_to(np.array([200, 100, 0], np.uint8), (400, 20, 20, 3)).copy()
+    before[:, 0, 0] = 255  # so the mean colour is not that of the rest
+    after = disguised(rng, before)
+    assert after.shape == before.shape and after.dtype == np.uint8
+    assert (before[:, 1:] == (200, 100, 0)).all(), "the input has changed"
+    common = np.array([np.unique(p.reshape(-1, 3), axis=0, return_counts=True)[1].max() for p in after])
+    covered = common < 399
+    assert 0.3 < covered.mean() < 0.5 and (400 - common[covered] >= 9).all() and (400 - common[covered] <= 82).all()
+    kept = (after[:, 10, 0] == (200, 100, 0)).all(-1)
+    assert 0.35 < kept.mean() < 0.7, "about 0.6 of the pictures get other colours"
+    np.testing.assert_allclose(after[~covered][:, 5:].sum(-1), 300, atol=2)
+
+
+def test_without_a_disguise_a_picture_comes_back(rng, monkeypatch):
+    from tinyflamingo.data import augment
+
+    monkeypatch.setattr(augment, "EXCHANGED", 0.0)
+    monkeypatch.setattr(augment, "COVERED", 0.0)
+    before = np.random.default_rng(0).integers(0, 256, (4, 9, 6, 3), np.uint8)
+    np.testing.assert_array_equal(disguised(rng, before), before)

@@ -43,7 +43,8 @@ def stage_of(makers, preset, start):
 @pytest.fixture
 def _unchanged(monkeypatch):
     """No random changes, so that a test recognises the drawings."""
-    monkeypatch.setattr(emoji_stages, "augmented", lambda rng, pictures: pictures)
+    for name in ("augmented", "disguised"):
+        monkeypatch.setattr(emoji_stages, name, lambda rng, pictures: pictures)
 
 
 def numbers_of(pictures, concepts):
@@ -83,7 +84,8 @@ def test_no_stage_sees_an_asked_concept_or_the_asked_artist(stage_of, concepts, 
 
 
 def test_the_leak_test_notices_a_leak(monkeypatch, preset, folder, concepts, start):
-    monkeypatch.setattr(emoji_stages, "augmented", lambda rng, pictures: pictures)
+    for name in ("augmented", "disguised"):
+        monkeypatch.setattr(emoji_stages, name, lambda rng, pictures: pictures)
     monkeypatch.setattr(emoji_stages, "split", lambda concepts: (concepts, None))
     stage = Emoji(folder).material(preset, None)[2][2](preset, np.random.default_rng(0), start.tokenizer, start.frozen)
     asked = {concepts.codes.index(c) for c in split(concepts)[1].codes}

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.checkpoint import load_checkpoint, shipped_checkpoint
-from tinyflamingo.data.augment import augmented
+from tinyflamingo.data.augment import augmented, disguised
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.tinyworld.language import PICTURE_WORDS
 from tinyflamingo.data.tinyworld.pool import Medium, Pool
@@ -103,7 +103,8 @@ class DrawingsStage(OnEmoji, ContrastiveStage):
         """Pixels (2 n + m, Y, X, 3) and captions: n concepts by one artist, the same by the other, m of TinyWorld."""
         concepts = rng.choice(len(self.names), size=self.emoji.concepts, replace=False)
         artists = np.argsort(rng.random((len(concepts), TAUGHT)), axis=1)
-        drawings = augmented(rng, np.concatenate([self.known.pictures[concepts, a] for a in artists.T]))
+        drawings = np.concatenate([self.known.pictures[concepts, a] for a in artists.T])
+        drawings = disguised(rng, augmented(rng, drawings))
         pictures, captions = super().batch(rng)
         return np.concatenate([drawings, pictures]), [self.names[i] for i in concepts] * TAUGHT + captions
 

@@ -105,7 +105,7 @@ class EmojiRecipe:
     language: str = "en"  # of the names: "en" or "zh"
     concepts: int = 64  # concepts in a batch of stage one, each drawn by two artists
     captions: float = 0.5  # weight of the loss between pictures and captions, beside that between drawings
-    keep: float = 14.0  # weight of the loss that keeps the features of TinyWorld's pictures
+    keep: float = 18.0  # weight of the loss that keeps the features of TinyWorld's pictures
     texts: float = 0.3  # share of the documents of stage two that are names of emoji
     views: int = 6  # changed copies of every drawing in the pool of stage three
     ways: tuple = (2, 10)  # fewest and most concepts in an episode
@@ -217,10 +217,10 @@ def _emoji(name, language="en") -> Preset:
     return Preset(
         name,
         contrastive=ContrastiveRecipe(
-            steps=900,
+            steps=1000,
             batch=56,  # pictures of TinyWorld, beside the emoji
             families=2500,
-            optimiser=OptimiserConfig(learning_rate=3e-3, weight_decay=0.02, agc=0.08, warmup=30),
+            optimiser=OptimiserConfig(learning_rate=4e-3, weight_decay=0.02, agc=0.08, warmup=30),
         ),
         language=LanguageRecipe(
             steps=150,
