@@ -10,7 +10,7 @@ A region begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NA
     the presets                     parameter counts
     the example commands            each is run
     docs/follow.py                  the tables of architecture.md
-    docs/measured.json              written by `--measure`
+    docs/measured/*.json            one file for each machine, written by `--measure`
     docs/bench/*.json               one file for each machine, written by docs/measure_bench.py
     docs/workers.json               written by docs/measure_workers.py
     docs/tests.json                 written by docs/measure_tests.py
@@ -45,7 +45,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 from tables import model, own_data, pages, sizes, speed  # noqa: E402
-from tables.common import CHECKPOINT, ROOT, read  # noqa: E402
+from tables.common import CHECKPOINT, ROOT, file_name, read  # noqa: E402
 
 GENERATED = "architecture commands emoji explorer omniglot own_data performance scaling scores sizes teaching"
 DOCUMENTS = [ROOT / "docs" / f"{name}.md" for name in GENERATED.split()]
@@ -63,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         print("make_tables: the shipped checkpoint is missing; train one first", file=sys.stderr)
         return 2
     if args.measure:
-        speed.MEASURED.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+        speed.MEASURED.mkdir(exist_ok=True)
+        report = measure()
+        path = speed.MEASURED / file_name(report["processor"])
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     stale = [path for path in FILES if refresh(path, write=not args.check)]
     for path in stale:
         print(f"{path.relative_to(ROOT)}: {'stale' if args.check else 'rewritten'}")

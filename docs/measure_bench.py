@@ -10,13 +10,14 @@ docs/figures/scaling.png` it also draws that figure. `docs/make_tables.py` makes
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from tables.common import ROOT, file_name  # noqa: E402
 
 
 def main() -> None:
@@ -33,12 +34,6 @@ def main() -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"{path.relative_to(ROOT)} is written; now run python docs/make_tables.py")
-
-
-def file_name(processor: str) -> str:
-    """The name of a CPU as that of a file: "Intel(R) Xeon(R) CPU @ 2.10GHz" gives "intel-xeon-cpu.json"."""
-    plain = re.sub(r"\((R|TM)\)|@ *[\d.]+ *GHz", " ", processor, flags=re.IGNORECASE)
-    return "-".join(re.findall(r"[a-z0-9]+", plain.lower())) + ".json"
 
 
 if __name__ == "__main__":

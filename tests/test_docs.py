@@ -316,7 +316,7 @@ def test_the_trainings_are_those_that_the_text_names():
     ],
 )
 def test_results_of_the_benchmark_are_named_by_the_cpu(processor, name):
-    assert load_script("measure_bench").file_name(processor) == name
+    assert load_script("tables/common").file_name(processor) == name
 
 
 def test_generated_regions_are_fresh(capsys):

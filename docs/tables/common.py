@@ -6,6 +6,7 @@ Not here: any region.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,12 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def file_name(processor: str) -> str:
+    """The name of a CPU as that of a file: "Intel(R) Xeon(R) CPU @ 2.10GHz" gives "intel-xeon-cpu.json"."""
+    plain = re.sub(r"\((R|TM)\)|@ *[\d.]+ *GHz", " ", processor, flags=re.IGNORECASE)
+    return "-".join(re.findall(r"[a-z0-9]+", plain.lower())) + ".json"
+
+
 def card() -> dict:
     """The description of the shipped checkpoint."""
     return read(CHECKPOINT / "model.json")
@@ -41,6 +48,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def gigabytes(run: dict) -> str:
-    """The peak memory of a run."""
-    return f"{run['peak_memory_mb'] / 1000:.1f} GB"
+def gigabytes(*runs: dict) -> str:
+    """The largest peak memory of some runs."""
+    return f"{max(run['peak_memory_mb'] for run in runs) / 1000:.1f} GB"

@@ -6,7 +6,7 @@ Not here: how they are counted (`tinyflamingo/bench/sizes.py`).
 from __future__ import annotations
 
 from tables.common import table
-from tables.speed import measured
+from tables.speed import fastest_rate
 
 
 def paper_parts() -> str:
@@ -47,12 +47,12 @@ def table_a9() -> str:
 
 
 def paper_costs() -> str:
-    """The costs of a page, at the rate that `--measure` measured: one row for each cost, one column for each model."""
+    """The costs of a page: one row for each cost, one column for each model. Times are at `fastest_rate`."""
     from tinyflamingo.bench.sizes import duration, sizes, units
 
     columns = {}
     for name in ("toy", "flamingo-3b", "flamingo-9b", "flamingo-80b"):
-        c = sizes(name, measured()["gflops"] * 1e9)["costs"]
+        c = sizes(name, fastest_rate() * 1e9)["costs"]
         columns[f"`{name}`"] = {
             **{f"forward, {part}": units(row["flops"], "flop") for part, row in c["forward"].items()},
             "forward, all": units(c["forward_flops"], "flop"),

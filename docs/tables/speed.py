@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tables.common import NOT_RUN, ROOT, STAGES, duration, gigabytes, read, table
 
-MEASURED = ROOT / "docs" / "measured.json"
+MEASURED = ROOT / "docs" / "measured"
 BENCH = ROOT / "docs" / "bench"
 WORKERS = ROOT / "docs" / "workers.json"
 REAL_SIZE = ROOT / "docs" / "real_size.json"
@@ -26,39 +26,48 @@ REAL_RUNS = {  # measurement: its name in `docs/real_size.json`
 }
 
 
-def measured() -> dict:
-    """What `make_tables.py --measure` wrote."""
-    return read(MEASURED) if MEASURED.exists() else {}
+def measured() -> list[dict]:
+    """What `make_tables.py --measure` wrote on each machine."""
+    return [read(path) for path in sorted(MEASURED.glob("*.json"))]
 
 
 def minutes() -> str:
-    """The minutes of `train`."""
-    return f"{sum(measured()['train']['stages'].values()) / 60:.0f}"
+    """The minutes of `train`: "9 to 12" on several machines."""
+    return _minutes(sum(report["train"]["stages"].values()) for report in measured())
 
 
 def test_minutes() -> str:
     """The minutes of all tests."""
-    return f"{measured()['seconds']['tests'] / 60:.0f}"
+    return _minutes(report["seconds"]["tests"] for report in measured())
+
+
+def _minutes(seconds) -> str:
+    return " to ".join(sorted({f"{s / 60:.0f}" for s in seconds}, key=int))
 
 
 def times() -> str:
-    """Times of the main commands."""
-    timed = measured()
-    stages = timed["train"]["stages"]
-    rows = [["`python -m tinyflamingo train`", duration(sum(stages.values()))]]
-    rows += [[f"&nbsp;&nbsp;{STAGES.get(n, n)}", duration(s)] for n, s in stages.items()]
-    rows += [[f"`python {TIMED[n]}`", duration(s)] for n, s in timed["seconds"].items()]
-    return table(["command", f"time on {timed['cores']} cores, {timed['processor']}"], rows)
+    """Times of the main commands, one column for each machine."""
+    reports = measured()
+    columns = [f"{report['cores']} cores, {report['processor']}" for report in reports]
+    rows = [["`python -m tinyflamingo train`", *(sum(report["train"]["stages"].values()) for report in reports)]]
+    rows += [[f"&nbsp;&nbsp;{name}", *(r["train"]["stages"][n] for r in reports)] for n, name in STAGES.items()]
+    rows += [[f"`python {command}`", *(r["seconds"][n] for r in reports)] for n, command in TIMED.items()]
+    return table(["time of a command", *columns], [[name, *map(duration, seconds)] for name, *seconds in rows])
 
 
 def memory() -> str:
     """The peak memory of `train`."""
-    return gigabytes(measured()["train"])
+    return gigabytes(*(report["train"] for report in measured()))
+
+
+def fastest_rate() -> float:
+    """GFLOP/s of large matrix products on the machine where they are fastest."""
+    return max(report["gflops"] for report in measured())
 
 
 def rate() -> str:
-    """The rate of large matrix products on this machine."""
-    return f"{measured()['gflops']:.0f} GFLOP/s"
+    """The same as text."""
+    return f"{fastest_rate():.0f} GFLOP/s"
 
 
 def machines() -> dict[str, dict]:

@@ -192,7 +192,7 @@ def dialogue(rng: np.random.Generator, side: int, key: tuple) -> Example:
     """The third answer of a dialogue, ranked among all answers that the question can have."""
     scene = scenes.sample_single(rng)
     answers = say.questions(scene)
-    names = [list(answers)[i] for i in rng.permutation(len(answers))]
+    names = scenes.pick_some(rng, list(answers))
     last = next(name for name in reversed(names) if name in ("color", "shape"))
     first = [(say.ask(name), answers[name]) for name in names if name != last][:2]
     return _example(scene, say.ask(last), answers[last], _answers_to(last), first)
@@ -235,7 +235,7 @@ def choice(rng: np.random.Generator, side: int, key: tuple) -> Example:
 def new_words(rng: np.random.Generator, side: int, key: tuple) -> Example:
     """Four invented words that no training text has, each for a shape. The key fixes words and shapes."""
     chosen = split_rng("test", *key)
-    shapes = [scenes.NAMED[i] for i in chosen.permutation(len(scenes.NAMED))[:WAYS]]
+    shapes = scenes.pick_some(chosen, scenes.NAMED, WAYS)
     words = [f"{w}." for w in chosen.choice(say.NEW_WORDS, size=WAYS, replace=False)]
     way = int(rng.integers(WAYS))
     scene = scenes.sample_single(rng, tuple(thing for thing in scenes.KNOWN if thing[0] == shapes[way]))

@@ -51,6 +51,8 @@ defvjp_argnums(_conv2d, _conv2d_vjp)
 
 def _groups(groups, *arrays):
     """The arrays of each group: the last axis is cut into equal contiguous parts."""
+    if groups == 1:
+        return [tuple(map(np.ascontiguousarray, arrays))]
     parts = ([np.ascontiguousarray(part) for part in np.split(x, groups, axis=-1)] for x in arrays)
     return list(zip(*parts, strict=True))
 
@@ -202,10 +204,10 @@ defvjp_all(_max_pool3, _max_pool3_backward)
 def avg_pool2(x: Array) -> Array:
     """``reference.avg_pool2``: reads x once, writes a quarter of its size; no padded copy for odd sizes."""
     B, Y, X, C = x.shape
-    half = x[:, :, 0::2].copy()
-    half[:, :, : X // 2] += x[:, :, 1::2]
-    out = half[:, 0::2].copy()
-    out[:, : Y // 2] += half[:, 1::2]
+    half = x[:, 0::2].copy()  # lines first: they are contiguous
+    half[:, : Y // 2] += x[:, 1::2]
+    out = half[:, :, 0::2].copy()
+    out[:, :, : X // 2] += half[:, :, 1::2]
     out *= pool_weights(Y, X, x.dtype)
     return out
 

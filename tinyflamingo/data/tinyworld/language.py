@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyflamingo.data.tinyworld.glyphs import DIGITS, WILD
-from tinyflamingo.data.tinyworld.scenes import ACTIONS, COLOUR_NAMES, KNOWN, NAMED, Clip, Kind, Scene, pick
+from tinyflamingo.data.tinyworld.scenes import ACTIONS, COLOUR_NAMES, KNOWN, NAMED, Clip, Kind, Scene, pick, pick_some
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen")
@@ -169,8 +169,7 @@ def choice(rng: np.random.Generator, scene: Scene | Clip) -> tuple[str, str, lis
     else:
         right, options = thing_phrase(*scene.things[0].kind), [thing_phrase(*thing) for thing in KNOWN]
     options = [o for o in options if o != right]
-    three = [right, *(options[i] for i in rng.permutation(len(options))[:2])]
-    three = [three[i] for i in rng.permutation(3)]
+    three = pick_some(rng, [right, *pick_some(rng, options, 2)])
     return f"Question: {three[0]}, {three[1]} or {three[2]}? Answer:", f"{right}.", [f"{t}." for t in three]
 
 
@@ -191,7 +190,7 @@ def _make_words():
     """All 400 invented words of two syllables in three sets: for pictures, for text only, never in training."""
     rng = np.random.default_rng(1998)
     words = [onset + coda for onset in ONSETS for coda in CODAS]
-    order = [words[i] for i in rng.permutation(len(words))]
+    order = pick_some(rng, words)
     return tuple(order[:280]), tuple(order[280:340]), tuple(order[340:])
 
 

@@ -16,7 +16,17 @@ import numpy as np
 from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import Pool
-from tinyflamingo.data.tinyworld.scenes import ASKED, KNOWN, UNASKED_SUMS, WILD_THINGS, WRITTEN, Clip, Scene, pick
+from tinyflamingo.data.tinyworld.scenes import (
+    ASKED,
+    KNOWN,
+    UNASKED_SUMS,
+    WILD_THINGS,
+    WRITTEN,
+    Clip,
+    Scene,
+    pick,
+    pick_some,
+)
 from tinyflamingo.data.tinyworld.text import (
     WAYS,
     elsewhere,
@@ -137,9 +147,8 @@ def added_up(rng: np.random.Generator, scene: Scene) -> list:
 
 def dialogue_turns(rng: np.random.Generator, answers: Mapping[str, str], turns: int) -> list:
     """Some of the questions with their answers, in random order."""
-    names = list(answers)
-    picked = [names[i] for i in rng.permutation(len(names))[:turns]]
-    return [part for name in picked for part in (Quiet(say.ask(name)), answers[name])]
+    names = pick_some(rng, list(answers), turns)
+    return [part for name in names for part in (Quiet(say.ask(name)), answers[name])]
 
 
 def episodes(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
@@ -156,11 +165,11 @@ def episode(rng: np.random.Generator, pool: Pool, shots: int = 24) -> list:
     Some shots have a phrase in place of the picture, so that the trace of a picture in the hidden states
     becomes similar to that of a phrase. A word that appears for the first time cannot be predicted: it has no loss.
     """
-    ways = int(rng.choice(WAYS))
+    ways = pick(rng, WAYS)
     kind = pick(rng, EPISODE_THINGS)
     rules = WILD_RULES if kind is WILD_THINGS else EPISODE_RULES
     _, classes = sample_classes(rng, ways, pool.shown(kind), rules)
-    words = [str(w) for w in rng.choice(say.PICTURE_WORDS, size=ways, replace=False)]
+    words = pick_some(rng, say.PICTURE_WORDS, ways)
     items: list = []
     met = set()
     members = [in_rounds(rng, things) for things in classes]

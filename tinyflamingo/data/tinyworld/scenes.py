@@ -127,6 +127,11 @@ def pick(rng: np.random.Generator, options: Sequence) -> Any:
     return options[int(rng.integers(len(options)))]
 
 
+def pick_some(rng: np.random.Generator, options: Sequence, most: int | None = None) -> list:
+    """Up to `most` different elements of a sequence, in random order; None: all."""
+    return [options[i] for i in rng.permutation(len(options))[:most].tolist()]
+
+
 def sample_single(
     rng: np.random.Generator, things: Sequence[Kind] = KNOWN, size: str | None = None, position: str | None = None
 ) -> Scene:

@@ -36,6 +36,7 @@ from tinyflamingo.data.tinyworld.scenes import (
     Clip,
     Scene,
     pick,
+    pick_some,
 )
 from tinyflamingo.data.tinyworld.shapes import UNNAMED
 
@@ -157,13 +158,13 @@ def _table(rng, slot):
     values = VALUES[slot]
     if slot in FUNCTIONS and rng.random() < 0.2:
         return FUNCTIONS[slot]
-    some = [values[i] for i in rng.permutation(len(values))[: int(rng.integers(2, min(8, len(values)) + 1))]]
+    some = pick_some(rng, values, int(rng.integers(2, min(8, len(values)) + 1)))
     if len(some) > 2 and rng.random() < 0.2:
         yes_no = ("yes", "no") if rng.random() < 0.4 else _words(rng, pick(rng, NAMING), 2)
         yes = int(rng.integers(1, len(some)))
         return {value: yes_no[i >= yes] for i, value in enumerate(some)}
     if rng.random() < 0.3:
-        return dict(zip(some, (values[i] for i in rng.permutation(len(values))), strict=False))
+        return dict(zip(some, pick_some(rng, values), strict=False))
     return dict(zip(some, _words(rng, pick(rng, NAMING), len(some)), strict=True))
 
 

@@ -27,6 +27,7 @@ from tinyflamingo.data.tinyworld.scenes import (
     Kind,
     Scene,
     pick,
+    pick_some,
     sample_clip,
     sample_count,
     sample_digit,
@@ -126,7 +127,7 @@ def reading(rng: np.random.Generator, topics: Topics) -> list:
     answers = list(say.questions(scene).items())
     if scene.kind == "single" and not detailed:
         answers = answers[:3]
-    asked = [answers[i] for i in rng.permutation(len(answers))[: int(rng.integers(1, 4))]]
+    asked = pick_some(rng, answers, int(rng.integers(1, 4)))
     return [_opening(rng, scene, detailed), *_turns(asked), *riddle(rng, scene)]
 
 
@@ -193,9 +194,8 @@ def sums(rng: np.random.Generator, topics: Topics) -> list:
 
 def episode(rng: np.random.Generator, longest: int = 18) -> list:
     """A few-shot episode in words: "a red circle lofa. a blue star dimu. ...". A label follows its key."""
-    ways = int(rng.choice(WAYS))
-    labels = say.ANIMALS + say.PLACES if rng.random() < 0.2 else say.PICTURE_WORDS + say.TEXT_WORDS
-    words = [str(w) for w in rng.choice(labels, size=ways, replace=False)]
+    ways = pick(rng, WAYS)
+    words = pick_some(rng, say.ANIMALS + say.PLACES if rng.random() < 0.2 else say.PICTURE_WORDS + say.TEXT_WORDS, ways)
     rule, classes = sample_classes(rng, ways, rules=TAUGHT)
     style, items, met = rng.random(), [], set()
     members = [in_rounds(rng, things) for things in classes]
@@ -219,11 +219,10 @@ def sample_classes(
     """One of the rules, and the things of each class."""
     rule = pick(rng, rules)
     if rule == "thing":
-        return rule, [[things[i]] for i in rng.permutation(len(things))[:ways]]
+        return rule, [[thing] for thing in pick_some(rng, things, ways)]
     index = 1 if rule == "color" else 0
     values = sorted({t[index] for t in things})
-    chosen = [values[i] for i in rng.permutation(len(values))[:ways]]
-    return rule, [[t for t in things if t[index] == value] for value in chosen]
+    return rule, [[t for t in things if t[index] == value] for value in pick_some(rng, values, ways)]
 
 
 def shot_order(rng: np.random.Generator, ways: int, shots: int) -> list[int]:
@@ -237,7 +236,7 @@ def shot_order(rng: np.random.Generator, ways: int, shots: int) -> list[int]:
 def in_rounds(rng: np.random.Generator, things: Sequence[Kind]) -> Iterator[Kind]:
     """Endless rounds over all things. No thing returns early, so the model must learn what a class has in common."""
     while True:
-        yield from (things[i] for i in rng.permutation(len(things)))
+        yield from pick_some(rng, things)
 
 
 def random_repeat(rng: np.random.Generator, pieces: np.ndarray, length: int, tokenizer: Tokenizer) -> list[int]:
