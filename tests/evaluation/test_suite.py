@@ -200,7 +200,7 @@ def test_what_follows_a_prompt_keeps_its_medium_whatever_opens_a_document(model,
     assert few_shot.suffix(port, [MEDIUM, "Output:"]) == expected
     for k in (0, 2):
         assert len(few_shot.few_shot(port, instance, k)) == 2
-    cache, _ = few_shot.read_prompt(port, [], instance.visual)
+    cache, _ = few_shot.read_shots(port, [], instance.visual)
     assert cached_length(cache) == max(1, len(opening))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinyflamingo import ops
-from tinyflamingo.training.ahead import FAMILIES, MANY, compile_ahead
+from tinyflamingo.training.ahead import FEW, MANY, compile_ahead
 from tinyflamingo.training.contrastive_stage import FAMILY, ContrastiveStage
 from tinyflamingo.training.presets import get_preset
 from tinyflamingo.training.processes import on_workers
@@ -35,7 +35,7 @@ def test_one_small_step_runs_in_another_process(tokenizer, tmp_path, preset):
 
     compile_ahead(Noted, preset, tokenizer)()
     process, *rest = (tmp_path / "note").read_text().split()
-    assert int(process) != os.getpid() and rest == [str(FAMILIES * FAMILY), "1", "True"]
+    assert int(process) != os.getpid() and rest == [str(FEW * FAMILY), "1", "True"]
 
 
 def test_its_errors_are_silent(tokenizer, preset, capfd):

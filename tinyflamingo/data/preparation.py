@@ -35,7 +35,7 @@ class Preparation(NamedTuple):
     share: float = 1.0  # side / length of the resized side, as timm's crop_pct
 
 
-PAD = Preparation()  # the chapter's
+PAD_TO_SQUARE = Preparation()  # the chapter's
 CLIP = Preparation("crop", "bicubic")
 
 
@@ -43,19 +43,19 @@ def require_preparation(preparation: Any) -> None:
     """`UserError` unless it has the three entries of `Preparation`, with values that work together."""
     try:
         fit, kernel, share = preparation
-        fits = (fit, kernel, share) == PAD or (
+        fits = (fit, kernel, share) == PAD_TO_SQUARE or (
             fit in ("crop", "squash") and kernel in FILTERS and isinstance(share, float | int) and 0.5 <= share <= 1
         )
     except (TypeError, ValueError):
         fits = False
     if not fits:
         raise UserError(
-            f"configuration: preparation is {preparation!r} but must be {tuple(PAD)}, or ('crop' or 'squash', "
-            f"{' or '.join(map(repr, FILTERS))}, a share from 0.5 to 1)"
+            f"configuration: preparation is {preparation!r} but must be {tuple(PAD_TO_SQUARE)}, or ('crop' or "
+            f"'squash', {' or '.join(map(repr, FILTERS))}, a share from 0.5 to 1)"
         )
 
 
-def fit_square(image: Image.Image, side: int, preparation: Preparation = PAD) -> np.ndarray:
+def fit_square(image: Image.Image, side: int, preparation: Preparation = PAD_TO_SQUARE) -> np.ndarray:
     """RGB picture of any size to uint8 (side, side, 3)."""
     fit, kernel, share = preparation
     return _pad(image, side) if fit == "pad" else _crop(image, side, fit == "squash", FILTERS[kernel], share)

@@ -23,7 +23,7 @@ from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.emoji.figure import draw_emoji
 from tinyflamingo.emoji.packages import ARTISTS, TAUGHT, Concepts, read_concepts, split
 from tinyflamingo.emoji.stages import name_text
-from tinyflamingo.evaluation.few_shot import MEDIUM, ORDERS, normalised, rank, read_prompt, write
+from tinyflamingo.evaluation.few_shot import MEDIUM, ORDERS, normalised, rank, read_shots, write
 from tinyflamingo.evaluation.metrics import summarise
 from tinyflamingo.evaluation.retrieval import distances, unit_rows
 from tinyflamingo.evaluation.run import evaluate
@@ -158,7 +158,7 @@ def _likelihoods(model, drawn, concepts, examples, rng):
     ways = order // examples.shape[1]
     shown = drawn.visual[concepts[ways], examples.reshape(-1)[order]]
     visual = np.concatenate([shown, drawn.visual[concepts, LAST]])
-    cache, next_token = read_prompt(model, [item for way in ways for item in (MEDIUM, words[way])], visual)
+    cache, next_token = read_shots(model, [item for way in ways for item in (MEDIUM, words[way])], visual)
     seen = [len(order) + 1 + i for i in range(W)]
     scores = np.array(rank(model, [[MEDIUM]] * W, [words] * W, seen, cache, visual, next_token))
     return normalised(scores), words
@@ -203,7 +203,7 @@ def name_scores(model: TrainedFlamingo, known: Concepts, n: int, seed: int = 0) 
     pictures = known.pictures[asked, LAST][:, None]
     features = encode_media(model.frozen, pictures, model.config, model.parts)
     visual = model.parts.resample(model.params, [features], model.config)
-    cache, next_token = read_prompt(model, [], visual)
+    cache, next_token = read_shots(model, [], visual)
     prompts, seen = [[MEDIUM, "Output:"]] * len(asked), [1 + i for i in range(len(asked))]
     texts = write(model, prompts, seen, cache, visual, ANSWER_TOKENS)
     ranked = rank(model, prompts, [[names[i] for i in o] for o in options], seen, cache, visual, next_token)

@@ -77,7 +77,7 @@ def shot_items(example: Example, medium: object, answer: str | None = None) -> l
     return [EOC if medium is None else medium, *turns]
 
 
-def read_prompt(model: TrainedFlamingo, items: list, visual: Array) -> tuple[dict, Array]:
+def read_shots(model: TrainedFlamingo, items: list, visual: Array) -> tuple[dict, Array]:
     """Read a prompt: the items of all shots. visual (M, R, D): media of the shots first, then of what follows.
 
     Returns the cache after it and the log-probabilities (V + 1,) of the next token.
@@ -133,7 +133,7 @@ def rank(
 ) -> list:
     """Log-likelihoods of the candidates of each row, up to `<EOC>`: one list for each row.
 
-    next_token: log-probabilities from `read_prompt`. They score the first token of a candidate whose row is empty: that
+    next_token: log-probabilities from `read_shots`. They score the first token of a candidate whose row is empty: that
     token follows the prompt directly.
     """
     flat = [(i, option) for i, options in enumerate(candidates) for option in options]
@@ -164,7 +164,7 @@ def answer(
     if model.parts.visible is not own_medium:
         raise UserError("the suite reads the shots once for many queries: each token of the model must see one medium")
     visual = np.concatenate([shot_visual, query_visual])
-    cache, next_token = read_prompt(model, items, visual)
+    cache, next_token = read_shots(model, items, visual)
     # After a prompt that ends with `<EOC>` an answer needs a token to follow: a blind query without text keeps its tag.
     tags = [[] if blind and (e.asked[0] or e.candidates) else [MEDIUM] for e in examples]
     seen = [0 if blind else len(shot_visual) + 1 + i for i in range(len(examples))]

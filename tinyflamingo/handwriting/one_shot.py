@@ -19,7 +19,7 @@ from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.language import ONSETS
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.few_shot import MEDIUM, normalised, rank, read_prompt
+from tinyflamingo.evaluation.few_shot import MEDIUM, normalised, rank, read_shots
 from tinyflamingo.evaluation.metrics import interval
 from tinyflamingo.files import write_atomically
 from tinyflamingo.handwriting.drawings import draw_plain, episode_words, sheet
@@ -102,6 +102,6 @@ def word_scores(model: TrainedFlamingo, visual: np.ndarray, words: list[str]) ->
     visual (W + Q, R, D): the support's tokens, then those of the queries.
     """
     W, Q = len(words), len(visual) - len(words)
-    cache, next_token = read_prompt(model, [item for word in words for item in (MEDIUM, word)], visual)
+    cache, next_token = read_shots(model, [item for word in words for item in (MEDIUM, word)], visual)
     seen = [W + 1 + q for q in range(Q)]
     return np.array(rank(model, [[MEDIUM]] * Q, [words] * Q, seen, cache, visual, next_token))

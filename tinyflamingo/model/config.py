@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from tinyflamingo.data.preparation import PAD
+from tinyflamingo.data.preparation import PAD_TO_SQUARE
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import LARGEST_SIZE, MOST_BLOCKS
 
@@ -64,7 +64,7 @@ class VisionConfig:
     side: int = 32  # side, in pixels, of the pictures that the presets train on; any size works
 
     ENTRIES = {"stem": "(width, stride)", "stages": "(width, blocks, stride)"}
-    preparation = PAD  # of pictures; not a field: only encoders in `variants/` have another one
+    preparation = PAD_TO_SQUARE  # of pictures; not a field: only encoders in `variants/` have another one
     SE_OPTIONAL = False  # whether se_ratio may be 0: blocks without squeeze-excite
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from tinyflamingo.data.store import CARD, Store, Stored, prepare
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError
-from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_prompt, write
+from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_shots, write
 from tinyflamingo.evaluation.metrics import checked, cider_d, summarise, vqa_accuracy
 from tinyflamingo.evaluation.retrieval import distances
 from tinyflamingo.evaluation.run import evaluate
@@ -203,7 +203,7 @@ def _require_shots(model, known, asked, shots, seed):
 def _answers(model, asked, items, examples, shown, visual_of, options):
     """[(written text, number of the likeliest option)] for questions whose media are `shown` (n, R, D)."""
     visual = np.concatenate([visual_of(examples), shown]) if examples else shown
-    cache, next_token = read_prompt(model, items, visual)
+    cache, next_token = read_shots(model, items, visual)
     seen = [len(examples) + 1 + i for i in range(len(asked))]
     rows = [[MEDIUM, _beginning(model.tokenizer, q.asked)] for q in asked]
     options = [[_beginning(model.tokenizer, text) for text in texts] for texts in options]

@@ -13,7 +13,7 @@ import numpy as np
 from tinyflamingo import ops
 from tinyflamingo.data.tinyworld.language import NEW_WORDS
 from tinyflamingo.data.tinyworld.pool import split_rng
-from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_prompt
+from tinyflamingo.evaluation.few_shot import MEDIUM, rank, read_shots
 from tinyflamingo.evaluation.metrics import summarise
 from tinyflamingo.evaluation.retrieval import distances
 from tinyflamingo.model.flamingo import TrainedFlamingo
@@ -78,7 +78,7 @@ def _episode(model, visual_of, question, other, classes, ways, rng):
     words = [f"{word}." for word in rng.choice(NEW_WORDS, ways, replace=False)]
     right = int(np.flatnonzero(order == 0)[0])
     visual = visual_of([*examples, question, other])
-    cache, next_token = read_prompt(model, [item for word in words for item in (MEDIUM, word)], visual)
+    cache, next_token = read_shots(model, [item for word in words for item in (MEDIUM, word)], visual)
     scores = rank(model, [[MEDIUM]] * 2, [words] * 2, [ways + 1, ways + 2], cache, visual, next_token)
     nearest = distances(small_pixels([question]), small_pixels(examples))[0].argmin()
     return [float(np.argmax(s) == right) for s in scores] + [float(nearest == right)]

@@ -21,7 +21,7 @@ from tinyflamingo.training.presets import Preset
 from tinyflamingo.training.processes import start_process, without_ctrl_c
 from tinyflamingo.training.ranks import Alone, joined, world
 
-FAMILIES = 8  # of pictures, in the small step
+FEW = 8  # families of pictures in the small step
 MANY = 1000  # families; fewer are sampled before a new process could compile anything
 
 
@@ -43,7 +43,7 @@ def compile_ahead(stage_of: Callable, preset: Preset, tokenizer: Tokenizer) -> C
 def _small_step(stage_of, preset, tokenizer):
     """One step on few pictures. The run itself reports errors of the data or the machine."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes
-    small = replace(preset.contrastive, families=FAMILIES, batch=FAMILIES * FAMILY)
+    small = replace(preset.contrastive, families=FEW, batch=FEW * FAMILY)
     with contextlib.suppress(Exception), joined(Alone()):
         stage = stage_of(replace(preset, contrastive=small), np.random.default_rng(0), tokenizer, {})
         gradient, _ = stage.gradient(np.random.default_rng(0), 0)

@@ -55,7 +55,7 @@ FAMILY = 4  # pictures in a family
 STANDARDISE_PICTURES = 1024  # pictures that give the mean and the scale of the features
 
 # Kinds of families and their shares. In "things" only the thing changes; in "single" the size or the place may change.
-FAMILIES = {
+FAMILY_KINDS = {
     "single": 0.23, "things": 0.09, "pair": 0.29, "count": 0.14, "uncoloured": 0.11, "wild": 0.06, "digit": 0.03,
     "sum": 0.05,
 }  # fmt: skip
@@ -67,7 +67,7 @@ SAMPLERS: dict[str, Callable[..., Scene]] = {
 
 def sample_family(rng: np.random.Generator) -> list[Scene]:
     """Four scenes of one kind: a scene and three variants of it, or four uncoloured scenes."""
-    kind = list(FAMILIES)[int(rng.choice(len(FAMILIES), p=list(FAMILIES.values())))]
+    kind = list(FAMILY_KINDS)[int(rng.choice(len(FAMILY_KINDS), p=list(FAMILY_KINDS.values())))]
     if kind == "uncoloured":
         return [sample_uncoloured(rng) for _ in range(FAMILY)]
     first = SAMPLERS[kind](rng)

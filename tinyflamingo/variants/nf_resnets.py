@@ -16,7 +16,7 @@ from typing import NamedTuple
 import autograd.numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.data.preparation import PAD, Preparation, require_preparation
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation, require_preparation
 from tinyflamingo.model.config import VisionConfig, require, require_choice, require_sizes
 from tinyflamingo.model.vision_encoder import block_plan, init_conv, init_squeeze_excite, normalise_pixels
 from tinyflamingo.ops.types import Array, Params
@@ -47,7 +47,7 @@ class TimmConfig(VisionConfig):
     spatial: int = 2  # 3x3 convolutions in a block
     final: bool = True  # the last 1x1 convolution; without it, the width of the last stage is Dv
     odd_pixel: str = "end"  # the side where padding has one pixel more: "end" in JAX, "start" in PyTorch
-    preparation: Preparation = PAD
+    preparation: Preparation = PAD_TO_SQUARE
 
     ENTRIES = VisionConfig.ENTRIES | {"stem": "(width, stride, size)"}
     SE_OPTIONAL = True

@@ -18,7 +18,7 @@ from numbers import Real
 import autograd.numpy as np
 
 from tinyflamingo import ops
-from tinyflamingo.data.preparation import PAD, Preparation, require_preparation
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation, require_preparation
 from tinyflamingo.model.config import require, require_choice, require_whole_fields
 from tinyflamingo.model.encoder_block import encoder_block, init_encoder_block
 from tinyflamingo.model.vision_encoder import PIXEL_MEAN, PIXEL_SPREAD, normalise_pixels
@@ -40,7 +40,7 @@ class ViTConfig:
     activation: str = "quick_gelu"  # of the feed-forward layer: "quick_gelu" in CLIP, "gelu_erf" in open_clip's towers
     norm_features: bool = True  # apply the final norm to the features too, not to the class token alone
     pixels: tuple = ((PIXEL_MEAN,) * 3, (PIXEL_SPREAD,) * 3)  # mean and spread of each channel, of 0..255
-    preparation: Preparation = PAD
+    preparation: Preparation = PAD_TO_SQUARE
 
     def __post_init__(self) -> None:
         require_whole_fields(self)
