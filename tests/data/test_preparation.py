@@ -7,7 +7,7 @@ from PIL import Image
 from preparation_cases import KINDS, picture
 
 from tinyflamingo.data.images import load_picture, prepare_picture
-from tinyflamingo.data.preparation import CLIP, PAD, Preparation, fit_square, require_preparation
+from tinyflamingo.data.preparation import CLIP, PAD_TO_SQUARE, Preparation, fit_square, require_preparation
 from tinyflamingo.data.store import Stored, prepare
 from tinyflamingo.data.video import load_video, write_video
 from tinyflamingo.errors import UserError
@@ -37,7 +37,7 @@ def test_files_of_every_kind_as_pillow_resizes_and_crops_them(tmp_path, mode, si
     np.testing.assert_array_equal(load_picture(path, 28, bilinear), cropped(rgb, 28, 32, BILINEAR))
     squashed = centre(rgb.resize((35, 35), BICUBIC), 32)
     np.testing.assert_array_equal(load_picture(path, 32, Preparation("squash", "bicubic", 0.9)), squashed)
-    np.testing.assert_array_equal(load_picture(path, 32), load_picture(path, 32, PAD))
+    np.testing.assert_array_equal(load_picture(path, 32), load_picture(path, 32, PAD_TO_SQUARE))
 
 
 def test_a_picture_of_the_size_of_clip_does_not_change(rng):

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from PIL.Image import Transpose
 
-from tinyflamingo.data.preparation import PAD, Preparation, fit_square
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation, fit_square
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import LARGEST_PART, open_regular
 
@@ -37,7 +37,7 @@ _REMEDY = "give a PNG, JPEG, WebP, GIF, BMP or TIFF"
 
 
 def load_picture(
-    path_or_file: str | os.PathLike | BinaryIO, side: int = 32, preparation: Preparation = PAD
+    path_or_file: str | os.PathLike | BinaryIO, side: int = 32, preparation: Preparation = PAD_TO_SQUARE
 ) -> np.ndarray:
     """Read any picture that Pillow can read: uint8 (side, side, 3). For a model, `side` and `preparation` are those of
     its `config.vision`.
@@ -143,7 +143,7 @@ def _from_begin(path_or_file):
     return nullcontext(path_or_file)
 
 
-def prepare_picture(array: np.ndarray, side: int = 32, preparation: Preparation = PAD) -> np.ndarray:
+def prepare_picture(array: np.ndarray, side: int = 32, preparation: Preparation = PAD_TO_SQUARE) -> np.ndarray:
     """The same for an array: uint8 (side, side, 3).
 
     array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 in 0..255 or floats in 0..1. A fourth
@@ -164,7 +164,7 @@ def prepare_picture(array: np.ndarray, side: int = 32, preparation: Preparation 
     return fit_square(_over_white(Image.fromarray(np.ascontiguousarray(array))), side, preparation)
 
 
-def fit_image(image: Image.Image, name: str, side: int = 32, preparation: Preparation = PAD) -> np.ndarray:
+def fit_image(image: Image.Image, name: str, side: int = 32, preparation: Preparation = PAD_TO_SQUARE) -> np.ndarray:
     """The same for the current frame of an opened picture. name: for errors."""
     return fit_square(_decode(image, name), side, preparation)
 

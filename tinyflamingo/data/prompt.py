@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tinyflamingo.data.images import Unreadable, load_picture
 from tinyflamingo.data.items import EOC
-from tinyflamingo.data.preparation import PAD, Preparation
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation
 from tinyflamingo.data.video import FPS, is_video, load_video
 from tinyflamingo.errors import UserError
 from tinyflamingo.language import _
@@ -24,7 +24,7 @@ MARK = re.compile(r"(<image>|<video>|<EOC>)")
 
 
 def read_prompt(
-    template: str, files: Sequence[Path], side: int, preparation: Preparation = PAD, fps: float = FPS
+    template: str, files: Sequence[Path], side: int, preparation: Preparation = PAD_TO_SQUARE, fps: float = FPS
 ) -> list:
     """Items of a prompt: str, `EOC`, pictures uint8 (side, side, 3), videos uint8 (F, side, side, 3).
 

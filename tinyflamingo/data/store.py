@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from tinyflamingo.data.held_out import held_out
 from tinyflamingo.data.items import Quiet, text_of
-from tinyflamingo.data.preparation import PAD, Preparation
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.decode import ALLOWED, Tally, decoded
 from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
@@ -141,7 +141,7 @@ def prepare(
     side: int,
     name: str | None = None,
     allowed: float = ALLOWED,
-    preparation: Preparation = PAD,
+    preparation: Preparation = PAD_TO_SQUARE,
     fps: float = FPS,
     hold_out: str = "picture",
 ) -> Store:

@@ -32,7 +32,7 @@ from tinyflamingo.data.images import (
     too_large,
     with_picture,
 )
-from tinyflamingo.data.preparation import PAD, Preparation
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import LARGEST_PART, open_regular
 
@@ -66,7 +66,7 @@ def load_video(
     max_frames: int = 32,
     max_seconds: float = 600,
     shorten: bool = False,
-    preparation: Preparation = PAD,
+    preparation: Preparation = PAD_TO_SQUARE,
 ) -> np.ndarray:
     """Frames at 0, 1/fps, 2/fps, ... seconds after the first frame: uint8 (F, side, side, 3).
 

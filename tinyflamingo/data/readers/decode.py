@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tinyflamingo.data.images import Unreadable, load_picture
-from tinyflamingo.data.preparation import PAD, Preparation
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation
 from tinyflamingo.data.readers.record import MediaFile, Record, Skipped
 from tinyflamingo.data.video import FPS, load_video
 from tinyflamingo.errors import UserError
@@ -24,7 +24,7 @@ ALLOWED = 0.05  # largest share of bad records with which training starts
 
 
 def decoded(
-    records: Iterable[Record | Skipped], side: int, preparation: Preparation = PAD, fps: float = FPS
+    records: Iterable[Record | Skipped], side: int, preparation: Preparation = PAD_TO_SQUARE, fps: float = FPS
 ) -> Iterator[tuple[Record, list] | Skipped]:
     """(record, pixels of its media) or `Skipped`. Pixels of a medium: uint8 (F, side, side, 3); F = 1: a picture.
 
@@ -61,7 +61,7 @@ def _new(record, done, failed, decode):
     return new
 
 
-def load(medium: MediaFile, side: int, preparation: Preparation = PAD, fps: float = FPS) -> Array:
+def load(medium: MediaFile, side: int, preparation: Preparation = PAD_TO_SQUARE, fps: float = FPS) -> Array:
     """Pixels of a medium. fps: frames for each second of a video. Raises `Unreadable`."""
     source = io.BytesIO(medium.source) if isinstance(medium.source, bytes) else medium.source
     if medium.kind == "video":
