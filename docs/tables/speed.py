@@ -38,7 +38,7 @@ def minutes() -> str:
 
 def test_minutes() -> str:
     """The minutes of all tests."""
-    return _minutes(report["seconds"]["tests"] for report in measured())
+    return _minutes(report["seconds"]["tests"] for report in measured() if "tests" in report["seconds"])
 
 
 def _minutes(seconds) -> str:
@@ -51,8 +51,9 @@ def times() -> str:
     columns = [f"{report['cores']} cores, {report['processor']}" for report in reports]
     rows = [["`python -m tinyflamingo train`", *(sum(report["train"]["stages"].values()) for report in reports)]]
     rows += [[f"&nbsp;&nbsp;{name}", *(r["train"]["stages"][n] for r in reports)] for n, name in STAGES.items()]
-    rows += [[f"`python {command}`", *(r["seconds"][n] for r in reports)] for n, command in TIMED.items()]
-    return table(["time of a command", *columns], [[name, *map(duration, seconds)] for name, *seconds in rows])
+    rows += [[f"`python {command}`", *(r["seconds"].get(n) for r in reports)] for n, command in TIMED.items()]
+    cells = [[name, *(duration(s) if s else NOT_RUN for s in seconds)] for name, *seconds in rows]
+    return table(["time of a command", *columns], cells)
 
 
 def memory() -> str:
