@@ -250,7 +250,7 @@ def random_repeat(rng: np.random.Generator, pieces: np.ndarray, length: int, tok
 def _held_out_text():
     """A pattern of all held-out things and of the words that no text may contain."""
     things = [f"{colour} (?:{shape}|{say.plural(shape)})" for shape, colour in sorted(HELD_OUT)]
-    return re.compile("|".join((*things, *say.NEW_WORDS)))
+    return re.compile("|".join((*things, *say.NEW_WORDS)), re.IGNORECASE)
 
 
 HELD_OUT_TEXT = _held_out_text()
