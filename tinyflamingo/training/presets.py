@@ -176,10 +176,10 @@ def _quick() -> Preset:
             optimiser=OptimiserConfig(learning_rate=6e-3, weight_decay=0.02, agc=0.08, warmup=30),
         ),
         language=LanguageRecipe(
-            steps=540,
-            rows=8,  # copying is learned after about 300 steps, with few rows too
+            steps=660,
+            rows=8,  # copying is learned after 300 to 400 steps, with few rows too
             longer=1,
-            phases=((330, 0.8, 0.2, 0.0), (math.inf, 0.05, 0.5, 0.0)),
+            phases=((400, 0.8, 0.2, 0.0), (math.inf, 0.05, 0.5, 0.0)),
             optimiser=OptimiserConfig(learning_rate=4e-3, warmup=40),
         ),
         flamingo=FlamingoRecipe(
