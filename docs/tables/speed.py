@@ -67,7 +67,7 @@ def fastest_rate() -> float:
 
 
 def rate() -> str:
-    """The same as text."""
+    """`fastest_rate` as text."""
     return f"{fastest_rate():.0f} GFLOP/s"
 
 

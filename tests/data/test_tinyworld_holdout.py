@@ -346,13 +346,16 @@ def test_a_random_repeat_is_one_row_twice(rng, tokenizer):
 
 
 def test_random_repeats_spell_nothing_held_out(tokenizer):
-    """Rows of the pieces that spell it, also when cut in another way than by the tokenizer: "red" + "▁moon"."""
+    """Rows of the pieces that spell it, also when cut in another way than by the tokenizer ("red" + "▁moon"), or with a
+    capital ("kum" + "A").
+    """
     rng = np.random.default_rng(22)
     stage = LanguageStage(small_preset(), rng, tokenizer, {})
     stage.recipe = dataclasses.replace(stage.recipe, phases=((np.inf, 1.0, 0.0, 0.0),))
     all_pieces = stage.pieces
-    for phrase in (*(f"{colour} {shape}" for shape, colour in sorted(HELD_OUT)[:4]), *say.NEW_WORDS[:3]):
-        stage.pieces = np.array([i for i in all_pieces if tokenizer.piece(i).strip("▁") in {"", ".", *parts(phrase)}])
+    for phrase in (*(f"{colour} {shape}" for shape, colour in sorted(HELD_OUT)[:4]), *say.NEW_WORDS[:3], "kuma"):
+        spells = {"", ".", *parts(phrase)}
+        stage.pieces = np.array([i for i in all_pieces if tokenizer.piece(i).strip("▁").lower() in spells])
         for _ in range(40):
             assert not leaks_in_text(tokenizer.decode(stage.document(rng, 0)[0])), phrase
 
