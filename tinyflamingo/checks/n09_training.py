@@ -24,10 +24,7 @@ def check_09_1_mixture_loss(mixture_loss):
     B, T, sets = int(rng.integers(3, 6)), int(rng.integers(9, 14)), int(rng.integers(3, 5))
     losses = rng.uniform(0.5, 4.0, (B, T)).astype(np.float32)
     lambdas = rng.uniform(0.1, 1.0, sets)
-    datasets = rng.choice(sets, (B, T), p=_uneven(sets))
-    datasets[:, : sets + 1] = np.arange(-1, sets)  # every set is there, and so is padding
-    weights = (rng.random((B, T)) < 0.7).astype(np.float32)
-    weights[0], weights[1, :] = 1.0, 0.0
+    datasets, weights = _mixed_batch(rng, B, T, sets)
     got = mixture_loss(losses, weights, datasets, lambdas)
     shape_is(got, (), what="the loss")
     want = _mixture(losses, weights, datasets, lambdas)
@@ -56,9 +53,16 @@ def check_09_1_mixture_loss(mixture_loss):
     value_is(got, _mixture(losses, weights, absent, lambdas), "One data set has no token here.", what="the loss")
 
 
-def _uneven(sets):
-    share = np.arange(1.0, sets + 1)
-    return share / share.sum()
+def _mixed_batch(rng, B, T, sets):
+    """Data sets and weights of tokens. If all sets were of one size, the mean over all would be the mean of means."""
+    share, sizes = np.arange(1.0, sets + 1), np.zeros(sets)
+    while not np.ptp(sizes):
+        datasets = rng.choice(sets, (B, T), p=share / share.sum())
+        datasets[:, : sets + 1] = np.arange(-1, sets)  # every set is there, and so is padding
+        weights = (rng.random((B, T)) < 0.7).astype(np.float32)
+        weights[0], weights[1, :] = 1.0, 0.0
+        sizes = np.array([weights[datasets == i].sum() for i in range(sets)])
+    return datasets, weights
 
 
 def _mixture(losses, weights, datasets, lambdas):

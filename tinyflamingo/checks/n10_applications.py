@@ -24,7 +24,7 @@ def check_10_1_greedy(greedy):
     """greedy(next_logits, prompt, eoc, limit, never) -> list of new tokens."""
     rng = fresh_rng()
     V, prompt = int(rng.integers(9, 14)), [int(i) for i in rng.integers(3, 8, 4)]
-    eoc, never, length = V, (0, 1, 2), int(rng.integers(3, 6))
+    eoc, never, length = V, (0, 1, 2), int(rng.integers(4, 7))
     answer = [int(i) for i in rng.integers(3, V, length)]
 
     def next_logits(tokens):
@@ -33,7 +33,7 @@ def check_10_1_greedy(greedy):
         done = len(tokens) - len(prompt)
         holds(list(tokens[len(prompt) :]) == answer[:done], "each token is chosen behind all that were chosen before.")
         logits = rng.uniform(-1.0, 1.0, V + 1)
-        logits[answer[done] if done < length else eoc] = 1.5  # a sample would often be another token
+        logits[answer[done] if done < length else eoc] = 1.1  # a sample would often be another token
         logits[int(rng.choice(never))] = 5.0
         kept.append((logits, logits.copy()))
         return logits
