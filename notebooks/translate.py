@@ -52,6 +52,7 @@ TEXTS = (  # in docs/
     "explorer",
     "commands",
     "scores",
+    "results",
     "systems",
     "own_data",
     "omniglot",

@@ -22,7 +22,7 @@ from tinyflamingo.studies.report_read import read_runs
 from tinyflamingo.training.run import train
 from tinyflamingo.training.state import Log, Progress, load_state, save_state
 
-EXAMPLE = Path(__file__).parents[1] / "docs/results/suite_0.json"
+EXAMPLE = Path(__file__).parents[1] / "docs/results/suite_3.json"
 pytestmark = pytest.mark.posix
 
 

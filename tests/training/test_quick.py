@@ -1,4 +1,4 @@
-"""The preset `quick`: what a class that cannot wait gets from three minutes of training."""
+"""The preset `quick`: what a class that cannot wait gets from two to three minutes of training."""
 
 import numpy as np
 import pytest
@@ -35,9 +35,9 @@ def test_it_knows_colours(model):
 
 
 @pytest.mark.slow
-def test_it_learns_new_words_more_often_than_by_chance(model):
-    """Guessing gives one half; 0.57 of 300 questions is more than two standard deviations above it."""
-    assert run_task(model, "few_shot_new_words", split_rng("test", 63), 300)["score"] >= 0.57
+def test_it_learns_new_words(model):
+    """Guessing gives one half; two trainings gave 0.87 and 0.92."""
+    assert run_task(model, "few_shot_new_words", split_rng("test", 63), 300)["score"] >= 0.75
 
 
 def test_it_has_the_sizes_of_the_main_job():

@@ -100,7 +100,8 @@ def run_task(model: TrainedFlamingo, name: str, seed: int = 0, size: Size = FULL
             kind.__name__: scored(lambda i, r, kind=kind: _specialist(model, kind, i, r))
             for kind in (prototype, linear, finetuned)
         }
-        report["specialists"]["tuned"] = scored(partial(tuned, model))
+        if task.level:
+            report["specialists"]["tuned"] = scored(partial(tuned, model))
         report["specialists"]["whole"] = whole_data(model, task, drawn, keys[0], rng)
     return report
 

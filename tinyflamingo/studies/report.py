@@ -16,7 +16,12 @@ from tinyflamingo.studies.report_figures import draw_all
 from tinyflamingo.studies.report_read import Runs, read_runs
 from tinyflamingo.studies.report_text import SECTIONS, notes
 
-HEAD = "# Results\n\nWritten by `python -m tinyflamingo report` from the files of runs. No number is typed by hand."
+HEAD = """# Results
+
+<!-- generated: results -->
+
+Written by `python -m tinyflamingo report` from the files of runs. No number is typed by hand."""
+END = "<!-- end -->\n"
 
 
 def report(sources: Sequence, out: str | Path, quick: bool = False, say: Callable = print) -> None:
@@ -42,7 +47,7 @@ def _made(runs, out, quick):
         folder.mkdir(exist_ok=True)
         require_regular(folder)
         figures = draw_all(runs, folder)
-    return figures, "\n\n".join([HEAD, *(section(name, runs, figures) for name in SECTIONS)]) + "\n"
+    return figures, "\n\n".join([HEAD, *(section(name, runs, figures) for name in SECTIONS), END])
 
 
 def section(name: str, runs: Runs, figures: list[Path]) -> str:

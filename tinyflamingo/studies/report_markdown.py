@@ -12,9 +12,14 @@ def table(head: list, rows: list) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def code(name: str) -> str:
+    """A name as code."""
+    return f"`{name}`"
+
+
 def show(cell: dict | None, digits: int = 3) -> str:
-    """0.912 (0.890 to 0.930), or a dash."""
+    """0.912 (0.890–0.930), or a dash."""
     if not cell:
         return "–"
     text = f"{cell['score']:.{digits}f}"
-    return text + (" ({:.{d}f} to {:.{d}f})".format(*cell["ci95"], d=digits) if cell.get("ci95") else "")
+    return text + (" ({:.{d}f}–{:.{d}f})".format(*cell["ci95"], d=digits) if cell.get("ci95") else "")

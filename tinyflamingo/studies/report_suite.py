@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyflamingo.evaluation.suite import FROM_TEXT, NEW_CLASSES
 from tinyflamingo.evaluation.words import means_rise
-from tinyflamingo.studies.report_markdown import show, table
+from tinyflamingo.studies.report_markdown import code, show, table
 from tinyflamingo.studies.report_read import LEVEL_SHOTS, SHOTS, Runs, cell_of, suites_with, task_names
 
 SAME_DATA = ("prototype", "linear", "finetuned")  # specialists trained on the same 32 examples
@@ -40,7 +40,7 @@ def words(runs: Runs) -> str | None:
         curve = {n: cell_of(runs.suites, "few_shot_words", kind, n) for n in shots}
         rows += [[kind, n, show(cell)] for n, cell in curve.items()]
         if len(curve) > 2:
-            sentences.append(f"`{kind}` {'rises' if means_rise(curve) else 'does not always rise'} with shots.")
+            sentences.append(f"{code(kind)} {'rises' if means_rise(curve) else 'does not always rise'} with shots.")
     head = (
         "The classes of an episode differ by one rule: colour, shape, or thing (a colour with a shape). Each episode "
         "has a random rule; rows that name a rule have this one alone. With one shot per class the prompt does not "
@@ -59,8 +59,8 @@ def tasks(runs: Runs) -> str | None:
         first = suites_with(suites, name)[0]["tasks"][name]
         cells = [show(cell_of(suites, "tasks", name, "shots", shots)) for shots in SHOTS]
         cells += [show(cell_of(suites, "tasks", name, "specialists", who)) for who in (*SAME_DATA, "whole")]
-        rows.append([f"`{name}`{' (DEV)' if first['dev'] else ''}", first["paper"], first["metric"], *cells])
-    head = ["task", "the paper's task", "metric", *(f"{n} shots" for n in SHOTS), *SAME_DATA, "whole"]
+        rows.append([f"{code(name)}{' (DEV)' if first['dev'] else ''}", first["paper"], first["metric"], *cells])
+    head = ["task", "the paper's task", "metric", *(f"{n} shots" for n in SHOTS), *map(code, (*SAME_DATA, "whole"))]
     columns = (
         "With 0 shots the prompt begins with two examples without their pictures, as in the paper; for queries with "
         "candidates it has none. The last four columns are specialists: the first three are trained on the same 32 "
@@ -105,7 +105,8 @@ def level_tables(runs: Runs) -> str | None:
     counts = *_wins(margins), sum(margin[0] < 0 for margin in tuned), len(tuned), *_trainings(runs.suites)
     race = [LEVEL_RACE.format(*counts)] if margins else []
     shots = [f"{n} shot{'s' * (n != '1')}" for n in LEVEL_SHOTS]
-    head = ["level", "task", *shots, f"{shots[-1]}, no training tasks", *SAME_DATA, "tuned", "whole"]
+    specialists = map(code, (*SAME_DATA, "tuned", "whole"))
+    head = ["level", "task", *shots, f"{shots[-1]}, no training tasks", *specialists]
     return "\n\n".join([LEVELS, table(["level", "training tasks", *shots], means), *race, table(head, rows)])
 
 
@@ -139,7 +140,7 @@ def _level_row(runs, level, name, dev):
     cells = [show(cell_of(suites, "tasks", name, "shots", n)) for n in LEVEL_SHOTS]
     cells.append(show(cell_of(runs.without, "tasks", name, "shots", LEVEL_SHOTS[-1])))
     cells += [show(cell_of(suites, "tasks", name, "specialists", who)) for who in (*SAME_DATA, "tuned", "whole")]
-    return [level, f"`{name}`{' (DEV)' if dev else ''}", *cells]
+    return [level, f"{code(name)}{' (DEV)' if dev else ''}", *cells]
 
 
 def _mean_of_level(suites, names, shots):
@@ -168,7 +169,7 @@ def headline(suites: dict) -> str:
     lines[1:1] = _without_shots(suites)
     if any("clearly" in line for line in lines):
         lines.append("Clearly means that the 95% intervals do not overlap.")
-    from_text = ", ".join(f"`{name}`" for name in task_names(suites, with_level=False) if name in FROM_TEXT)
+    from_text = ", ".join(code(name) for name in task_names(suites, with_level=False) if name in FROM_TEXT)
     if from_text and all(counts[1::3]):
         text = (
             "These counts include tasks ({}) that ask for facts which only texts state; no specialist reads these "
@@ -185,7 +186,7 @@ def _without_shots(suites) -> list:
     if not margins:
         return []
     wins, total, _ = _wins(margins)
-    new = ", ".join(f"`{name}`" for name in task_names(suites, with_level=False) if name in NEW_CLASSES)
+    new = ", ".join(code(name) for name in task_names(suites, with_level=False) if name in NEW_CLASSES)
     but = f" but {new}" if new else ""
     text = "Without any shot it already beats them on {} of {}, because training has the questions of all tasks{}."
     return [text.format(wins, total, but)]
@@ -224,7 +225,7 @@ def sanity(runs: Runs) -> str | None:
         cells = [cell_of(runs.suites, "tasks", name, "sanity", check) for check in SANITY]
         if any(cells):
             own = cell_of(runs.suites, "tasks", name, "shots", "32")
-            rows.append([f"`{name}`", show(own), *map(show, cells)])
+            rows.append([code(name), show(own), *map(show, cells)])
     text = (
         "Swapped: the fraction of pairs of queries, with one question and two different answers, in which both "
         "answers are right. Shuffled: the answers of the shots are in random order. No pictures: the shots have no "
@@ -245,7 +246,7 @@ def retrieval(runs: Runs) -> str | None:
         if any(cells):
             parts = [suite["tasks"].get(name, {}).get("retrieval", {}) for suite in runs.suites.values()]
             shots = {part["shots"] for part in parts if part}
-            rows.append([f"`{name}`", " or ".join(map(str, sorted(shots))), *map(show, cells)])
+            rows.append([code(name), " or ".join(map(str, sorted(shots))), *map(show, cells)])
     text = (
         "Equally many shots in three ways: random; the most similar to the query, the most similar last (RICES); the "
         "random ones in several orders. With candidates the answer is the one with the highest mean log-likelihood "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyflamingo.studies.ablations import differences
-from tinyflamingo.studies.report_markdown import show, table
+from tinyflamingo.studies.report_markdown import code, show, table
 from tinyflamingo.studies.report_read import Runs
 from tinyflamingo.studies.report_suite import few_shot, level_tables, retrieval, sanity, tasks, words
 
@@ -114,7 +114,7 @@ def induction(runs: Runs) -> str | None:
 def gates(runs: Runs) -> str | None:
     """The value of every gate at the end."""
     rows = [
-        [run, f"`{gate.replace('/', ' ')}`", f"{value:.3f}"]
+        [run, code(gate.replace("/", " ")), f"{value:.3f}"]
         for run, records in runs.logs
         if records
         for gate, value in records[-1]["gates"].items()

@@ -1,7 +1,7 @@
 """Presets: the sizes of a model, and the recipes of its three stages.
 
 Serves chapter §1, §2 and §4. `toy` is the main job; `no-tasks` leaves out a part of its documents, for comparison;
-`quick` learns less, in about three minutes; `smoke` runs all stages in seconds, for tests. `omniglot...` and `emoji...`
+`quick` learns less, in two to three minutes; `smoke` runs all stages in seconds, for tests. `omniglot...` and `emoji...`
 learn from archives that the user gives. Not here: the configuration of the model's parts (`model/config.py`).
 """
 
@@ -171,12 +171,12 @@ def _quick() -> Preset:
     return Preset(
         "quick",
         contrastive=ContrastiveRecipe(
-            steps=280,
+            steps=320,
             families=2500,
             optimiser=OptimiserConfig(learning_rate=6e-3, weight_decay=0.02, agc=0.08, warmup=30),
         ),
         language=LanguageRecipe(
-            steps=660,
+            steps=760,
             rows=8,  # copying is learned after 300 to 400 steps, with few rows too
             longer=1,
             phases=((400, 0.8, 0.2, 0.0), (math.inf, 0.05, 0.5, 0.0)),
@@ -184,7 +184,7 @@ def _quick() -> Preset:
         ),
         flamingo=FlamingoRecipe(
             steps=300,
-            datasets=(Dataset("pages", 16, 96, 1.0), Dataset("pairs", 16, 20, 0.4), Dataset("videos", 1, 40, 0.1)),
+            datasets=(Dataset("pages", 12, 96, 1.0), Dataset("pairs", 16, 20, 0.4), Dataset("videos", 1, 40, 0.1)),
             longer=1,
             tasks=0.0,
             mixture=(("album", 0.4), ("episodes", 0.55), ("web_page", 0.05)),
