@@ -279,6 +279,21 @@ def test_the_report_of_a_task(model):
     assert report["retrieval"]["rices"]["score"] > 0.4
 
 
+@pytest.mark.parametrize("name, more", [("new_words", set()), ("size", {"tuned"})])
+def test_the_rivals_of_a_task(model, monkeypatch, name, more):
+    """Flamingo itself, fine-tuned, is a rival where examples alone explain the task."""
+    monkeypatch.setattr(suite_run, "_specialist", lambda model, kind, instance, rng: _no_answers(instance))
+    monkeypatch.setattr(suite_run, "tuned", lambda model, instance, rng: _no_answers(instance))
+    monkeypatch.setattr(suite_run, "whole_data", lambda *_: {"score": 0.5})
+    size = suite_run.Size((0, 8), instances=1, queries=2, level_shots=(0, 8), level_queries=2)
+    report = suite_run.run_task(model, name, 0, size)
+    assert set(report["specialists"]) == {"prototype", "linear", "finetuned", "whole"} | more
+
+
+def _no_answers(instance):
+    return [("", [0.0] * len(query.candidates)) for query in instance.queries]
+
+
 def test_swapped_counts_pairs_with_two_right_answers():
     queries = [q for q in examples(TASKS["video_questions"], QUERY, 12)]
     rng, right = np.random.default_rng(0), [(q.answers[-1], []) for q in queries]

@@ -128,7 +128,7 @@ def test_the_text_has_all_sections_with_their_figures(run, tmp_path):
     links = re.findall(r"\]\((figures/results_\w+\.png)\)", text)
     assert len(links) == 7 and all((tmp_path / link).stat().st_size > 1000 for link in links)
     assert text.count("| `twice` |") == 3 and "| 2 | `twice` |" in text  # in its own table, sanity and retrieval
-    assert "`captions` (DEV) | COCO" in text and "0.970 (0.950 to 0.990)" in text
+    assert "`captions` (DEV) | COCO" in text and "0.970 (0.950–0.990)" in text
     assert "Here the toy disagrees with the paper: an MLP." in text
     again = tmp_path / "again.md"
     report([run], again, say=lambda line: None)
