@@ -2,7 +2,9 @@
 
 Serves chapter §1, §2 and §4. `toy` is the main job; `no-tasks` leaves out a part of its documents, for comparison;
 `quick` learns less, in two to three minutes; `smoke` runs all stages in seconds, for tests. `omniglot...` and
-`emoji...` learn from archives that the user gives. Not here: the configuration of the model's parts (`model/config.py`).
+`emoji...` learn from archives that the user gives.
+
+Not here: the configuration of the model's parts (`model/config.py`).
 """
 
 from __future__ import annotations
