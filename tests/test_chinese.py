@@ -239,7 +239,7 @@ def test_links_lead_to_the_same_files(translate):
     def moved(text):
         return translate.translated(text, {}, ROOT / "notebooks", ROOT / "notebooks" / "zh")
 
-    assert moved("[a](../docs/results.md#ablations)") == "[a](../../docs/results.md#ablations)"
+    assert moved("[a](../CONTRIBUTING.md#style)") == "[a](../../CONTRIBUTING.md#style)"
     assert moved("[a](../docs/teaching.md#plans)") == "[a](../../docs/zh/teaching.md)"
     assert moved("[a](07_masking.ipynb)") == "[a](07_masking.ipynb)"
     assert moved("[a](https://arxiv.org/abs/2204.14198)") == "[a](https://arxiv.org/abs/2204.14198)"
