@@ -258,7 +258,7 @@ def _complete_page(app, pagename, templatename, context, doctree):
         app.add_js_file("katex.min.js", loading_method="defer", priority=600)
         app.add_js_file("formulas.js", loading_method="defer", priority=700)
         app.add_css_file("katex.min.css")
-    if pagename == "search":
+    if pagename == "search" and language != "en":
         app.add_js_file(None, body=theme_words.search_script(say), priority=900)  # after Sphinx's own words
     context["body"] = WORD.sub(_with_breaks, context.get("body", ""))
     context["labelled"] = functools.partial(theme_words.labelled, say=say)

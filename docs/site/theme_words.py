@@ -44,7 +44,8 @@ ICONS = (
     _("Auto light/dark, in dark mode"),
 )
 SHOW, HIDE = _("Show the folded part"), _("Fold it again")
-ONE_RESULT = _("Search finished, found one page matching the search query.")
+# The line above the results of a search has the first as its key; Chinese has one form for all numbers.
+ONE_RESULT = "Search finished, found one page matching the search query."
 RESULTS = _("Search finished, found ${resultCount} pages matching the search query.")
 
 
@@ -58,6 +59,6 @@ def labelled(html: str, say: Callable[[str], str]) -> str:
 
 
 def search_script(say: Callable[[str], str]) -> str:
-    """A script with the line above the results of a search; Sphinx's own catalogue has an older one."""
-    messages = {ONE_RESULT: [say(ONE_RESULT), say(RESULTS)]}
+    """A script with the line above the results of a search in Chinese; Sphinx's own catalogue has an older one."""
+    messages = {ONE_RESULT: [say(RESULTS)]}
     return f"Object.assign(Documentation.TRANSLATIONS, {json.dumps(messages)});"
