@@ -44,7 +44,7 @@ ICONS = (
     _("Auto light/dark, in dark mode"),
 )
 SHOW, HIDE = _("Show the folded part"), _("Fold it again")
-# The line above the results of a search has the first as its key; Chinese has one form for all numbers.
+# Above the results of a search. Sphinx looks up the first; its Chinese is that of the second, for all numbers.
 ONE_RESULT = "Search finished, found one page matching the search query."
 RESULTS = _("Search finished, found ${resultCount} pages matching the search query.")
 

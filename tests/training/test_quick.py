@@ -1,4 +1,4 @@
-"""The preset `quick`: what a class that cannot wait gets from two to three minutes of training."""
+"""The preset `quick`: what a class that cannot wait gets from two minutes of training."""
 
 import numpy as np
 import pytest

@@ -179,7 +179,7 @@ def _most_similar_last(rices, rng, n, k):
         order = np.argsort(cosine)
         want = order[-k:]
         dots, near = np.argsort(support @ query)[-k:], np.argsort(-np.sum((support - query) ** 2, axis=1))[-k:]
-        shuffled = np.unique(np.sign(np.diff(want))).size == 2  # else the order of the table is also one by similarity
+        shuffled = np.unique(np.sign(np.diff(want))).size == 2  # the order of the table is another answer
         if shuffled and set(dots) != set(want) != set(near) and not np.array_equal(dots, near):
             break
     got = rices(query, support, k)

@@ -16,6 +16,7 @@ from tinyflamingo.studies.report_figures import draw_all
 from tinyflamingo.studies.report_read import Runs, read_runs
 from tinyflamingo.studies.report_text import SECTIONS, notes
 
+# The comments say that a command wrote the numbers between them: a translation of the page has places for them.
 HEAD = """# Results
 
 <!-- generated: results -->

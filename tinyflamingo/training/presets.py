@@ -1,7 +1,7 @@
 """Presets: the sizes of a model, and the recipes of its three stages.
 
 Serves chapter §1, §2 and §4. `toy` is the main job; `no-tasks` leaves out a part of its documents, for comparison;
-`quick` learns less, in two to three minutes; `smoke` runs all stages in seconds, for tests. `omniglot...` and
+`quick` learns less, in about two minutes; `smoke` runs all stages in seconds, for tests. `omniglot...` and
 `emoji...` learn from archives that the user gives.
 
 Not here: the configuration of the model's parts (`model/config.py`).
