@@ -28,6 +28,7 @@ TASKS = {
     "few_shot_2way": "two invented words, four pictures each; the words occur in training, in text only",
     "few_shot_new_words": "the same with words that occur nowhere in training",
     "image_swap": "one question, two pictures with different answers: both must be right",
+    "yes_no": "is the thing of this colour, of this shape, or both: yes or no",
 }
 # The examples in the README's region `answers`; each is run to fill the region.
 EXAMPLES = (

@@ -71,6 +71,13 @@ def _question(index, name, answer, kind="picture"):
     return Query([Medium(kind, index), say.ask(name)], answer)
 
 
+def yes_no(rng: np.random.Generator, n: int, side: int = SIDE) -> tuple[Pool, list[Query]]:
+    """Whether a colour, a shape or both are those of a single thing: "yes." and "no." have equal probability."""
+    pool = draw_pool(rng, [sample_single(rng) for _ in range(n)], side=side)
+    asked = [say.check(rng, scene) for scene in pool.scenes]
+    return pool, [Query([Medium("picture", i), question], answer) for i, (question, answer) in enumerate(asked)]
+
+
 def video_action(rng: np.random.Generator, n: int, side: int = SIDE) -> tuple[Pool, list[Query]]:
     """What happens in a clip."""
     pool = draw_pool(rng, [], [sample_clip(rng) for _ in range(n)], side=side)
@@ -169,4 +176,5 @@ TASKS: dict[str, Callable] = {
     "few_shot_2way": partial(few_shot, words=say.TEXT_WORDS),  # words of training texts, never beside a picture
     "few_shot_new_words": partial(few_shot, words=say.NEW_WORDS),  # words of no training text
     "image_swap": image_swap,
+    "yes_no": yes_no,
 }

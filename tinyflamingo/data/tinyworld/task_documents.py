@@ -47,12 +47,15 @@ def text_task(rng: np.random.Generator, longer: int = 1) -> list:
 
 
 def task_page(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
-    """Several tasks, one after the other, on a page of more than `length` times 96 tokens."""
+    """One task on a page of more than 96 tokens; on a page `length` times as long, tasks of up to MOST examples.
+
+    Many examples of one task are learned later than few, so pages have as many as fit.
+    """
     items: list = []
     while (room := 24 * length - len(items) // 2) > 0:
         task = draw_task(rng)
         describe, draw = describer(rng, task), _media(rng, task, pool)
-        for scene, medium, words in examples(task, draw, min(room, _count(rng, task, length)), _allowed):
+        for scene, medium, words in examples(task, draw, min(room, MOST), _allowed):
             items += [EOC, Quiet(describe(scene))] if rng.random() < SPOKEN else [medium]
             items.append(words)
     return items

@@ -136,9 +136,9 @@ def riddle(rng: np.random.Generator, scene: Scene | Clip) -> list:
     draw = rng.random()
     if isinstance(scene, Scene) and not (scene.kind == "single" and scene.things[0].colour):
         return []
-    if isinstance(scene, Scene) and draw < 0.25:
+    if isinstance(scene, Scene) and draw < 0.45:
         question, answer = say.check(rng, scene)
-    elif draw < 0.45:
+    elif draw < 0.6:
         question, answer, _ = say.choice(rng, scene)
     else:
         return []
@@ -175,7 +175,7 @@ def _sum_asked(rng, topics):
 
 
 # The kinds of questions in a quiz: mostly one kind for all descriptions.
-QUIZZES = (*[("fact",)] * 2, ("fact", "visible", "check", "sum"), ("visible",), *[("check",)] * 2, ("sum",))
+QUIZZES = (*[("fact",)] * 2, ("fact", "visible", "check", "sum"), ("visible",), *[("check",)] * 5, ("sum",))
 QUIZ = {"fact": _fact_asked, "visible": _visible_asked, "check": _check_asked, "sum": _sum_asked}
 
 
