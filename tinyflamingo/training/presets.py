@@ -68,10 +68,10 @@ class FlamingoRecipe:
     """Stage three (chapter §1 and §4)."""
 
     steps: int = 1300
-    datasets: tuple = (Dataset("pages", 22, 96, 1.0), Dataset("pairs", 8, 20, 0.4), Dataset("videos", 4, 40, 0.4))
+    datasets: tuple = (Dataset("pages", 18, 96, 1.0), Dataset("pairs", 16, 20, 0.4), Dataset("videos", 8, 40, 0.4))
     long_every: int = 4  # every step with this period has fewer and longer pages: prompts of 32 shots are long
     longer: int = 6  # factor on the length of long pages
-    tasks: float = 0.36  # share of the pages that have tasks explained only by examples
+    tasks: float = 0.32  # share of the pages that have tasks explained only by examples
     mixture: tuple = ()  # (kind of page, its share), ...; (): the shares of `data/tinyworld/pages.py`
     accumulate: bool = True  # False: round-robin, one data set in each step (the paper's ablation)
     p_next: float = 0.5  # share of web pages read in "next" mode

@@ -57,6 +57,7 @@ EPISODE_RULES = (*["color"] * 5, *["shape"] * 3, "thing")
 SPOKEN = 0.3  # share of an episode's shots that have a phrase in place of a picture
 MOST_CLIPS = 20  # most clips of a drill: a clip has eight frames, as much as eight pictures
 ASIDES = 0.4  # share of an album's pictures whose text continues with another topic, as on real pages
+NAMED_FIRST, MISNAMED = 0.6, 0.4  # shares of named things on a page of facts, and of wrong names among them
 
 
 def page(
@@ -185,18 +186,23 @@ def episode(rng: np.random.Generator, pool: Pool, shots: int = 24) -> list:
 def knowledge_page(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
     """Pictures of ASKED things, with questions about their facts.
 
-    Some texts continue with the facts of another thing, so that the words decide and not the picture before them.
+    Some texts give a wrong name or continue with the facts of another thing: the words decide, not the picture.
     """
     media = [pool.picture_of(rng, pick(rng, ASKED)) for _ in range(6 * length)]
     topics, items = elsewhere([pool.what(medium) for medium in media]), []
     for medium in media:
         scene = pool.what(medium)
         items.append(medium)
-        if rng.random() < 0.6:  # the caption first names the thing
-            items += captioned(rng, scene)
+        thing = scene.things[0].kind
+        if rng.random() < NAMED_FIRST:
+            name = say.caption(scene)
+            if rng.random() < MISNAMED:
+                thing = pick(rng, topics.things)
+                name = Quiet(f"{say.thing_phrase(*thing)}.")
+            items += [Quiet("Output:"), name]
         elif rng.random() < 0.3:
             items += dialogue_turns(rng, say.questions(scene), 1)
-        items += dialogue_turns(rng, say.knowledge(*scene.things[0].kind), 1)
+        items += dialogue_turns(rng, say.knowledge(*thing), 1)
         if rng.random() < ASIDES:
             items += fact_questions(rng, topics)
     return items
