@@ -52,7 +52,7 @@ KEYS = [
     ("single", rf"(?:an? )?(?P<color>{COLOUR}) (?P<shape>{SHAPE})\b\.?"),
     ("", rf"(?P<color>{COLOUR})\b"),  # of a single thing or a digit
     ("single", rf"(?P<shape>{SHAPE})\b"),
-    ("digit", rf"(?P<digit>{DIGIT})\b"),
+    ("digit", rf"(?P<digit>{DIGIT})\b(?! plus)"),  # not the statement of a sum
 ]  # fmt: skip
 
 

@@ -189,13 +189,14 @@ def knowledge_page(rng: np.random.Generator, pool: Pool, length: int = 1) -> lis
     Some texts give a wrong name or continue with the facts of another thing: the words decide, not the picture.
     """
     media = [pool.picture_of(rng, pick(rng, ASKED)) for _ in range(6 * length)]
-    topics, items = elsewhere([pool.what(medium) for medium in media]), []
+    topics = elsewhere([pool.what(medium) for medium in media])
+    items: list = []
     for medium in media:
         scene = pool.what(medium)
-        items.append(medium)
         thing = scene.things[0].kind
+        items.append(medium)
         if rng.random() < NAMED_FIRST:
-            name = say.caption(scene)
+            name: str | Quiet = say.caption(scene)
             if rng.random() < MISNAMED:
                 thing = pick(rng, topics.things)
                 name = Quiet(f"{say.thing_phrase(*thing)}.")
