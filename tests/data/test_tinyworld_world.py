@@ -418,6 +418,24 @@ def test_the_kinds_of_pages_depend_on_their_length(rng, monkeypatch):
     assert pages.page(rng, None, {"drill": 1.0}, 6) == ("drill", [6])
 
 
+def test_on_pages_of_facts_the_words_decide(rng, monkeypatch):
+    """A wrong name has no loss, and the answer to the question after it is a fact of the named thing."""
+    monkeypatch.setattr(pages, "ASIDES", 0.0)
+    names = {say.thing_phrase(*thing): thing for thing in KNOWN}
+    media, wrong = pool.make_pool(rng, singles=300), 0
+    for _ in range(60):
+        items = pages.knowledge_page(rng, media)
+        for place, item in enumerate(items):
+            if isinstance(item, Quiet) and item.text == "Output:":
+                medium, _, name, question, answer = items[place - 1 : place + 4]
+                shown, named = media.what(medium).things[0].kind, names[text.text_of(name).rstrip(".")]
+                assert isinstance(name, Quiet) == (named != shown)
+                asked = next(fact for fact in ("place", "animal") if say.ask(fact) == question.text)
+                assert answer == say.knowledge(*named)[asked]
+                wrong += named != shown
+    assert wrong > 30
+
+
 def test_long_texts_and_pages_have_prompts_of_many_shots(rng):
     assert (
         max(sum("Answer:" in str(part) for part in text.quiz(rng, text.EVERYTHING, longer=6)) for _ in range(DRAWS))
