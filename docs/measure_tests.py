@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tinyflamingo.data.tinyworld import pool as pools  # noqa: E402
-from tinyflamingo.data.tinyworld.pool import Medium, Pool, split_rng  # noqa: E402
+from tinyflamingo.data.tinyworld.pool import Medium, Pool, scene_pool, split_rng  # noqa: E402
 from tinyflamingo.data.tinyworld.scenes import content  # noqa: E402
 from tinyflamingo.evaluation import tasks  # noqa: E402
 from tinyflamingo.evaluation.run import STREAM  # noqa: E402
@@ -33,9 +33,9 @@ from tinyflamingo.training.stage import step_rng  # noqa: E402
 QUERIES = 40000  # of each task
 
 
-def undrawn(rng: np.random.Generator, scenes: list, clips: tuple | list = (), side: int = 0) -> Pool:
-    """A pool without pixels."""
-    return Pool(list(scenes), list(clips))
+def undrawn(rng: np.random.Generator, scenes: list, clips: tuple | list = (), *drawing: object, side: int = 0) -> Pool:
+    """A pool without pixels, in place of `draw_pool`."""
+    return scene_pool(scenes, clips)
 
 
 def twins(seed: int = 0) -> dict:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tinyflamingo.data.tinyworld import pool as pools
 from tinyflamingo.evaluation.tasks import TASKS
 from tinyflamingo.studies.report import report
 from tinyflamingo.training.presets import get_preset
@@ -390,6 +391,16 @@ def test_own_data_has_the_defaults_of_the_preset():
 
 def test_every_task_is_described():
     assert set(tables.model.TASKS) == {"zero_shot_classification", *TASKS}
+
+
+def test_blind_guesses_and_twins_can_be_measured_again(monkeypatch):
+    measure = load_script("measure_tests")
+    for module in (pools, measure.tasks):
+        monkeypatch.setattr(module, "draw_pool", measure.undrawn)
+    monkeypatch.setattr(measure, "QUERIES", 1000)
+    report = json.loads((ROOT / "docs" / "tests.json").read_text(encoding="utf-8"))
+    assert report["twins"] == pytest.approx(measure.twins(), abs=0.03)
+    assert report["blind"] == pytest.approx({name: measure.blind(name) for name in TASKS}, abs=0.08)
 
 
 def test_the_examples_of_the_readme_can_be_drawn_again(tmp_path):

@@ -48,7 +48,8 @@ def scores() -> str:
         low, high = row["ci95"]
         each = [row["score"], *(training[name]["score"] for training in trainings)]
         cells = [f"`{name}`", TASKS[name], f"{row['score']:.3f}", f"{low:.3f}–{high:.3f}", row["n"]]
-        cells += [f"{sum(each) / len(each):.3f} ({min(each):.3f})", f"{without[name]['score']:.3f}"]
+        cells += [f"{sum(each) / len(each):.3f} ({min(each):.3f})"]
+        cells += [f"{without[name]['score']:.3f}" if name in without else "–"]
         rows.append([*cells, f"{guesses[name]:.3f}"])
     seeds = f"mean of {1 + len(trainings)} trainings (worst)"
     head = ["task", "what is asked", "exact match", "95% interval", "n", seeds, "no training tasks", "blind guess"]
