@@ -310,6 +310,7 @@ def test_a_file_can_say_what_is_special_about_its_runs(tmp_path):
     assert notes("tasks", Runs(suites)) == notes("sanity", Runs(suites)) == ["An old recipe."]
     assert notes("isoflop", Runs(suites, others=others)) == ["Few steps."]
     assert notes("levels", Runs(suites)) == notes("gates", Runs(suites)) == []
+    assert notes("levels", Runs(suites, without={0: suite(0) | {"note": "Old."}})) == ["Old."]
     (tmp_path / "suite.json").write_text(json.dumps(suites[0]))
     assert section("tasks", read_runs([tmp_path]), []).splitlines()[2] == "An old recipe."
     (tmp_path / "suite.json").write_text(json.dumps(suites[0] | {"note": 7}))

@@ -136,7 +136,8 @@ def attention(runs: Runs) -> str | None:
 
 def notes(name: str, runs: Runs) -> list[str]:
     """What the files of a section say about themselves, such as the recipe of their training."""
-    files = runs.suites.values() if name in FROM_SUITES else [runs.others.get(name, {})]
+    suites = dict.fromkeys(FROM_SUITES, runs.suites) | {"levels": runs.without}
+    files = suites[name].values() if name in suites else [runs.others.get(name, {})]
     return list(dict.fromkeys(file["note"] for file in files if file.get("note")))
 
 
