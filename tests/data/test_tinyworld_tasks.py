@@ -15,7 +15,7 @@ from tinyflamingo.data.items import EOC, Quiet
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld import task_documents, tasks, text
 from tinyflamingo.data.tinyworld.glyphs import DIGITS, WILD
-from tinyflamingo.data.tinyworld.pool import Medium
+from tinyflamingo.data.tinyworld.pool import Medium, make_pool
 from tinyflamingo.data.tinyworld.scenes import ACTIONS, COLOUR_NAMES, NAMED, POSITIONS, RELATIONS, SIZES, UNASKED, Clip
 from tinyflamingo.data.tinyworld.task_documents import MOST, examples, sampler, task_page, text_task
 from tinyflamingo.data.tinyworld.tasks import FAMILIES, Task, draw_task, held_out
@@ -279,6 +279,18 @@ def small_preset():
     preset = get_preset("smoke")
     sizes = {"singles": 500, "pairs": 300, "counts": 300, "clips": 20}
     return dataclasses.replace(preset, flamingo=dataclasses.replace(preset.flamingo, **sizes))
+
+
+def test_a_page_of_usual_length_has_one_task(monkeypatch):
+    draw, drawn = task_documents.draw_task, []
+    monkeypatch.setattr(task_documents, "draw_task", lambda rng: drawn.append(draw(rng)) or drawn[-1])
+    rng, counts = np.random.default_rng(3), []
+    media = make_pool(rng, singles=500, pairs=300, counts=300, clips=20, digits=160, sums=100)
+    for _ in range(100):
+        drawn.clear()
+        assert len(task_page(rng, media)) >= 48  # 24 scenes with their answers
+        counts.append(len(drawn))
+    assert sum(count == 1 for count in counts) > 90  # another task only if the pool has too few scenes
 
 
 @pytest.mark.parametrize("stream, least", [(stage_two, 400), (stage_three, 300), (tokenizer_lines, 0)])

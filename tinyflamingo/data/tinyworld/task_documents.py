@@ -49,7 +49,7 @@ def text_task(rng: np.random.Generator, longer: int = 1) -> list:
 def task_page(rng: np.random.Generator, pool: Pool, length: int = 1) -> list:
     """One task on a page of more than 96 tokens; on a page `length` times as long, tasks of up to MOST examples.
 
-    Many examples of one task are learned later than few, so pages have as many as fit.
+    With few examples of each task, scores fell when a prompt had many (docs/deviations.md).
     """
     items: list = []
     while (room := 24 * length - len(items) // 2) > 0:
