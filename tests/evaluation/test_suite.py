@@ -15,7 +15,7 @@ from tinyflamingo.data.tinyworld.tasks import answer, held_out
 from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation import few_shot, suite_run
-from tinyflamingo.evaluation.few_shot import ANSWER_TOKENS, MEDIUM, shot_items
+from tinyflamingo.evaluation.few_shot import ANSWER_TOKENS, MEDIUM, shot_items, suffix
 from tinyflamingo.evaluation.metrics import METRICS
 from tinyflamingo.evaluation.suite import FROM_TEXT, QUERY, SUPPORT, TASKS, WAYS, Example, task_of
 from tinyflamingo.evaluation.suite_run import with_room
@@ -356,3 +356,12 @@ def test_32_shots_of_every_task_have_room(model):
         asked = task.example(rng, QUERY, (8, 0, 0))
         tokens = encode_document([*items, *shot_items(asked, MEDIUM)], model.tokenizer).tokens
         assert len(tokens) + ANSWER_TOKENS < roomy.config.language.context, name
+
+
+def test_every_answer_of_the_suite_can_be_written(model):
+    """A longer answer than ANSWER_TOKENS would count as wrong, whatever the model writes."""
+    for name, task in TASKS.items():
+        rng = split_rng("validation", 9)
+        for i in range(300 if task.level == 4 else 20):
+            answer = task.example(rng, QUERY, (9, i)).answers[-1]
+            assert len(suffix(model, [answer])) < ANSWER_TOKENS, (name, answer)

@@ -20,7 +20,6 @@ from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.decoding.caches import take_rows
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.retrieval import permutations, pooled, rices
-from tinyflamingo.evaluation.run import ANSWER_TOKENS
 from tinyflamingo.evaluation.suite import QUERY, Example, Task
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_media, own_medium
 from tinyflamingo.model.generate import read_on
@@ -28,6 +27,7 @@ from tinyflamingo.model.interleave import Batch, encode_document, phi
 from tinyflamingo.model.tokenizer import PAD
 from tinyflamingo.ops.types import Array
 
+ANSWER_TOKENS = 32  # more than the longest answer has: 27, spelled words around a value
 TEXT_ONLY = 2  # examples without pictures in a zero-shot prompt
 BEAMS = 3
 ROWS = 64  # queries that are decoded side by side, or pairs of a query and a candidate
