@@ -41,7 +41,7 @@ from tinyflamingo.data.tinyworld.text import episode as text_episode
 
 # Share of each kind of interleaved page, by the name of its function: for pages of usual length, and for longer ones.
 PAGE_MIXTURE = {
-    "album": 0.20, "drill": 0.12, "episodes": 0.26, "knowledge_page": 0.22, "text_page": 0.14, "web_page": 0.06,
+    "album": 0.08, "drill": 0.12, "episodes": 0.26, "knowledge_page": 0.34, "text_page": 0.14, "web_page": 0.06,
 }  # fmt: skip
 LONG_PAGE_MIXTURE = {"album": 0.10, "drill": 0.14, "episodes": 0.54, "knowledge_page": 0.14, "text_page": 0.08}
 
