@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_a_model_that_answers_right_has_the_score_1(model, store, monkeypatch):
     """And one that reads the exchanged picture has the score of its answer."""
     asked, known = asked_and_known(store)
 
-    def perfect(model, asked, items, examples, shown, visual_of, options):
+    def perfect(model, asked, items, examples, shown, visual_of, options, length):
         by_visual = {q.pixels().tobytes(): q.answer for q in asked}
         texts = [by_visual[pixels.tobytes()] for pixels in shown]
         return [(text, o.index(text)) for text, o in zip(texts, options, strict=True)]
@@ -192,3 +193,22 @@ def test_options_without_effect_are_refused(capsys, more, message):
     assert cli.main(["evaluate", *more]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and message in err
+
+
+def test_an_answer_may_be_as_long_as_those_of_the_data(monkeypatch, model, store):
+    """A model that knows every answer gets them all right, however long they are."""
+
+    def longer(question):
+        answer = " ".join([question.answer] * 10)
+        return replace(question, answer=answer, accepted=(answer,))
+
+    asked, known = (list(map(longer, some)) for some in asked_and_known(store))
+    answers, tokenizer = [q.answer for q in asked], model.tokenizer
+    assert all(40 < len(tokenizer.encode(answer)) < scores.LONGEST for answer in answers)
+
+    def knows(model, rows, seen, cache, visual, tokens):
+        return [tokenizer.decode(tokenizer.encode(answer)[: tokens - 1]) for answer in answers]
+
+    monkeypatch.setattr(scores, "write", knows)
+    rows = scores.answer_scores(model, known, asked, partial(scores.visual_tokens, model), 0, 0)
+    assert rows["exact match"]["score"] == 1

@@ -37,11 +37,10 @@ from tinyflamingo.training.flamingo_stage import cut
 from tinyflamingo.training.losses import token_losses
 from tinyflamingo.training.run import Evaluate
 
-LONGEST = 256  # scored tokens of a record, at most
+LONGEST = 256  # scored tokens of a record, and written tokens of an answer, at most
 STREAM = 20261130  # of the test streams of these scores; no other code uses the number
 ASKED = 100  # questions, at most
 CANDIDATES = 50  # texts of training among which the right one is ranked
-ANSWER_TOKENS = 40  # of the longest answer
 
 
 def evaluate_run(folder: str | Path) -> Evaluate:
@@ -162,8 +161,10 @@ def answer_scores(
     examples, items = _examples(rng, known, shots)
     exchanged = [asked[j] for j in others(asked)]
     options, right = _options(rng, known, asked)
+    length = max(_length(model.tokenizer, q.answer) for q in (*known, *asked))
     sides = [
-        _answers(model, asked, items, examples, visual_of(shown), visual_of, options) for shown in (asked, exchanged)
+        _answers(model, asked, items, examples, visual_of(shown), visual_of, options, length)
+        for shown in (asked, exchanged)
     ]
     neighbours = _neighbours(known, asked, options)
     rows = {}
@@ -200,14 +201,22 @@ def _require_shots(model, known, asked, shots, seed):
             )
 
 
-def _answers(model, asked, items, examples, shown, visual_of, options):
-    """[(written text, number of the likeliest option)] for questions whose media are `shown` (n, R, D)."""
+def _length(tokenizer, text):
+    """Tokens of a text with `<EOC>`, at most LONGEST."""
+    return min(len(tokenizer.encode(text)) + 1, LONGEST)
+
+
+def _answers(model, asked, items, examples, shown, visual_of, options, length):
+    """[(written text, number of the likeliest option)] for questions whose media are `shown` (n, R, D).
+
+    length: tokens of the longest answer; longer ones are not written.
+    """
     visual = np.concatenate([visual_of(examples), shown]) if examples else shown
     cache, next_token = read_shots(model, items, visual)
     seen = [len(examples) + 1 + i for i in range(len(asked))]
     rows = [[MEDIUM, _beginning(model.tokenizer, q.asked)] for q in asked]
     options = [[_beginning(model.tokenizer, text) for text in texts] for texts in options]
-    texts = write(model, rows, seen, cache, visual, ANSWER_TOKENS)
+    texts = write(model, rows, seen, cache, visual, length)
     likely = rank(model, rows, options, seen, cache, visual, next_token)
     return [(text, int(np.argmax(scores))) for text, scores in zip(texts, likely, strict=True)]
 
