@@ -9,6 +9,7 @@ starts. The operations run on the reference implementation; the last row has the
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import threading
@@ -93,5 +94,8 @@ def _list(names) -> str:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or PATHS:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", nargs="?", choices=list(PATHS))
+    path = parser.parse_args().path
+    for name in [path] if path else PATHS:
         print(f"{PATHS[name].__doc__}\n\n{table(name)}\n")

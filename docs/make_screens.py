@@ -1,10 +1,13 @@
-"""Screenshots for README and docs: `python docs/make_screens.py`. Needs Chromium on the path.
+"""Screenshots for README and docs. Needs Chromium on the path.
+
+    python docs/make_screens.py [explorer.png]
 
 The explorer: English for a laptop, Chinese for a projector, and Chinese on a phone. A notebook: one section of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -29,8 +32,11 @@ SCRIPTS = ("jquery_url", "require_js_url", "mathjax_url", "mermaid_js_url")  # f
 COLOURS = 128  # of the picture of a notebook, which is made of text
 
 
-def main(names: list[str]) -> None:
-    """Write the named pictures, or all."""
+def main() -> None:
+    """Write the named picture, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", nargs="?", choices=list(SHOTS))
+    picture = parser.parse_args().picture
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         sys.exit("make_screens: Chromium is not on the path: install it (Debian: apt-get install chromium)")
@@ -38,7 +44,7 @@ def main(names: list[str]) -> None:
         pages = {"explorer": Path(folder) / "explorer.html", "notebook": Path(folder) / "notebook.html"}
         pages["explorer"].write_bytes(build_page())
         pages["notebook"].write_text(notebook_page(), encoding="utf-8")
-        for name in names or SHOTS:
+        for name in [picture] if picture else SHOTS:
             page, rest, width, height = SHOTS[name]
             options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
             options += [f"--window-size={width},{height}", f"--screenshot={FIGURES / name}"]
@@ -75,4 +81,4 @@ def shrink(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

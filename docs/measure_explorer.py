@@ -8,6 +8,7 @@ Prints the largest differences for both types of the packed matrices and writes 
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -33,6 +34,9 @@ def measure(node: str, folder: Path, dtype: str) -> dict:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path)
+    file = parser.parse_args().file
     node = shutil.which("node") or shutil.which("nodejs")
     if node is None:
         sys.exit("measure_explorer: Node is not on the path: install it (Debian: apt-get install nodejs)")
@@ -40,8 +44,8 @@ def main() -> None:
         report = {"prompts": len(PROMPTS), "node": {dtype: measure(node, Path(folder), dtype) for dtype in CLOSE}}
     text = json.dumps(report, indent=1) + "\n"
     print(text, end="")
-    if sys.argv[1:]:
-        Path(sys.argv[1]).write_text(text, encoding="utf-8")
+    if file:
+        file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ the outputs into own_data.md from that file.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -52,7 +53,9 @@ def size(folder: Path) -> dict:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "outputs.json"
     outputs = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}

@@ -10,6 +10,7 @@ Nothing is drawn, only the scenes are sampled. `docs/make_tables.py` puts the nu
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import Counter, defaultdict
@@ -75,13 +76,16 @@ def blind(name: str) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=Path)
+    file = parser.parse_args().file
     pools.draw_pool = tasks.draw_pool = undrawn
     report = {"twins": {name: round(float(share), 4) for name, share in twins().items()}}
     report["blind"] = {name: round(blind(name), 4) for name in tasks.TASKS}
     text = json.dumps(report, indent=1) + "\n"
     print(text, end="")
-    if sys.argv[1:]:
-        Path(sys.argv[1]).write_text(text, encoding="utf-8")
+    if file:
+        file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

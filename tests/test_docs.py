@@ -393,6 +393,14 @@ def test_every_task_is_described():
     assert set(tables.model.TASKS) == {"zero_shot_classification", *TASKS}
 
 
+@pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "docs").glob("*.py")))
+def test_a_script_says_how_it_is_used(script, tmp_path):
+    """And takes --help for no name of a file."""
+    command = [sys.executable, str(ROOT / "docs" / script), "--help"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "usage:" in result.stdout and not any(tmp_path.iterdir())
+
+
 def test_blind_guesses_and_twins_can_be_measured_again(monkeypatch):
     measure = load_script("measure_tests")
     for module in (pools, measure.tasks):
