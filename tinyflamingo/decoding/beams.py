@@ -40,52 +40,57 @@ def beam_search(
     check_beams(width)
     B, eoc, cache = len(batch.tokens), model.config.language.vocab_size, {} if cache is None else cache
     check_length(cached_length(cache) + batch.tokens.shape[1], max_tokens, model.config)
-    phi, rows = model.parts.visible(batch), np.repeat(np.arange(B), width)
-    log_probs = read_on(model, batch.tokens, phi, visual, batch.visible_from, cache)[rows]
-    cache, prompt = take_rows(cache, rows), cached_length(cache)
+    phi, copies = model.parts.visible(batch), np.repeat(np.arange(B), width)
+    log_probs = read_on(model, batch.tokens, phi, visual, batch.visible_from, cache)[copies]
+    cache, prompt = take_rows(cache, copies), cached_length(cache)
     # A continuation sees the same media and positions as the last token of the prompt.
-    phi, visible_from = phi[rows, -1:], batch.visible_from[rows, -1:]
-    scores = np.tile([0.0] + [-np.inf] * (width - 1), (B, 1))  # all beams of a row are equal at first: one counts
-    beams: list = [[[] for _ in range(width)] for _ in range(B)]
-    finished: list = [[] for _ in range(B)]
+    phi, visible_from = phi[copies, -1:], batch.visible_from[copies, -1:]
+    rows = [_Row(width) for _ in range(B)]
     for step in range(max_tokens):
-        totals = scores[:, :, None] + log_probs.reshape(B, width, -1)
-        parents, chosen = np.zeros((2, B, width), int)
-        for b in range(B):
-            parents[b], chosen[b], scores[b] = _extend(totals[b], width, eoc, beams[b], finished[b])
-            beams[b] = [beams[b][p] + [int(t)] for p, t in zip(parents[b], chosen[b], strict=True)]
-        if step == max_tokens - 1 or all(_settled(closed, scores[b]) for b, closed in enumerate(finished)):
+        chosen = [row.extend(own, eoc) for row, own in zip(rows, log_probs.reshape(B, width, -1), strict=True)]
+        if step == max_tokens - 1 or all(row.settled for row in rows):
             break
+        parents, tokens = np.array(chosen).swapaxes(0, 1)  # (B, width) each
         reorder(cache, (parents + width * np.arange(B)[:, None]).reshape(-1), prompt)
-        log_probs = read_on(model, chosen.reshape(-1, 1), phi, visual, visible_from, cache)
-    best = [_best_of(*row) for row in zip(finished, beams, scores.tolist(), strict=True)]
+        log_probs = read_on(model, tokens.reshape(-1, 1), phi, visual, visible_from, cache)
+    best = [row.best for row in rows]
     return [tokens for tokens, _ in best], [score for _, score in best]
 
 
-def _settled(finished, open_scores):
-    """Whether no open beam can become better than the best finished one: scores only fall."""
-    return bool(finished) and max(score for _, score in finished) >= open_scores.max()
+class _Row:
+    """The continuations of one row: `beams` with their `scores`, and pairs (tokens, score) that are `finished`."""
 
+    def __init__(self, width):
+        self.beams: list = [[] for _ in range(width)]
+        self.scores = np.array([0.0] + [-np.inf] * (width - 1))  # all beams are equal at first: one counts
+        self.finished: list = []
 
-def _best_of(finished, beams, scores):
-    """The best (tokens, score) of the finished and the open beams of a row."""
-    return max(finished + list(zip(beams, scores, strict=True)), key=lambda pair: pair[1])
+    def extend(self, log_probs, eoc):
+        """Keep the best open continuations by one token: (the number of the beam that each extends, its new token).
 
+        log_probs (width, V + 1). If one of the `width` best of all ends in <EOC>, it joins `finished`.
+        """
+        totals, width, kept = self.scores[:, None] + log_probs, len(self.beams), []
+        for rank, flat in enumerate(np.argsort(-totals, axis=None, kind="stable")[: 2 * width]):
+            parent, token = map(int, np.unravel_index(flat, totals.shape))
+            if token != eoc:
+                kept.append((parent, token))
+            elif rank < width and np.isfinite(totals[parent, token]):
+                self.finished.append((self.beams[parent], float(totals[parent, token])))
+        kept = kept[:width]
+        self.beams = [[*self.beams[parent], token] for parent, token in kept]
+        self.scores = np.array([totals[place] for place in kept])
+        return [parent for parent, _ in kept], [token for _, token in kept]
 
-def _extend(totals, width, eoc, beams, finished):
-    """The `width` best open continuations. If one of the `width` best of all ends in <EOC>, it joins `finished`."""
-    order = np.argsort(-totals, axis=None, kind="stable")[: 2 * width]
-    parents, tokens, scores = [], [], []
-    for rank, flat in enumerate(order):
-        parent, token = np.unravel_index(flat, totals.shape)
-        if token == eoc:
-            if rank < width and np.isfinite(totals[parent, token]):
-                finished.append((beams[parent], float(totals[parent, token])))
-        elif len(parents) < width:
-            parents.append(int(parent))
-            tokens.append(int(token))
-            scores.append(totals[parent, token])
-    return parents, np.array(tokens), np.array(scores)
+    @property
+    def settled(self):
+        """Whether no open beam can become better than the best finished one: scores only fall."""
+        return bool(self.finished) and max(score for _, score in self.finished) >= self.scores.max()
+
+    @property
+    def best(self):
+        """The best (tokens, score) of the finished and the open beams."""
+        return max(self.finished + list(zip(self.beams, self.scores.tolist(), strict=True)), key=lambda pair: pair[1])
 
 
 def score_continuations(model: TrainedFlamingo, batch: Batch, visual: Array, cache: Cache = None) -> Array:
