@@ -3,7 +3,6 @@
 import ast
 import builtins
 import functools
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 from tinyflamingo.data.tinyworld import pool as pools
 from tinyflamingo.evaluation.tasks import TASKS
@@ -33,15 +33,7 @@ FOLDERS = [ROOT / name for name in ("tinyflamingo", "docs", "notebooks", "tests"
 each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 
 
-def load_script(name):
-    """A script of docs/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tables = load_script("make_tables")
+tables = load_script("docs/make_tables")
 
 
 def blocks(language):
@@ -317,7 +309,7 @@ def test_the_trainings_are_those_that_the_text_names():
     ],
 )
 def test_results_of_the_benchmark_are_named_by_the_cpu(processor, name):
-    assert load_script("tables/common").file_name(processor) == name
+    assert load_script("docs/tables/common").file_name(processor) == name
 
 
 def test_generated_regions_are_fresh(capsys):
@@ -402,7 +394,7 @@ def test_a_script_says_how_it_is_used(script, tmp_path):
 
 
 def test_blind_guesses_and_twins_can_be_measured_again(monkeypatch):
-    measure = load_script("measure_tests")
+    measure = load_script("docs/measure_tests")
     for module in (pools, measure.tasks):
         monkeypatch.setattr(module, "draw_pool", measure.undrawn)
     monkeypatch.setattr(measure, "QUERIES", 1000)
@@ -412,7 +404,7 @@ def test_blind_guesses_and_twins_can_be_measured_again(monkeypatch):
 
 
 def test_the_examples_of_the_readme_can_be_drawn_again(tmp_path):
-    module = load_script("make_examples")
+    module = load_script("docs/make_examples")
     module.main(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in module.FOLDER.iterdir()}
     for name in module.PICTURES:

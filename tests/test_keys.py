@@ -1,11 +1,11 @@
 """A key connects a notebook, files of the library, tests and a text in docs/teaching.md: all of them exist."""
 
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
@@ -13,14 +13,7 @@ SOURCES = sorted((ROOT / "notebooks" / "src").glob("*.py"))
 ROW = re.compile(r"^\| `(\w+)` \| `(\d\d_\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 
 
-def load_keys():
-    spec = importlib.util.spec_from_file_location("tests_conftest", ROOT / "tests" / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.KEYS
-
-
-KEYS = load_keys()
+KEYS = load_script("tests/conftest").KEYS
 ROWS = {row[0]: row for row in ROW.findall((ROOT / "docs" / "teaching.md").read_text(encoding="utf-8"))}
 each_key = pytest.mark.parametrize("key", KEYS)
 

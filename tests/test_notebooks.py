@@ -1,6 +1,5 @@
 """The notebooks: what is committed is what the sources say, it ran, and it still runs."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pace import slowness
+from scripts import load_script
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
@@ -24,14 +24,7 @@ BYTES = 300_000
 PRIVATE = re.compile(r"(?<![\w.:/])/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\\")  # absolute paths
 
 
-def load_build():
-    spec = importlib.util.spec_from_file_location("notebooks_build", FOLDER / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load_build()
+build = load_script("notebooks/build")
 every = pytest.mark.parametrize("source", build.sources(), ids=lambda path: path.stem)
 BUILT = [(source, *place) for source in build.sources() for place in build.places(source)]
 each_built = pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """docs/own_data.md: its commands run, with fewer pictures and the smallest preset; its outputs are theirs."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 import tinyflamingo
 from tinyflamingo.data.images import MAX_PIXELS
@@ -19,14 +19,7 @@ TEXT = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
 REPORT = json.loads((ROOT / "docs" / "own_data.json").read_text(encoding="utf-8"))
 
 
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-measure = load_script("measure_own_data")
+measure = load_script("docs/measure_own_data")
 DRAW, CHECK, DRAW_NEW, TRAIN, EVALUATE, COMPLETE, CALIBRATE = measure.commands()
 
 

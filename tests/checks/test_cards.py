@@ -5,18 +5,17 @@ answer gets its hint, and none of them raises an error.
 import ast
 import contextlib
 import importlib
-import importlib.util
 import itertools
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 pytest.importorskip("nbclient")
 
 HERE = Path(__file__).parent
-FOLDER = HERE.parent.parent / "notebooks"
 TIMES = 5  # a check draws anew at every run; it must notice every time
 CARD = re.compile(
     r"\A### Exercise (\d\d\.\d+) · (\S.*)\n+\*difficulty: (easy|medium|hard) · minutes: (\d+)\*\n+(\S.*)", re.DOTALL
@@ -30,14 +29,7 @@ def _same_draws(monkeypatch):
     monkeypatch.setattr(np.random, "default_rng", lambda seed=None: draw(next(seeds) if seed is None else seed))
 
 
-def load_build():
-    spec = importlib.util.spec_from_file_location("notebooks_build", FOLDER / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load_build()
+build = load_script("notebooks/build")
 SOURCES = {source.stem[:2]: source for source in build.sources()}
 
 

@@ -1,16 +1,15 @@
 """Marks of handed-in notebooks: solved ones are right, untouched ones open, and no code of a student's makes a mark."""
 
 import csv
-import importlib.util
 import io
 import json
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("nbclient")
@@ -19,10 +18,7 @@ from tinyflamingo.classroom import grade as grading  # noqa: E402
 from tinyflamingo.classroom.messages import Values  # noqa: E402
 from tinyflamingo.errors import UserError  # noqa: E402
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
-spec = importlib.util.spec_from_file_location("notebooks_build", FOLDER / "build.py")
-build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build)
+build = load_script("notebooks/build")
 SOURCES = {source.stem[:2]: source for source in build.sources()}
 
 
