@@ -305,16 +305,17 @@ def test_the_numbers_of_trainings_are_those_of_the_files():
 
 
 def test_a_file_can_say_what_is_special_about_its_runs(tmp_path):
-    others = {"isoflop": {"note": "Few steps."}}
-    suites = {0: suite(0) | {"note": "An old recipe."}, 1: suite(1) | {"note": "An old recipe."}, 2: suite(2)}
-    assert notes("tasks", Runs(suites)) == notes("sanity", Runs(suites)) == ["An old recipe."]
+    others = {"isoflop": {"notes": {"isoflop": "Few steps."}}}
+    old = {"notes": {"tasks": "An old recipe.", "sanity": "Old."}}
+    suites = {0: suite(0) | old, 1: suite(1) | old, 2: suite(2)}
+    assert notes("tasks", Runs(suites)) == ["An old recipe."] and notes("sanity", Runs(suites)) == ["Old."]
     assert notes("isoflop", Runs(suites, others=others)) == ["Few steps."]
     assert notes("levels", Runs(suites)) == notes("gates", Runs(suites)) == []
-    assert notes("levels", Runs(suites, without={0: suite(0) | {"note": "Old."}})) == ["Old."]
+    assert notes("tasks", Runs(without={0: suite(0) | old})) == ["An old recipe."]
     (tmp_path / "suite.json").write_text(json.dumps(suites[0]))
     assert section("tasks", read_runs([tmp_path]), []).splitlines()[2] == "An old recipe."
-    (tmp_path / "suite.json").write_text(json.dumps(suites[0] | {"note": 7}))
-    with pytest.raises(UserError, match="note is '7', which is not valid there"):
+    (tmp_path / "suite.json").write_text(json.dumps(suites[0] | {"notes": {"tasks": 7}}))
+    with pytest.raises(UserError, match="notes: tasks is '7', which is not valid there"):
         read_runs([tmp_path])
 
 

@@ -15,7 +15,7 @@ Folders are searched, but not their subfolders. The "format" of a file says what
   tinyflamingo-attention/1 (`attention.py`): the last file of each;
 - log.jsonl of a training run has the gates.
 
-A file may have a text "note" about its runs. The report prints it in every section that uses the file.
+A file may have "notes" about its runs, {section: text}: the names of sections are those of `report_text.SECTIONS`.
 
 Not here: text and figures (`report_text.py`, `report_figures.py`).
 """
@@ -94,7 +94,7 @@ def _add(runs, path, required):
     form = raw.get("format") if isinstance(raw, dict) else None
     name = FORMATS.get(form) if isinstance(form, str) else None
     if name:
-        _check(raw, NEEDS[name] | {"note?": str}, str(path))
+        _check(raw, NEEDS[name] | {"notes?": {"*": str}}, str(path))
     if name == "suite":
         (runs.without if raw.get("preset") == "no-tasks" else runs.suites)[raw["seed"]] = raw
     elif name:

@@ -135,13 +135,11 @@ def attention(runs: Runs) -> str | None:
 
 
 def notes(name: str, runs: Runs) -> list[str]:
-    """What the files of a section say about themselves, such as the recipe of their training."""
-    suites = dict.fromkeys(FROM_SUITES, runs.suites) | {"levels": runs.without}
-    files = suites[name].values() if name in suites else [runs.others.get(name, {})]
-    return list(dict.fromkeys(file["note"] for file in files if file.get("note")))
+    """What the files say about their part of a section, such as the recipe of their training."""
+    files = [*runs.suites.values(), *runs.without.values(), *runs.others.values()]
+    return list(dict.fromkeys(file["notes"][name] for file in files if name in file.get("notes", {})))
 
 
-FROM_SUITES = ("few_shot", "words", "tasks", "sanity", "retrieval")
 EVALUATE = "python -m tinyflamingo evaluate --suite"
 # name: (title, function that writes it, command that makes its file)
 SECTIONS: dict[str, tuple[str, Callable, str]] = {
