@@ -84,7 +84,7 @@ class _Row:
 
     @property
     def settled(self):
-        """Whether no open beam can become better than the best finished one: scores only fall."""
+        """Whether the best finished continuation stays the best: the scores of open beams only fall."""
         return bool(self.finished) and max(score for _, score in self.finished) >= self.scores.max()
 
     @property
