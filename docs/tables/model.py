@@ -136,7 +136,7 @@ def _emoji(path) -> str:
 
 
 def emoji_tinyworld() -> str:
-    """TinyWorld's scores after training on emoji, beside those of the checkpoint from which it went on."""
+    """TinyWorld's scores after training on emoji, beside those of the shipped checkpoint."""
     reports = [report["tasks"] for report in (card()["metrics"], read(EMOJI), read(EMOJI_ZH))]
     rows = [[f"`{name}`", *(f"{tasks[name]['score']:.3f}" for tasks in reports)] for name in reports[1]]
     return table(["task", "shipped checkpoint", "after emoji", "after emoji with Chinese names"], rows)

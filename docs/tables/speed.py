@@ -5,7 +5,7 @@ Not here: what is measured (`docs/make_tables.py --measure`, `docs/measure_*.py`
 
 from __future__ import annotations
 
-from tables.common import NOT_RUN, ROOT, STAGES, duration, gigabytes, read, table
+from tables.common import NOT_RUN, ROOT, STAGES, card, duration, gigabytes, read, table
 
 MEASURED = ROOT / "docs" / "measured"
 BENCH = ROOT / "docs" / "bench"
@@ -57,8 +57,8 @@ def times() -> str:
 
 
 def memory() -> str:
-    """The peak memory of `train`."""
-    return gigabytes(*(report["train"] for report in measured()))
+    """The peak memory of `train`: of the run that made the checkpoint, and on each machine."""
+    return gigabytes(card(), *(report["train"] for report in measured()))
 
 
 def fastest_rate() -> float:
