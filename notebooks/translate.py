@@ -80,7 +80,7 @@ SLOT = re.compile(r"\[\[\d+\]\]")
 VALUE = re.compile(r"\{[a-z]\w*(?:![rs])?(?::[^{}]*)?\}")  # of a message, with its format
 # {function: which argument a reader sees}.
 SHOWN = dict.fromkeys(("_", "label", "say", "complain", "UserError", "Stopped", "BadRecord", "left_out"), 0)
-SHOWN |= {"ArgumentTypeError": 0, "FloatingPointError": 0, "require": -1}
+SHOWN |= {"in_both_languages": 0, "ArgumentTypeError": 0, "FloatingPointError": 0, "require": -1}
 # Files and folders in which every sentence is for the reader; in the checks f-strings are prompts.
 WHOLE = dict.fromkeys(("cli", "images.py", "video.py", "processes.py"), (ast.Constant, ast.JoinedStr))
 WHOLE |= {"checks": ast.Constant}

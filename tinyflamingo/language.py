@@ -46,6 +46,11 @@ def _(text: str) -> str:
     return (_catalogue().get(text) or _with_values(text) or text) if is_chinese() else text
 
 
+def in_both_languages(text: str) -> tuple[str, str]:
+    """A text in English and in Chinese, whatever the reader has chosen."""
+    return text, _catalogue().get(text, text)
+
+
 def _with_values(text):
     """The translation of the most exact entry that with some values is this text; "" if there is none."""
     for parts, names, chinese in _entries_with_values() if len(text) <= LONGEST else ():

@@ -102,6 +102,7 @@ plt.show()
 # Write the rule as code. A page is a list of the strings `"text"` and `"image"`. Return the row of tokens: first
 # `"<BOS>"`, then the items, with an `"<EOC>"` before every image **except an image that opens the page**, and an
 # `"<EOC>"` at the end. Two images may follow each other. Then an `<EOC>` stands between them too.
+# A page may also be empty.
 
 
 # %% exercise 07.1
@@ -365,7 +366,7 @@ with np.errstate(invalid="ignore"):
 #
 # Write a softmax over the last axis that uses the visible scores only. What is not visible gets exactly 0. The
 # shares of a row that sees something sum to 1. A row that sees nothing is all 0: no NaN, and no warning from
-# NumPy. Scores may be as large as 2000, both visible and hidden scores.
+# NumPy. Scores may be around 2000 or around -2000, both visible and hidden scores.
 
 
 # %% exercise 07.4

@@ -473,7 +473,7 @@ def turned(C, A, B, alpha, beta):
 
 def marks_by_joining(items):
     row = list(itertools.chain.from_iterable(["<EOC>", x] if x == "image" else [x] for x in items))
-    return ["<BOS>", *row[items[0] == "image" :], "<EOC>"]
+    return ["<BOS>", *row[items[:1] == ["image"] :], "<EOC>"]
 
 
 def one_mark_for_two_images(items):
@@ -1186,7 +1186,7 @@ CARDS = [
         "07.2",
         "phi",
         wrong=[(phi_along_the_first_axis, "counts for itself"), (phi_is_true, "number of its own image")],
-        right=[phi_by_sum, lambda is_image: np.add.accumulate(is_image.astype(float), axis=-1)],
+        right=[phi_by_sum, lambda is_image: np.add.accumulate(is_image.astype(int), axis=-1)],
     ),
     card(
         "07.3",

@@ -47,7 +47,7 @@ def catalogue(number):
 
 KEYS = [key for source in SOURCES.values() for key in exercises_of(source)]
 CATALOGUE = {key: card for number in SOURCES for key, card in catalogue(number).items()}
-for name in ("cards_more", "cards_strangers"):
+for name in ("cards_more", "cards_strangers", "cards_edges"):
     for more in importlib.import_module(name).CARDS:
         CATALOGUE[more.key].wrong += more.wrong
         CATALOGUE[more.key].right += more.right

@@ -85,7 +85,7 @@ def test_an_error_shows_the_students_line(tmp_path):
 
 def test_what_a_function_needs_of_the_notebook_is_run_and_no_more(tmp_path):
     needs = "%matplotlib inline\nfrom math import sqrt\nSIZE = 2\ntable = {}\ntable['a'] = SIZE - 1\n"
-    needs += "def helper(x):\n    return np.cumsum(x, axis=-1) * table['a'] * sqrt(1)\n"
+    needs += "def helper(x):\n    return np.cumsum(x, axis=-1) * table['a'] * int(sqrt(1))\n"
     needs += "np.cumsum?\ndef phi_in_one_line(is_image):\n    display(is_image)\n    return helper(is_image)\n"
     needs += "import time\ntime.sleep(1000)\nopen('ran', 'w')\n!ls\n"
     hand_in(tmp_path, "07", phi_in_one_line=needs)

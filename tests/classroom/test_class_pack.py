@@ -1,10 +1,12 @@
 """The zip for students: library, texts, open notebooks, and nothing that holds a solution."""
 
+import fnmatch
 import os
 import re
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,59 @@ def test_a_link_leads_to_a_file_that_is_there(unpacked):
     readme = (unpacked / "README.md").read_text(encoding="utf-8")
     assert "copy for a class" in readme[:200] and "[docs/explorer.md](docs/explorer.md)" in readme
     assert "docs/teaching.md" in readme and "(docs/teaching.md)" not in re.sub(r"\s\(docs/", "", readme)
+
+
+PATH = re.compile(r"(?<![\w/.<>*-])(?:(?:docs|notebooks|tests|\.ci|\.github)/[\w./*-]*|[\w./-]*\w\.md\b)", re.ASCII)
+MODULE = re.compile(r"python3? -m (\w+)")
+
+
+def named_by(text, path, there):
+    """What a text names and the zip does not have: files as written, and `python -m pytest`."""
+    folder = path.parent
+    for name in (match.rstrip(".-") for match in PATH.findall(text)):
+        places = (base / name for base in (folder, folder.parent, *there))
+        if not any(place.exists() for place in places):
+            yield name
+    yield from (f"python -m {name}" for name in MODULE.findall(text) if name == "pytest" or not find_spec(name))
+
+
+def is_noted(name, note):
+    """Whether the note names a file, its folder, or a pattern that it fits; a text may leave out the folder."""
+    words = re.findall(r"`([^`]+)`", note)
+    parts = words + [word.rpartition("/")[2] for word in words if word.endswith(".md")]
+    return any(fnmatch.fnmatch(name, part) or (part.endswith("/") and name.startswith(part)) for part in parts)
+
+
+@pytest.mark.parametrize("language", ["", ".zh"])
+def test_what_a_text_names_is_in_the_zip_or_in_the_note(unpacked, language):
+    readme = (unpacked / f"README{language}.md").read_text(encoding="utf-8")
+    note = next(line for line in readme.splitlines() if line.startswith("> "))
+    texts = [
+        path for path in unpacked.rglob("*.md") if (".zh" in path.name or path.parent.name == "zh") == bool(language)
+    ]
+    assert len(texts) > 10
+    missing = {
+        (path.name, name)
+        for path in texts
+        for name in named_by(path.read_text(encoding="utf-8").replace(note, ""), path, (unpacked, unpacked / "docs"))
+        if not is_noted(name, note)
+    }
+    assert not missing
+
+
+def test_what_the_note_names_is_of_the_project_and_not_in_the_zip(unpacked):
+    for readme in ("README.md", "README.zh.md"):
+        note = next(line for line in (unpacked / readme).read_text(encoding="utf-8").splitlines() if line[:2] == "> ")
+        files = [word for word in re.findall(r"`([^`]+)`", note) if not word.startswith("python ")]
+        assert len(files) > 10 and all(list(ROOT.glob(word.rstrip("/"))) for word in files)
+        assert not [word for word in files if list(unpacked.glob(word.rstrip("/")))]
+
+
+def test_a_script_that_a_text_lets_a_student_run_runs_there(unpacked):
+    for line in ("docs/make_flags.py flags --count 2", "docs/follow.py prompt"):
+        done = subprocess.run([sys.executable, *line.split()], cwd=unpacked, capture_output=True, encoding="utf-8")
+        assert done.returncode == 0, done.stderr
+    assert (unpacked / "flags" / "captions.jsonl").is_file()
 
 
 def test_a_teachers_own_files_are_left_out(tmp_path, monkeypatch):

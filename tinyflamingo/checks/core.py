@@ -221,6 +221,13 @@ def whole_numbers(got: Any) -> list[int]:
     return [int(n) for n in numbers]
 
 
+def integers_are(got: Any, what: str = "your result") -> None:
+    """Fail unless the numbers are of an integer type, such as indices need."""
+    hint = _("{what} holds {dtype}; it should hold integers: int, not float.")
+    dtype = np.asarray(got).dtype
+    holds(dtype.kind in "iu", hint.format(what=_(what), dtype=dtype))
+
+
 def shape_is(got: Any, shape: tuple, letters: str = "", what: str = "your result", hint: str = "") -> None:
     """Fail unless ``got`` is an array of numbers of this shape. letters: such as "(T, N * R)"."""
     what = _(what)

@@ -65,6 +65,9 @@ def check_00_2_few_shot_prompt(few_shot_prompt):
     holds(kinds == order, hint)
     right = all(_equal(got[2 * i], pictures[i]) and got[2 * i + 1] == words[i] for i in range(n))
     holds(right, "a picture has the word of another one.")
+    alone = few_shot_prompt([], [], query)
+    hint = "without pictures and words (zero shots) the prompt is the query alone."
+    holds(isinstance(alone, list) and len(alone) == 1 and _equal(alone[0], query), hint)
 
 
 def _equal(item, picture):

@@ -10,7 +10,7 @@ from .core import check, fresh_rng, holds, pair_is, shape_is, value_is
 
 
 def _graphs(rng):
-    """(made_of, end): a chain, one where short and long ways meet, and random ones, under random names."""
+    """(made_of, end): a chain, ones where short and long ways meet, random ones, and an input, under random names."""
     letters = [str(letter) for letter in rng.permutation(list("abcdefghijkmnpqrst"))]
     a, b, c, d, e, f = letters[:6]
     yield {c: [b], b: [a]}, c
@@ -19,6 +19,7 @@ def _graphs(rng):
     for _row in range(6):
         names = letters[: int(rng.integers(6, 12))]
         yield {n: [names[int(j)] for j in rng.integers(i, size=2)] for i, n in enumerate(names) if i > 1}, names[-1]
+    yield {}, a  # an input is made of nothing
 
 
 @check(

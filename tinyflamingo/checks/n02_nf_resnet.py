@@ -140,6 +140,9 @@ def check_02_4_betas(betas):
     }
     mistakes = {hint: np.array(value) for hint, value in mistakes.items()}
     value_is(np.array(got, float), want, "beta is the root of the variance that comes in.", "beta", mistakes=mistakes)
+    short = [blocks[0], 1, blocks[2]]
+    hint = "A stage may have one block only: it is a transition, too."
+    value_is(betas(short, alpha), np.array(_betas(short, alpha)), hint, "beta")
 
 
 def _clipped(g, w, limit, eps):
@@ -157,7 +160,7 @@ def check_02_5_clip_by_unit(clip_by_unit):
     """clip_by_unit(g, w, limit, eps) -> clipped gradient: a kernel, a matrix, and weights that are 0."""
     rng = fresh_rng()
     w, _ = _kernel(rng, least=4)
-    limit, eps = float(rng.uniform(0.05, 0.2)), 1e-3
+    limit, eps = float(rng.uniform(0.05, 0.2)), float(rng.uniform(0.005, 0.02))
     for weights in (w, w[0, 0]):
         axes = tuple(range(weights.ndim - 1))
         norm_w = np.sqrt(np.sum(weights**2, axis=axes))
@@ -179,7 +182,10 @@ def check_02_5_clip_by_unit(clip_by_unit):
         value_is(got, _clipped(g, weights, limit, eps), "Each unit by itself, the last axis.", mistakes=mistakes)
     zero = np.zeros_like(w)
     got = clip_by_unit(np.ones_like(w), zero, limit, eps)
-    stuck = "Weights of 0 get no step at all and can never leave 0: use eps where their norm is smaller."
-    value_is(got, _clipped(np.ones_like(w), zero, limit, eps), mistakes={stuck: zero})
+    mistakes = {
+        "Weights of 0 get no step at all and can never leave 0: use eps where their norm is smaller.": zero,
+        "Use the argument eps: other values than 1e-3 come too.": _clipped(np.ones_like(w), zero, limit, 1e-3),
+    }
+    value_is(got, _clipped(np.ones_like(w), zero, limit, eps), mistakes=mistakes)
     got = clip_by_unit(zero, w, limit, eps)
     value_is(got, zero, "A gradient of 0 stays 0; do not divide by its norm of 0.")

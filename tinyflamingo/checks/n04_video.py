@@ -7,7 +7,7 @@ import numpy as np
 
 from tinyflamingo.language import _
 
-from .core import check, fresh_rng, gradient_by_moving, holds, shape_is, value_is, whole_numbers
+from .core import check, fresh_rng, gradient_by_moving, holds, integers_are, shape_is, value_is, whole_numbers
 
 
 @check(
@@ -53,9 +53,12 @@ def check_04_1_frames_to_take(frames_to_take):
         )
         value_is(np.array(got), np.array(want), "The first frame at or after the moment.")
     pause = rng.uniform(2.1, 4.9) + np.array([0.0, 0.4, 0.9, 4.3, 4.7])
-    got = whole_numbers(frames_to_take(pause, 1.0))
+    got = list(frames_to_take(pause, 1.0))
     hint = "a pause of the film can hold several moments: each of them takes the frame after it, so numbers repeat."
-    holds(got == [0, 3, 3, 3, 3], hint)
+    holds(whole_numbers(got) == [0, 3, 3, 3, 3], hint)
+    integers_are(got)
+    got = whole_numbers(frames_to_take(2.5 + np.arange(5) / 2, 1.0))
+    holds(got == [0, 2, 4], "frames 2 and 4 are exactly at the moments 1 and 2 here; such a frame is taken.")
 
 
 def _stretched(table, F, ends=True):

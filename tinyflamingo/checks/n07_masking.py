@@ -6,7 +6,7 @@ import numpy as np
 
 from tinyflamingo.language import _
 
-from .core import check, fresh_rng, holds, shape_is, value_is
+from .core import check, fresh_rng, holds, integers_are, shape_is, value_is
 
 
 def _tags(rng, T, share=0.3):
@@ -27,11 +27,11 @@ def _tags(rng, T, share=0.3):
     ),
 )
 def check_07_1_with_marks(with_marks):
-    """Rows with marks, for pages that open with an image, hold two in a row, or hold none."""
+    """Rows with marks, for pages that open with an image, hold two in a row, hold none, or are empty."""
     rng = fresh_rng()
     pages = [["image", "text"], ["text", "image"], ["text", "image", "image", "text"], ["text"], ["image"]]
     pages += [[("text", "image")[int(i)] for i in rng.integers(2, size=rng.integers(3, 9))] for _ in range(8)]
-    for page in pages:
+    for page in [*pages, []]:
         row = with_marks(list(page))
         holds(row is not None, "your function returns None: a `return` is missing.")
         _marks_are_right(page, list(row))
@@ -41,7 +41,7 @@ def _marks_are_right(page, row):
     lead = _("For the page {page} your row is {row}. ").format(page=page, row=row)
     holds(row[:1] == ["<BOS>"], lead + _("Every row opens with <BOS>."))
     holds([item for item in row[1:] if item != "<EOC>"] == page, lead + _("The items must stand in it, in order."))
-    if page[0] == "image":
+    if page[:1] == ["image"]:
         holds(row[1] != "<EOC>", lead + _("An image that opens the page has no <EOC> before it: no chunk ends there."))
     holds(row[-1] == "<EOC>", lead + _("The last chunk ends, too: <EOC> stands at the end of the page."))
     before = [row[i - 1] for i, item in enumerate(row) if item == "image" and i > 1]
@@ -88,6 +88,7 @@ def check_07_2_phi(phi):
     value_is(
         got, np.cumsum(rows, axis=1), "Each row of a batch counts for itself, along the last axis.", "phi of a batch"
     )
+    integers_are(got, "phi of a batch")
 
 
 @check(
@@ -148,7 +149,7 @@ def _sees_its_own(token, own, seen, columns, R):
     formula="e = exp(s - max of visible s) where visible, else 0; e / (sum of e, or 1 where that sum is 0)",
 )
 def check_07_4_masked_softmax(masked_softmax):
-    """Rows that see some, all, and nothing; large scores; the mask decides, not the scores."""
+    """Rows that see some, all, and nothing; scores far from 0; the mask decides, not the scores."""
     rng = fresh_rng()
     S = int(rng.integers(4, 9))
     scores = 3 * rng.standard_normal((6, S))
@@ -186,13 +187,24 @@ def check_07_4_masked_softmax(masked_softmax):
             warning=said[0].message if said else ""
         ),
     )
-    with np.errstate(all="ignore"):
-        far = np.asarray(masked_softmax(scores + 2000.0, visible), float)
-        hidden_far = np.asarray(masked_softmax(scores + 2000.0 * ~visible, visible), float)
-    hint = "with scores around 2000 the shares change: take the row's largest score away before exp."
-    holds(np.allclose(far, got, atol=1e-6), hint)
-    hint = "a hidden score of 2000 changes the shares: take the largest of the *visible* scores away before exp."
-    holds(np.allclose(hidden_far, got, atol=1e-6), hint)
+    _far_scores_change_nothing(masked_softmax, scores, visible, got)
+
+
+def _far_scores_change_nothing(masked_softmax, scores, visible, shares):
+    """A number that is added to all scores of a row, or to its hidden ones, leaves the shares as they are."""
+    moves = {
+        "with scores around 2000 the shares change: take the row's largest score away before exp.": 2000.0,
+        "a hidden score of 2000 changes the shares: take the largest of the *visible* scores away before exp.": (
+            2000.0 * ~visible
+        ),
+        "with scores around -2000 the shares change: a hidden score must not count as the largest of its row.": -2000.0,
+        "if one row has scores around 2000 and another around -2000, the shares change: subtract each row's own "
+        "largest score.": np.resize([2000.0, -2000.0], (len(scores), 1)),
+    }
+    for hint, move in moves.items():
+        with np.errstate(all="ignore"):
+            moved = np.asarray(masked_softmax(scores + move, visible), float)
+        holds(np.allclose(moved, shares, atol=1e-6), hint)
 
 
 def _empty_row(row, S):
@@ -234,5 +246,6 @@ def check_07_5_phi_next(phi_next):
     )
     holds(got[-1] <= N, hint)
     value_is(got, want, "A token points to the next tag at or after it.", "phi")
+    integers_are(got, "phi")
     nothing = np.asarray(phi_next(np.zeros(T, bool)))
     holds(not nothing.any(), "on a page without images phi is not 0 everywhere: there is no image to come.")

@@ -23,9 +23,10 @@ from .core import check, fresh_rng, holds, shape_is, value_is, whole_numbers
 def check_10_1_greedy(greedy):
     """greedy(next_logits, prompt, eoc, limit, never) -> list of new tokens."""
     rng = fresh_rng()
-    V, prompt = int(rng.integers(9, 14)), [int(i) for i in rng.integers(3, 8, 4)]
-    eoc, never, length = V, (0, 1, 2), int(rng.integers(4, 7))
-    answer = [int(i) for i in rng.integers(3, V, length)]
+    V, length = int(rng.integers(9, 14)), int(rng.integers(4, 7))
+    eoc, *ids = (int(i) for i in rng.permutation(V))  # the id that ends an answer is not the last one
+    never, ids = (V, *ids[:2]), ids[2:]
+    prompt, answer = ([int(i) for i in rng.choice(ids, n)] for n in (4, length))
 
     def next_logits(tokens):
         """Logits that want the answer, token by token; a reserved id is always the likeliest of all."""
@@ -34,14 +35,14 @@ def check_10_1_greedy(greedy):
         holds(list(tokens[len(prompt) :]) == answer[:done], "each token is chosen behind all that were chosen before.")
         logits = rng.uniform(-1.0, 1.0, V + 1)
         logits[answer[done] if done < length else eoc] = 1.1  # a sample would often be another token
-        logits[int(rng.choice(never))] = 5.0
+        logits[[int(i) for i in rng.permutation(reserved)[:1]]] = 5.0
         kept.append((logits, logits.copy()))
         return logits
 
-    kept = []
+    kept, reserved = [], never
 
     def written(limit):
-        tokens = greedy(_stopping(next_logits, prompt, never), list(prompt), eoc, limit, never)
+        tokens = greedy(_stopping(next_logits, prompt, reserved), list(prompt), eoc, limit, reserved)
         holds(tokens is not None, "the result is None: a `return` is missing.")
         return whole_numbers(tokens)
 
@@ -61,6 +62,8 @@ def check_10_1_greedy(greedy):
             limit=length - 1, cut=cut, answer=answer[:-1]
         ),
     )
+    reserved = ()
+    holds(written(length + 4) == answer, "with an empty `never` another text was written: then every id is allowed.")
     changed = any(not np.array_equal(now, then) for now, then in kept)
     holds(not changed, "the logits that you were handed have changed: work on a copy.")
 
@@ -169,11 +172,13 @@ def check_10_3_attention_weights(attention_weights):
         "The weights of each head sum to 1 over the latents of one picture, not of all.": _over_all(q, k, phi),
     }
     value_is(got, want, what="the map", mistakes=mistakes)
-    highest = np.einsum("thk,trhk->thr", q[1:], k[phi[1:] - 1]).max() * K**-0.5
+    q[..., 0], k[..., 0] = np.resize([2e3, -2e3, -2e3, 2e3, -2e3], (T, H)) * K**0.5, 1.0  # exp ends at 709
+    phi = np.maximum(phi - 1, 0)
     with np.errstate(all="ignore"):
-        large = attention_weights(2000.0 / highest * q, k, phi)  # a score of 2000, where exp ends at 709
-    holds(np.all(np.isfinite(large)), "exp overflows for large scores: subtract each row's largest score first.")
-    value_is(np.sum(large, -1)[1:], np.ones((T - 1, H)), "Weights sum to 1.", what="the sum of a row")
+        far = attention_weights(q, k, phi)
+    holds(np.all(np.isfinite(far)), "exp overflows for large scores: subtract each row's largest score first.")
+    hint = "The scores of a row are all around 2000 here, or all around -2000: subtract the row's own largest score."
+    value_is(far, _weights(q, k, phi, K**-0.5), hint, what="the map")
 
 
 def _weights(q, k, phi, scale):

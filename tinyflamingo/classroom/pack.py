@@ -1,6 +1,7 @@
 """The zip for students: library, texts and the open notebooks; no solutions, no sources, no tests.
 
-Serves ``class pack``. Not here: marks (`grade.py`).
+Serves ``class pack``. What the texts tell a student to run is in the zip; the rest of what they name is in the note at
+the top of its README. Not here: marks (`grade.py`).
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ from pathlib import Path
 
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import replacing
+from tinyflamingo.language import in_both_languages
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP = "tinyflamingo-class"  # the folder in the zip
 FILES = ("LICENSE", "README.md", "README.zh.md", "pyproject.toml", "requirements.txt", "docs/*.md", "docs/zh/*.md")
+SCRIPTS = ("docs/follow.py", "docs/make_flags.py")  # that the texts let a student run
 FOLDERS = ("tinyflamingo", "docs/figures", "docs/examples", "docs/results")
 LEFT_OUT = ("docs/teaching.md", "docs/zh/teaching.md")  # expected results: for teachers
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)#\s:]+)[^)\s]*\)")
-NOTE = """
-> This is the copy for a class. It has the library, the notebooks and the texts. It has no solutions and no tests, so
-> `python -m pytest` and the files in `tests/` that the texts mention are not here.
-"""
+READMES = ("README.md", "README.zh.md")  # English, Chinese
 
 
 def notebooks() -> list[Path]:
@@ -49,7 +49,7 @@ def pack(path: Path) -> int:
 
 
 def _for_students(name, names):
-    """A text without links to files that students do not get. The README says what is left out."""
+    """A text without links to files that students do not get. The READMEs say what is left out."""
 
     def link(match):
         target = posixpath.normpath(posixpath.join(posixpath.dirname(name), match[2]))
@@ -57,12 +57,27 @@ def _for_students(name, names):
         return match[0] if there else match[1]
 
     text = LINK.sub(link, (ROOT / name).read_text(encoding="utf-8"))
-    return text.replace("\n", f"\n{NOTE}", 1) if name == "README.md" else text
+    return text.replace("\n", f"\n\n> {_notes()[name]}\n", 1) if name in READMES else text
+
+
+def _notes():
+    """{README: what the texts name and the zip does not have}."""
+    notes = in_both_languages(
+        "This is the copy for a class. It has the library, the notebooks and the texts. The texts also name files "
+        "that are not here; students do not need them. The page for teachers: `docs/teaching.md`, "
+        "`docs/zh/teaching.md`. Solutions, sources and tools of the notebooks: `notebooks/solutions/`, "
+        "`notebooks/src/`, `notebooks/build.py`, `notebooks/slides.py`. The tests: `tests/`; leave out "
+        "`python -m pytest` wherever a text has it. For developers: `CONTRIBUTING.md`, `.ci/`, `.github/`. The site: "
+        "`docs/make_site.py`, `docs/site/`; so `python -m tinyflamingo docs` has nothing to open. What made the "
+        "numbers and pictures of the texts: `docs/make_examples.py`, `docs/make_screens.py`, `docs/make_tables.py`, "
+        "`docs/measure_*.py`, `docs/bench/`, `docs/*.json`. If you need one of these files, ask your teacher."
+    )
+    return dict(zip(READMES, notes, strict=True))
 
 
 def _names() -> Iterator[str]:
     """Paths of the files in the zip, from the project's folder."""
-    places = [place for pattern in FILES for place in ROOT.glob(pattern)]
+    places = [place for pattern in (*FILES, *SCRIPTS) for place in ROOT.glob(pattern)]
     places += [place for folder in FOLDERS for place in (ROOT / folder).rglob("*")]
     for place in places:
         name = place.relative_to(ROOT).as_posix()
