@@ -89,6 +89,14 @@ def test_a_picture_for_the_mark_of_a_video(tmp_path):
         read_prompt("<video>a", [tmp_path / "a.png"], 8)
 
 
+def test_frames_per_second_without_a_video(tmp_path):
+    picture(tmp_path / "a.png", "red")
+    for template, files in (("<image>a", [tmp_path / "a.png"]), ("a", [])):
+        with pytest.raises(UserError, match="--fps has no effect without a <video> in the template: remove it"):
+            read_prompt(template, files, 8, fps=3)
+    assert len(read_prompt("<image>a", [tmp_path / "a.png"], 8)) == 2
+
+
 def test_a_damaged_animation_for_the_mark_of_a_video(tmp_path):
     """Its first frame can be read as a picture."""
     packed, frames = io.BytesIO(), [Image.effect_noise((64, 64), 50 + n) for n in range(3)]
@@ -111,7 +119,7 @@ def test_text_in_another_encoding(tmp_path, encoding):
     (tmp_path / "captions_a.json").unlink()
     row = json.dumps({"file": "a.png", "text": "红色的圆"}, ensure_ascii=False)
     (tmp_path / "captions.jsonl").write_bytes(row.encode(encoding))
-    with pytest.raises(UserError, match="1 line is not UTF-8"):
+    with pytest.raises(UserError, match=r"1 line is not UTF-8: save the file as UTF-8 \(is it GBK or UTF-16\?\)"):
         list(check_data(tmp_path))
 
 

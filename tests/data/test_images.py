@@ -5,13 +5,17 @@ import os
 import struct
 import warnings
 import zlib
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tinyflamingo.data import images
 from tinyflamingo.data.images import MAX_PIXELS, load_picture, prepare_picture
 from tinyflamingo.data.tinyworld.raster import WHITE, Mark, draw
+from tinyflamingo.data.video import load_video
 from tinyflamingo.errors import UserError
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)
@@ -428,3 +432,56 @@ def test_greys_of_a_tiff_in_an_unknown_form_are_refused(tmp_path):
             load_picture(tmp_path / name)
     grey.save(tmp_path / "plain.tif")
     assert abs(load_picture(tmp_path / "plain.tif").mean() - 233) < 1
+
+
+# ---- the wrong is not blamed on the file -----------------------------------------------------
+
+
+@pytest.fixture
+def media(tmp_path):
+    Image.fromarray(quarters()).save(tmp_path / "a.png")
+    frames = [Image.fromarray(quarters() // part) for part in (1, 2)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=1000)
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=1000)
+    return tmp_path
+
+
+def loaders(media):
+    names = {"a.png": load_picture, "a.gif": load_video, "a.webp": load_video}
+    made = [partial(load, media / name) for name, load in names.items()]
+    return [*made, partial(prepare_picture, quarters())]
+
+
+@pytest.mark.parametrize("side", [0, -3, 100_000, 1025, 32.0, "32", True, None, float("nan")])
+def test_a_side_that_no_picture_can_have_is_refused(media, side):
+    for load in loaders(media):
+        with pytest.raises(UserError) as error:
+            load(side=side)
+        assert_one_line(error, f"the side of a picture is {side!r} but must be a whole number from 1 to 1024")
+        assert load(side=np.int64(1)).shape[-3:] == (1, 1, 3)
+
+
+@pytest.mark.parametrize("preparation", [None, 3, (), ("pad", "area", 2.0), ("crop", "area", 1.0)])
+def test_a_wrong_preparation_is_no_damage_of_the_file(media, preparation):
+    for load in loaders(media):
+        with pytest.raises(UserError, match="preparation is .* but must be"):
+            load(preparation=preparation)
+
+
+def test_too_little_memory_is_no_damage_of_the_file(media, monkeypatch):
+    def full(*_):
+        raise MemoryError("Unable to allocate 112 GiB")
+
+    monkeypatch.setattr(images, "fit_square", full)
+    for load in loaders(media)[:3]:
+        with pytest.raises(UserError) as error:
+            load()
+        assert_one_line(error, "there is too little free memory for it; end other programs, or make it smaller")
+
+
+@pytest.mark.parametrize("load, kind", [(load_picture, "picture"), (load_video, "video")])
+def test_an_address_is_not_read(load, kind):
+    for path in ("http://a.b/c.png", Path("http://a.b/c.png"), "HTTPS://a.b/c.mp4"):
+        with pytest.raises(UserError) as error:
+            load(path)
+        assert_one_line(error, f"the {kind} ", "://a.b/c", "addresses are not read; download the file first")

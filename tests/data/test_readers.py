@@ -22,13 +22,15 @@ from video_files import greys, rate_of
 
 from tinyflamingo.data.items import Quiet
 from tinyflamingo.data.prompt import read_prompt
-from tinyflamingo.data.readers import FORMATS, read_data, text_files, webdataset
+from tinyflamingo.data.readers import FORMATS, check, read_data, text_files, webdataset
+from tinyflamingo.data.readers import record as module
 from tinyflamingo.data.readers.check import check_data
 from tinyflamingo.data.readers.decode import Tally, decoded
 from tinyflamingo.data.readers.parquet_pages import check_pages
 from tinyflamingo.data.readers.record import OUTPUT, BadRecord, MediaFile, Record, Root, Skipped, media_file
 from tinyflamingo.data.readers.text_files import elements, top_level
 from tinyflamingo.errors import UserError
+from tinyflamingo.own_data.options import about_texts
 
 
 def write(name, folder):
@@ -218,7 +220,7 @@ def test_a_bad_line_is_skipped_with_its_reason_and_the_others_are_read(tmp_path,
 def test_lines_that_are_not_text(tmp_path):
     picture(tmp_path / "red.png", "red")
     (tmp_path / "captions.jsonl").write_bytes(b"\xff\xfe\n" + json.dumps(GOOD).encode())
-    assert reasons(tmp_path) == ["line is not UTF-8"]
+    assert reasons(tmp_path) == ["line is not UTF-8: save the file as UTF-8 (is it GBK or UTF-16?)"]
 
 
 def spoilt(name, path, change):
@@ -463,7 +465,10 @@ BAD_MEMBERS = {
     ],
     "no picture or video": [("x.txt", b"a", {})],
     "no text": [("x.jpg", encoded("red"), {}), ("x.cls", b"3", {})],
-    "text is not UTF-8": [("x.jpg", encoded("red"), {}), ("x.txt", b"\xff\xfe", {})],
+    "text is not UTF-8: save it as UTF-8 (is it GBK or UTF-16?)": [
+        ("x.jpg", encoded("red"), {}),
+        ("x.txt", b"\xff\xfe", {}),
+    ],
     "member is not JSON": [("x.jpg", encoded("red"), {}), ("x.json", b"{", {})],
     "no field 'caption'": [("x.jpg", encoded("red"), {}), ("x.json", b"{}", {})],
     "several pictures or videos": [("x.jpg", encoded("red"), {}), ("x.png", encoded("red"), {}), ("x.txt", b"a", {})],
@@ -495,7 +500,7 @@ def test_members_of_one_record_that_are_not_consecutive(tmp_path):
 def test_a_line_or_an_element_of_millions_of_values_is_bad(tmp_path):
     picture(tmp_path / "red.png", "red")
     many = "[" + "[]," * 1_500_000 + "1]"
-    text(tmp_path / "captions.jsonl", json.dumps(GOOD) + "\n" + json.dumps(GOOD)[:-1] + f', "z": {many}}}')
+    text(tmp_path / "a.jsonl", json.dumps(page("red")) + "\n" + json.dumps(page("red"))[:-1] + f', "z": {many}}}')
     assert reasons(tmp_path) == ["line is not JSON"]
     text(tmp_path / "captions.json", f'{{"images": [{many}], "annotations": []}}')
     with pytest.raises(UserError, match="damaged at character"):
@@ -754,7 +759,7 @@ def test_check_reports_all_bad_records_and_draws_a_sheet(tmp_path):
         r"skipped: captions.jsonl line 5: file missing (x\n\x1b[31m.png)",
         "format: folder",
         "records: 4 good; 1 bad (20.0%); bad: 1 file missing",
-        "content: 3 pictures, 0 videos, 88 characters of text",
+        "content: 3 pictures, 0 videos, 60 characters of text",
         f"contact sheet: {tmp_path / 'sheet.png'}",
     ]
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -762,6 +767,112 @@ def test_check_reports_all_bad_records_and_draws_a_sheet(tmp_path):
     with pytest.raises(UserError, match="more than 5%"):
         list(check_data(path))
     assert pixels("red").shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_format_takes_a_text_without_end(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_TEXT", 12)
+    good, skipped = everything(write(name, tmp_path))
+    assert {words(r).removeprefix("Output: ") for r, _ in good} <= {"a red thing."} | {
+        f"Question: what color is it? Answer: {c}." for c in COLOURS
+    }
+    assert {s.why for s in skipped if s.bad} == {"more than 12 letters of text"}
+
+
+def test_a_text_of_hundreds_of_megabytes_is_bad_in_little_time_and_memory(tmp_path):
+    """In a tar, and in a line. Neither is read whole."""
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=1) as archive:
+        member(archive, "0.png", encoded("red"))
+        member(archive, "0.txt", b"a")
+        for number, end in enumerate(("txt", "caption", "json"), 1):
+            member(archive, f"{number}.png", encoded("red"))
+            member(archive, f"{number}.{end}", b"word " * (8 << 20))
+    tracemalloc.start()
+    good, skipped = everything(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    assert len(good) == 1 and [s.why for s in skipped] == ["text of more than 2 MB"] * 3
+    picture(tmp_path / "red.png", "red")
+    row = json.dumps({"file": "red.png", "text": "x" * 50_000_000})
+    text(tmp_path / "captions.jsonl", row + "\n" + json.dumps(GOOD))
+    del row
+    tracemalloc.reset_peak()
+    good, skipped = everything(tmp_path, "folder")
+    peak = max(peak, tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    assert len(good) == 1 and [s.why for s in skipped] == ["line too long"] and peak < 30_000_000
+
+
+def test_the_longest_text_is_good_in_any_letters(tmp_path):
+    """Also written as JSON escapes; one letter more is bad, and so is a page with too much text."""
+    picture(tmp_path / "red.png", "red")
+    rows = [{"file": "red.png", "text": "😀" * n} for n in (module.LONGEST_TEXT, module.LONGEST_TEXT + 1)]
+    lines(tmp_path / "captions.jsonl", rows)
+    good, skipped = everything(tmp_path)
+    assert len(good) == 1 and [s.why for s in skipped] == ["more than 100000 letters of text"]
+    lines(tmp_path / "b.jsonl", [{**page("red"), "text_list": ["x" * 60_000] * 2}])
+    assert reasons(tmp_path / "b.jsonl") == ["more than 100000 letters of text"]
+
+
+def content_of(path):
+    (line,) = [line for line in check_data(path) if line.startswith("content:")]
+    return line
+
+
+@pytest.mark.parametrize("name, letters", [("coco", 39), ("vqav2", 63), ("mmc4", 90), ("webdataset", 39)])
+def test_only_what_the_user_wrote_is_counted(tmp_path, name, letters):
+    assert content_of(write(name, tmp_path)).endswith(f" {letters} characters of text")
+
+
+def test_fields_that_no_reader_knows_are_named(tmp_path):
+    picture(tmp_path / "red.png", "red")
+    rows = [
+        GOOD | more for more in ({"Class": "a"}, {"Class": "b", "grop": 1}, {"class": "c", "group": 2}, {"a\x1b": 1})
+    ]
+    lines(tmp_path / "captions.jsonl", rows)
+    (line,) = [line for line in check_data(tmp_path) if "unknown" in line]
+    assert line == r"unknown fields: Class (2 records), a\x1b (1 record), grop (1 record)"
+    lines(tmp_path / "captions.jsonl", [GOOD | {str(n): 1 for n in range(5000)}])
+    (line,) = [line for line in check_data(tmp_path) if "unknown" in line]
+    assert line.count("record") == check.FIELDS
+    lines(tmp_path / "captions.jsonl", [GOOD])
+    assert not [line for line in check_data(tmp_path) if "unknown" in line]
+
+
+def test_texts_that_the_context_cuts_are_counted(tmp_path):
+    picture(tmp_path / "red.png", "red")
+    said = ["a red thing.", "all kinds of letters, none of them twice, by anybody: " + " ".join(map(str, range(300)))]
+    lines(tmp_path / "captions.jsonl", [{"file": "red.png", "text": text} for text in said])
+    report = list(check_data(tmp_path, about=about_texts))
+    assert (
+        "texts that are longer than the context of training (96 tokens) and will be cut: 1 of 2 (--context)" in report
+    )
+    lines(tmp_path / "captions.jsonl", [{"file": "red.png", "text": said[0]}])
+    assert not [line for line in check_data(tmp_path, about=about_texts) if "context" in line]
+
+
+WRONG = [
+    ("coco", '{"images": 5, "annotations": []}', "images"),
+    ("coco", '{"images": [], "annotations": {}}', "annotations"),
+    ("coco", '{"images": []}', "annotations"),
+    ("msrvtt", '{"a": [1]}', "videos"),
+    ("msrvtt", '{"videos": []}', "sentences"),
+    ("karpathy", '{"images": null}', "images"),
+    ("vqav2", '{"annotations": []}', "questions"),
+]
+
+
+@pytest.mark.parametrize("name, content, missing", WRONG)
+def test_a_list_that_is_missing_or_no_list_is_named(tmp_path, name, content, missing):
+    text(tmp_path / "questions.json", content)
+    text(tmp_path / "v_annotations.json", '{"annotations": []}')
+    with pytest.raises(UserError, match=f"questions.json': it has no list '{missing}'; repair it, or choose another"):
+        everything(tmp_path / "questions.json", name)
+
+
+def test_the_missing_file_of_answers_has_one_star(tmp_path):
+    text(tmp_path / "questions.json", '{"questions": [{"question_id": 1}]}')
+    with pytest.raises(UserError, match=r"in its folder, \*annotations.json; there are 0"):
+        everything(tmp_path)
 
 
 # ---- animations and long videos ------------------------------------------------------------------

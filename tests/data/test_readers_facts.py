@@ -17,6 +17,7 @@ from tinyflamingo.data.readers.decode import decoded
 from tinyflamingo.data.readers.record import Record
 from tinyflamingo.data.store import Stored, prepare
 from tinyflamingo.model.tokenizer import SMALLEST, fit_tokenizer, least_pieces
+from tinyflamingo.own_data.options import about_texts
 
 ANIMATED = {"gif": "GIF", "webp": "WEBP", "png": "PNG", "apng": "PNG"}
 
@@ -169,7 +170,7 @@ def test_the_sheet_has_the_pixels_that_the_model_gets(tmp_path, monkeypatch):
 
 def test_the_report_says_how_many_pieces_the_letters_need(tmp_path):
     path = folder_with(tmp_path, {"text": "天地玄黄宇宙洪荒日月盈昃辰宿列张"})
-    report = list(check_data(path, least_pieces=least_pieces))
+    report = list(check_data(path, about=about_texts))
     (line,) = [line for line in report if line.startswith("vocabulary:")]
     needed = int(line.split("at least ")[1].split()[0])
     texts = ["Output:", "天地玄黄宇宙洪荒日月盈昃辰宿列张"]

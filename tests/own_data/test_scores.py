@@ -1,6 +1,7 @@
 """Scores beside their baselines: right answers win, another's picture loses, and raw pixels copy their neighbour."""
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +15,7 @@ from tinyflamingo import cli
 from tinyflamingo.data.store import prepare
 from tinyflamingo.errors import UserError
 from tinyflamingo.evaluation.retrieval import distances
+from tinyflamingo.evaluation.run import format_report
 from tinyflamingo.own_data import scores, ways
 from tinyflamingo.own_data.options import FOLDER
 from tinyflamingo.own_data.questions import Question, Side, others, questions, small_pixels
@@ -212,3 +214,15 @@ def test_an_answer_may_be_as_long_as_those_of_the_data(monkeypatch, model, store
     monkeypatch.setattr(scores, "write", knows)
     rows = scores.answer_scores(model, known, asked, partial(scores.visual_tokens, model), 0, 0)
     assert rows["exact match"]["score"] == 1
+
+
+@pytest.mark.parametrize("language, first", [("en", "held-out records"), ("zh", "留出的记录")])
+def test_a_long_name_keeps_the_columns_in_line(monkeypatch, language, first):
+    monkeypatch.setenv("TINYFLAMINGO_LANGUAGE", language)
+    row = {"score": 0.5, "ci95": (0.4, 0.6), "n": 100, "another": 0.1, "neighbours": 0.2}
+    names = ("exact match", "16 shots: ranking among 50 texts")
+    own = {"n": 9, "perplexity": 1.0, "perplexity_exchanged": 2.0, "scores": dict.fromkeys(names, row)}
+    heading, *rows = format_report({"tasks": {}, "own": own}).splitlines()[1:]
+    assert len({line.index("0.500") for line in rows}) == 1 and heading.startswith(first)
+    columns = sum(1 + (c > "\u2e80") for c in heading[: re.search(r"  +(\S)", heading).start(1)])
+    assert columns == rows[0].index("0.500")

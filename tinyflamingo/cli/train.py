@@ -18,7 +18,7 @@ def add(commands) -> None:
     """Add the command."""
     p = commands.add_parser("train", help="all three stages, evaluation, checkpoint")
     p.add_argument(
-        "--preset", help="toy (the default), no-tasks, quick (about 3 minutes), smoke (seconds), omniglot or emoji"
+        "--preset", help="toy (the default), no-tasks, quick (about 2 minutes), smoke (seconds), omniglot or emoji"
     )
     p.add_argument("--language", choices=tuple(NAMES), help="of the names that --preset emoji learns (default: en)")
     p.add_argument("--out", type=path, help="folder of the run (default: runs/PRESET)")
@@ -60,6 +60,7 @@ def _train(args):
     preset = args.preset or _preset_on_disk(args)
     own = _own_data(args, preset)
     out = args.out or Path("runs") / ("own" if own else args.preset or "toy")
+    _require_other_folder(out, args.data, args.test)
     source, ending = _source(args, preset, own, out)
     with together():
         model = train(preset or source.preset, out, args.seed, args.resume, ending, source)
@@ -69,6 +70,16 @@ def _train(args):
     times = ", ".join(f"{name} {seconds:.0f}" for name, seconds in model.info["stages"].items())
     print(_(f"seconds: {times}; peak memory {number(model.info['peak_memory_mb'], 'MB')}"))
     print(_(f"checkpoint, log, figures and metrics.json are in {out}"))
+
+
+def _require_other_folder(out, *data):
+    """`UserError` if the run would be written among the user's own files."""
+    from tinyflamingo.data.readers import root_of
+
+    for given in map(Path, filter(None, data)):
+        folders = {root_of(given).resolve(), (given if given.is_dir() else given.parent).resolve()}
+        if given.exists() and out.resolve() in folders:
+            raise UserError(f"--out {out} is the folder of your data: choose another one, such as {out / 'run'}")
 
 
 def _in_language(preset, language):

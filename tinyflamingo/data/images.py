@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable
@@ -19,11 +20,12 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 from PIL.Image import Transpose
 
-from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation, fit_square
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation, fit_square, require_square
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import LARGEST_PART, open_regular
 
 T = TypeVar("T")
+ADDRESS = re.compile(r"(https?|ftp|s3):[/\\]+", re.I)
 MAX_PIXELS = 25_000_000  # for up to 179 million pixels, which fill 0.5 GB, Pillow only warns
 SIXTEEN_BIT = 65535
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -44,8 +46,9 @@ def load_picture(
 
     EXIF orientation is applied, transparent parts become white, 16-bit greys are scaled to 8 bits,
     and an animation gives its first frame. Raises `UserError`, one line with the file's name, if the
-    file cannot be read or has more than MAX_PIXELS pixels.
+    file cannot be read or has more than MAX_PIXELS pixels, and for a side or preparation that no picture can have.
     """
+    require_square(side, preparation)
     if hasattr(path_or_file, "read"):
         name = str(getattr(path_or_file, "name", "from memory"))
     else:
@@ -63,6 +66,8 @@ def load_picture(
         if _is_heic(path_or_file):
             raise Unreadable("picture", name, "it is HEIC", "export it as JPEG or PNG first") from None
         raise Unreadable("picture", name, "it is not a picture", _REMEDY) from None
+    except MemoryError:
+        raise no_memory("picture", name) from None
     except Exception as error:  # on a broken file a decoder can raise nearly anything
         wrong = f"it is damaged or cut short ({_one_line(error)})"
         raise Unreadable("picture", name, wrong, "save or copy it again") from error
@@ -147,8 +152,9 @@ def prepare_picture(array: np.ndarray, side: int = 32, preparation: Preparation 
     """The same for an array: uint8 (side, side, 3).
 
     array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 in 0..255 or floats in 0..1. A fourth
-    channel is opacity; the background is white. Raises `UserError` for any other shape, type or range.
+    channel is opacity; the background is white. Raises `UserError` for any other shape, type, range or side.
     """
+    require_square(side, preparation)
     array = np.asarray(array)
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
         raise UserError(
@@ -186,12 +192,21 @@ class Unreadable(UserError):
         self.reason = {"picture": f"picture: {fault}", "video": f"video: {fault}"}.get(kind, fault)
 
 
+def _address(path):
+    """The address that a path shows, "" for a real path. `Path` makes one slash of the two in an address."""
+    address = ADDRESS.match(path)
+    return f"{address[1]}://{path[address.end() :]}" if address else ""
+
+
 def require_file(path: str | os.PathLike, kind: str, remedy: str) -> str:
     """The path as text. Raises `UserError` if it is not a readable file, or the file is empty."""
     name = os.fsdecode(path)
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: the name holds a null character
+        if address := _address(name):
+            remedy = "download the file first, and give its path"
+            raise Unreadable(kind, address, "it is an address, and addresses are not read", remedy) from None
         missing = isinstance(error, FileNotFoundError)
         wrong = "there is no such file" if missing else _one_line(error)
         raise Unreadable(kind, name, wrong, "check the path") from None
@@ -210,6 +225,11 @@ def too_large(kind: str, name: str) -> Unreadable:
     """The error for a picture or video beyond the pixel limit."""
     wrong = f"it has more than {MAX_PIXELS // 1_000_000} million pixels"
     return Unreadable(kind, name, wrong, "make it smaller first")
+
+
+def no_memory(kind: str, name: str) -> Unreadable:
+    """The error for a picture or video that is larger than the free memory."""
+    return Unreadable(kind, name, "there is too little free memory for it", "end other programs, or make it smaller")
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ An encoder's configuration has its `Preparation`; a checkpoint keeps it. Not her
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ class Preparation(NamedTuple):
     share: float = 1.0  # side / length of the resized side, as timm's crop_pct
 
 
+LARGEST_SIDE = 1024  # pixels; the encoders of the paper take up to 480
 PAD_TO_SQUARE = Preparation()  # the chapter's
 CLIP = Preparation("crop", "bicubic")
 
@@ -53,6 +55,14 @@ def require_preparation(preparation: Any) -> None:
             f"configuration: preparation is {preparation!r} but must be {tuple(PAD_TO_SQUARE)}, or ('crop' or "
             f"'squash', {' or '.join(map(repr, FILTERS))}, a share from 0.5 to 1)"
         )
+
+
+def require_square(side: Any, preparation: Any) -> None:
+    """`UserError` unless a picture can have this side and preparation. All loaders of pictures and videos ask it."""
+    whole = isinstance(side, Integral) and not isinstance(side, bool)
+    if not (whole and 1 <= side <= LARGEST_SIDE):
+        raise UserError(f"the side of a picture is {side!r} but must be a whole number from 1 to {LARGEST_SIDE}")
+    require_preparation(preparation)
 
 
 def fit_square(image: Image.Image, side: int, preparation: Preparation = PAD_TO_SQUARE) -> np.ndarray:

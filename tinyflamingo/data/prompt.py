@@ -28,7 +28,7 @@ def read_prompt(
 ) -> list:
     """Items of a prompt: str, `EOC`, pictures uint8 (side, side, 3), videos uint8 (F, side, side, 3).
 
-    fps: frames for each second of a video.
+    fps: frames for each second of a video; without a video it must not differ from `FPS`.
 
     Raises `UserError` if marks and files differ in number or kind, or a file cannot be read.
     """
@@ -41,6 +41,8 @@ def read_prompt(
         )
     if not template.strip():
         raise UserError("the prompt is empty: give some text, or an <image> mark and a file")
+    if fps != FPS and "<video>" not in marks:
+        raise UserError("--fps has no effect without a <video> in the template: remove it")
     media = iter(_read(mark, file, side, preparation, fps) for mark, file in zip(marks, files, strict=True))
     return [next(media) if part in ("<image>", "<video>") else EOC if part == "<EOC>" else part for part in parts]
 

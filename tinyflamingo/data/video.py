@@ -27,12 +27,13 @@ from tinyflamingo.data.images import (
     Unreadable,
     fit_image,
     is_animated_webp,
+    no_memory,
     prepare_picture,
     require_file,
     too_large,
     with_picture,
 )
-from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation
+from tinyflamingo.data.preparation import PAD_TO_SQUARE, Preparation, require_square
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import LARGEST_PART, open_regular
 
@@ -76,6 +77,7 @@ def load_video(
     Raises `UserError`, one line with the file's name, if the file is cut short, damaged or too large. It is too large
     with more than max_frames frames, more than max_seconds, or more than images.MAX_PIXELS pixels in a frame.
     """
+    require_square(side, preparation)
     if not 0 < fps < float("inf"):
         raise UserError(f"cannot take {fps} frames per second; give a number above 0")
     name, opened = _open(path_or_file)
@@ -93,7 +95,9 @@ def load_video(
             )
     except UserError:
         raise
-    except (_import_av().FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError):
+    except MemoryError:
+        raise no_memory("video", name) from None
+    except (_import_av().FFmpegError, OSError, ValueError, LookupError, ArithmeticError):
         # FFmpegError is listed because av.error.EOFError inherits from none of the others
         known = hasattr(path_or_file, "read") or is_video(path_or_file)
         raise Unreadable("video", name, *(_CUT if known else ("it is not a video", _REMEDY))) from None
@@ -147,7 +151,7 @@ def _read_animation(file, name, sample) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings do not help the user
             return with_picture(file, name, lambda image: sample(_timed_pictures(image, name)))
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # on a broken file Pillow can raise nearly anything
         raise ValueError("a broken animation") from error

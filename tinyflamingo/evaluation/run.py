@@ -32,6 +32,7 @@ from tinyflamingo.training.presets import PRESETS
 
 STREAM = 20260101  # of the test streams of these tasks; no other code uses the number
 BATCH = 50  # prompts decoded side by side
+NAME = 26  # columns of the names of scores in a table, at least
 ANSWER_TOKENS = 16  # longest answer
 
 
@@ -91,10 +92,12 @@ def chosen_tasks(only: list | None, names: Iterable) -> list:
 
 def format_report(report: dict) -> str:
     """The report as a table for people."""
-    lines = [_("task                       score   95% interval      n")] if report["tasks"] else []
+    heading = _("task                       score   95% interval      n")
+    heading, width = _fitting(heading, report["tasks"])
+    lines = [heading] if report["tasks"] else []
     for name, row in report["tasks"].items():
         low, high = row["ci95"]
-        lines.append(f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}")
+        lines.append(f"{name:{width}s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}")
         lines += [f"  {run:24s} {score:.3f}" for run, score in row.get("runs", {}).items()]
     if p := report.get("text_perplexity"):
         both = _(f"{p['language_model']:.3f} by the language model, {p['flamingo']:.3f} by Flamingo")
@@ -109,14 +112,22 @@ def format_report(report: dict) -> str:
     return "\n".join(lines)
 
 
+def _fitting(heading, names):
+    """(the heading with a first column as wide as the longest name, the width of the column)."""
+    width = max(NAME, *map(len, names), 0)
+    return heading.replace("  ", " " * (width - NAME + 2), 1), width
+
+
 def _emoji_lines(emoji):
     """The scores on emoji, each beside what the model has to beat."""
-    yield _("emoji                      score   95% interval      n   six prompts   class means   raw pixels")
+    heading = _("emoji                      score   95% interval      n   six prompts   class means   raw pixels")
+    heading, width = _fitting(heading, emoji)
+    yield heading
     for name, row in emoji.items():
         low, high = row["ci95"]
         more = [f"{row[key]:.3f}" if key in row else "" for key in ("ensemble", "class_means", "neighbours")]
         beside = "   ".join(f"{value:11s}" for value in more).rstrip()
-        yield f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}   {beside}"
+        yield f"{name:{width}s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}   {beside}"
 
 
 def _own_lines(own):
@@ -126,11 +137,13 @@ def _own_lines(own):
     if not own.get("scores"):
         yield _("no other scores: the data have too few held-out records of one picture and a text")
         return
-    yield _("held-out records           score   95% interval      n    another's picture   nearest by raw pixels")
+    heading = _("held-out records           score   95% interval      n    another's picture   nearest by raw pixels")
+    heading, width = _fitting(heading, own["scores"])
+    yield heading
     for name, row in own["scores"].items():
         low, high = row["ci95"]
         more = f"{row['another']:.3f}               {row['neighbours']:.3f}"
-        yield f"{name:26s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}    {more}"
+        yield f"{name:{width}s} {row['score']:.3f}   {low:.3f} to {high:.3f}  {row['n']:4d}    {more}"
 
 
 def run_task(model: TrainedFlamingo, name: str, rng: np.random.Generator, n: int) -> dict:

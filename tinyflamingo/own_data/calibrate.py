@@ -4,21 +4,27 @@ Chapter §5. The model answers about pictures that training never saw: held-out 
 pictures of TinyWorld. The threshold is the probability that most of these answers reach (95 in 100 by default). It is
 written into the card of the checkpoint; `complete` compares its answer with it.
 
-What the number can say: this picture is not like those of training, as far as the model notices. What it cannot say:
-that an answer above the threshold is right. A model can be sure and wrong, most of all about pictures that resemble
-those of training in colour and shape only.
+What the number can say: the model is less sure than it usually is about pictures of the training's kind, so the picture
+may be of another kind. What it cannot say: that an answer above the threshold is right. A model can be sure and wrong,
+most of all about pictures that resemble those of training in colour and shape only.
 
 Not here: the comparison (`decoding/complete.py`).
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from tinyflamingo import ops
 from tinyflamingo.checkpoint import add_to_card
+from tinyflamingo.data.images import Unreadable
+from tinyflamingo.data.readers import has_records
+from tinyflamingo.data.readers.decode import load
+from tinyflamingo.data.readers.record import media_file, own_files
+from tinyflamingo.data.readers.webdataset import PICTURES
 from tinyflamingo.data.tinyworld import language as say
 from tinyflamingo.data.tinyworld.pool import split_rng
 from tinyflamingo.data.tinyworld.scenes import draw_scene, sample_pair, sample_single
@@ -47,20 +53,23 @@ def calibrate(
 ) -> dict:
     """Write the threshold into the card of the checkpoint in `folder`, and return it with what it is worth.
 
-    data, test: as for `evaluate`. unlike: a data set of other pictures, all of which should be below the threshold.
-    kept: the share of answers that reach it. Returns {"threshold", "kept", "n", "asked", "right_above", "right_below"},
-    and with `unlike` {"n_unlike", "unlike_below", "auc"}. `UserError` if there are too few pictures.
+    data, test: as for `evaluate`. unlike: a data set of other pictures, or a folder of pictures alone, all of which
+    should be below the threshold. kept: the share of answers that reach it. Returns {"threshold", "kept", "n", "asked",
+    "right_above", "right_below"}, and with `unlike` {"n_unlike", "unlike_below", "auc"}. `UserError` if there are too
+    few pictures.
     """
+    if kept == 0:
+        raise UserError("--kept is 0, so no answer would reach the threshold: give a share above 0")
     asked = _own(model, folder, data, test) if data or test or model.info.get("data") else _tinyworld(model)
     if len(asked) < FEWEST:
         raise UserError(f"a threshold needs {FEWEST} held-out pictures, but there are {len(asked)}: give --test PATH")
     probabilities, right = answers(model, asked)
     threshold = float(np.quantile(probabilities, 1 - kept))
-    texts = {text for _, text, _ in asked}
-    fact = {"threshold": threshold, "kept": kept, "n": len(asked), "asked": texts.pop() if len(texts) == 1 else ""}
+    texts = list(dict.fromkeys(text for _, text, _ in asked))
+    fact = {"threshold": threshold, "kept": kept, "n": len(asked), "asked": texts[0] if len(texts) == 1 else ""}
     above = probabilities >= threshold
     report = fact | {"right_above": _mean(right[above]), "right_below": _mean(right[~above])}
-    report |= _against(model, folder, unlike, probabilities, threshold) if unlike else {}
+    report |= _against(model, folder, unlike, probabilities, threshold, texts) if unlike else {}
     add_to_card(folder, unlike=fact)
     return report
 
@@ -104,10 +113,30 @@ def _tinyworld(model) -> list[Asked]:
     return [(draw_scene(rng, scene, side), "Output:", (say.caption(scene),)) for scene in scenes]
 
 
-def _against(model, folder, unlike, probabilities, threshold) -> dict:
+def _pictures(folder) -> list[Path]:
+    """The pictures of a folder without captions, at most MOST, evenly spaced; [] for data in a known format."""
+    paths = [p for p in own_files(folder, "*") if p.suffix.lower() in PICTURES] if folder.is_dir() else []
+    return [] if not paths or has_records(folder) else paths[:: -(-len(paths) // MOST)]
+
+
+def _asked_in_turn(paths, texts, vision) -> list[Asked]:
+    """The same texts, in turn, after these pictures. Files that cannot be read are left out."""
+    asked: list[Asked] = []
+    for path in paths:
+        with suppress(Unreadable):
+            pixels = load(media_file(path.name, path), vision.side, vision.preparation)
+            asked.append((pixels if len(pixels) > 1 else pixels[0], texts[len(asked) % len(texts)], ()))
+    return asked
+
+
+def _against(model, folder, unlike, probabilities, threshold, texts) -> dict:
     """How many answers about other pictures are below the threshold, and how well the probability separates them."""
-    with own_sides(model, folder, unlike, None, everything=True) as (side, *_):
-        asked = [_asked(q) for q in questions(side, MOST)]
+    plain = _pictures(Path(unlike))
+    if plain:
+        asked = _asked_in_turn(plain, texts, model.config.vision)
+    else:
+        with own_sides(model, folder, unlike, None, everything=True) as (side, *_):
+            asked = [_asked(q) for q in questions(side, MOST)]
     if not asked:
         raise UserError(f"{unlike} has no record of one picture and one text to ask about: give other data to --unlike")
     others = answers(model, asked)[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import chain, islice
@@ -27,11 +28,11 @@ from tinyflamingo.data.video import FPS
 from tinyflamingo.errors import UserError, complain
 from tinyflamingo.language import _
 from tinyflamingo.model.interleave import encode_document
-from tinyflamingo.model.tokenizer import SMALLEST, Tokenizer, fit_tokenizer
+from tinyflamingo.model.tokenizer import SMALLEST, Tokenizer, fit_tokenizer, least_pieces
 from tinyflamingo.own_data.stages import OwnContrastiveStage, OwnFlamingoStage, OwnLanguageStage
 from tinyflamingo.own_data.start import check_sizes, fitted, knows_tinyworld, load_start, preset_of, weights_of
 from tinyflamingo.training.flamingo_stage import cut
-from tinyflamingo.training.presets import Preset
+from tinyflamingo.training.presets import Preset, get_preset
 from tinyflamingo.training.ranks import world
 from tinyflamingo.training.run import TinyWorld, plan
 from tinyflamingo.training.state import STATE, load_state
@@ -99,6 +100,28 @@ def check_vocabulary(own: OwnData, preset: Preset) -> None:
     texts = [] if own.start else list(islice(texts_of(own.path, own.format), TEXTS))
     if texts:
         _tokenizer(own, preset, lambda: texts)
+
+
+def about_texts(documents: list[list]) -> Iterator[str]:
+    """What training makes of texts: the pieces that they need, and how many the context cuts. documents: items, with
+    None for a medium."""
+    usual = get_preset("toy").config.language.vocab_size
+    texts = [text_of(item) for items in documents for item in items if item is not None]
+    if not texts:
+        return
+    needed = least_pieces(texts)
+    yield _(f"vocabulary: the letters need at least {needed} pieces (--vocab; the preset toy has {usual})")
+    with suppress(UserError):  # a few letters are not enough for a tokenizer
+        yield from _about_context(documents, fit_tokenizer(lambda: texts, max(needed, usual)))
+
+
+def _about_context(documents, tokenizer):
+    context = max(dataset.length for dataset in get_preset("toy").flamingo.datasets)
+    if longer := sum(len(encode_document(items, tokenizer).tokens) > context for items in documents):
+        yield _(
+            f"texts that are longer than the context of training ({context} tokens) and will be cut: {longer} of "
+            f"{len(documents)} (--context)"
+        )
 
 
 def texts_of(path: str | Path, name: str | None = None) -> Iterator[str]:

@@ -57,7 +57,7 @@ def read_data(path: str | Path, name: str | None = None) -> tuple[str, Iterator[
         raise UserError(f"unknown format {name!r}: choose one of {', '.join(FORMATS)}")
     if not path.exists():
         raise UserError(f"cannot read the data {str(path)!r}: there is no such file or folder; check the path")
-    root, candidates = Root(_root_of(path)), _files(path, name)
+    root, candidates = Root(root_of(path)), _files(path, name)
     if not candidates:
         _check_encoding(path, [name] if name else FORMATS)
         wanted = _(f"no data in the format {name!r}" if name else "no data in a known format")
@@ -73,6 +73,11 @@ def read_data(path: str | Path, name: str | None = None) -> tuple[str, Iterator[
     return name, (record for file in files for record in FORMATS[name].read(file, root))
 
 
+def has_records(path: str | Path) -> bool:
+    """Whether a folder or file has data in a known format."""
+    return bool(_files(Path(path), None))
+
+
 def _check_encoding(path: Path, names) -> None:
     """`UserError` for a file that could have one of these formats, but is not UTF-8."""
     for file in (file for name in names for file in _named(path, FORMATS[name])):
@@ -80,7 +85,8 @@ def _check_encoding(path: Path, names) -> None:
             raise UserError(f"cannot read {str(file)!r}: it is not UTF-8; save it as UTF-8 (is it GBK or UTF-16?)")
 
 
-def _root_of(path: Path) -> Path:
+def root_of(path: Path) -> Path:
+    """The folder in which the files of a data set are, see `read_data`."""
     if path.is_dir():
         return path
     return path.parent.parent if path.parent.name == "annotations" else path.parent

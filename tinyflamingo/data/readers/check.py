@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,8 @@ from tinyflamingo.figures import escaped, find_fonts, write_figure
 from tinyflamingo.language import _
 
 SIDE = 32  # pixels of a side of a picture, as the preset `toy` has
-TEXTS = 100_000  # most texts from which the vocabulary is counted
+TEXTS, LETTERS = 100_000, 10_000_000  # most records, and letters, from which the vocabulary is counted
+FIELDS = 20  # most unknown fields that are named
 COLUMNS, ROWS = 6, 4
 SHOWN = 160  # characters of a text on the sheet
 
@@ -36,20 +38,17 @@ def check_data(
     allowed: float = ALLOWED,
     side: int = SIDE,
     fps: float = FPS,
-    least_pieces: Callable[[list[str]], int] | None = None,
+    about: Callable[[list[list]], Iterator[str]] | None = None,
 ) -> Iterator[str]:
     """Report lines: one for each bad record, then the totals. sheet: the path of the PNG, if one is wanted.
 
-    side, fps: of the model. least_pieces: texts -> the fewest pieces of a tokenizer; None: they are not counted.
+    side, fps: of the model. about: the items of records, without their media -> lines about their texts.
 
     Raises a `UserError` at the end, like training, if too many records are bad.
     """
     name, records = read_data(path, name)
-    tally, rng = Tally(), np.random.default_rng(0)
+    tally, content, rng = Tally(), _Content(), np.random.default_rng(0)
     sample: list[tuple] = []
-    counts = {"picture": 0, "video": 0}
-    characters = 0
-    texts: list[str] = []
     for outcome in decoded(records, side, fps=fps):
         if isinstance(outcome, Skipped):
             tally.add(outcome)
@@ -57,23 +56,49 @@ def check_data(
                 yield _one_line(_(f"skipped: {outcome.where}: {outcome.why}"), outcome.detail)
             continue
         tally.add()
-        record, media = outcome
-        for medium, pixels in zip(record.media, media, strict=True):
-            counts[medium.kind] += pixels is not None  # a picture counts once, also if it has several texts
-        said = [text_of(item) for item in record.items if not isinstance(item, MediaFile)]
-        characters += sum(map(len, said))
-        texts += said if len(texts) < TEXTS else []
+        content.add(*outcome)
         if sheet:
-            _sample(rng, sample, tally.good, record, media, partial(load, side=side, fps=fps))
+            _sample(rng, sample, tally.good, *outcome, partial(load, side=side, fps=fps))
     yield _(f"format: {name}")
     yield _(f"records: {tally.describe()}")
-    yield _(f"content: {counts['picture']} pictures, {counts['video']} videos, {characters} characters of text")
-    if texts and least_pieces:
-        yield _(f"vocabulary: the letters need at least {least_pieces(texts)} pieces (--vocab; the preset toy has 662)")
+    yield from content.lines()
+    yield from about(content.documents) if about else ()
     if sheet and sample:
         draw_sheet(sample, sheet)
         yield _(f"contact sheet: {sheet}")
     tally.check(allowed)
+
+
+class _Content:
+    """What the good records hold: media, letters, fields that no reader knows, and the first texts."""
+
+    def __init__(self):
+        self.media: Counter = Counter()
+        self.unknown: Counter = Counter()
+        self.documents: list[list] = []  # items, with None for a medium
+        self.letters = 0
+
+    def add(self, record, media):
+        """The next record. media: pixels; None for a medium that came before, which is not counted again."""
+        self.media.update(medium.kind for medium, pixels in zip(record.media, media, strict=True) if pixels is not None)
+        self.letters += record.letters
+        for name in (name[:SHOWN] for name in record.unknown):
+            if name in self.unknown or len(self.unknown) < FIELDS:
+                self.unknown[name] += 1
+        if len(self.documents) < TEXTS and self.letters < LETTERS:
+            self.documents.append([None if isinstance(item, MediaFile) else item for item in record.items])
+
+    def lines(self):
+        """The lines of the report."""
+        pictures, videos = self.media["picture"], self.media["video"]
+        yield _(f"content: {pictures} pictures, {videos} videos, {self.letters} characters of text")
+        if self.unknown:
+            names = ", ".join(f"{name} ({_records(count)})" for name, count in sorted(self.unknown.items()))
+            yield _one_line(_(f"unknown fields: {names}"), "")
+
+
+def _records(count):
+    return _("1 record" if count == 1 else f"{count} records")
 
 
 def _one_line(line: str, detail: str) -> str:

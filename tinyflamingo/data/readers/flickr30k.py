@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Record, Root, Skipped, each, text
-from tinyflamingo.data.readers.text_files import lines
+from tinyflamingo.data.readers.text_files import SHORT, lines
 
 FILES = ("*.token", "results.csv", "*.txt", "*.csv")
 SURE = ()
@@ -35,4 +35,5 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
             raise BadRecord("line is not name, number and caption", line[:60])
         return [root.medium(match[1].strip()), OUTPUT, text(match[2])]
 
-    return each((row for row in lines(path) if isinstance(row[1], BadRecord) or not HEADING.match(row[1])), build)
+    rows = lines(path, SHORT)
+    return each((row for row in rows if isinstance(row[1], BadRecord) or not HEADING.match(row[1])), build)

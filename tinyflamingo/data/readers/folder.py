@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinyflamingo.data.readers.record import OUTPUT, Record, Root, Skipped, each, field, label, words
-from tinyflamingo.data.readers.text_files import json_lines
+from tinyflamingo.data.readers.text_files import SHORT, json_lines
 
 FILES = ("captions.jsonl", "*.jsonl")
 SURE = ("captions.jsonl",)
 SHARDS = False
+FIELDS = ("file", "text", "class", "group")
 
 
 def matches(head: object) -> bool:
@@ -27,7 +28,8 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     """Records of a picture or video, and its caption."""
 
     def build(row):
+        unknown = tuple(name for name in row if name not in FIELDS) if isinstance(row, dict) else ()
         items = [root.medium(field(row, "file", str)), OUTPUT, words(row, "text")]
-        return Record("", items, label(row, "class"), label(row, "group"))
+        return Record("", items, label(row, "class"), label(row, "group"), unknown=unknown)
 
-    return each(json_lines(path), build)
+    return each(json_lines(path, SHORT), build)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinyflamingo.data.readers.record import OUTPUT, BadRecord, Record, Root, Skipped, each, left_out, own_files, text
-from tinyflamingo.data.readers.text_files import lines
+from tinyflamingo.data.readers.text_files import SHORT, lines
 
 FILES = ("AllVideoDescriptions.txt", "*.txt")
 SURE = ("AllVideoDescriptions.txt",)
@@ -29,7 +29,7 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
     """Records of video and caption."""
     only = None
     for train in own_files(path.parent, "train_list.txt"):
-        only = {line.split()[0] for _, line in lines(train) if isinstance(line, str)}
+        only = {line.split()[0] for _, line in lines(train, SHORT) if isinstance(line, str)}
 
     def build(line):
         match = LINE.fullmatch(line)
@@ -39,5 +39,5 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
             raise left_out("not in train_list.txt")
         return [root.clip(match[1], (".avi", ".mp4")), OUTPUT, text(match[2])]
 
-    rows = (row for row in lines(path) if isinstance(row[1], BadRecord) or not row[1].startswith("#"))
+    rows = (row for row in lines(path, SHORT) if isinstance(row[1], BadRecord) or not row[1].startswith("#"))
     return each(rows, build)

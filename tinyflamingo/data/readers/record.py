@@ -19,10 +19,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from tinyflamingo.data.items import Quiet
+from tinyflamingo.data.items import Quiet, text_of
 from tinyflamingo.data.video import ANIMATED, is_video
 
 OUTPUT = Quiet("Output:")  # the paper's prompt for a caption, as in the examples of the command line
+LONGEST_TEXT = 100_000  # letters of all texts of a record; training reads its first hundreds
 DEPTH = 2  # a file is searched for in folders up to this depth below the root
 
 
@@ -53,7 +54,8 @@ class Record:
     """One document. where: file and line, for messages. items: str, `Quiet` and `MediaFile`, in order.
 
     label: its class, by the data; group: its artist, scene or other source, by the data. answers: of all people who
-    were asked (VQA). "" and (): the data do not say.
+    were asked (VQA). written: what the user wrote, if the items have more; unknown: fields that no reader knows.
+    "" and (): the data do not say.
     """
 
     where: str
@@ -61,11 +63,19 @@ class Record:
     label: str = ""
     group: str = ""
     answers: tuple = ()
+    written: tuple = ()
+    unknown: tuple = ()
 
     @property
     def media(self) -> list[MediaFile]:
         """The pictures and videos, in order."""
         return [item for item in self.items if isinstance(item, MediaFile)]
+
+    @property
+    def letters(self) -> int:
+        """How many characters the user wrote: the prompt `OUTPUT` is not counted."""
+        said = [item for item in self.items if not isinstance(item, MediaFile) and item != OUTPUT]
+        return sum(map(len, self.written or map(text_of, said)))
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,9 @@ def each(rows: Iterable[tuple], build: Callable[[Any], list | Record]) -> Iterat
             if isinstance(row, BadRecord):
                 raise row
             built = build(row)
-            yield replace(built, where=where) if isinstance(built, Record) else Record(where, built)
+            record = replace(built, where=where) if isinstance(built, Record) else Record(where, built)
+            require_short(record.letters)
+            yield record
         except BadRecord as error:
             yield Skipped(where, error.why, error.detail[:200], error.bad)
 
@@ -138,10 +150,17 @@ def sentence(value: object) -> list[str]:
     return [] if isinstance(value, str) and not value.strip() else [text(value)]
 
 
+def require_short(letters: int) -> None:
+    """`BadRecord` for too many letters of text."""
+    if letters > LONGEST_TEXT:
+        raise BadRecord(f"more than {LONGEST_TEXT} letters of text", letters)
+
+
 def text(value: object) -> str:
-    """The text with each run of white space as one space. `BadRecord` if it is empty or not valid Unicode."""
+    """The text with each run of white space as one space. `BadRecord` if it is empty, too long or not valid Unicode."""
     if not isinstance(value, str):
         raise BadRecord("a text is not of type str", type(value).__name__)
+    require_short(len(value))
     try:
         value.encode()
     except UnicodeEncodeError:

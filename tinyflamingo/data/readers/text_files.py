@@ -27,8 +27,9 @@ from tinyflamingo.errors import UserError
 from tinyflamingo.files import MOST_VALUES, check_values, open_regular, parse_json
 
 LONGEST = 1 << 26  # most characters of a line or an element, which can hold pictures in base64
+SHORT = 1 << 21  # most bytes of a line or a file of text alone: `LONGEST_TEXT` letters need less, also as \u1234
 CHUNK = 1 << 20
-NOT_UTF8 = "line is not UTF-8"
+NOT_UTF8 = BadRecord("line is not UTF-8: save the file as UTF-8 (is it GBK or UTF-16?)").why
 LONGEST_SKIPPED = 1 << 30  # bytes of a line that is too long
 ENDS = ",]} \t\r\n"  # the characters that can follow a number
 BLANKS = re.compile(r"[ \t\r\n]*")
@@ -64,17 +65,17 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             yield plain
 
 
-def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
-    """(where, line) for each line that is not blank. A line that is too long or not UTF-8 is a `BadRecord`.
+def lines(path: Path, longest: int = LONGEST) -> Iterator[tuple[str, str | BadRecord]]:
+    """(where, line) for each line that is not blank. A line of `longest` bytes or not of UTF-8 is a `BadRecord`.
 
     Raises `UserError` for a file without end: more than `MOST_VALUES` blank lines, or a line of 1 GB.
     """
     with opened(path) as file:
         number = blank = 0
-        while line := file.readline(LONGEST):
+        while line := file.readline(longest):
             number += 1
             where = f"{path.name} line {number}"
-            if len(line) == LONGEST:
+            if len(line) == longest:
                 _skip_line(file, line)
                 yield where, BadRecord("line too long")
                 continue
@@ -94,16 +95,16 @@ def lines(path: Path) -> Iterator[tuple[str, str | BadRecord]]:
 
 def _skip_line(file, line):
     """Read on to the end of a line."""
-    for _ in range(LONGEST_SKIPPED // LONGEST):
+    for _ in range(LONGEST_SKIPPED // SHORT):
         if not line or line.endswith(b"\n"):
             return
-        line = file.readline(LONGEST)
+        line = file.readline(SHORT)
     raise ValueError(f"it has a line of more than {LONGEST_SKIPPED >> 20} MB")
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+def json_lines(path: Path, longest: int = LONGEST) -> Iterator[tuple[str, Any]]:
     """(where, value) for each line. A line that is not JSON is a `BadRecord`."""
-    for where, line in lines(path):
+    for where, line in lines(path, longest):
         yield where, line if isinstance(line, BadRecord) else _value(line)
 
 
@@ -120,19 +121,31 @@ def _value(line: str):
 def elements(path: Path, *names: str) -> Iterator[tuple[str, Any]]:
     """(name, element) for each element of the arrays `names` in a file's outermost object, in the file's order.
 
-    Skips other fields. Raises `UserError` if the file is cut or is not an object.
+    Skips other fields. Raises `UserError` if the file is cut, is not an object, or one of the arrays is missing.
     """
-    for name, value in top_level(path):
+    arrays: set = set()
+    for name, value in top_level(path, arrays):
         if name in names:
+            _require_arrays(path, [name], arrays)
             yield name, value
+    _require_arrays(path, names, arrays)
 
 
-def top_level(path: Path) -> Iterator[tuple[str, Any]]:
-    """(name, value) for each field of the outermost object; for an array, (name, element) for each element."""
+def _require_arrays(path, names, arrays):
+    """`UserError` for the first name that is no array of the file."""
+    for name in (name for name in names if name not in arrays):
+        raise UserError(f"cannot read {str(path)!r}: it has no list {name!r}; repair it, or choose another --format")
+
+
+def top_level(path: Path, arrays: set | None = None) -> Iterator[tuple[str, Any]]:
+    """(name, value) for each field of the outermost object; for an array, (name, element) for each element.
+
+    arrays: gets the names of the arrays, also of empty ones.
+    """
     with opened(path) as file:
         window = _Window(file)
         try:
-            yield from window.fields()
+            yield from window.fields(set() if arrays is None else arrays)
         except (ValueError, RecursionError) as error:
             if isinstance(error, UnicodeDecodeError) or "\0" in window.text[:100]:  # UTF-16 has zeros
                 raise UserError(f"cannot read {str(path)!r}: it is not UTF-8; save it as UTF-8") from error
@@ -149,12 +162,13 @@ class _Window:
         self.text, self.place, self.at, self.ended = "", 0, 0, False
         self.decoder = json.JSONDecoder()
 
-    def fields(self):
+    def fields(self, arrays):
         self.expect("{")
         while self.peek() != "}":
             name = self.value()
             self.expect(":")
             if self.peek() == "[":
+                arrays.add(name)
                 for element in self.array():
                     yield name, element
             else:

@@ -13,7 +13,17 @@ from pathlib import Path
 from sys import intern
 
 from tinyflamingo.data.items import Quiet
-from tinyflamingo.data.readers.record import BadRecord, Record, Root, Skipped, each, field, own_files, words
+from tinyflamingo.data.readers.record import (
+    LONGEST_TEXT,
+    BadRecord,
+    Record,
+    Root,
+    Skipped,
+    each,
+    field,
+    own_files,
+    words,
+)
 from tinyflamingo.data.readers.text_files import elements
 from tinyflamingo.errors import UserError
 
@@ -42,7 +52,7 @@ def read(path: Path, root: Root) -> Iterator[Record | Skipped]:
             raise BadRecord("no answer to the question", key)
         answer, people = answers[key]
         items = [_picture(root, split, number), Quiet(f"Question: {question} Answer:"), f"{answer}."]
-        return Record("", items, answers=people)
+        return Record("", items, answers=people, written=(question, answer))
 
     rows = enumerate(elements(path, "questions"))
     return each(((f"{path.name} question {i}", row) for i, (_, row) in rows), build)
@@ -52,7 +62,7 @@ def _people(row) -> tuple:
     """The answers of all people to a question; () if the file has only one answer for each question."""
     given = row.get("answers", ())
     texts = [a.get("answer") for a in given if isinstance(a, dict)] if isinstance(given, list) else []
-    return tuple(intern(answer) for answer in texts if isinstance(answer, str))
+    return tuple(intern(answer) for answer in texts if isinstance(answer, str) and len(answer) <= LONGEST_TEXT)
 
 
 def _split(path: Path) -> str:
@@ -62,12 +72,11 @@ def _split(path: Path) -> str:
 
 def _annotations(path: Path) -> Path:
     """The file of answers for a file of questions: in the same folder, of the same split."""
-    beside = [p for p in own_files(path.parent, "*annotations.json") if _split(p) == _split(path)]
+    split = _split(path)
+    beside = [p for p in own_files(path.parent, "*annotations.json") if _split(p) == split]
     if len(beside) != 1:
-        raise UserError(
-            f"{str(path)!r} needs one file of answers in its folder, *{_split(path)}*annotations.json; there are "
-            f"{len(beside)}"
-        )
+        pattern = f"*{split}*annotations.json" if split else "*annotations.json"
+        raise UserError(f"{str(path)!r} needs one file of answers in its folder, {pattern}; there are {len(beside)}")
     return beside[0]
 
 

@@ -25,6 +25,7 @@ from tinyflamingo.data.readers.record import (
     words,
 )
 from tinyflamingo.data.readers.tars import members
+from tinyflamingo.data.readers.text_files import SHORT
 from tinyflamingo.data.video import EXTENSIONS as VIDEOS
 from tinyflamingo.files import LARGEST_PART, parse_json
 
@@ -71,6 +72,8 @@ def _with(group, member, read, extension):
             raise BadRecord("two members of the same name", member.name)
         if extension not in PICTURES + VIDEOS + TEXTS:
             return group
+        if extension in TEXTS and member.size > SHORT:
+            raise BadRecord(f"text of more than {SHORT >> 20} MB", member.name)
         if member.size + sum(map(len, group.values())) > LARGEST_PART:
             raise BadRecord(f"files of more than {LARGEST_PART >> 20} MB", member.name)
     except BadRecord as error:
@@ -104,7 +107,7 @@ def _caption(group, facts) -> str:
             try:
                 return text(group[extension].decode("utf-8-sig"))
             except UnicodeDecodeError:
-                raise BadRecord("text is not UTF-8") from None
+                raise BadRecord("text is not UTF-8: save it as UTF-8 (is it GBK or UTF-16?)") from None
     if ".json" not in group:
         raise BadRecord("no text", sorted(group))
     return words(facts, "caption")
