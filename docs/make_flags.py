@@ -47,6 +47,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.count < 1 or args.seed < 0:
+        parser.error("--count must be at least 1, and --seed at least 0")
+    if args.folder.exists() and not (args.folder.is_dir() and not any(args.folder.iterdir())):
+        parser.error(f"{args.folder} is not an empty folder: give the name of a new one")
     args.folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(args.seed)
     with open(args.folder / "captions.jsonl", "w", encoding="utf-8") as captions:

@@ -3,10 +3,9 @@
 import hashlib
 import json
 
-from tinyflamingo.checkpoint import SEALED
-
 
 def write_sealed(path, card):
     """Write a card; its own checksum is that of its contents, so what is wrong with them comes to light."""
-    fields = json.dumps([card[name] for name in SEALED], sort_keys=True)
-    path.write_text(json.dumps(card | {"card_sha256": hashlib.sha256(fields.encode()).hexdigest()}))
+    fields = {name: value for name, value in card.items() if name != "card_sha256"}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(fields | {"card_sha256": digest}))

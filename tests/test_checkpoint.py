@@ -12,12 +12,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from card_files import write_sealed
 from model_cases import shaken_flamingo, tiny_config
 
 import tinyflamingo
 from tinyflamingo import checkpoint
 from tinyflamingo.array_files import chunks, header_digest
-from tinyflamingo.checkpoint import CARD, FORMAT, IN_RUN, MAPPED, SEALED, WEIGHTS, load_checkpoint, save_checkpoint
+from tinyflamingo.checkpoint import CARD, FORMAT, IN_RUN, MAPPED, WEIGHTS, load_checkpoint, save_checkpoint
 from tinyflamingo.decoding.complete import complete
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
@@ -97,21 +98,19 @@ def test_the_folder_of_a_run_gives_the_checkpoint_in_it(model, saved, tmp_path):
         load_checkpoint(tmp_path / "other")
 
 
+def test_a_folder_of_another_type_is_a_user_error():
+    with pytest.raises(UserError, match="is a path, not of type int"):
+        tinyflamingo.load(5)
+
+
 # ---------------------------------------------------------------- damage
-
-
-def _write_sealed(folder, card):
-    """Write a card with the checksum of its new fields, so that each field is checked by itself."""
-    sealed = json.dumps([card.get(name) for name in SEALED], sort_keys=True)
-    card["card_sha256"] = hashlib.sha256(sealed.encode()).hexdigest()
-    (folder / CARD).write_text(json.dumps(card))
 
 
 def _sign(folder, data):
     """Write these weights, and a card with their checksum."""
     (folder / WEIGHTS).write_bytes(data)
     card = json.loads((folder / CARD).read_text())
-    _write_sealed(folder, card | {"sha256": hashlib.sha256(data).hexdigest()})
+    write_sealed(folder / CARD, card | {"sha256": hashlib.sha256(data).hexdigest()})
 
 
 def _arrays(folder, change):
@@ -128,9 +127,15 @@ def _card(change):
     def spoil(folder):
         card = json.loads((folder / CARD).read_text())
         change(card)
-        _write_sealed(folder, card)
+        write_sealed(folder / CARD, card)
 
     return spoil
+
+
+def _edited(folder):
+    """A fact about the model, changed by hand."""
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(card | {"unlike": {"threshold": "a"}}))
 
 
 def _unsealed(folder):
@@ -211,10 +216,11 @@ DAMAGE = {
     "empty card": (lambda f: (f / CARD).write_bytes(b""), "model.json cannot be read"),
     "card cut": (lambda f: (f / CARD).write_bytes((f / CARD).read_bytes()[:-40]), "model.json cannot be read"),
     "card is no text": (lambda f: (f / CARD).write_bytes(b"\xff\xfe\x00"), "model.json cannot be read"),
-    "card is a list": (lambda f: (f / CARD).write_text("[1, 2]"), "not of format 2"),
+    "card is a list": (lambda f: (f / CARD).write_text("[1, 2]"), "not of format 3"),
     "card too deep": (lambda f: (f / CARD).write_text("[" * 200_000), "model.json"),
-    "card of another format": (_card(lambda c: c.update(format=1)), "not of format 2"),
-    "card without a format": (_card(lambda c: c.pop("format")), "not of format 2"),
+    "card of another format": (_card(lambda c: c.update(format=1)), "not of format 3"),
+    "card without a format": (_card(lambda c: c.pop("format")), "not of format 3"),
+    "card with a changed fact": (_edited, "its own checksum differs"),
     "card without its checksum": (_unsealed, r"damaged \(no card_sha256 in it\)"),
     "no checksum": (_card(lambda c: c.pop("sha256")), "no sha256 in it"),
     "no config": (_card(lambda c: c.pop("config")), r"model.json is damaged \(no config in it\)"),
@@ -369,7 +375,7 @@ def test_the_copy_without_damage_loads(folder):
     """Otherwise every test above would pass for the wrong reason."""
     _arrays(folder, lambda arrays: None)
     _card(lambda card: None)(folder)
-    assert load_checkpoint(folder).config == CONFIG and FORMAT == 2
+    assert load_checkpoint(folder).config == CONFIG and FORMAT == 3
 
 
 # ---------------------------------------------------------------- writing
@@ -441,7 +447,7 @@ def test_mapped_weights_that_are_not_finite_are_refused(folder, value):
     shapes = {name: array.shape for name, array in arrays.items()}
     write_atomically(folder / MAPPED, chunks(".safetensors", shapes, arrays.__getitem__))
     (folder / WEIGHTS).unlink()
-    _write_sealed(folder, json.loads((folder / CARD).read_text()) | {"sha256": header_digest(folder / MAPPED)})
+    write_sealed(folder / CARD, json.loads((folder / CARD).read_text()) | {"sha256": header_digest(folder / MAPPED)})
     load_checkpoint(folder)
     with open(folder / MAPPED, "r+b") as file:
         file.seek(-4, os.SEEK_END)

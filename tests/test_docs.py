@@ -36,9 +36,9 @@ each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 tables = load_script("docs/make_tables")
 
 
-def blocks(language):
-    """The README's code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def blocks(language, page=README):
+    """The code blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def run(arguments, **more):
@@ -237,6 +237,11 @@ def test_the_python_example_runs():
     (example,) = blocks("python")
     caption, word = run([sys.executable, "-c", example]).splitlines()
     assert caption and word
+
+
+def test_the_example_of_sampling_runs():
+    (example,) = blocks("python", ROOT / "docs" / "commands.md")
+    assert run([sys.executable, "-c", example]).strip()
 
 
 def test_answers_are_commands_that_can_be_copied():

@@ -31,6 +31,26 @@ def example(tmp_path_factory):
     return folder, {line: measure.run(line, folder, smaller.get(line, ())) for line in measure.commands()}
 
 
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (("mine",), "mine is not an empty folder"),
+        (("mine/captions.jsonl",), "is not an empty folder"),
+        (("new", "--count", "0"), "--count must be at least 1"),
+        (("new", "--seed", "-5"), "--seed at least 0"),
+    ],
+)
+def test_the_script_that_draws_flags_overwrites_nothing(tmp_path, monkeypatch, capsys, more, message):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/captions.jsonl").write_text("precious")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["make_flags.py", *more])
+    with pytest.raises(SystemExit) as stopped:
+        load_script("docs/make_flags").main()
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    assert (tmp_path / "mine/captions.jsonl").read_text() == "precious" and not (tmp_path / "new").exists()
+
+
 def test_the_data_are_checked(example):
     folder, outputs = example
     assert "records: 40 good; 0 bad (0.0%)\ncontent: 40 pictures, 0 videos" in outputs[CHECK]

@@ -7,10 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from card_files import write_sealed
 from own_files import coco, msvd, picture, text, vqav2
 
 from tinyflamingo.array_files import read_arrays
-from tinyflamingo.checkpoint import _card_digest, load_checkpoint, save_checkpoint, shipped_checkpoint
+from tinyflamingo.checkpoint import load_checkpoint, save_checkpoint, shipped_checkpoint
 from tinyflamingo.data.readers import read_data
 from tinyflamingo.data.readers.check import check_data
 from tinyflamingo.data.store import Store, prepare
@@ -89,7 +90,7 @@ def test_a_pipe_or_a_device_is_one_clear_line(tmp_path, name, spoil):
     if name == "tokenizer.json":
         card = json.loads((folder / "model.json").read_bytes())
         card["tokenizer"] = {"size": 300, "eos": 1, "image": 2, "eoc": 3}
-        (folder / "model.json").write_text(json.dumps(card | {"card_sha256": _card_digest(card)}))
+        write_sealed(folder / "model.json", card)
     spoil(folder / name)
     with pytest.raises(UserError) as caught:
         PLACES[name](folder)

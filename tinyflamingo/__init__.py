@@ -10,13 +10,12 @@ Importing the package takes milliseconds: the model is imported when one of thes
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tinyflamingo.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from tinyflamingo.model.flamingo import TrainedFlamingo
 
 __all__ = ["__version__", "complete", "load"]
@@ -28,15 +27,18 @@ def load(folder: str | PathLike | None = None) -> TrainedFlamingo:
     Raises `tinyflamingo.errors.UserError`, one line, if a file is missing, cut or does not match.
     """
     from tinyflamingo.checkpoint import load_checkpoint, shipped_checkpoint
+    from tinyflamingo.errors import UserError
 
+    if not isinstance(folder, str | PathLike | None):
+        raise UserError(f"the folder of a checkpoint is a path, not of type {type(folder).__name__}")
     return load_checkpoint(shipped_checkpoint() if folder is None else folder)
 
 
 def complete(model: TrainedFlamingo, items: list, max_tokens: int = 24, **options: Any) -> dict:
     """Continue a prompt, a list of strings, pictures (uint8 (Y, X, 3)) and videos (uint8 (F, Y, X, 3)), in order.
 
-    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}. options:
-    `beams`, `sampling` and `rng`, see `tinyflamingo.decoding.complete.complete`.
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "finished", "probability", "threshold", "unlike"}.
+    options: `beams`, `sampling` and `rng`, see `tinyflamingo.decoding.complete.complete`.
     """
     from tinyflamingo.decoding.complete import complete as complete_prompt
 

@@ -35,10 +35,10 @@ from tinyflamingo.ops.tree import from_named_leaves, in_half, named_leaves
 from tinyflamingo.variants.byte_bpe import ByteTokenizer, Vocabulary
 from tinyflamingo.variants.registry import config_from_dict, config_to_dict, untrained
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS, CARD = "weights.npz", "model.json"
 IN_RUN = "checkpoint"  # the folder of the finished model, in the folder of a run
-SEALED = ("format", "sha256", "config", "tokenizer")  # the fields of a card on which the model depends
+MODEL = ("format", "sha256", "config", "tokenizer")  # the fields of a card on which the model depends; others are facts
 MAPPED, TOKENIZER = "weights.safetensors", "tokenizer.json"  # of a checkpoint converted from a public port
 
 
@@ -104,26 +104,30 @@ def _make_folder(folder):
 def _write_card(folder, digest, config, tokenizer, info):
     """Write the card, with the checksum of the weights and its own."""
     card = {"format": FORMAT, "sha256": digest, "config": config_to_dict(config), "tokenizer": tokenizer, **info}
-    card["card_sha256"] = _card_digest(card)
     if "unlike" not in card and (folder / CARD).exists():  # the threshold of `calibrate` belongs to the weights
         with suppress(UserError):
             old = _read_card(folder)
             card |= {"unlike": old["unlike"]} if old["sha256"] == digest and "unlike" in old else {}
-    write_atomically(folder / CARD, json.dumps(card, indent=1).encode())
+    _write_sealed(folder, card)
+
+
+def _write_sealed(folder, card):
+    write_atomically(folder / CARD, json.dumps(card | {"card_sha256": _card_digest(card)}, indent=1).encode())
 
 
 def add_to_card(folder: str | os.PathLike, **facts: dict) -> None:
     """Write facts about the model into the card of a checkpoint, beside those that are there."""
     folder = find_checkpoint(Path(folder))
     card = _read_card(folder)
-    if known := facts.keys() & SEALED:
-        raise ValueError(f"the fields {sorted(known)} are sealed")
-    write_atomically(folder / CARD, json.dumps(card | facts, indent=1).encode())
+    if known := facts.keys() & MODEL:
+        raise ValueError(f"the fields {sorted(known)} belong to the model")
+    _write_sealed(folder, card | facts)
 
 
 def _card_digest(card):
-    """The checksum of the sealed fields."""
-    return hashlib.sha256(json.dumps([card[name] for name in SEALED], sort_keys=True).encode()).hexdigest()
+    """The checksum of all fields but itself, as they are after writing and reading."""
+    fields = json.loads(json.dumps({name: value for name, value in card.items() if name != "card_sha256"}))
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 # ---- read
@@ -150,7 +154,7 @@ def load_checkpoint(folder: str | os.PathLike) -> TrainedFlamingo:
     tree = _read_weights(folder, card, _expected_shapes(template))
     if name := not_finite(named_leaves(tree)):
         raise UserError(f"checkpoint {folder}: {name} has NaN or infinite numbers: copy it again, or train again")
-    info = {k: v for k, v in card.items() if k not in (*SEALED, "card_sha256")}
+    info = {k: v for k, v in card.items() if k not in (*MODEL, "card_sha256")}
     return TrainedFlamingo(config, tree["params"], tree["frozen"], tokenizer, info, template.parts)
 
 
@@ -171,6 +175,8 @@ def _read_tokenizer(folder, raw):
 
 def _read_card(folder):
     """The card. Its own checksum is compared before anything else is read from it."""
+    if folder.is_file():
+        raise UserError(f"checkpoint {folder}: it is a file; give the folder of a checkpoint or of a run")
     if not folder.is_dir():
         raise UserError(f"checkpoint {folder}: no such folder; train one with 'python -m tinyflamingo train'")
     try:
@@ -183,7 +189,7 @@ def _read_card(folder):
         raise UserError(f"checkpoint {folder}: {CARD} cannot be read ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise UserError(f"checkpoint {folder}: {CARD} is not of format {FORMAT}; another version made it: train again")
-    if missing := [name for name in (*SEALED, "card_sha256") if name not in card]:
+    if missing := [name for name in (*MODEL, "card_sha256") if name not in card]:
         raise UserError(f"checkpoint {folder}: {CARD} is damaged (no {', '.join(missing)} in it); copy it again")
     if card["card_sha256"] != _card_digest(card):
         raise UserError(f"checkpoint {folder}: {CARD} was changed (its own checksum differs); copy it again")

@@ -170,13 +170,13 @@ BAD = {
     "video without pictures": (("complete", "<video>a", "@sound.mp4", "CHECKPOINT"), ("sound.mp4", "no video")),
     "video of zero seconds": (("complete", "<video>a", "@zero.mp4", "CHECKPOINT"), ("zero.mp4",)),
     # numbers
-    "temperature nan": (("complete", "a", "--temperature", "nan"), ("temperature nan",)),
-    "temperature inf": (("complete", "a", "--temperature", "inf"), ("temperature inf",)),
-    "temperature negative": (("complete", "a", "--temperature=-1"), ("temperature -1",)),
+    "temperature nan": (("complete", "a", "--temperature", "nan"), ("temperature is nan",)),
+    "temperature inf": (("complete", "a", "--temperature", "inf"), ("temperature is inf",)),
+    "temperature negative": (("complete", "a", "--temperature=-1"), ("temperature is -1",)),
     "temperature word": (("complete", "a", "--temperature", "hot"), ("--temperature", "'hot'")),
-    "top-p 0": (("complete", "a", "--top-p", "0"), ("top_p 0",)),
-    "top-p 2": (("complete", "a", "--top-p", "2"), ("top_p 2",)),
-    "top-p nan": (("complete", "a", "--top-p", "nan"), ("top_p nan",)),
+    "top-p 0": (("complete", "a", "--top-p", "0"), ("top_p is 0",)),
+    "top-p 2": (("complete", "a", "--top-p", "2"), ("top_p is 2",)),
+    "top-p nan": (("complete", "a", "--top-p", "nan"), ("top_p is nan",)),
     "top-k negative": (("complete", "a", "--top-k=-1"), ("--top-k",)),
     "max-tokens 0": (("complete", "a", "--max-tokens", "0"), ("--max-tokens must be at least 1",)),
     "beams 0": (("complete", "a", "--beams", "0"), ("--beams",)),
@@ -189,7 +189,9 @@ BAD = {
     "seed -1": (("complete", "a", "--seed=-1"), ("--seed", "'-1'")),
     "seed 1.5": (("complete", "a", "--seed", "1.5"), ("--seed", "'1.5'")),
     "seed too long": (("train", "--seed", "9" * 5000), ("--seed", "at most 100 digits")),
-    "queries 0": (("evaluate", "--queries", "0"), ("--queries must be at least 1",)),
+    "queries 0": (("evaluate", "--queries", "0"), ("--queries is 0 but must be from 1 to",)),
+    "queries without end": (("evaluate", "--queries", "9" * 14, "CHECKPOINT"), ("--queries is 9", "from 1 to")),
+    "runs without their task": (("evaluate", "--task", "vqa", "--runs", "@x", "CHECKPOINT"), ("add it, or remove",)),
     "queries of the suite": (("evaluate", "--suite", "--quick", "--queries", "3"), ("--queries has no effect",)),
     "queries of runs": (("evaluate", "--task", "omniglot", "--runs", "@x", "--queries", "3"), ("--queries has",)),
     "suite of runs": (("evaluate", "--suite", "--task", "omniglot", "--runs", "@x"), ("remove --suite",)),
@@ -212,13 +214,13 @@ BAD = {
     "language that emoji have not": (("train", "--preset", "emoji", "--language", "fr"), ("--language", "'fr'")),
     # checkpoints
     "no checkpoint": (("complete", "a", "--checkpoint", "@none"), ("none", "no such folder")),
-    "file as checkpoint": (("complete", "a", "--checkpoint", "@file"), ("file", "no such folder")),
+    "file as checkpoint": (("complete", "a", "--checkpoint", "@file"), ("it is a file; give the folder",)),
     "checkpoint without card": (("complete", "a", "--checkpoint", "@no_card"), ("no model.json",)),
     "checkpoint without weights": (("evaluate", "--checkpoint", "@no_weights"), ("weights.npz cannot be read",)),
     "checkpoint with cut weights": (("demo", "--checkpoint", "@cut_weigh", "--out", "@a.png"), ("cut or changed",)),
     "checkpoint with cut card": (("complete", "a", "--checkpoint", "@cut_model"), ("model.json",)),
-    "checkpoint of another format": (("complete", "a", "--checkpoint", "@old_format"), ("json is not of format 2",)),
-    "run of another format": (("evaluate", "--checkpoint", "@old_run"), ("old_run/checkpoint", "not of format 2")),
+    "checkpoint of another format": (("complete", "a", "--checkpoint", "@old_format"), ("json is not of format 3",)),
+    "run of another format": (("evaluate", "--checkpoint", "@old_run"), ("old_run/checkpoint", "not of format 3")),
     "checkpoint with a changed card": (("complete", "a", "--checkpoint", "@changed_card"), ("model.json was changed",)),
     "card without its checksum": (("complete", "a", "--checkpoint", "@unsealed"), ("no card_sha256 in it",)),
     "checkpoint of another configuration": (("complete", "a", "--checkpoint", "@other_config"), ("do not fit",)),
@@ -252,6 +254,7 @@ BAD = {
     "data of unknown format": (("data", "check", "@good", "--format", "xml"), ("'xml'", "folder, coco")),
     "data of another format": (("data", "check", "@good", "--format", "coco"), ("no data in the format 'coco'",)),
     "sheet of no kind": (("data", "check", "@good", "--sheet", "@a.jpg"), ("must end in .png",)),
+    "sheet on a picture of the data": (("data", "check", "@good", "--sheet", "@good/red.png"), ("a file of the data",)),
     "sheet at a folder": (("data", "check", "@good", "--sheet", "@folder.png"), ("folder",)),
     "sheet in no folder": (("data", "check", "@good", "--sheet", "@none/a.png"), ("folder does not exist",)),
     "share of bad above 1": (("data", "check", "@good", "--allow-bad", "2"), ("--allow-bad", "from 0 to 1")),
@@ -278,6 +281,18 @@ BAD = {
     "vocabulary too small": ((*OWN, "@good", "--vocab", "10"), ("--vocab is 10",)),
     "context 0": ((*OWN, "@good", "--context", "0"), ("--context is 0",)),
     "context word": ((*OWN, "@good", "--context", "long"), ("--context", "'long'")),
+    "run in the folder of the data": ((*OWN, "@good", "--out", "@good"), ("is the folder of your data", "choose")),
+    "run beside the captions": ((*OWN, "@good/captions.jsonl", "--out", "@good"), ("is the folder of your data",)),
+    "run in the folder of the test set": ((*OWN, "@good", "--test", "@bad", "--out", "@bad"), ("of your data",)),
+    "archives in the folder of the run": (
+        ("train", "--preset", "emoji", "--data", "@folder", "--out", "@folder"),
+        ("is the folder of your data",),
+    ),
+    "address of a picture": (
+        ("complete", "<image>a", "http://example.com/a.png"),
+        ("'http://example.com/a.png'", "download the file first"),
+    ),
+    "frames of no video": (("complete", TEMPLATE, "@red.png", "--fps", "3"), ("--fps has no effect",)),
     # reports and figures
     "figure in no folder": (("demo", "--out", "@none/a.png", "CHECKPOINT"), ("folder does not exist",)),
     "figure at a folder": (("demo", "--out", "@folder", "CHECKPOINT"), ("folder",)),
@@ -285,6 +300,16 @@ BAD = {
     "report at a folder": (("evaluate", "--json", "@folder", "CHECKPOINT"), ("folder",)),
     "report below a file": (("evaluate", "--json", "@file/a.json", "CHECKPOINT"), ("cannot write",)),
     "report in no folder": (("evaluate", "--json", "@none/a.json", "CHECKPOINT"), ("folder does not exist",)),
+    "scores on a picture": (("evaluate", "--json", "@red.png", "CHECKPOINT"), ("must end in .json",)),
+    "counts on a picture": (("params", "smoke", "--json", "@red.png"), ("must end in .json",)),
+    "times on a picture": (("bench", "--json", "@red.png"), ("must end in .json",)),
+    "ablations on a picture": (("ablate", "--json", "@red.png", "CHECKPOINT"), ("must end in .json",)),
+    "threshold on a picture": (("calibrate", "--json", "@red.png", "CHECKPOINT"), ("must end in .json",)),
+    "page on a picture": (("explore", "--out", "@red.png", "CHECKPOINT"), ("must end in .html",)),
+    "results on a picture": (("report", "@folder", "--out", "@red.png"), ("must end in .md",)),
+    "zip of a class on a picture": (("class", "pack", "@red.png"), ("must end in .zip",)),
+    "quiz on a picture": (("class", "quiz", "@red.png"), ("must end in .gift",)),
+    "threshold that nothing reaches": (("calibrate", "--kept", "0", "CHECKPOINT"), ("--kept is 0",)),
     "counts at a folder": (("params", "smoke", "--json", "@folder"), ("folder",)),
     "counts in no folder": (("params", "smoke", "--json", "@none/a.json"), ("folder does not exist",)),
     "times at a folder": (("bench", "--json", "@folder"), ("folder",)),
@@ -364,8 +389,8 @@ def test_a_mistake_in_a_shell_is_one_line(name, files, checkpoint):
 
 
 @pytest.mark.parametrize("name, value", [("TINYFLAMINGO_THREADS", "0"), ("TINYFLAMINGO_OPS", "quick")])
-def test_a_mistake_in_the_environment_is_one_line_too(name, value, files, checkpoint):
-    line = [sys.executable, "-m", "tinyflamingo", "complete", TEMPLATE, str(files / "red.png")]
+def test_a_mistake_in_the_environment_is_one_line_too(name, value):
+    line = [sys.executable, "-m", "tinyflamingo", "complete", "Output:"]
     env, root = {**os.environ, name: value}, Path(cli.__file__).parents[2]
     done = subprocess.run(line, capture_output=True, text=True, cwd=root, env=env)
     assert done.returncode == 2 and done.stdout == ""

@@ -48,7 +48,7 @@ COMMANDS = (
 def test_every_format_works(name, tmp_path, media, checkpoint, command):
     picture, options = FORMATS[name](Image.open(media / "red.png"))
     picture.save(tmp_path / name, **options)
-    code, out, err = command("complete", "<image>a", tmp_path / name, "--checkpoint", checkpoint, "--max-tokens", 2)
+    code, out, err = command("complete", "<image>a", tmp_path / name, "--checkpoint", checkpoint, "--json")
     assert (code, err) == (0, "") and out.endswith("\n")
 
 
@@ -79,13 +79,23 @@ def test_json_has_its_keys_and_phi_counts_the_media(media, checkpoint, command):
     )  # fmt: skip
     assert (code, err) == (0, "") and out.count("\n") == 1
     answer = json.loads(out)
-    keys = {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}
+    keys = {"text", "tokens", "log_probs", "phi", "prompt_tokens", "finished", "probability", "threshold", "unlike"}
     assert set(answer) == keys
     tokens = answer["prompt_tokens"]
     assert answer["phi"] == np.cumsum([t == "<image>" for t in tokens]).tolist() and answer["phi"][-1] == 3
     places = [i for i, t in enumerate(tokens) if t == "<image>"]
     assert len(places) == 3 and all(tokens[i - 1] == "<EOC>" for i in places) and tokens.count("<EOC>") == 3
     assert len(answer["tokens"]) == len(answer["log_probs"]) <= 4 and max(answer["log_probs"]) <= 0
+
+
+def test_an_answer_that_is_cut_is_not_silent(media, command):
+    line = ("complete", "<image>Output:", media / "red.png")
+    cut, whole = (json.loads(command(*line, "--json", "--max-tokens", n)[1]) for n in (1, 24))
+    assert not cut["finished"] and whole["finished"] and whole["tokens"][:1] == cut["tokens"]
+    code, out, err = command(*line, "--max-tokens", 1)
+    assert code == 0 and out.strip() == cut["text"] and err.count("\n") == 1
+    assert "not finished after 1 tokens" in err and "--max-tokens" in err
+    assert command(*line)[2] == ""
 
 
 def test_files_may_come_after_options(media, checkpoint, command):
@@ -109,7 +119,7 @@ def test_three_beams_find_a_completion_that_is_at_least_as_likely(media, checkpo
 
 def test_sampling_repeats_with_its_seed(media, checkpoint, command):
     def said(seed):
-        line = ("complete", "<image>a", media / "red.png", "--checkpoint", checkpoint, "--max-tokens", 8)
+        line = ("complete", "<image>a", media / "red.png", "--checkpoint", checkpoint, "--max-tokens", 8, "--json")
         code, out, err = command(*line, "--temperature", 1.5, "--top-k", 200, "--top-p", 0.99, "--seed", seed)
         assert (code, err) == (0, "")
         return out
@@ -126,7 +136,7 @@ def test_a_cut_alone_samples_at_temperature_1(option, media, checkpoint, command
 
 
 def test_a_huge_context_of_text_alone_works(checkpoint, command):
-    code, out, err = command("complete", "the dog " * 100, "--checkpoint", checkpoint, "--max-tokens", 1)
+    code, out, err = command("complete", "the dog " * 100, "--checkpoint", checkpoint, "--json", "--max-tokens", 1)
     assert (code, err) == (0, "")
 
 
@@ -141,7 +151,7 @@ def test_letters_that_stdout_lacks_are_escaped(encoding, checkpoint):
     env, root = {**os.environ, "PYTHONIOENCODING": encoding}, Path(cli.__file__).parents[2]
     for more in ([], ["--json"]):
         done = subprocess.run(line + more, capture_output=True, cwd=root, env=env)
-        assert done.returncode == 0 and done.stderr == b""
+        assert done.returncode == 0 and b"Traceback" not in done.stderr
     assert any("\u2581" in token for token in json.loads(done.stdout.decode(encoding))["prompt_tokens"])
 
 

@@ -27,7 +27,7 @@ def model(tokenizer):
 
 def test_complete_returns_text_and_numbers(model):
     answer = complete(model, PROMPT, max_tokens=5)
-    keys = {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}
+    keys = {"text", "tokens", "log_probs", "phi", "prompt_tokens", "finished", "probability", "threshold", "unlike"}
     assert set(answer) == keys and 0 < answer["probability"] <= 1 and answer["threshold"] is answer["unlike"] is None
     assert answer["prompt_tokens"][:2] == ["<BOS>", "<image>"] and answer["prompt_tokens"].count("<image>") == 2
     assert len(answer["phi"]) == len(answer["prompt_tokens"])
@@ -70,8 +70,8 @@ def test_pictures_and_videos_of_any_size_are_fitted_like_files(model):
         ({"beams": 0}, "beams is 0 but must be from 1 to 64"),
         ({"beams": -3}, "beams is -3 but must be from 1 to 64"),
         ({"beams": 65}, "beams is 65 but must be from 1 to 64"),
-        ({"beams": 2, "sampling": Sampling(1.0)}, "give beams, or temperature, top_k and top_p, but not both"),
-        ({"beams": 2, "sampling": Sampling(top_k=3)}, "give beams, or temperature, top_k and top_p, but not both"),
+        ({"beams": 2, "sampling": Sampling(1.0)}, "give beams or sampling, but not both"),
+        ({"beams": 2, "sampling": Sampling(top_k=3)}, "give beams or sampling, but not both"),
     ],
     ids=str,
 )
@@ -86,6 +86,34 @@ def test_one_beam_may_sample_and_several_beams_may_be_greedy(model):
     three = complete(model, PROMPT, 4, beams=3, sampling=Sampling())
     (score,) = three["log_probs"]  # of the whole continuation
     assert len(three["tokens"]) <= 4 and score < 0
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"max_tokens": 2.5}, "max_tokens is of type float but must be a whole number"),
+        ({"max_tokens": None}, "max_tokens is of type NoneType"),
+        ({"beams": 2.0}, "beams is of type float"),
+        ({"beams": True}, "beams is of type bool"),
+        ({"sampling": {"temperature": 1}}, "sampling is of type dict"),
+        ({"sampling": Sampling(1.0), "rng": 0}, "rng is of type int but must be a generator"),
+    ],
+    ids=str,
+)
+def test_options_of_another_type_are_a_user_error(model, options, message):
+    with pytest.raises(UserError, match=message):
+        complete(model, PROMPT, **options)
+
+
+def test_a_model_and_a_prompt_of_another_type_are_a_user_error(model):
+    with pytest.raises(UserError, match="model is of type str"):
+        complete("toy", PROMPT)
+    with pytest.raises(UserError, match="not of type int"):
+        complete(model, 5)
+
+
+def test_a_prompt_may_be_any_iterable(model):
+    assert complete(model, iter(PROMPT), 4) == complete(model, PROMPT, 4)
 
 
 def test_sampling_without_a_generator_is_a_user_error(model):

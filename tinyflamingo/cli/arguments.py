@@ -47,13 +47,18 @@ def fraction(text):
     return value
 
 
-def writable(path, folder=False):
-    """The path of a file (or folder) to write. Raises `UserError` before any work if it cannot be written."""
+def writable(path, *suffixes, folder=False):
+    """The path of a file (or folder) to write. Raises `UserError` before any work if it cannot be written.
+
+    suffixes: those of a file of this kind, if it has some. So a file of another kind is not overwritten by mistake.
+    """
     check_name(path)
     if path.is_dir() and not folder:
         raise UserError(f"cannot write {path}: it is a folder")
     if path.exists() and not path.is_file() and os.access(path, os.W_OK):
         return path  # a device or a pipe
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"cannot write {path}: its name must end in {', '.join(suffixes)}")
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: its folder does not exist")
     if not os.access(path.parent, os.W_OK):
@@ -61,11 +66,9 @@ def writable(path, folder=False):
     return path
 
 
-def figure_path(path):
-    """The path of a figure to write, with a known suffix."""
-    if path.suffix not in FIGURES:
-        raise UserError(f"cannot write {path}: the name of a figure must end in {', '.join(FIGURES)}")
-    return path
+def json_target(path):
+    """The path of a JSON file to write, or None without one."""
+    return path and writable(path, ".json")
 
 
 def write_json(target: Path | None, report: dict) -> None:

@@ -6,10 +6,12 @@ Not here: the questions (`evaluation/`, `own_data/`, `emoji/`, `handwriting/`).
 from __future__ import annotations
 
 import tinyflamingo
-from tinyflamingo.cli.arguments import fraction, path, place, whole, writable, write_json
+from tinyflamingo.cli.arguments import fraction, json_target, path, place, whole, write_json
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 
 QUERIES = 500  # queries for each task of `evaluate`
+MOST_QUERIES = 20_000  # so that time and memory stay bounded
 
 
 def add(commands) -> None:
@@ -41,9 +43,9 @@ def _add_evaluate(commands):
 def _evaluate(args):
     from tinyflamingo.evaluation.run import format_report
 
-    omniglot, emoji = args.runs or "omniglot" in (args.task or ()), "emoji" in (args.task or ())
+    omniglot, emoji = (name in (args.task or ()) for name in ("omniglot", "emoji"))
     _check_evaluate(args, omniglot, emoji)
-    target = args.json and writable(args.json)
+    target = json_target(args.json)
     text_of = format_report
     if emoji:
         report = _evaluate_emoji(args)
@@ -81,18 +83,20 @@ def _evaluate_tasks(args, model):
 
 def _check_evaluate(args, omniglot, emoji):
     """Refuse combinations in which an option has no effect."""
+    if args.runs and not omniglot:
+        raise UserError("--runs belongs to --task omniglot: add it, or remove --runs")
     if emoji and (args.task != ["emoji"] or not args.data or args.test or args.shots or args.suite or omniglot):
         raise UserError(
             "--task emoji and --data DIR belong together, without another task, --test, --shots and --suite"
         )
     if not emoji and (args.data or args.test or args.shots) and (args.suite or omniglot or args.task):
         raise UserError("--data, --test and --shots are for your own data: remove --suite, --task and --runs")
-    if args.queries == 0:
-        raise UserError("--queries must be at least 1")
+    if args.queries is not None and not 1 <= args.queries <= MOST_QUERIES:
+        raise UserError(f"--queries is {args.queries} but must be from 1 to {MOST_QUERIES}")
     if args.quick and not args.suite:
         raise UserError("--quick needs --suite: add --suite, or remove --quick")
     if args.suite and omniglot:
-        raise UserError("--suite does not contain omniglot: remove --suite, or remove --task omniglot and --runs")
+        raise UserError("--suite does not contain omniglot: remove --suite, or remove --task omniglot")
     if args.queries and (args.suite or omniglot):
         raise UserError(f"--queries has no effect with {'--suite' if args.suite else '--task omniglot'}: remove it")
 
@@ -114,14 +118,15 @@ def _evaluate_runs(args):
 
 
 def _add_calibrate(commands):
-    words = "from which probability on an answer counts: `complete` then notices pictures unlike those of training"
+    words = "find the probability that most answers reach: `complete` then says when an answer is below it"
     p = commands.add_parser("calibrate", help=words)
     p.add_argument("--checkpoint", type=path, help="folder; its card gets the threshold (default: the shipped one)")
     p.add_argument(
         "--data", type=place, metavar="PATH", help="your own data, if the run beside the checkpoint does not have them"
     )
     p.add_argument("--test", type=place, metavar="PATH", help="your own data: a test set, all of which is asked")
-    p.add_argument("--unlike", type=place, metavar="PATH", help="other pictures, to count how many are noticed")
+    words = "other pictures, to count how many are noticed: a folder of pictures, or data as for --data"
+    p.add_argument("--unlike", type=place, metavar="PATH", help=words)
     words = "share of the answers about held-out pictures that reach the threshold (default: 0.95)"
     p.add_argument("--kept", type=fraction, default=0.95, metavar="SHARE", help=words)
     p.add_argument("--json", type=path, metavar="FILE", help="write the report to this file")
@@ -132,7 +137,8 @@ def _calibrate(args):
     from tinyflamingo.checkpoint import shipped_checkpoint
     from tinyflamingo.own_data.calibrate import calibrate, describe
 
-    target, folder = args.json and writable(args.json), args.checkpoint or shipped_checkpoint()
+    target, folder = json_target(args.json), args.checkpoint or shipped_checkpoint()
     report = calibrate(tinyflamingo.load(args.checkpoint), folder, args.data, args.test, args.unlike, args.kept)
     write_json(target, report)
     print(describe(report))
+    print(_(f"the threshold is written to the card of {folder}"))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import tinyflamingo
-from tinyflamingo.cli.arguments import figure_path, path, whole, writable, write_json
+from tinyflamingo.cli.arguments import FIGURES, json_target, path, whole, writable, write_json
 from tinyflamingo.errors import UserError
 from tinyflamingo.files import write_atomically
 from tinyflamingo.language import _
@@ -44,7 +44,7 @@ def _ablate(args):
 
     if args.seeds < 1 or args.steps == 0:
         raise UserError("--seeds and --steps must be at least 1")
-    target = writable(args.json) if args.json else ABLATIONS
+    target = json_target(args.json) or ABLATIONS
     run_studies(tinyflamingo.load(args.checkpoint), target, args.only, args.seeds, args.steps)
 
 
@@ -54,8 +54,8 @@ def _add_report(commands):
     p.add_argument(
         "--out",
         type=path,
-        default=Path("docs/results.md"),
-        help="Markdown file; figures go to figures/ beside it",
+        default=Path("report.md"),
+        help="Markdown file (default: report.md); figures go to figures/ beside it",
     )
     p.add_argument("--quick", action="store_true", help="only text, no figures")
     p.set_defaults(run=_report)
@@ -64,7 +64,7 @@ def _add_report(commands):
 def _report(args):
     from tinyflamingo.studies.report import report
 
-    report(args.runs, writable(args.out), args.quick)
+    report(args.runs, writable(args.out, ".md"), args.quick)
 
 
 def _add_bench(commands):
@@ -84,7 +84,7 @@ def _bench(args):
             )
     from tinyflamingo.bench.run import bench
 
-    target, figure = args.json and writable(args.json), args.figure and writable(figure_path(args.figure))
+    target, figure = json_target(args.json), args.figure and writable(args.figure, *FIGURES)
 
     bench(args.only, args.threads, figure, keep=lambda report: write_json(target, report))
 
@@ -101,7 +101,7 @@ def _params(args):
     from tinyflamingo.bench.flops import gemm_rate
     from tinyflamingo.bench.sizes import find_model, format_sizes, sizes
 
-    target = args.json and writable(args.json)
+    target = json_target(args.json)
     find_model(args.preset)  # an unknown name is an error before anything is measured
     report = sizes(args.preset, gemm_rate() * 1e9 if args.costs else None)
     print(format_sizes(report))
@@ -143,7 +143,7 @@ def _add_parity(commands):
 
 def _parity(args):
 
-    target = args.out and writable(args.out)
+    target = args.out and writable(args.out, ".md")
     report = _parity_report()
     print(report, end="")
     if target:

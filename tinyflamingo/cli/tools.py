@@ -38,15 +38,19 @@ def _add_data(commands):
 
 def _data_check(args):
     from tinyflamingo.data.readers.check import SIDE, check_data
-    from tinyflamingo.model.tokenizer import least_pieces
-    from tinyflamingo.own_data.options import OwnData
+    from tinyflamingo.own_data.options import OwnData, about_texts
 
-    if args.sheet and args.sheet.suffix != ".png":
-        raise UserError(f"cannot write {args.sheet}: the name of a contact sheet must end in .png")
     own = OwnData(str(args.path), side=args.side, fps=args.fps)
-    sheet = args.sheet and writable(args.sheet)
-    for line in check_data(args.path, args.format, sheet, args.allow_bad, own.side or SIDE, own.fps, least_pieces):
+    sheet = args.sheet and _sheet(args.sheet, args.path)
+    for line in check_data(args.path, args.format, sheet, args.allow_bad, own.side or SIDE, own.fps, about_texts):
         print(line)
+
+
+def _sheet(target, data):
+    """The file of a contact sheet. It replaces no file of the data."""
+    if target.exists() and target.resolve().is_relative_to(data.resolve()):
+        raise UserError(f"cannot write {target}: it is a file of the data; choose another name for the sheet")
+    return writable(target, ".png")
 
 
 def _add_class(commands):
@@ -64,10 +68,11 @@ def _class(args):
     from tinyflamingo.classroom import grade, pack, quiz
 
     if args.action == "pack":
-        print(_(f"{args.path}: {pack.pack(writable(args.path))} files"))
+        files = pack.pack(writable(args.path, ".zip"))
+        print(_(f"{args.path}: {files} files"))
         return
     if args.action == "quiz":
-        write_atomically(writable(args.path), "\n".join(quiz.gift()).encode())
+        write_atomically(writable(args.path, ".gift", ".txt"), "\n".join(quiz.gift()).encode())
         print(_(f"{args.path}: the quizzes of {len(quiz.numbers())} notebooks"))
         return
     for line in (grade.csv_lines if args.csv else grade.text_lines)(grade.grade(args.path, args.seconds)):

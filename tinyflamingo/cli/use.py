@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import tinyflamingo
-from tinyflamingo.cli.arguments import figure_path, path, whole, writable
+from tinyflamingo.cli.arguments import FIGURES, path, whole, writable
 from tinyflamingo.errors import UserError, complain
 from tinyflamingo.files import write_atomically
 from tinyflamingo.language import _
@@ -34,7 +34,7 @@ def _add_demo(commands):
 def _demo(args):
     from tinyflamingo.demo import run_demo
 
-    run_demo(tinyflamingo.load(args.checkpoint), writable(figure_path(args.out)), args.seed)
+    run_demo(tinyflamingo.load(args.checkpoint), writable(args.out, *FIGURES), args.seed)
 
 
 def _add_complete(commands):
@@ -73,9 +73,13 @@ def _complete(args):
     items = read_prompt(args.template, args.files, vision.side, vision.preparation, args.fps)
     answer = complete(model, items, args.max_tokens, args.beams, sampling, np.random.default_rng(args.seed or 0))
     print(_json_line(answer) if args.json else answer["text"])
-    if answer["unlike"] and not args.json:
+    if args.json:
+        return
+    if not answer["finished"]:
+        complain(f"the answer is not finished after {args.max_tokens} tokens: give a larger --max-tokens")
+    if answer["unlike"]:
         numbers = f"probability {answer['probability']:.3f}, threshold {answer['threshold']:.3f}"
-        complain(f"the picture is unlike those that the model learned from ({numbers}): do not rely on the answer")
+        complain(f"the picture may be unlike those that the model learned from ({numbers}): do not rely on the answer")
 
 
 def _sampling(args):
@@ -103,7 +107,7 @@ def _json_line(report):
 
 
 def _add_explore(commands):
-    p = commands.add_parser("explore", help="masks, gates and the next word in a browser, under your hand")
+    p = commands.add_parser("explore", help="masks, gates and the next word in a browser; you can change them")
     p.add_argument("--checkpoint", type=path, help="folder (default: the shipped checkpoint)")
     p.add_argument("--out", type=path, metavar="FILE", help="write one HTML file that needs no server, and stop")
     p.add_argument("--port", type=whole, metavar="N", help="port on 127.0.0.1 (default: 8017); 0: any free one")
@@ -123,5 +127,5 @@ def _explore(args):
         return
     if args.port is not None or args.no_browser:
         raise UserError("--out writes a file and starts no server: remove --port and --no-browser")
-    write_atomically(writable(args.out), build())
+    write_atomically(writable(args.out, ".html"), build())
     print(_(f"{args.out}: open it in a browser; it needs no server and no network"))

@@ -6,6 +6,8 @@ A prompt is a list of strings, pictures and videos, in order. Not here: how they
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tinyflamingo.data.images import prepare_picture
@@ -13,6 +15,7 @@ from tinyflamingo.data.items import EOC, Quiet, text_of
 from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.decoding.sampling import GREEDY, Sampling, sampler
 from tinyflamingo.errors import UserError
+from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample
 from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import Sequence, encode_document, make_batch
@@ -33,37 +36,56 @@ def complete(
     are prepared like files, as the encoder needs them (`data/preparation.py`). A string is text: a literal "<image>"
     in it is not a tag. beams: width of the search, 1: greedy. sampling: how tokens are drawn, with the generator `rng`.
 
-    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "probability", "threshold", "unlike"}. log_probs has
-    a number for each token; with beams it is one sum, with that of `<EOC>`. probability is that of the whole answer,
-    with that of `<EOC>`. threshold comes from `calibrate`; it is None for a prompt of another kind (`_threshold`).
-    unlike says whether the probability is below the threshold: the picture is then unlike those of training.
+    Returns {"text", "tokens", "log_probs", "phi", "prompt_tokens", "finished", "probability", "threshold", "unlike"}.
+    log_probs has a number for each token; with beams it is one sum, with that of `<EOC>`. finished says whether the
+    answer ends with `<EOC>`, and not at max_tokens. probability is that of the answer, with that of `<EOC>` if it is
+    finished. threshold comes from `calibrate`; it is None for a prompt of another kind (`_threshold`), for an answer
+    that is not finished, and for a sampled one. unlike says whether the probability is below the threshold: the picture
+    may then be unlike those of training.
 
     Raises `UserError` for a prompt that is too long, for an item of another kind, and for options that exclude each
     other.
     """
-    if isinstance(items, str):
-        raise UserError("a prompt is a list, such as [picture, 'Output:'], not a string")
-    if beams != 1 and sampling not in (None, GREEDY):
-        raise UserError("give beams, or temperature, top_k and top_p, but not both: beams search, the others sample")
+    _check_options(model, items, max_tokens, beams, sampling, rng)
+    items = list(items)
     sequence = encode_document([_checked(item, model.config.vision) for item in items], model.tokenizer, complete=False)
     if not sequence.tokens:  # a public port without `<BOS>`
         raise UserError("the prompt is empty: give some text, or a picture")
     batch = make_batch([sequence], left=True)
     visual = encode_and_resample(model, batch.media)
     tokens, log_probs = _continued(model, batch, visual, max_tokens, beams, sampling, rng)
-    closed = len(tokens) < max_tokens
-    probability = answer_probability(model, sequence, [*tokens, *[model.tokenizer.eoc] * closed], visual)
-    threshold = _threshold(model, items)
+    finished = len(tokens) < max_tokens
+    probability = answer_probability(model, sequence, [*tokens, *[model.tokenizer.eoc] * finished], visual)
+    threshold = _threshold(model, items) if finished and sampling in (None, GREEDY) else None
     return {
         "text": model.tokenizer.decode(tokens).strip(),
         "tokens": [model.tokenizer.piece(t) for t in tokens],
         "log_probs": log_probs,
         "phi": [int(p) for p in batch.phi[0]],
         "prompt_tokens": [model.tokenizer.piece(t) for t in sequence.tokens],
+        "finished": finished,
         "probability": probability,
         "threshold": threshold,
         "unlike": None if threshold is None else probability < threshold,
     }
+
+
+def _check_options(model, items, max_tokens, beams, sampling, rng):
+    """`UserError` for an argument of another type, and for two that exclude each other."""
+    kinds = (
+        ("model", model, TrainedFlamingo, _("a model, as tinyflamingo.load() returns it")),
+        ("max_tokens", max_tokens, int | np.integer, _("a whole number")),
+        ("beams", beams, int | np.integer, _("a whole number")),
+        ("sampling", sampling, Sampling | None, _("a tinyflamingo.decoding.sampling.Sampling")),
+        ("rng", rng, np.random.Generator | None, _("a generator, as numpy.random.default_rng(0) returns it")),
+    )
+    for name, value, kind, wanted in kinds:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(f"{name} is of type {type(value).__name__} but must be {wanted}")
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        raise UserError(f"a prompt is a list, such as [picture, 'Output:'], not of type {type(items).__name__}")
+    if beams != 1 and sampling not in (None, GREEDY):
+        raise UserError("give beams or sampling, but not both: beams search, sampling draws")
 
 
 def _continued(model, batch, visual, max_tokens, beams, sampling, rng):

@@ -78,7 +78,7 @@ def _encoded(processor, text):
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"text is not valid Unicode: {error.reason}") from error
+        raise UserError("text is not valid Unicode: write it again, in a terminal or file with UTF-8") from error
     return processor.encode(text.replace(ESCAPE, ESCAPE + "0").replace(SPACE, ESCAPE + "1"))
 
 

@@ -127,7 +127,7 @@ def _log(run):
         records = [record for record in read_log(run) if record["stage"] == "flamingo"]
         return run.name, [r for r in records if isinstance(r.get("gates"), dict) and "step" in r]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{run / LOG} is damaged ({error})") from error
+        raise UserError(f"{run / LOG} is damaged, or not the log of a training: copy it again") from error
 
 
 def merged(cells: list) -> dict | None:

@@ -106,7 +106,7 @@ class ByteTokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise UserError(f"text is not valid Unicode: {error.reason}") from error
+            raise UserError("text is not valid Unicode: write it again, in a terminal or file with UTF-8") from error
         shadow, place, ids = "".join(map(_kind, text)), 0, []
         while place < len(text):
             end = (CONTRACTIONS.match(text, place) or WORD.match(shadow, place)).end()
