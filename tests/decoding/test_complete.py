@@ -91,12 +91,12 @@ def test_one_beam_may_sample_and_several_beams_may_be_greedy(model):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"max_tokens": 2.5}, "max_tokens is of type float but must be a whole number"),
+        ({"max_tokens": 2.5}, "max_tokens is of type float but must be of type int"),
         ({"max_tokens": None}, "max_tokens is of type NoneType"),
         ({"beams": 2.0}, "beams is of type float"),
         ({"beams": True}, "beams is of type bool"),
         ({"sampling": {"temperature": 1}}, "sampling is of type dict"),
-        ({"sampling": Sampling(1.0), "rng": 0}, "rng is of type int but must be a generator"),
+        ({"sampling": Sampling(1.0), "rng": 0}, "rng is of type int but must be of type Generator"),
     ],
     ids=str,
 )

@@ -15,7 +15,6 @@ from tinyflamingo.data.items import EOC, Quiet, text_of
 from tinyflamingo.decoding.beams import beam_search, score_continuations
 from tinyflamingo.decoding.sampling import GREEDY, Sampling, sampler
 from tinyflamingo.errors import UserError
-from tinyflamingo.language import _
 from tinyflamingo.model.flamingo import TrainedFlamingo, encode_and_resample
 from tinyflamingo.model.generate import generate
 from tinyflamingo.model.interleave import Sequence, encode_document, make_batch
@@ -72,16 +71,15 @@ def complete(
 
 def _check_options(model, items, max_tokens, beams, sampling, rng):
     """`UserError` for an argument of another type, and for two that exclude each other."""
-    kinds = (
-        ("model", model, TrainedFlamingo, _("a model, as tinyflamingo.load() returns it")),
-        ("max_tokens", max_tokens, int | np.integer, _("a whole number")),
-        ("beams", beams, int | np.integer, _("a whole number")),
-        ("sampling", sampling, Sampling | None, _("a tinyflamingo.decoding.sampling.Sampling")),
-        ("rng", rng, np.random.Generator | None, _("a generator, as numpy.random.default_rng(0) returns it")),
-    )
-    for name, value, kind, wanted in kinds:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{name} is of type {type(value).__name__} but must be {wanted}")
+    for name, value, *kinds in (
+        ("model", model, TrainedFlamingo),
+        ("max_tokens", max_tokens, int, np.integer),
+        ("beams", beams, int, np.integer),
+        ("sampling", sampling, Sampling, type(None)),
+        ("rng", rng, np.random.Generator, type(None)),
+    ):
+        if not isinstance(value, tuple(kinds)) or isinstance(value, bool):
+            raise UserError(f"{name} is of type {type(value).__name__} but must be of type {kinds[0].__name__}")
     if isinstance(items, str) or not isinstance(items, Iterable):
         raise UserError(f"a prompt is a list, such as [picture, 'Output:'], not of type {type(items).__name__}")
     if beams != 1 and sampling not in (None, GREEDY):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyflamingo.errors import UserError
-from tinyflamingo.language import _
 from tinyflamingo.model.generate import likeliest, log_softmax_allowed
 from tinyflamingo.ops.types import Array
 
@@ -25,13 +24,13 @@ class Sampling:
     top_p: float = 1.0  # among the smallest set of tokens whose probabilities add up to top_p
 
     def __post_init__(self) -> None:
-        for name, value, right, wanted in (
-            ("temperature", self.temperature, 0 <= self.temperature < np.inf, _("a finite number >= 0")),
-            ("top_k", self.top_k, self.top_k >= 0, _("a whole number >= 0")),
-            ("top_p", self.top_p, 0 < self.top_p <= 1, _("above 0 and at most 1")),
+        for name, value, right, allowed in (
+            ("temperature", self.temperature, 0 <= self.temperature < np.inf, "[0, inf)"),
+            ("top_k", self.top_k, self.top_k >= 0, "[0, inf)"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "(0, 1]"),
         ):
             if not right:
-                raise UserError(f"sampling: {name} is {value} but must be {wanted}")
+                raise UserError(f"sampling: {name} is {value} but must be in {allowed}")
 
 
 GREEDY = Sampling()
