@@ -186,7 +186,7 @@ def load(folder=None):  # -> a model: params (what Flamingo trains), frozen (wha
     folder = Path(folder or Path(__file__).parent / "assets" / "toy")  # of a checkpoint or of a run
     folder, model = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder, {}
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    if card["format"] != 2 or {part["kind"] for part in card["config"].values()} - CHAPTER:
+    if card["format"] != 3 or {part["kind"] for part in card["config"].values()} - CHAPTER:
         raise ValueError(f"{folder} has another format, or parts that this file lacks: try 'tinyflamingo complete'")
     for name, array in np.load(folder / "weights.npz", allow_pickle=False).items():
         node, (*path, leaf) = model, name.split("/")
