@@ -24,11 +24,14 @@ __all__ = ["__version__", "complete", "load"]
 def load(folder: str | PathLike | None = None) -> TrainedFlamingo:
     """The Flamingo in the folder of a checkpoint or of a run; by default the one that comes with the package.
 
-    Raises `tinyflamingo.errors.UserError`, one line, if a file is missing, cut or does not match.
+    Raises `tinyflamingo.errors.UserError`, one line, if a file is missing, cut or does not match, or if the variable
+    TINYFLAMINGO_THREADS is wrong.
     """
     from tinyflamingo.checkpoint import load_checkpoint, shipped_checkpoint
     from tinyflamingo.errors import UserError
+    from tinyflamingo.ops.team import chosen_workers
 
+    chosen_workers()  # a wrong variable is refused before any work, also where no thread starts
     if not isinstance(folder, str | PathLike | None):
         raise UserError(f"the folder of a checkpoint is a path, not of type {type(folder).__name__}")
     return load_checkpoint(shipped_checkpoint() if folder is None else folder)

@@ -115,11 +115,17 @@ def test_the_command(model, runs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--task", "omniglot"], ["--runs", "x.zip"], ["--runs", "x.zip", "--task", "caption"]]
+    "arguments, message",
+    [
+        (["--task", "omniglot"], "belong together"),
+        (["--runs", "x.zip", "--task", "omniglot", "--task", "caption"], "belong together"),
+        (["--runs", "x.zip"], "--runs belongs to --task omniglot"),
+        (["--runs", "x.zip", "--task", "caption"], "--runs belongs to --task omniglot"),
+    ],
 )
-def test_task_and_runs_belong_together(arguments, capsys):
+def test_task_and_runs_belong_together(arguments, message, capsys):
     assert cli.main(["evaluate", *arguments]) == 2
-    assert "belong together" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_preset_on_handwriting_needs_its_files(tmp_path, capsys):

@@ -33,7 +33,6 @@ def _run(argv) -> int:
             args = _parser().parse_args(argv)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's; what is not finite is an error anyway
-                _check_threads()
                 args.run(args)
         finally:  # also after `--help`, which exits
             sys.stdout.flush()
@@ -51,13 +50,6 @@ def _run(argv) -> int:
         text = "tinyflamingo: stopped; continue a training run with --resume" if again else "tinyflamingo: stopped"
         print(_(text), file=sys.stderr)
         return 130
-
-
-def _check_threads():
-    """Refuse a wrong TINYFLAMINGO_THREADS in every command, also in one that starts no thread."""
-    from tinyflamingo.ops.team import chosen_workers
-
-    chosen_workers()
 
 
 def _ready_stdout():
