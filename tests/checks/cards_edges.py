@@ -1,5 +1,5 @@
-"""Answers that passed while a check asked in one way only: with one value of an argument, with scores far from 0 on one
-side, with any type of number, never with an empty input.
+"""Wrong answers at the edges of an exercise: an argument is ignored, `exp` overflows or underflows, an index is a
+float, an empty input fails. A check notices them only if it varies the arguments and asks for such inputs.
 """
 
 import numpy as np

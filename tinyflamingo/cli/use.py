@@ -107,7 +107,7 @@ def _json_line(report):
 
 
 def _add_explore(commands):
-    p = commands.add_parser("explore", help="masks, gates and the next word in a browser; you can change them")
+    p = commands.add_parser("explore", help="a page in the browser: masks, gates and the next word, for you to change")
     p.add_argument("--checkpoint", type=path, help="folder (default: the shipped checkpoint)")
     p.add_argument("--out", type=path, metavar="FILE", help="write one HTML file that needs no server, and stop")
     p.add_argument("--port", type=whole, metavar="N", help="port on 127.0.0.1 (default: 8017); 0: any free one")

@@ -42,8 +42,8 @@ def complete(
     that is not finished, and for a sampled one. unlike says whether the probability is below the threshold: the picture
     may then be unlike those of training.
 
-    Raises `UserError` for a prompt that is too long, for an item of another kind, and for options that exclude each
-    other.
+    Raises `UserError` for a prompt that is too long, for an item or an option of another type, and for options that
+    exclude each other.
     """
     _check_options(model, items, max_tokens, beams, sampling, rng)
     items = list(items)

@@ -1,4 +1,4 @@
-"""From which probability on an answer is like those on pictures of the training's kind: a threshold for `complete`.
+"""A threshold for `complete`: the probability that most answers reach on pictures of the training's kind.
 
 Chapter §5. The model answers about pictures that training never saw: held-out records of the user's own data, or fresh
 pictures of TinyWorld. The threshold is the probability that most of these answers reach (95 in 100 by default). It is

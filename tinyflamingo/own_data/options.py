@@ -103,8 +103,10 @@ def check_vocabulary(own: OwnData, preset: Preset) -> None:
 
 
 def about_texts(documents: list[list]) -> Iterator[str]:
-    """What training makes of texts: the pieces that they need, and how many the context cuts. documents: items, with
-    None for a medium."""
+    """Lines about texts: how many pieces they need, and how many of them the context of training cuts.
+
+    documents: the items of each record, with None for a medium.
+    """
     usual = get_preset("toy").config.language.vocab_size
     texts = [text_of(item) for items in documents for item in items if item is not None]
     if not texts:

@@ -1,4 +1,4 @@
-"""Writes docs/results.md and its figures from the JSON files of runs, and from nothing else (chapter §5).
+"""Writes a page such as docs/results.md, and its figures, from the JSON files of runs alone (chapter §5).
 
 A section without its file has one line that says so.
 

@@ -29,6 +29,7 @@ from tinyflamingo.files import MOST_VALUES, check_values, open_regular, parse_js
 LONGEST = 1 << 26  # most characters of a line or an element, which can hold pictures in base64
 SHORT = 1 << 21  # most bytes of a line or a file of text alone: `LONGEST_TEXT` letters need less, also as \u1234
 CHUNK = 1 << 20
+# In a `BadRecord`, so that the catalogue of messages has it.
 NOT_UTF8 = BadRecord("line is not UTF-8: save the file as UTF-8 (is it GBK or UTF-16?)").why
 LONGEST_SKIPPED = 1 << 30  # bytes of a line that is too long
 ENDS = ",]} \t\r\n"  # the characters that can follow a number
